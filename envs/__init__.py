@@ -1,0 +1,4 @@
+"""Benches: gymnasium environments, one package a simulator, each found by entry point `evalkit.envs`.
+
+Read next: `envs/robosuite/bench.py`, the embedded default.
+"""

@@ -1,0 +1,61 @@
+"""Every error that a user or a plugin can cause.
+
+In: what went wrong. Out: one sentence that says what was expected, what arrived and from where, what to do.
+Read next: `spec.py`, which raises most of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+Blame = Literal["env", "policy", "harness"]
+
+
+class EvalkitError(Exception):
+    """A mistake that the user can mend; the message is one helpful sentence and is shown without a traceback."""
+
+
+class UnknownName(EvalkitError):
+    """A bench, task, setting, protocol, policy or key that nobody registered.
+
+    Example:
+        >>> print(UnknownName("task", "Lft", ["Lift", "Door"], see="evalkit list --bench robosuite"))
+        Unknown task 'Lft'. Did you mean 'Lift'? Run `evalkit list --bench robosuite`.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, see: str) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names) or 'none'}."
+        super().__init__(f"Unknown {kind} '{name}'. {hint} Run `{see}`.")
+
+
+class BadConfig(EvalkitError):
+    """A flag or override that cannot be used."""
+
+
+class SpecMismatch(EvalkitError):
+    """An env and a policy that do not fit each other; the message names both sides."""
+
+
+class RunFolderError(EvalkitError):
+    """A run folder that cannot be written, or that holds something else than what was asked for."""
+
+
+class EpisodeFault(Exception):
+    """Something that ends one episode as `error`; the run goes on.
+
+    Attributes:
+        blame: Whose fault it is.
+        reason: One sentence, kept in the episode's record.
+        retriable: True where the cause may lie outside the episode (a worker that died or hung), so that the
+            episode is tried again within the run's limit; False where trying again gives the same fault.
+    """
+
+    def __init__(self, blame: Blame, reason: str, *, retriable: bool = False) -> None:
+        super().__init__(reason)
+        self.blame: Blame = blame
+        self.reason = reason
+        self.retriable = retriable

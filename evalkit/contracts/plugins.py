@@ -1,0 +1,58 @@
+"""Benches and policies by name.
+
+In: a name, or `module:attribute`. Out: the plugin.
+Read next: the entry points in `pyproject.toml`; `env.py` and `policy.py` for what a plugin offers.
+
+A name is looked up among the entry points of the groups `evalkit.envs` and `evalkit.policies`, so that a package
+installed beside evalkit adds its own; `module:attribute` needs no installing and suits a first try.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import Any
+
+from evalkit.contracts.env import Bench
+from evalkit.contracts.errors import EvalkitError, UnknownName
+from evalkit.contracts.policy import PolicyPlugin
+
+BENCHES = "evalkit.envs"
+POLICIES = "evalkit.policies"
+
+
+def names(group: str) -> list[str]:
+    """Return the registered names of a group, sorted."""
+    return sorted({entry.name for entry in metadata.entry_points(group=group)})
+
+
+def load_bench(name: str) -> Bench:
+    """Return the bench of this name.
+
+    Raises:
+        UnknownName: If nobody registered it.
+        EvalkitError: If it cannot be imported.
+    """
+    return _load(BENCHES, "bench", name)
+
+
+def load_policy(name: str) -> PolicyPlugin:
+    """Return the policy plugin of this name; raises as `load_bench` does."""
+    return _load(POLICIES, "policy", name)
+
+
+def resolve(target: str) -> Any:
+    """Return the attribute that `module:attribute` names."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _load(group: str, kind: str, name: str) -> Any:
+    entries = {entry.name: entry.value for entry in metadata.entry_points(group=group)}
+    target = name if ":" in name else entries.get(name)
+    if target is None:
+        raise UnknownName(kind, name, entries, see="evalkit list")
+    try:
+        return resolve(target)()
+    except (ImportError, AttributeError) as error:
+        raise EvalkitError(f"The {kind} '{name}' ({target}) cannot be imported: {error}.") from error

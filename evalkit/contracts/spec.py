@@ -1,0 +1,202 @@
+"""What an env gives, what a policy needs, and the check that both agree.
+
+In: `EnvSpec`, `PolicySpec`. Out: nothing, or a `SpecMismatch` that names both sides.
+Read next: `env.py` and `policy.py`, the two protocols that carry these specs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from evalkit.contracts.errors import EpisodeFault, SpecMismatch
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, PROPRIO_DIM, Observation
+
+Arm = Literal["left", "right"]
+
+OSC_DELTA_BASE = "osc_delta_base"
+"""Action layout of robosuite and RoboCasa: per arm (translation in units of 0.05 m, rotation vector in units of
+0.5 rad, both along the robot base axes and clipped to +-1; gripper +1 opens, -1 closes). Zero moves nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSpec:
+    """One view, in the order in which observations hold it.
+
+    Attributes:
+        name: The simulator's name of the camera.
+        kind: `static`, or `wrist` for one that moves with an arm.
+        arm: The arm that carries a wrist camera.
+        T_ee_cam: Constant hand-eye transform of a wrist camera, 4 rows of 4: a predicted end-effector pose times
+            it gives the camera's pose.
+    """
+
+    name: str
+    kind: Literal["static", "wrist"]
+    arm: Arm | None = None
+    T_ee_cam: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSpec:
+    """What an env gives.
+
+    Attributes:
+        env_id: `bench/task`.
+        cameras: The V views in order.
+        image_hw_px: Height and width of every view.
+        arms: Arms that exist; the others are zero in proprio and action.
+        action_layout: Name of the action's frame and units, for example `OSC_DELTA_BASE`.
+        control_hz: Control steps in a simulated second.
+        privileged_keys: Names of simulator state that a policy may ask for.
+    """
+
+    env_id: str
+    cameras: tuple[CameraSpec, ...]
+    image_hw_px: tuple[int, int]
+    arms: tuple[Arm, ...]
+    action_layout: str
+    control_hz: float
+    privileged_keys: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; `from_json` gives the same spec back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> EnvSpec:
+        """Return the spec that `to_json` wrote, tuples restored."""
+        cameras = tuple(
+            CameraSpec(**{**camera, "T_ee_cam": _matrix(camera["T_ee_cam"])}) for camera in data["cameras"]
+        )
+        tuples = {name: tuple(data[name]) for name in ("image_hw_px", "arms", "privileged_keys")}
+        return cls(**{**data, **tuples, "cameras": cameras})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """What a policy needs and gives. None means that any value will do.
+
+    Attributes:
+        policy_id: Name shown in records and reports.
+        action_layouts: Action layouts in which it can answer.
+        chunk_len: K, actions in a reply.
+        execute_steps: How many of them are executed before it is asked again.
+        views: Camera kinds in the order it expects, for example `("static", "static", "wrist")`.
+        image_hw_px: Image size it expects of the env.
+        arms: Arms it drives.
+        control_hz: Control rate it was made for.
+        needs_images: False for a policy that never looks; its observations are taken without rendering.
+        privileged_keys: Simulator state it reads. Such a policy is an oracle, and reports say so.
+        predicts: What its predictions hold.
+        num_future_frames: F, frames in a prediction.
+        frame_stride: Control steps between predicted frames.
+    """
+
+    policy_id: str
+    action_layouts: tuple[str, ...]
+    chunk_len: int
+    execute_steps: int
+    views: tuple[str, ...] | None = None
+    image_hw_px: tuple[int, int] | None = None
+    arms: tuple[Arm, ...] | None = None
+    control_hz: float | None = None
+    needs_images: bool = True
+    privileged_keys: tuple[str, ...] = ()
+    predicts: tuple[Literal["rgb", "depth", "proprio"], ...] = ()
+    num_future_frames: int = 0
+    frame_stride: int = 4
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def check(env: EnvSpec, policy: PolicySpec) -> None:
+    """Return quietly if the policy can run on the env; nothing is ever padded, trimmed or resized to make it fit.
+
+    Raises:
+        SpecMismatch: One sentence a difference, each with what the env gives and what the policy needs.
+    """
+    kinds = tuple(camera.kind for camera in env.cameras)
+    pairs: list[tuple[str, Any, Any]] = [
+        ("views", kinds, policy.views),
+        ("image size (rows, columns)", env.image_hw_px, policy.image_hw_px),
+        ("arms", env.arms, policy.arms),
+        ("control rate in Hz", env.control_hz, policy.control_hz),
+    ]
+    problems = [
+        f"{what}: the env gives {given}, the policy needs {needed}"
+        for what, given, needed in pairs
+        if needed is not None and given != needed
+    ]
+    if env.action_layout not in policy.action_layouts:
+        problems.append(f"actions: the env takes '{env.action_layout}', the policy gives {policy.action_layouts}")
+    missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys))
+    if missing:
+        problems.append(f"simulator state: the policy reads {missing}, the env gives {sorted(env.privileged_keys)}")
+    if not 1 <= policy.execute_steps <= policy.chunk_len:
+        problems.append(f"the policy executes {policy.execute_steps} of {policy.chunk_len} actions of a chunk")
+    if policy.num_future_frames * policy.frame_stride > policy.chunk_len:
+        problems.append(
+            f"the policy predicts {policy.num_future_frames} frames {policy.frame_stride} steps apart, "
+            f"beyond its chunk of {policy.chunk_len} actions"
+        )
+    if problems:
+        raise SpecMismatch(f"{env.env_id} and policy '{policy.policy_id}' do not fit: {'; '.join(problems)}.")
+
+
+def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool) -> None:
+    """Return quietly if an observation is what the env's spec promises.
+
+    Args:
+        observation: What the env gave.
+        env: What it promised.
+        rendered: Whether images were asked for; without them V is 0.
+
+    Raises:
+        EpisodeFault: Blames the env: a wrong shape or type, or a value that is not finite.
+    """
+    views = len(env.cameras) if rendered else 0
+    height, width = env.image_hw_px
+    expected: list[tuple[str, np.ndarray, tuple[int, ...], type]] = [
+        ("rgb", observation.rgb, (views, height, width, 3), np.uint8),
+        ("depth", observation.depth, (views, height, width), np.float32),
+        ("intrinsics", observation.intrinsics, (views, 3, 3), np.float64),
+        ("T_base_cam", observation.T_base_cam, (views, 4, 4), np.float64),
+        ("proprio", observation.proprio, (PROPRIO_DIM,), np.float32),
+    ]
+    for name, value, shape, dtype in expected:
+        if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype != dtype:
+            got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise EpisodeFault("env", f"{env.env_id}: {name} must be {np.dtype(dtype)} {shape}, got {got}.")
+        if dtype is not np.uint8 and not np.isfinite(value).all():
+            raise EpisodeFault("env", f"{env.env_id}: {name} holds values that are not finite.")
+    if rendered and (observation.depth < 0).any():
+        raise EpisodeFault("env", f"{env.env_id}: depth holds negative values.")
+
+
+def check_actions(actions: np.ndarray, env: EnvSpec, policy: PolicySpec) -> None:
+    """Return quietly if a reply's actions are K,14, finite, and zero for arms that do not exist.
+
+    Raises:
+        EpisodeFault: Blames the policy.
+    """
+    where = f"{env.env_id}, policy '{policy.policy_id}'"
+    shape = (policy.chunk_len, ACTION_DIM)
+    if not isinstance(actions, np.ndarray) or actions.shape != shape:
+        got = getattr(actions, "shape", type(actions).__name__)
+        raise EpisodeFault("policy", f"{where}: actions must have shape {shape} ({env.action_layout}), got {got}.")
+    if actions.dtype != np.float32:
+        raise EpisodeFault("policy", f"{where}: actions must be float32, got {actions.dtype}.")
+    if not np.isfinite(actions).all():
+        raise EpisodeFault("policy", f"{where}: actions hold values that are not finite.")
+    for arm, columns in ARM_ACTION.items():
+        if arm not in env.arms and actions[:, columns].any():
+            raise EpisodeFault("policy", f"{where}: actions move the {arm} arm, which this env does not have.")
+
+
+def _matrix(rows: Any) -> tuple[tuple[float, ...], ...] | None:
+    return None if rows is None else tuple(tuple(float(value) for value in row) for row in rows)

@@ -1,0 +1,4 @@
+"""What a run folder holds: plan, records, clips, videos.
+
+Read next: `plan.py`, then `run_folder.py`.
+"""
