@@ -1,0 +1,242 @@
+"""Clips: each executed chunk's imagined future beside what its actions really brought about.
+
+In: predictions and observations of one episode. Out: one HDF5 file, lossless (RGB as is, depth as uint16 millimetres).
+Read next: `evalkit/run/recorder.py`, which fills it; `evalkit/score/`, which reads it.
+
+Layout: attributes `format`, `episode`, `env_spec`, `policy_spec` (JSON) and `outcome`; then a group a chunk,
+`chunks/0000`, with attributes `step_idx`, `num_executed`, `frame_stride`, the group `start` (the frame that the policy
+saw), the group `true` (F_true frames, one each `frame_stride` executed steps) and, where the policy imagined anything,
+the group `predicted` (F frames, of which the first F_true have a truth to be held against).
+
+Letters: F frames, V views, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.spec import EnvSpec
+from evalkit.contracts.types import Episode, Observation, Prediction
+from evalkit.store.files import write_whole
+
+FORMAT = "evalkit-clip-1"
+MAX_DEPTH_M = 65.535
+"""What uint16 millimetres can hold; a depth beyond it is stored as this value."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frames:
+    """RGB-D frames with states and cameras.
+
+    Attributes:
+        rgb_fvhwc_u8: F,V,H,W,3.
+        depth_fvhw_m: F,V,H,W float32, metres along the optical axis, 0 where there is none.
+        proprio_fd: F,16 float32, see `contracts.types.PROPRIO_DIM`.
+        T_base_cam_fv44: F,V,4,4.
+    """
+
+    rgb_fvhwc_u8: np.ndarray
+    depth_fvhw_m: np.ndarray
+    proprio_fd: np.ndarray
+    T_base_cam_fv44: np.ndarray
+
+    @classmethod
+    def stack(cls, observations: Sequence[Observation], *, like: Observation) -> Frames:
+        """Return observations as frames; `like` gives the shapes where there are none."""
+        return cls(
+            rgb_fvhwc_u8=_stack([o.rgb for o in observations], like.rgb),
+            depth_fvhw_m=_stack([o.depth for o in observations], like.depth),
+            proprio_fd=_stack([o.proprio for o in observations], like.proprio),
+            T_base_cam_fv44=_stack([o.T_base_cam for o in observations], like.T_base_cam),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipChunk:
+    """One executed chunk.
+
+    Attributes:
+        chunk_idx: Position in the episode, from 0.
+        step_idx: Control steps executed before it.
+        num_executed: Control steps that it executed.
+        frame_stride: Control steps between frames.
+        intrinsics_v33_px: V,3,3.
+        start: One frame: what the policy saw.
+        true: What happened; fewer frames than predicted where fewer actions were executed.
+        predicted: What was imagined; None for a policy that imagines nothing. Depth that was not finite or not
+            positive reads as 0.
+    """
+
+    chunk_idx: int
+    step_idx: int
+    num_executed: int
+    frame_stride: int
+    intrinsics_v33_px: np.ndarray
+    start: Frames
+    true: Frames
+    predicted: Prediction | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipHeader:
+    """What a clip says of itself."""
+
+    episode: Episode
+    env_spec: EnvSpec
+    policy_spec: dict[str, Any]
+    outcome: str
+
+
+def write_clip(path: Path, header: ClipHeader, chunks: Sequence[ClipChunk]) -> None:
+    """Write one episode's clip; the file appears whole or not at all.
+
+    Raises:
+        RunFolderError: If it cannot be written.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["episode"] = json.dumps(asdict(header.episode))
+        file.attrs["env_spec"] = json.dumps(header.env_spec.to_json())
+        file.attrs["policy_spec"] = json.dumps(header.policy_spec)
+        file.attrs["outcome"] = header.outcome
+        file.create_group("chunks")
+        for chunk in chunks:
+            _write_chunk(file.create_group(f"chunks/{chunk.chunk_idx:04d}"), chunk)
+    write_whole(path, buffer.getvalue())
+
+
+class ClipReader:
+    """A clip on disk; chunks are read one at a time, so that memory stays bounded.
+
+    Example:
+        with ClipReader(path) as clip:
+            for chunk in clip:
+                ...
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a clip.
+
+        Raises:
+            RunFolderError: If the file is missing, broken, or no clip.
+        """
+        self.path = path
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise RunFolderError(f"Cannot read the clip {path}: {error}.") from error
+        if self._file.attrs.get("format") != FORMAT:
+            self._file.close()
+            raise RunFolderError(f"{path} is not a clip of format '{FORMAT}'.")
+        attributes = self._file.attrs
+        self.header = ClipHeader(
+            episode=Episode(**json.loads(attributes["episode"])),
+            env_spec=EnvSpec.from_json(json.loads(attributes["env_spec"])),
+            policy_spec=json.loads(attributes["policy_spec"]),
+            outcome=attributes["outcome"],
+        )
+
+    def __enter__(self) -> ClipReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._file["chunks"])
+
+    def __iter__(self) -> Iterator[ClipChunk]:
+        for name in sorted(self._file["chunks"]):
+            try:
+                yield _read_chunk(self._file["chunks"][name], int(name))
+            except (OSError, KeyError) as error:
+                raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {error}.") from error
+
+
+def depth_mm_from_m(depth_m: np.ndarray) -> np.ndarray:
+    """Return uint16 millimetres; what is not finite or not positive becomes 0, what is beyond 65.535 m becomes that.
+
+    Example:
+        >>> depth_mm_from_m(np.array([1.2345, np.nan, -1.0, 99.0]))
+        array([ 1234,     0,     0, 65535], dtype=uint16)
+    """
+    positive = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, 0.0)
+    return np.rint(np.minimum(positive, MAX_DEPTH_M) * 1000.0).astype(np.uint16)
+
+
+def depth_m_from_mm(depth_mm: np.ndarray) -> np.ndarray:
+    """Return float32 metres."""
+    return depth_mm.astype(np.float32) / np.float32(1000.0)
+
+
+def _stack(arrays: list[np.ndarray], like: np.ndarray) -> np.ndarray:
+    return np.stack(arrays) if arrays else np.empty((0, *like.shape), like.dtype)
+
+
+def _write_chunk(group: h5py.Group, chunk: ClipChunk) -> None:
+    group.attrs.update(step_idx=chunk.step_idx, num_executed=chunk.num_executed, frame_stride=chunk.frame_stride)
+    group["intrinsics_v33_px"] = chunk.intrinsics_v33_px
+    for name, frames in (("start", chunk.start), ("true", chunk.true)):
+        part = group.create_group(name)
+        _write_images(part, frames.rgb_fvhwc_u8, frames.depth_fvhw_m)
+        part["proprio_fd"] = frames.proprio_fd
+        part["T_base_cam_fv44"] = frames.T_base_cam_fv44
+    if chunk.predicted is not None:
+        part = group.create_group("predicted")
+        _write_images(part, chunk.predicted.rgb, chunk.predicted.depth)
+        if chunk.predicted.proprio is not None:
+            part["proprio_fd"] = chunk.predicted.proprio
+
+
+def _write_images(group: h5py.Group, rgb_fvhwc_u8: np.ndarray, depth_fvhw_m: np.ndarray | None) -> None:
+    group.create_dataset("rgb_fvhwc_u8", data=rgb_fvhwc_u8, **_compression(rgb_fvhwc_u8))
+    if depth_fvhw_m is not None:
+        depth_mm = depth_mm_from_m(depth_fvhw_m)
+        group.create_dataset("depth_fvhw_mm", data=depth_mm, **_compression(depth_mm))
+
+
+def _compression(array: np.ndarray) -> dict[str, Any]:
+    if array.size == 0:
+        return {}
+    return {"chunks": (1, *array.shape[1:]), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+
+
+def _read_chunk(group: h5py.Group, chunk_idx: int) -> ClipChunk:
+    attributes = group.attrs
+    return ClipChunk(
+        chunk_idx=chunk_idx,
+        step_idx=int(attributes["step_idx"]),
+        num_executed=int(attributes["num_executed"]),
+        frame_stride=int(attributes["frame_stride"]),
+        intrinsics_v33_px=group["intrinsics_v33_px"][()],
+        start=_read_frames(group["start"]),
+        true=_read_frames(group["true"]),
+        predicted=_read_prediction(group["predicted"]) if "predicted" in group else None,
+    )
+
+
+def _read_frames(group: h5py.Group) -> Frames:
+    return Frames(
+        rgb_fvhwc_u8=group["rgb_fvhwc_u8"][()],
+        depth_fvhw_m=depth_m_from_mm(group["depth_fvhw_mm"][()]),
+        proprio_fd=group["proprio_fd"][()],
+        T_base_cam_fv44=group["T_base_cam_fv44"][()],
+    )
+
+
+def _read_prediction(group: h5py.Group) -> Prediction:
+    return Prediction(
+        rgb=group["rgb_fvhwc_u8"][()],
+        depth=depth_m_from_mm(group["depth_fvhw_mm"][()]) if "depth_fvhw_mm" in group else None,
+        proprio=group["proprio_fd"][()] if "proprio_fd" in group else None,
+    )

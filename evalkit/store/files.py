@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all.
+
+In: bytes and a path. Out: a file that is complete and on the disk, or the file that was there before.
+Read next: `records.py`, the one file that grows instead.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from evalkit.contracts.errors import RunFolderError
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file by way of a temporary neighbour, synced before it takes the name.
+
+    Raises:
+        RunFolderError: If the disk is full or the folder cannot be written; what was there stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk, so that a new name survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def cannot_write(path: Path, error: OSError) -> RunFolderError:
+    """Return the sentence for a write that failed."""
+    why = error.strerror or str(error)
+    return RunFolderError(
+        f"Cannot write {path}: {why}. Nothing recorded so far is lost: free some space or choose another folder "
+        f"with --out, then run the same command again."
+    )

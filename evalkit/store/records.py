@@ -1,0 +1,115 @@
+"""Episode records: one JSON line an episode, appended and synced.
+
+In: how an episode ended. Out: `episodes.jsonl`, which survives a kill at any byte.
+Read next: `run_folder.py`, which owns the file; `evalkit/report/`, which reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.store.files import cannot_write, sync_folder
+
+Outcome = Literal["success", "failure", "error", "skipped"]
+OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error", "skipped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord:
+    """How one planned episode ended.
+
+    Attributes:
+        outcome: `success` or `failure`, over which rates are taken; `error` or `skipped`, which are counted beside.
+        task: Task name.
+        index: Position among the task's episodes.
+        seed: Seed of the env.
+        instruction: What the policy was told; None where it never came so far.
+        steps: Control steps executed.
+        num_chunks: Times the policy was asked.
+        actions_sha256: Hash of every executed action, float32 in order; None where the episode never began.
+        blame: For `error`: `env`, `policy` or `harness`.
+        reason: For `error` and `skipped`: one sentence.
+        attempts: How often the episode was started.
+        timings_s: Seconds by name.
+        clip: Path of the clip, relative to the run folder.
+        video: Path of the video, relative to the run folder.
+        details: What the policy adds, JSON values.
+    """
+
+    outcome: Outcome
+    task: str
+    index: int
+    seed: int
+    instruction: str | None
+    steps: int = 0
+    num_chunks: int = 0
+    actions_sha256: str | None = None
+    blame: str | None = None
+    reason: str | None = None
+    attempts: int = 1
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    clip: str | None = None
+    video: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Return the key of the planned episode, for example `Lift/0003`."""
+        return f"{self.task}/{self.index:04d}"
+
+
+def append_record(path: Path, record: EpisodeRecord) -> None:
+    """Append one line and bring it to the disk before returning; a line that does not fit whole is taken back.
+
+    Raises:
+        RunFolderError: If it cannot be written; the lines before it are untouched.
+    """
+    line = json.dumps(asdict(record), allow_nan=False) + "\n"
+    try:
+        with path.open("ab") as file:
+            end = file.tell()
+            try:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), end)
+                raise
+        if end == 0:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def read_records(path: Path, *, mend: bool = False) -> list[EpisodeRecord]:
+    """Return the records of a run, in the order in which they were written; an unfinished last line is left out.
+
+    Args:
+        path: The `episodes.jsonl`; a missing file holds no records.
+        mend: Cut an unfinished last line off the file; only for the run that owns it.
+
+    Raises:
+        RunFolderError: If a finished line is no record, or an episode has two.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if mend and whole < len(data):
+        os.truncate(path, whole)
+    records: dict[str, EpisodeRecord] = {}
+    for number, line in enumerate(data[:whole].splitlines(), start=1):
+        try:
+            record = EpisodeRecord(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise RunFolderError(f"Line {number} of {path} is not an episode record: {error}.") from error
+        if record.key in records:
+            raise RunFolderError(f"Line {number} of {path} records {record.key} a second time.")
+        records[record.key] = record
+    return list(records.values())
