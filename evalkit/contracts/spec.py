@@ -87,6 +87,7 @@ class PolicySpec:
         views: Camera kinds in the order it expects, for example `("static", "static", "wrist")`.
         image_hw_px: Image size it expects of the env.
         arms: Arms it drives.
+        env_ids: Envs it was made for, for example `("robosuite/Lift",)`.
         control_hz: Control rate it was made for.
         needs_images: False for a policy that never looks; its observations are taken without rendering.
         privileged_keys: Simulator state it reads. Such a policy is an oracle, and reports say so.
@@ -102,6 +103,7 @@ class PolicySpec:
     views: tuple[str, ...] | None = None
     image_hw_px: tuple[int, int] | None = None
     arms: tuple[Arm, ...] | None = None
+    env_ids: tuple[str, ...] | None = None
     control_hz: float | None = None
     needs_images: bool = True
     privileged_keys: tuple[str, ...] = ()
@@ -132,6 +134,8 @@ def check(env: EnvSpec, policy: PolicySpec) -> None:
         for what, given, needed in pairs
         if needed is not None and given != needed
     ]
+    if policy.env_ids is not None and env.env_id not in policy.env_ids:
+        problems.append(f"task: the policy was made for {', '.join(policy.env_ids)} only")
     if env.action_layout not in policy.action_layouts:
         problems.append(f"actions: the env takes '{env.action_layout}', the policy gives {policy.action_layouts}")
     missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys))

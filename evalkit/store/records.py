@@ -72,11 +72,12 @@ def append_record(path: Path, record: EpisodeRecord) -> None:
     """
     line = json.dumps(asdict(record), allow_nan=False) + "\n"
     try:
-        with path.open("ab") as file:
+        with path.open("ab", buffering=0) as file:
             end = file.tell()
             try:
-                file.write(line.encode())
-                file.flush()
+                rest = memoryview(line.encode())
+                while rest:  # a full disk takes a part first and refuses the next
+                    rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.ftruncate(file.fileno(), end)

@@ -1,0 +1,140 @@
+"""Settings: dataclasses with defaults, changed by Hydra overrides such as `run.workers=2`.
+
+In: a bench, a policy, overrides. Out: one typed `Config`.
+Read next: `cli.py`, which calls it; the `config_type` of a bench or policy for its own settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from evalkit.contracts.env import Bench
+from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.policy import PolicyPlugin
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a plan is carried out; nothing here changes an action.
+
+    Attributes:
+        workers: Env workers at a time.
+        max_attempts: How often an episode is started whose worker dies or hangs; then it is an error.
+        start_timeout_s: Seconds for a worker to build its env.
+        reset_timeout_s: Seconds for it to start an episode.
+        step_timeout_s: Seconds for it to execute one action, rendering included.
+        episodes_per_worker: A worker is replaced after so many, so that leaks stay small.
+        clips: Keep predictions beside what happened, for `evalkit score`.
+        video: Keep an mp4 an episode, for people.
+    """
+
+    workers: int = 1
+    max_attempts: int = 3
+    start_timeout_s: float = 120.0
+    reset_timeout_s: float = 120.0
+    step_timeout_s: float = 30.0
+    episodes_per_worker: int = 50
+    clips: bool = True
+    video: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot carry out a plan."""
+        for name in ("workers", "max_attempts", "start_timeout_s", "reset_timeout_s", "step_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise BadConfig(f"run.{name} must be above 0, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of one call.
+
+    Attributes:
+        run: How the plan is carried out.
+        bench: An instance of the bench's `config_type`.
+        policy: An instance of the policy's `config_type`.
+        max_steps: `bench.max_steps`: cuts the episodes of any bench short; None keeps the protocol's limits.
+    """
+
+    run: RunSettings
+    bench: Any
+    policy: Any
+    max_steps: int | None
+
+
+def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) -> Config:
+    """Return the defaults with the overrides applied.
+
+    Args:
+        bench: Its settings stand under `bench.<name>`.
+        policy: Its settings stand under `policy.<name>`.
+        overrides: Hydra overrides, `key=value`.
+
+    Raises:
+        UnknownName: For a key that does not exist.
+        BadConfig: For a value that does not fit its key, or text that is no override.
+    """
+    defaults = OmegaConf.create({"bench": {"max_steps": None}, "policy": {}})
+    defaults.run = OmegaConf.structured(RunSettings)
+    defaults.bench[bench.name] = OmegaConf.structured(bench.config_type)
+    defaults.policy[policy.name] = OmegaConf.structured(policy.config_type)
+    keys = list(_keys(defaults))
+    for override in overrides:
+        _check_override(override, keys)
+    merged = _compose(defaults, overrides)
+    max_steps = merged.bench.max_steps
+    if max_steps is not None and not isinstance(max_steps, int):
+        raise BadConfig(f"bench.max_steps must be a whole number or null, got {max_steps!r}.")
+    try:
+        return Config(
+            run=OmegaConf.to_object(merged.run),
+            bench=OmegaConf.to_object(merged.bench[bench.name]),
+            policy=OmegaConf.to_object(merged.policy[policy.name]),
+            max_steps=max_steps,
+        )
+    except (OmegaConfBaseException, ValueError) as error:
+        raise BadConfig(f"These settings cannot be used: {_first_line(error)}.") from error
+
+
+def _check_override(override: str, keys: list[str]) -> None:
+    try:
+        key = OverridesParser.create().parse_override(override).key_or_group
+    except HydraException as error:
+        raise BadConfig(
+            f"'{override}' is not an override; write key=value, for example run.workers=2 ({_first_line(error)})."
+        ) from error
+    if key not in keys:
+        raise UnknownName("setting", key, keys, see="evalkit list --settings")
+
+
+def _compose(defaults: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    ConfigStore.instance().store("evalkit", defaults)
+    GlobalHydra.instance().clear()
+    with initialize(version_base=None, config_path=None):
+        try:
+            return compose("evalkit", list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = error.__cause__ or error
+            raise BadConfig(f"Cannot apply {' '.join(overrides)}: {_first_line(cause)}.") from error
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in node:
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _keys(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,190 @@
+"""The plan: every choice of a run, fixed before the first step.
+
+In: a bench, a policy, their configs, tasks, setting, number of episodes, seed. Out: an explicit list of episodes with
+a hash; the same arguments give the same bytes.
+Read next: `run_folder.py`, which keeps it; `evalkit/run/runner.py`, which carries it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from evalkit.contracts.env import Bench
+from evalkit.contracts.errors import BadConfig, RunFolderError, UnknownName
+from evalkit.contracts.policy import PolicyPlugin
+from evalkit.contracts.spec import EnvSpec, check
+from evalkit.contracts.types import Episode
+
+FORMAT = "evalkit-plan-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartPlan:
+    """What a plan fixes of its bench or of its policy.
+
+    Attributes:
+        name: As given to `--bench` or `--policy`.
+        config: Every setting, JSON values.
+        provenance: Versions, hashes and notes that identify it.
+        specs: Of a bench, the env spec of each task; of a policy, its spec, under its name. JSON values.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    provenance: Mapping[str, str]
+    specs: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides the results of a run.
+
+    Attributes:
+        bench: The bench, its config, versions and env specs.
+        policy: The policy, its config, weights and spec.
+        setting: One of the bench's settings.
+        protocol: Named and versioned set of choices that the plan follows.
+        departures: Every way in which it departs from that protocol, one sentence each.
+        seed: The seed that the episodes' seeds derive from.
+        episodes: Every episode, in the order of tasks and indices.
+    """
+
+    bench: PartPlan
+    policy: PartPlan
+    setting: str
+    protocol: str
+    departures: tuple[str, ...]
+    seed: int
+    episodes: tuple[Episode, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Return the planned tasks in order."""
+        return tuple(dict.fromkeys(episode.task for episode in self.episodes))
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of the plan's content."""
+        return hashlib.sha256(self._content()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of `plan.json`: the content and its hash."""
+        content = json.loads(self._content())
+        return (json.dumps({"sha256": self.sha256, **content}, indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str) -> Plan:
+        """Return the plan that `to_bytes` wrote.
+
+        Raises:
+            RunFolderError: If the bytes are no plan, or its hash does not fit its content.
+        """
+        try:
+            content = json.loads(data)
+            stated = content.pop("sha256")
+            if content.pop("format") != FORMAT:
+                raise ValueError(f"its format is not '{FORMAT}'")
+            plan = cls(
+                **{
+                    **content,
+                    "bench": PartPlan(**content["bench"]),
+                    "policy": PartPlan(**content["policy"]),
+                    "departures": tuple(content["departures"]),
+                    "episodes": tuple(Episode(**episode) for episode in content["episodes"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunFolderError(f"{where} is not a plan: {error}.") from error
+        if plan.sha256 != stated:
+            raise RunFolderError(f"{where} was changed by hand: its content does not have the hash that it states.")
+        return plan
+
+    def env_spec(self, task: str) -> EnvSpec:
+        """Return the planned env spec of a task."""
+        return EnvSpec.from_json(dict(self.bench.specs[task]))
+
+    def _content(self) -> bytes:
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, allow_nan=False).encode()
+
+
+def make_plan(
+    bench: Bench,
+    bench_config: Any,
+    policy: PolicyPlugin,
+    policy_config: Any,
+    *,
+    tasks: Sequence[str],
+    setting: str | None,
+    num_episodes: int,
+    seed: int,
+    max_steps: int | None = None,
+) -> Plan:
+    """Return the plan of a run, after checking that policy and envs fit.
+
+    Args:
+        bench: Where to act.
+        bench_config: An instance of its `config_type`.
+        policy: Who acts.
+        policy_config: An instance of its `config_type`.
+        tasks: Some of the bench's tasks; none means all.
+        setting: One of the bench's settings; None means its first.
+        num_episodes: Episodes a task, at least 1.
+        seed: Derives the episodes' seeds.
+        max_steps: Shortens every episode; a departure.
+
+    Raises:
+        UnknownName: For a task or setting that the bench does not have.
+        BadConfig: For numbers that make no plan.
+        SpecMismatch: If the policy cannot run on a task.
+    """
+    tasks = list(dict.fromkeys(tasks)) or list(bench.tasks)
+    setting = bench.settings[0] if setting is None else setting
+    see = f"evalkit list --bench {bench.name}"
+    for task in tasks:
+        if task not in bench.tasks:
+            raise UnknownName("task", task, bench.tasks, see=see)
+    if setting not in bench.settings:
+        raise UnknownName("setting", setting, bench.settings, see=see)
+    if num_episodes < 1 or seed < 0 or (max_steps is not None and max_steps < 1):
+        raise BadConfig(
+            f"A plan needs at least 1 episode, a seed of 0 or more and at least 1 step, "
+            f"got episodes={num_episodes}, seed={seed}, bench.max_steps={max_steps}."
+        )
+    specs = {task: bench.env_spec(bench_config, task=task, setting=setting) for task in tasks}
+    policy_spec = policy.spec(policy_config)
+    for spec in specs.values():
+        check(spec, policy_spec)
+    episodes = [
+        episode
+        for task in tasks
+        for episode in bench.plan_episodes(
+            bench_config, task=task, setting=setting, num_episodes=num_episodes, seed=seed
+        )
+    ]
+    departures = list(bench.departures(bench_config))
+    if max_steps is not None:
+        episodes = [replace(episode, max_steps=min(episode.max_steps, max_steps)) for episode in episodes]
+        departures.append(f"Episodes are cut at {max_steps} steps (bench.max_steps).")
+    return Plan(
+        bench=PartPlan(
+            name=bench.name,
+            config=asdict(bench_config),
+            provenance=dict(bench.provenance(bench_config)),
+            specs={task: spec.to_json() for task, spec in specs.items()},
+        ),
+        policy=PartPlan(
+            name=policy.name,
+            config=asdict(policy_config),
+            provenance=dict(policy.provenance(policy_config)),
+            specs={policy.name: policy_spec.to_json()},
+        ),
+        setting=setting,
+        protocol=bench.protocol,
+        departures=tuple(departures),
+        seed=seed,
+        episodes=tuple(episodes),
+    )
