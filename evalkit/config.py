@@ -21,37 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.policy import PolicyPlugin
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """How a plan is carried out; nothing here changes an action.
-
-    Attributes:
-        workers: Env workers at a time.
-        max_attempts: How often an episode is started whose worker dies or hangs; then it is an error.
-        start_timeout_s: Seconds for a worker to build its env.
-        reset_timeout_s: Seconds for it to start an episode.
-        step_timeout_s: Seconds for it to execute one action, rendering included.
-        episodes_per_worker: A worker is replaced after so many, so that leaks stay small.
-        clips: Keep predictions beside what happened, for `evalkit score`.
-        video: Keep an mp4 an episode, for people.
-    """
-
-    workers: int = 1
-    max_attempts: int = 3
-    start_timeout_s: float = 120.0
-    reset_timeout_s: float = 120.0
-    step_timeout_s: float = 30.0
-    episodes_per_worker: int = 50
-    clips: bool = True
-    video: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that cannot carry out a plan."""
-        for name in ("workers", "max_attempts", "start_timeout_s", "reset_timeout_s", "step_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise BadConfig(f"run.{name} must be above 0, got {getattr(self, name)}.")
+from evalkit.run.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +54,12 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         BadConfig: For a value that does not fit its key, or text that is no override.
     """
     defaults = OmegaConf.create({"bench": {"max_steps": None}, "policy": {}})
-    defaults.run = OmegaConf.structured(RunSettings)
-    defaults.bench[bench.name] = OmegaConf.structured(bench.config_type)
-    defaults.policy[policy.name] = OmegaConf.structured(policy.config_type)
+    defaults.run = _writable(RunSettings)
+    defaults.bench[bench.name] = _writable(bench.config_type)
+    defaults.policy[policy.name] = _writable(policy.config_type)
     keys = list(_keys(defaults))
     for override in overrides:
-        _check_override(override, keys)
+        _check_override(override, keys, see=f"evalkit list --bench {bench.name} --policy {policy.name}")
     merged = _compose(defaults, overrides)
     max_steps = merged.bench.max_steps
     if max_steps is not None and not isinstance(max_steps, int):
@@ -105,7 +75,14 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         raise BadConfig(f"These settings cannot be used: {_first_line(error)}.") from error
 
 
-def _check_override(override: str, keys: list[str]) -> None:
+def _writable(config_type: type) -> DictConfig:
+    """Return the defaults of a frozen dataclass, which OmegaConf would refuse to override."""
+    node: DictConfig = OmegaConf.structured(config_type)
+    OmegaConf.set_readonly(node, False)
+    return node
+
+
+def _check_override(override: str, keys: list[str], *, see: str) -> None:
     try:
         key = OverridesParser.create().parse_override(override).key_or_group
     except HydraException as error:
@@ -113,7 +90,7 @@ def _check_override(override: str, keys: list[str]) -> None:
             f"'{override}' is not an override; write key=value, for example run.workers=2 ({_first_line(error)})."
         ) from error
     if key not in keys:
-        raise UnknownName("setting", key, keys, see="evalkit list --settings")
+        raise UnknownName("setting", key, keys, see=see)
 
 
 def _compose(defaults: DictConfig, overrides: Sequence[str]) -> DictConfig:

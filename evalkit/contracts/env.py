@@ -25,6 +25,8 @@ class Env(Protocol):
     """
 
     spec: EnvSpec
+    about: Mapping[str, str]
+    """What only the running env knows, for the run record: its renderer, say."""
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
         """Start the episode of this seed; return whether it is already solved, which makes it an error.

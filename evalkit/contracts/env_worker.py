@@ -35,7 +35,8 @@ def serve(connection: socket.socket) -> None:
             if message["op"] == "make":
                 module, _, attribute = message["target"].partition(":")
                 env = getattr(importlib.import_module(module), attribute)(**message["kwargs"])
-                answer: dict[str, Any] = {"spec": env.spec.to_json()}
+                about = {"python": sys.version.split()[0], **env.about}
+                answer: dict[str, Any] = {"spec": env.spec.to_json(), "about": about}
             elif message["op"] == "begin":
                 answer = _begin(env, message)
             else:
@@ -57,8 +58,8 @@ def _begin(env: Any, message: dict[str, Any]) -> dict[str, Any]:
 def _advance(env: Any, message: dict[str, Any]) -> dict[str, Any]:
     """Execute a chunk, rendering only where asked; stops at the first success.
 
-    The last state is always observed; it is rendered if its offset is in `render_at`, if `render_last` is set, or
-    if the goal was met and anything is rendered at all.
+    The last state is always observed; it is rendered if its offset is in `render_at`, if `render_last` is set, or if
+    the goal is met and `render_success` is set.
     """
     render_at = set(message["render_at"])
     frames: list[tuple[int, dict[str, Any]]] = []
@@ -71,7 +72,7 @@ def _advance(env: Any, message: dict[str, Any]) -> dict[str, Any]:
         stepped = time.perf_counter()
         sim_s += stepped - started
         done = success or offset == len(actions)
-        render = offset in render_at or (done and message["render_last"])
+        render = offset in render_at or (done and message["render_last"]) or (success and message["render_success"])
         if render or done:
             last = env.observe(render=render)
             render_s += time.perf_counter() - stepped

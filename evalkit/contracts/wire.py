@@ -80,8 +80,10 @@ def _receive_exactly(connection: socket.socket, num_bytes: int, deadline: float 
         connection.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
         try:
             received = connection.recv_into(view)
-        except ConnectionError as error:
-            raise EOFError("the other end closed the connection") from error
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise EOFError(f"the connection broke: {error}") from error
         if received == 0:
             raise EOFError("the other end closed the connection")
         view = view[received:]

@@ -79,6 +79,14 @@ class RunFolder:
         """Write `run.json`."""
         write_whole(self.path / "run.json", (json.dumps(about, indent=1) + "\n").encode())
 
+    def note_worker(self, env_id: str, worker: Mapping[str, str]) -> None:
+        """Keep in `run.json` what a worker told of itself: its interpreter, its renderer."""
+        about = self.read_about()
+        workers = about.setdefault("workers", {})
+        if workers.get(env_id) != dict(worker):
+            workers[env_id] = dict(worker)
+            self.write_about(about)
+
 
 def open_run(path: Path) -> RunFolder:
     """Return an existing run for reading.

@@ -1,0 +1,361 @@
+"""The verbs: list, plan, check, run, score, report, doctor.
+
+In: a command line. Out: a run folder and what people read; exit code 0, or one sentence and exit code 2.
+Read next: `evalkit/store/plan.py`, `evalkit/run/runner.py`, in the order in which `run` calls them.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from evalkit.config import Config, load_config
+from evalkit.contracts import plugins
+from evalkit.contracts.env import Bench
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.policy import PolicyPlugin
+from evalkit.store.plan import Plan, make_plan
+from evalkit.store.records import EpisodeRecord
+
+app = typer.Typer(
+    name="evalkit",
+    help="Evaluate world action models: how well they act, and how well they imagine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+PolicyName = Annotated[str, typer.Option("--policy", help="A policy's name, or module:attribute of a plugin.")]
+BenchName = Annotated[str, typer.Option("--bench", help="A bench's name, or module:attribute of a plugin.")]
+Setting = Annotated[str | None, typer.Option("--setting", help="One of the bench's settings; the first if not given.")]
+Tasks = Annotated[str, typer.Option("--tasks", help="Task names with commas between; all if not given.")]
+Episodes = Annotated[int, typer.Option("--episodes", help="Episodes a task.")]
+Seed = Annotated[int, typer.Option("--seed", help="Derives every episode's seed.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, for example `run.workers=2`.", show_default=False),
+]
+RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a command line asks for, looked up and planned."""
+
+    bench: Bench
+    policy: PolicyPlugin
+    config: Config
+    plan: Plan
+
+
+def _call(
+    policy: str,
+    bench: str,
+    setting: str | None,
+    tasks: str,
+    episodes: int,
+    seed: int,
+    overrides: list[str] | None,
+) -> _Call:
+    bench_plugin, policy_plugin = plugins.load_bench(bench), plugins.load_policy(policy)
+    config = load_config(bench_plugin, policy_plugin, overrides or [])
+    plan = make_plan(
+        bench_plugin,
+        config.bench,
+        policy_plugin,
+        config.policy,
+        tasks=[task.strip() for task in tasks.split(",") if task.strip()],
+        setting=setting,
+        num_episodes=episodes,
+        seed=seed,
+        max_steps=config.max_steps,
+    )
+    return _Call(bench=bench_plugin, policy=policy_plugin, config=config, plan=plan)
+
+
+@app.command("list")
+def list_(
+    bench: Annotated[str | None, typer.Option("--bench", help="Show this bench's tasks and settings.")] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Show this policy's settings.")] = None,
+) -> None:
+    """Show benches and policies; with --bench or --policy, what each offers.
+
+    Examples: `evalkit list` · `evalkit list --bench robosuite` · `evalkit list --policy xwam`
+    """
+    if bench is None and policy is None:
+        for kind, group, load in (
+            ("bench", plugins.BENCHES, plugins.load_bench),
+            ("policy", plugins.POLICIES, plugins.load_policy),
+        ):
+            table = Table(kind, "what it is", box=None, pad_edge=False)
+            for name in plugins.names(group):
+                table.add_row(name, _summary(load, name))
+            out.print(table, "")
+        return
+    if bench is not None:
+        found = plugins.load_bench(bench)
+        out.print(f"[bold]{found.name}[/]: {found.summary}")
+        out.print(f"protocol  {found.protocol}\nsettings  {', '.join(found.settings)}\ntasks     {', '.join(found.tasks)}")
+        _print_settings(f"bench.{found.name}", found.config_type)
+    if policy is not None:
+        plugin = plugins.load_policy(policy)
+        out.print(f"[bold]{plugin.name}[/]: {plugin.summary}")
+        _print_settings(f"policy.{plugin.name}", plugin.config_type)
+
+
+@app.command()
+def plan(
+    policy: PolicyName = "xwam",
+    bench: BenchName = "robosuite",
+    setting: Setting = None,
+    tasks: Tasks = "",
+    episodes: Episodes = 100,
+    seed: Seed = 0,
+    to: Annotated[Path | None, typer.Option("--out", help="Write plan.json here instead of showing it.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Fix every choice of a run and show it; the same arguments give the same hash.
+
+    Example: `evalkit plan --policy scripted --bench robosuite --tasks Lift --episodes 10`
+    """
+    call = _call(policy, bench, setting, tasks, episodes, seed, overrides)
+    _print_plan(call.plan)
+    if to is not None:
+        from evalkit.store.files import write_whole
+
+        write_whole(to, call.plan.to_bytes())
+        out.print(f"written to {to}")
+
+
+@app.command()
+def check(
+    policy: PolicyName = "xwam",
+    bench: BenchName = "robosuite",
+    setting: Setting = None,
+    tasks: Tasks = "",
+    seed: Seed = 0,
+    static: Annotated[bool, typer.Option("--static", help="Compare the specs only; start no simulator.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Check that a policy fits a bench: specs first, then one env a task started, reset, and moved by one chunk.
+
+    Example: `evalkit check --policy xwam --bench robosuite --tasks Lift,Door`
+    """
+    call = _call(policy, bench, setting, tasks, 1, seed, overrides)
+    out.print(f"The specs fit: policy '{policy}' on {len(call.plan.tasks)} tasks of '{bench}'.")
+    if static:
+        return
+    from evalkit.run.trial import try_task
+
+    loaded = call.policy.make(call.config.policy)
+    failed = []
+    for episode in call.plan.episodes:
+        try:
+            seconds = try_task(call.bench, call.config.bench, call.plan, episode, loaded, call.config.run)
+            out.print(f"[green]ok[/]     {episode.task}: reset and one chunk in {seconds:.1f} s")
+        except EpisodeFault as fault:
+            failed.append(episode.task)
+            out.print(f"[red]error[/]  {episode.task} ({fault.blame}): {fault.reason}", soft_wrap=True)
+    if failed:
+        raise EvalkitError(f"{len(failed)} of {len(call.plan.tasks)} tasks do not work: {', '.join(failed)}.")
+
+
+@app.command()
+def run(
+    policy: PolicyName = "xwam",
+    bench: BenchName = "robosuite",
+    setting: Setting = None,
+    tasks: Tasks = "",
+    episodes: Episodes = 100,
+    seed: Seed = 0,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; a name made of the plan under results/runs if not given.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Run a plan; the same command again does only what is missing.
+
+    Examples: `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10` ·
+    `evalkit run --policy xwam --bench robosuite --setting randomized run.workers=2`
+    """
+    call = _call(policy, bench, setting, tasks, episodes, seed, overrides)
+    path = to or _default_path(call.plan)
+    _print_plan(call.plan)
+    out.print(f"folder   {path}")
+    if not dry_run:
+        _run(call, path)
+
+
+def _run(call: _Call, path: Path) -> None:
+    from evalkit.report.tables import print_success
+    from evalkit.run.runner import Job, missing_episodes, run_missing
+    from evalkit.store.about import begin_session, end_session
+    from evalkit.store.run_folder import HeldRun
+
+    with HeldRun(path, call.plan) as folder:
+        missing = missing_episodes(folder)
+        if not missing:
+            out.print("Every planned episode is recorded; nothing to do.")
+        else:
+            begin_session(folder, call.config.run)
+            job = Job(
+                folder=folder,
+                bench=call.bench,
+                bench_config=call.config.bench,
+                policy=call.policy.make(call.config.policy),
+                settings=call.config.run,
+            )
+            with _progress("successes {task.fields[successes]}") as progress:
+                run_missing(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
+            end_session(folder)
+        print_success([folder], out)
+        out.print(f"records, clips and videos: {folder.path}")
+
+
+def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
+    """Return a listener that moves the bar and prints a line for each record."""
+    successes = sum(record.outcome == "success" for record in done)
+    bar = progress.add_task("episodes", total=total, completed=len(done), successes=successes)
+    colours = {"success": "green", "failure": "yellow", "error": "red", "skipped": "blue"}
+
+    def on_record(record: EpisodeRecord) -> None:
+        nonlocal successes
+        successes += record.outcome == "success"
+        progress.update(bar, advance=1, successes=successes)
+        tail = f" ({record.blame}) {record.reason}" if record.reason else ""
+        seconds = record.timings_s.get("wall", 0.0)
+        line = f"[{colours[record.outcome]}]{record.outcome:<8}[/]{record.key}  {record.steps} steps, {seconds:.1f} s"
+        progress.console.print(line + tail, soft_wrap=True)
+
+    return on_record
+
+
+@app.command()
+def score(
+    runs: RunFolders,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 takes every core.")] = 0,
+) -> None:
+    """Score what a run's policy imagined against what its actions brought about; writes scores.parquet.
+
+    Example: `evalkit score results/runs/mine`
+    """
+    from evalkit.score.score import score_run
+
+    for path in runs:
+        with _progress("") as progress:
+            bar = progress.add_task(f"score {path.name}", total=None)
+            written = score_run(
+                path,
+                workers=workers,
+                on_progress=lambda done, total, bar=bar: progress.update(bar, completed=done, total=total),
+            )
+        out.print(f"scores: {written}")
+
+
+@app.command()
+def report(
+    runs: RunFolders,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the report; the first run's report/ if not given.")
+    ] = None,
+) -> None:
+    """Print and write the tables of one run, or of several beside each other, as Markdown and CSV.
+
+    Example: `evalkit report results/runs/mine results/runs/theirs --out results/report`
+    """
+    from evalkit.report.page import write_report
+
+    folder = to or runs[0] / "report"
+    write_report(runs, folder).render(out)
+    out.print(f"report: {folder / 'report.md'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what this machine has, what it lacks, and how to get it; exits 1 if something needed is missing."""
+    from evalkit.doctor import examine
+
+    table = Table("what", "state", "what to do", box=None, pad_edge=False)
+    findings = examine()
+    for finding in findings:
+        state = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
+        table.add_row(finding.what, f"{state} {finding.found}", "" if finding.ok else finding.remedy)
+    out.print(table)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except EvalkitError as error:
+        err.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("Interrupted. What is recorded stays; run the same command again to go on.")
+        sys.exit(130)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _summary(load: Callable[[str], Any], name: str) -> str:
+    try:
+        return str(load(name).summary)
+    except EvalkitError as error:
+        return f"[red]{_escape(str(error))}[/]"
+
+
+def _print_settings(prefix: str, config_type: type) -> None:
+    for entry in fields(config_type):
+        default = getattr(config_type(), entry.name)
+        out.print(f"setting   {prefix}.{entry.name}={'null' if default is None else _escape(str(default))}")
+
+
+def _print_plan(plan: Plan) -> None:
+    counts = {task: sum(episode.task == task for episode in plan.episodes) for task in plan.tasks}
+    out.print(f"plan     {plan.sha256[:16]}  {plan.protocol}, setting '{plan.setting}', seed {plan.seed}")
+    out.print(f"policy   {plan.policy.name}  " + ", ".join(f"{k} {v}" for k, v in plan.policy.provenance.items()))
+    out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
+    for departure in plan.departures:
+        out.print(f"[yellow]departs from the protocol:[/] {_escape(departure)}")
+
+
+def _default_path(plan: Plan) -> Path:
+    return Path("results/runs") / f"{plan.bench.name}-{plan.policy.name}-{plan.setting}-{plan.sha256[:8]}"
+
+
+def _progress(text: str) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(text),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=out,
+    )
+
+
+if __name__ == "__main__":
+    main()

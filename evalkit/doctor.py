@@ -1,0 +1,136 @@
+"""What this machine has and lacks.
+
+In: nothing. Out: findings, each with what to do about it.
+Read next: `tools/system-libraries`, which installs what is missing on Debian.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+_RENDER = """
+import mujoco
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1"/></worldbody></mujoco>')
+renderer = mujoco.Renderer(model, 32, 32)
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+renderer.update_scene(data)
+assert renderer.render().std() > 1, "a blank picture"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: Its name.
+        ok: Whether it is there.
+        found: What was found: a version, a size, a reason.
+        remedy: What to do if it is not there.
+        needed: Whether the embedded default cannot do without it.
+    """
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str
+    needed: bool = True
+
+
+def examine() -> list[Finding]:
+    """Return every finding, what is needed first."""
+    findings = [
+        Finding(
+            what="Python 3.11",
+            ok=sys.version_info[:2] == (3, 11),
+            found=platform.python_version(),
+            remedy="make setup PYTHON=python3.11",
+        )
+    ]
+    findings += [
+        _package(name, extra="") for name in ("numpy", "torch", "mujoco", "robosuite", "h5py", "av", "hydra-core")
+    ]
+    findings.append(_library("libGL.so.1", "libgl1", "OpenCV"))
+    findings += [_renderer("egl"), _renderer("osmesa")]
+    findings.append(_one_renderer(findings[-2:]))
+    findings.append(_disk())
+    findings += [_package("open3d", extra="viz", needed=False), _package("lpips", extra="lpips", needed=False)]
+    findings += [_package("ray", extra="ray", needed=False), _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", False)]
+    findings.append(_cuda())
+    return findings
+
+
+def _package(name: str, *, extra: str, needed: bool = True) -> Finding:
+    remedy = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else "make setup"
+    try:
+        return Finding(what=name, ok=True, found=metadata.version(name), remedy=remedy, needed=needed)
+    except metadata.PackageNotFoundError:
+        return Finding(what=name, ok=False, found="", remedy=remedy, needed=needed)
+
+
+def _library(file: str, package: str, user: str, needed: bool = True) -> Finding:
+    what, remedy = f"{file} (for {user})", f"apt-get install {package}"
+    return _try(what, lambda: ctypes.CDLL(file)._name, remedy, needed=needed)
+
+
+def _renderer(backend: str) -> Finding:
+    packages = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}[backend]
+
+    def render() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", _RENDER],
+            env={**os.environ, "MUJOCO_GL": backend},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode != 0:
+            raise OSError((done.stderr.strip().splitlines() or ["it crashed"])[-1][:100])
+        return "draws a picture"
+
+    return _try(f"MuJoCo with MUJOCO_GL={backend}", render, f"apt-get install {packages}", needed=False)
+
+
+def _one_renderer(renderers: list[Finding]) -> Finding:
+    working = [finding.what.partition("=")[2] for finding in renderers if finding.ok]
+    return Finding(
+        what="a renderer for MuJoCo",
+        ok=bool(working),
+        found=", ".join(working),
+        remedy="tools/system-libraries, or apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri",
+    )
+
+
+def _disk() -> Finding:
+    free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Finding(
+        what="5 GB of free disk here", ok=free_gb > 5, found=f"{free_gb:.0f} GB", remedy="free some, or use --out"
+    )
+
+
+def _cuda() -> Finding:
+    def device() -> str:
+        torch = importlib.import_module("torch")
+        if not torch.cuda.is_available():
+            raise OSError("none")
+        return str(torch.cuda.get_device_name(0))
+
+    return _try("a CUDA device", device, "the 5B model needs one; the nano model does not", needed=False)
+
+
+def _try(what: str, probe: Callable[[], str], remedy: str, *, needed: bool) -> Finding:
+    try:
+        return Finding(what=what, ok=True, found=probe(), remedy=remedy, needed=needed)
+    except (OSError, ImportError, subprocess.SubprocessError) as error:
+        return Finding(what=what, ok=False, found=str(error)[:80], remedy=remedy, needed=needed)

@@ -1,0 +1,106 @@
+"""Listeners that keep an episode: the clip for the scorer, the video for people.
+
+In: executed chunks. Out: files in the run folder, whole or not at all.
+Read next: `evalkit/store/clips.py`, `evalkit/store/video.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from evalkit.contracts.spec import EnvSpec, PolicySpec
+from evalkit.contracts.types import Episode, Observation, Prediction
+from evalkit.run.episode import ExecutedChunk
+from evalkit.store.clips import ClipChunk, ClipHeader, Frames, write_clip
+from evalkit.store.video import VideoWriter, picture
+
+
+class ClipRecorder:
+    """Keeps predictions beside what happened; at the end writes one HDF5 file."""
+
+    def __init__(self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> None:
+        self._path = path
+        self._episode, self._env_spec, self._policy_spec = episode, env_spec, policy_spec
+        self._chunks: list[ClipChunk] = []
+
+    def on_chunk(self, chunk: ExecutedChunk) -> None:
+        """Keep one chunk."""
+        seen = chunk.request.observation
+        self._chunks.append(
+            ClipChunk(
+                chunk_idx=chunk.request.chunk_idx,
+                step_idx=chunk.request.step_idx,
+                num_executed=chunk.outcome.num_executed,
+                frame_stride=self._policy_spec.frame_stride,
+                intrinsics_v33_px=seen.intrinsics,
+                start=Frames.stack([seen], like=seen),
+                true=Frames.stack(
+                    [frame for _, frame in _frames(chunk, self._policy_spec.frame_stride)], like=seen
+                ),
+                predicted=chunk.predicted,
+            )
+        )
+
+    def on_end(self, outcome: str) -> None:
+        """Write the clip."""
+        header = ClipHeader(
+            episode=self._episode,
+            env_spec=self._env_spec,
+            policy_spec=self._policy_spec.to_json(),
+            outcome=outcome,
+        )
+        write_clip(self._path, header, self._chunks)
+
+    def abandon(self) -> None:
+        """Nothing was written yet."""
+
+
+class VideoRecorder:
+    """Encodes a picture for every frame, each imagined one below the true one it was meant for."""
+
+    def __init__(self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> None:
+        self._path, self._policy_spec = path, policy_spec
+        self._caption = f"{env_spec.env_id} {episode.index:04d} seed {episode.seed} {policy_spec.policy_id}"
+        self._last: np.ndarray | None = None
+        self._writer = VideoWriter(fps=env_spec.control_hz / policy_spec.frame_stride)
+
+    def on_chunk(self, chunk: ExecutedChunk) -> None:
+        """Encode one chunk's frames, and before the first chunk's what the policy saw first."""
+        if chunk.request.chunk_idx == 0:
+            self._add(chunk.request.observation, 0, None, 0)
+        stride = self._policy_spec.frame_stride
+        for offset, frame in chunk.outcome.frames:
+            on_grid = offset % stride == 0
+            predicted = chunk.predicted if on_grid else None
+            self._add(frame, chunk.request.step_idx + offset, predicted, offset // stride - 1)
+
+    def on_end(self, outcome: str) -> None:
+        """Hold the last picture for a second in a frame of green for success, red for failure; write the video."""
+        if self._last is not None:
+            colour = (0, 200, 0) if outcome == "success" else (220, 0, 0)
+            for _ in range(round(self._writer.fps)):
+                self._writer.add(cv2.rectangle(self._last, (0, 0), self._last.shape[1::-1], colour, thickness=6))
+        self._writer.save(self._path)
+
+    def abandon(self) -> None:
+        """Free the encoder."""
+        self._writer.close()
+
+    def _add(self, seen: Observation, step_idx: int, predicted: Prediction | None, frame_idx: int) -> None:
+        imagined = predicted if predicted is not None and frame_idx < len(predicted.rgb) else None
+        self._last = picture(
+            seen.rgb,
+            seen.depth,
+            imagined_rgb_vhwc_u8=imagined.rgb[frame_idx] if imagined else None,
+            imagined_depth_vhw_m=imagined.depth[frame_idx] if imagined and imagined.depth is not None else None,
+            with_imagination="rgb" in self._policy_spec.predicts,
+            caption=f"{self._caption} step {step_idx}",
+        )
+        self._writer.add(self._last)
+
+
+def _frames(chunk: ExecutedChunk, stride: int) -> list[tuple[int, Observation]]:
+    return [(offset, frame) for offset, frame in chunk.outcome.frames if offset % stride == 0]

@@ -1,0 +1,48 @@
+"""How a plan is carried out.
+
+In: overrides such as `run.workers=2`. Out: typed settings; nothing here changes an action.
+Read next: `runner.py`, which follows them; `evalkit/config.py`, which fills them in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evalkit.contracts.errors import BadConfig
+from evalkit.run.worker import Timeouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Workers, limits, and what is kept.
+
+    Attributes:
+        workers: Env workers at a time.
+        max_attempts: How often an episode is started whose worker dies or hangs; then it is an error.
+        start_timeout_s: Seconds for a worker to build its env.
+        reset_timeout_s: Seconds for it to start an episode.
+        step_timeout_s: Seconds for it to execute one action, rendering included.
+        episodes_per_worker: A worker is replaced after so many, so that leaks stay small.
+        clips: Keep predictions beside what happened, for `evalkit score`.
+        video: Keep an mp4 an episode, for people.
+    """
+
+    workers: int = 1
+    max_attempts: int = 3
+    start_timeout_s: float = 120.0
+    reset_timeout_s: float = 120.0
+    step_timeout_s: float = 30.0
+    episodes_per_worker: int = 50
+    clips: bool = True
+    video: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot carry out a plan."""
+        for name in ("workers", "max_attempts", "start_timeout_s", "reset_timeout_s", "step_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise BadConfig(f"run.{name} must be above 0, got {getattr(self, name)}.")
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Return what a worker is held to."""
+        return Timeouts(start_s=self.start_timeout_s, reset_s=self.reset_timeout_s, step_s=self.step_timeout_s)
