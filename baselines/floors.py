@@ -1,0 +1,133 @@
+"""Two policies that know nothing, the floor under every number: one holds still, one moves at random.
+
+In: requests, of which only the episode's name, the chunk's number and the arms matter. Out: chunks of actions.
+Read next: `scripted/policy.py`, the ceiling.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, PolicySpec
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, PolicyReply, PolicyRequest
+
+CHUNK_LEN = 16
+GRIPPER = 6
+"""Place of the gripper's number among the seven of an arm; +1 opens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldConfig:
+    """Settings of the policy that holds still: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomConfig:
+    """Settings of the random policy.
+
+    Attributes:
+        seed: Another seed, other actions.
+    """
+
+    seed: int = 0
+
+
+class _FloorPolicy:
+    """What both floors share: they need to know the arms of an episode and nothing else."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self.spec = spec
+        self._columns: dict[str, list[slice]] = {}
+
+    def reset(self, episode: Episode, env: EnvSpec) -> None:
+        """Note which arms the episode has."""
+        self._columns[episode.key] = [ARM_ACTION[arm] for arm in env.arms]
+
+    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        """Return one chunk a request; arms that do not exist stay zero."""
+        return [PolicyReply(actions=self._actions(request)) for request in requests]
+
+    def _actions(self, request: PolicyRequest) -> np.ndarray:
+        actions = np.zeros((CHUNK_LEN, ACTION_DIM), np.float32)
+        for columns in self._columns[request.episode.key]:
+            actions[:, columns] = self._arm_actions(request, columns)
+        return actions
+
+    def _arm_actions(self, request: PolicyRequest, columns: slice) -> np.ndarray:
+        raise NotImplementedError
+
+
+class HoldPolicy(_FloorPolicy):
+    """Keeps still with open grippers."""
+
+    def _arm_actions(self, request: PolicyRequest, columns: slice) -> np.ndarray:
+        return np.eye(7, dtype=np.float32)[GRIPPER]
+
+
+class RandomPolicy(_FloorPolicy):
+    """Draws every number uniformly from [-1, 1]; what it draws depends on episode, chunk and seed alone."""
+
+    def __init__(self, spec: PolicySpec, seed: int) -> None:
+        super().__init__(spec)
+        self._seed = seed
+
+    def _arm_actions(self, request: PolicyRequest, columns: slice) -> np.ndarray:
+        episode = request.episode
+        identity = [self._seed, episode.bench, episode.setting, episode.key, episode.seed, request.chunk_idx]
+        digest = hashlib.sha256(repr(identity).encode()).digest()
+        drawn = np.random.default_rng(list(digest)).uniform(-1.0, 1.0, (CHUNK_LEN, ACTION_DIM))
+        return drawn.astype(np.float32)[:, columns]
+
+
+class HoldPlugin:
+    """Plugin `hold`."""
+
+    name = "hold"
+    summary = "Holds still with open grippers: what a success rate is worth when nothing is done"
+    config_type = HoldConfig
+
+    def spec(self, config: HoldConfig) -> PolicySpec:
+        """Return that it fits any env with this action layout."""
+        return _spec(self.name)
+
+    def provenance(self, config: HoldConfig) -> dict[str, str]:
+        """Return nothing: it has no weights and no settings."""
+        return {}
+
+    def make(self, config: HoldConfig) -> HoldPolicy:
+        """Return the policy."""
+        return HoldPolicy(self.spec(config))
+
+
+class RandomPlugin:
+    """Plugin `random`."""
+
+    name = "random"
+    summary = "Moves uniformly at random, the same way each time for the same episode"
+    config_type = RandomConfig
+
+    def spec(self, config: RandomConfig) -> PolicySpec:
+        """Return that it fits any env with this action layout."""
+        return _spec(self.name)
+
+    def provenance(self, config: RandomConfig) -> dict[str, str]:
+        """Return the seed."""
+        return {"seed": str(config.seed)}
+
+    def make(self, config: RandomConfig) -> RandomPolicy:
+        """Return the policy."""
+        return RandomPolicy(self.spec(config), config.seed)
+
+
+def _spec(name: str) -> PolicySpec:
+    return PolicySpec(
+        policy_id=name,
+        action_layouts=(OSC_DELTA_BASE,),
+        chunk_len=CHUNK_LEN,
+        execute_steps=CHUNK_LEN,
+        needs_images=False,
+    )

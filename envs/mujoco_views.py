@@ -1,0 +1,284 @@
+"""Pictures of a MuJoCo simulation: RGB and metric depth in one pass, camera matrices, and one safe GL context.
+
+In: a compiled model, its data, camera names. Out: images with row 0 on top, metres, OpenCV camera poses in the world.
+Read next: `envs/robosuite/env.py`, which turns world poses into the robot base frame.
+
+It knows MuJoCo and no simulator built on it. Two offscreen contexts in one process, or one that outlived its model,
+corrupt frames silently; hence one renderer a process, which drops the old model's GPU copy before it takes a new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from evalkit.contracts import geometry
+from evalkit.contracts.errors import EvalkitError
+
+MAX_DEPTH_M = 20.0
+"""Beyond this there is only backdrop; its depth is given as 0, none."""
+
+R_mjcam_cam = np.diag([1.0, -1.0, -1.0])
+"""MuJoCo cameras look along -z with y up; ours look along +z with y down."""
+
+_GL_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
+
+
+class Views(NamedTuple):
+    """What V cameras see at one moment."""
+
+    rgb: np.ndarray
+    """V,H,W,3 uint8, row 0 on top."""
+    depth: np.ndarray
+    """V,H,W float32 metres along the optical axis; 0 where there is none."""
+    intrinsics: np.ndarray
+    """V,3,3 pixels, pixel centres at integers."""
+    T_world_cam: np.ndarray
+    """V,4,4, x right, y down, z forward."""
+
+
+def choose_gl() -> str:
+    """Return the offscreen renderer to use: MUJOCO_GL where it is set, else egl, else osmesa.
+
+    Raises:
+        EvalkitError: If neither library is installed.
+    """
+    chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
+    if chosen:
+        return chosen
+    for name, library in _GL_LIBRARIES.items():
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return name
+    raise EvalkitError(
+        f"Rendering needs {' or '.join(_GL_LIBRARIES.values())} and neither is installed; install libegl1 and "
+        "libegl-mesa0 (a GPU's driver brings them too) or libosmesa6."
+    )
+
+
+def intrinsics_from_fovy(fovy_deg: float, image_hw_px: tuple[int, int]) -> np.ndarray:
+    """Return 3,3 pinhole intrinsics of a vertical field of view; pixel centres lie at integers.
+
+    Example:
+        >>> intrinsics_from_fovy(90.0, (100, 200))
+        array([[50. ,  0. , 99.5],
+               [ 0. , 50. , 49.5],
+               [ 0. ,  0. ,  1. ]])
+    """
+    height, width = image_hw_px
+    focal = (0.5 * height / np.tan(np.deg2rad(fovy_deg) / 2)).round(12)
+    return np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
+
+
+def depth_from_zbuffer(zbuffer: np.ndarray, *, near_m: float, far_m: float) -> np.ndarray:
+    """Return float32 metres along the optical axis from a reversed z-buffer (1 near, 0 far); 0 where there is none.
+
+    Example:
+        >>> depth_from_zbuffer(np.float32([1.0, 0.0]), near_m=0.01, far_m=100.0)
+        array([0.01, 0.  ], dtype=float32)
+    """
+    z = zbuffer.astype(np.float64)
+    depth = near_m * far_m / (z * (far_m - near_m) + near_m)
+    depth[(z <= 0) | (depth > MAX_DEPTH_M)] = 0.0
+    return depth.astype(np.float32)
+
+
+def look_at(eye_m: Sequence[float], target_m: Sequence[float]) -> np.ndarray:
+    """Return 4,4 `T_world_cam` of a level camera at `eye_m` that looks at `target_m`; not for straight up or down.
+
+    Example:
+        >>> look_at([0.0, 0.0, 1.0], [1.0, 0.0, 1.0])[:3, :3].round(6) + 0.0  # looks along x: right is -y, down is -z
+        array([[ 0.,  0.,  1.],
+               [-1.,  0.,  0.],
+               [ 0., -1.,  0.]])
+    """
+    forward = np.asarray(target_m, np.float64) - np.asarray(eye_m, np.float64)
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right = right / np.linalg.norm(right)
+    return geometry.transform(np.stack([right, np.cross(forward, right), forward], axis=-1), np.asarray(eye_m))
+
+
+def mujoco_quat_from_camera(T_world_cam: np.ndarray) -> np.ndarray:
+    """Return the wxyz quaternion that MuJoCo's `cam_quat` needs for a camera of our convention."""
+    return geometry.quat_from_matrix(T_world_cam[:3, :3] @ R_mjcam_cam.T)
+
+
+def camera_pose(data: Any, name: str) -> np.ndarray:
+    """Return 4,4 `T_world_cam` of a named camera, as of the last kinematics."""
+    camera = data.camera(name)
+    return geometry.transform(camera.xmat.reshape(3, 3) @ R_mjcam_cam, camera.xpos)
+
+
+class ViewRenderer:
+    """Renders named cameras of one model after another; there is one in a process.
+
+    Args:
+        image_hw_px: Height and width of every picture.
+        antialias_samples: Samples a pixel; 0 is twice as fast and jagged.
+    """
+
+    _alive: ClassVar[ViewRenderer | None] = None
+
+    def __init__(self, *, image_hw_px: tuple[int, int], antialias_samples: int = 0) -> None:
+        if ViewRenderer._alive is not None:
+            raise EvalkitError(
+                "A MuJoCo env is already open in this process and two would corrupt each other's pictures; "
+                "close it first, or give each env a process of its own."
+            )
+        ViewRenderer._alive = self
+        self.image_hw_px = image_hw_px
+        self._antialias_samples = antialias_samples
+        self._model: Any = None
+        self._gl: Any = None
+        self._context: Any = None
+        self._scene: Any = None
+        self._options: Any = None
+
+    def describe(self) -> str:
+        """Return what draws the pictures, for the run record, for example `egl, llvmpipe (LLVM 15.0.6, 256 bits)`."""
+        try:
+            self._make_current()
+            from OpenGL import GL
+
+            return f"{choose_gl()}, {GL.glGetString(GL.GL_RENDERER).decode()}"
+        except Exception as error:  # an oracle's run needs no pictures; `capture` raises where they are needed
+            return f"none ({type(error).__name__}: {error})"
+
+    def forget(self) -> None:
+        """Free the GPU copy of the last model; call it before that model goes away."""
+        if self._context is not None:
+            self._gl.make_current()
+            self._context.free()
+        self._model = self._context = self._scene = None
+
+    def close(self) -> None:
+        """Free everything; calling it twice is fine."""
+        self.forget()
+        if self._gl is not None:
+            self._gl.free()
+            self._gl = None
+        if ViewRenderer._alive is self:
+            ViewRenderer._alive = None
+
+    def capture(self, model: Any, data: Any, cameras: Sequence[str]) -> Views:
+        """Return what the named cameras see; kinematics and lights must be up to date."""
+        import mujoco
+
+        if not cameras:
+            return _no_views(self.image_hw_px)
+        if self._model is not model:
+            self._load(model)
+        self._gl.make_current()
+        height, width = self.image_hw_px
+        rgb = np.empty((len(cameras), height, width, 3), np.uint8)
+        zbuffer = np.empty((len(cameras), height, width), np.float32)
+        viewport = mujoco.MjrRect(0, 0, width, height)
+        camera = mujoco.MjvCamera()
+        camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        for view, name in enumerate(cameras):
+            camera.fixedcamid = model.camera(name).id
+            mujoco.mjv_updateScene(
+                model, data, self._options, None, camera, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
+            )
+            mujoco.mjr_render(viewport, self._scene, self._context)
+            mujoco.mjr_readPixels(rgb[view], zbuffer[view], viewport, self._context)
+        near_m, far_m = (float(clip * model.stat.extent) for clip in (model.vis.map.znear, model.vis.map.zfar))
+        return Views(
+            rgb=np.ascontiguousarray(rgb[:, ::-1]),
+            depth=depth_from_zbuffer(np.ascontiguousarray(zbuffer[:, ::-1]), near_m=near_m, far_m=far_m),
+            intrinsics=np.stack(
+                [intrinsics_from_fovy(float(model.camera(name).fovy[0]), self.image_hw_px) for name in cameras]
+            ),
+            T_world_cam=np.stack([camera_pose(data, name) for name in cameras]),
+        )
+
+    def _make_current(self) -> None:
+        if self._gl is None:
+            height, width = self.image_hw_px
+            self._gl = _gl_context_class()(width, height)
+        self._gl.make_current()
+
+    def _load(self, model: Any) -> None:
+        """Copy a model to the GPU: visual geometry only, no sites, no mirrors, no shadows."""
+        import mujoco
+
+        self.forget()
+        self._make_current()
+        height, width = self.image_hw_px
+        model.vis.global_.offheight, model.vis.global_.offwidth = height, width
+        model.vis.quality.offsamples = self._antialias_samples
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        self._scene = mujoco.MjvScene(model, maxgeom=4000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[0] = 0  # collision shapes
+        self._options.sitegroup[:] = 0
+        self._model = model
+
+
+def simplify_meshes(model: Any, cell_m: float, *, min_faces: int = 500) -> int:
+    """Merge vertices of heavy visual meshes that share a grid cell; return how many faces are left in all.
+
+    Software rendering costs time by vertex. Only what is drawn changes: meshes that can collide are left alone, and
+    MuJoCo collides with their hulls, never with the faces edited here.
+
+    Args:
+        model: A compiled `MjModel`, edited in place before it is first rendered.
+        cell_m: Edge of a grid cell; 0 leaves every mesh as it is.
+        min_faces: Meshes with fewer faces are left as they are.
+    """
+    is_mesh = model.geom_type == 7  # mjGEOM_MESH
+    collides = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
+    keep_whole = set(model.geom_dataid[is_mesh & collides].tolist())
+    for mesh in range(model.nmesh if cell_m > 0 else 0):
+        if mesh not in keep_whole and model.mesh_facenum[mesh] >= min_faces:
+            _simplify_mesh(model, mesh, cell_m)
+    return int(model.mesh_facenum.sum())
+
+
+def _simplify_mesh(model: Any, mesh: int, cell_m: float) -> None:
+    first_vertex, num_vertices = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+    first_face, num_faces = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
+    cells = np.floor(model.mesh_vert[first_vertex : first_vertex + num_vertices] / cell_m).astype(np.int64) + 2**19
+    keys = (cells[:, 0] << 40) | (cells[:, 1] << 20) | cells[:, 2]
+    _, representative, cell_of_vertex = np.unique(keys, return_index=True, return_inverse=True)
+    faces = representative[cell_of_vertex][model.mesh_face[first_face : first_face + num_faces]]
+    a, b, c = np.sort(faces, axis=1).astype(np.int64).T
+    whole = np.flatnonzero((a != b) & (b != c))
+    _, unique = np.unique((a[whole] << 40) | (b[whole] << 20) | c[whole], return_index=True)
+    kept = whole[np.sort(unique)]
+    for table in (model.mesh_facenormal, model.mesh_facetexcoord):
+        table[first_face : first_face + len(kept)] = table[first_face : first_face + num_faces][kept]
+    model.mesh_face[first_face : first_face + len(kept)] = faces[kept]
+    model.mesh_facenum[mesh] = len(kept)
+
+
+def _no_views(image_hw_px: tuple[int, int]) -> Views:
+    return Views(
+        rgb=np.zeros((0, *image_hw_px, 3), np.uint8),
+        depth=np.zeros((0, *image_hw_px), np.float32),
+        intrinsics=np.zeros((0, 3, 3)),
+        T_world_cam=np.zeros((0, 4, 4)),
+    )
+
+
+def _gl_context_class() -> Any:
+    """Return MuJoCo's context class of the chosen renderer; imported here, because importing it binds the library."""
+    name = choose_gl()
+    if name == "egl":
+        from mujoco.egl import GLContext
+    elif name == "osmesa":
+        from mujoco.osmesa import GLContext
+    else:
+        raise EvalkitError(f"MUJOCO_GL is '{name}', but pictures are taken offscreen; set it to egl or osmesa.")
+    return GLContext

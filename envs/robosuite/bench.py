@@ -1,0 +1,147 @@
+"""The bench `robosuite`: which episodes exist, what their envs give, how to start one; imports no simulator.
+
+In: a config, a task, a setting, a seed. Out: planned episodes, env specs, launches.
+Read next: `tasks.py` for the tasks, `env.py` for the env that a launch starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+
+from envs.mujoco_views import choose_gl
+from envs.robosuite.tasks import TASKS, env_spec
+from evalkit.contracts.env import WorkerLaunch
+from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.spec import EnvSpec
+from evalkit.contracts.types import Episode
+
+SETTINGS = ("default", "randomized")
+
+NUM_DEMONSTRATION_SEEDS = 1_000_000
+"""Env seeds below this are for demonstrations and training; evaluation never uses them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobosuiteConfig:
+    """Settings of the bench.
+
+    Attributes:
+        image_hw_px: Height and width of every view.
+        antialias_samples: Samples a pixel; 0 is the protocol's and the fastest.
+        mesh_cell_mm: Grid on which heavy visual meshes are thinned out before rendering; 0 keeps them whole.
+        gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
+    """
+
+    image_hw_px: tuple[int, int] = (128, 128)
+    antialias_samples: int = 0
+    mesh_cell_mm: float = 8.0
+    gl: str = "auto"
+
+
+def evaluation_seed(seed: int, index: int) -> int:
+    """Return the env seed of one episode; it depends on neither the task nor the number of episodes.
+
+    Example:
+        >>> evaluation_seed(0, 3), evaluation_seed(7, 3)
+        (1000003, 8000003)
+    """
+    return NUM_DEMONSTRATION_SEEDS * (seed + 1) + index
+
+
+class RobosuiteBench:
+    """Seven robosuite tasks with a Panda or two; satisfies `evalkit.contracts.env.Bench`."""
+
+    name = "robosuite"
+    summary = "Seven robosuite tasks (MuJoCo), rendered in software; the embedded default"
+    config_type = RobosuiteConfig
+    tasks = tuple(TASKS)
+    settings = SETTINGS
+    protocol = "robosuite-7/standard-v1"
+
+    def plan_episodes(
+        self, config: RobosuiteConfig, *, task: str, setting: str, num_episodes: int, seed: int
+    ) -> list[Episode]:
+        """Return the episodes of one task.
+
+        Raises:
+            UnknownName: For a task or setting that does not exist.
+            BadConfig: For a seed or count that would run into other seeds.
+        """
+        _check_names(task, setting)
+        if not 0 <= seed <= 10_000 or not 0 <= num_episodes <= NUM_DEMONSTRATION_SEEDS:
+            raise BadConfig(
+                f"Episodes of 'robosuite' need a seed from 0 to 10000 and at most {NUM_DEMONSTRATION_SEEDS} episodes "
+                f"a task, got seed {seed} and {num_episodes} episodes."
+            )
+        return [
+            Episode(
+                bench=self.name,
+                setting=setting,
+                protocol=self.protocol,
+                task=task,
+                index=index,
+                seed=evaluation_seed(seed, index),
+                instruction=TASKS[task].instruction,
+                max_steps=TASKS[task].max_steps,
+            )
+            for index in range(num_episodes)
+        ]
+
+    def env_spec(self, config: RobosuiteConfig, *, task: str, setting: str) -> EnvSpec:
+        """Return what the env of this task will give."""
+        _check_names(task, setting)
+        return env_spec(task, image_hw_px=_image_hw_px(config))
+
+    def launch(self, config: RobosuiteConfig, *, task: str, setting: str) -> WorkerLaunch:
+        """Return how to start a worker for this task."""
+        _check_names(task, setting)
+        return WorkerLaunch(
+            target="envs.robosuite.env:RobosuiteEnv",
+            kwargs={
+                "task": task,
+                "setting": setting,
+                "image_hw_px": list(_image_hw_px(config)),
+                "antialias_samples": config.antialias_samples,
+                "mesh_cell_m": config.mesh_cell_mm / 1000,
+            },
+            environ={"MUJOCO_GL": choose_gl() if config.gl == "auto" else config.gl},
+        )
+
+    def departures(self, config: RobosuiteConfig) -> list[str]:
+        """Return one sentence for each setting that changes what policies see."""
+        standard = RobosuiteConfig()
+        found = []
+        size, standard_size = _image_hw_px(config), standard.image_hw_px
+        if size != standard_size:
+            found.append(f"Images have {size[0]}x{size[1]} pixels instead of {standard_size[0]}x{standard_size[1]}.")
+        if config.antialias_samples != standard.antialias_samples:
+            found.append(f"Pixels take {config.antialias_samples} samples instead of {standard.antialias_samples}.")
+        if config.mesh_cell_mm != standard.mesh_cell_mm:
+            found.append(
+                f"Visual meshes are thinned to {config.mesh_cell_mm} mm instead of {standard.mesh_cell_mm} mm."
+            )
+        return found
+
+    def provenance(self, config: RobosuiteConfig) -> dict[str, str]:
+        """Return the versions that decide physics and pictures; robosuite's wheel holds its assets."""
+        return {package: metadata.version(package) for package in ("robosuite", "mujoco")}
+
+
+def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:
+    """Return the image size as a tuple; config loaders may have made a list of it.
+
+    Raises:
+        BadConfig: If it is not two sizes of at least 16 pixels.
+    """
+    sizes = tuple(int(size) for size in config.image_hw_px)
+    if len(sizes) != 2 or min(sizes) < 16:
+        raise BadConfig(f"bench.robosuite.image_hw_px must be height and width of at least 16 pixels, got {sizes}.")
+    return sizes[0], sizes[1]
+
+
+def _check_names(task: str, setting: str) -> None:
+    if task not in TASKS:
+        raise UnknownName("task", task, TASKS, see="evalkit list --bench robosuite")
+    if setting not in SETTINGS:
+        raise UnknownName("setting", setting, SETTINGS, see="evalkit list --bench robosuite")
