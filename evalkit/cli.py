@@ -106,7 +106,9 @@ def list_(
     if bench is not None:
         found = plugins.load_bench(bench)
         out.print(f"[bold]{found.name}[/]: {found.summary}")
-        out.print(f"protocol  {found.protocol}\nsettings  {', '.join(found.settings)}\ntasks     {', '.join(found.tasks)}")
+        out.print(
+            f"protocol  {found.protocol}\nsettings  {', '.join(found.settings)}\ntasks     {', '.join(found.tasks)}"
+        )
         _print_settings(f"bench.{found.name}", found.config_type)
     if policy is not None:
         plugin = plugins.load_policy(policy)

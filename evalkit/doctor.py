@@ -66,7 +66,10 @@ def examine() -> list[Finding]:
     findings.append(_one_renderer(findings[-2:]))
     findings.append(_disk())
     findings += [_package("open3d", extra="viz", needed=False), _package("lpips", extra="lpips", needed=False)]
-    findings += [_package("ray", extra="ray", needed=False), _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", False)]
+    findings += [
+        _package("ray", extra="ray", needed=False),
+        _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", False),
+    ]
     findings.append(_cuda())
     return findings
 

@@ -125,9 +125,7 @@ def intrinsics_from_fovy(fovy_rad: float, *, height_px: int, width_px: int) -> n
                [0. , 0. , 1. ]])
     """
     focal_px = 0.5 * height_px / np.tan(0.5 * fovy_rad)
-    return np.array(
-        [[focal_px, 0.0, (width_px - 1) / 2], [0.0, focal_px, (height_px - 1) / 2], [0.0, 0.0, 1.0]]
-    )
+    return np.array([[focal_px, 0.0, (width_px - 1) / 2], [0.0, focal_px, (height_px - 1) / 2], [0.0, 0.0, 1.0]])
 
 
 def points_from_depth(depth_hw_m: np.ndarray, intrinsics_px: np.ndarray, T_base_cam: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ In: a name, or `module:attribute`. Out: the plugin.
 Read next: the entry points in `pyproject.toml`; `env.py` and `policy.py` for what a plugin offers.
 
 A name is looked up among the entry points of the groups `evalkit.envs` and `evalkit.policies`, so that a package
-installed beside evalkit adds its own; `module:attribute` needs no installing and suits a first try.
+installed beside evalkit adds its own; `module:attribute` needs no installing and suits a first try: it is found from
+the working directory too.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -52,6 +54,8 @@ def _load(group: str, kind: str, name: str) -> Any:
     target = name if ":" in name else entries.get(name)
     if target is None:
         raise UnknownName(kind, name, entries, see="evalkit list")
+    if ":" in name and "" not in sys.path:
+        sys.path.insert(0, "")
     try:
         return resolve(target)()
     except (ImportError, AttributeError) as error:

@@ -68,9 +68,7 @@ class EnvSpec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvSpec:
         """Return the spec that `to_json` wrote, tuples restored."""
-        cameras = tuple(
-            CameraSpec(**{**camera, "T_ee_cam": _matrix(camera["T_ee_cam"])}) for camera in data["cameras"]
-        )
+        cameras = tuple(CameraSpec(**{**camera, "T_ee_cam": _matrix(camera["T_ee_cam"])}) for camera in data["cameras"])
         tuples = {name: tuple(data[name]) for name in ("image_hw_px", "arms", "privileged_keys")}
         return cls(**{**data, **tuples, "cameras": cameras})
 

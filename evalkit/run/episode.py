@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ import numpy as np
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions
-from evalkit.contracts.types import PROPRIO_DIM, Episode, Observation, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
 from evalkit.run.worker import ChunkOutcome, EnvWorker
 
 
@@ -53,23 +53,51 @@ class Listener(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodeResult:
-    """How an episode ended that ended without a fault."""
+class Tally:
+    """What is known of an episode so far; complete even where a fault cuts it short.
 
-    success: bool
-    steps: int
-    num_chunks: int
-    instruction: str
-    actions_sha256: str
-    timings_s: Mapping[str, float]
-    details: Mapping[str, Any]
+    Attributes:
+        steps: Control steps known to be executed.
+        num_chunks: Times the policy was asked and its actions executed.
+        instruction: What the policy was told; None before the first observation.
+        details: What the policy added.
+        clock: Where the time went.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.num_chunks = 0
+        self.instruction: str | None = None
+        self.details: dict[str, Any] = {}
+        self.clock = Clock()
+        self._actions = hashlib.sha256()
+
+    def add(self, actions: np.ndarray, outcome: ChunkOutcome, reply: PolicyReply) -> None:
+        """Count one executed chunk."""
+        self._actions.update(np.ascontiguousarray(actions[: outcome.num_executed]).tobytes())
+        self.steps += outcome.num_executed
+        self.num_chunks += 1
+        self.details.update(reply.details)
+        self.clock.add("sim", outcome.sim_s)
+        self.clock.add("render", outcome.render_s)
+
+    @property
+    def actions_sha256(self) -> str:
+        """Return the hash of every executed action, float32, in order."""
+        return self._actions.hexdigest()
 
 
 def run_episode(
-    episode: Episode, worker: EnvWorker, policy: Policy, listeners: Sequence[Listener], *, render: bool, imagine: bool
-) -> EpisodeResult:
-    """Run one planned episode to its end and return how it ended.
+    episode: Episode,
+    worker: EnvWorker,
+    policy: Policy,
+    listeners: Sequence[Listener],
+    tally: Tally,
+    *,
+    render: bool,
+    imagine: bool,
+) -> bool:
+    """Run one planned episode to its end and return whether the goal was met.
 
     The robot moves as soon as the actions are there; the rest of the imagination, and the listeners, go on meanwhile.
 
@@ -78,63 +106,49 @@ def run_episode(
         worker: A live worker for the episode's task.
         policy: Who acts.
         listeners: Who hears of each chunk.
+        tally: Filled as the episode goes.
         render: Whether to render the frames between the policy's looks, one every `frame_stride` steps.
         imagine: Whether to ask for predictions.
 
     Raises:
         EpisodeFault: Whatever ends the episode as an error, and whose fault it is.
     """
-    spec, env_spec = policy.spec, worker.env_spec
-    clock = _Clock()
-    with clock("reset"):
+    spec, env_spec, clock = policy.spec, worker.env_spec, tally.clock
+    with clock.span("reset"):
         observation = worker.begin(episode, render=spec.needs_images or render)
-        instruction = observation.instruction
+        tally.instruction = observation.instruction
         _blaming_policy(policy.reset, episode, env_spec)
-    actions_hash = hashlib.sha256()
-    details: dict[str, Any] = {}
     unheard: ExecutedChunk | None = None
-    step_idx, chunk_idx, success = 0, 0, False
-    while step_idx < episode.max_steps and not success:
+    success = False
+    while tally.steps < episode.max_steps and not success:
         request = PolicyRequest(
             episode=episode,
-            chunk_idx=chunk_idx,
-            step_idx=step_idx,
+            chunk_idx=tally.num_chunks,
+            step_idx=tally.steps,
             observation=observation,
             want_prediction=imagine,
         )
-        with clock("policy"):
+        with clock.span("policy"):
             reply = _infer(policy, request, env_spec)
-        actions = reply.actions[: min(spec.execute_steps, episode.max_steps - step_idx)]
+        actions = reply.actions[: min(spec.execute_steps, episode.max_steps - tally.steps)]
         worker.send_actions(
             actions,
-            render_at=_frame_offsets(step_idx, len(actions), spec.frame_stride) if render else (),
+            render_at=_frame_offsets(tally.steps, len(actions), spec.frame_stride) if render else (),
             render_last=spec.needs_images,
             render_success=render,
         )
-        with clock("record"):
+        with clock.span("record"):
             _tell(listeners, unheard)
-        with clock("imagine"):
+        with clock.span("imagine"):
             predicted = _imagine(reply, spec, env_spec)
-        with clock("wait"):
+        with clock.span("wait"):
             outcome = worker.receive_outcome()
-        clock.add(sim=outcome.sim_s, render=outcome.render_s)
+        tally.add(actions, outcome, reply)
         unheard = ExecutedChunk(request=request, predicted=predicted, outcome=outcome)
-        actions_hash.update(np.ascontiguousarray(actions[: outcome.num_executed]).tobytes())
-        details.update(reply.details)
-        step_idx += outcome.num_executed
-        chunk_idx += 1
         success, observation = outcome.success, outcome.last
-    with clock("record"):
+    with clock.span("record"):
         _tell(listeners, unheard)
-    return EpisodeResult(
-        success=success,
-        steps=step_idx,
-        num_chunks=chunk_idx,
-        instruction=instruction,
-        actions_sha256=actions_hash.hexdigest(),
-        timings_s=clock.seconds(),
-        details=details,
-    )
+    return success
 
 
 def _frame_offsets(step_idx: int, num_actions: int, stride: int) -> list[int]:
@@ -197,12 +211,12 @@ def _tell(listeners: Sequence[Listener], chunk: ExecutedChunk | None) -> None:
             listener.on_chunk(chunk)
 
 
-class _Clock:
+class Clock:
     """Seconds spent under each name.
 
     Example:
-        >>> clock = _Clock()
-        >>> with clock("policy"):
+        >>> clock = Clock()
+        >>> with clock.span("policy"):
         ...     pass
         >>> list(clock.seconds())
         ['policy', 'wall']
@@ -210,24 +224,24 @@ class _Clock:
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._spent: Counter[str] = Counter()
-        self._open: tuple[str, float] = ("", 0.0)
+        self._spent: dict[str, float] = {}
 
-    def __call__(self, name: str) -> _Clock:
-        self._open = (name, time.perf_counter())
-        return self
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        name, started = self._open
-        self.add(**{name: time.perf_counter() - started})
-
-    def add(self, **seconds: float) -> None:
-        for name, value in seconds.items():
-            self._spent[name] += value  # type: ignore[assignment]
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds that were measured elsewhere."""
+        self._spent[name] = self._spent.get(name, 0.0) + seconds
 
     def seconds(self) -> dict[str, float]:
-        wall = time.perf_counter() - self._started
-        return {**{name: round(value, 4) for name, value in self._spent.items()}, "wall": round(wall, 4)}
+        """Return what was spent, and the `wall` time since the start."""
+        return {
+            name: round(value, 4)
+            for name, value in {**self._spent, "wall": time.perf_counter() - self._started}.items()
+        }

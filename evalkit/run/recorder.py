@@ -37,9 +37,7 @@ class ClipRecorder:
                 frame_stride=self._policy_spec.frame_stride,
                 intrinsics_v33_px=seen.intrinsics,
                 start=Frames.stack([seen], like=seen),
-                true=Frames.stack(
-                    [frame for _, frame in _frames(chunk, self._policy_spec.frame_stride)], like=seen
-                ),
+                true=Frames.stack([frame for _, frame in _frames(chunk, self._policy_spec.frame_stride)], like=seen),
                 predicted=chunk.predicted,
             )
         )

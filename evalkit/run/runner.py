@@ -9,6 +9,7 @@ alone, so neither the number of workers nor a restart changes them.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -21,11 +22,11 @@ from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
-from evalkit.run.episode import EpisodeResult, Listener, run_episode
+from evalkit.run.episode import Listener, Tally, run_episode
 from evalkit.run.recorder import ClipRecorder, VideoRecorder
 from evalkit.run.settings import RunSettings
 from evalkit.run.worker import EnvWorker
-from evalkit.store.records import EpisodeRecord
+from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import RunFolder
 
 OnRecord = Callable[[EpisodeRecord], None]
@@ -126,37 +127,64 @@ class _Lane:
 
     def _record_of(self, episode: Episode) -> EpisodeRecord:
         """Run one episode, again while its worker dies or hangs and attempts are left; return its record."""
-        attempt = 1
-        while True:
+        for attempt in itertools.count(1):
+            tally = Tally()
             try:
-                return self._attempt(episode, attempt)
+                success = self._attempt(episode, tally)
+                return self._record(episode, tally, attempt, "success" if success else "failure")
             except EpisodeFault as fault:
                 if not fault.retriable or attempt >= self._job.settings.max_attempts or self._stop.is_set():
-                    return _error_record(episode, fault, attempt)
-                attempt += 1
+                    return self._record(episode, tally, attempt, "error", fault)
+        raise AssertionError("unreachable")
 
-    def _attempt(self, episode: Episode, attempt: int) -> EpisodeRecord:
+    def _attempt(self, episode: Episode, tally: Tally) -> bool:
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy
-        env_spec = folder.plan.env_spec(episode.task)
+        env_spec, imagines = folder.plan.env_spec(episode.task), bool(policy.spec.predicts)
         listeners = _listeners(folder, settings, episode, env_spec, policy.spec)
         try:
-            worker = self._worker_for(episode, env_spec)
-            result = run_episode(
+            success = run_episode(
                 episode,
-                worker,
+                self._worker_for(episode, env_spec),
                 policy,
                 listeners,
-                render=settings.clips and bool(policy.spec.predicts) or settings.video,
-                imagine=bool(policy.spec.predicts) and (settings.clips or settings.video),
+                tally,
+                render=settings.video or (settings.clips and imagines),
+                imagine=imagines and (settings.clips or settings.video),
             )
             for listener in listeners:
-                listener.on_end("success" if result.success else "failure")
+                listener.on_end("success" if success else "failure")
         except BaseException:
             self._drop_worker()
             for listener in listeners:
                 listener.abandon()
             raise
-        return _record(folder, episode, result, attempt)
+        return success
+
+    def _record(
+        self, episode: Episode, tally: Tally, attempt: int, outcome: Outcome, fault: EpisodeFault | None = None
+    ) -> EpisodeRecord:
+        folder = self._job.folder
+        kept = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)}
+        return EpisodeRecord(
+            outcome=outcome,
+            task=episode.task,
+            index=episode.index,
+            seed=episode.seed,
+            instruction=tally.instruction or episode.instruction,
+            steps=tally.steps,
+            num_chunks=tally.num_chunks,
+            actions_sha256=tally.actions_sha256,
+            blame=fault.blame if fault else None,
+            reason=fault.reason if fault else None,
+            attempts=attempt,
+            timings_s=tally.clock.seconds(),
+            details=tally.details,
+            **{
+                name: str(path.relative_to(folder.path))
+                for name, path in kept.items()
+                if fault is None and path.exists()
+            },
+        )
 
     def _worker_for(self, episode: Episode, env_spec: EnvSpec) -> EnvWorker:
         """Return a worker for the episode's task: the one there is, or a fresh one."""
@@ -220,38 +248,3 @@ def _listeners(
     if settings.video:
         listeners.append(VideoRecorder(folder.video_path(episode), episode, env_spec, policy_spec))
     return listeners
-
-
-def _record(folder: RunFolder, episode: Episode, result: EpisodeResult, attempt: int) -> EpisodeRecord:
-    def relative(path: Any) -> str | None:
-        return str(path.relative_to(folder.path)) if path.exists() else None
-
-    return EpisodeRecord(
-        outcome="success" if result.success else "failure",
-        task=episode.task,
-        index=episode.index,
-        seed=episode.seed,
-        instruction=result.instruction,
-        steps=result.steps,
-        num_chunks=result.num_chunks,
-        actions_sha256=result.actions_sha256,
-        attempts=attempt,
-        timings_s=result.timings_s,
-        clip=relative(folder.clip_path(episode)),
-        video=relative(folder.video_path(episode)),
-        details=result.details,
-    )
-
-
-def _error_record(episode: Episode, fault: EpisodeFault, attempt: int) -> EpisodeRecord:
-    return EpisodeRecord(
-        outcome="error",
-        task=episode.task,
-        index=episode.index,
-        seed=episode.seed,
-        instruction=episode.instruction,
-        blame=fault.blame,
-        reason=fault.reason,
-        attempts=attempt,
-    )
-

@@ -21,7 +21,7 @@ class RunSettings:
         max_attempts: How often an episode is started whose worker dies or hangs; then it is an error.
         start_timeout_s: Seconds for a worker to build its env.
         reset_timeout_s: Seconds for it to start an episode.
-        step_timeout_s: Seconds for it to execute one action, rendering included.
+        chunk_timeout_s: Seconds for it to execute a chunk of actions, rendering included.
         episodes_per_worker: A worker is replaced after so many, so that leaks stay small.
         clips: Keep predictions beside what happened, for `evalkit score`.
         video: Keep an mp4 an episode, for people.
@@ -31,18 +31,18 @@ class RunSettings:
     max_attempts: int = 3
     start_timeout_s: float = 120.0
     reset_timeout_s: float = 120.0
-    step_timeout_s: float = 30.0
+    chunk_timeout_s: float = 60.0
     episodes_per_worker: int = 50
     clips: bool = True
     video: bool = True
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot carry out a plan."""
-        for name in ("workers", "max_attempts", "start_timeout_s", "reset_timeout_s", "step_timeout_s"):
+        for name in ("workers", "max_attempts", "start_timeout_s", "reset_timeout_s", "chunk_timeout_s"):
             if not getattr(self, name) > 0:
                 raise BadConfig(f"run.{name} must be above 0, got {getattr(self, name)}.")
 
     @property
     def timeouts(self) -> Timeouts:
         """Return what a worker is held to."""
-        return Timeouts(start_s=self.start_timeout_s, reset_s=self.reset_timeout_s, step_s=self.step_timeout_s)
+        return Timeouts(start_s=self.start_timeout_s, reset_s=self.reset_timeout_s, chunk_s=self.chunk_timeout_s)

@@ -15,7 +15,7 @@ from typing import Any
 from evalkit.contracts.env import Bench
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.types import Episode
-from evalkit.run.episode import run_episode
+from evalkit.run.episode import Tally, run_episode
 from evalkit.run.settings import RunSettings
 from evalkit.run.worker import EnvWorker
 from evalkit.store.plan import Plan
@@ -38,7 +38,7 @@ def try_task(
         )
         try:
             one_chunk = replace(episode, max_steps=policy.spec.execute_steps)
-            run_episode(one_chunk, worker, policy, [], render=True, imagine=bool(policy.spec.predicts))
+            run_episode(one_chunk, worker, policy, [], Tally(), render=True, imagine=bool(policy.spec.predicts))
         finally:
             worker.close()
     return time.perf_counter() - started

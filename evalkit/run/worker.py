@@ -33,7 +33,7 @@ class Timeouts:
 
     start_s: float
     reset_s: float
-    step_s: float
+    chunk_s: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +122,6 @@ class EnvWorker:
             render_last: Whether to render after the last one, whichever it is.
             render_success: Whether to render the moment at which the goal is met.
         """
-        self._timeout_s = self._timeouts.step_s * len(actions)
         question = {
             "op": "advance",
             "actions": actions,
@@ -141,7 +140,7 @@ class EnvWorker:
         Raises:
             EpisodeFault: If the worker fails, or gives an observation that is not what its spec promises.
         """
-        answer = self._answer_or_fault(self._receive(self._timeout_s, "advance"))
+        answer = self._answer_or_fault(self._receive(self._timeouts.chunk_s, "advance"))
         frames = [(int(offset), self._observation(raw, rendered=True)) for offset, raw in answer["frames"]]
         last = self._observation(answer["last"], rendered=False) if answer["last"] is not None else frames[-1][1]
         return ChunkOutcome(

@@ -32,7 +32,7 @@ class EpisodeRecord:
         instruction: What the policy was told; None where it never came so far.
         steps: Control steps executed.
         num_chunks: Times the policy was asked.
-        actions_sha256: Hash of every executed action, float32 in order; None where the episode never began.
+        actions_sha256: Hash of every executed action, float32 in order; of an `error`, of those before it.
         blame: For `error`: `env`, `policy` or `harness`.
         reason: For `error` and `skipped`: one sentence.
         attempts: How often the episode was started.

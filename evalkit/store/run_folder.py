@@ -117,7 +117,7 @@ class HeldRun:
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> RunFolder:
-        """Make the folder, or find it again, and mend an unfinished last record.
+        """Make the folder, or find it again, and mend what a kill left unfinished.
 
         Raises:
             RunFolderError: If it cannot be written, holds another plan, or is held by another run.
@@ -144,6 +144,8 @@ class HeldRun:
                 f"choose another --out, or give the arguments that it was made with."
             )
         read_records(self.folder.records_path, mend=True)
+        for unfinished in path.rglob(".*.part"):
+            unfinished.unlink(missing_ok=True)
         return self.folder
 
     def __exit__(self, *_: object) -> None:

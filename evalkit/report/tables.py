@@ -1,0 +1,204 @@
+"""The rows of a report.
+
+In: a run's plan, records and scores. Out: success per task, errors by blame, means of the imagination by split.
+Read next: `page.py` and `console.py`, which show them; `stats.py` for the intervals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from evalkit.report.stats import Correlation, Interval, cluster_interval, success_correlation, wilson_interval
+from evalkit.store.records import EpisodeRecord
+
+POOLED, MEAN_OF_TASKS = "all (episodes pooled)", "all (mean of tasks)"
+SPLITS = ("all", "task", "outcome", "view", "horizon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuccessRow:
+    """One task, or all of them. The rate is over success + failure; the other counts stand beside it.
+
+    Attributes:
+        missing: Planned episodes that have no record yet.
+        rate: None where no episode is valid.
+        interval: 95 % Wilson; None for the mean of tasks, which is no proportion.
+    """
+
+    task: str
+    success: int
+    failure: int
+    error: int
+    skipped: int
+    missing: int
+    planned: int
+    rate: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRow:
+    """One way in which episodes ended without a result."""
+
+    outcome: str
+    blame: str
+    reason: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """The mean of one metric over one part of the scored frames.
+
+    Attributes:
+        subject: Whose frames; see `score.names.SUBJECTS`.
+        metric: Name with convention.
+        split: What the frames are split by; one of `SPLITS`.
+        group: Which part.
+        mean: Over the rows that have a value, each frame and view counting once; None where none has.
+        interval: 95 % bootstrap, episodes drawn whole.
+        num_values: Rows with a value.
+        num_without: Rows without one.
+        num_episodes: Episodes that gave a value.
+        remarks: Every status but `ok`, with its count.
+    """
+
+    subject: str
+    metric: str
+    split: str
+    group: str
+    mean: float | None
+    interval: Interval | None
+    num_values: int
+    num_without: int
+    num_episodes: int
+    remarks: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationRow:
+    """How one metric of the policy's imagination goes with success over episodes."""
+
+    metric: str
+    correlation: Correlation
+
+
+def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[EpisodeRecord]) -> list[SuccessRow]:
+    """Return a row a task in the plan's order, then all pooled over episodes, then the mean of the tasks' rates.
+
+    Args:
+        tasks: Planned tasks.
+        planned: Planned episodes of each.
+        records: How episodes ended.
+    """
+    counts = Counter((record.task, record.outcome) for record in records)
+    rows = [_success_row(task, planned[task], {o: counts[task, o] for o in _OUTCOMES}) for task in tasks]
+    pooled = {outcome: sum(counts[task, outcome] for task in tasks) for outcome in _OUTCOMES}
+    total = _success_row(POOLED, sum(planned[task] for task in tasks), pooled)
+    rates = [row.rate for row in rows if row.rate is not None]
+    mean = SuccessRow(**{**vars(total), "task": MEAN_OF_TASKS, "rate": _mean(rates), "interval": None})
+    return [*rows, total, mean]
+
+
+def error_rows(records: Iterable[EpisodeRecord]) -> list[ErrorRow]:
+    """Return every blame and reason of error and skipped episodes, the most frequent first."""
+    ended = [record for record in records if record.outcome in ("error", "skipped")]
+    counts = Counter((record.outcome, record.blame or "", record.reason or "no reason given") for record in ended)
+    first = {
+        (record.outcome, record.blame or "", record.reason or "no reason given"): record.key
+        for record in reversed(ended)
+    }
+    return [
+        ErrorRow(outcome=key[0], blame=key[1], reason=key[2], count=count, example=first[key])
+        for key, count in counts.most_common()
+    ]
+
+
+def score_rows(scores: pd.DataFrame) -> list[ScoreRow]:
+    """Return the means of every subject and metric, over all frames and by task, outcome, view and horizon.
+
+    Args:
+        scores: What `score.table.read_scores` gives.
+    """
+    if scores.empty:
+        return []
+    table = scores.assign(
+        all="all",
+        horizon=scores["frame_idx"].map(lambda idx: "chunk" if idx < 0 else f"frame {idx + 1}"),
+        has_value=scores["value"].notna(),
+    )
+    return [row for split in SPLITS for row in _split_rows(table, split)]
+
+
+def correlation_rows(scores: pd.DataFrame) -> list[CorrelationRow]:
+    """Return, for each metric of the policy, its correlation with success over episodes, where both vary."""
+    usable = scores[(scores["subject"] == "policy") & scores["outcome"].isin(["success", "failure"])]
+    means = usable.groupby(["metric", "task", "index", "outcome"], observed=True)["value"].mean().dropna().reset_index()
+    rows = []
+    for metric, part in means.groupby("metric", observed=True, sort=False):
+        correlation = success_correlation(part["value"].to_numpy(), (part["outcome"] == "success").to_numpy())
+        if correlation is not None:
+            rows.append(CorrelationRow(metric=str(metric), correlation=correlation))
+    return rows
+
+
+_OUTCOMES = ("success", "failure", "error", "skipped")
+
+
+def _success_row(task: str, planned: int, counts: dict[str, int]) -> SuccessRow:
+    valid = counts["success"] + counts["failure"]
+    return SuccessRow(
+        task=task,
+        **counts,
+        missing=planned - sum(counts.values()),
+        planned=planned,
+        rate=counts["success"] / valid if valid else None,
+        interval=wilson_interval(counts["success"], valid),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _split_rows(table: pd.DataFrame, split: str) -> list[ScoreRow]:
+    keys = ["subject", "metric", split]
+    episodes = (
+        table.groupby([*keys, "task", "index"] if split != "task" else [*keys, "index"], observed=True)
+        .agg(total=("value", "sum"), count=("has_value", "sum"), size=("has_value", "size"))
+        .reset_index()
+    )
+    remarks = table[table["status"] != "ok"].groupby([*keys, "status"], observed=True).size()
+    by_group: dict[tuple[str, ...], list[str]] = {}
+    for (*group, status), count in remarks.items():
+        by_group.setdefault(tuple(map(str, group)), []).append(f"{status} {count}")
+    rows = []
+    for group, part in episodes.groupby(keys, observed=True, sort=False):
+        subject, metric, name = map(str, group)
+        rows.append(_score_row(subject, metric, split, name, part, by_group.get((subject, metric, name), [])))
+    return rows
+
+
+def _score_row(
+    subject: str, metric: str, split: str, group: str, episodes: pd.DataFrame, remarks: Sequence[str]
+) -> ScoreRow:
+    valued = episodes[episodes["count"] > 0]
+    sums, counts = valued["total"].to_numpy(np.float64), valued["count"].to_numpy(np.float64)
+    return ScoreRow(
+        subject=subject,
+        metric=metric,
+        split=split,
+        group=group,
+        mean=float(sums.sum() / counts.sum()) if len(valued) else None,
+        interval=cluster_interval(sums, counts),
+        num_values=int(counts.sum()),
+        num_without=int(episodes["size"].sum() - counts.sum()),
+        num_episodes=len(valued),
+        remarks=", ".join(remarks),
+    )

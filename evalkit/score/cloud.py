@@ -1,0 +1,119 @@
+"""Fused point clouds and the distances between them.
+
+In: depths, intrinsics and poses of all cameras. Out: distances to the nearest neighbour both ways, and their forms.
+Read next: `score.py`, which puts all metrics together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from evalkit.contracts.geometry import points_from_depth
+from evalkit.score.measure import Measure
+
+FSCORE_RADII_M = (0.005, 0.010, 0.050)
+
+
+class CloudDistances(NamedTuple):
+    """Distance of every point to the other cloud's nearest point, metres, in the order of the points."""
+
+    pred_to_true_m: np.ndarray
+    true_to_pred_m: np.ndarray
+
+    def accuracy_m(self) -> Measure:
+        """Return the mean distance from prediction to truth, metres (`l1_pred_to_gt`)."""
+        return self._measure(lambda: float(self.pred_to_true_m.mean()))
+
+    def completeness_m(self) -> Measure:
+        """Return the mean distance from truth to prediction, metres (`l1_gt_to_pred`)."""
+        return self._measure(lambda: float(self.true_to_pred_m.mean()))
+
+    def l1_sum_m(self) -> Measure:
+        """Return accuracy plus completeness, metres."""
+        return self._measure(lambda: float(self.pred_to_true_m.mean() + self.true_to_pred_m.mean()))
+
+    def l1_half_m(self) -> Measure:
+        """Return the mean of accuracy and completeness, metres: the form of Depth Anything 3."""
+        return self._measure(lambda: float(self.pred_to_true_m.mean() + self.true_to_pred_m.mean()) / 2)
+
+    def l2sq_sum_m2(self) -> Measure:
+        """Return the mean squared distances of both directions, added, square metres: pytorch3d's default."""
+        return self._measure(lambda: _mean_square(self.pred_to_true_m) + _mean_square(self.true_to_pred_m))
+
+    def fscore(self, radius_m: float) -> Measure:
+        """Return the harmonic mean of precision and recall: shares of points strictly nearer than the radius."""
+        return self._measure(lambda: _fscore(self.pred_to_true_m, self.true_to_pred_m, radius_m))
+
+    def _measure(self, compute: Callable[[], float]) -> Measure:
+        empty = [
+            name for name, side in (("predicted", self.pred_to_true_m), ("true", self.true_to_pred_m)) if side.size == 0
+        ]
+        if empty:
+            return Measure(None, "empty_cloud", f"the {' and the '.join(empty)} cloud has no point")
+        return Measure(compute())
+
+
+def fuse(
+    depth_vhw_m: np.ndarray, intrinsics_v33_px: np.ndarray, T_base_cam_v44: np.ndarray | Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return N,3 points, metres, base frame, of all views, each in raster order.
+
+    A pixel is lifted where its own depth is finite and above 1 mm, so the clouds of truth and prediction differ in
+    size; nothing is subsampled, because a Chamfer distance falls with the density of points.
+    """
+    views = zip(depth_vhw_m, intrinsics_v33_px, T_base_cam_v44, strict=True)
+    return np.concatenate([points_from_depth(*view) for view in views])
+
+
+def distances(points_true_m: np.ndarray, points_pred_m: np.ndarray) -> CloudDistances:
+    """Return exact nearest-neighbour distances both ways, float64.
+
+    Example:
+        >>> distances(np.array([[0.0, 0.0, 0.0]]), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]])).l1_half_m().value
+        2.0
+    """
+    return CloudDistances(
+        pred_to_true_m=nearest_m(points_true_m, points_pred_m), true_to_pred_m=nearest_m(points_pred_m, points_true_m)
+    )
+
+
+def nearest_m(points_m: np.ndarray, queries_m: np.ndarray) -> np.ndarray:
+    """Return the distance from each query to its nearest point, metres; empty if either side is empty."""
+    from pykdtree.kdtree import KDTree  # here, so that a worker can first say how many threads it may take
+
+    if len(points_m) == 0 or len(queries_m) == 0:
+        return np.empty(0)
+    tree = KDTree(np.ascontiguousarray(points_m, np.float64))
+    nearest, _ = tree.query(np.ascontiguousarray(queries_m, np.float64), k=1)
+    return np.asarray(nearest)
+
+
+def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
+    """Return the mean of the points in each voxel, the grid starting half a voxel below the cloud's own corner.
+
+    That is open3d's `voxel_down_sample`: two clouds get two grids. For comparison with numbers made that way only.
+
+    Example:
+        >>> voxel_means(np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [1.0, 0.0, 0.0]]), 0.5)
+        array([[0.05, 0.  , 0.  ],
+               [1.  , 0.  , 0.  ]])
+    """
+    corner = points_m.min(axis=0) - 0.5 * voxel_m
+    cells = np.floor((points_m - corner) / voxel_m).astype(np.int64)
+    _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    sums = np.stack([np.bincount(which, weights=points_m[:, axis]) for axis in range(3)], axis=1)
+    return np.asarray(sums / counts[:, None])
+
+
+def _mean_square(distances_m: np.ndarray) -> float:
+    return float(np.mean(distances_m * distances_m))
+
+
+def _fscore(pred_to_true_m: np.ndarray, true_to_pred_m: np.ndarray, radius_m: float) -> float:
+    precision = float(np.mean(pred_to_true_m < radius_m))
+    recall = float(np.mean(true_to_pred_m < radius_m))
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

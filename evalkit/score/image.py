@@ -1,0 +1,113 @@
+"""PSNR and SSIM of RGB frames.
+
+In: uint8 images, true and predicted, of equal shape. Out: decibels and similarities in [-1, 1].
+Read next: `lpips.py`, the learned distance; `depth.py`, the same for depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from evalkit.score.measure import Measure
+
+GAUSS_TAPS, GAUSS_SIGMA_PX = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+"""SSIM's constants for a range of 1."""
+
+
+def mse(rgb_true_u8: np.ndarray, rgb_pred_u8: np.ndarray) -> float:
+    """Return the mean squared difference of uint8 images over pixels and channels, of a range of 1.
+
+    Example:
+        >>> mse(np.full((2, 2, 3), 90, np.uint8), np.full((2, 2, 3), 141, np.uint8))  # (51 / 255) ** 2
+        0.04
+    """
+    squares = cv2.norm(np.ascontiguousarray(rgb_true_u8), np.ascontiguousarray(rgb_pred_u8), cv2.NORM_L2SQR)
+    return float(squares / (rgb_true_u8.size * 255.0**2))
+
+
+def psnr_db(mean_squared: float) -> Measure:
+    """Return -10 log10 of a mean squared error of range 1, decibels; 0 has no finite PSNR and is named instead.
+
+    Averaging is the caller's: of decibels over frames (`frame_mean`), or of the error before (`clip_pooled`), which
+    never gives more.
+
+    Example:
+        >>> psnr_db(0.01).value
+        20.0
+        >>> psnr_db(0.0).status
+        'identical_frames'
+    """
+    if mean_squared == 0.0:
+        return Measure(None, "identical_frames")
+    return Measure(float(-10.0 * np.log10(mean_squared)))
+
+
+def psnr_eps_db(mean_squared: float) -> float:
+    """Return PSNR with 1e-8 added to the squared error, decibels: X-WAM's form, 80 dB for identical frames.
+
+    Example:
+        >>> psnr_eps_db(0.0)
+        80.0
+    """
+    return float(-10.0 * np.log10(mean_squared + 1e-8))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SsimHalf:
+    """What SSIM needs of one image alone; kept for a true frame that is compared more than once."""
+
+    centred_hwc: np.ndarray
+    mean_hwc: np.ndarray
+    variance_hwc: np.ndarray
+
+
+def ssim_half(rgb_u8: np.ndarray) -> SsimHalf:
+    """Return the windowed mean and variance of one uint8 image, range 1, centred on grey to spare float32 digits."""
+    centred = rgb_u8.astype(np.float32)
+    centred *= np.float32(1 / 255)
+    centred -= np.float32(0.5)
+    mean = _gauss_valid(centred)
+    variance = _gauss_valid(centred * centred)
+    variance -= mean * mean
+    return SsimHalf(centred_hwc=centred, mean_hwc=mean, variance_hwc=variance)
+
+
+def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray) -> float:
+    """Return the structural similarity of two images, 1 for equal ones: the form of the original paper.
+
+    Window: gaussian of 11x11 pixels, sigma 1.5; only windows that lie inside the image (5 pixels are cropped);
+    population covariance; range 1; a channel at a time, then the mean over pixels and channels. Equals scikit-image
+    with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`; its defaults are another metric.
+
+    Args:
+        rgb_true_u8: H,W,3 uint8, or its `ssim_half`.
+        rgb_pred_u8: H,W,3 uint8.
+
+    Raises:
+        ValueError: If the image is smaller than the window.
+
+    Example:
+        >>> round(ssim(np.full((16, 16, 3), 90, np.uint8), np.full((16, 16, 3), 110, np.uint8)), 4)
+        0.9802
+    """
+    a = rgb_true_u8 if isinstance(rgb_true_u8, SsimHalf) else ssim_half(rgb_true_u8)
+    b = ssim_half(rgb_pred_u8)
+    covariance = _gauss_valid(a.centred_hwc * b.centred_hwc)
+    covariance -= a.mean_hwc * b.mean_hwc
+    mean_a, mean_b = a.mean_hwc + np.float32(0.5), b.mean_hwc + np.float32(0.5)
+    numerator = (2 * mean_a * mean_b + np.float32(C1)) * (2 * covariance + np.float32(C2))
+    spread = a.variance_hwc + b.variance_hwc + np.float32(C2)
+    numerator /= (mean_a * mean_a + mean_b * mean_b + np.float32(C1)) * spread
+    return float(numerator.mean(dtype=np.float64))
+
+
+def _gauss_valid(image_hwc: np.ndarray) -> np.ndarray:
+    crop = GAUSS_TAPS // 2
+    if min(image_hwc.shape[:2]) < GAUSS_TAPS:
+        raise ValueError(f"SSIM needs images of at least {GAUSS_TAPS} pixels a side, got {image_hwc.shape[:2]}.")
+    kernel = cv2.getGaussianKernel(GAUSS_TAPS, GAUSS_SIGMA_PX, cv2.CV_32F)
+    return cv2.sepFilter2D(image_hwc, cv2.CV_32F, kernel, kernel)[crop:-crop, crop:-crop]

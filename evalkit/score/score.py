@@ -1,0 +1,158 @@
+"""Scoring of a run: its clips, spread over cores, into one result file.
+
+In: a run folder with records and clips. Out: `scores.parquet` in it, always made anew from what is there.
+Read next: `chunk.py` for what is computed; `table.py` for the file.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.score.chunk import WHOLE_CHUNK, Score, score_chunk
+from evalkit.score.table import ClipScores, ScoreWriter
+from evalkit.store.clips import ClipReader
+from evalkit.store.run_folder import RunFolder, open_run
+
+CLIP_METRIC = "clip"
+"""`metric` of the row that stands for a clip which could not be scored."""
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipJob:
+    """One clip to be scored, as its record names it."""
+
+    task: str
+    index: int
+    outcome: str
+    path: Path
+
+
+def score_run(run_dir: Path, *, workers: int = 1, on_progress: OnProgress | None = None) -> Path:
+    """Score every clip of a run and return the path of `scores.parquet`.
+
+    A clip that is missing or broken gives one row that says so. Memory is bounded by `workers` chunks and the rows of
+    a few clips, whatever the size of the run; the same run gives the same file.
+
+    Args:
+        run_dir: Run folder; scoring again overwrites what was scored before.
+        workers: Processes, each on one core; 1 scores in this process.
+        on_progress: Called with (clips done, clips in all).
+
+    Raises:
+        RunFolderError: If there is no such run, or the result cannot be written.
+    """
+    run = open_run(run_dir)
+    jobs = _jobs(run)
+    with ScoreWriter(run.scores_path) as writer:
+        for num_done, scored in enumerate(_score_all(jobs, workers), start=1):
+            writer.write(scored)
+            if on_progress is not None:
+                on_progress(num_done, len(jobs))
+    return run.scores_path
+
+
+def score_clip(path: Path) -> list[Score]:
+    """Return the scores of one clip, a chunk at a time.
+
+    Raises:
+        RunFolderError: If the clip is missing or broken.
+    """
+    with ClipReader(path) as clip:
+        env = clip.header.env_spec
+        return [score for chunk in clip for score in score_chunk(chunk, env)]
+
+
+def _jobs(run: RunFolder) -> list[ClipJob]:
+    jobs = [
+        ClipJob(task=record.task, index=record.index, outcome=record.outcome, path=run.path / record.clip)
+        for record in run.records()
+        if record.clip is not None
+    ]
+    return sorted(jobs, key=lambda job: (job.task, job.index))
+
+
+def _score_all(jobs: Sequence[ClipJob], workers: int) -> Iterator[ClipScores]:
+    """Yield the scores of the jobs in order, at most a few ahead of the reader."""
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(_score_job, jobs)
+        return
+    remaining = deque(jobs)
+    while remaining:
+        yield from _score_until_broken(remaining, workers)
+        if remaining:
+            yield _score_alone(remaining.popleft())
+
+
+def _score_until_broken(remaining: deque[ClipJob], workers: int) -> Iterator[ClipScores]:
+    """Take jobs off the left and yield their scores; stop early, the culprit leftmost or near it, if a process dies."""
+    with _pool(workers) as pool:
+        waiting: deque[Future[ClipScores]] = deque()
+        try:
+            while remaining:
+                while len(waiting) < min(2 * workers, len(remaining)):
+                    waiting.append(pool.submit(_score_job, remaining[len(waiting)]))
+                scored = waiting.popleft().result()
+                remaining.popleft()
+                yield scored
+        except BrokenProcessPool:
+            return
+
+
+def _score_alone(job: ClipJob) -> ClipScores:
+    """Return the scores of one clip from a process of its own; a row that says so if that process dies."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_score_job, job).result()
+        except BrokenProcessPool:
+            reason = f"the process that scored {job.path} died, perhaps for want of memory"
+            return _clip_scores(job, [_clip_row("scoring_failed", reason)])
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_core)
+
+
+def _score_job(job: ClipJob) -> ClipScores:
+    try:
+        scores = score_clip(job.path)
+    except RunFolderError as error:
+        scores = [_clip_row("broken_clip" if job.path.exists() else "missing_clip", str(error))]
+    except Exception as error:
+        scores = [_clip_row("scoring_failed", f"{type(error).__name__}: {error}")]
+    return _clip_scores(job, scores)
+
+
+def _clip_scores(job: ClipJob, scores: list[Score]) -> ClipScores:
+    return ClipScores(task=job.task, index=job.index, outcome=job.outcome, scores=scores)
+
+
+def _clip_row(status: str, reason: str) -> Score:
+    return Score(
+        subject="policy",
+        chunk_idx=-1,
+        frame_idx=WHOLE_CHUNK,
+        view="",
+        metric=CLIP_METRIC,
+        value=None,
+        status=status,
+        reason=reason,
+    )
+
+
+def _use_one_core() -> None:
+    """Keep the libraries from starting threads of their own; pykdtree is imported after this reads the variable."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cv2.setNumThreads(1)

@@ -1,0 +1,133 @@
+"""The result file: `scores.parquet`, one row a number, written clip by clip.
+
+In: the scores of one clip after another. Out: a file that appears whole or not at all, with definitions inside.
+Read next: `score.py`, which fills it; `evalkit/report/`, which reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.score.chunk import Score
+from evalkit.score.measure import STATUSES
+from evalkit.score.names import METRICS, SUBJECTS
+from evalkit.store.files import cannot_write, sync_folder
+
+FORMAT = "evalkit-scores-1"
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        ("task", _TEXT),
+        ("index", pa.int32()),
+        ("outcome", _TEXT),
+        ("subject", _TEXT),
+        ("chunk_idx", pa.int32()),
+        ("frame_idx", pa.int16()),
+        ("view", _TEXT),
+        ("metric", _TEXT),
+        ("value", pa.float64()),
+        ("status", _TEXT),
+        ("reason", _TEXT),
+    ]
+)
+"""`index` counts a task's episodes, `frame_idx` is the horizon (-1: all frames of the chunk), `value` may be null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScores:
+    """The scores of one episode's clip."""
+
+    task: str
+    index: int
+    outcome: str
+    scores: Sequence[Score]
+
+
+class ScoreWriter:
+    """Writes the result file one clip at a time; use it in a `with`, leaving without an error gives it its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._temporary, SCHEMA.with_metadata(_metadata()), compression="zstd")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def write(self, clip: ClipScores) -> None:
+        """Append the rows of a clip.
+
+        Raises:
+            RunFolderError: If they cannot be written.
+        """
+        if clip.scores:
+            try:
+                self._writer.write_table(_rows(clip))
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+
+    def __enter__(self) -> ScoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._writer.close()
+            if kind is None:
+                with self._temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._temporary.replace(self.path)
+                sync_folder(self.path.parent)
+        except OSError as problem:
+            raise cannot_write(self.path, problem) from problem
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """Return the result file as a frame, text as categories.
+
+    Raises:
+        RunFolderError: If it is missing or broken.
+    """
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns)).to_pandas()
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is not there. Run `evalkit score {path.parent}` first.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
+
+
+def _rows(clip: ClipScores) -> pa.Table:
+    count, scores = len(clip.scores), clip.scores
+    columns = {
+        "task": [clip.task] * count,
+        "index": [clip.index] * count,
+        "outcome": [clip.outcome] * count,
+        **{name: [getattr(score, name) for score in scores] for name in SCHEMA.names[3:]},
+    }
+    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+
+
+def _metadata() -> dict[str, str]:
+    packages = ("evalkit", "numpy", "opencv-python", "pykdtree")
+    return {
+        "format": FORMAT,
+        "versions": json.dumps({name: metadata.version(name) for name in packages}),
+        "metrics": json.dumps({name: asdict(metric) for name, metric in METRICS.items()}),
+        "subjects": json.dumps(SUBJECTS),
+        "statuses": json.dumps(STATUSES),
+    }
