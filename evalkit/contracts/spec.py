@@ -21,6 +21,10 @@ OSC_DELTA_BASE = "osc_delta_base"
 0.5 rad, both along the robot base axes and clipped to +-1; gripper +1 opens, -1 closes). Zero moves nothing."""
 
 
+EVERYTHING = "*"
+"""In a policy's `privileged_keys`: it reads whatever the env gives, which differs from task to task."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
     """One view, in the order in which observations hold it.
@@ -88,7 +92,7 @@ class PolicySpec:
         env_ids: Envs it was made for, for example `("robosuite/Lift",)`.
         control_hz: Control rate it was made for.
         needs_images: False for a policy that never looks; its observations are taken without rendering.
-        privileged_keys: Simulator state it reads. Such a policy is an oracle, and reports say so.
+        privileged_keys: Simulator state it reads, or `EVERYTHING`. Such a policy is an oracle, and reports say so.
         predicts: What its predictions hold.
         num_future_frames: F, frames in a prediction.
         frame_stride: Control steps between predicted frames.
@@ -136,7 +140,7 @@ def check(env: EnvSpec, policy: PolicySpec) -> None:
         problems.append(f"task: the policy was made for {', '.join(policy.env_ids)} only")
     if env.action_layout not in policy.action_layouts:
         problems.append(f"actions: the env takes '{env.action_layout}', the policy gives {policy.action_layouts}")
-    missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys))
+    missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys) - {EVERYTHING})
     if missing:
         problems.append(f"simulator state: the policy reads {missing}, the env gives {sorted(env.privileged_keys)}")
     if not 1 <= policy.execute_steps <= policy.chunk_len:
