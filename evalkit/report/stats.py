@@ -6,6 +6,7 @@ Read next: `tables.py`, which fills its rows with them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +108,7 @@ def success_correlation(episode_means: np.ndarray, successes: np.ndarray, *, see
     return Correlation(float(whole[0]), Interval(float(low), float(high)), len(episode_means))
 
 
+@lru_cache(maxsize=64)
 def _resamples(num_episodes: int, seed: int) -> np.ndarray:
     """Return how often each episode is drawn, a row a resample."""
     rng = np.random.default_rng(seed)

@@ -7,14 +7,14 @@ Read next: `page.py` and `console.py`, which show them; `stats.py` for the inter
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from evalkit.report.stats import Correlation, Interval, cluster_interval, success_correlation, wilson_interval
-from evalkit.store.records import EpisodeRecord
+from evalkit.store.records import OUTCOMES, EpisodeRecord
 
 POOLED, MEAN_OF_TASKS = "all (episodes pooled)", "all (mean of tasks)"
 SPLITS = ("all", "task", "outcome", "view", "horizon")
@@ -97,9 +97,9 @@ def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[
         planned: Planned episodes of each.
         records: How episodes ended.
     """
-    counts = Counter((record.task, record.outcome) for record in records)
-    rows = [_success_row(task, planned[task], {o: counts[task, o] for o in _OUTCOMES}) for task in tasks]
-    pooled = {outcome: sum(counts[task, outcome] for task in tasks) for outcome in _OUTCOMES}
+    counts: Counter[tuple[str, str]] = Counter((record.task, record.outcome) for record in records)
+    rows = [_success_row(task, planned[task], {name: counts[task, name] for name in OUTCOMES}) for task in tasks]
+    pooled: dict[str, int] = {outcome: sum(counts[task, outcome] for task in tasks) for outcome in OUTCOMES}
     total = _success_row(POOLED, sum(planned[task] for task in tasks), pooled)
     rates = [row.rate for row in rows if row.rate is not None]
     mean = SuccessRow(**{**vars(total), "task": MEAN_OF_TASKS, "rate": _mean(rates), "interval": None})
@@ -148,10 +148,7 @@ def correlation_rows(scores: pd.DataFrame) -> list[CorrelationRow]:
     return rows
 
 
-_OUTCOMES = ("success", "failure", "error", "skipped")
-
-
-def _success_row(task: str, planned: int, counts: dict[str, int]) -> SuccessRow:
+def _success_row(task: str, planned: int, counts: Mapping[str, int]) -> SuccessRow:
     valid = counts["success"] + counts["failure"]
     return SuccessRow(
         task=task,

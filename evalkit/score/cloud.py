@@ -81,11 +81,11 @@ def distances(points_true_m: np.ndarray, points_pred_m: np.ndarray) -> CloudDist
 
 
 def nearest_m(points_m: np.ndarray, queries_m: np.ndarray) -> np.ndarray:
-    """Return the distance from each query to its nearest point, metres; empty if either side is empty."""
+    """Return the distance from each query to its nearest point, metres; infinite where there are no points."""
     from pykdtree.kdtree import KDTree  # here, so that a worker can first say how many threads it may take
 
     if len(points_m) == 0 or len(queries_m) == 0:
-        return np.empty(0)
+        return np.full(len(queries_m), np.inf)
     tree = KDTree(np.ascontiguousarray(points_m, np.float64))
     nearest, _ = tree.query(np.ascontiguousarray(queries_m, np.float64), k=1)
     return np.asarray(nearest)

@@ -211,7 +211,7 @@ def quantised_8bit(depth_m: np.ndarray, *, near_m: float = 0.1, far_m: float = 4
 
     Example:
         >>> quantised_8bit(np.array([0.1, 1.0, 4.5, 0.0])).round(4)
-        array([0.1   , 1.0063, 4.5   , 0.    ])
+        array([0.1  , 1.011, 4.5  , 0.   ])
     """
     valid = is_valid(depth_m)
     low, high = 1.0 / far_m, 1.0 / near_m

@@ -1,0 +1,173 @@
+"""The report as Markdown and CSV.
+
+In: `RunReport`s. Out: text.
+Read next: `console.py`, the same for the eye; `write.py`, which puts it on the disk.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+
+from evalkit.report.cells import (
+    HEADLINE,
+    SCORE_HEADER,
+    SUCCESS_HEADER,
+    interval,
+    number,
+    score_cells,
+    success_cells,
+)
+from evalkit.report.read import RunReport
+from evalkit.report.stats import Interval
+from evalkit.report.tables import ScoreRow
+from evalkit.score.names import METRICS, SUBJECTS
+
+
+def markdown(runs: Sequence[RunReport]) -> str:
+    """Return the whole report, a chapter a run."""
+    parts = ["# Report", *(part for run in runs for part in _chapter(run)), *_definitions(runs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def success_csv(runs: Sequence[RunReport]) -> str:
+    """Return the success tables of all runs as CSV; rates are shares."""
+    header = ("run", "bench", "setting", "protocol", "policy", "plan_sha256", *SUCCESS_HEADER[:-2])
+    rows = []
+    for run in runs:
+        for row in run.success:
+            counts = (row.success, row.failure, row.error, row.skipped, row.missing, row.planned)
+            rows.append((*_identity(run), row.task, *counts, row.rate, *_ends(row.interval)))
+    return _csv([*header, "rate", "wilson95_low", "wilson95_high"], rows)
+
+
+def scores_csv(runs: Sequence[RunReport]) -> str:
+    """Return every mean of every split of all runs as CSV."""
+    header = ("run", "bench", "setting", "protocol", "policy", "plan_sha256", "subject", "metric", "split", "group")
+    rest = ("mean", "low95", "high95", "num_values", "num_without_value", "num_episodes", "remarks")
+    rows = []
+    for run in runs:
+        for row in run.scores:
+            counts = (row.num_values, row.num_without, row.num_episodes, row.remarks)
+            part = (row.subject, row.metric, row.split, row.group)
+            rows.append((*_identity(run), *part, row.mean, *_ends(row.interval), *counts))
+    return _csv([*header, *rest], rows)
+
+
+def headline_table(run: RunReport, split: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return header and rows of the policy's headline metrics, a row a group of a split."""
+    rows = [row for row in run.scores if row.subject == "policy" and row.split == split and row.metric in HEADLINE]
+    metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
+    cells = {(row.group, row.metric): number(row.mean) for row in rows}
+    groups = list(dict.fromkeys(row.group for row in rows))
+    return (split, *metrics), [(group, *(cells.get((group, metric), "-") for metric in metrics)) for group in groups]
+
+
+def worth_table(run: RunReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return header and rows of the headline metrics, a row a subject: what a number of the policy is worth."""
+    rows = [row for row in run.scores if row.split == "all" and row.metric in HEADLINE]
+    metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
+    cells = {(row.subject, row.metric): number(row.mean) for row in rows}
+    subjects = [subject for subject in SUBJECTS if any(row.subject == subject for row in rows)]
+    return ("frames", *metrics), [
+        (subject, *(cells.get((subject, metric), "-") for metric in metrics)) for subject in subjects
+    ]
+
+
+def all_rows(run: RunReport) -> list[ScoreRow]:
+    """Return the policy's means over all frames, in the order of the definitions; clips without scores last."""
+    order = {name: position for position, name in enumerate(METRICS)}
+    rows = [row for row in run.scores if row.subject == "policy" and row.split == "all"]
+    return sorted(rows, key=lambda row: order.get(row.metric, len(order)))
+
+
+def _chapter(run: RunReport) -> Iterable[str]:
+    plan = run.plan
+    yield f"## {run.name}: {plan.policy.name} on {plan.bench.name}, setting {plan.setting}"
+    if run.caveats:
+        yield "\n".join(f"> **{sentence}**" for sentence in run.caveats)
+    yield _bullets(
+        [
+            f"protocol: `{plan.protocol}`",
+            f"plan: `{plan.sha256}`, seed {plan.seed}, {len(plan.episodes)} episodes",
+            *(f"policy: {key}: {value}" for key, value in plan.policy.provenance.items()),
+            *(f"bench: {key}: {value}" for key, value in plan.bench.provenance.items()),
+            *(f"departure: {departure}" for departure in plan.departures),
+        ]
+    )
+    yield "### Success"
+    yield _table(SUCCESS_HEADER, [success_cells(row) for row in run.success])
+    yield "Rates are over success + failure; the other counts are not part of them."
+    if run.errors:
+        yield "### Episodes without a result"
+        errors = [(row.outcome, row.blame, str(row.count), row.reason, row.example) for row in run.errors]
+        yield _table(("outcome", "whose", "count", "reason", "first"), errors)
+    yield from _imagination(run)
+    if run.about:
+        yield "### How it was run"
+        yield f"```json\n{json.dumps(run.about, indent=1, sort_keys=True)}\n```"
+
+
+def _imagination(run: RunReport) -> Iterable[str]:
+    yield "### Imagination"
+    if not run.scores:
+        yield "Nothing imagined was scored." if run.scored else "Not scored yet: run `evalkit score` on the folder."
+        return
+    yield _table(SCORE_HEADER, [score_cells(row) for row in all_rows(run)])
+    yield (
+        "Means over frames and views that have a value; intervals by bootstrap, whole episodes drawn. "
+        "A row without a value is counted, never averaged."
+    )
+    yield "#### What these numbers are worth"
+    yield _table(*worth_table(run))
+    yield _bullets([f"`{name}`: {meaning}" for name, meaning in SUBJECTS.items() if name != "policy"])
+    for split, title in (("task", "By task"), ("outcome", "By outcome of the episode"), ("horizon", "By horizon")):
+        yield f"#### {title}"
+        yield _table(*headline_table(run, split))
+    if run.correlations:
+        yield "#### Imagination and success"
+        yield _table(("metric", "correlation with success", "95 % interval", "episodes"), _correlation_cells(run))
+
+
+def _correlation_cells(run: RunReport) -> list[tuple[str, ...]]:
+    shown = [(row.metric, row.correlation) for row in run.correlations if row.metric in HEADLINE]
+    return [(metric, number(c.r), interval(c.interval), str(c.num_episodes)) for metric, c in shown]
+
+
+def _definitions(runs: Sequence[RunReport]) -> Iterable[str]:
+    used = {row.metric for run in runs for row in run.scores}
+    if used:
+        yield "## Definitions"
+        yield _bullets([f"`{name}`: {metric.definition}" for name, metric in METRICS.items() if name in used])
+
+
+def _identity(run: RunReport) -> tuple[str, ...]:
+    plan = run.plan
+    return run.name, plan.bench.name, plan.setting, plan.protocol, plan.policy.name, plan.sha256
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _ends(ends: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if ends is None else (ends.low, ends.high)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,0 +1,130 @@
+"""Reports of synthetic runs: counts, caveats, files, edge cases.
+
+In: run folders. Out: a verdict.
+Read next: `evalkit/report/write.py`.
+"""
+
+import csv
+import io
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.report.read import caveats, read_run
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_rows
+from evalkit.report.write import write_report
+from evalkit.score.scene import write_scene_run
+from evalkit.score.score import score_run
+from evalkit.store.records import EpisodeRecord
+from evalkit.store.run_folder import open_run
+
+SIZE = (24, 32)
+OUTCOMES = ["success", "failure", "success", "error", "skipped"]
+
+
+def _record(task, outcome, index=0, **more):
+    return EpisodeRecord(outcome=outcome, task=task, index=index, seed=0, instruction=None, **more)
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / "first"
+    write_scene_run(path, outcomes=OUTCOMES, image_hw_px=SIZE)
+    return path
+
+
+def test_rates_are_over_success_and_failure_and_nothing_is_dropped():
+    records = [_record("A", "success"), _record("A", "error", 1), _record("B", "failure"), _record("B", "success", 1)]
+    a, b, pooled, mean = success_rows(["A", "B"], Counter(A=3, B=2), records)
+    assert (a.success, a.failure, a.error, a.missing, a.planned, a.rate) == (1, 0, 1, 1, 3, 1.0)
+    assert (b.rate, b.missing) == (0.5, 0)
+    assert (pooled.task, pooled.rate) == (POOLED, pytest.approx(2 / 3))
+    assert (mean.task, mean.rate, mean.interval) == (MEAN_OF_TASKS, 0.75, None)
+
+
+def test_no_records_and_all_errors_have_no_rate():
+    (row, pooled, mean) = success_rows(["A"], Counter(A=2), [])
+    assert (row.rate, row.interval, row.missing, mean.rate) == (None, None, 2, None)
+    (row, pooled, _) = success_rows(["A"], Counter(A=1), [_record("A", "error")])
+    assert (row.rate, pooled.error) == (None, 1)
+
+
+def test_all_success_has_an_interval_below_one():
+    row, *_ = success_rows(["A"], Counter(A=4), [_record("A", "success", index) for index in range(4)])
+    assert row.rate == 1.0
+    assert row.interval.low < 0.6
+
+
+def test_errors_are_counted_by_blame_and_reason():
+    records = [_record("A", "error", i, blame="env", reason="It hung.") for i in range(2)]
+    rows = error_rows([*records, _record("A", "skipped", 5, reason="No plan."), _record("A", "success", 6)])
+    assert [(row.outcome, row.blame, row.count, row.example) for row in rows] == [
+        ("error", "env", 2, "A/0000"),
+        ("skipped", "", 1, "A/0005"),
+    ]
+
+
+def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
+    score_run(run)
+    report = write_report([run], tmp_path / "out")
+    text = (tmp_path / "out/report.md").read_text()
+    assert "| ball | 2 | 1 | 1 | 1 | 0 | 5 | 66.7 % |" in text
+    assert "The simulator stopped." in text
+    assert "Nobody could reach the ball." in text
+    assert open_run(run).plan.sha256 in text
+    assert "repeat_last_frame" in text
+    assert "mask from truth alone" in text
+    assert "identical_frames" in (tmp_path / "out/scores.csv").read_text()
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/success.csv").read_text())))
+    assert [row["task"] for row in rows] == ["ball", POOLED, MEAN_OF_TASKS]
+    assert float(rows[0]["rate"]) == pytest.approx(2 / 3)
+    assert [path.name for path in report.files] == ["report.md", "success.csv", "scores.csv"]
+    console = Console(record=True, width=200, file=io.StringIO())
+    report.render(console)
+    assert "psnr_db/frame_mean" in console.export_text()
+
+
+def test_splits_add_up(run):
+    score_run(run)
+    rows = [row for row in read_run(run).scores if row.subject == "policy" and row.metric == "absrel/gt_mask"]
+    total = next(row for row in rows if row.split == "all")
+    assert total.num_values == 3 * 2 * 2  # clips, frames, static views
+    for split in ("task", "outcome", "view", "horizon"):
+        parts = [row for row in rows if row.split == split]
+        assert sum(row.num_values for row in parts) == total.num_values
+        assert sum(row.mean * row.num_values for row in parts) == pytest.approx(total.mean * total.num_values)
+
+
+def test_several_runs_and_unscored_ones(run, tmp_path):
+    second = tmp_path / "second"
+    write_scene_run(second, outcomes=["error"], image_hw_px=SIZE)
+    report = write_report([run, second], tmp_path / "out")
+    text = (tmp_path / "out/report.md").read_text()
+    assert "## first" in text
+    assert "## second" in text
+    assert "Not scored yet" in text
+    assert len(report.runs) == 2
+
+
+def test_missing_clips_stand_in_the_table(run, tmp_path):
+    (run / "clips/ball/0000.h5").unlink()
+    score_run(run)
+    write_report([run], tmp_path / "out")
+    assert "missing_clip 1" in (tmp_path / "out/report.md").read_text()
+
+
+def test_oracles_random_weights_departures_and_unfinished_runs_are_said(run):
+    plan = open_run(run).plan
+    policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
+    told = " ".join(caveats(replace(plan, policy=policy, departures=("Short.",)), num_missing=2))
+    for words in ("oracle", "cube_pos", "weights: random", "Not a benchmark score", "2 planned episodes"):
+        assert words in told
+    assert caveats(plan, num_missing=0) == []
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        write_report([tmp_path], tmp_path / "out")

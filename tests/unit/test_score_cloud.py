@@ -1,0 +1,96 @@
+"""Clouds and poses against scipy, closed forms and properties.
+
+In: points, depths, poses. Out: a verdict.
+Read next: `evalkit/score/cloud.py`, `evalkit/score/pose.py`.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from evalkit.contracts.geometry import transform
+from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.score import cloud, pose
+from evalkit.score.scene import scene_chunk, scene_spec
+
+POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-2, 2))
+
+
+@given(points=POINTS, queries=POINTS)
+def test_nearest_neighbours_are_exact(points, queries):
+    expected, _ = cKDTree(points).query(queries)
+    np.testing.assert_allclose(cloud.nearest_m(points, queries), expected, rtol=1e-9, atol=1e-12)
+
+
+@given(a=POINTS, b=POINTS)
+def test_the_sums_are_symmetric(a, b):
+    forth, back = cloud.distances(a, b), cloud.distances(b, a)
+    assert forth.l1_sum_m().value == pytest.approx(back.l1_sum_m().value, rel=1e-12)
+    assert forth.l2sq_sum_m2().value == pytest.approx(back.l2sq_sum_m2().value, rel=1e-12)
+    assert forth.accuracy_m().value == pytest.approx(back.completeness_m().value, rel=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_a_common_rigid_motion_changes_nothing(seed):
+    chunk = scene_chunk(seed=1, num_frames=1, image_hw_px=(24, 32))
+    rng = np.random.default_rng(seed)
+    T_new_base = transform(Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3))
+    K, T = chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0]
+    values = [
+        cloud.distances(
+            cloud.fuse(chunk.true.depth_fvhw_m[0], K, poses), cloud.fuse(chunk.predicted.depth[0], K, poses)
+        ).l2sq_sum_m2()
+        for poses in (T, T_new_base @ T)
+    ]
+    assert values[0].value == pytest.approx(values[1].value, rel=1e-9)
+
+
+@given(shift_mm=st.floats(0.0, 100.0), axis=st.integers(0, 2))
+def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm, axis):
+    spec = scene_spec((24, 32))
+    state = np.zeros(16)
+    state[11:15] = Rotation.from_euler("xyz", [0.3, 0.2, 0.1]).as_quat(scalar_first=True)
+    moved = state.copy()
+    moved[8 + axis] += shift_mm / 1000
+    poses = [pose.wrist_pose(s, spec.cameras[2]) for s in (state, moved)]
+    assert pose.pose_error(*poses).position_mm == pytest.approx(shift_mm, abs=1e-9)
+    assert pose.pose_error(*poses).rotation_deg == pytest.approx(0.0, abs=1e-6)
+
+
+def test_rotation_error_is_the_angle():
+    turned = transform(Rotation.from_rotvec([0.0, np.radians(170.0), 0.0]).as_matrix(), np.zeros(3))
+    assert pose.pose_error(np.eye(4), turned).rotation_deg == pytest.approx(170.0)
+
+
+def test_two_clouds_by_hand():
+    found = cloud.distances(np.zeros((1, 3)), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]]))
+    assert found.accuracy_m().value == 3.0
+    assert found.completeness_m().value == 1.0
+    assert found.l1_sum_m().value == 4.0
+    assert found.l1_half_m().value == 2.0
+    assert found.l2sq_sum_m2().value == 14.0
+    assert found.fscore(1.0).value == 0.0  # strict
+    assert found.fscore(1.1).value == pytest.approx(2 * 0.5 * 1.0 / 1.5)
+
+
+def test_an_empty_cloud_is_named():
+    found = cloud.distances(np.zeros((3, 3)), np.empty((0, 3)))
+    assert found.l1_half_m() == (None, "empty_cloud", "the predicted cloud has no point")
+    assert found.fscore(0.01).value is None
+
+
+def test_invalid_depth_is_not_lifted():
+    K, T = np.eye(3)[None], np.eye(4)[None]
+    assert cloud.fuse(np.array([[[0.0, np.nan, -1.0, np.inf, 2.0]]]), K, T).shape == (1, 3)
+
+
+def test_an_unfit_state_is_named():
+    state = np.zeros(16)
+    assert pose.state_mae(state, state, arms=("left",)).status == "bad_state"
+    assert pose.wrist_pose(state, scene_spec((24, 32)).cameras[2]) is None
+    assert pose.is_valid_state(np.eye(16)[3][ARM_PROPRIO["left"]])

@@ -1,0 +1,171 @@
+"""Scoring whole chunks and runs: every bad input is a named outcome, and nothing is lost.
+
+In: synthetic clips. Out: a verdict.
+Read next: `evalkit/score/chunk.py`, `evalkit/score/score.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.score.chunk import Score, score_chunk
+from evalkit.score.measure import STATUSES
+from evalkit.score.names import METRICS
+from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
+from evalkit.score.score import score_run
+from evalkit.score.table import read_scores
+
+SIZE = (24, 32)
+SPEC = scene_spec(SIZE)
+ONES = np.ones((2, 3, *SIZE), np.float32)
+
+
+def _chunk(**predicted):
+    chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
+    return replace(chunk, predicted=replace(chunk.predicted, **predicted)) if predicted else chunk
+
+
+def _policy(scores: list[Score], metric: str) -> list[Score]:
+    return [score for score in scores if score.subject == "policy" and score.metric == metric]
+
+
+def test_every_metric_has_a_value_on_a_good_chunk():
+    scores = score_chunk(_chunk(), SPEC)
+    given = {score.metric for score in scores if score.subject == "policy"}
+    assert given == {name for name, metric in METRICS.items() if metric.family != "lpips"}
+    assert all(score.value is not None and np.isfinite(score.value) for score in scores if score.subject == "policy")
+
+
+def test_truth_against_itself_is_perfect():
+    scores = [score for score in score_chunk(_chunk(), SPEC) if score.subject == "ground_truth"]
+    value = {score.metric: score.value for score in scores}
+    assert value["psnr_db/frame_mean"] is None
+    assert value["absrel/gt_mask"] == 0.0
+    assert value["delta1/gt_mask"] == 1.0
+    assert value["ee_position_mm/euclidean"] == 0.0
+    assert value["chamfer_m/l1_half"] < 1e-6  # the wrist pose from the state, through the hand-eye transform
+
+
+def test_repeating_the_last_frame_is_scored_beside():
+    scores = score_chunk(_chunk(), SPEC)
+    assert {score.subject for score in scores} == {"policy", "repeat_last_frame", "ground_truth", "depth_8bit"}
+    assert score_chunk(_chunk(), SPEC, references=False) == [s for s in scores if s.subject == "policy"]
+
+
+def test_nothing_imagined_gives_nothing():
+    assert score_chunk(replace(_chunk(), predicted=None), SPEC) == []
+
+
+def test_only_frames_with_a_truth_are_scored():
+    chunk = scene_chunk(num_frames=4, image_hw_px=SIZE)
+    short = replace(chunk, true=replace(chunk.true, **{k: v[:1] for k, v in vars(chunk.true).items()}))
+    assert {score.frame_idx for score in score_chunk(short, SPEC)} == {-1, 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "metric", "status", "value"),
+    [
+        ({"depth": np.zeros((2, 3, *SIZE), np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
+        ({"depth": np.full((2, 3, *SIZE), np.nan, np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
+        ({"depth": np.full((2, 3, *SIZE), -1, np.float32)}, "chamfer_m/l1_half", "empty_cloud", None),
+        (
+            {"depth": np.ones((2, 3, *SIZE), np.float32)},
+            "absrel/gt_mask_affine_disparity",
+            "degenerate_alignment",
+            None,
+        ),
+        ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "chamfer_m/l1_half", "wrong_size", None),
+        ({"rgb": np.zeros((2, 3, 12, 16, 3), np.uint8)}, "ssim/gauss11", "wrong_size", None),
+        ({"proprio": np.full((2, 16), np.nan, np.float32)}, "chamfer_m/l1_half", "bad_state", None),
+        ({"proprio": np.full((2, 16), np.nan, np.float32)}, "ee_rotation_deg/geodesic", "bad_state", None),
+    ],
+)
+def test_bad_predictions_are_named(change, metric, status, value):
+    for score in _policy(score_chunk(_chunk(**change), SPEC), metric):
+        assert (score.status, score.value) == (status, value)
+
+
+def test_constant_depth_keeps_its_value_and_says_so():
+    scores = score_chunk(_chunk(depth=ONES), SPEC)
+    assert {score.status for score in _policy(scores, "absrel/gt_mask")} == {"constant_depth"}
+    assert all(score.value > 0 for score in _policy(scores, "absrel/gt_mask"))
+
+
+def test_a_missing_frame_is_named_in_every_family():
+    chunk = _chunk()
+    short = replace(chunk.predicted, **{name: value[:1] for name, value in vars(chunk.predicted).items()})
+    scores = score_chunk(replace(chunk, predicted=short), SPEC, references=False)
+    missing = {score.metric for score in scores if score.status == "missing_frame"}
+    assert {"psnr_db/frame_mean", "absrel/gt_mask", "chamfer_m/l1_half", "ee_position_mm/euclidean"} <= missing
+    assert all(score.frame_idx == 1 for score in scores if score.status == "missing_frame")
+
+
+def test_truth_without_depth_is_named():
+    chunk = _chunk()
+    empty = replace(chunk, true=replace(chunk.true, depth_fvhw_m=np.zeros_like(chunk.true.depth_fvhw_m)))
+    scores = score_chunk(empty, SPEC)
+    assert {s.status for s in _policy(scores, "absrel/gt_mask")} == {"no_valid_truth"}
+    assert {s.status for s in _policy(scores, "chamfer_m/l1_half")} == {"empty_cloud"}
+
+
+def test_missing_intrinsics_are_named():
+    chunk = replace(_chunk(), intrinsics_v33_px=np.full((3, 3, 3), np.nan))
+    (score, *_) = _policy(score_chunk(chunk, SPEC), "chamfer_m/l1_half")
+    assert (score.status, score.value) == ("bad_camera", None)
+
+
+def test_without_states_only_static_cameras_are_fused():
+    scores = _policy(score_chunk(_chunk(proprio=None), SPEC), "chamfer_m/l1_half")
+    assert {(score.view, score.status) for score in scores} == {("all", "no_predicted_state"), ("static", "ok")}
+
+
+def test_every_status_is_explained():
+    chunks = [_chunk(), _chunk(depth=np.zeros((2, 3, *SIZE), np.float32)), _chunk(proprio=None)]
+    assert {score.status for chunk in chunks for score in score_chunk(chunk, SPEC)} <= set(STATUSES)
+
+
+def test_a_run_is_scored_and_scoring_again_gives_the_same(tmp_path):
+    run = tmp_path / "run"
+    write_scene_run(run, outcomes=["success", "failure", "error", "success"], image_hw_px=SIZE)
+    seen = []
+    path = score_run(run, workers=1, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    first = read_scores(path)
+    assert set(first["index"]) == {0, 1, 3}
+    assert list(run.glob(".scores*")) == []
+    data = path.read_bytes()
+    score_run(run, workers=1)
+    assert path.read_bytes() == data
+
+
+def test_processes_give_the_same_scores(tmp_path):
+    run = tmp_path / "run"
+    write_scene_run(run, outcomes=["success", "failure", "success"], image_hw_px=SIZE)
+    alone = read_scores(score_run(run, workers=1))
+    assert alone.equals(read_scores(score_run(run, workers=2)))
+
+
+def test_missing_and_broken_clips_are_rows(tmp_path):
+    run = tmp_path / "run"
+    write_scene_run(run, outcomes=["success", "success", "success"], image_hw_px=SIZE)
+    (run / "clips/ball/0000.h5").unlink()
+    clip = run / "clips/ball/0001.h5"
+    clip.write_bytes(clip.read_bytes()[:2000])
+    scores = read_scores(score_run(run, workers=1))
+    rows = scores[scores["metric"] == "clip"]
+    assert list(zip(rows["index"], rows["status"], strict=True)) == [(0, "missing_clip"), (1, "broken_clip")]
+    assert scores[scores["index"] == 2]["value"].notna().any()
+
+
+def test_an_empty_run_gives_an_empty_table(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["error"], image_hw_px=SIZE)
+    assert len(read_scores(score_run(tmp_path / "run"))) == 0
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="not a run folder"):
+        score_run(tmp_path)
+    with pytest.raises(RunFolderError, match="evalkit score"):
+        read_scores(tmp_path / "scores.parquet")
