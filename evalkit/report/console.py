@@ -55,7 +55,8 @@ def _imagination(run: RunReport) -> Iterator[RenderableType]:
     yield _table(
         f"{run.name}: what was imagined", ("metric", "better", "mean", "95 % interval", "values", "remarks"), cells
     )
-    yield _table("What these numbers are worth", *worth_table(run))
+    if any(row.mean is not None for row in rows):
+        yield _table("What these numbers are worth", *worth_table(run))
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[str] = ()) -> Table:

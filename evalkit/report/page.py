@@ -66,13 +66,13 @@ def headline_table(run: RunReport, split: str) -> tuple[tuple[str, ...], list[tu
 
 
 def worth_table(run: RunReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return header and rows of the headline metrics, a row a subject: what a number of the policy is worth."""
+    """Return header and rows of the headline metrics, a column a subject: what a number of the policy is worth."""
     rows = [row for row in run.scores if row.split == "all" and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
     cells = {(row.subject, row.metric): number(row.mean) for row in rows}
     subjects = [subject for subject in SUBJECTS if any(row.subject == subject for row in rows)]
-    return ("frames", *metrics), [
-        (subject, *(cells.get((subject, metric), "-") for metric in metrics)) for subject in subjects
+    return ("metric", *subjects), [
+        (metric, *(cells.get((subject, metric), "-") for subject in subjects)) for metric in metrics
     ]
 
 
@@ -120,9 +120,12 @@ def _imagination(run: RunReport) -> Iterable[str]:
         "Means over frames and views that have a value; intervals by bootstrap, whole episodes drawn. "
         "A row without a value is counted, never averaged."
     )
+    if all(row.mean is None for row in run.scores):
+        return
     yield "#### What these numbers are worth"
     yield _table(*worth_table(run))
-    yield _bullets([f"`{name}`: {meaning}" for name, meaning in SUBJECTS.items() if name != "policy"])
+    shown = {row.subject for row in run.scores} - {"policy"}
+    yield _bullets([f"`{name}`: {meaning}" for name, meaning in SUBJECTS.items() if name in shown])
     for split, title in (("task", "By task"), ("outcome", "By outcome of the episode"), ("horizon", "By horizon")):
         yield f"#### {title}"
         yield _table(*headline_table(run, split))

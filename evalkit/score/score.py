@@ -39,7 +39,7 @@ class ClipJob:
     path: Path
 
 
-def score_run(run_dir: Path, *, workers: int = 1, on_progress: OnProgress | None = None) -> Path:
+def score_run(run_dir: Path, *, workers: int = 0, on_progress: OnProgress | None = None) -> Path:
     """Score every clip of a run and return the path of `scores.parquet`.
 
     A clip that is missing or broken gives one row that says so. Memory is bounded by `workers` chunks and the rows of
@@ -47,7 +47,7 @@ def score_run(run_dir: Path, *, workers: int = 1, on_progress: OnProgress | None
 
     Args:
         run_dir: Run folder; scoring again overwrites what was scored before.
-        workers: Processes, each on one core; 1 scores in this process.
+        workers: Processes, each on one core; 1 scores in this process, 0 takes every core.
         on_progress: Called with (clips done, clips in all).
 
     Raises:
@@ -56,7 +56,7 @@ def score_run(run_dir: Path, *, workers: int = 1, on_progress: OnProgress | None
     run = open_run(run_dir)
     jobs = _jobs(run)
     with ScoreWriter(run.scores_path) as writer:
-        for num_done, scored in enumerate(_score_all(jobs, workers), start=1):
+        for num_done, scored in enumerate(_score_all(jobs, workers or num_cores()), start=1):
             writer.write(scored)
             if on_progress is not None:
                 on_progress(num_done, len(jobs))
@@ -72,6 +72,11 @@ def score_clip(path: Path) -> list[Score]:
     with ClipReader(path) as clip:
         env = clip.header.env_spec
         return [score for chunk in clip for score in score_chunk(chunk, env)]
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _jobs(run: RunFolder) -> list[ClipJob]:
@@ -111,13 +116,21 @@ def _score_until_broken(remaining: deque[ClipJob], workers: int) -> Iterator[Cli
 
 
 def _score_alone(job: ClipJob) -> ClipScores:
-    """Return the scores of one clip from a process of its own; a row that says so if that process dies."""
-    with _pool(1) as pool:
-        try:
+    """Return the scores of one clip from a process of its own; a row that says so if that process dies.
+
+    Where processes cannot start at all (a script without `if __name__ == "__main__"`), this one scores.
+    """
+    try:
+        with _pool(1) as pool:
+            pool.submit(_use_one_core).result()
+    except BrokenProcessPool:
+        return _score_job(job)
+    try:
+        with _pool(1) as pool:
             return pool.submit(_score_job, job).result()
-        except BrokenProcessPool:
-            reason = f"the process that scored {job.path} died, perhaps for want of memory"
-            return _clip_scores(job, [_clip_row("scoring_failed", reason)])
+    except BrokenProcessPool:
+        reason = f"the process that scored {job.path} died, perhaps for want of memory"
+        return _clip_scores(job, [_clip_row("scoring_failed", reason)])
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
