@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -47,6 +48,13 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, for example `run.workers=2`.", show_default=False),
 ]
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+
+
+class Interrupted(EvalkitError):
+    """The user stopped a run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Interrupted. What is recorded in {path} stays; run the same command again to go on.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +209,8 @@ def run(
 
 
 def _run(call: _Call, path: Path) -> None:
-    from evalkit.report.tables import print_success
+    from evalkit.report.console import renderables
+    from evalkit.report.read import read_run
     from evalkit.run.runner import Job, missing_episodes, run_missing
     from evalkit.store.about import begin_session, end_session
     from evalkit.store.run_folder import HeldRun
@@ -220,9 +229,12 @@ def _run(call: _Call, path: Path) -> None:
                 settings=call.config.run,
             )
             with _progress("successes {task.fields[successes]}") as progress:
-                run_missing(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
+                try:
+                    run_missing(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
+                except KeyboardInterrupt:
+                    raise Interrupted(folder.path) from None
             end_session(folder)
-        print_success([folder], out)
+        out.print(*renderables([read_run(folder.path)]))
         out.print(f"records, clips and videos: {folder.path}")
 
 
@@ -277,7 +289,7 @@ def report(
 
     Example: `evalkit report results/runs/mine results/runs/theirs --out results/report`
     """
-    from evalkit.report.page import write_report
+    from evalkit.report.write import write_report
 
     folder = to or runs[0] / "report"
     write_report(runs, folder).render(out)
@@ -305,32 +317,25 @@ def main() -> None:
     try:
         app()
     except EvalkitError as error:
-        err.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("Interrupted. What is recorded stays; run the same command again to go on.")
-        sys.exit(130)
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(130 if isinstance(error, Interrupted) else 2)
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 def _summary(load: Callable[[str], Any], name: str) -> str:
     try:
         return str(load(name).summary)
     except EvalkitError as error:
-        return f"[red]{_escape(str(error))}[/]"
+        return f"[red]{escape(str(error))}[/]"
 
 
 def _print_settings(prefix: str, config_type: type) -> None:
     for entry in fields(config_type):
         default = getattr(config_type(), entry.name)
-        out.print(f"setting   {prefix}.{entry.name}={'null' if default is None else _escape(str(default))}")
+        out.print(f"setting   {prefix}.{entry.name}={'null' if default is None else escape(str(default))}")
 
 
 def _print_plan(plan: Plan) -> None:
@@ -339,7 +344,7 @@ def _print_plan(plan: Plan) -> None:
     out.print(f"policy   {plan.policy.name}  " + ", ".join(f"{k} {v}" for k, v in plan.policy.provenance.items()))
     out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
     for departure in plan.departures:
-        out.print(f"[yellow]departs from the protocol:[/] {_escape(departure)}")
+        out.print(f"[yellow]departs from the protocol:[/] {escape(departure)}")
 
 
 def _default_path(plan: Plan) -> Path:

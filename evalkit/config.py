@@ -66,9 +66,9 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         raise BadConfig(f"bench.max_steps must be a whole number or null, got {max_steps!r}.")
     try:
         return Config(
-            run=OmegaConf.to_object(merged.run),
-            bench=OmegaConf.to_object(merged.bench[bench.name]),
-            policy=OmegaConf.to_object(merged.policy[policy.name]),
+            run=_instance(merged.run),
+            bench=_instance(merged.bench[bench.name]),
+            policy=_instance(merged.policy[policy.name]),
             max_steps=max_steps,
         )
     except (OmegaConfBaseException, ValueError) as error:
@@ -80,6 +80,10 @@ def _writable(config_type: type) -> DictConfig:
     node: DictConfig = OmegaConf.structured(config_type)
     OmegaConf.set_readonly(node, False)
     return node
+
+
+def _instance(node: DictConfig) -> Any:
+    return OmegaConf.to_object(node)
 
 
 def _check_override(override: str, keys: list[str], *, see: str) -> None:
@@ -105,7 +109,7 @@ def _compose(defaults: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in node:
+    for name in map(str, node):
         child = node._get_node(name)
         if isinstance(child, DictConfig) and not child._is_none():
             yield from _keys(child, f"{prefix}{name}.")

@@ -68,7 +68,7 @@ def examine() -> list[Finding]:
     findings += [_package("open3d", extra="viz", needed=False), _package("lpips", extra="lpips", needed=False)]
     findings += [
         _package("ray", extra="ray", needed=False),
-        _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", False),
+        _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", needed=False),
     ]
     findings.append(_cuda())
     return findings
@@ -82,7 +82,7 @@ def _package(name: str, *, extra: str, needed: bool = True) -> Finding:
         return Finding(what=name, ok=False, found="", remedy=remedy, needed=needed)
 
 
-def _library(file: str, package: str, user: str, needed: bool = True) -> Finding:
+def _library(file: str, package: str, user: str, *, needed: bool = True) -> Finding:
     what, remedy = f"{file} (for {user})", f"apt-get install {package}"
     return _try(what, lambda: ctypes.CDLL(file)._name, remedy, needed=needed)
 

@@ -37,7 +37,7 @@ def pack(message: Any) -> bytes:
     return msgpack.packb(message, default=_encode)
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes | bytearray) -> Any:
     """Return the message that `pack` (or openpi's packer) wrote; arrays are read-only views of the bytes.
 
     Raises:

@@ -164,7 +164,8 @@ class _Lane:
         self, episode: Episode, tally: Tally, attempt: int, outcome: Outcome, fault: EpisodeFault | None = None
     ) -> EpisodeRecord:
         folder = self._job.folder
-        kept = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)}
+        paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)} if fault is None else {}
+        kept = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if path.exists()}
         return EpisodeRecord(
             outcome=outcome,
             task=episode.task,
@@ -179,11 +180,8 @@ class _Lane:
             attempts=attempt,
             timings_s=tally.clock.seconds(),
             details=tally.details,
-            **{
-                name: str(path.relative_to(folder.path))
-                for name, path in kept.items()
-                if fault is None and path.exists()
-            },
+            clip=kept.get("clip"),
+            video=kept.get("video"),
         )
 
     def _worker_for(self, episode: Episode, env_spec: EnvSpec) -> EnvWorker:

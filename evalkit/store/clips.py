@@ -86,7 +86,7 @@ class ClipChunk:
     predicted: Prediction | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class ClipHeader:
     """What a clip says of itself."""
 

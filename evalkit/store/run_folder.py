@@ -159,5 +159,5 @@ def utc_now() -> str:
 
 
 def _difference(found: Plan, wanted: Plan) -> str:
-    names = ("bench", "policy", "setting", "protocol", "departures", "seed", "episodes")
-    return "different " + ", ".join(name for name in names if getattr(found, name) != getattr(wanted, name))
+    ours, theirs = json.loads(wanted.to_bytes()), json.loads(found.to_bytes())
+    return "different " + ", ".join(name for name in ours if name != "sha256" and ours[name] != theirs[name])

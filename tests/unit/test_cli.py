@@ -1,0 +1,122 @@
+"""The command line: what users mistype ends in one sentence, exit code 2, no traceback."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = ["--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePolicyPlugin"]
+
+
+def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "evalkit.cli", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+        check=False,
+        preexec_fn=preexec_fn,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["plan", "--bench", "robosuit"], "Unknown bench 'robosuit'. Did you mean 'robosuite'? Run `evalkit list`."),
+        (["plan", "--policy", "xwan"], "Unknown policy 'xwan'. Did you mean 'xwam'?"),
+        (["plan", "--policy", "hold", "--tasks", "Lft"], "Unknown task 'Lft'. Did you mean 'Lift'?"),
+        (["plan", "--policy", "hold", "--setting", "rand"], "Unknown setting 'rand'. Did you mean 'randomized'?"),
+        (["plan", *FAKE, "run.wokers=2"], "Unknown setting 'run.wokers'. Did you mean 'run.workers'?"),
+        (["plan", *FAKE, "run.workers=two"], "Value 'two' of type 'str' could not be converted to Integer"),
+        (["plan", *FAKE, "run.workers=0"], "run.workers must be above 0"),
+        (["plan", *FAKE, "workers"], "'workers' is not an override; write key=value"),
+        (["plan", *FAKE, "--episodes", "0"], "at least 1 episode"),
+        (["plan", "--bench", "no.such:Bench"], "cannot be imported: No module named 'no'"),
+        (["run", *FAKE, "--out", "/proc/run"], "Cannot write /proc/run"),
+        (["report", "nowhere"], "nowhere is not a run folder"),
+        (["score", "nowhere"], "nowhere is not a run folder"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str) -> None:
+    done = evalkit(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_same_arguments_show_the_same_hash_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    first = evalkit("plan", *FAKE, "--episodes", "4")
+    dry = evalkit("run", *FAKE, "--episodes", "4", "--dry-run", "--out", str(tmp_path / "run"))
+    assert first.returncode == dry.returncode == 0
+    assert first.stdout.splitlines()[0] == dry.stdout.splitlines()[0]
+    assert not (tmp_path / "run").exists()
+
+
+def _small_disk(limit_bytes: int) -> Callable[[], None]:
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    return limit
+
+
+def test_a_write_that_fails_stops_the_run_with_one_sentence(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: the second record does not fit whole."""
+    arguments = ["run", *FAKE, "--episodes", "3", "--tasks", "Near", "run.video=false", "run.clips=false"]
+    whole = evalkit(*arguments, "--out", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    folder = tmp_path / "run"
+    evalkit(*arguments, "--out", str(folder), "--dry-run")
+    shutil.copytree(tmp_path / "whole", folder)
+    records = folder / "episodes.jsonl"
+    first = records.read_bytes().splitlines(keepends=True)[0]
+    records.write_bytes(first)
+    limit_bytes = max(path.stat().st_size for path in folder.rglob("*") if path != records) + 2000
+    padding = b"".join(first.replace(b'"Near"', f'"Old{i}"'.encode()) for i in range(limit_bytes // len(first)))
+    records.write_bytes(first + padding)
+    before = records.read_bytes()
+    done = evalkit(*arguments, "--out", str(folder), preexec_fn=_small_disk(limit_bytes))
+    assert done.returncode == 2
+    assert f"Cannot write {records}: File too large. Nothing recorded so far is lost" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert records.read_bytes() == before
+
+
+def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    done = evalkit("run", *FAKE, "--episodes", "2", "--out", folder, "bench.fake.fault=raise")
+    assert done.returncode == 0, done.stderr
+    assert "RuntimeError: mj_step: unstable simulation" in done.stdout
+    again = evalkit("run", *FAKE, "--episodes", "2", "--out", folder, "bench.fake.fault=raise")
+    assert "nothing to do" in again.stdout
+    assert evalkit("score", folder).returncode == 0
+    report = evalkit("report", folder)
+    assert report.returncode == 0, report.stderr
+    assert (tmp_path / "run" / "scores.parquet").exists()
+    text = (tmp_path / "run" / "report" / "report.md").read_text()
+    assert "Near" in text
+    assert "unstable simulation" in text
+
+
+def test_help_has_examples() -> None:
+    for verb in ("list", "plan", "check", "run", "score", "report", "doctor"):
+        done = evalkit(verb, "--help")
+        assert done.returncode == 0
+        assert verb == "doctor" or f"evalkit {verb}" in done.stdout
+
+
+def test_check_names_the_task_that_does_not_work() -> None:
+    assert evalkit("check", *FAKE).returncode == 0
+    done = evalkit("check", *FAKE, "bench.fake.fault=solved", "bench.fake.fault_seed=0", "--tasks", "Far")
+    assert done.returncode == 2
+    assert "already met at reset" in done.stdout
+    assert "1 of 1 tasks do not work: Far" in done.stderr

@@ -1,0 +1,65 @@
+"""Imports run one way: the rules of the picture in docs/conventions.md, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_IMPORT = {
+    "evalkit/contracts": {"evalkit.contracts"},
+    "evalkit/store": {"evalkit.contracts", "evalkit.store"},
+    "evalkit/serve": {"evalkit.contracts", "evalkit.serve"},
+    "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.serve", "evalkit.run"},
+    "evalkit/score": {"evalkit.contracts", "evalkit.store", "evalkit.score"},
+    "evalkit/report": {"evalkit.contracts", "evalkit.store", "evalkit.score", "evalkit.report"},
+    "xwam": {"evalkit.contracts", "xwam"},
+    "envs": {"evalkit.contracts", "envs"},
+    "baselines": {"evalkit.contracts", "baselines", "xwam"},
+}
+OURS = ("evalkit", "xwam", "envs", "baselines")
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_imports_run_downwards(part: str) -> None:
+    for path in sorted((ROOT / part).rglob("*.py")):
+        for name in imports(path):
+            if name.split(".")[0] in OURS and name != "evalkit":
+                allowed = any(name == target or name.startswith(target + ".") for target in MAY_IMPORT[part])
+                assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_only_the_policy_of_xwam_knows_evalkit() -> None:
+    users = {
+        path.name for path in (ROOT / "xwam").rglob("*.py") if any(name.startswith("evalkit") for name in imports(path))
+    }
+    assert users <= {"policy.py"}
+
+
+def test_the_harness_imports_no_simulator_and_no_model() -> None:
+    for path in sorted((ROOT / "evalkit").rglob("*.py")):
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & {"robosuite", "mujoco", "sapien", "xwam", "envs", "baselines"}, path
+
+
+def test_contracts_need_numpy_and_msgpack_alone() -> None:
+    code = (
+        "import sys; from pathlib import Path; import importlib, evalkit.contracts as c\n"
+        "for p in Path(c.__file__).parent.glob('[a-z]*.py'): importlib.import_module('evalkit.contracts.' + p.stem)\n"
+        "print(*sorted({m.split('.')[0] for m in sys.modules if getattr(sys.modules[m], '__file__', None)\n"
+        "  and 'site-packages' in (sys.modules[m].__file__ or '')}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in loaded if not name.startswith("_")} <= {"numpy", "msgpack"}
