@@ -19,6 +19,8 @@ from baselines.scripted.motion import (
     Expert,
     Goal,
     Senses,
+    about_y,
+    about_z,
     down,
     nearest_yaw,
     reach,
@@ -32,6 +34,21 @@ HOVER_M = 0.09
 
 CLOSING_STEPS = 8
 """Control steps for the fingers to close and press."""
+
+NEAR_CORNER_M = np.array([-0.05, -0.04, 0.0])
+"""From the middle of the can's compartment towards the robot, whose arm does not reach the middle."""
+
+GRASP_LATCH_M = np.array([0.115, -0.1, 0.0])
+"""Where the hand takes the door's handle, in the frame of the latch, whose y axis it turns about."""
+
+R_latch_hand = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
+"""Hand that points at the door and closes on the handle from above and below."""
+
+HINGE_DOOR_M = np.array([0.255, 0.0, 0.0])
+"""Where the door's vertical hinge is, in the frame of the door."""
+
+RELEASED_RAD, TURNED_RAD = 1.3, 1.45
+"""Turn of the handle at which the bolt is free, and the turn that the hand keeps up while it pulls."""
 
 
 def lift(senses: Senses) -> Expert:
@@ -58,7 +75,45 @@ def can(senses: Senses) -> Expert:
     """Put the can into its compartment."""
     while True:
         yield from _pick(senses, lambda: senses["can_pos_m"] + [0.0, 0.0, 0.01], lambda: 0.0)
-        yield from _carry(senses, "can", lambda: senses["compartment_pos_m"], clearance_m=0.13)
+        yield from _carry(
+            senses, "can", lambda: senses["compartment_pos_m"] + NEAR_CORNER_M, clearance_m=0.13, within_m=0.025
+        )
+
+
+def door(senses: Senses) -> Expert:
+    """Take the handle from the front, turn it down, pull along the door's arc; the hand turns with the handle."""
+
+    def hand(turn_rad: float, *, back_m: float = 0.0, opening_rad: float = 0.0, gripper: float = CLOSED) -> Goal:
+        R_base_latch = _latch_at_rest(senses) @ about_y(turn_rad)
+        position_m = senses["latch_pos_m"] + R_base_latch @ (GRASP_LATCH_M - [0.0, back_m, 0.0])
+        hinge_m = senses["door_pos_m"] + senses.rotation("door") @ HINGE_DOOR_M
+        R_opening = about_z(opening_rad)
+        return Goal(
+            position_m=hinge_m + R_opening @ (position_m - hinge_m),
+            R_base_ee=R_opening @ R_base_latch @ R_latch_hand,
+            gripper=gripper,
+        )
+
+    def turn_rad() -> float:
+        return float(senses["latch_rad"][0])
+
+    def on_handle() -> bool:
+        return senses.distance_m(hand(turn_rad()).position_m) < 0.05
+
+    while True:
+        yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.015)
+        yield from reach(senses, lambda: hand(turn_rad(), gripper=OPEN), within_m=0.008, max_steps=40)
+        yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
+        while turn_rad() < RELEASED_RAD and on_handle():
+            yield hand(min(turn_rad() + 0.35, TURNED_RAD))
+        while on_handle():
+            yield hand(TURNED_RAD, opening_rad=0.15)
+        yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
+
+
+def _latch_at_rest(senses: Senses) -> np.ndarray:
+    """Return 3,3 `R_base_latch` as it would be with the handle at rest."""
+    return senses.rotation("latch") @ about_y(-float(senses["latch_rad"][0]))
 
 
 def _pick(senses: Senses, where: Callable[[], np.ndarray], yaw: Callable[[], float]) -> Expert:
@@ -76,7 +131,9 @@ def _pick(senses: Senses, where: Callable[[], np.ndarray], yaw: Callable[[], flo
     yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
 
 
-def _carry(senses: Senses, name: str, where: Callable[[], np.ndarray], *, clearance_m: float) -> Expert:
+def _carry(
+    senses: Senses, name: str, where: Callable[[], np.ndarray], *, clearance_m: float, within_m: float = 0.004
+) -> Expert:
     """Take a held object over a place, set it down there, let go and back off; stop early if it is lost."""
     R_base_ee = senses.R_base_ee
 
@@ -94,8 +151,8 @@ def _carry(senses: Senses, name: str, where: Callable[[], np.ndarray], *, cleara
         return _holds(senses, senses[f"{name}_pos_m"])
 
     yield from rise(senses, to_z_m=high().position_m[2], gripper=CLOSED)
-    for goal, within_m in ((high, 0.008), (low, 0.004)):
-        for step in reach(senses, goal, within_m=within_m):
+    for goal, tolerance_m in ((high, 2 * within_m), (low, within_m)):
+        for step in reach(senses, goal, within_m=tolerance_m):
             if not held():
                 return
             yield step
@@ -128,4 +185,4 @@ def _crowding(yaw_rad: float, towards_m: np.ndarray) -> float:
     return max(0.0, 0.05 - float(min(gaps_m)))
 
 
-EXPERTS: dict[str, Callable[[Senses], Expert]] = {"Lift": lift, "Stack": stack, "PickPlaceCan": can}
+EXPERTS: dict[str, Callable[[Senses], Expert]] = {"Lift": lift, "Stack": stack, "Door": door, "PickPlaceCan": can}

@@ -104,6 +104,23 @@ def about_z(angle_rad: float) -> np.ndarray:
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
+def about_x(angle_rad: float) -> np.ndarray:
+    """Return the 3x3 rotation about the x axis."""
+    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+    return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
+
+
+def about_y(angle_rad: float) -> np.ndarray:
+    """Return the 3x3 rotation about the y axis.
+
+    Example:
+        >>> about_y(np.pi / 2).round(6) @ [1.0, 0.0, 0.0]
+        array([ 0.,  0., -1.])
+    """
+    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+    return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])
+
+
 def yaw_of(R: np.ndarray) -> float:
     """Return the angle of a rotation's x axis in the horizontal plane, radians."""
     return float(np.arctan2(R[1, 0], R[0, 0]))

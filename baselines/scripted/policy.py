@@ -78,6 +78,7 @@ class ScriptedPlugin:
             chunk_len=1,
             execute_steps=1,
             arms=("left",),
+            env_ids=tuple(f"robosuite/{task}" for task in EXPERTS),
             needs_images=False,
             privileged_keys=(EVERYTHING,),
         )
