@@ -1,0 +1,130 @@
+"""Codec, depth map, text, normalisation: what stands between the world and the network."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from xwam import actions, codecs
+from xwam.codecs import PatchDCT, decode_views, depth_from_video, encode_views, video_from_depth
+from xwam.config import NANO, DepthRange
+from xwam.text import HashedText
+
+
+def video_of(frames=9, size=32, seed=0):
+    return torch.rand(2, 3, frames, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_colours_and_patterns_are_orthonormal():
+    np.testing.assert_allclose(codecs.COLOURS @ codecs.COLOURS.T, np.eye(3), atol=1e-12)
+    codec = PatchDCT(96)
+    for basis in (codec.still_CX, codec.motion_CX):
+        torch.testing.assert_close(basis @ basis.T, torch.eye(96), atol=1e-5, rtol=0)
+
+
+def test_all_coefficients_of_a_still_frame_give_it_back():
+    codec, video = PatchDCT(768), video_of(frames=1)
+    torch.testing.assert_close(codec.decode(codec.encode(video)), video, atol=1e-4, rtol=0)
+
+
+def test_latents_of_a_decoded_video_are_its_latents():
+    codec = PatchDCT(48)
+    latent = codec.encode(video_of() * 0.2)
+    torch.testing.assert_close(codec.encode(codec.decode(latent)), latent, atol=1e-4, rtol=0)
+
+
+def test_a_still_scene_seen_once_keeps_its_detail():
+    codec, frame = PatchDCT(48), video_of(frames=1)
+    latent = codec.encode(frame.expand(-1, -1, 9, -1, -1))
+    assert latent.shape == (2, 48, 3, 2, 2)
+    assert not latent[:, :, 1:].abs().max() > 1e-5
+    decoded = codec.decode(latent, frame[:, :, 0])
+    torch.testing.assert_close(decoded, frame.expand(-1, -1, 9, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_the_first_latent_frame_knows_nothing_of_later_ones():
+    codec, video = PatchDCT(48), video_of()
+    torch.testing.assert_close(codec.encode(video)[:, :, :1], codec.encode(video[:, :, :1]))
+    torch.testing.assert_close(codec.encode(video)[:, :, :2], codec.encode(video[:, :, :5]))
+
+
+def test_views_are_encoded_one_by_one():
+    codec, video = PatchDCT(16), video_of()
+    stacked = torch.stack([video, video.flip(0)], dim=3)
+    latent = encode_views(codec, stacked)
+    torch.testing.assert_close(latent[:, :, :, 1], codec.encode(video.flip(0)))
+    torch.testing.assert_close(decode_views(codec, latent)[:, :, :, 0], codec.decode(codec.encode(video)))
+
+
+def test_videos_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="8 frames of 32x32"):
+        PatchDCT(48).encode(video_of(frames=8))
+    with pytest.raises(ValueError, match="1 to 768"):
+        PatchDCT(769)
+
+
+def test_depth_map_by_hand():
+    plain = DepthRange(near_m=0.5, far_m=2.0, offset_m=0.0)
+    np.testing.assert_allclose(video_from_depth(np.array([0.5, 1.0, 2.0, 0.0, 9.0]), plain), [1, -1 / 3, -1, -1, -1])
+    metres = np.linspace(0.5, 2.0, 50)
+    np.testing.assert_allclose(depth_from_video(video_from_depth(metres, plain), plain), metres, rtol=1e-5)
+    assert depth_from_video(np.array([5.0, -5.0]), plain).tolist() == [0.5, 2.0]
+
+
+def test_text_is_the_same_everywhere():
+    expected = [0.1731, 1.0087, -1.8443, 1.0087, -0.2447, 1.0087, -0.6626, -1.0087]
+    np.testing.assert_allclose(HashedText(num_tokens=4, width=8).encode("Lift the cube")[0], expected, atol=1e-4)
+    code = (
+        "from xwam.text import HashedText; print(HashedText(num_tokens=4, width=8).encode('Lift the cube')[0].tolist())"
+    )
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
+    np.testing.assert_allclose(json.loads(other.stdout), expected, atol=1e-4)
+
+
+def test_text_tells_words_and_order_apart():
+    encoder = HashedText(num_tokens=8, width=64)
+    one, two = encoder.encode("open the left door"), encoder.encode("open the right door")
+    assert torch.equal(one[:2], two[:2])
+    assert not torch.equal(one[2], two[2])
+    assert not torch.equal(encoder.encode("a b")[0], encoder.encode("b a")[1])
+    assert not encoder.encode("").any()
+    assert one[:4].pow(2).mean().item() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=r"9 words, the model reads 8"):
+        encoder.encode("a b c d e f g h i")
+
+
+def test_normalisation_by_hand():
+    low, high = (0.0, -1.0, 0.0), (4.0, 1.0, 0.0)
+    np.testing.assert_allclose(actions.normalise(np.array([[1.0, 0.3, 5.0]]), low, high), [[-0.5, 0.3, 0.0]])
+    np.testing.assert_allclose(actions.denormalise(np.array([[-0.5, 0.3, 9.0]]), low, high), [[1.0, 0.3, 0.0]])
+
+
+def test_quaternions_are_made_fit():
+    raw = np.zeros((3, 16), np.float32)
+    raw[0, 3:7] = [-2.0, 0.0, 0.0, 2.0]
+    raw[1, 3:7] = 1e-9
+    raw[2, 3:7] = [0.6, 0.0, 0.8, 0.0]
+    tidy = actions.tidy_quaternions(raw, ("left",))
+    np.testing.assert_allclose(tidy[0, 3:7], [np.sqrt(0.5), 0, 0, -np.sqrt(0.5)], atol=1e-6)
+    np.testing.assert_allclose(tidy[1:, 3:7], [[1, 0, 0, 0], [0.6, 0, 0.8, 0]], atol=1e-6)
+    assert not tidy[:, 8:].any()
+
+
+def test_bounds_of_released_statistics():
+    side = {"proprio_left_ee_xyz": [0, 1, 2], "action_left_ee_xyz": [1, 1, 1], "action_left_ee_axisangle": [2, 2, 2]}
+    statistics = {
+        "q01": {key: [-v for v in value] for key, value in side.items()} | {"gripper_pos": [0], "gripper_action": [-3]},
+        "q99": side | {"gripper_pos": [1], "gripper_action": [3]},
+    }
+    bounds = actions.bounds_from_release(statistics, ("left",))
+    assert bounds.proprio_low == (0, -1, -2, -1, -1, -1, -1, 0, *[0] * 8)
+    assert bounds.action_high == (1, 1, 1, 2, 2, 2, 3, *[0] * 7)
+    with pytest.raises(ValueError, match="no 'proprio_right_ee_xyz' under 'q01'"):
+        actions.bounds_from_release(statistics, ("left", "right"))
+
+
+def test_configuration_survives_json():
+    assert type(NANO).from_json(NANO.to_json()) == NANO

@@ -1,0 +1,174 @@
+"""The transformer against slow and obvious counterparts, and what must not change its outputs."""
+
+import pytest
+import torch
+
+from xwam import checkpoints
+from xwam.config import WAN22_5B, NetworkConfig, count_parameters
+from xwam.network import (
+    TextContext,
+    XwamNetwork,
+    free_timesteps,
+    head_runs,
+    modulate,
+    rope_axes,
+    rope_table,
+    rotate,
+    shared_timesteps,
+    token_positions,
+)
+
+TINY = NetworkConfig(
+    width=48, ffn_width=64, num_heads=2, num_blocks=3, num_depth_blocks=2, latent_channels=4, text_width=8, text_len=5,
+    time_width=16,
+)  # fmt: skip
+FRAMES, VIEWS, ROWS, COLS, ACTIONS, STATES = 2, 3, 4, 6, 7, 3
+
+
+def network_of(config=TINY, seed=0):
+    torch.manual_seed(seed)
+    network = XwamNetwork(config).eval().requires_grad_(False)
+    for weight in network.parameters():
+        weight.normal_(0, 0.2)
+    return network
+
+
+def inputs_of(batch=2, seed=1, channels=4):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((batch, channels, FRAMES, VIEWS, ROWS, COLS), (batch, ACTIONS, 14), (batch, STATES, 16), (batch, 5, 8))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def forward(network, inputs, *, depth=True, t_video=(700.0, 300.0), t_action=(400.0, 0.0)):
+    video, action, proprio, text = inputs
+    batch = video.shape[0]
+    geometry = network.geometry(video, ACTIONS, STATES)
+    times = network.timesteps(torch.tensor(t_video[:batch]), torch.tensor(t_action[:batch]), geometry)
+    return network(video, action, proprio, times, network.encode_text(text), depth=depth)
+
+
+def test_rope_is_a_complex_rotation():
+    network, (video, *_) = network_of(), inputs_of()
+    geometry = network.geometry(video, ACTIONS, STATES)
+    x = torch.randn(2, geometry.num_tokens, 2, TINY.head_width)
+    positions, angles = token_positions(TINY, geometry), []
+    for axis, size in enumerate(rope_axes(TINY.head_width)):
+        angles.append(positions[:, axis, None] / 10000.0 ** (torch.arange(0, size, 2).double() / size))
+    turn = torch.polar(torch.ones(1, dtype=torch.float64), torch.cat(angles, dim=1))[:, None]
+    expected = torch.view_as_real(torch.view_as_complex(x.double().unflatten(-1, (-1, 2))) * turn).flatten(-2)
+    got = rotate(x, rope_table(TINY, geometry, torch.device("cpu")))
+    torch.testing.assert_close(got.double(), expected, atol=2e-6, rtol=0)
+
+
+def test_positions_of_actions_and_states_lie_between_latent_frames():
+    network, (video, *_) = network_of(), inputs_of()
+    geometry = network.geometry(video, 32, 9)
+    positions = token_positions(TINY, geometry)[geometry.num_video_tokens :]
+    assert positions[[0, 1, 16, 31], 0].tolist() == [0, 1 / 16, 1, 31 / 16]
+    assert positions[32:, 0].tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+    assert not positions[:, 1:].any()
+
+
+def test_depth_branch_leaves_the_other_outputs_alone():
+    network, inputs = network_of(), inputs_of()
+    on, off = forward(network, inputs, depth=True), forward(network, inputs, depth=False)
+    assert off.depth_BCTVHW is None
+    assert on.depth_BCTVHW.shape == inputs[0].shape
+    assert all(torch.equal(a, b) for a, b in zip(on[:3], off[:3], strict=True))
+
+
+def test_depth_reads_the_main_branch():
+    network, inputs = network_of(), inputs_of()
+    before = forward(network, inputs).depth_BCTVHW
+    network.blocks[-1].self_attn.v.weight.mul_(2)
+    assert not torch.allclose(before, forward(network, inputs).depth_BCTVHW, atol=1e-3)
+
+
+def test_requests_in_a_batch_do_not_touch_each_other():
+    network, inputs = network_of(), inputs_of(batch=2)
+    both = forward(network, inputs)
+    turned = forward(network, [tensor.flip(0) for tensor in inputs], t_video=(300.0, 700.0), t_action=(0.0, 400.0))
+    alone = forward(network, [tensor[:1] for tensor in inputs])
+    for together, swapped, single in zip(both, turned, alone, strict=True):
+        torch.testing.assert_close(together, swapped.flip(0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(together[:1], single, atol=1e-5, rtol=1e-4)
+
+
+def test_view_order_moves_with_the_view_embedding():
+    network, inputs = network_of(), inputs_of()
+    order = [2, 0, 1]
+    before = forward(network, inputs)
+    network.view_embedding.weight.copy_(network.view_embedding.weight[order].clone())
+    after = forward(network, [inputs[0][:, :, :, order], *inputs[1:]])
+    for name in ("action_BKA", "proprio_BPS"):
+        torch.testing.assert_close(getattr(before, name), getattr(after, name), atol=1e-4, rtol=1e-4)
+    for name in ("video_BCTVHW", "depth_BCTVHW"):
+        torch.testing.assert_close(getattr(before, name)[:, :, :, order], getattr(after, name), atol=1e-4, rtol=1e-4)
+
+
+def test_shared_timesteps_are_free_ones_that_happen_to_agree():
+    network, (video, action, proprio, text) = network_of(), inputs_of()
+    geometry, context = network.geometry(video, ACTIONS, STATES), network.encode_text(text)
+    t_video, t_action = torch.tensor([700.0, 300.0]), torch.tensor([400.0, 0.0])
+    video_BT = torch.stack([torch.zeros(2), t_video], 1)
+    state_BP = torch.cat([torch.zeros(2, 1), t_action[:, None].expand(2, STATES - 1)], 1)
+    free = free_timesteps(video_BT, t_action[:, None].expand(2, ACTIONS), state_BP, geometry)
+    one = network(video, action, proprio, shared_timesteps(t_video, t_action, geometry), context, depth=True)
+    two = network(video, action, proprio, free, context, depth=True)
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_modulation_of_runs_is_modulation_of_tokens():
+    x, shift, scale = torch.randn(2, 9, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    runs = ((0, 2), (2, 3), (1, 4))
+    groups = torch.tensor([0, 0, 2, 2, 2, 1, 1, 1, 1])
+    expected = x * (1 + scale[:, groups]) + shift[:, groups]
+    torch.testing.assert_close(modulate(x, shift, scale, runs), expected)
+    assert head_runs(runs, 4) == ((0, 2), (2, 2))
+
+
+def test_joined_contexts_are_the_context_of_a_batch():
+    network, inputs = network_of(), inputs_of()
+    whole = network.with_depth_text(network.encode_text(inputs[3]))
+    parts = [network.with_depth_text(network.encode_text(inputs[3][index : index + 1])) for index in range(2)]
+    joined = TextContext.cat(parts)
+    torch.testing.assert_close(joined.depth[1].key, whole.depth[1].key, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(joined.main[2].value, whole.main[2].value, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_reach_every_weight():
+    network = network_of().requires_grad_(True)
+    sum(output.square().mean() for output in forward(network, inputs_of())).backward()
+    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+
+
+def test_latents_that_do_not_divide_into_patches_are_refused():
+    network, inputs = network_of(), inputs_of()
+    with pytest.raises(ValueError, match="3 views with 3x6 cells do not fit"):
+        network.geometry(inputs[0][..., :3, :], ACTIONS, STATES)
+    with pytest.raises(ValueError, match=r"Text must have shape B,\(5, 8\)"):
+        network.encode_text(inputs[3][:, :4])
+
+
+def test_the_released_size_has_the_released_number_of_parameters():
+    with torch.device("meta"):
+        network = XwamNetwork(WAN22_5B)
+    counts = count_parameters(WAN22_5B)
+    assert counts.wan == 4_999_787_712
+    assert counts.views == 3 * 3072
+    assert sum(weight.numel() for weight in network.parameters()) == sum(counts)
+    additions = ("view_embedding", "action_", "proprio_", "extra_")
+    wan = [weight.numel() for name, weight in network.named_parameters() if not name.startswith(additions)]
+    assert sum(wan) == counts.wan
+
+
+def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    one, two = checkpoints.fresh_network(TINY, seed=5), checkpoints.fresh_network(TINY, seed=5)
+    other = checkpoints.fresh_network(TINY, seed=6)
+    assert torch.equal(one.head.head.weight, two.head.head.weight)
+    assert not torch.equal(one.head.head.weight, other.head.head.weight)
+    assert torch.equal(one.extra_blocks[0][1].ffn[0].weight, one.blocks[2].ffn[0].weight)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,170 @@
+"""Noise levels, seeds, and the walk from noise to data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tests.unit.test_xwam_network import TINY, inputs_of, network_of
+from xwam.noise import ans_levels, draw_levels, draw_noise, release_seed, request_seed, shift, sigma_grid, timestep_grid
+from xwam.sampler import Schedule, UniPCState, advance, begin, run, unipc_grid, unipc_step
+
+MANY = 20_000
+
+
+def unshift(sigma):
+    return (sigma / (5 - 4 * sigma)).numpy()
+
+
+def test_ans_by_hand():
+    levels = ans_levels(torch.tensor([0.4, 0.6]), torch.tensor([0.9, 0.5]), torch.tensor([0.5, 0.125]))
+    assert levels.clean_action_B.tolist() == [True, False]
+    assert levels.sigma_action_B.tolist() == pytest.approx([0.0, 5 * 0.5 / 3])
+    assert levels.sigma_video_B.tolist() == pytest.approx([shift(0.5), shift(0.5 + 0.5 * 0.125 ** (2 / 3))])
+
+
+def test_ans_never_has_less_noise_on_video_than_on_actions():
+    levels = draw_levels(MANY, "ans", generator=torch.Generator().manual_seed(0))
+    assert (levels.sigma_video_B >= levels.sigma_action_B).all()
+    assert (levels.sigma_action_B[levels.clean_action_B] == 0).all()
+    assert levels.clean_action_B.float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_ans_marginals_match_closed_form():
+    levels = draw_levels(MANY, "ans", generator=torch.Generator().manual_seed(1))
+    clean, video, action = levels.clean_action_B, levels.sigma_video_B, levels.sigma_action_B
+    assert stats.kstest(unshift(video[clean]), "uniform").pvalue > 0.01
+    assert stats.kstest(unshift(action[~clean]), "uniform").pvalue > 0.01
+    place = (unshift(video[~clean]) - unshift(action[~clean])) / (1 - unshift(action[~clean]))
+    assert stats.kstest(place, "beta", args=(1.5, 1)).pvalue > 0.01
+    # P(t_video < x) = int_0^x ((x - a) / (1 - a))^1.5 da for noisy actions
+    grid = np.linspace(0.05, 0.95, 10)
+    starts = (np.arange(4000) + 0.5) / 4000
+    expected = [np.mean(np.where(starts < x, (np.clip(x - starts, 0, 1) / (1 - starts)) ** 1.5, 0)) for x in grid]
+    np.testing.assert_allclose([np.mean(unshift(video[~clean]) < x) for x in grid], expected, atol=0.015)
+
+
+def test_rivals_of_ans():
+    generator = torch.Generator().manual_seed(2)
+    decoupled, sync = (
+        draw_levels(MANY, "decoupled", generator=generator),
+        draw_levels(MANY, "sync", generator=generator),
+    )
+    assert torch.equal(sync.sigma_video_B, sync.sigma_action_B)
+    assert abs(np.corrcoef(decoupled.sigma_video_B, decoupled.sigma_action_B)[0, 1]) < 0.03
+    for sigma in (*decoupled[:2], sync.sigma_video_B):
+        assert stats.kstest(unshift(sigma), "uniform").pvalue > 0.01
+
+
+def test_seeds_are_written_down():
+    assert release_seed(3, 14, 32) == 3_501_555_843
+    assert request_seed("robosuite", "default", "Lift", 0, 100, "chunk0") != request_seed(
+        "robosuite", "default", "Lift", 0, 100, "chunk1"
+    )
+    one, two = draw_noise(7, (2, 3), (4,)), draw_noise(7, (2, 3), (4,))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_grid_ends_clean_and_starts_at_999():
+    assert timestep_grid(50)[0] == 999
+    assert sigma_grid(10)[-1] == 0
+    with pytest.raises(ValueError, match="at least one step, got 0"):
+        sigma_grid(0)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 5, 10, 25])
+def test_unipc_against_diffusers(num_steps):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, num_train_timesteps=1000
+    )
+    scheduler.set_timesteps(sigmas=np.linspace(0.999, 0, num_steps + 1)[:-1])  # it shifts them itself
+    grid = unipc_grid(num_steps)
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    state = UniPCState(x=x)
+    for index, timestep in enumerate(scheduler.timesteps):
+        velocity = torch.tanh(state.x * 1.3 + index)
+        x = scheduler.step(torch.tanh(x * 1.3 + index), timestep, x).prev_sample
+        state = unipc_step(grid, state, velocity)
+        torch.testing.assert_close(state.x, x, atol=2e-5, rtol=1e-4)
+
+
+def test_unipc_is_exact_when_the_data_is_one_point():
+    point, x = torch.tensor([0.3, -1.2]), torch.tensor([1.0, 2.0])
+    grid, state = unipc_grid(6), UniPCState(x=x)
+    for sigma in grid.sigmas[:-1]:
+        state = unipc_step(grid, state, (state.x - point) / sigma)
+    torch.testing.assert_close(state.x, point)
+
+
+def started(network, seed=1, *, steps=(6, 3), guidance=0.0):
+    video, action, proprio, text = inputs_of(batch=1, seed=seed)
+    return begin(
+        Schedule(num_video_steps=steps[0], num_action_steps=steps[1], guidance=guidance),
+        noise_video_BCTVHW=video,
+        noise_action_BKA=action,
+        noise_proprio_BPS=proprio,
+        seen_latent_BCVHW=video[:, :, 0] * 0.5,
+        seen_proprio_BS=proprio[:, 0] * 0.5,
+        text=network.encode_text(text),
+        null_text=network.encode_text(text * 0) if guidance else None,
+    )
+
+
+def test_requests_at_different_steps_share_a_pass():
+    network = network_of(replace(TINY))
+    first, second = started(network, 1), started(network, 2, steps=(5, 2))
+    (first_on,) = advance(network, [first])
+    (first_on,) = advance(network, [first_on])
+    together = advance(network, [first_on, second], depth=True)
+    for got, alone in zip(together, (first_on, second), strict=True):
+        (expected,) = advance(network, [alone], depth=True)
+        assert got.video.step_idx == expected.video.step_idx == alone.video.step_idx + 1
+        for name in ("video", "action", "proprio"):
+            torch.testing.assert_close(getattr(got, name).x, getattr(expected, name).x, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(got.depth_BCTVHW, expected.depth_BCTVHW, atol=1e-4, rtol=1e-4)
+
+
+def test_the_loop_changes_nothing_in_place_and_stops_early():
+    network = network_of()
+    state = started(network)
+    copies = [state.video.x.clone(), state.action.x.clone()]
+    early = run(network, state, stop_after_actions=True, depth=False)
+    assert early.actions_clean
+    assert not early.done
+    assert early.depth_BCTVHW is None
+    late = run(network, early)
+    assert late.done
+    assert torch.equal(late.action.x, early.action.x)
+    assert torch.equal(late.video.x, run(network, state).video.x)
+    assert torch.equal(late.video.x[:, :, 0], state.seen_latent_BCVHW)
+    assert torch.equal(late.proprio.x[:, 0], state.seen_proprio_BS)
+    assert torch.equal(state.video.x, copies[0])
+    assert torch.equal(state.action.x, copies[1])
+
+
+def test_guidance_of_one_is_the_conditional_pass():
+    network = network_of()
+    plain, guided = run(network, started(network)), run(network, started(network, guidance=1.0))
+    torch.testing.assert_close(plain.action.x, guided.action.x, atol=1e-4, rtol=1e-4)
+    strong = run(network, started(network, guidance=3.0))
+    assert not torch.allclose(plain.action.x, strong.action.x, atol=1e-3)
+
+
+def test_schedules_that_cannot_be():
+    with pytest.raises(ValueError, match=r"1 to 4 steps .* got 5"):
+        Schedule(num_video_steps=4, num_action_steps=5)
+    network = network_of()
+    state = started(network)
+    with pytest.raises(ValueError, match="needs the context of the empty prompt"):
+        begin(
+            Schedule(num_video_steps=2, num_action_steps=1, guidance=2.0),
+            noise_video_BCTVHW=state.video.x,
+            noise_action_BKA=state.action.x,
+            noise_proprio_BPS=state.proprio.x,
+            seen_latent_BCVHW=state.seen_latent_BCVHW,
+            seen_proprio_BS=state.seen_proprio_BS,
+            text=state.text,
+        )

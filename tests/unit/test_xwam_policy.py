@@ -1,0 +1,155 @@
+"""X-WAM as a policy: conforms, repeats itself to the bit, and says what it is."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from evalkit.contracts import spec as contract
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from xwam import checkpoints
+from xwam.config import NANO
+from xwam.policy import XwamPlugin, XwamPolicyConfig
+
+PLUGIN = XwamPlugin()
+QUICK = XwamPolicyConfig(num_video_steps=3, num_action_steps=2)
+ENV = contract.EnvSpec(
+    env_id="robosuite/Lift",
+    cameras=tuple(contract.CameraSpec(name=f"c{index}", kind=kind) for index, kind in enumerate(NANO.views)),
+    image_hw_px=NANO.image_hw_px,
+    arms=("left",),
+    action_layout=contract.OSC_DELTA_BASE,
+    control_hz=20.0,
+)
+
+
+def request_of(seed=0, chunk_idx=0, *, want_prediction=False, instruction="Lift the cube."):
+    rng = np.random.default_rng(seed)
+    views, (height, width) = len(NANO.views), NANO.image_hw_px
+    proprio = np.zeros(16, np.float32)
+    proprio[:8] = [0.5, 0.1, 0.2, 0.0, 1.0, 0.0, 0.0, 1.0]
+    observation = Observation(
+        rgb=rng.integers(0, 256, (views, height, width, 3), dtype=np.uint8),
+        depth=np.ones((views, height, width), np.float32),
+        intrinsics=np.tile(np.eye(3), (views, 1, 1)),
+        T_base_cam=np.tile(np.eye(4), (views, 1, 1)),
+        proprio=proprio,
+        instruction=instruction,
+    )
+    episode = Episode(
+        bench="robosuite",
+        setting="default",
+        protocol="p",
+        task="Lift",
+        index=seed,
+        seed=100 + seed,
+        instruction=instruction,
+        max_steps=100,
+    )
+    return PolicyRequest(
+        episode=episode, chunk_idx=chunk_idx, step_idx=0, observation=observation, want_prediction=want_prediction
+    )
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return PLUGIN.make(QUICK)
+
+
+def test_spec_needs_no_framework():
+    code = "import sys; from xwam.policy import *; p = XwamPlugin(); c = XwamPolicyConfig(); p.spec(c); p.provenance(c)"
+    check = "; assert 'torch' not in sys.modules, 'torch'"
+    subprocess.run([sys.executable, "-c", code + check], check=True)
+
+
+def test_spec_fits_the_embedded_bench():
+    contract.check(ENV, PLUGIN.spec(QUICK))
+    assert PLUGIN.spec(QUICK).predicts == ("rgb", "depth", "proprio")
+    json.dumps(PLUGIN.spec(QUICK).to_json())
+
+
+def test_config_is_a_structured_one():
+    merged = OmegaConf.merge(OmegaConf.structured(XwamPolicyConfig), {"num_action_steps": 3})
+    assert OmegaConf.to_object(merged) == XwamPolicyConfig(num_action_steps=3)
+
+
+def test_reply_conforms(policy):
+    (reply,) = policy.infer([request_of(want_prediction=True)])
+    contract.check_actions(reply.actions, ENV, policy.spec)
+    assert np.abs(reply.actions).max() <= 1
+    prediction = reply.prediction()
+    frames, views, (height, width) = 8, 3, NANO.image_hw_px
+    assert prediction.rgb.shape == (frames, views, height, width, 3)
+    assert prediction.rgb.dtype == np.uint8
+    assert prediction.depth.shape == (frames, views, height, width)
+    assert prediction.depth.dtype == prediction.proprio.dtype == np.float32
+    assert np.isfinite(prediction.depth).all()
+    assert (prediction.depth > 0).all()
+    assert prediction.proprio.shape == (frames, 16)
+    np.testing.assert_allclose(np.linalg.norm(prediction.proprio[:, 3:7], axis=1), 1, rtol=1e-5)
+    assert (prediction.proprio[:, 3] >= 0).all()
+    assert not prediction.proprio[:, 8:].any()
+    assert policy.infer([request_of()])[0].prediction is None
+
+
+def test_a_request_is_answered_the_same_whatever_else_was_asked(policy):
+    requests = [request_of(seed, instruction=f"Lift cube {seed}.") for seed in range(3)]
+    first = [reply.actions for reply in policy.infer(requests)]
+    again = [reply.actions for reply in policy.infer(requests[::-1])][::-1]
+    fresh = PLUGIN.make(QUICK).infer([requests[1]])[0].actions
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert np.array_equal(first[1], fresh)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first[0], policy.infer([request_of(0, chunk_idx=1)])[0].actions)
+
+
+def test_the_imagined_future_does_not_move_the_actions(policy):
+    plain, asked = request_of(), request_of(want_prediction=True)
+    reply = policy.infer([asked])[0]
+    one, two = reply.prediction(), reply.prediction()
+    assert np.array_equal(policy.infer([plain])[0].actions, reply.actions)
+    assert np.array_equal(one.rgb, two.rgb)
+    assert np.array_equal(one.depth, two.depth)
+
+
+def test_other_seed_other_weights(policy):
+    other = PLUGIN.make(replace(QUICK, init_seed=1))
+    assert not np.array_equal(other.infer([request_of()])[0].actions, policy.infer([request_of()])[0].actions)
+
+
+def test_provenance_says_random():
+    provenance = PLUGIN.provenance(QUICK)
+    assert provenance["weights"] == "random, init_seed 0: an untrained network"
+    assert PLUGIN.spec(QUICK).policy_id == "xwam/xwam-nano-random"
+
+
+def test_a_saved_checkpoint_is_the_same_policy(policy, tmp_path):
+    path = tmp_path / "nano.safetensors"
+    checkpoints.save_checkpoint(path, policy.engine.network, NANO, notes={"data": "none"})
+    config = replace(QUICK, checkpoint=str(path))
+    loaded = PLUGIN.make(config)
+    assert np.array_equal(loaded.infer([request_of()])[0].actions, policy.infer([request_of()])[0].actions)
+    assert PLUGIN.provenance(config)["weights"].startswith("sha256 ")
+    assert PLUGIN.spec(config).policy_id == "xwam/xwam-nano"
+
+
+def test_settings_that_cannot_be_used_say_so(tmp_path):
+    with pytest.raises(BadConfig, match=r"There is no checkpoint at .*nothing"):
+        PLUGIN.spec(replace(QUICK, checkpoint=str(tmp_path / "nothing.safetensors")))
+    with pytest.raises(BadConfig, match="Actions need 1 to 3 steps"):
+        PLUGIN.make(replace(QUICK, num_action_steps=9))
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"\x00" * 5)
+    with pytest.raises(BadConfig, match="cut off or no safetensors file"):
+        PLUGIN.make(replace(QUICK, checkpoint=str(broken)))
+
+
+def test_threads_are_set():
+    PLUGIN.make(replace(QUICK, threads=1))
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,85 @@
+"""States and actions between physical units and what the network sees.
+
+In: states S = 16 and actions A = 14 in metres, quaternions and the bench's action units. Out: numbers of about -1 to
+1, and back; an absent arm is zero on both sides.
+Read next: `policy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xwam.config import Bounds
+
+ARM_PROPRIO = {"left": slice(0, 8), "right": slice(8, 16)}
+ARM_ACTION = {"left": slice(0, 7), "right": slice(7, 14)}
+QUAT_IN_ARM = slice(3, 7)
+
+
+def bounds_from_release(statistics: Mapping[str, Any], arms: Sequence[str]) -> Bounds:
+    """Return the bounds behind released quantile statistics.
+
+    Args:
+        statistics: `q01` and `q99`, each {`proprio_left_ee_xyz`, `action_left_ee_xyz`, `action_left_ee_axisangle`,
+            the same for `right`, `gripper_pos`, `gripper_action`}.
+        arms: Arms that exist; those absent get bounds of zero.
+
+    Raises:
+        ValueError: If an arm that exists has no statistics.
+    """
+    limits = [_side(statistics, side, arms, quat) for side, quat in (("q01", -1.0), ("q99", 1.0))]
+    (proprio_low, action_low), (proprio_high, action_high) = limits
+    return Bounds(proprio_low=proprio_low, proprio_high=proprio_high, action_low=action_low, action_high=action_high)
+
+
+def _side(
+    statistics: Mapping[str, Any], side: str, arms: Sequence[str], quat: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    proprio, action = np.zeros(16), np.zeros(14)
+    try:
+        values = statistics[side]
+        for arm in arms:
+            proprio[ARM_PROPRIO[arm]] = [*values[f"proprio_{arm}_ee_xyz"], *[quat] * 4, *values["gripper_pos"]]
+            rotvec = values[f"action_{arm}_ee_axisangle"]
+            action[ARM_ACTION[arm]] = [*values[f"action_{arm}_ee_xyz"], *rotvec, *values["gripper_action"]]
+    except KeyError as error:
+        raise ValueError(f"The statistics hold no {error} under '{side}', which arms {tuple(arms)} need.") from error
+    return tuple(proprio.tolist()), tuple(action.tolist())
+
+
+def normalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """Return 2 (x - low) / (high - low) - 1 as float32; numbers without a range, those of an absent arm, give 0.
+
+    Example:
+        >>> normalise(np.array([0.0, 5.0, 7.0]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
+        [0.0, 0.0, 0.0]
+    """
+    low_, span = np.asarray(low, np.float64), np.subtract(high, low)
+    scaled = 2 * (np.asarray(values, np.float64) - low_) / np.where(span > 0, span, 1.0) - 1
+    return np.where(span > 0, scaled, 0.0).astype(np.float32)
+
+
+def denormalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """Return low + (x + 1) / 2 * (high - low) as float32, the inverse of `normalise`; absent arms give 0.
+
+    Example:
+        >>> denormalise(np.array([0.0, 1.0, 0.3]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
+        [0.0, 10.0, 0.0]
+    """
+    low_, span = np.asarray(low, np.float64), np.subtract(high, low)
+    return np.where(span > 0, low_ + (np.asarray(values, np.float64) + 1) / 2 * span, 0.0).astype(np.float32)
+
+
+def tidy_quaternions(proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
+    """Return states whose quaternions are unit with w >= 0; one that is nearly zero becomes no rotation."""
+    tidy = np.array(proprio, np.float64)
+    for arm in arms:
+        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_IN_ARM]
+        quat = tidy[..., columns]
+        length = np.linalg.norm(quat, axis=-1, keepdims=True)
+        quat = np.where(length > 1e-6, quat / np.maximum(length, 1e-6), [1.0, 0.0, 0.0, 0.0])
+        tidy[..., columns] = np.where(quat[..., :1] < 0, -quat, quat)
+    return tidy.astype(np.float32)

@@ -1,0 +1,357 @@
+"""Every size of the model, from a nano one to the released 5B, as data.
+
+In: nothing, or the settings that a released checkpoint carries. Out: frozen configurations.
+Read next: `network.py`, which is built from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+DepthMode = Literal["interleaved", "none", "sequence", "channel"]
+
+SIGMA_SHIFT = 5.0
+"""Both noise levels are moved towards 1 by sigma = 5 u / (1 + 4 u), in training and at inference."""
+
+NUM_TRAIN_TIMESTEPS = 1000
+"""The network sees a noise level as a timestep between 0 (data) and 1000 (noise)."""
+
+LATENT_STRIDES = (4, 16, 16)
+"""Frames, rows and columns behind one latent cell; the first frame has a latent frame of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The transformer.
+
+    Attributes:
+        width: Numbers in a token.
+        ffn_width: Hidden width of a block's MLP.
+        num_heads: Attention heads; `width / num_heads` is even.
+        num_blocks: Blocks of the main branch.
+        num_depth_blocks: Last blocks that have a twin in the depth branch; only read with `depth="interleaved"`.
+        num_views: Cameras, each with a learned embedding.
+        latent_channels: Channels of a latent cell.
+        patch_hw: Latent rows and columns in a token.
+        text_width: Width of a text token.
+        text_len: Text tokens; shorter prompts are padded with zeros, which the network does see.
+        time_width: Width of the sinusoidal code of a timestep.
+        action_dim: Numbers in an action.
+        proprio_dim: Numbers in a state.
+        actions_per_frame: Actions between two predicted frames.
+        frames_per_latent: Predicted frames in a latent frame.
+        eps: Added in every normalisation.
+        depth: How depth is predicted; all but the first are the rivals of the ablation.
+    """
+
+    width: int
+    ffn_width: int
+    num_heads: int
+    num_blocks: int
+    num_depth_blocks: int
+    num_views: int = 3
+    latent_channels: int = 48
+    patch_hw: tuple[int, int] = (2, 2)
+    text_width: int = 4096
+    text_len: int = 512
+    time_width: int = 256
+    action_dim: int = 14
+    proprio_dim: int = 16
+    actions_per_frame: int = 4
+    frames_per_latent: int = 4
+    eps: float = 1e-6
+    depth: DepthMode = "interleaved"
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads or self.head_width % 2:
+            raise ValueError(f"width {self.width} must be an even number of times num_heads {self.num_heads}.")
+        if not 0 <= self.num_depth_blocks <= self.num_blocks:
+            raise ValueError(f"num_depth_blocks {self.num_depth_blocks} must lie in 0..{self.num_blocks} (num_blocks).")
+
+    @property
+    def head_width(self) -> int:
+        """Return the numbers in one attention head."""
+        return self.width // self.num_heads
+
+    @property
+    def first_depth_block(self) -> int:
+        """Return the index of the first main block that has a twin."""
+        return self.num_blocks - self.num_depth_blocks
+
+    @property
+    def state_channels(self) -> int:
+        """Return the channels that are denoised: video, and depth behind it in the two rivals that denoise depth."""
+        return self.latent_channels * (2 if self.depth in ("sequence", "channel") else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How many tokens there are, in the order video (frame, view, row, column), actions, proprios.
+
+    Attributes:
+        num_frames: Latent frames.
+        num_views: Views.
+        rows: Token rows of a view.
+        cols: Token columns of a view.
+        num_actions: Actions.
+        num_proprios: States, the conditioning one among them.
+    """
+
+    num_frames: int
+    num_views: int
+    rows: int
+    cols: int
+    num_actions: int
+    num_proprios: int
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Return the video tokens of one latent frame."""
+        return self.num_views * self.rows * self.cols
+
+    @property
+    def num_video_tokens(self) -> int:
+        """Return the video tokens.
+
+        Example:
+            >>> RELEASE_GEOMETRY.num_video_tokens, RELEASE_GEOMETRY.num_tokens
+            (720, 761)
+        """
+        return self.num_frames * self.tokens_per_frame
+
+    @property
+    def num_tokens(self) -> int:
+        """Return all tokens."""
+        return self.num_video_tokens + self.num_actions + self.num_proprios
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """What turns frames into latents: `patch_dct` needs no weights, `wan22` is the VAE of Wan2.2."""
+
+    kind: Literal["patch_dct", "wan22"] = "patch_dct"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """What turns a prompt into text tokens: `hashed` needs no weights, `umt5` is the encoder of Wan2.2."""
+
+    kind: Literal["hashed", "umt5"] = "hashed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRange:
+    """How metres become the numbers -1 (far) to 1 (near) of a depth video, linear in 1 / (depth + offset).
+
+    Attributes:
+        near_m: Nearest depth; what is nearer counts as this.
+        far_m: Farthest depth; what is farther, or unknown, counts as this.
+        offset_m: 0 for plain inverse depth; above it, far surfaces get more of the range.
+    """
+
+    near_m: float = 0.05
+    far_m: float = 5.0
+    offset_m: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Lowest and highest value of every number of a state and of an action, sent to -1 and 1.
+
+    Attributes:
+        proprio_low: 16 numbers; -1 for quaternions, which stay as they are.
+        proprio_high: 16 numbers; 1 for quaternions.
+        action_low: 14 numbers, the negative of `action_high`, so that zero stays zero.
+        action_high: 14 numbers.
+    """
+
+    proprio_low: tuple[float, ...]
+    proprio_high: tuple[float, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that a checkpoint must say beside its weights.
+
+    Attributes:
+        name: Shown in records.
+        bench: Bench that it was made for; fixes the image pipeline and the frames of reference.
+        network: The transformer.
+        codec: Frames to latents.
+        text: Prompts to text tokens.
+        depth_range: Metres to depth video.
+        bounds: Normalisation of states and actions.
+        image_hw_px: Size of the pictures that the codec sees.
+        views: Camera kinds in order.
+        arms: Arms that it drives.
+        control_hz: Control rate of its data.
+        num_actions: K, actions in a chunk.
+        num_future_frames: F, predicted frames.
+        frame_stride: Control steps between frames.
+    """
+
+    name: str
+    bench: str
+    network: NetworkConfig
+    codec: CodecConfig
+    text: TextConfig
+    depth_range: DepthRange
+    bounds: Bounds
+    image_hw_px: tuple[int, int]
+    views: tuple[str, ...]
+    arms: tuple[str, ...]
+    control_hz: float
+    num_actions: int = 32
+    num_future_frames: int = 8
+    frame_stride: int = 4
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int, int]:
+        """Return the sizes of what is denoised as video: channels, latent frames, views, rows, columns.
+
+        Example:
+            >>> NANO.latent_shape
+            (48, 3, 3, 8, 8)
+        """
+        stride_t, stride_h, stride_w = LATENT_STRIDES
+        frames = 1 + self.num_future_frames // stride_t
+        height, width = self.image_hw_px
+        return self.network.state_channels, frames, len(self.views), height // stride_h, width // stride_w
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; `from_json` gives the same configuration back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """Return the configuration that `to_json` wrote, tuples restored."""
+        parts = {"network": NetworkConfig, "codec": CodecConfig, "text": TextConfig, "depth_range": DepthRange}
+        built = {name: kind(**_tuples(data[name])) for name, kind in (parts | {"bounds": Bounds}).items()}
+        return cls(**(_tuples(data) | built))
+
+
+_NO_ARM = (0.0,) * 8
+
+NANO = ModelConfig(
+    name="xwam-nano",
+    bench="robosuite",
+    network=NetworkConfig(
+        width=256,
+        ffn_width=768,
+        num_heads=4,
+        num_blocks=6,
+        num_depth_blocks=2,
+        text_width=64,
+        text_len=32,
+        time_width=64,
+    ),
+    codec=CodecConfig(kind="patch_dct"),
+    text=TextConfig(kind="hashed"),
+    depth_range=DepthRange(),
+    bounds=Bounds(
+        proprio_low=(0.2, -0.5, -0.2, -1.0, -1.0, -1.0, -1.0, 0.0, *_NO_ARM),
+        proprio_high=(0.9, 0.5, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, *_NO_ARM),
+        action_low=(-1.0,) * 7 + (0.0,) * 7,
+        action_high=(1.0,) * 7 + (0.0,) * 7,
+    ),
+    image_hw_px=(128, 128),
+    views=("static", "static", "wrist"),
+    arms=("left",),
+    control_hz=20.0,
+)
+"""Small enough for one CPU core; the embedded default, for robosuite at 128x128."""
+
+WAN22_5B = NetworkConfig(width=3072, ffn_width=14336, num_heads=24, num_blocks=30, num_depth_blocks=10)
+"""The released size: Wan2.2-TI2V-5B and X-WAM's additions."""
+
+RELEASE_GEOMETRY = Geometry(num_frames=3, num_views=3, rows=8, cols=10, num_actions=32, num_proprios=9)
+"""256x320 pixels, three views, nine frames."""
+
+
+def network_from_release(settings: Mapping[str, Any]) -> NetworkConfig:
+    """Return the configuration behind the settings of a released checkpoint (Wan's names).
+
+    Args:
+        settings: JSON values under `dim`, `ffn_dim`, `num_layers`, `num_extra_layers` and so on.
+
+    Raises:
+        ValueError: If they describe a network that this code does not build.
+    """
+    fixed = {"qk_norm": True, "cross_attn_norm": True, "model_type": "ti2v"}
+    for name, value in fixed.items():
+        if settings.get(name, value) != value:
+            raise ValueError(f"The network needs {name} = {value!r}, the checkpoint says {settings[name]!r}.")
+    if settings.get("in_dim", 48) != settings.get("out_dim", 48):
+        raise ValueError(f"in_dim {settings['in_dim']} and out_dim {settings['out_dim']} must be equal.")
+    patch = settings.get("patch_size", (1, 2, 2))
+    return NetworkConfig(
+        width=settings["dim"],
+        ffn_width=settings["ffn_dim"],
+        num_heads=settings["num_heads"],
+        num_blocks=settings["num_layers"],
+        num_depth_blocks=settings.get("num_extra_layers", 0),
+        num_views=settings.get("num_views", 3),
+        latent_channels=settings.get("in_dim", 48),
+        patch_hw=(patch[1], patch[2]),
+        text_width=settings.get("text_dim", 4096),
+        text_len=settings.get("text_len", 512),
+        time_width=settings.get("freq_dim", 256),
+        action_dim=settings.get("action_dim", 14),
+        proprio_dim=settings.get("proprio_dim", 16),
+        actions_per_frame=settings.get("action_num", 4),
+        eps=settings.get("eps", 1e-6),
+        depth="interleaved" if settings.get("num_extra_layers", 0) else "none",
+    )
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+
+
+class ParameterCount(NamedTuple):
+    """Parameters of a network, by where they come from.
+
+    Attributes:
+        wan: Those of the video model it starts from.
+        views: View embeddings.
+        actions_and_states: The four MLPs.
+        depth: Depth blocks and depth head, or what a rival needs in their place.
+    """
+
+    wan: int
+    views: int
+    actions_and_states: int
+    depth: int
+
+
+def count_parameters(config: NetworkConfig) -> ParameterCount:
+    """Return how many parameters a network has, without building it.
+
+    Example:
+        >>> count_parameters(WAN22_5B).wan
+        4999787712
+    """
+    d, channels = config.width, config.latent_channels
+    patch = config.patch_hw[0] * config.patch_hw[1]
+    attention = 4 * _linear(d, d) + 2 * d
+    block = 2 * attention + _linear(d, config.ffn_width) + _linear(config.ffn_width, d) + 2 * d + 6 * d
+    head = _linear(d, channels * patch) + 2 * d
+    time = _linear(config.time_width, d) + _linear(d, d) + _linear(d, 6 * d)
+    text = _linear(config.text_width, d) + _linear(d, d)
+    wan = _linear(channels * patch, d) + text + time + config.num_blocks * block + head
+    mlps = [_linear(size, d) + 2 * _linear(d, d) + _linear(d, size) for size in (config.action_dim, config.proprio_dim)]
+    depth = {
+        "interleaved": config.num_depth_blocks * block + head,
+        "sequence": d,
+        "channel": 2 * channels * patch * d + channels * patch,
+        "none": 0,
+    }
+    return ParameterCount(wan, config.num_views * d, sum(mlps), depth[config.depth])
+
+
+def _linear(width_in: int, width_out: int) -> int:
+    return (width_in + 1) * width_out

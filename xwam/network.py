@@ -1,0 +1,538 @@
+"""The transformer: one pass over noisy video, actions and states, with the depth branch on or off.
+
+In: noisy tensors, the timestep of every run of tokens, text keys. Out: velocities, and clean depth latents.
+Read next: `sampler.py`, which calls it step after step; `noise.py` for the timesteps.
+
+Letters: B batch, C latent channels, T latent frames, V views, H W latent rows and columns, K actions, P states,
+A numbers in an action, S numbers in a state, L tokens, N text tokens, D width, G distinct timesteps, J heads,
+E width of a head. Module names are those of the released weights, so that a checkpoint needs no renaming.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xwam.config import Geometry, NetworkConfig
+
+ROPE_THETA = 10000.0
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, B,J,L,E each."""
+
+    key: Tensor
+    value: Tensor
+
+
+class Denoised(NamedTuple):
+    """What one pass gives: velocities (noise minus data) and, with the depth branch on, clean depth latents."""
+
+    video_BCTVHW: Tensor
+    action_BKA: Tensor
+    proprio_BPS: Tensor
+    depth_BCTVHW: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextContext:
+    """A prompt as the blocks read it; computed once a request, good for all its denoising steps.
+
+    Attributes:
+        embedded_BND: Text tokens after the text MLP.
+        main: Keys and values of each main block.
+        depth: Keys and values of each depth block; empty until depth is first wanted.
+    """
+
+    embedded_BND: Tensor
+    main: tuple[KeyValue, ...]
+    depth: tuple[KeyValue, ...] = ()
+
+    @staticmethod
+    def cat(contexts: Sequence[TextContext]) -> TextContext:
+        """Return the contexts of several requests as one batch."""
+        if len(contexts) == 1:
+            return contexts[0]
+
+        def join(layers: Sequence[tuple[KeyValue, ...]]) -> tuple[KeyValue, ...]:
+            return tuple(
+                KeyValue(*(torch.cat(parts) for parts in zip(*layer, strict=True)))
+                for layer in zip(*layers, strict=True)
+            )
+
+        return TextContext(
+            embedded_BND=torch.cat([context.embedded_BND for context in contexts]),
+            main=join([context.main for context in contexts]),
+            depth=join([context.depth for context in contexts]) if all(c.depth for c in contexts) else (),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Timesteps:
+    """The distinct timesteps of each request, and which run of tokens stands at which.
+
+    Work per timestep is done G times and not L times.
+
+    Attributes:
+        t_BG: Timesteps, 0 data to 1000 noise.
+        runs: (column of `t_BG`, number of tokens) along the token sequence.
+    """
+
+    t_BG: Tensor
+    runs: tuple[tuple[int, int], ...]
+
+
+def shared_timesteps(t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry, *, depth_tokens: int = 0) -> Timesteps:
+    """Return the timesteps of the usual case: first latent frame and first state clean, all others at two levels.
+
+    Args:
+        t_video_B: Timestep of the video beyond its first latent frame.
+        t_action_B: Timestep of all actions and of the states beyond the first.
+        geometry: The tokens.
+        depth_tokens: Depth tokens behind the video tokens (sequence concatenation only); all at the video's level.
+    """
+    frame, clean, video, action = geometry.tokens_per_frame, 0, 1, 2
+    runs = [(clean, frame), (video, geometry.num_video_tokens - frame + depth_tokens)]
+    runs += [(action, geometry.num_actions), (clean, 1), (action, geometry.num_proprios - 1)]
+    t_BG = torch.stack([torch.zeros_like(t_video_B), t_video_B, t_action_B], dim=1)
+    return Timesteps(t_BG, tuple(run for run in runs if run[1]))
+
+
+def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor, geometry: Geometry) -> Timesteps:
+    """Return timesteps that differ from latent frame to latent frame, action to action and state to state."""
+    t_BG = torch.cat([t_video_BT, t_action_BK, t_proprio_BP], dim=1)
+    lengths = [geometry.tokens_per_frame] * geometry.num_frames + [1] * (t_BG.shape[1] - geometry.num_frames)
+    return Timesteps(t_BG, tuple(enumerate(lengths)))
+
+
+# ---- rotary positions
+
+
+class Rope(NamedTuple):
+    """Cosines and signed sines of every token's rotation, L,1,E each, float32.
+
+    A pair (x, y) of neighbours turns into (x cos - y sin, y cos + x sin), so `sin_L1E` holds -sin, sin, -sin, ...
+    """
+
+    cos_L1E: Tensor
+    sin_L1E: Tensor
+
+
+def rope_axes(head_width: int) -> tuple[int, int, int]:
+    """Return how many numbers of a head turn with time, row and column.
+
+    Example:
+        >>> rope_axes(128)
+        (44, 42, 42)
+    """
+    sixth = head_width // 6
+    return head_width - 4 * sixth, 2 * sixth, 2 * sixth
+
+
+def token_positions(config: NetworkConfig, geometry: Geometry) -> Float[Tensor, "tokens 3"]:
+    """Return (latent frame, row, column) of every token; actions and states stand between latent frames.
+
+    Action k stands at k / (frames_per_latent * actions_per_frame), state k at k / frames_per_latent, both in row and
+    column 0; all views share the positions of the first.
+    """
+    g = geometry
+    axes = [torch.arange(size, dtype=torch.float64) for size in (g.num_frames, g.num_views, g.rows, g.cols)]
+    video = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 4)[:, [0, 2, 3]]
+    positions = torch.zeros(g.num_tokens, 3, dtype=torch.float64)
+    first_action, first_proprio = g.num_video_tokens, g.num_video_tokens + g.num_actions
+    positions[:first_action] = video
+    actions = torch.arange(g.num_actions, dtype=torch.float64)
+    positions[first_action:first_proprio, 0] = actions / (config.frames_per_latent * config.actions_per_frame)
+    positions[first_proprio:, 0] = torch.arange(g.num_proprios, dtype=torch.float64) / config.frames_per_latent
+    return positions
+
+
+@lru_cache(maxsize=16)
+def rope_table(config: NetworkConfig, geometry: Geometry, device: torch.device) -> Rope:
+    """Return the rotations of all tokens; angles are taken in float64 and kept in float32."""
+    positions = token_positions(config, geometry)
+    if config.depth == "sequence":
+        video = positions[: geometry.num_video_tokens]
+        positions = torch.cat([video, video, positions[geometry.num_video_tokens :]])
+    angles = []
+    for axis, size in enumerate(rope_axes(config.head_width)):
+        frequencies = ROPE_THETA ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angles.append(positions[:, axis, None] * frequencies)
+    angle = torch.cat(angles, dim=1).repeat_interleave(2, dim=1)
+    sign = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(config.head_width // 2)
+    cos, sin = angle.cos().float(), (angle.sin() * sign).float()
+    return Rope(cos[:, None].to(device), sin[:, None].to(device))
+
+
+def rotate(x_BLJE: Tensor, rope: Rope) -> Tensor:
+    """Return queries or keys turned by their positions, in real float32 arithmetic."""
+    x = x_BLJE.float()
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x * rope.cos_L1E, swapped, rope.sin_L1E).to(x_BLJE.dtype)
+
+
+# ---- timesteps
+
+
+def timestep_code(t_BG: Tensor, width: int) -> Tensor:
+    """Return [cos, sin] of each timestep at geometric frequencies, B,G,width float32; angles in float64."""
+    half = width // 2
+    frequencies = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=t_BG.device) / half)
+    angle = t_BG.double()[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+def modulate(x_BLD: Tensor, shift_BGD: Tensor, scale_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """Return x * (1 + scale) + shift, each run of tokens with its own timestep's values; float32."""
+    factor_BGD = 1 + scale_BGD
+    parts = x_BLD.split([length for _, length in runs], dim=1)
+    return torch.cat(
+        [
+            torch.addcmul(shift_BGD[:, group, None], part, factor_BGD[:, group, None])
+            for (group, _), part in zip(runs, parts, strict=True)
+        ],
+        dim=1,
+    )
+
+
+def gated_add(x_BLD: Tensor, y_BLD: Tensor, gate_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """Return x + y * gate, each run of tokens with its own timestep's gate; float32."""
+    lengths = [length for _, length in runs]
+    parts = zip(runs, x_BLD.split(lengths, dim=1), y_BLD.split(lengths, dim=1), strict=True)
+    return torch.cat([torch.addcmul(x, y, gate_BGD[:, group, None]) for (group, _), x, y in parts], dim=1)
+
+
+# ---- layers
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square over the full width, before heads are split."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return the scaled tokens."""
+        return F.rms_norm(x_BLD, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with normalised queries and keys; serves as self- and as cross-attention."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q = nn.Linear(config.width, config.width)
+        self.k = nn.Linear(config.width, config.width)
+        self.v = nn.Linear(config.width, config.width)
+        self.o = nn.Linear(config.width, config.width)
+        self.norm_q = RMSNorm(config.width, config.eps)
+        self.norm_k = RMSNorm(config.width, config.eps)
+
+    def query(self, x_BLD: Tensor, rope: Rope | None = None) -> Tensor:
+        """Return the queries, B,J,L,E."""
+        return self._heads(self.norm_q(self.q(x_BLD)), rope)
+
+    def key_value(self, x_BLD: Tensor, rope: Rope | None = None) -> KeyValue:
+        """Return keys and values of the tokens to be read."""
+        return KeyValue(self._heads(self.norm_k(self.k(x_BLD)), rope), self._heads(self.v(x_BLD), None))
+
+    def read(self, query_BJLE: Tensor, memory: KeyValue) -> Tensor:
+        """Return what the queries find, B,L,D."""
+        found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value)
+        return self.o(found.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BLD: Tensor, rope: Rope | None) -> Tensor:
+        x_BLJE = x_BLD.unflatten(-1, (self.num_heads, -1))
+        return (x_BLJE if rope is None else rotate(x_BLJE, rope)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """One layer: self-attention, a look at the text, an MLP; the timestep shifts, scales and gates."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
+        self.self_attn = Attention(config)
+        self.norm3 = nn.LayerNorm(config.width, config.eps)
+        self.cross_attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
+        self.ffn = mlp(config.width, config.ffn_width, config.width)
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.width) / config.width**0.5)
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        time_BG6D: Tensor,
+        runs: Sequence[tuple[int, int]],
+        rope: Rope,
+        text: KeyValue,
+        other: KeyValue | None = None,
+    ) -> tuple[Tensor, KeyValue]:
+        """Return the tokens after this layer, and this layer's own keys and values.
+
+        Args:
+            x_BLD: Residual stream, float32.
+            time_BG6D: Projected timesteps, float32.
+            runs: Which tokens stand at which timestep.
+            rope: Rotations of these tokens.
+            text: Keys and values of the prompt.
+            other: Keys and values of another branch, read beside one's own.
+        """
+        dtype = self.self_attn.q.weight.dtype
+        shift1, scale1, gate1, shift2, scale2, gate2 = (time_BG6D + self.modulation.float()).unbind(2)
+        seen = modulate(self.norm1(x_BLD), shift1, scale1, runs).to(dtype)
+        own = self.self_attn.key_value(seen, rope)
+        memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
+        x_BLD = gated_add(x_BLD, self.self_attn.read(self.self_attn.query(seen, rope), memory), gate1, runs)
+        normed = F.layer_norm(
+            x_BLD.to(dtype), self.norm3.normalized_shape, self.norm3.weight, self.norm3.bias, self.norm3.eps
+        )
+        x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text)
+        fed = self.ffn(modulate(self.norm2(x_BLD), shift2, scale2, runs).to(dtype))
+        return gated_add(x_BLD, fed, gate2, runs), own
+
+
+class Head(nn.Module):
+    """The last layer of video or depth tokens: to the numbers of a latent patch."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
+        self.head = nn.Linear(config.width, channels * math.prod(config.patch_hw))
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.width) / config.width**0.5)
+
+    def forward(self, x_BLD: Tensor, time_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+        """Return one patch a token, B,L,patch numbers."""
+        shift, scale = (time_BGD[:, :, None] + self.modulation.float()).unbind(2)
+        return self.head(modulate(self.norm(x_BLD), shift, scale, runs).to(self.head.weight.dtype)).float()
+
+
+def mlp(width_in: int, width_hidden: int, width_out: int) -> nn.Sequential:
+    """Return Linear, GELU (tanh form), Linear."""
+    return nn.Sequential(
+        nn.Linear(width_in, width_hidden), nn.GELU(approximate="tanh"), nn.Linear(width_hidden, width_out)
+    )
+
+
+class XwamNetwork(nn.Module):
+    """The whole network; see `forward`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        channels = config.latent_channels * (2 if config.depth == "channel" else 1)
+        self.patch_embedding = nn.Conv3d(channels, width, (1, *config.patch_hw), (1, *config.patch_hw))
+        self.text_embedding = mlp(config.text_width, width, width)
+        self.time_embedding = nn.Sequential(nn.Linear(config.time_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.view_embedding = nn.Embedding(config.num_views, width)
+        self.action_encoder = mlp(config.action_dim, width, width)
+        self.action_decoder = mlp(width, width, config.action_dim)
+        self.proprio_encoder = mlp(config.proprio_dim, width, width)
+        self.proprio_decoder = mlp(width, width, config.proprio_dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.head = Head(config, channels)
+        if config.depth == "interleaved":
+            twins = nn.ModuleList(Block(config) for _ in range(config.num_depth_blocks))
+            self.extra_blocks = nn.ModuleList([twins])
+            self.extra_heads = nn.ModuleList([Head(config, channels)])
+        if config.depth == "sequence":
+            self.depth_embedding = nn.Parameter(torch.zeros(width))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type in which matrices are multiplied; residual stream and modulation stay float32."""
+        return self.patch_embedding.weight.dtype
+
+    def main_blocks(self) -> list[Block]:
+        """Return the blocks of the main branch."""
+        return cast(list[Block], list(self.blocks))
+
+    def depth_blocks(self) -> list[Block]:
+        """Return the blocks of the depth branch, the twins of the last main blocks."""
+        return cast(list[Block], list(self.extra_blocks[0].children())) if self.config.depth == "interleaved" else []
+
+    def geometry(self, video_BCTVHW: Tensor, num_actions: int, num_proprios: int) -> Geometry:
+        """Return the tokens behind tensors of these sizes.
+
+        Raises:
+            ValueError: If rows or columns do not divide into patches, or views are more than there are embeddings.
+        """
+        *_, frames, views, rows, cols = video_BCTVHW.shape
+        high, wide = self.config.patch_hw
+        if rows % high or cols % wide or views > self.config.num_views:
+            raise ValueError(
+                f"Latents of {views} views with {rows}x{cols} cells do not fit a network of {self.config.num_views} "
+                f"views and patches of {high}x{wide} cells."
+            )
+        return Geometry(
+            num_frames=frames,
+            num_views=views,
+            rows=rows // high,
+            cols=cols // wide,
+            num_actions=num_actions,
+            num_proprios=num_proprios,
+        )
+
+    def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
+        """Return the timesteps of the usual case, see `shared_timesteps`, for this network's way with depth."""
+        depth_tokens = geometry.num_video_tokens if self.config.depth == "sequence" else 0
+        return shared_timesteps(t_video_B, t_action_B, geometry, depth_tokens=depth_tokens)
+
+    def encode_text(self, text_BNW: Tensor) -> TextContext:
+        """Return a prompt as the main blocks read it; N must be `text_len`, padded with zeros."""
+        if text_BNW.shape[1:] != (self.config.text_len, self.config.text_width):
+            expected = (self.config.text_len, self.config.text_width)
+            raise ValueError(f"Text must have shape B,{expected}, got {tuple(text_BNW.shape)}.")
+        embedded = self.text_embedding(text_BNW.to(self.dtype))
+        return TextContext(
+            embedded_BND=embedded,
+            main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
+        )
+
+    def with_depth_text(self, text: TextContext) -> TextContext:
+        """Return the same context with keys and values of the depth blocks added, if they are not there yet."""
+        if text.depth or self.config.depth != "interleaved":
+            return text
+        depth = tuple(block.cross_attn.key_value(text.embedded_BND) for block in self.depth_blocks())
+        return TextContext(embedded_BND=text.embedded_BND, main=text.main, depth=depth)
+
+    def forward(
+        self,
+        video_BCTVHW: Float[Tensor, "b c t v h w"],
+        action_BKA: Float[Tensor, "b k a"],
+        proprio_BPS: Float[Tensor, "b p s"],
+        times: Timesteps,
+        text: TextContext,
+        *,
+        depth: bool = False,
+    ) -> Denoised:
+        """Return velocities of all modalities; with `depth`, clean depth latents too.
+
+        Nothing flows from the depth branch to the main one: video, actions and states do not change with `depth`.
+        """
+        geometry = self.geometry(video_BCTVHW, action_BKA.shape[1], proprio_BPS.shape[1])
+        runs, rope = times.runs, rope_table(self.config, geometry, video_BCTVHW.device)
+        x_BLD = self._embed(video_BCTVHW, action_BKA, proprio_BPS)
+        code_BGF = timestep_code(times.t_BG, self.config.time_width).to(self.dtype)
+        time_BGD = self.time_embedding(code_BGF)
+        time_BG6D = self.time_projection(time_BGD).unflatten(-1, (6, -1)).float()
+        time_BGD = time_BGD.float()
+        branch = (
+            _DepthBranch(self, geometry, runs, rope, text) if depth and self.config.depth == "interleaved" else None
+        )
+        for index, block in enumerate(self.main_blocks()):
+            before_BLD = x_BLD
+            x_BLD, keys = block(x_BLD, time_BG6D, runs, rope, text.main[index])
+            if branch is not None:
+                branch.advance(index, before_BLD, keys, time_BG6D)
+        video, action_BKD, proprio_BPD = self._split(x_BLD, geometry)
+        out = self._unpatch(self.head(video, time_BGD, head_runs(runs, video.shape[1])), geometry)
+        return Denoised(
+            video_BCTVHW=out,
+            action_BKA=self.action_decoder(action_BKD.to(self.dtype)).float(),
+            proprio_BPS=self.proprio_decoder(proprio_BPD.to(self.dtype)).float(),
+            depth_BCTVHW=None if branch is None else branch.finish(time_BGD),
+        )
+
+    def _embed(self, video_BCTVHW: Tensor, action_BKA: Tensor, proprio_BPS: Tensor) -> Tensor:
+        """Return all tokens, B,L,D float32."""
+        video = self._patch(video_BCTVHW) if self.config.depth != "sequence" else self._patch_twice(video_BCTVHW)
+        action = self.action_encoder(action_BKA.to(self.dtype))
+        return torch.cat([video, action, self.proprio_encoder(proprio_BPS.to(self.dtype))], dim=1).float()
+
+    def _patch(self, video_BCTVHW: Tensor) -> Tensor:
+        high, wide = self.config.patch_hw
+        patches = rearrange(video_BCTVHW, "b c t v (h p) (w q) -> b t v (h w) (c p q)", p=high, q=wide)
+        weight = self.patch_embedding.weight.flatten(1)
+        tokens = F.linear(patches.to(weight.dtype), weight, self.patch_embedding.bias)
+        views = self.view_embedding.weight[: tokens.shape[2], None]
+        return (tokens + views).flatten(1, 3)
+
+    def _patch_twice(self, video_BCTVHW: Tensor) -> Tensor:
+        """Return video tokens, then as many depth tokens: sequence concatenation."""
+        rgb, depth = video_BCTVHW.chunk(2, dim=1)
+        return torch.cat([self._patch(rgb), self._patch(depth) + self.depth_embedding], dim=1)
+
+    def _split(self, x_BLD: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        tail = geometry.num_actions + geometry.num_proprios
+        video, action, proprio = x_BLD.split(
+            [x_BLD.shape[1] - tail, geometry.num_actions, geometry.num_proprios], dim=1
+        )
+        return video, action, proprio
+
+    def _unpatch(self, patches_BLX: Tensor, geometry: Geometry) -> Tensor:
+        """Return latents from one patch a token; a patch lists rows, columns, then channels."""
+        high, wide = self.config.patch_hw
+        return rearrange(
+            patches_BLX,
+            "b (m t v h w) (p q c) -> b (m c) t v (h p) (w q)",
+            t=geometry.num_frames,
+            v=geometry.num_views,
+            h=geometry.rows,
+            w=geometry.cols,
+            p=high,
+            q=wide,
+        )
+
+
+class _DepthBranch:
+    """The running state of the interleaved depth branch during one pass (equation 3)."""
+
+    def __init__(
+        self,
+        network: XwamNetwork,
+        geometry: Geometry,
+        runs: Sequence[tuple[int, int]],
+        rope: Rope,
+        text: TextContext,
+    ) -> None:
+        self.network, self.geometry = network, geometry
+        self.num_tokens = geometry.num_video_tokens
+        self.runs = head_runs(runs, self.num_tokens)
+        self.rope = Rope(*(table[: self.num_tokens] for table in rope))
+        self.text = network.with_depth_text(text).depth
+        self.x_BLD: Tensor | None = None
+
+    def advance(self, index: int, main_BLD: Tensor, main_keys: KeyValue, time_BG6D: Tensor) -> None:
+        """Run the twin of main block `index`; it reads the keys that this block made of its own input."""
+        twin = index - self.network.config.first_depth_block
+        if twin < 0:
+            return
+        x_BLD = main_BLD[:, : self.num_tokens] if self.x_BLD is None else self.x_BLD
+        block = self.network.depth_blocks()[twin]
+        self.x_BLD, _ = block(x_BLD, time_BG6D, self.runs, self.rope, self.text[twin], other=main_keys)
+
+    def finish(self, time_BGD: Tensor) -> Tensor | None:
+        """Return the clean depth latents, or None for a network without depth blocks."""
+        if self.x_BLD is None:
+            return None
+        return self.network._unpatch(self.network.extra_heads[0](self.x_BLD, time_BGD, self.runs), self.geometry)
+
+
+def head_runs(runs: Sequence[tuple[int, int]], num_tokens: int) -> tuple[tuple[int, int], ...]:
+    """Return the runs of the first `num_tokens` tokens.
+
+    Example:
+        >>> head_runs([(0, 4), (1, 8), (2, 5)], 10)
+        ((0, 4), (1, 6))
+    """
+    kept = []
+    for group, length in runs:
+        if num_tokens > 0:
+            kept.append((group, min(length, num_tokens)))
+        num_tokens -= length
+    return tuple(kept)

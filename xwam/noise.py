@@ -1,0 +1,128 @@
+"""Noise levels: how training draws them, how inference walks them down, and how a request gets its noise.
+
+In: uniform numbers, step counts, names. Out: noise levels (0 data, 1 noise), timesteps, seeds.
+Read next: `sampler.py`, which walks the grids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xwam.config import NUM_TRAIN_TIMESTEPS, SIGMA_SHIFT
+
+NoiseMode = Literal["ans", "decoupled", "sync"]
+
+BETA_SHAPE = 1.5
+"""Equation 4 draws b from Beta(1.5, 1), whose distribution function is b to the power of 1.5."""
+
+CLEAN_ACTION_FRAC = 0.5
+"""Share p of training samples with clean actions (equation 4)."""
+
+
+class NoiseLevels(NamedTuple):
+    """Noise levels of a batch, after the shift, and which samples have clean actions (those carry no action loss)."""
+
+    sigma_video_B: Tensor
+    sigma_action_B: Tensor
+    clean_action_B: Tensor
+
+
+Numbers = TypeVar("Numbers", float, np.ndarray, Tensor)
+
+
+def shift(u: Numbers, by: float = SIGMA_SHIFT) -> Numbers:
+    """Return the noise level that a uniform draw stands for; 0 and 1 stay, all between moves towards noise.
+
+    Example:
+        >>> round(shift(0.5), 4)
+        0.8333
+    """
+    return by * u / (1 + (by - 1) * u)
+
+
+def ans_levels(pick_B: Tensor, action_B: Tensor, video_B: Tensor, clean_frac: float = CLEAN_ACTION_FRAC) -> NoiseLevels:
+    """Return coupled noise levels (equation 4, algorithm 2) from three uniform draws in [0, 1).
+
+    Args:
+        pick_B: Below `clean_frac` the actions are clean and the video's level is uniform.
+        action_B: Level of actions and states before the shift, where they are noisy.
+        video_B: Level of the video where actions are clean; elsewhere its place b between the actions' level and 1.
+        clean_frac: The paper's p.
+    """
+    clean = pick_B < clean_frac
+    action = torch.where(clean, 0.0, action_B)
+    coupled = action + (1 - action) * video_B ** (1 / BETA_SHAPE)
+    return NoiseLevels(shift(torch.where(clean, video_B, coupled)), shift(action), clean)
+
+
+def draw_levels(
+    num: int,
+    mode: NoiseMode = "ans",
+    *,
+    clean_frac: float = CLEAN_ACTION_FRAC,
+    generator: torch.Generator | None = None,
+) -> NoiseLevels:
+    """Return noise levels of `num` training samples.
+
+    Args:
+        num: Samples.
+        mode: `ans` couples both levels; `decoupled` draws them independently; `sync` uses one for both.
+        clean_frac: Share of samples with clean actions, `ans` only.
+        generator: Where the randomness comes from.
+    """
+    pick, action, video = torch.rand(3, num, generator=generator)
+    if mode == "ans":
+        return ans_levels(pick, action, video, clean_frac)
+    never = torch.zeros(num, dtype=torch.bool)
+    return NoiseLevels(shift(video), shift(video if mode == "sync" else action), never)
+
+
+def sigma_grid(num_steps: int) -> np.ndarray:
+    """Return the noise levels that an inference of `num_steps` visits, num_steps + 1 float64, ending in 0.
+
+    Example:
+        >>> sigma_grid(2).round(4).tolist()
+        [0.9998, 0.8331, 0.0]
+    """
+    if num_steps < 1:
+        raise ValueError(f"An inference needs at least one step, got {num_steps}.")
+    highest = 1 - 1 / NUM_TRAIN_TIMESTEPS
+    grid = np.linspace(highest, 0.0, num_steps + 1)
+    return np.append(shift(grid[:-1]), 0.0)
+
+
+def timestep_grid(num_steps: int) -> np.ndarray:
+    """Return what the network is told at each step: noise levels times 1000, cut to whole numbers.
+
+    Example:
+        >>> timestep_grid(4).tolist()
+        [999, 937, 833, 624]
+    """
+    return (sigma_grid(num_steps)[:-1] * NUM_TRAIN_TIMESTEPS).astype(np.int64)
+
+
+def release_seed(env_rank: int, rollout_idx: int, step_idx: int) -> int:
+    """Return the seed that the released evaluation gives to a request.
+
+    Example:
+        >>> release_seed(0, 0, 0) == int(hashlib.md5(b"0_0_0").hexdigest(), 16) % 2**32
+        True
+    """
+    return request_seed(env_rank, rollout_idx, step_idx)
+
+
+def request_seed(*identity: str | int) -> int:
+    """Return a 32-bit seed from what names a request, so that its noise is reproducible by itself."""
+    text = "_".join(str(part) for part in identity)
+    return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 2**32
+
+
+def draw_noise(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """Return standard normal tensors of these shapes, drawn on the CPU from one generator in this order."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator) for shape in shapes]

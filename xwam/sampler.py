@@ -1,0 +1,336 @@
+"""The walk from noise to data: UniPC, and the asynchronous loop over video, actions and states.
+
+In: a state of denoising and a network. Out: the next state; nothing is changed in place.
+Read next: `noise.py` for the grids, `policy.py` for the caller.
+
+A caller may hold many states that stand at different steps and hand any of them to one `advance`: they share the
+forward pass, because every request brings its own timesteps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xwam.network import Denoised, TextContext, XwamNetwork
+from xwam.noise import sigma_grid, timestep_grid
+
+# ---- UniPC for flow matching (order 2, B(h) = exp(h) - 1), as pure functions
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniPCGrid:
+    """All numbers of a walk of n steps; each update is a weighted sum, so only the weights are kept.
+
+    Attributes:
+        sigmas: Noise levels, n + 1, the last is 0.
+        timesteps: What the network is told, n.
+        correct: Per step, weights of (corrected sample before, clean guess before, the one before that, new clean
+            guess); the first step has nothing to correct.
+        predict: Per step, weights of (sample, clean guess, clean guess before).
+    """
+
+    sigmas: tuple[float, ...]
+    timesteps: tuple[int, ...]
+    correct: tuple[tuple[float, float, float, float], ...]
+    predict: tuple[tuple[float, float, float], ...]
+
+    @property
+    def num_steps(self) -> int:
+        """Return n."""
+        return len(self.timesteps)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UniPCState:
+    """One modality on its way.
+
+    Attributes:
+        x: Sample at `grid.sigmas[step_idx]`.
+        step_idx: Steps taken.
+        corrected: Sample of the step before, corrected. None before the first step.
+        guess: Clean guess of the step before.
+        older_guess: Clean guess of the step before that.
+    """
+
+    x: Tensor
+    step_idx: int = 0
+    corrected: Tensor | None = None
+    guess: Tensor | None = None
+    older_guess: Tensor | None = None
+
+
+@lru_cache(maxsize=64)
+def unipc_grid(num_steps: int) -> UniPCGrid:
+    """Return the weights of a walk of `num_steps`; first and last step are of order 1, all others of order 2."""
+    sigmas = sigma_grid(num_steps)
+    orders = [1 if index in (0, num_steps - 1) else 2 for index in range(num_steps)]
+    nothing = (0.0, 0.0, 0.0, 1.0)
+    correct = [_corrector(sigmas, index, orders[index - 1]) if index else nothing for index in range(num_steps)]
+    predict = [_predictor(sigmas, index, order) for index, order in enumerate(orders)]
+    return UniPCGrid(
+        sigmas=tuple(sigmas.tolist()),
+        timesteps=tuple(timestep_grid(num_steps).tolist()),
+        correct=tuple(correct),
+        predict=tuple(predict),
+    )
+
+
+def unipc_step(grid: UniPCGrid, state: UniPCState, velocity: Tensor) -> UniPCState:
+    """Return the state one step on.
+
+    Args:
+        grid: The walk.
+        state: Where it stands; `state.step_idx < grid.num_steps`.
+        velocity: Noise minus data, as predicted at `state.x`.
+    """
+    index = state.step_idx
+    guess = state.x - grid.sigmas[index] * velocity
+    x = state.x
+    if state.corrected is not None:
+        x = _mix(grid.correct[index], (state.corrected, state.guess, state.older_guess, guess))
+    return UniPCState(
+        x=_mix(grid.predict[index], (x, guess, state.guess)),
+        step_idx=index + 1,
+        corrected=x,
+        guess=guess,
+        older_guess=state.guess,
+    )
+
+
+def _mix(weights: Sequence[float], tensors: Sequence[Tensor | None]) -> Tensor:
+    """Return the weighted sum; a tensor of weight 0 is not read and may be missing."""
+    terms = [tensor * weight for weight, tensor in zip(weights, tensors, strict=True) if weight and tensor is not None]
+    return torch.stack(terms).sum(0) if len(terms) > 2 else sum(terms[1:], terms[0])
+
+
+def _log_snr(sigma: float) -> float:
+    """Return log((1 - sigma) / sigma), infinite for clean data."""
+    return math.inf if sigma == 0 else math.log1p(-sigma) - math.log(sigma)
+
+
+def _span(sigmas: np.ndarray, start: int, stop: int) -> tuple[float, float]:
+    """Return how far the log signal-to-noise ratio goes from one grid point to another, and expm1 of minus that."""
+    h = _log_snr(sigmas[stop]) - _log_snr(sigmas[start])
+    return h, math.expm1(-h)
+
+
+def _predictor(sigmas: np.ndarray, index: int, order: int) -> tuple[float, float, float]:
+    """Return the weights that lead from grid point `index` to the next."""
+    h, phi = _span(sigmas, index, index + 1)
+    scale = -(1 - sigmas[index + 1]) * phi
+    ratio = sigmas[index + 1] / sigmas[index]
+    if order == 1:
+        return ratio, scale, 0.0
+    back = (_log_snr(sigmas[index - 1]) - _log_snr(sigmas[index])) / h
+    slope = 0.5 * scale / back
+    return ratio, scale - slope, slope
+
+
+def _corrector(sigmas: np.ndarray, index: int, order: int) -> tuple[float, float, float, float]:
+    """Return the weights that redo the step to grid point `index` once its clean guess is known."""
+    h, phi = _span(sigmas, index - 1, index)
+    scale = -(1 - sigmas[index]) * phi
+    ratio = sigmas[index] / sigmas[index - 1]
+    if order == 1:
+        return ratio, 0.5 * scale, 0.0, 0.5 * scale
+    back = (_log_snr(sigmas[index - 2]) - _log_snr(sigmas[index - 1])) / h
+    phi2 = phi / -h - 1
+    phi3 = phi2 / -h - 0.5
+    matrix = np.array([[1.0, 1.0], [back, 1.0]])
+    older, new = np.linalg.solve(matrix, np.array([phi2, 2 * phi3]) / phi)
+    return ratio, scale * (1 - older / back - new), scale * older / back, scale * new
+
+
+# ---- the asynchronous loop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How many passes each modality takes.
+
+    Attributes:
+        num_video_steps: Passes until the video is clean.
+        num_action_steps: Passes until actions and states are clean; equal for synchronous denoising.
+        guidance: 0 for one conditional pass; else the weight of conditional minus unconditional velocity.
+    """
+
+    num_video_steps: int
+    num_action_steps: int
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_action_steps <= self.num_video_steps:
+            raise ValueError(
+                f"Actions need 1 to {self.num_video_steps} steps (those of the video), got {self.num_action_steps}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplerState:
+    """One request (or several in lockstep) on its way from noise to data.
+
+    Attributes:
+        schedule: Step counts and guidance.
+        video: B,C,T,V,H,W; with sequence or channel concatenation depth lies behind the video's channels.
+        action: B,K,A.
+        proprio: B,P,S.
+        seen_latent_BCVHW: The first latent frame, clean.
+        seen_proprio_BS: The first state, clean.
+        text: The prompt.
+        null_text: The empty prompt; needed for guidance.
+        depth_BCTVHW: Clean depth latents of the last pass that had the depth branch on.
+    """
+
+    schedule: Schedule
+    video: UniPCState
+    action: UniPCState
+    proprio: UniPCState
+    seen_latent_BCVHW: Tensor
+    seen_proprio_BS: Tensor
+    text: TextContext
+    null_text: TextContext | None = None
+    depth_BCTVHW: Tensor | None = None
+
+    @property
+    def actions_clean(self) -> bool:
+        """Return whether the actions can leave."""
+        return self.action.step_idx == self.schedule.num_action_steps
+
+    @property
+    def done(self) -> bool:
+        """Return whether the video is clean too."""
+        return self.video.step_idx == self.schedule.num_video_steps
+
+
+def begin(
+    schedule: Schedule,
+    *,
+    noise_video_BCTVHW: Tensor,
+    noise_action_BKA: Tensor,
+    noise_proprio_BPS: Tensor,
+    seen_latent_BCVHW: Tensor,
+    seen_proprio_BS: Tensor,
+    text: TextContext,
+    null_text: TextContext | None = None,
+) -> SamplerState:
+    """Return the state before the first pass: noise everywhere, but for what is seen."""
+    if schedule.guidance and null_text is None:
+        raise ValueError(f"Guidance {schedule.guidance} needs the context of the empty prompt (null_text).")
+    return SamplerState(
+        schedule=schedule,
+        video=UniPCState(x=_with_seen_latent(noise_video_BCTVHW, seen_latent_BCVHW)),
+        action=UniPCState(x=noise_action_BKA),
+        proprio=UniPCState(x=_with_seen_proprio(noise_proprio_BPS, seen_proprio_BS)),
+        seen_latent_BCVHW=seen_latent_BCVHW,
+        seen_proprio_BS=seen_proprio_BS,
+        text=text,
+        null_text=null_text,
+    )
+
+
+def advance(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool = False) -> list[SamplerState]:
+    """Return the states after one more pass, taken together in one forward.
+
+    Args:
+        network: The model.
+        states: Requests at any step that are not done; same tensor sizes and the same guidance on or off.
+        depth: Whether the depth branch runs in this pass.
+    """
+    velocities = _guided(network, states, depth=depth)
+    sizes = [state.video.x.shape[0] for state in states]
+    parts = [[None] * len(states) if field is None else field.split(sizes) for field in velocities]
+    return [_step(state, Denoised(*fields)) for state, *fields in zip(states, *parts, strict=True)]
+
+
+def run(
+    network: XwamNetwork, state: SamplerState, *, stop_after_actions: bool = False, depth: bool = True
+) -> SamplerState:
+    """Return the state when all is clean, or when the actions are.
+
+    Args:
+        network: The model.
+        state: Where to start.
+        stop_after_actions: Stop as soon as the actions are clean.
+        depth: Whether the last pass also gives depth; no other pass needs it.
+    """
+    last = state.schedule.num_action_steps if stop_after_actions else state.schedule.num_video_steps
+    while state.video.step_idx < last:
+        (state,) = advance(network, [state], depth=depth and state.video.step_idx == last - 1)
+    return state
+
+
+def _guided(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
+    """Return the velocities of all requests; depth always comes from the conditional pass."""
+    seen = _forward(network, states, [state.text for state in states], depth=depth)
+    if not any(state.schedule.guidance for state in states):
+        return seen
+    nulls = [state.null_text for state in states if state.null_text is not None]
+    if len(nulls) != len(states):
+        raise ValueError("Requests with and without guidance cannot share a pass.")
+    blind = _forward(network, states, nulls, depth=False)
+    weights = [torch.full((s.video.x.shape[0],), s.schedule.guidance, device=s.video.x.device) for s in states]
+    weight_B = torch.cat(weights)
+
+    def mix(with_text: Tensor, without: Tensor) -> Tensor:
+        return without + weight_B.view(-1, *[1] * (without.dim() - 1)) * (with_text - without)
+
+    video, action, proprio = (mix(*pair) for pair in zip(seen[:3], blind[:3], strict=True))
+    return Denoised(video, action, proprio, seen.depth_BCTVHW)
+
+
+def _forward(
+    network: XwamNetwork, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
+) -> Denoised:
+    video = torch.cat([state.video.x for state in states])
+    action = torch.cat([state.action.x for state in states])
+    proprio = torch.cat([state.proprio.x for state in states])
+    levels = [timesteps_of(state) for state in states]
+    sizes = torch.tensor([state.video.x.shape[0] for state in states])
+    t_video, t_action = (torch.tensor(level).repeat_interleave(sizes) for level in zip(*levels, strict=True))
+    geometry = network.geometry(video, action.shape[1], proprio.shape[1])
+    times = network.timesteps(t_video.to(video.device), t_action.to(video.device), geometry)
+    return network(video, action, proprio, times, TextContext.cat(texts), depth=depth)
+
+
+def timesteps_of(state: SamplerState) -> tuple[float, float]:
+    """Return the timesteps of video and actions in the coming pass; clean actions stand at 0."""
+    video = unipc_grid(state.schedule.num_video_steps).timesteps[state.video.step_idx]
+    if state.actions_clean:
+        return float(video), 0.0
+    return float(video), float(unipc_grid(state.schedule.num_action_steps).timesteps[state.action.step_idx])
+
+
+def _step(state: SamplerState, out: Denoised) -> SamplerState:
+    """Return the state after the velocities of one pass; what is seen is written back."""
+    video = unipc_step(unipc_grid(state.schedule.num_video_steps), state.video, out.video_BCTVHW)
+    video = replace(video, x=_with_seen_latent(video.x, state.seen_latent_BCVHW))
+    depth = state.depth_BCTVHW if out.depth_BCTVHW is None else out.depth_BCTVHW
+    if state.actions_clean:
+        return replace(state, video=video, depth_BCTVHW=depth)
+    grid = unipc_grid(state.schedule.num_action_steps)
+    proprio = unipc_step(grid, state.proprio, out.proprio_BPS)
+    return replace(
+        state,
+        video=video,
+        action=unipc_step(grid, state.action, out.action_BKA),
+        proprio=replace(proprio, x=_with_seen_proprio(proprio.x, state.seen_proprio_BS)),
+        depth_BCTVHW=depth,
+    )
+
+
+def _with_seen_latent(video_BCTVHW: Tensor, seen_BCVHW: Tensor) -> Tensor:
+    """Return the video with its first latent frame as seen; depth channels behind it are left alone."""
+    video = video_BCTVHW.clone()
+    video[:, : seen_BCVHW.shape[1], 0] = seen_BCVHW
+    return video
+
+
+def _with_seen_proprio(proprio_BPS: Tensor, seen_BS: Tensor) -> Tensor:
+    return torch.cat([seen_BS[:, None], proprio_BPS[:, 1:]], dim=1)
