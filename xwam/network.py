@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xwam.config import Geometry, NetworkConfig
+from xwam.config import DepthMode, Geometry, NetworkConfig
 
 ROPE_THETA = 10000.0
 
@@ -91,17 +91,23 @@ class Timesteps:
     runs: tuple[tuple[int, int], ...]
 
 
-def shared_timesteps(t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry, *, depth_tokens: int = 0) -> Timesteps:
+def shared_timesteps(
+    t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry, depth: DepthMode = "interleaved"
+) -> Timesteps:
     """Return the timesteps of the usual case: first latent frame and first state clean, all others at two levels.
 
     Args:
         t_video_B: Timestep of the video beyond its first latent frame.
         t_action_B: Timestep of all actions and of the states beyond the first.
         geometry: The tokens.
-        depth_tokens: Depth tokens behind the video tokens (sequence concatenation only); all at the video's level.
+        depth: Depth is never seen, so where it is denoised it stands at the video's level in the first latent frame
+            too. With channel concatenation that frame's tokens hold clean video and noisy depth, and are told the
+            level of their noisy half.
     """
     frame, clean, video, action = geometry.tokens_per_frame, 0, 1, 2
-    runs = [(clean, frame), (video, geometry.num_video_tokens - frame + depth_tokens)]
+    first = video if depth == "channel" else clean
+    depth_tokens = geometry.num_video_tokens if depth == "sequence" else 0
+    runs = [(first, frame), (video, geometry.num_video_tokens - frame + depth_tokens)]
     runs += [(action, geometry.num_actions), (clean, 1), (action, geometry.num_proprios - 1)]
     t_BG = torch.stack([torch.zeros_like(t_video_B), t_video_B, t_action_B], dim=1)
     return Timesteps(t_BG, tuple(run for run in runs if run[1]))
@@ -389,8 +395,7 @@ class XwamNetwork(nn.Module):
 
     def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
         """Return the timesteps of the usual case, see `shared_timesteps`, for this network's way with depth."""
-        depth_tokens = geometry.num_video_tokens if self.config.depth == "sequence" else 0
-        return shared_timesteps(t_video_B, t_action_B, geometry, depth_tokens=depth_tokens)
+        return shared_timesteps(t_video_B, t_action_B, geometry, self.config.depth)
 
     def encode_text(self, text_BNW: Tensor) -> TextContext:
         """Return a prompt as the main blocks read it; N must be `text_len`, padded with zeros."""

@@ -1,5 +1,7 @@
 """The transformer against slow and obvious counterparts, and what must not change its outputs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -117,6 +119,31 @@ def test_shared_timesteps_are_free_ones_that_happen_to_agree():
     two = network(video, action, proprio, free, context, depth=True)
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
+def test_rivals_of_the_depth_branch(mode):
+    config = replace(TINY, depth=mode)
+    network, inputs = network_of(config), inputs_of(channels=config.state_channels)
+    out = forward(network, inputs)
+    assert out.video_BCTVHW.shape == inputs[0].shape
+    assert out.depth_BCTVHW is None
+    geometry = network.geometry(inputs[0], ACTIONS, STATES)
+    runs = network.timesteps(torch.zeros(2), torch.zeros(2), geometry).runs
+    extra = geometry.num_video_tokens if mode == "sequence" else 0
+    assert sum(length for _, length in runs) == geometry.num_tokens + extra
+    assert sum(weight.numel() for weight in network.parameters()) == sum(count_parameters(config))
+    if mode != "none":  # video reads depth and depth reads video: the price of both rivals
+        changed = [torch.cat([inputs[0][:, :4], inputs[0][:, 4:] + 1], dim=1), *inputs[1:]]
+        assert not torch.allclose(forward(network, changed).video_BCTVHW[:, :4], out.video_BCTVHW[:, :4], atol=1e-3)
+
+
+def test_without_depth_the_rival_is_the_main_branch():
+    network, inputs = network_of(), inputs_of()
+    plain = XwamNetwork(replace(TINY, depth="none"))
+    plain.load_state_dict({name: value for name, value in network.state_dict().items() if "extra_" not in name})
+    for one, two in zip(forward(network, inputs)[:3], forward(plain.eval(), inputs)[:3], strict=True):
+        assert torch.equal(one, two)
 
 
 def test_modulation_of_runs_is_modulation_of_tokens():

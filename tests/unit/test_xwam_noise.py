@@ -153,6 +153,25 @@ def test_guidance_of_one_is_the_conditional_pass():
     assert not torch.allclose(plain.action.x, strong.action.x, atol=1e-3)
 
 
+@pytest.mark.parametrize("mode", ["sequence", "channel"])
+def test_rivals_denoise_depth_beside_the_video(mode):
+    config = replace(TINY, depth=mode)
+    network = network_of(config)
+    video, action, proprio, text = inputs_of(batch=1, channels=config.state_channels)
+    state = begin(
+        Schedule(num_video_steps=3, num_action_steps=2),
+        noise_video_BCTVHW=video,
+        noise_action_BKA=action,
+        noise_proprio_BPS=proprio,
+        seen_latent_BCVHW=video[:, :4, 0] * 0.5,
+        seen_proprio_BS=proprio[:, 0],
+        text=network.encode_text(text),
+    )
+    done = run(network, state)
+    assert torch.equal(done.video.x[:, :4, 0], state.seen_latent_BCVHW)
+    assert not torch.equal(done.video.x[:, 4:, 0], video[:, 4:, 0])
+
+
 def test_schedules_that_cannot_be():
     with pytest.raises(ValueError, match=r"1 to 4 steps .* got 5"):
         Schedule(num_video_steps=4, num_action_steps=5)

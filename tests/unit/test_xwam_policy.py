@@ -153,3 +153,15 @@ def test_settings_that_cannot_be_used_say_so(tmp_path):
 def test_threads_are_set():
     PLUGIN.make(replace(QUICK, threads=1))
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
+def test_rivals_of_the_ablation_run_end_to_end(mode, tmp_path):
+    small = replace(NANO.network, width=64, ffn_width=64, num_heads=2, num_blocks=2, num_depth_blocks=1, depth=mode)
+    model = replace(NANO, network=small, name=f"nano-{mode}")
+    path = tmp_path / f"{mode}.safetensors"
+    checkpoints.save_checkpoint(path, checkpoints.fresh_network(small, seed=0), model)
+    config = replace(QUICK, checkpoint=str(path))
+    (reply,) = PLUGIN.make(config).infer([request_of(want_prediction=True)])
+    contract.check_actions(reply.actions, ENV, PLUGIN.spec(config))
+    assert (reply.prediction().depth is None) == (mode == "none") == ("depth" not in PLUGIN.spec(config).predicts)
