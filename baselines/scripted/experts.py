@@ -10,12 +10,15 @@ was told to go.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 
 import numpy as np
 
 from baselines.scripted.motion import (
     CLOSED,
     OPEN,
+    UP,
     Expert,
     Goal,
     Senses,
@@ -30,7 +33,7 @@ from baselines.scripted.motion import (
 )
 
 HOVER_M = 0.09
-"""Height above a grasp at which the hand gets into line."""
+"""Distance from a grasp at which the hand gets into line."""
 
 CLOSING_STEPS = 8
 """Control steps for the fingers to close and press."""
@@ -50,33 +53,55 @@ HINGE_DOOR_M = np.array([0.255, 0.0, 0.0])
 RELEASED_RAD, TURNED_RAD = 1.3, 1.45
 """Turn of the handle at which the bolt is free, and the turn that the hand keeps up while it pulls."""
 
+YAW_LIMITS_RAD = (-1.9, 2.9)
+"""Yaws of a hand that points down which the wrist's last joint reaches everywhere on the table."""
+
 
 def lift(senses: Senses) -> Expert:
     """Grasp the cube and raise it."""
     while True:
-        yield from _pick(senses, lambda: senses["cube_pos_m"], _square_yaw(senses, "cube", avoid=None))
-        start_m = senses.position_m
-        top = Goal(position_m=start_m + [0.0, 0.0, 0.15], R_base_ee=senses.R_base_ee, gripper=CLOSED)
-        while _holds(senses, senses["cube_pos_m"]):
+        yield from _pick(senses, "cube_pos_m", _square_yaw(senses, "cube"))
+        top = Goal(position_m=senses.position_m + 0.15 * UP, R_base_ee=senses.R_base_ee, gripper=CLOSED)
+        while _holds(senses, "cube_pos_m"):
             yield top
 
 
 def stack(senses: Senses) -> Expert:
     """Put the red cube on the green one."""
+    height_m = senses["red_cube_half_size_m"][2] + senses["green_cube_half_size_m"][2] + 0.004
+
+    def on_green() -> np.ndarray:
+        return senses["green_cube_pos_m"] + height_m * UP
+
     while True:
-        yield from _pick(senses, lambda: senses["red_cube_pos_m"], _square_yaw(senses, "red_cube", avoid="green_cube"))
-        heights_m = senses["red_cube_half_size_m"][2] + senses["green_cube_half_size_m"][2]
-        yield from _carry(
-            senses, "red_cube", lambda: senses["green_cube_pos_m"] + [0.0, 0.0, heights_m], clearance_m=0.06
-        )
+        yield from _pick(senses, "red_cube_pos_m", _square_yaw(senses, "red_cube", avoid="green_cube"))
+        yield from _carry(senses, "red_cube", "red_cube_pos_m", on_green, clearance_m=0.06, within_m=0.004)
 
 
 def can(senses: Senses) -> Expert:
     """Put the can into its compartment."""
+
+    def near_corner() -> np.ndarray:
+        return senses["compartment_pos_m"] + NEAR_CORNER_M
+
     while True:
-        yield from _pick(senses, lambda: senses["can_pos_m"] + [0.0, 0.0, 0.01], lambda: 0.0)
+        yield from _pick(senses, "can_pos_m", _always(0.0))
+        yield from _carry(senses, "can", "can_pos_m", near_corner, clearance_m=0.13, within_m=0.025)
+
+
+def nut(senses: Senses) -> Expert:
+    """Take the nut by its handle and put it over the peg, square on square."""
+    while True:
+        grasp_yaw, place_yaw = _nut_yaws(yaw_of(senses.rotation("nut")))
+        yield from _pick(senses, "nut_handle_pos_m", _always(grasp_yaw))
         yield from _carry(
-            senses, "can", lambda: senses["compartment_pos_m"] + NEAR_CORNER_M, clearance_m=0.13, within_m=0.025
+            senses,
+            "nut",
+            "nut_handle_pos_m",
+            lambda: senses["peg_pos_m"],
+            clearance_m=0.14,
+            within_m=0.005,
+            R_base_ee=down(place_yaw),
         )
 
 
@@ -111,78 +136,109 @@ def door(senses: Senses) -> Expert:
         yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
 
 
-def _latch_at_rest(senses: Senses) -> np.ndarray:
-    """Return 3,3 `R_base_latch` as it would be with the handle at rest."""
-    return senses.rotation("latch") @ about_y(-float(senses["latch_rad"][0]))
-
-
-def _pick(senses: Senses, where: Callable[[], np.ndarray], yaw: Callable[[], float]) -> Expert:
+def _pick(senses: Senses, point_key: str, yaw: Callable[[], float]) -> Expert:
     """Come from above with open fingers, go down around a point, close."""
 
-    def above() -> Goal:
-        return Goal(position_m=where() + [0.0, 0.0, HOVER_M], R_base_ee=down(yaw()), gripper=OPEN)
+    def hand(up_m: float) -> Goal:
+        return Goal(position_m=senses[point_key] + up_m * UP, R_base_ee=down(yaw()), gripper=OPEN)
 
-    def around() -> Goal:
-        return Goal(position_m=where(), R_base_ee=down(yaw()), gripper=OPEN)
-
-    yield from rise(senses, to_z_m=where()[2] + HOVER_M / 2, gripper=OPEN)
-    yield from reach(senses, above, within_m=0.015)
-    yield from reach(senses, around, within_m=0.006, max_steps=40)
+    yield from rise(senses, to_z_m=hand(HOVER_M / 2).position_m[2], gripper=OPEN)
+    yield from reach(senses, lambda: hand(HOVER_M), within_m=0.015)
+    yield from reach(senses, lambda: hand(0.0), within_m=0.006, max_steps=40)
     yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
 
 
 def _carry(
-    senses: Senses, name: str, where: Callable[[], np.ndarray], *, clearance_m: float, within_m: float = 0.004
+    senses: Senses,
+    name: str,
+    point_key: str,
+    where: Callable[[], np.ndarray],
+    *,
+    clearance_m: float,
+    within_m: float,
+    R_base_ee: np.ndarray | None = None,
 ) -> Expert:
-    """Take a held object over a place, set it down there, let go and back off; stop early if it is lost."""
-    R_base_ee = senses.R_base_ee
+    """Take a held object over a place, set it down there, let go and back off; stop early if it is lost.
 
-    def hand_for(place_m: np.ndarray) -> Goal:
-        offset_m = senses.position_m - senses[f"{name}_pos_m"]
-        return Goal(position_m=place_m + offset_m, R_base_ee=R_base_ee, gripper=CLOSED)
+    Args:
+        senses: What the expert knows.
+        name: The object; its position is brought to the place.
+        point_key: The point at which it is held.
+        where: The place, which may move.
+        clearance_m: Height above the place at which the object travels.
+        within_m: How near the place is near enough.
+        R_base_ee: The hand's orientation at the place; as it is where None.
+    """
+    R_there = senses.R_base_ee if R_base_ee is None else R_base_ee
 
-    def high() -> Goal:
-        return hand_for(where() + [0.0, 0.0, clearance_m])
+    def hand(up_m: float) -> Goal:
+        hand_to_object_m = senses.R_base_ee.T @ (senses[f"{name}_pos_m"] - senses.position_m)
+        return Goal(position_m=where() + up_m * UP - R_there @ hand_to_object_m, R_base_ee=R_there, gripper=CLOSED)
 
-    def low() -> Goal:
-        return hand_for(where() + [0.0, 0.0, 0.004])
-
-    def held() -> bool:
-        return _holds(senses, senses[f"{name}_pos_m"])
-
-    yield from rise(senses, to_z_m=high().position_m[2], gripper=CLOSED)
-    for goal, tolerance_m in ((high, 2 * within_m), (low, within_m)):
-        for step in reach(senses, goal, within_m=tolerance_m):
-            if not held():
+    yield from rise(senses, to_z_m=hand(clearance_m).position_m[2], gripper=CLOSED)
+    for up_m, tolerance_m in ((clearance_m, 2 * within_m), (0.0, within_m)):
+        for step in reach(senses, partial(hand, up_m), within_m=tolerance_m):
+            if not _holds(senses, point_key):
                 return
             yield step
     yield from stay(senses, gripper=OPEN, num_steps=5)
     yield from rise(senses, to_z_m=senses.position_m[2] + 0.1, gripper=OPEN)
 
 
-def _holds(senses: Senses, point_m: np.ndarray) -> bool:
-    """Return whether an object at this point is between the fingers."""
-    return senses.distance_m(point_m) < 0.035 and senses.open_frac > 0.05
+def _holds(senses: Senses, point_key: str) -> bool:
+    """Return whether an object's point is between the fingers."""
+    return senses.distance_m(senses[point_key]) < 0.035 and senses.open_frac > 0.05
 
 
-def _square_yaw(senses: Senses, name: str, *, avoid: str | None) -> Callable[[], float]:
+def _latch_at_rest(senses: Senses) -> np.ndarray:
+    """Return 3,3 `R_base_latch` as it would be with the handle at rest."""
+    return senses.rotation("latch") @ about_y(-float(senses["latch_rad"][0]))
+
+
+def _square_yaw(senses: Senses, name: str, *, avoid: str | None = None) -> Callable[[], float]:
     """Return the yaw at which the fingers close on two faces of a cube, followed as the cube turns.
 
     Of the two ways it takes the one that needs less turning, unless a finger would come down on a neighbour.
     """
     first = nearest_yaw(yaw_of(senses.rotation(name)), 0.0, np.pi / 2)
     if avoid is not None:
-        towards = (senses[f"{avoid}_pos_m"] - senses[f"{name}_pos_m"])[:2]
+        towards_m = (senses[f"{avoid}_pos_m"] - senses[f"{name}_pos_m"])[:2]
         other = first - np.copysign(np.pi / 2, first)
-        first = min((first, other), key=lambda yaw: _crowding(yaw, towards))
+        first = min((first, other), key=lambda yaw: _crowding(yaw, towards_m))
     return lambda: nearest_yaw(yaw_of(senses.rotation(name)), first, np.pi / 2)
+
+
+def _always(yaw_rad: float) -> Callable[[], float]:
+    return lambda: yaw_rad
 
 
 def _crowding(yaw_rad: float, towards_m: np.ndarray) -> float:
     """Return how much a finger at this yaw comes near a neighbour, metres below a gap of 5 cm; 0 where it is clear."""
-    fingers = np.array([-np.sin(yaw_rad), np.cos(yaw_rad)]) * 0.05
-    gaps_m = [np.linalg.norm(towards_m - side * fingers) for side in (-1, 1)]
+    fingers_m = np.array([-np.sin(yaw_rad), np.cos(yaw_rad)]) * 0.05
+    gaps_m = [np.linalg.norm(towards_m - side * fingers_m) for side in (-1, 1)]
     return max(0.0, 0.05 - float(min(gaps_m)))
 
 
-EXPERTS: dict[str, Callable[[Senses], Expert]] = {"Lift": lift, "Stack": stack, "Door": door, "PickPlaceCan": can}
+def _nut_yaws(nut_yaw_rad: float) -> tuple[float, float]:
+    """Return the hand's yaw at the nut's handle and at the peg: two ways to hold it, three sides for the handle.
+
+    The handle may end up nearest to the robot, or on either side of the peg; beyond the peg the arm does not reach.
+    The hand must get from yaw 0 to the first and from there to the second the short way round.
+    """
+    ways = []
+    for flip, handle_side in product((np.pi, 0.0), (np.pi, np.pi / 2, -np.pi / 2)):
+        grasp = nearest_yaw(nut_yaw_rad + flip, 0.5, 2 * np.pi)
+        place = nearest_yaw(handle_side + flip, 0.5, 2 * np.pi)
+        if all(YAW_LIMITS_RAD[0] < yaw < YAW_LIMITS_RAD[1] for yaw in (grasp, place)) and abs(place - grasp) < 2.8:
+            ways.append((abs(grasp) + abs(place - grasp) + (handle_side != np.pi), grasp, place))
+    _, grasp, place = min(ways)
+    return grasp, place
+
+
+EXPERTS: dict[str, Callable[[Senses], Expert]] = {
+    "Lift": lift,
+    "Stack": stack,
+    "Door": door,
+    "PickPlaceCan": can,
+    "NutAssemblySquare": nut,
+}

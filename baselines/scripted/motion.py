@@ -17,6 +17,7 @@ import numpy as np
 from evalkit.contracts import geometry
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO, Observation
 
+UP = np.array([0.0, 0.0, 1.0])
 OPEN, CLOSED = 1.0, -1.0
 STEP_M, STEP_RAD = 0.05, 0.5
 """What an action of 1 means; see `evalkit.contracts.spec.OSC_DELTA_BASE`."""
