@@ -6,6 +6,7 @@ Read next: `evalkit/store/plan.py`, `evalkit/run/runner.py`, in the order in whi
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150)
 err = Console(stderr=True, highlight=False)
 
 PolicyName = Annotated[str, typer.Option("--policy", help="A policy's name, or module:attribute of a plugin.")]
