@@ -34,13 +34,11 @@ class Goal:
         position_m: 3, in the base frame.
         R_base_ee: 3,3.
         gripper: `OPEN` or `CLOSED`.
-        speed: Largest share of the largest translation, 0 to 1.
     """
 
     position_m: np.ndarray
     R_base_ee: np.ndarray
     gripper: float
-    speed: float = 1.0
 
 
 Expert = Generator[Goal, None, None]
@@ -68,10 +66,6 @@ class Senses:
         """Return 3,3 `R_base_<name>` of a body."""
         return geometry.matrix_from_quat(self._state[f"{name}_quat_wxyz"])
 
-    def pose(self, name: str) -> np.ndarray:
-        """Return 4,4 `T_base_<name>` of a body."""
-        return geometry.transform(self.rotation(name), self._state[f"{name}_pos_m"])
-
     def distance_m(self, point_m: np.ndarray) -> float:
         """Return how far the hand is from a point."""
         return float(np.linalg.norm(self.position_m - point_m))
@@ -80,9 +74,7 @@ class Senses:
 def action_towards(goal: Goal, senses: Senses) -> np.ndarray:
     """Return 14 float32 numbers in [-1, 1] that take the left hand one step towards a goal."""
     translation = (goal.position_m - senses.position_m) / STEP_M
-    largest = np.abs(translation).max()
-    if largest > goal.speed:  # all axes shrink alike, so that the hand goes straight
-        translation = translation * (goal.speed / largest)
+    translation = translation / max(1.0, np.abs(translation).max())  # all axes alike, so that the hand goes straight
     rotation = geometry.rotvec_from_matrix(goal.R_base_ee @ senses.R_base_ee.T) / STEP_RAD
     action = np.zeros(ACTION_DIM, np.float32)
     action[ARM_ACTION["left"]] = np.clip([*translation, *rotation, goal.gripper], -1.0, 1.0)
@@ -103,12 +95,6 @@ def about_z(angle_rad: float) -> np.ndarray:
     """
     cos, sin = np.cos(angle_rad), np.sin(angle_rad)
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-
-
-def about_x(angle_rad: float) -> np.ndarray:
-    """Return the 3x3 rotation about the x axis."""
-    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
-    return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
 
 
 def about_y(angle_rad: float) -> np.ndarray:

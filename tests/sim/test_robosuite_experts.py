@@ -1,0 +1,99 @@
+"""The experts solve their tasks, the floors do not; a few seeds by default, a hundred when asked for slow tests.
+
+In: the real simulator, never rendered. Out: success counts.
+Read next: `baselines/scripted/experts.py`.
+"""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from baselines.floors import HoldConfig, HoldPlugin, RandomConfig, RandomPlugin
+from baselines.scripted.experts import EXPERTS
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from envs.robosuite.bench import RobosuiteBench, RobosuiteConfig
+from envs.robosuite.env import RobosuiteEnv
+from evalkit.contracts.spec import check_actions
+from evalkit.contracts.types import Observation, PolicyRequest
+from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
+
+BENCH = RobosuiteBench()
+
+
+def run_episode(policy, env, episode):
+    """Return whether the episode succeeded, and every action executed."""
+    assert not env.begin(seed=episode.seed, max_steps=episode.max_steps)
+    policy.reset(episode, env.spec)
+    executed = []
+    while len(executed) < episode.max_steps:
+        request = PolicyRequest(
+            episode=episode,
+            chunk_idx=len(executed) // policy.spec.execute_steps,
+            step_idx=len(executed),
+            observation=Observation(**env.observe(render=False)),
+        )
+        (reply,) = policy.infer([request])
+        check_actions(reply.actions, env.spec, policy.spec)
+        assert np.abs(reply.actions).max() <= 1.0
+        for action in reply.actions:
+            executed.append(action)
+            if env.advance(action):
+                return True, np.array(executed)
+    return False, np.array(executed)
+
+
+def count(policy, task, *, setting, num_episodes, seed):
+    episodes = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting=setting, num_episodes=num_episodes, seed=seed)
+    with closing(RobosuiteEnv(task=task, setting=setting)) as env:
+        return sum(run_episode(policy, env, episode)[0] for episode in episodes)
+
+
+def scripted():
+    return ScriptedPlugin().make(ScriptedConfig())
+
+
+@pytest.mark.parametrize("task", list(EXPERTS))
+def test_experts_solve_a_few_seeds(task):
+    assert count(scripted(), task, setting="default", num_episodes=2, seed=41) == 2
+
+
+def test_experts_repeat_themselves():
+    (episode,) = BENCH.plan_episodes(RobosuiteConfig(), task="Stack", setting="default", num_episodes=1, seed=42)
+    runs = []
+    for _ in range(2):
+        with closing(RobosuiteEnv(task="Stack")) as env:
+            runs.append(run_episode(scripted(), env, episode))
+    assert runs[0][0]
+    np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
+@pytest.mark.parametrize(
+    "policy", [HoldPlugin().make(HoldConfig()), RandomPlugin().make(RandomConfig())], ids=["hold", "random"]
+)
+def test_floors_do_not_lift(policy):
+    assert count(policy, "Lift", setting="default", num_episodes=1, seed=43) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("task", "at_least"), [("Lift", 98), ("Stack", 95), ("Door", 95), ("PickPlaceCan", 90), ("NutAssemblySquare", 90)]
+)
+@pytest.mark.parametrize("seed", [44, 45])
+def test_experts_solve_a_hundred_seeds(task, at_least, seed):
+    assert count(scripted(), task, setting="default", num_episodes=100, seed=seed) >= at_least
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("task", list(EXPERTS))
+def test_experts_solve_most_randomized_scenes(task):
+    assert count(scripted(), task, setting="randomized", num_episodes=50, seed=46) >= 42
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("task", list(EXPERTS))
+def test_holding_still_solves_nothing(task):
+    assert count(HoldPlugin().make(HoldConfig()), task, setting="default", num_episodes=100, seed=47) == 0

@@ -1,0 +1,109 @@
+"""Hold and random: the floor under every number.
+
+In: doubles of episodes and envs. Out: checks on shapes, ranges, repeatability.
+Read next: `tests/unit/test_baselines_scripted.py`, the ceiling.
+"""
+
+import numpy as np
+import pytest
+
+from baselines.floors import HoldConfig, HoldPlugin, RandomConfig, RandomPlugin
+from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, check, check_actions
+from evalkit.contracts.types import Episode, Observation, PolicyRequest
+
+
+def make_env(*arms):
+    return EnvSpec(
+        env_id="double/Task",
+        cameras=(),
+        image_hw_px=(16, 16),
+        arms=arms,
+        action_layout=OSC_DELTA_BASE,
+        control_hz=20.0,
+    )
+
+
+def make_request(*, index=0, chunk_idx=0, seed=1_000_000):
+    episode = Episode(
+        bench="double",
+        setting="default",
+        protocol="double/v1",
+        task="Task",
+        index=index,
+        seed=seed,
+        instruction="Do it.",
+        max_steps=100,
+    )
+    observation = Observation(
+        rgb=np.zeros((0, 16, 16, 3), np.uint8),
+        depth=np.zeros((0, 16, 16), np.float32),
+        intrinsics=np.zeros((0, 3, 3)),
+        T_base_cam=np.zeros((0, 4, 4)),
+        proprio=np.zeros(16, np.float32),
+        instruction="Do it.",
+    )
+    return PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=16 * chunk_idx, observation=observation)
+
+
+def actions_of(policy, request, env):
+    policy.reset(request.episode, env)
+    (reply,) = policy.infer([request])
+    check_actions(reply.actions, env, policy.spec)
+    return reply.actions
+
+
+@pytest.mark.parametrize(("plugin", "config"), [(HoldPlugin(), HoldConfig()), (RandomPlugin(), RandomConfig())])
+def test_they_fit_any_arms_and_need_no_images(plugin, config):
+    spec = plugin.spec(config)
+    assert (spec.needs_images, spec.chunk_len, spec.execute_steps) == (False, 16, 16)
+    for arms in (("left",), ("right",), ("left", "right")):
+        check(make_env(*arms), spec)
+
+
+def test_hold_is_zero_but_for_open_grippers():
+    actions = actions_of(HoldPlugin().make(HoldConfig()), make_request(), make_env("left", "right"))
+    expected = np.zeros((16, 14), np.float32)
+    expected[:, [6, 13]] = 1.0
+    np.testing.assert_array_equal(actions, expected)
+
+
+@pytest.mark.parametrize(
+    ("arm", "absent"), [("left", slice(7, 14)), ("right", slice(0, 7))], ids=["left alone", "right alone"]
+)
+def test_absent_arms_stay_zero(arm, absent):
+    for policy in (HoldPlugin().make(HoldConfig()), RandomPlugin().make(RandomConfig())):
+        actions = actions_of(policy, make_request(), make_env(arm))
+        assert not actions[:, absent].any()
+        assert actions.any()
+
+
+def test_random_repeats_itself_after_a_restart_and_in_any_batch():
+    env, requests = make_env("left"), [make_request(index=i, chunk_idx=c) for i in range(3) for c in range(2)]
+    once = [actions_of(RandomPlugin().make(RandomConfig()), request, env) for request in requests]
+    policy = RandomPlugin().make(RandomConfig())
+    for request in requests:
+        policy.reset(request.episode, env)
+    batched = policy.infer(requests[::-1])[::-1]
+    for first, second in zip(once, batched, strict=True):
+        np.testing.assert_array_equal(first, second.actions)
+
+
+def test_random_differs_between_episodes_chunks_and_seeds():
+    env = make_env("left")
+    policy, other = (RandomPlugin().make(RandomConfig(seed=seed)) for seed in (0, 1))
+    drawn = [
+        actions_of(policy, make_request(), env),
+        actions_of(policy, make_request(index=1), env),
+        actions_of(policy, make_request(chunk_idx=1), env),
+        actions_of(policy, make_request(seed=2_000_000), env),
+        actions_of(other, make_request(), env),
+    ]
+    assert len({actions.tobytes() for actions in drawn}) == len(drawn)
+
+
+def test_random_is_uniform_between_minus_one_and_one():
+    policy, env = RandomPlugin().make(RandomConfig()), make_env("left", "right")
+    drawn = np.concatenate([actions_of(policy, make_request(index=index), env) for index in range(200)]).ravel()
+    assert np.abs(drawn).max() <= 1
+    shares = np.histogram(drawn, bins=10, range=(-1, 1))[0] / drawn.size
+    np.testing.assert_allclose(shares, 0.1, atol=0.006)  # four standard errors of a tenth of 44 800 numbers

@@ -1,0 +1,152 @@
+"""The scripted experts' words: how they turn goals into actions, and how they choose a grasp; no simulator.
+
+In: hand-made observations. Out: checks against numbers written by hand.
+Read next: `tests/sim/test_robosuite_experts.py`, where they solve tasks.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from baselines.scripted.experts import YAW_LIMITS_RAD, _crowding, _nut_yaws
+from baselines.scripted.motion import CLOSED, OPEN, Goal, Senses, action_towards, down, nearest_yaw, reach
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from envs.robosuite.tasks import TASKS, env_spec
+from evalkit.contracts.errors import EvalkitError, SpecMismatch
+from evalkit.contracts.geometry import quat_from_matrix
+from evalkit.contracts.spec import check
+from evalkit.contracts.types import Episode, Observation, PolicyRequest
+
+
+def make_observation(position_m=(0.4, 0.0, 0.1), cube_m=(0.5, 0.1, -0.1), yaw_rad=0.0):
+    proprio = np.zeros(16, np.float32)
+    proprio[:8] = [*position_m, *quat_from_matrix(down(yaw_rad)), 1.0]
+    return Observation(
+        rgb=np.zeros((0, 16, 16, 3), np.uint8),
+        depth=np.zeros((0, 16, 16), np.float32),
+        intrinsics=np.zeros((0, 3, 3)),
+        T_base_cam=np.zeros((0, 4, 4)),
+        proprio=proprio,
+        instruction="",
+        privileged={"cube_pos_m": np.array(cube_m), "cube_quat_wxyz": np.array([1.0, 0.0, 0.0, 0.0])},
+    )
+
+
+def make_episode(index, task="Lift"):
+    return Episode(
+        bench="robosuite",
+        setting="default",
+        protocol="p",
+        task=task,
+        index=index,
+        seed=index,
+        instruction="",
+        max_steps=200,
+    )
+
+
+def test_action_is_the_way_to_go_in_units_of_the_layout():
+    goal = Goal(position_m=np.array([0.41, -0.02, 0.1]), R_base_ee=down(0.1), gripper=CLOSED)
+    action = action_towards(goal, Senses(make_observation()))
+    np.testing.assert_allclose(action[:7], [0.2, -0.4, 0.0, 0.0, 0.0, 0.2, -1.0], atol=1e-5)
+    assert not action[7:].any()
+    assert action.dtype == np.float32
+
+
+def test_far_goals_are_approached_straight_and_within_bounds():
+    goal = Goal(position_m=np.array([0.6, 0.1, 0.1]), R_base_ee=down(3.0), gripper=OPEN)
+    action = action_towards(goal, Senses(make_observation()))
+    np.testing.assert_allclose(action[:3], [1.0, 0.5, 0.0], atol=1e-5)
+    np.testing.assert_allclose(action[3:7], [0.0, 0.0, 1.0, 1.0], atol=1e-5)
+
+
+def test_hand_that_points_down_opens_along_y():
+    np.testing.assert_allclose(down(0.0)[:, 2], [0, 0, -1])
+    np.testing.assert_allclose(down(0.0)[:, 0], [0, 1, 0])
+    np.testing.assert_allclose(down(np.pi / 2)[:, 0], [-1, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("yaw", "expected"), [(0.2, 0.2), (1.5, 1.5 - np.pi / 2), (-3.0, np.pi - 3.0), (0.0, 0.0)])
+def test_a_square_looks_the_same_every_quarter_turn(yaw, expected):
+    assert nearest_yaw(yaw, 0.0, np.pi / 2) == pytest.approx(expected)
+
+
+def test_reach_gives_up_and_stops_where_it_is():
+    senses = Senses(make_observation())
+    here = Goal(position_m=senses.position_m, R_base_ee=senses.R_base_ee, gripper=OPEN)
+    away = Goal(position_m=senses.position_m + 1.0, R_base_ee=senses.R_base_ee, gripper=OPEN)
+    assert len(list(reach(senses, lambda: here, within_m=0.01))) == 0
+    assert len(list(reach(senses, lambda: away, within_m=0.01, max_steps=7))) == 7
+
+
+def test_fingers_avoid_a_neighbour():
+    beside, ahead = np.array([0.0, 0.06]), np.array([0.06, 0.0])
+    assert _crowding(0.0, beside) == pytest.approx(0.04)
+    assert _crowding(0.0, ahead) == 0.0
+    assert _crowding(np.pi / 2, ahead) == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("yaw", np.linspace(-np.pi, np.pi, 61))
+def test_nut_can_be_placed_from_any_yaw(yaw):
+    grasp, place = _nut_yaws(yaw)
+    assert all(YAW_LIMITS_RAD[0] < value < YAW_LIMITS_RAD[1] for value in (grasp, place))
+    assert np.sin(grasp - yaw) == pytest.approx(0.0, abs=1e-9)  # along the handle, either way
+    nut_at_peg = yaw + place - grasp
+    assert np.sin(2 * nut_at_peg) == pytest.approx(0.0, abs=1e-9)  # square on square
+    assert np.cos(nut_at_peg) < 0.5  # the handle is not beyond the peg
+
+
+def test_episodes_do_not_mix():
+    env, plugin = env_spec("Lift", image_hw_px=(128, 128)), ScriptedPlugin()
+    seen = {0: [(0.4, 0.0, 0.1), (0.42, 0.02, 0.1)], 1: [(0.3, 0.1, 0.2), (0.35, 0.1, 0.1)]}
+
+    def run(order):
+        policy, actions = plugin.make(ScriptedConfig()), {}
+        for index in seen:
+            policy.reset(make_episode(index), env)
+        for index, step in order:
+            request = PolicyRequest(
+                episode=make_episode(index),
+                chunk_idx=step,
+                step_idx=step,
+                observation=make_observation(seen[index][step]),
+            )
+            actions[index, step] = policy.infer([request])[0].actions.tobytes()
+        return actions
+
+    assert run([(0, 0), (0, 1), (1, 0), (1, 1)]) == run([(1, 0), (0, 0), (1, 1), (0, 1)])
+
+
+def test_reset_starts_the_expert_anew():
+    env, policy = env_spec("Lift", image_hw_px=(128, 128)), ScriptedPlugin().make(ScriptedConfig())
+    observation = make_observation((0.5, 0.1, -0.1))
+    gripper = []
+    for step_idx in range(60):
+        if step_idx == 0:
+            policy.reset(make_episode(0), env)
+        request = PolicyRequest(episode=make_episode(0), chunk_idx=step_idx, step_idx=step_idx, observation=observation)
+        gripper.append(policy.infer([request])[0].actions[0, 6])
+    policy.reset(make_episode(0), env)
+    assert policy.infer([request])[0].actions[0, 6] == gripper[0] == OPEN
+
+
+def test_tasks_without_an_expert_are_named():
+    plugin, env = ScriptedPlugin(), env_spec("TwoArmLift", image_hw_px=(128, 128))
+    with pytest.raises(SpecMismatch, match="the policy was made for robosuite/Lift"):
+        check(env, plugin.spec(ScriptedConfig()))
+    with pytest.raises(EvalkitError, match=r"no scripted expert for task 'TwoArmLift'.*choose among Lift"):
+        plugin.make(ScriptedConfig()).reset(make_episode(0, "TwoArmLift"), env)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("TwoArm")])
+def test_it_fits_every_task_with_one_arm(task):
+    check(env_spec(task, image_hw_px=(128, 128)), ScriptedPlugin().spec(ScriptedConfig()))
+
+
+def test_importing_the_baselines_loads_no_framework():
+    modules = "{'torch', 'mujoco', 'robosuite', 'gymnasium', 'scipy'}"
+    code = f"import sys, baselines.floors, baselines.scripted.policy; print(sorted({modules} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,171 @@
+"""The robosuite bench as a plan sees it: names, seeds, specs, launches; no simulator.
+
+In: configs. Out: checks against numbers written by hand.
+Read next: `tests/sim/test_robosuite_env.py`, the same bench with its simulator.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from envs import mujoco_views
+from envs.robosuite.bench import NUM_DEMONSTRATION_SEEDS, RobosuiteBench, RobosuiteConfig
+from envs.robosuite.scene import add_cameras
+from envs.robosuite.tasks import T_EE_CAM, TASKS
+from evalkit.contracts.errors import BadConfig, EvalkitError, UnknownName
+from evalkit.contracts.spec import EnvSpec
+
+BENCH = RobosuiteBench()
+CONFIG = RobosuiteConfig()
+
+
+def plan(**changes):
+    arguments = {"task": "Lift", "setting": "default", "num_episodes": 3, "seed": 0} | changes
+    return BENCH.plan_episodes(CONFIG, **arguments)
+
+
+def test_seeds_are_as_documented():
+    assert [episode.seed for episode in plan(seed=4)] == [5_000_000, 5_000_001, 5_000_002]
+
+
+def test_seeds_do_not_move_when_the_number_of_episodes_changes():
+    assert plan(num_episodes=50)[:3] == plan(num_episodes=3)
+
+
+def test_seeds_of_evaluations_never_meet_each_other_nor_those_of_demonstrations():
+    used = [episode.seed for seed in (0, 1, 2, 195) for episode in plan(seed=seed, num_episodes=500)]
+    assert len(set(used)) == len(used)
+    assert min(used) >= NUM_DEMONSTRATION_SEEDS == 1_000_000
+
+
+def test_no_episodes_is_an_empty_plan():
+    assert plan(num_episodes=0) == []
+
+
+@pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": 10_001}, {"num_episodes": 1_000_001}])
+def test_seeds_and_counts_that_run_into_others_are_refused(changes):
+    with pytest.raises(BadConfig, match="need a seed from 0 to 10000"):
+        plan(**changes)
+
+
+def test_episodes_say_what_the_policy_is_told():
+    (episode,) = plan(task="Door", num_episodes=1, setting="randomized")
+    assert (episode.bench, episode.protocol) == ("robosuite", "robosuite-7/standard-v1")
+    assert (episode.setting, episode.key) == ("randomized", "Door/0000")
+    assert episode.instruction == "Turn the handle and pull the door open."
+    assert episode.max_steps == 400
+
+
+def test_unknown_names_come_with_a_suggestion():
+    with pytest.raises(UnknownName, match=r"Unknown task 'Lft'\. Did you mean 'Lift'\?"):
+        plan(task="Lft")
+    with pytest.raises(UnknownName, match=r"Did you mean 'randomized'\?"):
+        BENCH.env_spec(CONFIG, task="Lift", setting="randomised")
+
+
+def test_task_list_and_instructions():
+    assert BENCH.tasks == (
+        "Lift",
+        "Stack",
+        "Door",
+        "PickPlaceCan",
+        "NutAssemblySquare",
+        "TwoArmLift",
+        "TwoArmHandover",
+    )
+    instructions = [task.instruction for task in TASKS.values()]
+    assert len(set(instructions)) == 7
+    assert all(text[0].isupper() and text.endswith(".") for text in instructions)
+
+
+@pytest.mark.parametrize("task", BENCH.tasks)
+def test_spec_has_three_views_and_survives_json(task):
+    spec = BENCH.env_spec(CONFIG, task=task, setting="default")
+    assert EnvSpec.from_json(spec.to_json()) == spec
+    two_arms = task.startswith("TwoArm")
+    assert spec.arms == (("left", "right") if two_arms else ("left",))
+    kinds = [camera.kind for camera in spec.cameras]
+    assert kinds == (["static", "wrist", "wrist"] if two_arms else ["static", "static", "wrist"])
+    assert [camera.arm for camera in spec.cameras if camera.kind == "wrist"] == list(spec.arms)
+    assert spec.env_id == f"robosuite/{task}"
+    assert spec.control_hz == 20.0
+    assert spec.image_hw_px == (128, 128)
+
+
+def test_hand_eye_transform_is_the_documented_one():
+    T_ee_cam = np.array(T_EE_CAM)
+    np.testing.assert_array_equal(T_ee_cam[:3, :3], np.diag([-1.0, -1.0, 1.0]))
+    np.testing.assert_array_equal(T_ee_cam[:3, 3], [0.0, 0.05, -0.097])
+
+
+def test_defaults_depart_from_nothing_and_each_change_is_one_sentence():
+    assert BENCH.departures(CONFIG) == []
+    changed = RobosuiteConfig(image_hw_px=(64, 96), antialias_samples=4, mesh_cell_mm=0.0, gl="osmesa")
+    assert BENCH.departures(changed) == [
+        "Images have 64x96 pixels instead of 128x128.",
+        "Pixels take 4 samples instead of 0.",
+        "Visual meshes are thinned to 0.0 mm instead of 8.0 mm.",
+    ]
+
+
+def test_config_can_be_overridden_as_hydra_does():
+    merged = OmegaConf.merge(OmegaConf.structured(RobosuiteConfig), OmegaConf.from_dotlist(["image_hw_px=[64,96]"]))
+    config = OmegaConf.to_object(merged)
+    assert BENCH.env_spec(config, task="Lift", setting="default").image_hw_px == (64, 96)
+    assert BENCH.launch(config, task="Lift", setting="default").kwargs["image_hw_px"] == [64, 96]
+
+
+def test_images_that_are_no_images_are_refused():
+    with pytest.raises(BadConfig, match="at least 16 pixels"):
+        BENCH.env_spec(RobosuiteConfig(image_hw_px=(0, 128)), task="Lift", setting="default")
+
+
+def test_renderer_is_the_one_asked_for(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    assert BENCH.launch(CONFIG, task="Lift", setting="default").environ == {"MUJOCO_GL": "osmesa"}
+    egl = RobosuiteConfig(gl="egl")
+    assert BENCH.launch(egl, task="Lift", setting="default").environ == {"MUJOCO_GL": "egl"}
+
+
+def test_missing_renderers_are_named(monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(mujoco_views, "_GL_LIBRARIES", {"egl": "libnowhere.so.1"})
+    with pytest.raises(EvalkitError, match="neither is installed; install libegl1"):
+        mujoco_views.choose_gl()
+
+
+def test_provenance_names_versions():
+    assert set(BENCH.provenance(CONFIG)) == {"robosuite", "mujoco"}
+
+
+def test_importing_the_bench_starts_no_simulator():
+    modules = "{'mujoco', 'robosuite', 'gymnasium', 'torch'}"
+    code = f"import sys, envs.robosuite.bench; print(sorted({modules} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_depth_of_a_reversed_z_buffer():
+    near, far = 0.01, 500.0
+    depth = np.array([0.01, 0.5, 2.0, 19.0])
+    zbuffer = (near * far / depth - near) / (far - near)  # the perspective divide, solved for z
+    np.testing.assert_allclose(mujoco_views.depth_from_zbuffer(zbuffer, near_m=near, far_m=far), depth, rtol=1e-6)
+    beyond = (near * far / 21.0 - near) / (far - near)
+    assert mujoco_views.depth_from_zbuffer(np.array([beyond, 0.0]), near_m=near, far_m=far).tolist() == [0.0, 0.0]
+
+
+def test_camera_that_looks_down_at_a_slant():
+    T_world_cam = mujoco_views.look_at([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+    half = np.sqrt(0.5)
+    expected = [[1, 0, 0, 1], [0, -half, half, 2], [0, -half, -half, 3], [0, 0, 0, 1]]
+    np.testing.assert_allclose(T_world_cam, expected, atol=1e-12)
+
+
+def test_cameras_are_added_to_the_world():
+    xml = add_cameras("<mujoco><worldbody><body name='table'/></worldbody></mujoco>", TASKS["Lift"].cameras)
+    assert "<body name='table'" in xml.replace('"', "'")
+    assert xml.count("<camera") == 2
+    assert 'name="view_left"' in xml
