@@ -253,8 +253,9 @@ def _simplify_mesh(model: Any, mesh: int, cell_m: float) -> None:
     keys = (cells[:, 0] << 40) | (cells[:, 1] << 20) | cells[:, 2]
     _, representative, cell_of_vertex = np.unique(keys, return_index=True, return_inverse=True)
     faces = representative[cell_of_vertex][model.mesh_face[first_face : first_face + num_faces]]
-    a, b, c = np.sort(faces, axis=1).astype(np.int64).T
-    whole = np.flatnonzero((a != b) & (b != c))
+    lowest_first = (faces.argmin(axis=1)[:, None] + np.arange(3)) % 3  # turned, never flipped: sides stay apart
+    a, b, c = np.take_along_axis(faces, lowest_first, axis=1).astype(np.int64).T
+    whole = np.flatnonzero((a != b) & (b != c) & (c != a))
     _, unique = np.unique((a[whole] << 40) | (b[whole] << 20) | c[whole], return_index=True)
     kept = whole[np.sort(unique)]
     for table in (model.mesh_facenormal, model.mesh_facetexcoord):
