@@ -1,18 +1,20 @@
 """Fused point clouds and the distances between them.
 
 In: depths, intrinsics and poses of all cameras. Out: distances to the nearest neighbour both ways, and their forms.
-Read next: `score.py`, which puts all metrics together.
+Read next: `nearest.py`, the search; `chunk.py`, which puts all metrics together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from evalkit.contracts.geometry import points_from_depth
 from evalkit.score.measure import Measure
+from evalkit.score.nearest import PointTree, build_tree, nearest_distances
 
 FSCORE_RADII_M = (0.005, 0.010, 0.050)
 
@@ -59,36 +61,35 @@ class CloudDistances(NamedTuple):
 def fuse(
     depth_vhw_m: np.ndarray, intrinsics_v33_px: np.ndarray, T_base_cam_v44: np.ndarray | Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return N,3 points, metres, base frame, of all views, each in raster order.
+    """Return N,3 points, metres, base frame, of all views, each tile by tile (see `nearest.py`).
 
     A pixel is lifted where its own depth is finite and above 1 mm, so the clouds of truth and prediction differ in
     size; nothing is subsampled, because a Chamfer distance falls with the density of points.
     """
     views = zip(depth_vhw_m, intrinsics_v33_px, T_base_cam_v44, strict=True)
-    return np.concatenate([points_from_depth(*view) for view in views])
+    return np.concatenate([_in_tiles(depth_hw_m, points_from_depth(depth_hw_m, K, T)) for depth_hw_m, K, T in views])
 
 
-def distances(points_true_m: np.ndarray, points_pred_m: np.ndarray) -> CloudDistances:
+def distances(true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *, threads: int = 1) -> CloudDistances:
     """Return exact nearest-neighbour distances both ways, float64.
+
+    Args:
+        true_m: N,3 points, or their tree where they are compared more than once.
+        pred_m: N,3 points or their tree.
+        threads: Cores to use; the values do not depend on it.
 
     Example:
         >>> distances(np.array([[0.0, 0.0, 0.0]]), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]])).l1_half_m().value
         2.0
     """
+    if not _size(true_m) or not _size(pred_m):
+        return CloudDistances(np.full(_size(pred_m), np.inf), np.full(_size(true_m), np.inf))
+    true = true_m if isinstance(true_m, PointTree) else build_tree(true_m)
+    pred = pred_m if isinstance(pred_m, PointTree) else build_tree(pred_m)
     return CloudDistances(
-        pred_to_true_m=nearest_m(points_true_m, points_pred_m), true_to_pred_m=nearest_m(points_pred_m, points_true_m)
+        pred_to_true_m=nearest_distances(true, pred, threads=threads),
+        true_to_pred_m=nearest_distances(pred, true, threads=threads),
     )
-
-
-def nearest_m(points_m: np.ndarray, queries_m: np.ndarray) -> np.ndarray:
-    """Return the distance from each query to its nearest point, metres; infinite where there are no points."""
-    from pykdtree.kdtree import KDTree  # here, so that a worker can first say how many threads it may take
-
-    if len(points_m) == 0 or len(queries_m) == 0:
-        return np.full(len(queries_m), np.inf)
-    tree = KDTree(np.ascontiguousarray(points_m, np.float64))
-    nearest, _ = tree.query(np.ascontiguousarray(queries_m, np.float64), k=1)
-    return np.asarray(nearest)
 
 
 def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
@@ -107,6 +108,30 @@ def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
     which = which.reshape(-1)
     sums = np.stack([np.bincount(which, weights=points_m[:, axis]) for axis in range(3)], axis=1)
     return np.asarray(sums / counts[:, None])
+
+
+def _size(cloud: np.ndarray | PointTree) -> int:
+    return cloud.num_points if isinstance(cloud, PointTree) else len(cloud)
+
+
+def _in_tiles(depth_hw_m: np.ndarray, points_m: np.ndarray) -> np.ndarray:
+    """Return the points of one view, which come in raster order, along the curve of `_tile_order`."""
+    valid = (np.isfinite(depth_hw_m) & (depth_hw_m > 1e-3)).ravel()
+    order = _tile_order(*depth_hw_m.shape)
+    if len(points_m) == valid.size:
+        return points_m[order]
+    rank = np.cumsum(valid) - 1
+    return points_m[rank[order[valid[order]]]]
+
+
+@lru_cache(maxsize=8)
+def _tile_order(height: int, width: int) -> np.ndarray:
+    """Return the pixels of an image along a Morton curve: each run of 16 is a tile of 4x4, each of 256 one of 16x16."""
+    v, u = np.mgrid[:height, :width]
+    code = np.zeros((height, width), np.int64)
+    for bit in range(16):
+        code |= ((u >> bit) & 1) << (2 * bit) | ((v >> bit) & 1) << (2 * bit + 1)
+    return np.argsort(code.ravel(), kind="stable")
 
 
 def _mean_square(distances_m: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from evalkit.score.measure import Measure
@@ -106,26 +107,31 @@ def depth_errors(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float =
         >>> errors.num_valid, errors.num_invalid_pred, round(errors.absrel().value, 3)
         (2, 1, 0.55)
     """
-    mask = truth_mask(true_m, max_depth_m=max_depth_m)
-    true, pred = true_m[mask].astype(np.float64), pred_m[mask].astype(np.float64)
-    valid = is_valid(pred)
-    num_invalid = int(true.size - np.count_nonzero(valid))
-    if num_invalid:
-        pred = np.where(valid, pred, 0.0)
-    difference = pred - true
-    with np.errstate(divide="ignore"):
-        ratio = np.maximum(pred / true, true / pred)
-    return DepthErrors(
-        num_valid=int(true.size),
-        num_invalid_pred=num_invalid,
-        sum_absrel=float(np.sum(np.abs(difference) / true)),
-        num_delta=(
-            int(np.count_nonzero(ratio < DELTA_RATIO)),
-            int(np.count_nonzero(ratio < DELTA_RATIO**2)),
-            int(np.count_nonzero(ratio < DELTA_RATIO**3)),
-        ),
-        sum_square_m2=float(np.dot(difference, difference)),
-    )
+    return DepthErrors(*_sums(np.ravel(true_m), np.ravel(pred_m), max_depth_m))
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(
+    true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float
+) -> tuple[int, int, float, tuple[int, int, int], float]:
+    num_valid, num_invalid, absrel, square = 0, 0, 0.0, 0.0
+    num_1, num_2, num_3 = 0, 0, 0
+    for i in range(true_m.size):
+        true, pred = float(true_m[i]), float(pred_m[i])
+        if not (MIN_DEPTH_M < true < max_depth_m):
+            continue
+        num_valid += 1
+        if not (0.0 < pred < np.inf):
+            num_invalid += 1
+            pred = 0.0
+        else:
+            ratio = max(pred / true, true / pred)
+            num_1 += int(ratio < DELTA_RATIO)
+            num_2 += int(ratio < DELTA_RATIO**2)
+            num_3 += int(ratio < DELTA_RATIO**3)
+        absrel += abs(pred - true) / true
+        square += (pred - true) ** 2
+    return num_valid, num_invalid, absrel, (num_1, num_2, num_3), square
 
 
 def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
@@ -169,12 +175,13 @@ def fit_disparity(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float 
         (0.5, -0.25)
     """
     usable = truth_mask(true_m, max_depth_m=max_depth_m) & is_valid(pred_m)
-    disparity = 1.0 / pred_m[usable].astype(np.float64)
-    if disparity.size < 2 or np.ptp(disparity) == 0.0:
+    pred, true = 1.0 / pred_m[usable].astype(np.float64), 1.0 / true_m[usable].astype(np.float64)
+    if pred.size < 2 or pred.min() == pred.max():
         return None
-    columns = np.stack([disparity, np.ones_like(disparity)], axis=1)
-    (scale, shift), *_ = np.linalg.lstsq(columns, 1.0 / true_m[usable].astype(np.float64), rcond=None)
-    return DisparityFit(float(scale), float(shift))
+    mean_pred, mean_true = float(pred.mean()), float(true.mean())
+    pred -= mean_pred
+    scale = float(np.dot(pred, true - mean_true) / np.dot(pred, pred))
+    return DisparityFit(scale, mean_true - scale * mean_pred)
 
 
 def change_error_m(

@@ -58,22 +58,26 @@ def psnr_eps_db(mean_squared: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SsimHalf:
-    """What SSIM needs of one image alone; kept for a true frame that is compared more than once."""
+    """What SSIM needs of one image alone; kept for a true frame that is compared more than once.
 
-    centred_hwc: np.ndarray
+    Attributes:
+        image_hwc: The image, range 1, float64: variances of flat regions need the digits.
+        mean_hwc: Its windowed mean.
+        variance_hwc: Its windowed variance.
+    """
+
+    image_hwc: np.ndarray
     mean_hwc: np.ndarray
     variance_hwc: np.ndarray
 
 
 def ssim_half(rgb_u8: np.ndarray) -> SsimHalf:
-    """Return the windowed mean and variance of one uint8 image, range 1, centred on grey to spare float32 digits."""
-    centred = rgb_u8.astype(np.float32)
-    centred *= np.float32(1 / 255)
-    centred -= np.float32(0.5)
-    mean = _gauss_valid(centred)
-    variance = _gauss_valid(centred * centred)
+    """Return the windowed mean and variance of one uint8 image, range 1."""
+    image = rgb_u8 * (1 / 255)
+    mean = _gauss_valid(image)
+    variance = _gauss_valid(image * image)
     variance -= mean * mean
-    return SsimHalf(centred_hwc=centred, mean_hwc=mean, variance_hwc=variance)
+    return SsimHalf(image_hwc=image, mean_hwc=mean, variance_hwc=variance)
 
 
 def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray) -> float:
@@ -96,18 +100,16 @@ def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray) -> float:
     """
     a = rgb_true_u8 if isinstance(rgb_true_u8, SsimHalf) else ssim_half(rgb_true_u8)
     b = ssim_half(rgb_pred_u8)
-    covariance = _gauss_valid(a.centred_hwc * b.centred_hwc)
+    covariance = _gauss_valid(a.image_hwc * b.image_hwc)
     covariance -= a.mean_hwc * b.mean_hwc
-    mean_a, mean_b = a.mean_hwc + np.float32(0.5), b.mean_hwc + np.float32(0.5)
-    numerator = (2 * mean_a * mean_b + np.float32(C1)) * (2 * covariance + np.float32(C2))
-    spread = a.variance_hwc + b.variance_hwc + np.float32(C2)
-    numerator /= (mean_a * mean_a + mean_b * mean_b + np.float32(C1)) * spread
-    return float(numerator.mean(dtype=np.float64))
+    numerator = (2 * a.mean_hwc * b.mean_hwc + C1) * (2 * covariance + C2)
+    numerator /= (a.mean_hwc**2 + b.mean_hwc**2 + C1) * (a.variance_hwc + b.variance_hwc + C2)
+    return float(numerator.mean())
 
 
 def _gauss_valid(image_hwc: np.ndarray) -> np.ndarray:
     crop = GAUSS_TAPS // 2
     if min(image_hwc.shape[:2]) < GAUSS_TAPS:
         raise ValueError(f"SSIM needs images of at least {GAUSS_TAPS} pixels a side, got {image_hwc.shape[:2]}.")
-    kernel = cv2.getGaussianKernel(GAUSS_TAPS, GAUSS_SIGMA_PX, cv2.CV_32F)
-    return cv2.sepFilter2D(image_hwc, cv2.CV_32F, kernel, kernel)[crop:-crop, crop:-crop]
+    kernel = cv2.getGaussianKernel(GAUSS_TAPS, GAUSS_SIGMA_PX, cv2.CV_64F)
+    return cv2.sepFilter2D(image_hwc, cv2.CV_64F, kernel, kernel)[crop:-crop, crop:-crop]

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 
 from evalkit.contracts.errors import RunFolderError
-from evalkit.score.chunk import WHOLE_CHUNK, Score, score_chunk
+from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.clips import ClipReader
 from evalkit.store.run_folder import RunFolder, open_run
@@ -37,9 +37,16 @@ class ClipJob:
     index: int
     outcome: str
     path: Path
+    options: ScoreOptions
 
 
-def score_run(run_dir: Path, *, workers: int = 0, on_progress: OnProgress | None = None) -> Path:
+def score_run(
+    run_dir: Path,
+    *,
+    workers: int = 0,
+    on_progress: OnProgress | None = None,
+    options: ScoreOptions | None = None,
+) -> Path:
     """Score every clip of a run and return the path of `scores.parquet`.
 
     A clip that is missing or broken gives one row that says so. Memory is bounded by `workers` chunks and the rows of
@@ -49,12 +56,13 @@ def score_run(run_dir: Path, *, workers: int = 0, on_progress: OnProgress | None
         run_dir: Run folder; scoring again overwrites what was scored before.
         workers: Processes, each on one core; 1 scores in this process, 0 takes every core.
         on_progress: Called with (clips done, clips in all).
+        options: What is scored beside the metrics that every chunk gets.
 
     Raises:
         RunFolderError: If there is no such run, or the result cannot be written.
     """
     run = open_run(run_dir)
-    jobs = _jobs(run)
+    jobs = _jobs(run, options or ScoreOptions())
     with ScoreWriter(run.scores_path) as writer:
         for num_done, scored in enumerate(_score_all(jobs, workers or num_cores()), start=1):
             writer.write(scored)
@@ -63,7 +71,7 @@ def score_run(run_dir: Path, *, workers: int = 0, on_progress: OnProgress | None
     return run.scores_path
 
 
-def score_clip(path: Path) -> list[Score]:
+def score_clip(path: Path, options: ScoreOptions | None = None) -> list[Score]:
     """Return the scores of one clip, a chunk at a time.
 
     Raises:
@@ -71,7 +79,7 @@ def score_clip(path: Path) -> list[Score]:
     """
     with ClipReader(path) as clip:
         env = clip.header.env_spec
-        return [score for chunk in clip for score in score_chunk(chunk, env)]
+        return [score for chunk in clip for score in score_chunk(chunk, env, options)]
 
 
 def num_cores() -> int:
@@ -79,9 +87,15 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _jobs(run: RunFolder) -> list[ClipJob]:
+def _jobs(run: RunFolder, options: ScoreOptions) -> list[ClipJob]:
     jobs = [
-        ClipJob(task=record.task, index=record.index, outcome=record.outcome, path=run.path / record.clip)
+        ClipJob(
+            task=record.task,
+            index=record.index,
+            outcome=record.outcome,
+            path=run.path / record.clip,
+            options=options,
+        )
         for record in run.records()
         if record.clip is not None
     ]
@@ -140,7 +154,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _score_job(job: ClipJob) -> ClipScores:
     try:
-        scores = score_clip(job.path)
+        scores = score_clip(job.path, job.options)
     except RunFolderError as error:
         scores = [_clip_row("broken_clip" if job.path.exists() else "missing_clip", str(error))]
     except Exception as error:
@@ -166,6 +180,6 @@ def _clip_row(status: str, reason: str) -> Score:
 
 
 def _use_one_core() -> None:
-    """Keep the libraries from starting threads of their own; pykdtree is imported after this reads the variable."""
+    """Keep the libraries from starting threads of their own; torch, imported later, reads the variable."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     cv2.setNumThreads(1)

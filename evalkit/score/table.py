@@ -123,7 +123,7 @@ def _rows(clip: ClipScores) -> pa.Table:
 
 
 def _metadata() -> dict[str, str]:
-    packages = ("evalkit", "numpy", "opencv-python", "pykdtree")
+    packages = ("evalkit", "numpy", "opencv-python", "numba")
     return {
         "format": FORMAT,
         "versions": json.dumps({name: metadata.version(name) for name in packages}),

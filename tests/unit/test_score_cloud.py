@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from evalkit.contracts.geometry import transform
+from evalkit.contracts.geometry import points_from_depth, transform
 from evalkit.contracts.types import ARM_PROPRIO
 from evalkit.score import cloud, pose
 from evalkit.score.scene import scene_chunk, scene_spec
@@ -20,12 +20,45 @@ from evalkit.score.scene import scene_chunk, scene_spec
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-2, 2))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(points=POINTS, queries=POINTS)
 def test_nearest_neighbours_are_exact(points, queries):
     expected, _ = cKDTree(points).query(queries)
-    np.testing.assert_allclose(cloud.nearest_m(points, queries), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(cloud.distances(points, queries).pred_to_true_m, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "far", "holes", "outliers"])
+def test_nearest_neighbours_of_depth_images_are_exact_whatever_their_order(kind):
+    chunk = scene_chunk(seed=2, num_frames=1, image_hw_px=(48, 64), depth_error_frac=0.05)
+    rng = np.random.default_rng(0)
+    depth = chunk.predicted.depth[0].astype(np.float64)
+    depth = {
+        "smooth": depth,
+        "noise": rng.uniform(0.1, 4.0, depth.shape),
+        "constant": np.ones_like(depth),
+        "far": 3.0 * depth,
+        "holes": np.where(rng.random(depth.shape) < 0.3, 0.0, depth),
+        "outliers": np.where(rng.random(depth.shape) < 0.02, 60.0, depth),
+    }[kind]
+    cameras = chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0]
+    true, pred = cloud.fuse(chunk.true.depth_fvhw_m[0], *cameras), cloud.fuse(depth, *cameras)
+    found = cloud.distances(true, pred, threads=2)
+    np.testing.assert_allclose(found.pred_to_true_m, cKDTree(true).query(pred)[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.true_to_pred_m, cKDTree(pred).query(true)[0], rtol=1e-9, atol=1e-12)
+
+
+def test_fusing_keeps_every_valid_point():
+    chunk = scene_chunk(num_frames=1, image_hw_px=(24, 32))
+    depth = chunk.true.depth_fvhw_m[0].copy()
+    depth[:, ::3, ::2] = 0.0
+    cameras = list(zip(depth, chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0], strict=True))
+    raster = np.concatenate([points_from_depth(*camera) for camera in cameras])
+    fused = cloud.fuse(depth, chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0])
+    assert fused.shape == raster.shape
+    np.testing.assert_array_equal(np.sort(fused, axis=0), np.sort(raster, axis=0))
+
+
+@settings(deadline=None)  # the first call compiles
 @given(a=POINTS, b=POINTS)
 def test_the_sums_are_symmetric(a, b):
     forth, back = cloud.distances(a, b), cloud.distances(b, a)
@@ -50,6 +83,7 @@ def test_a_common_rigid_motion_changes_nothing(seed):
     assert values[0].value == pytest.approx(values[1].value, rel=1e-9)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(shift_mm=st.floats(0.0, 100.0), axis=st.integers(0, 2))
 def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm, axis):
     spec = scene_spec((24, 32))

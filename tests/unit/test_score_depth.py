@@ -6,7 +6,7 @@ Read next: `evalkit/score/depth.py`.
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -15,6 +15,7 @@ from evalkit.score import depth
 DEPTHS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.015625, 9.0, width=32))
 
 
+@settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, scale=st.floats(0.1, 3.0))
 def test_absrel_of_a_depth_scaled_by_s_is_s_minus_1(true, scale):
     errors = depth.depth_errors(true, true.astype(np.float64) * scale)
@@ -22,6 +23,7 @@ def test_absrel_of_a_depth_scaled_by_s_is_s_minus_1(true, scale):
     assert errors.delta(1).value == float(max(scale, 1 / scale) < 1.25)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, bad=st.sampled_from([np.nan, 0.0, -1.0, np.inf]), data=st.data())
 def test_the_mask_comes_from_truth_alone(true, bad, data):
     pred = true.copy()
@@ -34,6 +36,7 @@ def test_the_mask_comes_from_truth_alone(true, bad, data):
     assert errors.delta(3).value == pytest.approx(1 - where.mean())
 
 
+@settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, scale=st.floats(0.1, 10.0))
 def test_median_alignment_undoes_a_scale(true, scale):
     aligned = depth.median_aligned(true, true.astype(np.float64) * scale)

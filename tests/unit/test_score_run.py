@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import RunFolderError
-from evalkit.score.chunk import Score, score_chunk
+from evalkit.score.chunk import Score, ScoreOptions, score_chunk
 from evalkit.score.measure import STATUSES
 from evalkit.score.names import METRICS
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
@@ -19,6 +19,8 @@ from evalkit.score.table import read_scores
 
 SIZE = (24, 32)
 SPEC = scene_spec(SIZE)
+NO_LPIPS = ScoreOptions(lpips_nets=())
+POLICY_ONLY = ScoreOptions(references=False, lpips_nets=())
 ONES = np.ones((2, 3, *SIZE), np.float32)
 
 
@@ -32,14 +34,14 @@ def _policy(scores: list[Score], metric: str) -> list[Score]:
 
 
 def test_every_metric_has_a_value_on_a_good_chunk():
-    scores = score_chunk(_chunk(), SPEC)
+    scores = score_chunk(_chunk(), SPEC, NO_LPIPS)
     given = {score.metric for score in scores if score.subject == "policy"}
     assert given == {name for name, metric in METRICS.items() if metric.family != "lpips"}
     assert all(score.value is not None and np.isfinite(score.value) for score in scores if score.subject == "policy")
 
 
 def test_truth_against_itself_is_perfect():
-    scores = [score for score in score_chunk(_chunk(), SPEC) if score.subject == "ground_truth"]
+    scores = [score for score in score_chunk(_chunk(), SPEC, NO_LPIPS) if score.subject == "ground_truth"]
     value = {score.metric: score.value for score in scores}
     assert value["psnr_db/frame_mean"] is None
     assert value["absrel/gt_mask"] == 0.0
@@ -49,9 +51,9 @@ def test_truth_against_itself_is_perfect():
 
 
 def test_repeating_the_last_frame_is_scored_beside():
-    scores = score_chunk(_chunk(), SPEC)
+    scores = score_chunk(_chunk(), SPEC, NO_LPIPS)
     assert {score.subject for score in scores} == {"policy", "repeat_last_frame", "ground_truth", "depth_8bit"}
-    assert score_chunk(_chunk(), SPEC, references=False) == [s for s in scores if s.subject == "policy"]
+    assert score_chunk(_chunk(), SPEC, POLICY_ONLY) == [s for s in scores if s.subject == "policy"]
 
 
 def test_nothing_imagined_gives_nothing():
@@ -96,7 +98,7 @@ def test_constant_depth_keeps_its_value_and_says_so():
 def test_a_missing_frame_is_named_in_every_family():
     chunk = _chunk()
     short = replace(chunk.predicted, **{name: value[:1] for name, value in vars(chunk.predicted).items()})
-    scores = score_chunk(replace(chunk, predicted=short), SPEC, references=False)
+    scores = score_chunk(replace(chunk, predicted=short), SPEC, POLICY_ONLY)
     missing = {score.metric for score in scores if score.status == "missing_frame"}
     assert {"psnr_db/frame_mean", "absrel/gt_mask", "chamfer_m/l1_half", "ee_position_mm/euclidean"} <= missing
     assert all(score.frame_idx == 1 for score in scores if score.status == "missing_frame")

@@ -1,0 +1,256 @@
+"""All metrics of one frame: what was imagined beside what happened.
+
+In: the true side of a chunk, a prediction, the frame's index. Out: named measures, and sums to be pooled.
+Read next: `chunk.py`, which goes over the frames.
+
+Pixel metrics are taken on static cameras only, because a wrist view shifts with small errors of the predicted pose;
+all cameras enter the cloud, and the pose error itself is reported beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from evalkit.contracts.geometry import ee_pose_from_proprio
+from evalkit.contracts.spec import CameraSpec, EnvSpec
+from evalkit.contracts.types import ARM_PROPRIO, Prediction
+from evalkit.score import cloud, depth, image, pose
+from evalkit.score.measure import Measure
+from evalkit.score.names import METRICS, Family, Per
+from evalkit.score.nearest import PointTree, build_tree
+from evalkit.store.clips import Frames
+
+
+class Named(NamedTuple):
+    """A measure with the view, arm or group of cameras that it is of, and the metric's name."""
+
+    view: str
+    metric: str
+    measure: Measure
+
+
+@dataclass(kw_only=True)
+class FrameScores:
+    """What one frame gives.
+
+    Attributes:
+        named: Its measures.
+        squares: Mean squared colour error of each static view that could be scored.
+        errors: Depth errors of its static views, to be pooled over the chunk.
+        num_depth_views: Static views whose depth could be scored.
+    """
+
+    named: list[Named] = field(default_factory=list)
+    squares: list[float] = field(default_factory=list)
+    errors: depth.DepthErrors = depth.NO_ERRORS
+    num_depth_views: int = 0
+
+    def add(self, view: str, metric: str, measure: Measure) -> None:
+        """Add one measure."""
+        self.named.append(Named(view, metric, measure))
+
+    def add_unfit(self, view: str, family: Family, per: Per, measure: Measure) -> None:
+        """Add the same named outcome for every metric that would have had a value here."""
+        self.named += [Named(view, name, measure) for name in names_of(family, per)]
+
+
+class Truth:
+    """The true side of a chunk, with what several predictions can share: SSIM's windows and trees of fused clouds."""
+
+    def __init__(self, frames: Frames, intrinsics_v33_px: np.ndarray, env: EnvSpec) -> None:
+        self.frames = frames
+        self.intrinsics_v33_px = intrinsics_v33_px
+        self.env = env
+        self.num_frames = len(frames.rgb_fvhwc_u8)
+        self.static = [(idx, camera.name) for idx, camera in enumerate(env.cameras) if camera.kind == "static"]
+        self._halves: dict[tuple[int, int], image.SsimHalf] = {}
+        self._clouds: dict[tuple[int, tuple[int, ...]], PointTree | None] = {}
+
+    def ssim_half(self, frame_idx: int, view: int) -> image.SsimHalf:
+        """Return what SSIM needs of a true frame alone."""
+        key = frame_idx, view
+        if key not in self._halves:
+            self._halves[key] = image.ssim_half(self.frames.rgb_fvhwc_u8[key])
+        return self._halves[key]
+
+    def cloud(self, frame_idx: int, views: list[int]) -> PointTree | None:
+        """Return the fused true cloud of some views; None if it is empty."""
+        key = frame_idx, tuple(views)
+        if key not in self._clouds:
+            frames = self.frames
+            points = cloud.fuse(
+                frames.depth_fvhw_m[frame_idx, views],
+                self.intrinsics_v33_px[views],
+                frames.T_base_cam_fv44[frame_idx, views],
+            )
+            self._clouds[key] = build_tree(points) if len(points) else None
+        return self._clouds[key]
+
+    @cached_property
+    def bad_camera(self) -> str:
+        """Return what is wrong with the cameras, or nothing."""
+        K, T = self.intrinsics_v33_px, self.frames.T_base_cam_fv44
+        for idx, camera in enumerate(self.env.cameras):
+            if not np.isfinite(K[idx]).all() or K[idx, 0, 0] <= 0 or K[idx, 1, 1] <= 0:
+                return f"the intrinsics of {camera.name} are missing or not usable"
+            if not np.isfinite(T[:, idx]).all():
+                return f"the pose of {camera.name} is not finite"
+        return ""
+
+
+def score_frame(truth: Truth, prediction: Prediction, frame_idx: int) -> FrameScores:
+    """Return every metric of one frame of a prediction."""
+    scores = FrameScores()
+    for view, name in truth.static:
+        _add_image(scores, truth, prediction, frame_idx, view, name)
+        if prediction.depth is not None:
+            _add_depth(scores, truth, prediction.depth, frame_idx, view, name)
+    if prediction.depth is not None:
+        _add_cloud(scores, truth, prediction, prediction.depth, frame_idx)
+    if prediction.proprio is not None:
+        _add_state(scores, truth, prediction.proprio, frame_idx)
+    return scores
+
+
+def names_of(family: Family, per: Per) -> list[str]:
+    """Return the metrics of a family that have a row for each view, frame, arm or chunk."""
+    return [metric.name for metric in METRICS.values() if metric.family == family and metric.per == per]
+
+
+def predicted_pose(truth: Truth, prediction: Prediction, frame_idx: int, view: int) -> np.ndarray | None:
+    """Return a camera's pose as the prediction knows it: static ones as they are, wrist ones from predicted states."""
+    camera: CameraSpec = truth.env.cameras[view]
+    if camera.kind == "static":
+        return np.asarray(truth.frames.T_base_cam_fv44[frame_idx, view])
+    if prediction.proprio is None or frame_idx >= len(prediction.proprio):
+        return None
+    return pose.wrist_pose(prediction.proprio[frame_idx], camera)
+
+
+def unfit(true: np.ndarray, pred: np.ndarray, frame_idx: int) -> Measure | None:
+    """Return why a frame cannot be scored: the prediction has another shape or ends before it; None if it can."""
+    if pred.shape[1:] != true.shape[1:]:
+        return Measure(None, "wrong_size", f"a predicted frame is {pred.shape[1:]}, a true one {true.shape[1:]}")
+    return _missing(len(pred)) if frame_idx >= len(pred) else None
+
+
+def _missing(num_frames: int) -> Measure:
+    return Measure(None, "missing_frame", f"the prediction has {num_frames} frames")
+
+
+def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_idx: int, view: int, name: str) -> None:
+    problem = unfit(truth.frames.rgb_fvhwc_u8, prediction.rgb, frame_idx)
+    if problem:
+        scores.add_unfit(name, "image", "view", problem)
+        return
+    pred_u8 = prediction.rgb[frame_idx, view]
+    square = image.mse(truth.frames.rgb_fvhwc_u8[frame_idx, view], pred_u8)
+    scores.squares.append(square)
+    scores.add(name, "psnr_db/frame_mean", image.psnr_db(square))
+    scores.add(name, "psnr_db/frame_eps1e-8", Measure(image.psnr_eps_db(square)))
+    scores.add(name, "ssim/gauss11", Measure(image.ssim(truth.ssim_half(frame_idx, view), pred_u8)))
+
+
+def _add_depth(
+    scores: FrameScores, truth: Truth, depth_fvhw_m: np.ndarray, frame_idx: int, view: int, name: str
+) -> None:
+    true, pred = truth.frames.depth_fvhw_m, depth_fvhw_m
+    problem = unfit(true, pred, frame_idx)
+    if problem:
+        scores.add_unfit(name, "depth", "view", problem)
+        return
+    true_m, pred_m = true[frame_idx, view], pred[frame_idx, view]
+    errors = depth.depth_errors(true_m, pred_m)
+    scores.errors = scores.errors.plus(errors)
+    scores.num_depth_views += 1
+    for metric, measure in _frame_depth(errors, true_m, pred_m):
+        scores.add(name, metric, measure)
+    if frame_idx:
+        before = true[frame_idx - 1, view], true_m, pred[frame_idx - 1, view], pred_m
+        scores.add(name, "depth_change_m/gt_mask", depth.change_error_m(*before))
+
+
+def _frame_depth(errors: depth.DepthErrors, true_m: np.ndarray, pred_m: np.ndarray) -> Iterator[tuple[str, Measure]]:
+    constant = errors.num_valid > 0 and pred_m.size > 1 and pred_m.min() == pred_m.max() and pred_m.flat[0] > 0
+
+    def named(measure: Measure) -> Measure:
+        return measure._replace(status="constant_depth") if constant else measure
+
+    yield "absrel/gt_mask", named(errors.absrel())
+    for order in (1, 2, 3):
+        yield f"delta{order}/gt_mask", named(errors.delta(order))
+    yield "rmse_m/gt_mask", named(errors.rmse_m())
+    yield "invalid_depth_frac/gt_mask", errors.invalid_frac()
+    scaled = depth.depth_errors(true_m, depth.median_aligned(true_m, pred_m))
+    yield "absrel/gt_mask_median_scaled", named(scaled.absrel())
+
+
+def _add_cloud(
+    scores: FrameScores, truth: Truth, prediction: Prediction, depth_fvhw_m: np.ndarray, frame_idx: int
+) -> None:
+    problem = unfit(truth.frames.depth_fvhw_m, depth_fvhw_m, frame_idx)
+    if truth.bad_camera:
+        problem = Measure(None, "bad_camera", truth.bad_camera)
+    wrists = any(camera.kind == "wrist" for camera in truth.env.cameras)
+    if problem is None and wrists and prediction.proprio is None:
+        problem = Measure(None, "no_predicted_state")
+        static = [view for view, _ in truth.static]
+        _add_fused(scores, truth, prediction, depth_fvhw_m, frame_idx, "static", static)
+    if problem:
+        scores.add_unfit("all", "cloud", "frame", problem)
+    else:
+        every = list(range(len(truth.env.cameras)))
+        _add_fused(scores, truth, prediction, depth_fvhw_m, frame_idx, "all", every)
+
+
+def _add_fused(
+    scores: FrameScores,
+    truth: Truth,
+    prediction: Prediction,
+    depth_fvhw_m: np.ndarray,
+    frame_idx: int,
+    name: str,
+    views: list[int],
+) -> None:
+    poses = [predicted_pose(truth, prediction, frame_idx, view) for view in views]
+    known = [T for T in poses if T is not None]
+    if len(known) < len(poses):
+        scores.add_unfit(name, "cloud", "frame", Measure(None, "bad_state", "a wrist camera has no pose"))
+        return
+    pred = cloud.fuse(depth_fvhw_m[frame_idx, views], truth.intrinsics_v33_px[views], known)
+    true = truth.cloud(frame_idx, views)
+    found = cloud.distances(np.empty((0, 3)) if true is None else true, pred)
+    scores.add(name, "chamfer_m/l1_half", found.l1_half_m())
+    scores.add(name, "chamfer_m/l1_sum", found.l1_sum_m())
+    scores.add(name, "chamfer_m/l1_pred_to_gt", found.accuracy_m())
+    scores.add(name, "chamfer_m/l1_gt_to_pred", found.completeness_m())
+    scores.add(name, "chamfer_m2/l2sq_sum", found.l2sq_sum_m2())
+    for radius_m in cloud.FSCORE_RADII_M:
+        scores.add(name, f"fscore/{radius_m * 1000:.0f}mm", found.fscore(radius_m))
+
+
+def _add_state(scores: FrameScores, truth: Truth, proprio_fd: np.ndarray, frame_idx: int) -> None:
+    if frame_idx >= len(proprio_fd):
+        scores.add_unfit("all", "state", "frame", _missing(len(proprio_fd)))
+        for arm in truth.env.arms:
+            scores.add_unfit(arm, "state", "arm", _missing(len(proprio_fd)))
+        return
+    true, pred = truth.frames.proprio_fd[frame_idx], proprio_fd[frame_idx]
+    scores.add("all", "state_mae/mixed_units", pose.state_mae(true, pred, arms=truth.env.arms))
+    for arm in truth.env.arms:
+        _add_arm(scores, arm, true[ARM_PROPRIO[arm]], pred[ARM_PROPRIO[arm]])
+
+
+def _add_arm(scores: FrameScores, arm: str, true: np.ndarray, pred: np.ndarray) -> None:
+    if not pose.is_valid_state(pred):
+        scores.add_unfit(arm, "state", "arm", Measure(None, "bad_state", np.array2string(pred, precision=3)))
+        return
+    error = pose.pose_error(ee_pose_from_proprio(true), ee_pose_from_proprio(pred))
+    scores.add(arm, "ee_position_mm/euclidean", Measure(error.position_mm))
+    scores.add(arm, "ee_rotation_deg/geodesic", Measure(error.rotation_deg))
+    scores.add(arm, "gripper_open_frac/abs_error", Measure(float(abs(pred[7] - true[7]))))
