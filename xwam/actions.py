@@ -35,6 +35,22 @@ def bounds_from_release(statistics: Mapping[str, Any], arms: Sequence[str]) -> B
     return Bounds(proprio_low=proprio_low, proprio_high=proprio_high, action_low=action_low, action_high=action_high)
 
 
+def statistics_from_bounds(bounds: Bounds, arms: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Return bounds in the layout of released statistics; the inverse of `bounds_from_release`."""
+    sides = {"q01": (bounds.proprio_low, bounds.action_low), "q99": (bounds.proprio_high, bounds.action_high)}
+    statistics: dict[str, dict[str, list[float]]] = {}
+    for side, (proprio, action) in sides.items():
+        values: dict[str, list[float]] = {}
+        for arm in arms:
+            state, delta = proprio[ARM_PROPRIO[arm]], action[ARM_ACTION[arm]]
+            values[f"proprio_{arm}_ee_xyz"] = list(state[:3])
+            values[f"action_{arm}_ee_xyz"] = list(delta[:3])
+            values[f"action_{arm}_ee_axisangle"] = list(delta[3:6])
+            values["gripper_pos"], values["gripper_action"] = [state[7]], [delta[6]]
+        statistics[side] = values
+    return statistics
+
+
 def _side(
     statistics: Mapping[str, Any], side: str, arms: Sequence[str], quat: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:

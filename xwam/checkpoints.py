@@ -1,22 +1,84 @@
-"""Weights on disk.
+"""Weights on disk: ours, the released container, Wan's and diffusers' folders.
 
-In: a path. Out: a network and its configuration; or one sentence that names what is wrong with the file.
-Read next: `header.py` for what a file says about itself, `network.py` for what is filled.
+In: a path, or an id on the hub. Out: a `Bundle` ready for inference; or one sentence that names what is wrong.
+Read next: `header.py` for what a checkpoint says about itself, `convert.py` for the command that rewrites one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xwam.config import ModelConfig, NetworkConfig
-from xwam.header import FORMAT, CheckpointError, read_model
+from xwam import keys
+from xwam.codecs import Codec, PatchDCT
+from xwam.config import ModelConfig, NetworkConfig, network_from_release
+from xwam.header import (
+    ADDITIONS_FILE,
+    FORMAT,
+    MODEL_FILE,
+    MODEL_JSON,
+    RELEASED_WEIGHTS,
+    CheckpointError,
+    locate,
+    read_model,
+)
+from xwam.loading import fill, read_pickle, read_tensors
 from xwam.network import XwamNetwork
+from xwam.text import HashedText, StoredText, TextEncoder
+from xwam.umt5 import UmT5Text, umt5_from_wan
+from xwam.wan_vae import WanVae, vae_from_wan
+
+WAN_HEAD_WIDTH = 128
+"""Width of an attention head in every published Wan; no tensor's shape tells it."""
+
+
+class Bundle(NamedTuple):
+    """Everything that a request needs."""
+
+    model: ModelConfig
+    network: XwamNetwork
+    codec: Codec
+    text_encoder: TextEncoder
+
+
+def load(name: str, *, num_heads: int | None = None) -> Bundle:
+    """Return what a checkpoint holds.
+
+    Args:
+        name: A file or folder of ours, a released experiment, or an id on the hub.
+        num_heads: Attention heads of a released network that does not have Wan's heads of 128.
+
+    Raises:
+        CheckpointError: Names what is missing, cut off, misshapen or unknown.
+    """
+    path = locate(name)
+    if (path / "config.yaml").is_file():
+        return load_released(path, num_heads=num_heads)
+    if (path / MODEL_JSON).is_file():
+        return load_beside_wan(path)
+    network, model = load_checkpoint(path / MODEL_FILE if path.is_dir() else path)
+    return Bundle(model, network, _codec(model, path), _text_encoder(model, path))
+
+
+def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
+    """Return network and configuration of a safetensors file of ours."""
+    model = read_model(path)
+    return _network(model.network, read_tensors(path), source=str(path)), model
+
+
+def load_beside_wan(folder: Path) -> Bundle:
+    """Return a model whose transformer lies in the layout of Wan or diffusers, X-WAM's additions beside it."""
+    model, (_, wan) = read_model(folder), load_wan(folder)
+    weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
+    network = _network(model.network, weights, source=str(folder))
+    return Bundle(model, network, _codec(model, folder), _text_encoder(model, folder))
 
 
 def save_checkpoint(
@@ -36,33 +98,136 @@ def save_checkpoint(
     partial.replace(path)
 
 
-def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
-    """Return network and configuration of a checkpoint of our own, ready for inference."""
-    model = read_model(path)
-    with torch.device("meta"):
-        network = XwamNetwork(model.network)
-    fill(network, load_file(path), source=str(path))
-    return network.eval().requires_grad_(False), model
+# ---- the released container
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Put weights into a network built on the meta device, without a second copy.
+class Container(NamedTuple):
+    """The tensors of a released experiment by owner, mapped from disk."""
+
+    network: dict[str, Tensor]
+    vae: dict[str, Tensor]
+    vae_mean: Tensor
+    vae_std: Tensor
+    text_encoder: dict[str, Tensor]
+
+
+def read_container(folder: Path) -> Container:
+    """Return the tensors of a released experiment.
 
     Raises:
-        CheckpointError: Names every missing, unexpected or misshapen tensor.
+        CheckpointError: If the file is missing, cut off, or lacks a part.
     """
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    problems = [f"'{name}' is missing" for name in expected if name not in weights]
-    problems += [f"'{name}' is not part of the network" for name in weights if name not in expected]
-    problems += [
-        f"'{name}' has shape {tuple(weights[name].shape)} in place of {shape}"
-        for name, shape in expected.items()
-        if name in weights and tuple(weights[name].shape) != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CheckpointError(f"{source} does not fit the network: {', '.join(problems[:5])}{more}.")
-    network.load_state_dict(dict(weights), strict=True, assign=True)
+    path = folder / RELEASED_WEIGHTS
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not isinstance(content.get("module"), dict):
+        raise CheckpointError(f"{path} must hold a dictionary with 'module' in it, as DeepSpeed writes it.")
+    module = content["module"]
+    parts = {prefix: _under(module, prefix) for prefix in ("model.", "vae.model.", "text_encoder.model.")}
+    absent = [prefix for prefix, tensors in parts.items() if not tensors]
+    absent += [name for name in ("vae.mean", "vae.std") if name not in module]
+    known = (*parts, "vae.mean", "vae.std")
+    extra = sorted(name for name in module if not name.startswith(known))
+    if absent:
+        raise CheckpointError(f"{path} holds nothing under '{absent[0]}'.")
+    if extra:
+        raise CheckpointError(f"{path} holds '{extra[0]}', which belongs to no part of the model.")
+    network, vae, text_encoder = parts.values()
+    return Container(network, vae, module["vae.mean"], module["vae.std"], text_encoder)
+
+
+def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
+    """Return a released experiment; see `load`."""
+    model, container = read_model(folder), read_container(folder)
+    sizes = sizes_of(container.network, num_heads=num_heads, like=model.network)
+    model = replace(model, network=sizes)
+    network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
+    codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
+    text = UmT5Text(umt5_from_wan(container.text_encoder), _tokenizer(folder), num_tokens=sizes.text_len)
+    return Bundle(model, network, codec, text)
+
+
+def sizes_of(weights: Mapping[str, Tensor], *, like: NetworkConfig, num_heads: int | None = None) -> NetworkConfig:
+    """Return the sizes of a network, read off the shapes of its tensors (Wan's names).
+
+    Args:
+        weights: The tensors.
+        like: Gives what no shape tells: text length, eps, the way with depth.
+        num_heads: Attention heads; Wan's heads of 128 if not given.
+
+    Raises:
+        CheckpointError: If a tensor that tells a size is missing.
+    """
+    try:
+        width, channels, _, rows, cols = weights["patch_embedding.weight"].shape
+        views = weights["view_embedding.weight"].shape[0] if "view_embedding.weight" in weights else like.num_views
+        return replace(
+            like,
+            width=width,
+            ffn_width=weights["blocks.0.ffn.0.weight"].shape[0],
+            num_heads=num_heads or max(1, width // WAN_HEAD_WIDTH),
+            num_blocks=sum(name.startswith("blocks.") and name.endswith(".modulation") for name in weights),
+            num_depth_blocks=_num_depth_blocks(weights) or like.num_depth_blocks,
+            num_views=views,
+            latent_channels=channels,
+            patch_hw=(rows, cols),
+            text_width=weights["text_embedding.0.weight"].shape[1],
+            time_width=weights["time_embedding.0.weight"].shape[1],
+        )
+    except KeyError as error:
+        raise CheckpointError(f"The weights of the network lack {error}.") from error
+
+
+# ---- the video model to start from
+
+
+def load_wan(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
+    """Return sizes and tensors (Wan's names) of a Wan2.2 transformer, from Wan's own folder or one of diffusers.
+
+    Raises:
+        CheckpointError: If the folder holds neither.
+    """
+    for place in (folder, folder / "transformer"):
+        for file in ("diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.safetensors"):
+            if (place / file).is_file() and (place / "config.json").is_file():
+                settings = json.loads((place / "config.json").read_text())
+                weights = read_tensors(place / file)
+                if keys.is_diffusers_dit(weights):
+                    return _diffusers_sizes(settings), {keys.wan_dit_name(name): t for name, t in weights.items()}
+                return network_from_release(settings), weights
+    raise CheckpointError(f"{folder} holds no transformer: neither Wan's files nor 'transformer' of diffusers.")
+
+
+def load_wan_vae(folder: Path) -> WanVae:
+    """Return the VAE of a Wan2.2 folder: `Wan2.2_VAE.pth`, or `vae/` of diffusers."""
+    if (folder / "Wan2.2_VAE.pth").is_file():
+        return vae_from_wan(read_tensors(folder / "Wan2.2_VAE.pth"))
+    return _diffusers_vae(folder / "vae")
+
+
+def load_wan_text(folder: Path, *, num_tokens: int) -> UmT5Text:
+    """Return the text encoder of a Wan2.2 folder: `models_t5_*.pth`, or `text_encoder/` of transformers."""
+    originals = sorted(folder.glob("models_t5_*.pth"))
+    model = umt5_from_wan(read_tensors(originals[0])) if originals else _transformers_umt5(folder / "text_encoder")
+    return UmT5Text(model, _tokenizer(folder), num_tokens=num_tokens)
+
+
+def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
+    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
+
+    Args:
+        config: The network; its main branch must have Wan's sizes.
+        wan: Wan's tensors under Wan's names.
+        seed: Of what is fresh.
+    """
+    network = fresh_network(config, seed=seed)
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
+    fill(network, {**wan, **fresh}, source="The video model to start from")
+    if config.depth == "interleaved":
+        start_depth_branch(network)
+    return network
+
+
+# ---- fresh weights
 
 
 def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
@@ -100,3 +265,111 @@ def start_depth_branch(network: XwamNetwork) -> None:
         network.depth_blocks(), network.main_blocks()[network.config.first_depth_block :], strict=True
     ):
         twin.load_state_dict(block.state_dict())
+
+
+def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
+    """Return the bundle with prompts kept in a folder.
+
+    Args:
+        bundle: What was loaded.
+        folder: Where encoded prompts are kept.
+        identity: Names the weights.
+    """
+    network, encoder = bundle.model.network, bundle.text_encoder
+    shape = (network.text_len, network.text_width)
+    return bundle._replace(text_encoder=StoredText(folder, identity=identity, make=lambda: encoder, shape=shape))
+
+
+# ---- parts
+
+
+def fresh_bundle(model: ModelConfig, *, seed: int) -> Bundle:
+    """Return an untrained model whose codec and text encoder need no weights."""
+    network = fresh_network(model.network, seed=seed)
+    return Bundle(model, network, _codec(model, Path()), _text_encoder(model, Path()))
+
+
+def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: str) -> XwamNetwork:
+    with torch.device("meta"):
+        network = XwamNetwork(config)
+    fill(network, weights, source=source)
+    return network.eval().requires_grad_(False)
+
+
+def _codec(model: ModelConfig, folder: Path) -> Codec:
+    if model.codec.kind == "patch_dct":
+        return PatchDCT(model.network.latent_channels)
+    return _diffusers_vae(folder / "vae")
+
+
+def _text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
+    network = model.network
+    if model.text.kind == "hashed":
+        return HashedText(num_tokens=network.text_len, width=network.text_width)
+    return UmT5Text(_transformers_umt5(folder / "text_encoder"), _tokenizer(folder), num_tokens=network.text_len)
+
+
+def _diffusers_vae(folder: Path) -> WanVae:
+    from diffusers import AutoencoderKLWan
+
+    settings = _settings(folder)
+    with torch.device("meta"):
+        vae: Any = AutoencoderKLWan.from_config(settings)
+    fill(vae, read_tensors(folder / "diffusion_pytorch_model.safetensors"), source=str(folder))
+    return WanVae(vae.eval().requires_grad_(False))
+
+
+def _transformers_umt5(folder: Path) -> Any:
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    settings = _settings(folder)
+    with torch.device("meta"):
+        model = UMT5EncoderModel(UMT5Config(**settings))
+    index = folder / "model.safetensors.index.json"
+    weights = read_tensors(index if index.is_file() else folder / "model.safetensors")
+    shared = weights.get("shared.weight", weights.get("encoder.embed_tokens.weight"))
+    if shared is not None:
+        weights |= {"shared.weight": shared, "encoder.embed_tokens.weight": shared}
+    fill(model, weights, source=str(folder))
+    return model.eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """Return the tokenizer beside the weights, or None; its absence matters only to who encodes a new prompt."""
+    for place in (folder / "tokenizer", folder / "google" / "umt5-xxl"):
+        if place.is_dir():
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(place)
+    return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"There is no {folder / 'config.json'}, which this model needs.")
+    return json.loads((folder / "config.json").read_text())
+
+
+def _diffusers_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
+    return network_from_release(
+        {
+            "dim": settings["num_attention_heads"] * settings["attention_head_dim"],
+            "ffn_dim": settings["ffn_dim"],
+            "num_heads": settings["num_attention_heads"],
+            "num_layers": settings["num_layers"],
+            "in_dim": settings["in_channels"],
+            "out_dim": settings["out_channels"],
+            "text_dim": settings["text_dim"],
+            "freq_dim": settings["freq_dim"],
+            "eps": settings["eps"],
+            "patch_size": settings["patch_size"],
+        }
+    )
+
+
+def _num_depth_blocks(weights: Mapping[str, Tensor]) -> int:
+    return sum(name.startswith("extra_blocks.0.") and name.endswith(".modulation") for name in weights)
+
+
+def _under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)}

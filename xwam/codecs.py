@@ -16,7 +16,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from xwam.config import LATENT_STRIDES, CodecConfig, DepthRange
+from xwam.config import LATENT_STRIDES, DepthRange
 
 
 class Codec(Protocol):
@@ -44,13 +44,6 @@ def decode_views(codec: Codec, latent_BCTVHW: Tensor, seen_BCVHW: Tensor | None 
     latent = rearrange(latent_BCTVHW, "b c t v h w -> (b v) c t h w")
     seen = None if seen_BCVHW is None else rearrange(seen_BCVHW, "b c v h w -> (b v) c h w")
     return rearrange(codec.decode(latent, seen), "(b v) c t h w -> b c t v h w", v=latent_BCTVHW.shape[3])
-
-
-def make_codec(config: CodecConfig, *, channels: int) -> Codec:
-    """Return the codec that a configuration names."""
-    if config.kind == "patch_dct":
-        return PatchDCT(channels)
-    raise NotImplementedError(f"No codec '{config.kind}'.")
 
 
 # ---- depth as a video

@@ -188,7 +188,7 @@ class ModelConfig:
         image_hw_px: Size of the pictures that the codec sees.
         views: Camera kinds in order.
         arms: Arms that it drives.
-        control_hz: Control rate of its data.
+        control_hz: Control rate of its data; None where a bench has none.
         num_actions: K, actions in a chunk.
         num_future_frames: F, predicted frames.
         frame_stride: Control steps between frames.
@@ -204,7 +204,7 @@ class ModelConfig:
     image_hw_px: tuple[int, int]
     views: tuple[str, ...]
     arms: tuple[str, ...]
-    control_hz: float
+    control_hz: float | None
     num_actions: int = 32
     num_future_frames: int = 8
     frame_stride: int = 4
@@ -306,6 +306,29 @@ def network_from_release(settings: Mapping[str, Any]) -> NetworkConfig:
         eps=settings.get("eps", 1e-6),
         depth="interleaved" if settings.get("num_extra_layers", 0) else "none",
     )
+
+
+def release_from_network(config: NetworkConfig) -> dict[str, Any]:
+    """Return a configuration under Wan's names; the inverse of `network_from_release`."""
+    return {
+        "model_type": "ti2v",
+        "dim": config.width,
+        "ffn_dim": config.ffn_width,
+        "num_heads": config.num_heads,
+        "num_layers": config.num_blocks,
+        "num_extra_layers": config.num_depth_blocks if config.depth == "interleaved" else 0,
+        "num_views": config.num_views,
+        "in_dim": config.latent_channels,
+        "out_dim": config.latent_channels,
+        "patch_size": [1, *config.patch_hw],
+        "text_dim": config.text_width,
+        "text_len": config.text_len,
+        "freq_dim": config.time_width,
+        "action_dim": config.action_dim,
+        "proprio_dim": config.proprio_dim,
+        "action_num": config.actions_per_frame,
+        "eps": config.eps,
+    }
 
 
 def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Letters: B batch (1 here), C channels, F future frames, V views, H W pixels, K a
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from xwam import actions, codecs, noise, sampler
-from xwam.config import ModelConfig
-from xwam.network import TextContext, XwamNetwork
-from xwam.text import make_text_encoder
+from xwam.benches import BORDERS
+from xwam.checkpoints import Bundle
+from xwam.images import ImagePipeline
+from xwam.network import TextContext
 
 MAX_PROMPTS = 64
 """Prompts whose keys and values are kept."""
@@ -39,20 +40,33 @@ class Request:
 
     Attributes:
         state: Where its denoising stands.
-        seen_BCVHW: The pictures it was asked with, in [-1, 1].
+        seen_BCVHW: The pictures it was asked with as the model sees them, in [-1, 1].
+        proprio: The bench's state that it was asked with.
     """
 
     state: sampler.SamplerState
     seen_BCVHW: Tensor
+    proprio: np.ndarray
 
 
 class Engine:
-    """Network, codec and text encoder of one model; stateless but for a store of prompts."""
+    """A model between the borders of its bench; stateless but for a store of prompts.
 
-    def __init__(self, model: ModelConfig, network: XwamNetwork, schedule: sampler.Schedule) -> None:
-        self.model, self.network, self.schedule = model, network, schedule
-        self.codec = codecs.make_codec(model.codec, channels=model.network.latent_channels)
-        self.text_encoder = make_text_encoder(model.text, model.network)
+    Args:
+        bundle: Configuration, network, codec and text encoder.
+        schedule: Step counts and guidance.
+        device: Where the network lives.
+    """
+
+    def __init__(self, bundle: Bundle, schedule: sampler.Schedule, *, device: str = "cpu") -> None:
+        self.model, self.network, self.codec, self.text_encoder = bundle
+        self.schedule, self.device = schedule, torch.device(device)
+        self.border = BORDERS[self.model.bench]
+        self.pipeline = ImagePipeline(
+            env_hw_px=self.border.picture_hw_px(self.model),
+            model_hw_px=self.model.image_hw_px,
+            crop_frac=self.border.crop_frac,
+        )
         self._prompts: OrderedDict[str, TextContext] = OrderedDict()
 
     @torch.inference_mode()
@@ -60,13 +74,15 @@ class Engine:
         """Return a request before its first pass.
 
         Args:
-            rgb_vhwc_u8: V,H,W,3, what the cameras show now.
-            proprio: 16 numbers, the state now.
+            rgb_vhwc_u8: V,H,W,3, what the bench's cameras show now.
+            proprio: 16 numbers, the bench's state now.
             instruction: The prompt.
-            seed: Fixes all of its noise.
+            seed: Fixes all of its noise; drawn on the CPU, so that it is the same on every device.
         """
-        model, low, high = self.model, self.model.bounds.proprio_low, self.model.bounds.proprio_high
-        seen = video_from_rgb(rgb_vhwc_u8)
+        model, bounds = self.model, self.model.bounds
+        seen = self._pictures(rgb_vhwc_u8)
+        known = self.border.axes.model_from_sim(proprio, model.arms)
+        known = actions.normalise(known, bounds.proprio_low, bounds.proprio_high)
         video, action, states = noise.draw_noise(
             seed,
             (1, *model.latent_shape),
@@ -75,23 +91,28 @@ class Engine:
         )
         state = sampler.begin(
             self.schedule,
-            noise_video_BCTVHW=video,
-            noise_action_BKA=action,
-            noise_proprio_BPS=states,
-            seen_latent_BCVHW=codecs.encode_views(self.codec, seen[:, :, None])[:, :, 0],
-            seen_proprio_BS=torch.from_numpy(actions.normalise(proprio, low, high))[None],
+            noise_video_BCTVHW=video.to(self.device),
+            noise_action_BKA=action.to(self.device),
+            noise_proprio_BPS=states.to(self.device),
+            seen_latent_BCVHW=codecs.encode_views(self.codec, seen[:, :, None])[:, :, 0].to(self.device),
+            seen_proprio_BS=torch.from_numpy(known)[None].to(self.device),
             text=self.prompt(instruction),
             null_text=self.prompt("") if self.schedule.guidance else None,
         )
-        return Request(state=state, seen_BCVHW=seen)
+        return Request(state=state, seen_BCVHW=seen, proprio=proprio)
 
     @torch.inference_mode()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
-        """Return the clean actions, K,14 float32 in the units of the data, and the request as it stands then."""
+        """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then."""
         state = sampler.run(self.network, request.state, stop_after_actions=True, depth=False)
+        request = replace(request, state=state)
+        return self.actions(request), request
+
+    def actions(self, request: Request) -> np.ndarray:
+        """Return the clean actions of a request in the bench's layout."""
         bounds = self.model.bounds
-        clean = actions.denormalise(state.action.x[0].numpy(), bounds.action_low, bounds.action_high)
-        return clean, Request(state=state, seen_BCVHW=request.seen_BCVHW)
+        clean = actions.denormalise(request.state.action.x[0].cpu().numpy(), bounds.action_low, bounds.action_high)
+        return self.border.env_actions(clean, request.proprio, self.model.arms)
 
     @torch.inference_mode()
     def imagine(self, request: Request) -> Future:
@@ -99,21 +120,21 @@ class Engine:
         model = self.model
         state = sampler.run(self.network, request.state)
         video, depth = self._latents(state)
-        rgb = codecs.decode_views(self.codec, video, request.seen_BCVHW)[0, :, 1:]
-        proprio = actions.denormalise(
-            state.proprio.x[0, 1:].numpy(), model.bounds.proprio_low, model.bounds.proprio_high
-        )
+        rgb_BCFVHW = codecs.decode_views(self.codec, video.cpu(), request.seen_BCVHW)[:, :, 1:]
+        states = state.proprio.x[0, 1:].cpu().numpy()
+        states = actions.denormalise(states, model.bounds.proprio_low, model.bounds.proprio_high)
+        states = self.border.axes.sim_from_model(actions.tidy_quaternions(states, model.arms), model.arms)
         return Future(
-            rgb=rgb_from_video(rgb),
-            depth=None if depth is None else self._metres(depth),
-            proprio=actions.tidy_quaternions(proprio, model.arms),
+            rgb=rgb_from_video(self._to_env(rgb_BCFVHW)),
+            depth=None if depth is None else self._metres(depth.cpu()),
+            proprio=states.astype(np.float32),
         )
 
     def prompt(self, text: str) -> TextContext:
         """Return a prompt as the blocks read it; the most recent ones are kept."""
         context = self._prompts.pop(text, None)
         if context is None:
-            context = self.network.encode_text(self.text_encoder.encode(text)[None])
+            context = self.network.encode_text(self.text_encoder.encode(text)[None].to(self.device))
             context = self.network.with_depth_text(context)
         self._prompts[text] = context
         if len(self._prompts) > MAX_PROMPTS:
@@ -128,9 +149,20 @@ class Engine:
             return video, depth
         return state.video.x, state.depth_BCTVHW
 
+    def _pictures(self, rgb_vhwc_u8: np.ndarray) -> Tensor:
+        """Return the bench's pictures as the model sees them, B,3,V,H,W in [-1, 1]."""
+        video_BCVHW = video_from_rgb(rgb_vhwc_u8)
+        return self.pipeline.to_model(video_BCVHW[0].transpose(0, 1)).transpose(0, 1)[None]
+
+    def _to_env(self, video_BCFVHW: Tensor) -> Tensor:
+        """Return a video of the model in the bench's pixels, C,F,V,H,W."""
+        channels, frames = video_BCFVHW.shape[1:3]
+        flat = video_BCFVHW[0].flatten(0, 2)[:, None]
+        return self.pipeline.to_env(flat).unflatten(0, (channels, frames, -1))[:, :, :, 0]
+
     def _metres(self, latent_BCTVHW: Tensor) -> np.ndarray:
-        grey_FVHW = codecs.decode_views(self.codec, latent_BCTVHW)[0, :, 1:].mean(0)
-        return codecs.depth_from_video(grey_FVHW.numpy(), self.model.depth_range)
+        grey = codecs.decode_views(self.codec, latent_BCTVHW)[:, :, 1:].mean(1, keepdim=True)
+        return codecs.depth_from_video(self._to_env(grey)[0].numpy(), self.model.depth_range)
 
 
 def video_from_rgb(rgb_vhwc_u8: np.ndarray) -> Tensor:

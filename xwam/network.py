@@ -302,9 +302,7 @@ class Block(nn.Module):
         own = self.self_attn.key_value(seen, rope)
         memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
         x_BLD = gated_add(x_BLD, self.self_attn.read(self.self_attn.query(seen, rope), memory), gate1, runs)
-        normed = F.layer_norm(
-            x_BLD.to(dtype), self.norm3.normalized_shape, self.norm3.weight, self.norm3.bias, self.norm3.eps
-        )
+        normed = self.norm3(x_BLD).to(dtype)
         x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text)
         fed = self.ffn(modulate(self.norm2(x_BLD), shift2, scale2, runs).to(dtype))
         return gated_add(x_BLD, fed, gate2, runs), own
@@ -362,6 +360,14 @@ class XwamNetwork(nn.Module):
     def dtype(self) -> torch.dtype:
         """Return the type in which matrices are multiplied; residual stream and modulation stay float32."""
         return self.patch_embedding.weight.dtype
+
+    def cast(self, dtype: torch.dtype) -> XwamNetwork:
+        """Change the type of all matrices in place; timesteps, modulation and affine norms stay float32."""
+        exact = ("time_embedding.", "time_projection.", "modulation", ".norm3.")
+        for name, weight in self.named_parameters():
+            if not any(part in name for part in exact):
+                weight.data = weight.data.to(dtype)
+        return self
 
     def main_blocks(self) -> list[Block]:
         """Return the blocks of the main branch."""
@@ -432,7 +438,7 @@ class XwamNetwork(nn.Module):
         geometry = self.geometry(video_BCTVHW, action_BKA.shape[1], proprio_BPS.shape[1])
         runs, rope = times.runs, rope_table(self.config, geometry, video_BCTVHW.device)
         x_BLD = self._embed(video_BCTVHW, action_BKA, proprio_BPS)
-        code_BGF = timestep_code(times.t_BG, self.config.time_width).to(self.dtype)
+        code_BGF = timestep_code(times.t_BG, self.config.time_width)
         time_BGD = self.time_embedding(code_BGF)
         time_BG6D = self.time_projection(time_BGD).unflatten(-1, (6, -1)).float()
         time_BGD = time_BGD.float()

@@ -13,19 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, PolicySpec
+from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from xwam.benches import BORDERS
 from xwam.config import NANO, ModelConfig, count_parameters
-from xwam.header import CheckpointError, read_model
+from xwam.header import CheckpointError, locate, read_model
 
 if TYPE_CHECKING:
     from xwam.engine import Engine, Request
-
-ACTION_LAYOUT = {"robosuite": OSC_DELTA_BASE}
-"""In which layout a model made for a bench answers."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,9 @@ class XwamPolicyConfig:
         execute_steps: Actions of a chunk that are executed before the next one is asked for.
         guidance: 0 for one conditional pass a step; else the weight of the prompt's velocity.
         threads: CPU threads of a forward pass.
+        device: Where the network lives, for example `cuda`.
+        precision: Type of its matrices, for example `bfloat16`.
+        text_cache: Folder that keeps encoded prompts; None to encode them anew in every run.
     """
 
     checkpoint: str | None = None
@@ -49,6 +48,9 @@ class XwamPolicyConfig:
     execute_steps: int = 8
     guidance: float = 0.0
     threads: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+    text_cache: str | None = None
 
 
 class XwamPlugin:
@@ -61,14 +63,15 @@ class XwamPlugin:
     def spec(self, config: XwamPolicyConfig) -> PolicySpec:
         """Return what the model needs and gives, read from its checkpoint's header."""
         model = _model(config)
+        border = BORDERS[model.bench]
         depth = ("depth",) if model.network.depth != "none" else ()
         return PolicySpec(
             policy_id=f"xwam/{model.name}" + ("" if config.checkpoint else "-random"),
-            action_layouts=(ACTION_LAYOUT[model.bench],),
+            action_layouts=(border.layout,),
             chunk_len=model.num_actions,
             execute_steps=config.execute_steps,
             views=model.views,
-            image_hw_px=model.image_hw_px,
+            image_hw_px=border.picture_hw_px(model),
             arms=model.arms,  # type: ignore[arg-type]
             control_hz=model.control_hz,
             predicts=("rgb", *depth, "proprio"),  # type: ignore[arg-type]
@@ -81,7 +84,7 @@ class XwamPlugin:
         model = _model(config)
         weights = f"random, init_seed {config.init_seed}: an untrained network"
         if config.checkpoint is not None:
-            weights = f"sha256 {_sha256(Path(config.checkpoint))}"
+            weights = _identity(config)
         return {
             "model": model.name,
             "weights": weights,
@@ -104,26 +107,28 @@ class XwamPlugin:
 
         torch.set_num_threads(config.threads)
         try:
-            model = _model(config)
             schedule = Schedule(
                 num_video_steps=config.num_video_steps,
                 num_action_steps=config.num_action_steps,
                 guidance=config.guidance,
             )
             if config.checkpoint is None:
-                network = checkpoints.fresh_network(model.network, seed=config.init_seed)
+                bundle = checkpoints.fresh_bundle(NANO, seed=config.init_seed)
             else:
-                network, model = checkpoints.load_checkpoint(Path(config.checkpoint))
+                bundle = checkpoints.load(config.checkpoint)
+            if config.text_cache is not None:
+                bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
         except ValueError as error:
             raise BadConfig(str(error)) from error
-        return XwamPolicy(config, self.spec(config), Engine(model, network, schedule))
+        bundle.network.cast(getattr(torch, config.precision)).to(config.device)
+        return XwamPolicy(self.spec(config), Engine(bundle, schedule, device=config.device))
 
 
 class XwamPolicy:
     """The model in memory. A reply depends on nothing but its request."""
 
-    def __init__(self, config: XwamPolicyConfig, spec: PolicySpec, engine: Engine) -> None:
-        self.config, self.spec, self.engine = config, spec, engine
+    def __init__(self, spec: PolicySpec, engine: Engine) -> None:
+        self.spec, self.engine = spec, engine
 
     def reset(self, episode: Episode, env: EnvSpec) -> None:
         """Do nothing: no memory is kept from request to request."""
@@ -140,7 +145,7 @@ class XwamPolicy:
         actions, under_way = self.engine.act(under_way)
         done = time.perf_counter()
         return PolicyReply(
-            actions=np.clip(actions, -1.0, 1.0),
+            actions=actions,
             timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
             prediction=self._prediction(under_way) if request.want_prediction else None,
         )
@@ -174,9 +179,21 @@ def _model(config: XwamPolicyConfig) -> ModelConfig:
     if config.checkpoint is None:
         return NANO
     try:
-        return read_model(Path(config.checkpoint))
+        return read_model(locate(config.checkpoint, header_only=True))
     except CheckpointError as error:
         raise BadConfig(str(error)) from error
+
+
+def _identity(config: XwamPolicyConfig) -> str:
+    """Return what names the weights: the hash of the file, or of every file of a folder."""
+    if config.checkpoint is None:
+        return f"random, init_seed {config.init_seed}"
+    path = locate(config.checkpoint)
+    if path.is_file():
+        return f"sha256 {_sha256(path)}"
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = "".join(f"{_sha256(file)}  {file.relative_to(path)}\n" for file in files)
+    return f"sha256 of sha256sums {hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def _sha256(path: Path) -> str:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from xwam.config import NetworkConfig, TextConfig
 
 
 class TextEncoder(Protocol):
@@ -27,11 +29,42 @@ class TextEncoder(Protocol):
         ...
 
 
-def make_text_encoder(config: TextConfig, network: NetworkConfig) -> TextEncoder:
-    """Return the encoder that a configuration names."""
-    if config.kind == "hashed":
-        return HashedText(num_tokens=network.text_len, width=network.text_width)
-    raise NotImplementedError(f"No text encoder '{config.kind}'.")
+class StoredText:
+    """Prompts that were encoded once, kept on disk; a big encoder is only loaded for a new one.
+
+    Args:
+        folder: Where they are kept, one file a prompt.
+        identity: Names encoder and weights, so that one folder may serve several.
+        make: Loads the encoder.
+        shape: N and W.
+    """
+
+    def __init__(self, folder: Path, *, identity: str, make: Callable[[], TextEncoder], shape: tuple[int, int]) -> None:
+        self.folder, self.identity, self.shape = folder, identity, shape
+        self._make = make
+        self._encoder: TextEncoder | None = None
+
+    def encode(self, prompt: str) -> Tensor:
+        """Return N,W text tokens, from disk if the prompt was met before."""
+        digest = hashlib.sha256(f"{self.identity}\0{self.shape}\0{prompt}".encode()).hexdigest()
+        path = self.folder / f"{digest}.safetensors"
+        if not path.is_file():
+            self._keep(path, prompt)
+        tokens = torch.zeros(self.shape)
+        kept = load_file(path)["tokens"]
+        tokens[: len(kept)] = kept
+        return tokens
+
+    def _keep(self, path: Path, prompt: str) -> None:
+        """Write the tokens of a prompt without the zeros behind them; the file appears whole or not at all."""
+        if self._encoder is None:
+            self._encoder = self._make()
+        tokens = self._encoder.encode(prompt)
+        used = int(tokens.any(dim=1).nonzero().max()) + 1 if tokens.any() else 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        save_file({"tokens": tokens[:used].contiguous()}, partial, {"prompt": prompt, "encoder": self.identity})
+        partial.replace(path)
 
 
 class HashedText:

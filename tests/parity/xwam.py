@@ -13,21 +13,28 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 if __name__ == "__main__":  # this file's own folder holds a file called xwam.py, which would hide the package
     sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xwam.checkpoints import fill
+from xwam.checkpoints import load_released
 from xwam.config import network_from_release
+from xwam.frames import ROBOTWIN_AXES, accumulate
+from xwam.images import ImagePipeline
+from xwam.loading import fill
 from xwam.network import Denoised, TextContext, XwamNetwork, free_timesteps
 from xwam.sampler import Schedule, UniPCState, begin, run, unipc_grid, unipc_step
+from xwam.umt5 import encode_ids, umt5_from_wan
+from xwam.wan_vae import vae_from_wan
 
 TENSOR_TOLERANCE = 2e-4
 TABLE_TOLERANCE = 1e-6
@@ -89,14 +96,8 @@ def network_forward(folder: Path) -> Iterator[Finding]:
     """Compare one pass with the depth branch on, off, and with guidance."""
     network, data = load_network(folder), load_file(folder / "dit_forward.safetensors")
     text, null_text = network.encode_text(data["context"]), network.encode_text(data["null_context"])
-
-    def forward(context: TextContext, *, depth: bool) -> Denoised:
-        geometry = network.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
-        t_action = data["t_actions"][:, None].expand(-1, geometry.num_actions)
-        times = free_timesteps(data["t_video"], t_action, data["t_proprios"], geometry)
-        return network(data["video"], data["actions"], data["proprios"], times, context, depth=depth)
-
-    on, off, blind = forward(text, depth=True), forward(text, depth=False), forward(null_text, depth=False)
+    on, off = _forward(network, data, text, depth=True), _forward(network, data, text, depth=False)
+    blind = _forward(network, data, null_text, depth=False)
     for name, got in zip(MODALITIES, on, strict=True):
         yield relative(f"network, depth on: {name}", got, data[f"out_{name}"])
     for name, got, same in zip(MODALITIES[:3], off[:3], on[:3], strict=True):
@@ -105,6 +106,13 @@ def network_forward(folder: Path) -> Iterator[Finding]:
     for name, seen, unseen in zip(MODALITIES[:3], on[:3], blind[:3], strict=True):
         yield relative(f"network, guidance 2: {name}", unseen + 2 * (seen - unseen), data[f"cfg2_out_{name}"])
     yield relative("network, guidance 2: depth", on[3], data["cfg2_out_depth"])
+
+
+def _forward(network: XwamNetwork, data: dict[str, Tensor], context: TextContext, *, depth: bool) -> Denoised:
+    geometry = network.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
+    t_action = data["t_actions"][:, None].expand(-1, geometry.num_actions)
+    times = free_timesteps(data["t_video"], t_action, data["t_proprios"], geometry)
+    return network(data["video"], data["actions"], data["proprios"], times, context, depth=depth)
 
 
 def unipc(folder: Path) -> Iterator[Finding]:
@@ -143,9 +151,86 @@ def async_sampler(folder: Path) -> Iterator[Finding]:
             yield relative(f"loop {name}: {modality}", tensor, data[f"{name}_{modality}"])
 
 
+def vae(folder: Path) -> Iterator[Finding]:
+    """Compare latents and reconstruction of the Wan2.2 VAE."""
+    data, weights = load_file(folder / "vae22_forward.safetensors"), load_file(folder / "vae22_weights.safetensors")
+    codec = vae_from_wan(weights, mean=data["mean"], std=data["std"])
+    yield relative("vae: latents", codec.encode(data["video"]), data["latents"])
+    yield relative("vae: reconstruction", codec.decode(data["latents"]), data["reconstruction"])
+
+
+def text_encoder(folder: Path) -> Iterator[Finding]:
+    """Compare umT5 on padded token ids."""
+    data, weights = load_file(folder / "t5_forward.safetensors"), load_file(folder / "t5_weights.safetensors")
+    model, kept = umt5_from_wan(weights), data["mask"][..., None]
+    raw = model(input_ids=data["ids"], attention_mask=data["mask"]).last_hidden_state
+    yield relative("text encoder, padding too", raw, data["out"])
+    yield relative(
+        "text encoder, as the network reads it", encode_ids(model, data["ids"], data["mask"]), data["out"] * kept
+    )
+
+
+def container(folder: Path) -> Iterator[Finding]:
+    """Compare the released container with the same weights in their own files, by what they compute."""
+    heads = metadata(folder / "dit_weights.safetensors")["config"]["num_heads"]  # type: ignore[index]
+    bundle, plain = load_released(folder / "experiment", num_heads=heads), load_network(folder)
+    for name, weight in plain.state_dict().items():
+        if not torch.equal(weight, bundle.network.state_dict()[name]):
+            yield Finding(f"container: {name} differs", math.inf, 0.0)
+    text, data = load_file(folder / "t5_forward.safetensors"), load_file(folder / "vae22_forward.safetensors")
+    got = encode_ids(bundle.text_encoder.model, text["ids"], text["mask"])  # type: ignore[attr-defined]
+    yield relative("container: text encoder", got, text["out"] * text["mask"][..., None])
+    yield relative("container: vae latents", bundle.codec.encode(data["video"]), data["latents"])
+    yield relative("container: vae reconstruction", bundle.codec.decode(data["latents"]), data["reconstruction"])
+    forward = load_file(folder / "dit_forward.safetensors")
+    text_len = forward["context"].shape[1]  # the container says 512, the file's prompts are shorter
+    network = bundle.network
+    network.config = replace(network.config, text_len=text_len)
+    out = _forward(network, forward, network.encode_text(forward["context"]), depth=True)
+    for name, tensor in zip(MODALITIES, out, strict=True):
+        yield relative(f"container: network {name}", tensor, forward[f"out_{name}"])
+
+
+def frames(folder: Path) -> Iterator[Finding]:
+    """Compare RoboTwin's frames of reference: its poses to the model's state, the model's deltas to its targets."""
+    data, arms = np.load(folder / "robotwin_frames.npz"), ("left", "right")
+    sim = np.concatenate([np.append(data[f"{arm}_endpose"], data[f"{arm}_gripper"]) for arm in arms])
+    proprio = ROBOTWIN_AXES.model_from_sim(sim, arms)
+    yield absolute("robotwin: state", torch.from_numpy(proprio), torch.from_numpy(data["proprio"]))
+    states = ROBOTWIN_AXES.sim_from_model(accumulate(data["actions"], proprio, arms), arms)
+    yield absolute("robotwin: targets", torch.from_numpy(states), torch.from_numpy(data["ee_targets"]))
+
+
+def preprocessing(folder: Path) -> Iterator[Finding]:
+    """Compare resizing and cropping of pictures and of depth."""
+    path = folder / "image_preprocessing.safetensors"
+    data, settings = load_file(path), metadata(path)
+    pipeline = ImagePipeline(
+        env_hw_px=tuple(data["image"].shape[-2:]),  # type: ignore[arg-type]
+        model_hw_px=tuple(settings["size_hw"]),  # type: ignore[arg-type]
+        crop_frac=float(settings["crop_ratio"]),  # type: ignore[arg-type]
+    )
+    yield absolute("pictures: RGB", pipeline.to_model(data["image"]), data["resized_cropped"])
+    yield absolute("pictures: depth", pipeline.to_model(data["image"], "nearest-exact"), data["depth_cropped"])
+
+
 ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = {
     "network": (network_forward, ("dit_weights.safetensors", "dit_forward.safetensors")),
     "unipc": (unipc, ("unipc.safetensors",)),
+    "vae": (vae, ("vae22_weights.safetensors", "vae22_forward.safetensors")),
+    "text": (text_encoder, ("t5_weights.safetensors", "t5_forward.safetensors")),
+    "container": (
+        container,
+        (
+            "experiment/config.yaml",
+            "dit_weights.safetensors",
+            "dit_forward.safetensors",
+            "t5_forward.safetensors",
+            "vae22_forward.safetensors",
+        ),
+    ),
+    "frames": (frames, ("robotwin_frames.npz",)),
+    "preprocessing": (preprocessing, ("image_preprocessing.safetensors",)),
     "loop": (async_sampler, ("dit_weights.safetensors", "async_sampler.safetensors")),
 }
 """What is compared, and the files that it needs."""
