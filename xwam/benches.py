@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from xwam.actions import ARM_ACTION
 from xwam.config import ModelConfig
 from xwam.frames import ROBOCASA_AXES, ROBOTWIN_AXES, SAME_AXES, Axes, accumulate, pose_actions
 
@@ -50,7 +51,10 @@ class Border:
             arms: Arms that exist.
         """
         if self.layout == OSC_DELTA_BASE:
-            return np.clip(actions, -1.0, 1.0).astype(np.float32)
+            commands = np.zeros(np.shape(actions), np.float32)
+            for arm in arms:
+                commands[:, ARM_ACTION[arm]] = np.clip(actions[:, ARM_ACTION[arm]], -1.0, 1.0)
+            return commands
         states = accumulate(actions, self.axes.model_from_sim(proprio, arms), arms)
         return pose_actions(self.axes.sim_from_model(states, arms), arms)
 
