@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -47,33 +47,59 @@ class Denoised(NamedTuple):
 class TextContext:
     """A prompt as the blocks read it; computed once a request, good for all its denoising steps.
 
+    The zeros behind a prompt all give the same key and value. One of them is kept and counted n times by adding
+    log n to its attention logits, which is the same sum with fewer terms.
+
     Attributes:
         embedded_BND: Text tokens after the text MLP.
+        bias_BN: Added to the attention logits of each token.
         main: Keys and values of each main block.
         depth: Keys and values of each depth block; empty until depth is first wanted.
     """
 
     embedded_BND: Tensor
+    bias_BN: Tensor
     main: tuple[KeyValue, ...]
     depth: tuple[KeyValue, ...] = ()
 
     @staticmethod
     def cat(contexts: Sequence[TextContext]) -> TextContext:
-        """Return the contexts of several requests as one batch."""
+        """Return the contexts of several requests as one batch; shorter ones are filled up with what nobody reads."""
         if len(contexts) == 1:
             return contexts[0]
+        longest = max(context.bias_BN.shape[1] for context in contexts)
+
+        def fill(tensor: Tensor, axis: int, value: float = 0.0) -> Tensor:
+            missing = longest - tensor.shape[axis]
+            return F.pad(tensor, [0, 0] * (tensor.dim() - 1 - axis) + [0, missing], value=value) if missing else tensor
 
         def join(layers: Sequence[tuple[KeyValue, ...]]) -> tuple[KeyValue, ...]:
             return tuple(
-                KeyValue(*(torch.cat(parts) for parts in zip(*layer, strict=True)))
+                KeyValue(*(torch.cat([fill(part, 2) for part in parts]) for parts in zip(*layer, strict=True)))
                 for layer in zip(*layers, strict=True)
             )
 
         return TextContext(
-            embedded_BND=torch.cat([context.embedded_BND for context in contexts]),
+            embedded_BND=torch.cat([fill(context.embedded_BND, 1) for context in contexts]),
+            bias_BN=torch.cat([fill(context.bias_BN, 1, -math.inf) for context in contexts]),
             main=join([context.main for context in contexts]),
             depth=join([context.depth for context in contexts]) if all(c.depth for c in contexts) else (),
         )
+
+
+def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return text tokens with all trailing zeros but one cut off, and the logits to add so that nothing changes.
+
+    Example:
+        >>> tokens, bias = without_padding(torch.tensor([[[1.0], [0.0], [0.0], [0.0]]]))
+        >>> tokens.shape, bias.exp().round().tolist()
+        (torch.Size([1, 2, 1]), [[1.0, 3.0]])
+    """
+    used = text_BNW.any(dim=-1).any(dim=0).nonzero()
+    kept = min(text_BNW.shape[1], int(used.max()) + 2 if len(used) else 1)
+    bias_BN = torch.zeros(text_BNW.shape[0], kept, device=text_BNW.device)
+    bias_BN[:, -1] = math.log(text_BNW.shape[1] - kept + 1)
+    return text_BNW[:, :kept], bias_BN
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,9 +280,10 @@ class Attention(nn.Module):
         """Return keys and values of the tokens to be read."""
         return KeyValue(self._heads(self.norm_k(self.k(x_BLD)), rope), self._heads(self.v(x_BLD), None))
 
-    def read(self, query_BJLE: Tensor, memory: KeyValue) -> Tensor:
-        """Return what the queries find, B,L,D."""
-        found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value)
+    def read(self, query_BJLE: Tensor, memory: KeyValue, bias_BN: Tensor | None = None) -> Tensor:
+        """Return what the queries find, B,L,D; a bias is added to the logits of each token that is read."""
+        mask = None if bias_BN is None else bias_BN[:, None, None].to(query_BJLE.dtype)
+        found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value, attn_mask=mask)
         return self.o(found.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BLD: Tensor, rope: Rope | None) -> Tensor:
@@ -284,6 +311,7 @@ class Block(nn.Module):
         runs: Sequence[tuple[int, int]],
         rope: Rope,
         text: KeyValue,
+        text_bias_BN: Tensor,
         other: KeyValue | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """Return the tokens after this layer, and this layer's own keys and values.
@@ -294,6 +322,7 @@ class Block(nn.Module):
             runs: Which tokens stand at which timestep.
             rope: Rotations of these tokens.
             text: Keys and values of the prompt.
+            text_bias_BN: Added to the attention logits of the prompt's tokens.
             other: Keys and values of another branch, read beside one's own.
         """
         dtype = self.self_attn.q.weight.dtype
@@ -303,7 +332,7 @@ class Block(nn.Module):
         memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
         x_BLD = gated_add(x_BLD, self.self_attn.read(self.self_attn.query(seen, rope), memory), gate1, runs)
         normed = self.norm3(x_BLD).to(dtype)
-        x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text)
+        x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text, text_bias_BN)
         fed = self.ffn(modulate(self.norm2(x_BLD), shift2, scale2, runs).to(dtype))
         return gated_add(x_BLD, fed, gate2, runs), own
 
@@ -408,9 +437,11 @@ class XwamNetwork(nn.Module):
         if text_BNW.shape[1:] != (self.config.text_len, self.config.text_width):
             expected = (self.config.text_len, self.config.text_width)
             raise ValueError(f"Text must have shape B,{expected}, got {tuple(text_BNW.shape)}.")
-        embedded = self.text_embedding(text_BNW.to(self.dtype))
+        tokens, bias_BN = without_padding(text_BNW)
+        embedded = self.text_embedding(tokens.to(self.dtype))
         return TextContext(
             embedded_BND=embedded,
+            bias_BN=bias_BN,
             main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
         )
 
@@ -419,7 +450,7 @@ class XwamNetwork(nn.Module):
         if text.depth or self.config.depth != "interleaved":
             return text
         depth = tuple(block.cross_attn.key_value(text.embedded_BND) for block in self.depth_blocks())
-        return TextContext(embedded_BND=text.embedded_BND, main=text.main, depth=depth)
+        return replace(text, depth=depth)
 
     def forward(
         self,
@@ -447,7 +478,7 @@ class XwamNetwork(nn.Module):
         )
         for index, block in enumerate(self.main_blocks()):
             before_BLD = x_BLD
-            x_BLD, keys = block(x_BLD, time_BG6D, runs, rope, text.main[index])
+            x_BLD, keys = block(x_BLD, time_BG6D, runs, rope, text.main[index], text.bias_BN)
             if branch is not None:
                 branch.advance(index, before_BLD, keys, time_BG6D)
         video, action_BKD, proprio_BPD = self._split(x_BLD, geometry)
@@ -515,7 +546,7 @@ class _DepthBranch:
         self.num_tokens = geometry.num_video_tokens
         self.runs = head_runs(runs, self.num_tokens)
         self.rope = Rope(*(table[: self.num_tokens] for table in rope))
-        self.text = network.with_depth_text(text).depth
+        self.text = network.with_depth_text(text)
         self.x_BLD: Tensor | None = None
 
     def advance(self, index: int, main_BLD: Tensor, main_keys: KeyValue, time_BG6D: Tensor) -> None:
@@ -525,7 +556,9 @@ class _DepthBranch:
             return
         x_BLD = main_BLD[:, : self.num_tokens] if self.x_BLD is None else self.x_BLD
         block = self.network.depth_blocks()[twin]
-        self.x_BLD, _ = block(x_BLD, time_BG6D, self.runs, self.rope, self.text[twin], other=main_keys)
+        self.x_BLD, _ = block(
+            x_BLD, time_BG6D, self.runs, self.rope, self.text.depth[twin], self.text.bias_BN, other=main_keys
+        )
 
     def finish(self, time_BGD: Tensor) -> Tensor | None:
         """Return the clean depth latents, or None for a network without depth blocks."""

@@ -164,6 +164,38 @@ def test_joined_contexts_are_the_context_of_a_batch():
     torch.testing.assert_close(joined.main[2].value, whole.main[2].value, atol=1e-5, rtol=1e-4)
 
 
+def test_padding_is_read_as_often_as_it_is_there():
+    network, (video, action, proprio, text) = network_of(), inputs_of()
+    text[:, 2:], text[1, 1] = 0, 0
+    geometry = network.geometry(video, ACTIONS, STATES)
+    times = network.timesteps(torch.tensor([700.0, 300.0]), torch.tensor([400.0, 0.0]), geometry)
+    short = network.encode_text(text)
+    embedded = network.text_embedding(text)
+    long = TextContext(
+        embedded_BND=embedded,
+        bias_BN=torch.zeros(2, 5),
+        main=tuple(block.cross_attn.key_value(embedded) for block in network.main_blocks()),
+    )
+    assert short.main[0].key.shape[2] == 3
+    one, two = (network(video, action, proprio, times, context, depth=True) for context in (short, long))
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_of_different_lengths_share_a_batch():
+    network, inputs = network_of(), inputs_of()
+    inputs[3][0, 2:] = 0
+    parts = [network.with_depth_text(network.encode_text(inputs[3][index : index + 1])) for index in range(2)]
+    geometry = network.geometry(inputs[0], ACTIONS, STATES)
+    times = network.timesteps(torch.tensor([700.0, 300.0]), torch.tensor([400.0, 0.0]), geometry)
+    out = network(*inputs[:3], times, TextContext.cat(parts), depth=True)
+    for index, part in enumerate(parts):
+        one = [tensor[index : index + 1] for tensor in inputs[:3]]
+        alone = network(*one, replace(times, t_BG=times.t_BG[index : index + 1]), part, depth=True)
+        for a, b in zip(out, alone, strict=True):
+            torch.testing.assert_close(a[index : index + 1], b, atol=1e-5, rtol=1e-4)
+
+
 def test_gradients_reach_every_weight():
     network = network_of().requires_grad_(True)
     sum(output.square().mean() for output in forward(network, inputs_of())).backward()
