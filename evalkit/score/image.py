@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba
 import numpy as np
 
 from evalkit.score.measure import Measure
@@ -102,9 +103,22 @@ def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray) -> float:
     b = ssim_half(rgb_pred_u8)
     covariance = _gauss_valid(a.image_hwc * b.image_hwc)
     covariance -= a.mean_hwc * b.mean_hwc
-    numerator = (2 * a.mean_hwc * b.mean_hwc + C1) * (2 * covariance + C2)
-    numerator /= (a.mean_hwc**2 + b.mean_hwc**2 + C1) * (a.variance_hwc + b.variance_hwc + C2)
-    return float(numerator.mean())
+    return float(_ssim_mean(a.mean_hwc, b.mean_hwc, a.variance_hwc, b.variance_hwc, covariance))
+
+
+@numba.njit(cache=True, nogil=True)
+def _ssim_mean(
+    mean_a: np.ndarray, mean_b: np.ndarray, variance_a: np.ndarray, variance_b: np.ndarray, covariance: np.ndarray
+) -> float:
+    total = 0.0
+    height, width, channels = mean_a.shape
+    for v in range(height):
+        for u in range(width):
+            for c in range(channels):
+                a, b = mean_a[v, u, c], mean_b[v, u, c]
+                numerator = (2 * a * b + C1) * (2 * covariance[v, u, c] + C2)
+                total += numerator / ((a * a + b * b + C1) * (variance_a[v, u, c] + variance_b[v, u, c] + C2))
+    return total / mean_a.size
 
 
 def _gauss_valid(image_hwc: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ Read next: `cloud.py`, which lifts depth images tile by tile, the order that mak
 
 A tree of boxes stands on runs of consecutive points: 16 points a leaf, 16 leaves a block, 16 blocks a top box.
 Building it sorts nothing, because neighbours in the image are neighbours in space. The 16 queries of a leaf go down
-the tree together and share a list of leaves that could hold a nearest point; each query then looks only into leaves
-whose box is nearer than what it has found. Whatever the order, the result is exact; a cloud whose order is poor
-(noise instead of surfaces) is sorted along a space-filling curve first.
+the tree together, side by side in the processor's vector registers, and look into every leaf that could hold a
+nearer point for one of them. Whatever the order, the result is exact; a cloud whose order is poor (noise instead of
+surfaces) is sorted along a space-filling curve first.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ RUN = 16
 
 FAR_M = 1e18
 """Coordinate of the points that fill up the last leaf; far from everything, its square still finite."""
+
+NEAR_FRAC = 0.05
+"""Leaves nearer to a group of queries than this share of its bound, squared, are searched as soon as they are found."""
 
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"}
 _jit = numba.njit(cache=True, nogil=True, fastmath=_FAST)
@@ -74,7 +77,7 @@ def nearest_distances(tree: PointTree, queries: PointTree, *, threads: int = 1) 
 
     def search(part: int) -> None:
         span = edges[part], edges[part + 1]
-        _search(queries.points_3n_m, queries.leaves_6n_m, span, tree.points_3n_m, *boxes, squares)
+        _search(queries.points_3n_m, queries.leaves_6n_m, span, RUN, tree.points_3n_m, *boxes, squares)
 
     if threads <= 1:
         search(0)
@@ -173,39 +176,69 @@ def _nearest_centre(boxes, first, last, x, y, z):  # type: ignore[no-untyped-def
 
 
 @_inline
-def _scan(points, leaf, x, y, z, least):  # type: ignore[no-untyped-def]
-    """Return the least of a squared distance and those to a leaf's points."""
-    for i in range(leaf * RUN, leaf * RUN + RUN):
-        across_x, across_y, across_z = points[0, i] - x, points[1, i] - y, points[2, i] - z
-        least = min(least, across_x * across_x + across_y * across_y + across_z * across_z)
-    return least
+def _largest(values, count):  # type: ignore[no-untyped-def]
+    """Return the largest of the first values, a multiple of four."""
+    a = b = c = d = 0.0
+    for i in range(0, count, 4):
+        a, b, c, d = max(a, values[i]), max(b, values[i + 1]), max(c, values[i + 2]), max(d, values[i + 3])
+    return max(max(a, b), max(c, d))
 
 
 @_jit
-def _search(queries, groups, span, points, leaves, blocks, tops, squares):  # type: ignore[no-untyped-def]
-    """Write the squared distance of each query to its nearest point, for a span of the queries' leaves."""
+def _is_useful(x, y, z, squares, lanes, boxes, k):  # type: ignore[no-untyped-def]
+    """Return whether any query of a group is nearer to a box than to the nearest point that it has found."""
+    low_x, low_y, low_z = boxes[0, k], boxes[1, k], boxes[2, k]
+    high_x, high_y, high_z = boxes[3, k], boxes[4, k], boxes[5, k]
+    count = 0
+    for i in range(lanes):
+        across_x = max(max(low_x - x[i], x[i] - high_x), 0.0)
+        across_y = max(max(low_y - y[i], y[i] - high_y), 0.0)
+        across_z = max(max(low_z - z[i], z[i] - high_z), 0.0)
+        count += int(across_x * across_x + across_y * across_y + across_z * across_z < squares[i])
+    return count > 0
+
+
+@_jit
+def _scan(x, y, z, squares, lanes, points, leaf):  # type: ignore[no-untyped-def]
+    """Lower the squared distances of a group of queries to those to a leaf's points; the queries fill the lanes."""
+    for j in range(leaf * RUN, leaf * RUN + RUN, 4):
+        x0, y0, z0 = points[0, j], points[1, j], points[2, j]
+        x1, y1, z1 = points[0, j + 1], points[1, j + 1], points[2, j + 1]
+        x2, y2, z2 = points[0, j + 2], points[1, j + 2], points[2, j + 2]
+        x3, y3, z3 = points[0, j + 3], points[1, j + 3], points[2, j + 3]
+        for i in range(lanes):
+            a = (x[i] - x0) ** 2 + (y[i] - y0) ** 2 + (z[i] - z0) ** 2
+            b = (x[i] - x1) ** 2 + (y[i] - y1) ** 2 + (z[i] - z1) ** 2
+            c = (x[i] - x2) ** 2 + (y[i] - y2) ** 2 + (z[i] - z2) ** 2
+            d = (x[i] - x3) ** 2 + (y[i] - y3) ** 2 + (z[i] - z3) ** 2
+            squares[i] = min(squares[i], min(min(a, b), min(c, d)))
+
+
+@_jit
+def _search(queries, groups, span, lanes, points, leaves, blocks, tops, result):  # type: ignore[no-untyped-def]
+    """Write the squared distance of each query to its nearest point, for a span of the queries' leaves.
+
+    `lanes` is `RUN`, given as an argument: a loop of a known length would be unrolled and lose its vector form.
+    """
     num_leaves, num_blocks, num_tops = leaves.shape[1], blocks.shape[1], tops.shape[1]
-    candidates = np.empty(num_leaves, np.int64)
-    boxes = np.empty((6, num_leaves))
-    bounds = np.empty(num_leaves)
-    last = 0  # the leaf that held the nearest point of the query before
+    candidates, bounds = np.empty(num_leaves, np.int64), np.empty(num_leaves)
     for group in range(span[0], span[1]):
         low_x, low_y, low_z = groups[0, group], groups[1, group], groups[2, group]
         high_x, high_y, high_z = groups[3, group], groups[4, group], groups[5, group]
-        x, y, z = 0.5 * (low_x + high_x), 0.5 * (low_y + high_y), 0.5 * (low_z + high_z)
+        begin, end = group * RUN, group * RUN + lanes
+        x, y, z, squares = queries[0, begin:end], queries[1, begin:end], queries[2, begin:end], result[begin:end]
+        for i in range(lanes):
+            squares[i] = 1e300 if x[i] < 0.5 * FAR_M else 0.0
 
-        # A first leaf gives every query of the group a bound, and the group the largest of them.
-        top = _nearest_centre(tops, 0, num_tops, x, y, z)
-        block = _nearest_centre(blocks, top * RUN, min((top + 1) * RUN, num_blocks), x, y, z)
-        first = _nearest_centre(leaves, block * RUN, min((block + 1) * RUN, num_leaves), x, y, z)
-        widest = 0.0
-        for i in range(group * RUN, (group + 1) * RUN):
-            if queries[0, i] < 0.5 * FAR_M:
-                least = _scan(points, first, queries[0, i], queries[1, i], queries[2, i], 1e300)
-                squares[i] = _scan(points, last, queries[0, i], queries[1, i], queries[2, i], least)
-                widest = max(widest, squares[i])
+        # A leaf near the middle gives every query of the group a bound, and the group the largest of them.
+        middle_x, middle_y, middle_z = 0.5 * (low_x + high_x), 0.5 * (low_y + high_y), 0.5 * (low_z + high_z)
+        top = _nearest_centre(tops, 0, num_tops, middle_x, middle_y, middle_z)
+        block = _nearest_centre(blocks, top * RUN, min((top + 1) * RUN, num_blocks), middle_x, middle_y, middle_z)
+        first = _nearest_centre(leaves, block * RUN, min((block + 1) * RUN, num_leaves), middle_x, middle_y, middle_z)
+        _scan(x, y, z, squares, lanes, points, first)
+        widest = _largest(squares, lanes)
 
-        # Leaves within that bound of the group are candidates; their boxes are laid side by side.
+        # Leaves within that bound of the group are candidates; those that touch it are searched at once.
         count = 0
         for top in range(num_tops):
             if _box_to_box(tops, top, low_x, low_y, low_z, high_x, high_y, high_z) >= widest:
@@ -214,23 +247,15 @@ def _search(queries, groups, span, points, leaves, blocks, tops, squares):  # ty
                 if _box_to_box(blocks, block, low_x, low_y, low_z, high_x, high_y, high_z) >= widest:
                     continue
                 for leaf in range(block * RUN, min((block + 1) * RUN, num_leaves)):
-                    if _box_to_box(leaves, leaf, low_x, low_y, low_z, high_x, high_y, high_z) < widest:
-                        candidates[count] = leaf
-                        for side in range(6):
-                            boxes[side, count] = leaves[side, leaf]
-                        count += 1
-
-        # Each query looks into the candidates that are nearer than what it has, the leaf of its neighbour first.
-        for i in range(group * RUN, (group + 1) * RUN):
-            if queries[0, i] >= 0.5 * FAR_M:
-                continue
-            x, y, z = queries[0, i], queries[1, i], queries[2, i]
-            least = _scan(points, last, x, y, z, squares[i])
-            for c in range(count):
-                bounds[c] = _box_to_box(boxes, c, x, y, z, x, y, z)
-            for c in range(count):
-                if bounds[c] < least:
-                    nearer = _scan(points, candidates[c], x, y, z, least)
-                    if nearer < least:
-                        least, last = nearer, candidates[c]
-            squares[i] = least
+                    bound = _box_to_box(leaves, leaf, low_x, low_y, low_z, high_x, high_y, high_z)
+                    if bound < widest and leaf != first:
+                        if bound < NEAR_FRAC * widest:
+                            _scan(x, y, z, squares, lanes, points, leaf)
+                            widest = _largest(squares, lanes)
+                        else:
+                            candidates[count], bounds[count] = leaf, bound
+                            count += 1
+        for c in range(count):
+            if bounds[c] < widest and _is_useful(x, y, z, squares, lanes, leaves, candidates[c]):
+                _scan(x, y, z, squares, lanes, points, candidates[c])
+                widest = _largest(squares, lanes)
