@@ -4,7 +4,7 @@ BIN := .venv/bin
 EVAL_TASKS ?= Lift,Stack,Door
 EVAL_EPISODES ?= 5
 EVAL_SEED ?= 0
-EVAL_OUT ?= results/runs/eval
+EVAL_OUT ?= results/runs/eval-seed$(EVAL_SEED)-x$(EVAL_EPISODES)
 EVALKIT := $(BIN)/evalkit
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 

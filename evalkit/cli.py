@@ -24,7 +24,7 @@ from evalkit.config import Config, load_config
 from evalkit.contracts import plugins
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
-from evalkit.contracts.policy import PolicyPlugin
+from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord
 
@@ -169,7 +169,7 @@ def check(
         return
     from evalkit.run.trial import try_task
 
-    loaded = call.policy.make(call.config.policy)
+    loaded = _load(call)
     failed = []
     for episode in call.plan.episodes:
         try:
@@ -226,7 +226,7 @@ def _run(call: _Call, path: Path) -> None:
                 folder=folder,
                 bench=call.bench,
                 bench_config=call.config.bench,
-                policy=call.policy.make(call.config.policy),
+                policy=_load(call),
                 settings=call.config.run,
             )
             with _progress("successes {task.fields[successes]}") as progress:
@@ -237,6 +237,17 @@ def _run(call: _Call, path: Path) -> None:
             end_session(folder)
         out.print(*renderables([read_run(folder.path)]))
         out.print(f"records, clips and videos: {folder.path}")
+
+
+def _load(call: _Call) -> Policy:
+    """Return the policy with its weights in memory."""
+    try:
+        return call.policy.make(call.config.policy)
+    except ImportError as error:
+        raise EvalkitError(
+            f"Policy '{call.policy.name}' needs a package that is not installed: {error}. "
+            f"`make setup` installs what the embedded default needs; pyproject.toml names the extras for the rest."
+        ) from error
 
 
 def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
