@@ -305,7 +305,7 @@ def test_randomized_moves_things_and_default_does_not():
     for setting in ("default", "randomized"):
         with closing(RobosuiteEnv(task="Lift", setting=setting, image_hw_px=(32, 32))) as env:
             observations = []
-            for seed in range(SEED, SEED + 6):
+            for seed in range(SEED, SEED + 3):
                 env.begin(seed=seed, max_steps=10)
                 observations.append(env.observe(render=True))
             seen[setting] = observations
@@ -317,7 +317,7 @@ def test_randomized_moves_things_and_default_does_not():
     shift_m = np.abs(cameras["randomized"][:, :3, 3] - cameras["default"][0, :3, 3])
     assert 0.0 < shift_m.max() <= scene.CAMERA_SHIFT_M + 1e-9
     corner = np.array([o["rgb"][0, -1, 16] for o in seen["randomized"]])
-    assert len(np.unique(corner, axis=0)) == 6
+    assert len(np.unique(corner, axis=0)) == 3
 
 
 def test_thinner_meshes_change_pictures_only_and_little():
