@@ -150,13 +150,10 @@ def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor
 
 
 class Rope(NamedTuple):
-    """Cosines and signed sines of every token's rotation, L,1,E each, float32.
+    """Cosine and sine of every token's rotation, L,1,E/2 each, float32; one pair of neighbours turns by one angle."""
 
-    A pair (x, y) of neighbours turns into (x cos - y sin, y cos + x sin), so `sin_L1E` holds -sin, sin, -sin, ...
-    """
-
-    cos_L1E: Tensor
-    sin_L1E: Tensor
+    cos_L1P: Tensor
+    sin_L1P: Tensor
 
 
 def rope_axes(head_width: int) -> tuple[int, int, int]:
@@ -199,17 +196,21 @@ def rope_table(config: NetworkConfig, geometry: Geometry, device: torch.device) 
     for axis, size in enumerate(rope_axes(config.head_width)):
         frequencies = ROPE_THETA ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
         angles.append(positions[:, axis, None] * frequencies)
-    angle = torch.cat(angles, dim=1).repeat_interleave(2, dim=1)
-    sign = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(config.head_width // 2)
-    cos, sin = angle.cos().float(), (angle.sin() * sign).float()
-    return Rope(cos[:, None].to(device), sin[:, None].to(device))
+    angle = torch.cat(angles, dim=1)[:, None]
+    return Rope(angle.cos().float().to(device), angle.sin().float().to(device))
 
 
 def rotate(x_BLJE: Tensor, rope: Rope) -> Tensor:
     """Return queries or keys turned by their positions, in real float32 arithmetic."""
-    x = x_BLJE.float()
-    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(x * rope.cos_L1E, swapped, rope.sin_L1E).to(x_BLJE.dtype)
+    pairs = x_BLJE.float().unflatten(-1, (-1, 2))
+    even, odd = pairs.unbind(-1)
+    if torch.is_grad_enabled():
+        turned = torch.stack([even * rope.cos_L1P - odd * rope.sin_L1P, odd * rope.cos_L1P + even * rope.sin_L1P], -1)
+    else:  # the same without a temporary for each product
+        turned = torch.empty_like(pairs)
+        torch.addcmul(even * rope.cos_L1P, odd, rope.sin_L1P, value=-1, out=turned[..., 0])
+        torch.addcmul(odd * rope.cos_L1P, even, rope.sin_L1P, out=turned[..., 1])
+    return turned.flatten(-2).to(x_BLJE.dtype)
 
 
 # ---- timesteps
@@ -227,20 +228,26 @@ def modulate(x_BLD: Tensor, shift_BGD: Tensor, scale_BGD: Tensor, runs: Sequence
     """Return x * (1 + scale) + shift, each run of tokens with its own timestep's values; float32."""
     factor_BGD = 1 + scale_BGD
     parts = x_BLD.split([length for _, length in runs], dim=1)
-    return torch.cat(
-        [
-            torch.addcmul(shift_BGD[:, group, None], part, factor_BGD[:, group, None])
-            for (group, _), part in zip(runs, parts, strict=True)
-        ],
-        dim=1,
-    )
+    terms = [(shift_BGD[:, g, None], x, factor_BGD[:, g, None]) for (g, _), x in zip(runs, parts, strict=True)]
+    return _fused_by_runs(terms, x_BLD)
 
 
 def gated_add(x_BLD: Tensor, y_BLD: Tensor, gate_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
     """Return x + y * gate, each run of tokens with its own timestep's gate; float32."""
     lengths = [length for _, length in runs]
     parts = zip(runs, x_BLD.split(lengths, dim=1), y_BLD.split(lengths, dim=1), strict=True)
-    return torch.cat([torch.addcmul(x, y, gate_BGD[:, group, None]) for (group, _), x, y in parts], dim=1)
+    return _fused_by_runs([(x, y, gate_BGD[:, group, None]) for (group, _), x, y in parts], x_BLD)
+
+
+def _fused_by_runs(terms: Sequence[tuple[Tensor, Tensor, Tensor]], like_BLD: Tensor) -> Tensor:
+    """Return a + b * c of each run, one run behind the other; without gradients straight into the result."""
+    if torch.is_grad_enabled():
+        return torch.cat([torch.addcmul(*term) for term in terms], dim=1)
+    out, start = torch.empty_like(like_BLD), 0
+    for a, b, c in terms:
+        torch.addcmul(a, b.float(), c, out=out[:, start : start + b.shape[1]])
+        start += b.shape[1]
+    return out
 
 
 # ---- layers
