@@ -6,7 +6,8 @@ Read next: `frame.py`, what is computed for each frame; `score.py`, which does t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score import depth, image, lpips
-from evalkit.score.frame import FrameScores, Named, Truth, score_frame, unfit
+from evalkit.score.frame import FrameScores, Named, Picture, Truth, score_frame, unfit
 from evalkit.score.measure import Measure
 from evalkit.store.clips import ClipChunk, Frames
 
@@ -66,18 +67,25 @@ class ScoreOptions:
     threads: int = 1
 
 
-def score_chunk(chunk: ClipChunk, env: EnvSpec, options: ScoreOptions | None = None) -> list[Score]:
+def score_chunk(
+    chunk: ClipChunk,
+    env: EnvSpec,
+    options: ScoreOptions | None = None,
+    *,
+    problems: Mapping[Picture, Measure] | None = None,
+) -> list[Score]:
     """Return the scores of a chunk; none for a policy that imagined nothing.
 
     Args:
         chunk: Only frames that have a truth are scored.
         env: Names and kinds of the cameras, in the order of the views.
         options: What else is scored.
+        problems: Pictures, true or predicted, that could not be read.
     """
     if chunk.predicted is None or len(chunk.true.rgb_fvhwc_u8) == 0:
         return []
     options = options or ScoreOptions()
-    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env)
+    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env, problems=problems)
     subjects = {"policy": chunk.predicted, **(reference_predictions(chunk) if options.references else {})}
     scores: list[Score] = []
     for subject, prediction in subjects.items():
@@ -92,13 +100,15 @@ def score_chunk(chunk: ClipChunk, env: EnvSpec, options: ScoreOptions | None = N
 
 
 def reference_predictions(chunk: ClipChunk) -> dict[str, Prediction]:
-    """Return the futures that frame the scale: the seen frame repeated; in the first chunk also the truth itself.
+    """Return the futures that frame the scale: the seen frame, if any, repeated; in the first chunk the truth itself.
 
     They hold what the policy predicts: without predicted depth or states, theirs are left out too.
     """
     assert chunk.predicted is not None
     num_frames = len(chunk.true.rgb_fvhwc_u8)
-    references = {"repeat_last_frame": _as_prediction(chunk.start, [0] * num_frames, chunk.predicted)}
+    references = {}
+    if len(chunk.start.rgb_fvhwc_u8):
+        references["repeat_last_frame"] = _as_prediction(chunk.start, [0] * num_frames, chunk.predicted)
     if chunk.chunk_idx == 0:
         references["ground_truth"] = _as_prediction(chunk.true, list(range(num_frames)), chunk.predicted)
     return references
@@ -155,7 +165,8 @@ def _lpips(
     for view, name in truth.static:
         features = network.features(true[:, view])
         for subject, prediction in subjects.items():
-            problems = [unfit(true, prediction.rgb, frame_idx) for frame_idx in range(truth.num_frames)]
+            pictures = [Picture("rgb", frame_idx, view) for frame_idx in range(truth.num_frames)]
+            problems = [unfit(truth, picture, prediction.rgb) for picture in pictures]
             fit = [frame_idx for frame_idx, problem in enumerate(problems) if problem is None]
             values: dict[int, float] = {}
             if fit:
@@ -184,13 +195,16 @@ def _as_prediction(frames: Frames, frame_idxs: list[int], like: Prediction) -> P
 
 
 def _score(subject: str, chunk_idx: int, frame_idx: int, named: Named) -> Score:
+    value, status, reason = named.measure
+    if value is not None and not math.isfinite(value):
+        value, status = None, "not_finite"
     return Score(
         subject=subject,
         chunk_idx=chunk_idx,
         frame_idx=frame_idx,
         view=named.view,
         metric=named.metric,
-        value=named.measure.value,
-        status=named.measure.status,
-        reason=named.measure.reason,
+        value=value,
+        status=status,
+        reason=reason,
     )

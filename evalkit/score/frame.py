@@ -9,10 +9,10 @@ all cameras enter the cloud, and the pose error itself is reported beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from evalkit.score.measure import Measure
 from evalkit.score.names import METRICS, Family, Per
 from evalkit.score.nearest import PointTree, build_tree
 from evalkit.store.clips import Frames
+
+
+class Picture(NamedTuple):
+    """One image of either side."""
+
+    what: Literal["rgb", "depth"]
+    frame_idx: int
+    view: int
 
 
 class Named(NamedTuple):
@@ -60,10 +68,27 @@ class FrameScores:
 
 
 class Truth:
-    """The true side of a chunk, with what several predictions can share: SSIM's windows and trees of fused clouds."""
+    """The true side of a chunk, with what several predictions can share: SSIM's windows and trees of fused clouds.
 
-    def __init__(self, frames: Frames, intrinsics_v33_px: np.ndarray, env: EnvSpec) -> None:
+    Attributes:
+        frames: What happened.
+        intrinsics_v33_px: V,3,3.
+        env: The cameras.
+        problems: Pictures, true or predicted, that could not be read; their arrays hold zeros.
+        num_frames: F.
+        static: Index and name of each static camera.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        intrinsics_v33_px: np.ndarray,
+        env: EnvSpec,
+        *,
+        problems: Mapping[Picture, Measure] | None = None,
+    ) -> None:
         self.frames = frames
+        self.problems = problems or {}
         self.intrinsics_v33_px = intrinsics_v33_px
         self.env = env
         self.num_frames = len(frames.rgb_fvhwc_u8)
@@ -132,11 +157,12 @@ def predicted_pose(truth: Truth, prediction: Prediction, frame_idx: int, view: i
     return pose.wrist_pose(prediction.proprio[frame_idx], camera)
 
 
-def unfit(true: np.ndarray, pred: np.ndarray, frame_idx: int) -> Measure | None:
-    """Return why a frame cannot be scored: the prediction has another shape or ends before it; None if it can."""
+def unfit(truth: Truth, picture: Picture, pred: np.ndarray) -> Measure | None:
+    """Return why a picture cannot be scored: unreadable, of another shape, or after the prediction's end."""
+    true = truth.frames.rgb_fvhwc_u8 if picture.what == "rgb" else truth.frames.depth_fvhw_m
     if pred.shape[1:] != true.shape[1:]:
         return Measure(None, "wrong_size", f"a predicted frame is {pred.shape[1:]}, a true one {true.shape[1:]}")
-    return _missing(len(pred)) if frame_idx >= len(pred) else None
+    return _missing(len(pred)) if picture.frame_idx >= len(pred) else truth.problems.get(picture)
 
 
 def _missing(num_frames: int) -> Measure:
@@ -144,7 +170,7 @@ def _missing(num_frames: int) -> Measure:
 
 
 def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_idx: int, view: int, name: str) -> None:
-    problem = unfit(truth.frames.rgb_fvhwc_u8, prediction.rgb, frame_idx)
+    problem = unfit(truth, Picture("rgb", frame_idx, view), prediction.rgb)
     if problem:
         scores.add_unfit(name, "image", "view", problem)
         return
@@ -160,7 +186,7 @@ def _add_depth(
     scores: FrameScores, truth: Truth, depth_fvhw_m: np.ndarray, frame_idx: int, view: int, name: str
 ) -> None:
     true, pred = truth.frames.depth_fvhw_m, depth_fvhw_m
-    problem = unfit(true, pred, frame_idx)
+    problem = unfit(truth, Picture("depth", frame_idx, view), pred)
     if problem:
         scores.add_unfit(name, "depth", "view", problem)
         return
@@ -170,7 +196,7 @@ def _add_depth(
     scores.num_depth_views += 1
     for metric, measure in _frame_depth(errors, true_m, pred_m):
         scores.add(name, metric, measure)
-    if frame_idx:
+    if frame_idx and unfit(truth, Picture("depth", frame_idx - 1, view), pred) is None:
         before = true[frame_idx - 1, view], true_m, pred[frame_idx - 1, view], pred_m
         scores.add(name, "depth_change_m/gt_mask", depth.change_error_m(*before))
 
@@ -193,7 +219,9 @@ def _frame_depth(errors: depth.DepthErrors, true_m: np.ndarray, pred_m: np.ndarr
 def _add_cloud(
     scores: FrameScores, truth: Truth, prediction: Prediction, depth_fvhw_m: np.ndarray, frame_idx: int
 ) -> None:
-    problem = unfit(truth.frames.depth_fvhw_m, depth_fvhw_m, frame_idx)
+    views = range(len(truth.env.cameras))
+    problems = [unfit(truth, Picture("depth", frame_idx, view), depth_fvhw_m) for view in views]
+    problem = next((found for found in problems if found), None)
     if truth.bad_camera:
         problem = Measure(None, "bad_camera", truth.bad_camera)
     wrists = any(camera.kind == "wrist" for camera in truth.env.cameras)
@@ -204,8 +232,7 @@ def _add_cloud(
     if problem:
         scores.add_unfit("all", "cloud", "frame", problem)
     else:
-        every = list(range(len(truth.env.cameras)))
-        _add_fused(scores, truth, prediction, depth_fvhw_m, frame_idx, "all", every)
+        _add_fused(scores, truth, prediction, depth_fvhw_m, frame_idx, "all", list(views))
 
 
 def _add_fused(
@@ -241,15 +268,18 @@ def _add_state(scores: FrameScores, truth: Truth, proprio_fd: np.ndarray, frame_
             scores.add_unfit(arm, "state", "arm", _missing(len(proprio_fd)))
         return
     true, pred = truth.frames.proprio_fd[frame_idx], proprio_fd[frame_idx]
-    scores.add("all", "state_mae/mixed_units", pose.state_mae(true, pred, arms=truth.env.arms))
+    if truth.env.arms:
+        scores.add("all", "state_mae/mixed_units", pose.state_mae(true, pred, arms=truth.env.arms))
     for arm in truth.env.arms:
         _add_arm(scores, arm, true[ARM_PROPRIO[arm]], pred[ARM_PROPRIO[arm]])
 
 
 def _add_arm(scores: FrameScores, arm: str, true: np.ndarray, pred: np.ndarray) -> None:
-    if not pose.is_valid_state(pred):
-        scores.add_unfit(arm, "state", "arm", Measure(None, "bad_state", np.array2string(pred, precision=3)))
-        return
+    for side, state in (("true", true), ("predicted", pred)):
+        if not pose.is_valid_state(state):
+            reason = f"{side} state {np.array2string(state, precision=3)}"
+            scores.add_unfit(arm, "state", "arm", Measure(None, "bad_state", reason))
+            return
     error = pose.pose_error(ee_pose_from_proprio(true), ee_pose_from_proprio(pred))
     scores.add(arm, "ee_position_mm/euclidean", Measure(error.position_mm))
     scores.add(arm, "ee_rotation_deg/geodesic", Measure(error.rotation_deg))

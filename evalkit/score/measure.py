@@ -28,6 +28,7 @@ STATUSES: dict[str, str] = {
     "missing_clip": "the record names a clip that is not there",
     "broken_clip": "the clip cannot be read",
     "scoring_failed": "the scorer itself failed on this clip",
+    "not_finite": "the metric came out infinite or not a number",
     "unavailable": "the metric needs something that is not installed",
 }
 """Every status a row of scores may carry, with what it means."""

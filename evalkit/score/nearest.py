@@ -21,7 +21,7 @@ import numpy as np
 RUN = 16
 """Points a leaf, leaves a block, blocks a top box."""
 
-FAR_M = 1e18
+FAR_M = 1e150
 """Coordinate of the points that fill up the last leaf; far from everything, its square still finite."""
 
 NEAR_FRAC = 0.05

@@ -59,10 +59,9 @@ def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple
     """
     errors = []
     for arm in arms:
-        true, pred = proprio_true[ARM_PROPRIO[arm]].astype(np.float64), proprio_pred[ARM_PROPRIO[arm]]
-        if not is_valid_state(pred):
-            return Measure(None, "bad_state", f"{arm} arm: {np.array2string(pred, precision=3)}")
-        pred = pred.astype(np.float64)
+        true, pred = (state[ARM_PROPRIO[arm]].astype(np.float64) for state in (proprio_true, proprio_pred))
+        if not (is_valid_state(true) and is_valid_state(pred)):
+            return Measure(None, "bad_state", f"{arm} arm: predicted {np.array2string(pred, precision=3)}")
         if np.dot(true[3:7], pred[3:7]) < 0:
             pred[3:7] *= -1
         errors.append(np.abs(pred - true))

@@ -7,9 +7,12 @@ Read next: `chunk.py`, which scores it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from evalkit.contracts.geometry import (
@@ -131,6 +134,45 @@ def write_scene_run(
                 ]
                 write_clip(clip, header, chunks)
             folder.append(_record(episode, outcome, None if clip is None else str(clip.relative_to(run_dir))))
+
+
+def write_scene_folders(pred_dir: Path, true_dir: Path, chunk: ClipChunk) -> None:
+    """Write one chunk of the scene as a folder of predictions and one of truths; see `folders.py` for the layout."""
+    assert chunk.predicted is not None
+    size = chunk.true.rgb_fvhwc_u8.shape[2], chunk.true.rgb_fvhwc_u8.shape[3]
+    cameras = scene_spec(size).cameras
+    views = [
+        {
+            **asdict(camera),
+            "intrinsics": chunk.intrinsics_v33_px[view].tolist(),
+            "T_base_cam": chunk.true.T_base_cam_fv44[:, view].tolist(),
+        }
+        for view, camera in enumerate(cameras)
+    ]
+    (true_dir / "start").mkdir(parents=True)
+    (true_dir / "cameras.json").write_text(json.dumps({"views": views}))
+    for folder, images in ((true_dir, chunk.true), (pred_dir, chunk.predicted), (true_dir / "start", chunk.start)):
+        rgb, depth_m, proprio = _arrays(images)
+        for view, camera in enumerate(cameras):
+            for what in ("rgb", "depth"):
+                (folder / what / camera.name).mkdir(parents=True)
+            for frame in range(len(rgb)):
+                name = f"{camera.name}/{frame:04d}.png"
+                _write_png(folder / "rgb" / name, rgb[frame, view][..., ::-1])
+                _write_png(folder / "depth" / name, depth_mm_from_m(depth_m[frame, view]))
+        np.savez(folder / "states.npz", proprio=proprio)
+
+
+def _arrays(images: Frames | Prediction) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if isinstance(images, Frames):
+        return images.rgb_fvhwc_u8, images.depth_fvhw_m, images.proprio_fd
+    assert images.depth is not None
+    assert images.proprio is not None
+    return images.rgb, images.depth, images.proprio
+
+
+def _write_png(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(image))[1].tobytes())
 
 
 def _episode(index: int) -> Episode:

@@ -1,0 +1,156 @@
+"""Two folders of frames: the same scores as from a clip, and every broken file is a named outcome.
+
+In: folders written from the synthetic scene. Out: a verdict.
+Read next: `evalkit/score/folders.py`.
+"""
+
+import json
+from dataclasses import replace
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from evalkit.contracts.errors import BadConfig
+from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.folders import score_folder_clip, score_folders
+from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders
+from evalkit.score.table import read_scores
+
+SIZE = (24, 32)
+NO_LPIPS = ScoreOptions(lpips_nets=())
+
+
+@pytest.fixture
+def chunk():
+    return scene_chunk(num_frames=3, image_hw_px=SIZE)
+
+
+@pytest.fixture
+def folders(tmp_path, chunk):
+    pred, true = tmp_path / "pred", tmp_path / "true"
+    write_scene_folders(pred / "clip", true / "clip", chunk)
+    return pred, true
+
+
+def _status(folders, metric, frame_idx=None):
+    pred, true = folders
+    scores = score_folder_clip(pred / "clip", true / "clip", NO_LPIPS)
+    found = [s for s in scores if s.metric == metric and s.subject == "policy"]
+    assert all(s.value is None or np.isfinite(s.value) for s in scores)
+    return {s.status for s in found if frame_idx is None or s.frame_idx == frame_idx}
+
+
+def test_folders_score_as_the_clip_does(folders, chunk):
+    pred, true = folders
+    ours = {
+        (s.subject, s.frame_idx, s.view, s.metric): s.value
+        for s in score_folder_clip(pred / "clip", true / "clip", NO_LPIPS)
+    }
+    expected = {
+        (s.subject, s.frame_idx, s.view, s.metric): s.value for s in score_chunk(chunk, scene_spec(SIZE), NO_LPIPS)
+    }
+    assert ours.keys() == expected.keys()
+    for key, value in expected.items():
+        assert ours[key] == (None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9)), key
+
+
+def test_a_result_file_has_a_task_a_clip(folders, tmp_path):
+    seen = []
+    path = score_folders(*folders, tmp_path / "scores.parquet", on_progress=lambda *p: seen.append(p), options=NO_LPIPS)
+    assert set(read_scores(path)["task"]) == {"clip"}
+    assert seen == [(1, 1)]
+
+
+def test_one_clip_may_be_given_alone(folders, tmp_path):
+    pred, true = folders
+    path = score_folders(pred / "clip", true / "clip", tmp_path / "scores.parquet", options=NO_LPIPS)
+    assert set(read_scores(path)["task"]) == {"clip"}
+
+
+def test_npz_and_mp4_are_read(folders, chunk):
+    pred, _ = folders
+    for what in ("rgb", "depth"):
+        for png in (pred / "clip" / what / "front").glob("*.png"):
+            png.unlink()
+        (pred / "clip" / what / "front").rmdir()
+    np.savez(pred / "clip/depth/front.npz", depth_m=chunk.predicted.depth[:, 0])
+    with av.open(str(pred / "clip/rgb/front.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for picture in chunk.predicted.rgb[:, 0]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert _status(folders, "psnr_db/frame_mean") == {"ok"}
+    assert _status(folders, "absrel/gt_mask") == {"ok"}
+    video = pred / "clip/rgb/front.mp4"
+    video.write_bytes(video.read_bytes()[:200])
+    assert _status(folders, "psnr_db/frame_mean") == {"ok", "unreadable", "missing_frame"}
+    depth = pred / "clip/depth/front.npz"
+    depth.write_bytes(depth.read_bytes()[:300])
+    assert "unreadable" in _status(folders, "absrel/gt_mask")
+
+
+def test_a_truncated_png_is_named(folders):
+    png = folders[0] / "clip/rgb/front/0001.png"
+    png.write_bytes(png.read_bytes()[:-30])
+    assert _status(folders, "ssim/gauss11", 1) == {"unreadable", "ok"}
+    assert _status(folders, "ssim/gauss11", 0) == {"ok"}
+    depth = folders[0] / "clip/depth/wrist/0002.png"
+    depth.write_bytes(b"")
+    assert _status(folders, "chamfer_m/l1_half", 2) == {"unreadable"}
+    assert _status(folders, "chamfer_m/l1_half", 0) == {"ok"}
+
+
+def test_a_missing_frame_and_a_wrong_size_are_named(folders):
+    (folders[0] / "clip/rgb/front/0002.png").unlink()
+    assert _status(folders, "psnr_db/frame_mean", 2) == {"missing_frame", "ok"}
+    small = np.zeros((8, 8, 3), np.uint8)
+    (folders[0] / "clip/rgb/side/0000.png").write_bytes(cv2.imencode(".png", small)[1].tobytes())
+    assert _status(folders, "psnr_db/frame_mean", 0) == {"wrong_size", "ok"}
+
+
+def test_depth_that_is_not_uint16_is_named(folders):
+    path = folders[0] / "clip/depth/front/0000.png"
+    path.write_bytes(cv2.imencode(".png", np.zeros(SIZE, np.uint8))[1].tobytes())
+    assert "unreadable" in _status(folders, "absrel/gt_mask", 0)
+
+
+def test_missing_intrinsics_are_named(folders):
+    path = folders[1] / "clip/cameras.json"
+    data = json.loads(path.read_text())
+    del data["views"][0]["intrinsics"]
+    path.write_text(json.dumps(data))
+    assert _status(folders, "chamfer_m/l1_half") == {"bad_camera"}
+    assert _status(folders, "absrel/gt_mask") == {"ok"}
+
+
+def test_without_predicted_states_the_wrist_is_left_out_by_name(folders):
+    (folders[0] / "clip/states.npz").unlink()
+    assert _status(folders, "chamfer_m/l1_half") == {"ok", "no_predicted_state"}
+
+
+def test_without_true_states_nothing_is_infinite(folders):
+    (folders[1] / "clip/states.npz").unlink()
+    assert _status(folders, "ee_position_mm/euclidean") == {"bad_state"}
+
+
+def test_a_prediction_that_is_not_there_is_named(folders, tmp_path):
+    scores = score_folder_clip(tmp_path / "nowhere", folders[1] / "clip", NO_LPIPS)
+    assert {s.status for s in scores if s.metric == "psnr_db/frame_mean" and s.subject == "policy"} == {"missing_frame"}
+
+
+def test_what_is_no_truth_is_refused(folders, tmp_path):
+    with pytest.raises(BadConfig, match="holds no clip"):
+        score_folders(folders[0], tmp_path / "pred", tmp_path / "scores.parquet")
+    (folders[1] / "clip/cameras.json").write_text("{")
+    with pytest.raises(BadConfig, match="not a list of cameras"):
+        score_folder_clip(folders[0] / "clip", folders[1] / "clip")
+
+
+def test_extreme_depth_is_far_not_near(chunk):
+    far = replace(chunk.predicted, depth=np.full_like(chunk.predicted.depth, 1e30))
+    scores = score_chunk(replace(chunk, predicted=far), scene_spec(SIZE), NO_LPIPS)
+    values = [s.value for s in scores if s.metric == "chamfer_m/l1_pred_to_gt" and s.subject == "policy"]
+    assert min(values) > 1e20
