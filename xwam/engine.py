@@ -19,6 +19,7 @@ from torch import Tensor
 from xwam import actions, codecs, noise, sampler
 from xwam.benches import BORDERS
 from xwam.checkpoints import Bundle
+from xwam.chunking import Commitment, commit
 from xwam.images import ImagePipeline
 from xwam.network import TextContext
 
@@ -49,6 +50,25 @@ class Request:
     proprio: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Underway:
+    """A chunk that is being executed while the next one is asked for.
+
+    Attributes:
+        request: As it stood when its actions were clean.
+        executed: Actions of it that are executed by now.
+        delay: Actions of it that will be executed until the next chunk is there.
+    """
+
+    request: Request
+    executed: int
+    delay: int
+
+    def commitment(self) -> Commitment:
+        """Return what the next chunk must join."""
+        return commit(self.request.state.action.x, executed=self.executed, delay=self.delay)
+
+
 class Engine:
     """A model between the borders of its bench; stateless but for a store of prompts.
 
@@ -69,8 +89,16 @@ class Engine:
         )
         self._prompts: OrderedDict[str, TextContext] = OrderedDict()
 
-    @torch.inference_mode()
-    def begin(self, rgb_vhwc_u8: np.ndarray, proprio: np.ndarray, instruction: str, *, seed: int) -> Request:
+    @torch.no_grad()
+    def begin(
+        self,
+        rgb_vhwc_u8: np.ndarray,
+        proprio: np.ndarray,
+        instruction: str,
+        *,
+        seed: int,
+        after: Underway | None = None,
+    ) -> Request:
         """Return a request before its first pass.
 
         Args:
@@ -78,6 +106,7 @@ class Engine:
             proprio: 16 numbers, the bench's state now.
             instruction: The prompt.
             seed: Fixes all of its noise; drawn on the CPU, so that it is the same on every device.
+            after: The chunk that is still being executed, for real-time chunking; None to start from a halt.
         """
         model, bounds = self.model, self.model.bounds
         seen = self._pictures(rgb_vhwc_u8)
@@ -98,10 +127,11 @@ class Engine:
             seen_proprio_BS=torch.from_numpy(known)[None].to(self.device),
             text=self.prompt(instruction),
             null_text=self.prompt("") if self.schedule.guidance else None,
+            commitment=None if after is None else after.commitment(),
         )
         return Request(state=state, seen_BCVHW=seen, proprio=proprio)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
         """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then."""
         state = sampler.run(self.network, request.state, stop_after_actions=True, depth=False)
@@ -114,7 +144,7 @@ class Engine:
         clean = actions.denormalise(request.state.action.x[0].cpu().numpy(), bounds.action_low, bounds.action_high)
         return self.border.env_actions(clean, request.proprio, self.model.arms)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def imagine(self, request: Request) -> Future:
         """Return the future; the passes that are left run now, the last one with the depth branch on."""
         model = self.model

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xwam.chunking import Commitment, pull
 from xwam.network import Denoised, TextContext, XwamNetwork
 from xwam.noise import sigma_grid, timestep_grid
 
@@ -186,6 +187,7 @@ class SamplerState:
         text: The prompt.
         null_text: The empty prompt; needed for guidance.
         depth_BCTVHW: Clean depth latents of the last pass that had the depth branch on.
+        commitment: Actions of the chunk before that this one must join; None without real-time chunking.
     """
 
     schedule: Schedule
@@ -197,6 +199,7 @@ class SamplerState:
     text: TextContext
     null_text: TextContext | None = None
     depth_BCTVHW: Tensor | None = None
+    commitment: Commitment | None = None
 
     @property
     def actions_clean(self) -> bool:
@@ -219,6 +222,7 @@ def begin(
     seen_proprio_BS: Tensor,
     text: TextContext,
     null_text: TextContext | None = None,
+    commitment: Commitment | None = None,
 ) -> SamplerState:
     """Return the state before the first pass: noise everywhere, but for what is seen."""
     if schedule.guidance and null_text is None:
@@ -232,6 +236,7 @@ def begin(
         seen_proprio_BS=seen_proprio_BS,
         text=text,
         null_text=null_text,
+        commitment=commitment,
     )
 
 
@@ -243,7 +248,8 @@ def advance(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool
         states: Requests at any step that are not done; same tensor sizes and the same guidance on or off.
         depth: Whether the depth branch runs in this pass.
     """
-    velocities = _guided(network, states, depth=depth)
+    joining = any(state.commitment is not None and not state.actions_clean for state in states)
+    velocities = (_joined if joining else _guided)(network, states, depth=depth)
     sizes = [state.video.x.shape[0] for state in states]
     parts = [[None] * len(states) if field is None else field.split(sizes) for field in velocities]
     return [_step(state, Denoised(*fields)) for state, *fields in zip(states, *parts, strict=True)]
@@ -285,6 +291,41 @@ def _guided(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool
     return Denoised(video, action, proprio, seen.depth_BCTVHW)
 
 
+def _joined(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
+    """Return the velocities with actions pulled towards what is committed (see `chunking.py`); needs gradients."""
+    with torch.enable_grad():
+        leaves = [state.action.x.detach().clone().requires_grad_() for state in states]
+        with_leaves = [
+            replace(state, action=replace(state.action, x=leaf)) for state, leaf in zip(states, leaves, strict=True)
+        ]
+        out = _guided(network, with_leaves, depth=depth)
+        velocities = out.action_BKA.split([leaf.shape[0] for leaf in leaves])
+        guesses, misses, gains = [], [], []
+        for state, leaf, velocity in zip(states, leaves, velocities, strict=True):
+            sigma = unipc_grid(state.schedule.num_action_steps).sigmas[state.action.step_idx]  # 0 once clean
+            guess = leaf - sigma * velocity
+            guesses.append(guess)
+            misses.append(_miss(state, guess.detach()))
+            gains.append(pull(sigma))
+        gradients = torch.autograd.grad(guesses, leaves, misses)
+    pulled = [
+        velocity.detach() - gain * gradient
+        for velocity, gradient, gain in zip(velocities, gradients, gains, strict=True)
+    ]
+    video, _, proprio, depth_latents = (None if part is None else part.detach() for part in out)
+    assert video is not None
+    assert proprio is not None
+    return Denoised(video, torch.cat(pulled), proprio, depth_latents)
+
+
+def _miss(state: SamplerState, guess_BKA: Tensor) -> Tensor:
+    """Return how far a clean guess is from what is committed, weighted; zero where nothing is."""
+    if state.commitment is None or state.actions_clean:
+        return torch.zeros_like(guess_BKA)
+    weight_K1 = state.commitment.weight_K[:, None].to(guess_BKA)
+    return weight_K1 * (state.commitment.action_BKA.to(guess_BKA) - guess_BKA)
+
+
 def _forward(
     network: XwamNetwork, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
 ) -> Denoised:
@@ -316,10 +357,13 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
         return replace(state, video=video, depth_BCTVHW=depth)
     grid = unipc_grid(state.schedule.num_action_steps)
     proprio = unipc_step(grid, state.proprio, out.proprio_BPS)
+    action = unipc_step(grid, state.action, out.action_BKA)
+    if state.commitment is not None and action.step_idx == grid.num_steps:
+        action = replace(action, x=_with_committed(action.x, state.commitment))
     return replace(
         state,
         video=video,
-        action=unipc_step(grid, state.action, out.action_BKA),
+        action=action,
         proprio=replace(proprio, x=_with_seen_proprio(proprio.x, state.seen_proprio_BS)),
         depth_BCTVHW=depth,
     )
@@ -330,6 +374,11 @@ def _with_seen_latent(video_BCTVHW: Tensor, seen_BCVHW: Tensor) -> Tensor:
     video = video_BCTVHW.clone()
     video[:, : seen_BCVHW.shape[1], 0] = seen_BCVHW
     return video
+
+
+def _with_committed(action_BKA: Tensor, commitment: Commitment) -> Tensor:
+    """Return clean actions with those that are already committed as they were."""
+    return torch.cat([commitment.action_BKA[:, : commitment.delay], action_BKA[:, commitment.delay :]], dim=1)
 
 
 def _with_seen_proprio(proprio_BPS: Tensor, seen_BS: Tensor) -> Tensor:
