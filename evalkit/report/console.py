@@ -14,7 +14,7 @@ from rich.text import Text
 
 from evalkit.report.cells import SUCCESS_HEADER, interval, number, success_cells
 from evalkit.report.page import all_rows, worth_table
-from evalkit.report.read import RunReport
+from evalkit.report.read import Imagination, RunReport
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED
 from evalkit.score.names import METRICS
 
@@ -34,10 +34,11 @@ def renderables(runs: Sequence[RunReport]) -> Iterator[RenderableType]:
         if run.errors:
             rows = [(row.outcome, row.blame, str(row.count), row.reason, row.example) for row in run.errors]
             yield _table("Episodes without a result", ("outcome", "whose", "count", "reason", "first"), rows)
-        yield from _imagination(run)
+        yield from imagination(run)
 
 
-def _imagination(run: RunReport) -> Iterator[RenderableType]:
+def imagination(run: Imagination) -> Iterator[RenderableType]:
+    """Yield the means of what was imagined, and what they are worth; nothing where nothing was scored."""
     rows = all_rows(run)
     if not rows:
         return

@@ -20,7 +20,7 @@ from evalkit.report.cells import (
     score_cells,
     success_cells,
 )
-from evalkit.report.read import RunReport
+from evalkit.report.read import Imagination, RunReport
 from evalkit.report.stats import Interval
 from evalkit.report.tables import ScoreRow
 from evalkit.score.names import METRICS, SUBJECTS
@@ -30,6 +30,11 @@ def markdown(runs: Sequence[RunReport]) -> str:
     """Return the whole report, a chapter a run."""
     parts = ["# Report", *(part for run in runs for part in _chapter(run)), *_definitions(runs)]
     return "\n\n".join(parts) + "\n"
+
+
+def scores_markdown(scored: Imagination) -> str:
+    """Return the report of two folders that were scored: no run, so no success."""
+    return "\n\n".join([f"# {scored.name}", *_imagination(scored), *_definitions([scored])]) + "\n"
 
 
 def success_csv(runs: Sequence[RunReport]) -> str:
@@ -43,20 +48,21 @@ def success_csv(runs: Sequence[RunReport]) -> str:
     return _csv([*header, "rate", "wilson95_low", "wilson95_high"], rows)
 
 
-def scores_csv(runs: Sequence[RunReport]) -> str:
-    """Return every mean of every split of all runs as CSV."""
+def scores_csv(scored: Sequence[Imagination]) -> str:
+    """Return every mean of every split as CSV; what only runs have is empty for folders."""
     header = ("run", "bench", "setting", "protocol", "policy", "plan_sha256", "subject", "metric", "split", "group")
     rest = ("mean", "low95", "high95", "num_values", "num_without_value", "num_episodes", "remarks")
     rows = []
-    for run in runs:
+    for run in scored:
+        identity = _identity(run) if isinstance(run, RunReport) else (run.name, *[None] * 5)
         for row in run.scores:
             counts = (row.num_values, row.num_without, row.num_episodes, row.remarks)
             part = (row.subject, row.metric, row.split, row.group)
-            rows.append((*_identity(run), *part, row.mean, *_ends(row.interval), *counts))
+            rows.append((*identity, *part, row.mean, *_ends(row.interval), *counts))
     return _csv([*header, *rest], rows)
 
 
-def headline_table(run: RunReport, split: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def headline_table(run: Imagination, split: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return header and rows of the policy's headline metrics, a row a group of a split."""
     rows = [row for row in run.scores if row.subject == "policy" and row.split == split and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
@@ -65,7 +71,7 @@ def headline_table(run: RunReport, split: str) -> tuple[tuple[str, ...], list[tu
     return (split, *metrics), [(group, *(cells.get((group, metric), "-") for metric in metrics)) for group in groups]
 
 
-def worth_table(run: RunReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def worth_table(run: Imagination) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return header and rows of the headline metrics, a column a subject: what a number of the policy is worth."""
     rows = [row for row in run.scores if row.split == "all" and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
@@ -76,7 +82,7 @@ def worth_table(run: RunReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
     ]
 
 
-def all_rows(run: RunReport) -> list[ScoreRow]:
+def all_rows(run: Imagination) -> list[ScoreRow]:
     """Return the policy's means over all frames, in the order of the definitions; clips without scores last."""
     order = {name: position for position, name in enumerate(METRICS)}
     rows = [row for row in run.scores if row.subject == "policy" and row.split == "all"]
@@ -110,7 +116,7 @@ def _chapter(run: RunReport) -> Iterable[str]:
         yield f"```json\n{json.dumps(run.about, indent=1, sort_keys=True)}\n```"
 
 
-def _imagination(run: RunReport) -> Iterable[str]:
+def _imagination(run: Imagination) -> Iterable[str]:
     yield "### Imagination"
     if not run.scores:
         yield "Nothing imagined was scored." if run.scored else "Not scored yet: run `evalkit score` on the folder."
@@ -134,12 +140,12 @@ def _imagination(run: RunReport) -> Iterable[str]:
         yield _table(("metric", "correlation with success", "95 % interval", "episodes"), _correlation_cells(run))
 
 
-def _correlation_cells(run: RunReport) -> list[tuple[str, ...]]:
+def _correlation_cells(run: Imagination) -> list[tuple[str, ...]]:
     shown = [(row.metric, row.correlation) for row in run.correlations if row.metric in HEADLINE]
     return [(metric, number(c.r), interval(c.interval), str(c.num_episodes)) for metric, c in shown]
 
 
-def _definitions(runs: Sequence[RunReport]) -> Iterable[str]:
+def _definitions(runs: Sequence[Imagination]) -> Iterable[str]:
     used = {row.metric for run in runs for row in run.scores}
     if used:
         yield "## Definitions"

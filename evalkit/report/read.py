@@ -28,30 +28,39 @@ from evalkit.store.run_folder import open_run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunReport:
+class Imagination:
+    """What a result file says.
+
+    Attributes:
+        name: Of the run, or of the folder that was scored.
+        scores: Means of the imagination; empty where nothing was imagined.
+        correlations: How imagination and success go together.
+        scored: Whether there is a result file at all.
+    """
+
+    name: str
+    scores: tuple[ScoreRow, ...]
+    correlations: tuple[CorrelationRow, ...]
+    scored: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunReport(Imagination):
     """One run, ready to be shown.
 
     Attributes:
-        name: Name of the folder.
         plan: What was planned.
         about: What `run.json` holds; empty where the run wrote none.
         caveats: What must be read before the numbers.
         success: A row a task, then the totals.
         errors: Why episodes gave no result.
-        scores: Means of the imagination; empty where nothing was imagined.
-        correlations: How imagination and success go together.
-        scored: Whether the run has been scored at all.
     """
 
-    name: str
     plan: Plan
     about: Mapping[str, Any]
     caveats: tuple[str, ...]
     success: tuple[SuccessRow, ...]
     errors: tuple[ErrorRow, ...]
-    scores: tuple[ScoreRow, ...]
-    correlations: tuple[CorrelationRow, ...]
-    scored: bool
 
 
 def read_run(run_dir: Path) -> RunReport:
@@ -63,19 +72,32 @@ def read_run(run_dir: Path) -> RunReport:
     run = open_run(run_dir)
     records = run.records()
     planned = Counter(episode.task for episode in run.plan.episodes)
-    scored = run.scores_path.exists()
-    scores = read_scores(run.scores_path) if scored else None
+    imagination = read_imagination(run.scores_path, name=run_dir.resolve().name)
     success = success_rows(run.plan.tasks, planned, records)
     return RunReport(
-        name=run_dir.resolve().name,
+        **vars(imagination),
         plan=run.plan,
         about=run.read_about(),
         caveats=tuple(caveats(run.plan, num_missing=success[-1].missing)),
         success=tuple(success),
         errors=tuple(error_rows(records)),
-        scores=tuple(score_rows(scores)) if scores is not None else (),
-        correlations=tuple(correlation_rows(scores)) if scores is not None else (),
-        scored=scored,
+    )
+
+
+def read_imagination(scores_path: Path, *, name: str) -> Imagination:
+    """Return what a result file says; nothing where there is none.
+
+    Raises:
+        RunFolderError: If it is broken.
+    """
+    if not scores_path.exists():
+        return Imagination(name=name, scores=(), correlations=(), scored=False)
+    scores = read_scores(scores_path)
+    return Imagination(
+        name=name,
+        scores=tuple(score_rows(scores)),
+        correlations=tuple(correlation_rows(scores)),
+        scored=True,
     )
 
 

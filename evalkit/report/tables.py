@@ -173,12 +173,12 @@ def _split_rows(table: pd.DataFrame, split: str) -> list[ScoreRow]:
     )
     remarks = table[table["status"] != "ok"].groupby([*keys, "status"], observed=True).size()
     by_group: dict[tuple[str, ...], list[str]] = {}
-    for (*group, status), count in remarks.items():
-        by_group.setdefault(tuple(map(str, group)), []).append(f"{status} {count}")
+    for (subject, metric, part, status), count in zip(remarks.index.tolist(), remarks.tolist(), strict=True):
+        by_group.setdefault((str(subject), str(metric), str(part)), []).append(f"{status} {count}")
     rows = []
-    for group, part in episodes.groupby(keys, observed=True, sort=False):
+    for group, rest in episodes.groupby(keys, observed=True, sort=False):
         subject, metric, name = map(str, group)
-        rows.append(_score_row(subject, metric, split, name, part, by_group.get((subject, metric, name), [])))
+        rows.append(_score_row(subject, metric, split, name, rest, by_group.get((subject, metric, name), [])))
     return rows
 
 

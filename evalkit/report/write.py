@@ -1,20 +1,21 @@
-"""The report of one or several runs: written, and shown.
+"""The report of one or several runs, or of two scored folders: written, and shown.
 
-In: run folders. Out: `report.md`, `success.csv`, `scores.csv`, and tables for the console.
+In: run folders, or a result file. Out: `report.md`, `success.csv`, `scores.csv`, and tables for the console.
 Read next: `read.py`, where the numbers come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from evalkit.report.console import renderables
-from evalkit.report.page import markdown, scores_csv, success_csv
-from evalkit.report.read import RunReport, read_run
+from evalkit.contracts.errors import RunFolderError
+from evalkit.report.console import imagination, renderables
+from evalkit.report.page import markdown, scores_csv, scores_markdown, success_csv
+from evalkit.report.read import Imagination, RunReport, read_imagination, read_run
 from evalkit.store.files import write_whole
 
 
@@ -27,13 +28,14 @@ class Report:
         files: Where it lies.
     """
 
-    runs: tuple[RunReport, ...]
+    runs: tuple[Imagination, ...]
     files: tuple[Path, ...]
 
     def render(self, console: Console) -> None:
         """Print the tables."""
-        for renderable in renderables(self.runs):
-            console.print(renderable)
+        for run in self.runs:
+            for renderable in renderables([run]) if isinstance(run, RunReport) else imagination(run):
+                console.print(renderable)
 
 
 def write_report(run_dirs: Sequence[Path], out_dir: Path) -> Report:
@@ -48,6 +50,28 @@ def write_report(run_dirs: Sequence[Path], out_dir: Path) -> Report:
     """
     runs = tuple(read_run(run_dir) for run_dir in run_dirs)
     texts = {"report.md": markdown(runs), "success.csv": success_csv(runs), "scores.csv": scores_csv(runs)}
+    return Report(runs=runs, files=_write(out_dir, texts))
+
+
+def write_scores_report(scores_path: Path, out_dir: Path, *, name: str) -> Report:
+    """Write the report of a result file that belongs to no run: `report.md` and `scores.csv`.
+
+    Args:
+        scores_path: What `score.folders.score_folders` wrote.
+        out_dir: Where the report goes.
+        name: Its title.
+
+    Raises:
+        RunFolderError: If the result file is missing or broken, or the report cannot be written.
+    """
+    if not scores_path.exists():
+        raise RunFolderError(f"{scores_path} is not there. Score the folders first.")
+    scored = read_imagination(scores_path, name=name)
+    texts = {"report.md": scores_markdown(scored), "scores.csv": scores_csv([scored])}
+    return Report(runs=(scored,), files=_write(out_dir, texts))
+
+
+def _write(out_dir: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
     for name, text in texts.items():
         write_whole(out_dir / name, text.encode())
-    return Report(runs=runs, files=tuple(out_dir / name for name in texts))
+    return tuple(out_dir / name for name in texts)

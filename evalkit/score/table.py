@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +23,9 @@ from evalkit.score.chunk import Score
 from evalkit.score.measure import STATUSES
 from evalkit.score.names import METRICS, SUBJECTS
 from evalkit.store.files import cannot_write, sync_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = "evalkit-scores-1"
 _TEXT = pa.dictionary(pa.int32(), pa.string())

@@ -23,7 +23,7 @@ from evalkit.store.clips import ClipChunk
 from tests.bench.figure import Figure, compare
 
 SIZE = (256, 320)
-NUM_CLIPS = 40
+NUM_CLIPS = 16
 STATIC = (0, 1)
 
 

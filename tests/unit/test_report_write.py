@@ -15,8 +15,9 @@ from rich.console import Console
 from evalkit.contracts.errors import RunFolderError
 from evalkit.report.read import caveats, read_run
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_rows
-from evalkit.report.write import write_report
-from evalkit.score.scene import write_scene_run
+from evalkit.report.write import write_report, write_scores_report
+from evalkit.score.folders import score_folders
+from evalkit.score.scene import scene_chunk, write_scene_folders, write_scene_run
 from evalkit.score.score import score_run
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
@@ -123,6 +124,22 @@ def test_oracles_random_weights_departures_and_unfinished_runs_are_said(run):
     for words in ("oracle", "cube_pos", "weights: random", "Not a benchmark score", "2 planned episodes"):
         assert words in told
     assert caveats(plan, num_missing=0) == []
+
+
+def test_scored_folders_have_a_report_of_their_own(tmp_path):
+    chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
+    write_scene_folders(tmp_path / "pred/a", tmp_path / "true/a", chunk)
+    scores = score_folders(tmp_path / "pred", tmp_path / "true", tmp_path / "scores.parquet")
+    report = write_scores_report(scores, tmp_path / "out", name="theirs")
+    text = (tmp_path / "out/report.md").read_text()
+    assert text.startswith("# theirs")
+    assert "| absrel/gt_mask |" in text
+    assert "Success" not in text
+    console = Console(record=True, width=200, file=io.StringIO())
+    report.render(console)
+    assert "chamfer_m/l1_half" in console.export_text()
+    with pytest.raises(RunFolderError, match="is not there"):
+        write_scores_report(tmp_path / "none.parquet", tmp_path / "out", name="theirs")
 
 
 def test_what_is_no_run_is_refused(tmp_path):
