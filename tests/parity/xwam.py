@@ -31,7 +31,9 @@ from xwam.config import network_from_release
 from xwam.frames import ROBOTWIN_AXES, accumulate
 from xwam.images import ImagePipeline
 from xwam.loading import fill
+from xwam.losses import Batch, Noise, losses
 from xwam.network import Denoised, TextContext, XwamNetwork, free_timesteps
+from xwam.noise import NoiseLevels, shift
 from xwam.sampler import Schedule, UniPCState, begin, run, unipc_grid, unipc_step
 from xwam.umt5 import encode_ids, umt5_from_wan
 from xwam.wan_vae import vae_from_wan
@@ -151,6 +153,26 @@ def async_sampler(folder: Path) -> Iterator[Finding]:
             yield relative(f"loop {name}: {modality}", tensor, data[f"{name}_{modality}"])
 
 
+def training_loss(folder: Path) -> Iterator[Finding]:
+    """Compare one training step with every random draw given."""
+    network, data = load_network(folder), load_file(folder / "training_loss.safetensors")
+    batch = Batch(
+        video_BCTVHW=data["latents"],
+        depth_BCTVHW=data["depth_latents"],
+        action_BKA=data["actions"],
+        proprio_BPS=data["proprios"],
+        action_mask_BKA=data["action_mask"],
+        proprio_mask_BPS=data["proprio_mask"],
+    )
+    noise = Noise(data["noise_video"], data["noise_actions"], data["noise_proprios"])
+    sigma_video, sigma_action = (shift(data[f"t_{name}_unshifted"]) for name in ("video", "action"))
+    levels = NoiseLevels(sigma_video, sigma_action, data["clean_action"].bool())
+    got = losses(network, batch, noise, levels, network.encode_text(data["context"]))
+    for name, value in (*got._asdict().items(), ("total", got.total)):
+        expected = data["loss" if name == "total" else f"loss_{name}"]
+        yield relative(f"training loss: {name}", value.reshape(expected.shape), expected)
+
+
 def vae(folder: Path) -> Iterator[Finding]:
     """Compare latents and reconstruction of the Wan2.2 VAE."""
     data, weights = load_file(folder / "vae22_forward.safetensors"), load_file(folder / "vae22_weights.safetensors")
@@ -217,6 +239,7 @@ def preprocessing(folder: Path) -> Iterator[Finding]:
 ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = {
     "network": (network_forward, ("dit_weights.safetensors", "dit_forward.safetensors")),
     "unipc": (unipc, ("unipc.safetensors",)),
+    "training": (training_loss, ("dit_weights.safetensors", "training_loss.safetensors")),
     "vae": (vae, ("vae22_weights.safetensors", "vae22_forward.safetensors")),
     "text": (text_encoder, ("t5_weights.safetensors", "t5_forward.safetensors")),
     "container": (

@@ -1,0 +1,72 @@
+"""The training loss by hand, and what must not change it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.unit.test_xwam_network import ACTIONS, STATES, TINY, inputs_of, network_of
+from xwam.config import DepthMode
+from xwam.losses import Batch, Noise, losses, masked_mean_square
+from xwam.noise import NoiseLevels
+
+LEVELS = NoiseLevels(torch.tensor([0.7, 0.4]), torch.tensor([0.3, 0.0]), torch.tensor([False, True]))
+
+
+def batch_of(mode: DepthMode = "interleaved"):
+    config = replace(TINY, depth=mode)
+    video, action, proprio, text = inputs_of()
+    mask = torch.ones(2, ACTIONS, 14)
+    mask[..., 7:] = 0
+    batch = Batch(
+        video_BCTVHW=video,
+        depth_BCTVHW=video.flip(0) * 0.5,
+        action_BKA=action,
+        proprio_BPS=proprio,
+        action_mask_BKA=mask,
+        proprio_mask_BPS=torch.ones(2, STATES, 16),
+    )
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, config.state_channels, *video.shape[2:])
+    noise = Noise(*(torch.randn(s, generator=generator) for s in (shape, action.shape, proprio.shape)))
+    network = network_of(config)
+    return network, batch, noise, network.encode_text(text)
+
+
+def test_masked_mean_of_nothing_is_zero():
+    assert masked_mean_square(torch.ones(3), torch.zeros(3)).item() == 0
+
+
+def test_what_carries_no_loss_changes_none():
+    network, batch, noise, text = batch_of()
+    before = losses(network, batch, noise, LEVELS, text)
+    other = Noise(noise.video_BCTVHW.clone(), noise.action_BKA.clone(), noise.proprio_BPS.clone())
+    other.video_BCTVHW[:, :, 0] += 1  # the seen frame is not mixed with noise
+    other.proprio_BPS[:, 0] += 1  # nor is the seen state
+    other.action_BKA[1] += 1  # nor are clean actions, which carry no loss either
+    after = losses(network, batch, other, LEVELS, text)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert before.total.item() == pytest.approx(sum(term.item() for term in before))
+
+
+@pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
+def test_rivals_have_a_loss_too(mode):
+    network, batch, noise, text = batch_of(mode)
+    found = losses(network, batch, noise, LEVELS, text)
+    assert (found.depth.item() == 0) == (mode == "none")
+    assert found.total.isfinite()
+
+
+def test_a_few_steps_bring_the_loss_down():
+    network, batch, noise, text = batch_of()
+    network.requires_grad_(True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    first = None
+    for _ in range(25):
+        text = network.encode_text(inputs_of()[3])
+        loss = losses(network, batch, noise, LEVELS, text).total
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.7 * first
