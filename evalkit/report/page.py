@@ -76,7 +76,10 @@ def worth_table(run: Imagination) -> tuple[tuple[str, ...], list[tuple[str, ...]
     rows = [row for row in run.scores if row.split == "all" and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
     cells = {(row.subject, row.metric): number(row.mean) for row in rows}
-    subjects = [subject for subject in SUBJECTS if any(row.subject == subject for row in rows)]
+    found = list(dict.fromkeys(row.subject for row in rows))
+    subjects = sorted(
+        found, key=lambda subject: list(SUBJECTS).index(subject) if subject in SUBJECTS else len(SUBJECTS)
+    )
     return ("metric", *subjects), [
         (metric, *(cells.get((subject, metric), "-") for subject in subjects)) for metric in metrics
     ]
@@ -130,14 +133,23 @@ def _imagination(run: Imagination) -> Iterable[str]:
         return
     yield "#### What these numbers are worth"
     yield _table(*worth_table(run))
-    shown = {row.subject for row in run.scores} - {"policy"}
-    yield _bullets([f"`{name}`: {meaning}" for name, meaning in SUBJECTS.items() if name in shown])
+    shown = list(dict.fromkeys(row.subject for row in run.scores if row.subject != "policy"))
+    yield _bullets([f"`{name}`: {_meaning(name)}" for name in shown])
     for split, title in (("task", "By task"), ("outcome", "By outcome of the episode"), ("horizon", "By horizon")):
         yield f"#### {title}"
         yield _table(*headline_table(run, split))
     if run.correlations:
         yield "#### Imagination and success"
         yield _table(("metric", "correlation with success", "95 % interval", "episodes"), _correlation_cells(run))
+
+
+def _meaning(subject: str) -> str:
+    side, plus, estimator = subject.partition("+")
+    if not plus:
+        return SUBJECTS.get(subject, "")
+    whose = "what the policy imagined" if side == "policy" else "the truth"
+    name, _, alignment = estimator.rpartition("/")
+    return f"RGB of {whose}, depth estimated from it by {name}, aligned: {alignment}"
 
 
 def _correlation_cells(run: Imagination) -> list[tuple[str, ...]]:

@@ -17,8 +17,10 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score import depth, image, lpips
+from evalkit.score.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
 from evalkit.score.frame import FrameScores, Named, Picture, Truth, score_frame, unfit
 from evalkit.score.measure import Measure
+from evalkit.score.names import METRICS
 from evalkit.store.clips import ClipChunk, Frames
 
 WHOLE_CHUNK = -1
@@ -58,12 +60,14 @@ class ScoreOptions:
         references: Also score what says what a number is worth; see `names.SUBJECTS`.
         lpips_nets: Networks of LPIPS; where one's weights are missing, a row a chunk says so.
         lpips_weights: Folder of their weights, looked into before the torch hub cache.
+        depth_estimator: Gives predicted RGB a depth, scored as subjects of their own; None for none.
         threads: Cores for one chunk; the values do not depend on it.
     """
 
     references: bool = True
     lpips_nets: tuple[lpips.Net, ...] = ("alex",)
     lpips_weights: Path | None = None
+    depth_estimator: EstimatorChoice | None = None
     threads: int = 1
 
 
@@ -90,6 +94,9 @@ def score_chunk(
     scores: list[Score] = []
     for subject, prediction in subjects.items():
         for frame_idx, named in score_prediction(truth, prediction, threads=options.threads):
+            scores.append(_score(subject, chunk.chunk_idx, frame_idx, named))
+    if options.depth_estimator is not None:
+        for subject, frame_idx, named in _estimated(truth, chunk.predicted, options.depth_estimator, options.threads):
             scores.append(_score(subject, chunk.chunk_idx, frame_idx, named))
     for net in options.lpips_nets:
         for subject, frame_idx, named in _lpips(truth, subjects, net, options.lpips_weights):
@@ -175,6 +182,23 @@ def _lpips(
                 values = dict(zip(fit, found.tolist(), strict=True))
             for frame_idx, problem in enumerate(problems):
                 yield subject, frame_idx, Named(name, metric, problem or Measure(values[frame_idx]))
+
+
+def _estimated(
+    truth: Truth, prediction: Prediction, choice: EstimatorChoice, threads: int
+) -> Iterator[tuple[str, int, Named]]:
+    """Yield depth and cloud of the policy's RGB, and of the true RGB, after an estimator of depth."""
+    true = Prediction(rgb=truth.frames.rgb_fvhwc_u8, depth=None, proprio=truth.frames.proprio_fd)
+    for side, shown in (("policy", prediction), ("truth", true)):
+        subject = f"{side}+{choice.label}"
+        try:
+            estimated = with_depth(choice, shown, truth.frames.depth_fvhw_m)
+        except EstimatorUnavailable as error:
+            yield subject, WHOLE_CHUNK, Named("static", "absrel/gt_mask", Measure(None, "unavailable", str(error)))
+            return
+        for frame_idx, named in score_prediction(truth, estimated, threads=threads):
+            if METRICS[named.metric].family in ("depth", "cloud"):
+                yield subject, frame_idx, named
 
 
 def _depth_8bit(truth: Truth) -> Iterator[tuple[int, Named]]:

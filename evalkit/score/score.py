@@ -105,13 +105,22 @@ def _jobs(run: RunFolder, options: ScoreOptions) -> list[ClipJob]:
 def _score_all(jobs: Sequence[ClipJob], workers: int) -> Iterator[ClipScores]:
     """Yield the scores of the jobs in order, at most a few ahead of the reader."""
     if workers <= 1 or len(jobs) <= 1:
-        yield from map(_score_job, jobs)
+        yield from _score_here(jobs)
         return
     remaining = deque(jobs)
     while remaining:
         yield from _score_until_broken(remaining, workers)
         if remaining:
             yield _score_alone(remaining.popleft())
+
+
+def _score_here(jobs: Sequence[ClipJob]) -> Iterator[ClipScores]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield from map(_score_job, jobs)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _score_until_broken(remaining: deque[ClipJob], workers: int) -> Iterator[ClipScores]:

@@ -1,0 +1,64 @@
+"""The slot for estimators of depth: alignments, subjects, refusals.
+
+In: estimators that need no weights. Out: a verdict.
+Read next: `evalkit/score/depth_estimator.py`.
+"""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evalkit.contracts.errors import UnknownName
+from evalkit.score import depth_estimator
+from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.scene import scene_chunk, scene_spec
+
+SIZE = (24, 32)
+CHUNK = scene_chunk(num_frames=2, image_hw_px=SIZE)
+TRUE = CHUNK.true.depth_fvhw_m
+
+
+def perfect_up_to_scale():
+    return lambda images: TRUE.reshape(-1, *SIZE) * np.float32(0.4)
+
+
+def _options(text):
+    return ScoreOptions(references=False, lpips_nets=(), depth_estimator=depth_estimator.parse_choice(text))
+
+
+def test_rgb_only_policies_get_a_depth_under_a_subject_of_its_own():
+    rgb_only = replace(CHUNK, predicted=replace(CHUNK.predicted, depth=None))
+    scores = score_chunk(rgb_only, scene_spec(SIZE), _options("plane/median"))
+    assert {s.subject for s in scores} == {"policy", "policy+plane/median", "truth+plane/median"}
+    values = [s.value for s in scores if s.subject == "policy+plane/median" and s.metric == "absrel/gt_mask"]
+    median = np.median(TRUE[TRUE > 0])
+    expected = [np.mean(np.abs(median - TRUE[f, v]) / TRUE[f, v]) for f in range(2) for v in range(2)]
+    assert values == pytest.approx(expected, rel=1e-6)
+    assert not [s for s in scores if s.subject == "policy" and s.metric.startswith("absrel")]
+    assert [s for s in scores if s.subject == "policy+plane/median" and s.metric == "chamfer_m/l1_half"]
+
+
+@pytest.mark.parametrize(("alignment", "absrel"), [("metric", 0.6), ("median", 0.0), ("affine_disparity", 0.0)])
+def test_alignments_do_what_they_say(monkeypatch, alignment, absrel):
+    monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
+    scores = score_chunk(CHUNK, scene_spec(SIZE), _options(f"estimators_of_the_test:perfect_up_to_scale/{alignment}"))
+    (subject,) = {s.subject for s in scores if s.subject.startswith("truth+")}
+    assert subject.endswith(f"/{alignment}")
+    values = [s.value for s in scores if s.subject == subject and s.metric == "absrel/gt_mask"]
+    assert values == pytest.approx([absrel] * 4, abs=1e-6)
+
+
+def test_an_estimator_that_is_not_there_is_named():
+    scores = score_chunk(CHUNK, scene_spec(SIZE), _options("no_such_module:thing/metric"))
+    (row,) = [s for s in scores if s.subject.startswith("policy+")]
+    assert (row.value, row.status) == (None, "unavailable")
+    with pytest.raises(UnknownName, match="alignment"):
+        depth_estimator.parse_choice("plane/medan")
+
+
+@pytest.mark.skipif("depth_anything_3" in sys.modules, reason="Depth Anything 3 is installed")
+def test_depth_anything_says_what_it_lacks():
+    with pytest.raises(depth_estimator.EstimatorUnavailable, match="Depth Anything 3 is unavailable, because"):
+        depth_estimator.load("da3")
