@@ -62,20 +62,6 @@ def choose_gl() -> str:
     )
 
 
-def intrinsics_from_fovy(fovy_deg: float, image_hw_px: tuple[int, int]) -> np.ndarray:
-    """Return 3,3 pinhole intrinsics of a vertical field of view; pixel centres lie at integers.
-
-    Example:
-        >>> intrinsics_from_fovy(90.0, (100, 200))
-        array([[50. ,  0. , 99.5],
-               [ 0. , 50. , 49.5],
-               [ 0. ,  0. ,  1. ]])
-    """
-    height, width = image_hw_px
-    focal = (0.5 * height / np.tan(np.deg2rad(fovy_deg) / 2)).round(12)
-    return np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
-
-
 def depth_from_zbuffer(zbuffer: np.ndarray, *, near_m: float, far_m: float) -> np.ndarray:
     """Return float32 metres along the optical axis from a reversed z-buffer (1 near, 0 far); 0 where there is none.
 
@@ -194,7 +180,12 @@ class ViewRenderer:
             rgb=np.ascontiguousarray(rgb[:, ::-1]),
             depth=depth_from_zbuffer(np.ascontiguousarray(zbuffer[:, ::-1]), near_m=near_m, far_m=far_m),
             intrinsics=np.stack(
-                [intrinsics_from_fovy(float(model.camera(name).fovy[0]), self.image_hw_px) for name in cameras]
+                [
+                    geometry.intrinsics_from_fovy(
+                        np.deg2rad(model.camera(name).fovy[0]), height_px=height, width_px=width
+                    )
+                    for name in cameras
+                ]
             ),
             T_world_cam=np.stack([camera_pose(data, name) for name in cameras]),
         )

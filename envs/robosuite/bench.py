@@ -22,6 +22,10 @@ NUM_DEMONSTRATION_SEEDS = 1_000_000
 """Env seeds below this are for demonstrations and training; evaluation never uses them."""
 
 
+MAX_SEED = 2**32
+"""Plans take a seed below this."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RobosuiteConfig:
     """Settings of the bench.
@@ -69,10 +73,10 @@ class RobosuiteBench:
             BadConfig: For a seed or count that would run into other seeds.
         """
         _check_names(task, setting)
-        if not 0 <= seed <= 10_000 or not 0 <= num_episodes <= NUM_DEMONSTRATION_SEEDS:
+        if not 0 <= seed < MAX_SEED or not 0 <= num_episodes <= NUM_DEMONSTRATION_SEEDS:
             raise BadConfig(
-                f"Episodes of 'robosuite' need a seed from 0 to 10000 and at most {NUM_DEMONSTRATION_SEEDS} episodes "
-                f"a task, got seed {seed} and {num_episodes} episodes."
+                f"Episodes of 'robosuite' need a seed from 0 to {MAX_SEED - 1} and at most "
+                f"{NUM_DEMONSTRATION_SEEDS} episodes a task, got seed {seed} and {num_episodes} episodes."
             )
         return [
             Episode(

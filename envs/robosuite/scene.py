@@ -31,7 +31,8 @@ def build(task: str, *, setting: str, seed: int) -> Any:
     """Return a robosuite environment at the start of the episode of this seed."""
     info = TASKS[task]
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - robosuite reads the global generator
+    state = np.random.SeedSequence(seed).generate_state(8)  # legacy seeds are 32 bits, and ours are longer
+    np.random.seed(state)  # noqa: NPY002 - robosuite reads the global generator
     env = _scene_class(task, setting == "randomized")(
         robots=["Panda"] * info.num_arms if info.num_arms > 1 else "Panda",
         has_renderer=False,

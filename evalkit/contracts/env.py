@@ -1,4 +1,4 @@
-"""What a bench and its envs must offer, and the base class that makes an env a gymnasium one.
+"""What a bench and its envs must offer.
 
 In: a bench's name, its config, a planned episode. Out: physics steps and observations.
 Read next: `env_worker.py`, the process in which an env lives; `envs/robosuite/env.py`, the embedded default.
@@ -21,7 +21,7 @@ class Env(Protocol):
     """One task of one simulator. It lives alone in its worker process and may be reset many times there.
 
     Physics and rendering are separate calls, because pictures cost more than steps and are not needed at every one.
-    An env that is also a `gymnasium.Env` builds its `step` from `advance` and `observe`.
+    `envs/gymnasium_env.py` makes a gymnasium env of any such env.
     """
 
     spec: EnvSpec
