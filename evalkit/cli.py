@@ -17,7 +17,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from evalkit.config import Config, load_config
@@ -282,11 +290,11 @@ def score(
     for path in runs:
         with _progress("") as progress:
             bar = progress.add_task(f"score {path.name}", total=None)
-            written = score_run(
-                path,
-                workers=workers,
-                on_progress=lambda done, total, bar=bar: progress.update(bar, completed=done, total=total),
-            )
+
+            def on_progress(done: int, total: int, progress: Progress = progress, bar: TaskID = bar) -> None:
+                progress.update(bar, completed=done, total=total)
+
+            written = score_run(path, workers=workers, on_progress=on_progress)
         out.print(f"scores: {written}")
 
 
