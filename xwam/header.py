@@ -139,9 +139,6 @@ def start_model(
     if bench not in RELEASED_BENCHES:
         raise CheckpointError(f"X-WAM was trained for {' and '.join(RELEASED_BENCHES)}, not for '{bench}'.")
     traits = RELEASED_BENCHES[bench]
-    bounds = bounds_from_release(statistics, traits["arms"])
-    if bench == "robocasa":
-        bounds = replace(bounds, **raw_action_bounds())
     return ModelConfig(
         name=f"xwam-{bench}",
         bench=bench,
@@ -149,16 +146,10 @@ def start_model(
         codec=CodecConfig(kind="wan22"),
         text=TextConfig(kind="umt5"),
         depth_range=DepthRange(),
-        bounds=bounds,
+        bounds=bounds_from_release(statistics, traits["arms"]),
         image_hw_px=(256, 320),
         **traits,
     )
-
-
-def raw_action_bounds() -> dict[str, tuple[float, ...]]:
-    """Return bounds that leave the actions of a left arm as they are: RoboCasa's are controller commands in +-1."""
-    high = (1.0,) * 7 + (0.0,) * 7
-    return {"action_low": tuple(-value for value in high), "action_high": high}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
