@@ -7,7 +7,7 @@ Read next: `frame.py`, what is computed for each frame; `score.py`, which does t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,21 @@ def score_chunk(
     if options.references and chunk.predicted.depth is not None:
         scores += [_score("depth_8bit", chunk.chunk_idx, frame_idx, named) for frame_idx, named in _depth_8bit(truth)]
     return scores
+
+
+def score_round_trip(chunk: ClipChunk, env: EnvSpec, round_trip: Callable[[Prediction], Prediction]) -> list[Score]:
+    """Return the scores of the truth after a policy's own codec, there and back: the ceiling of what it can show.
+
+    Args:
+        chunk: Its prediction says what the policy shows at all.
+        env: The cameras.
+        round_trip: Encodes and decodes.
+    """
+    assert chunk.predicted is not None
+    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env)
+    true = _as_prediction(chunk.true, list(range(truth.num_frames)), chunk.predicted)
+    scored = score_prediction(truth, round_trip(true))
+    return [_score("codec_round_trip", chunk.chunk_idx, frame_idx, named) for frame_idx, named in scored]
 
 
 def reference_predictions(chunk: ClipChunk) -> dict[str, Prediction]:

@@ -1,0 +1,85 @@
+"""Open-loop scoring of a policy on recorded frames.
+
+In: a recorded run and policies whose imagination is known. Out: a verdict.
+Read next: `evalkit/score/dataset.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evalkit.contracts.errors import SpecMismatch
+from evalkit.contracts.spec import OSC_DELTA_BASE, PolicySpec
+from evalkit.contracts.types import PolicyReply, Prediction
+from evalkit.score.chunk import ScoreOptions
+from evalkit.score.dataset import score_dataset
+from evalkit.score.scene import write_scene_run
+from evalkit.score.table import read_scores
+
+SIZE = (24, 32)
+NO_LPIPS = ScoreOptions(lpips_nets=())
+
+
+class StillPolicy:
+    """Imagines that nothing moves."""
+
+    spec = PolicySpec(
+        policy_id="still",
+        action_layouts=(OSC_DELTA_BASE,),
+        chunk_len=8,
+        execute_steps=8,
+        predicts=("rgb", "depth", "proprio"),
+        num_future_frames=2,
+    )
+
+    def __init__(self):
+        self.asked = []
+
+    def reset(self, episode, env):
+        self.asked.append(("reset", episode.key))
+
+    def infer(self, requests):
+        (request,) = requests
+        self.asked.append((request.chunk_idx, request.observation.instruction))
+        seen = request.observation
+        still = Prediction(
+            rgb=np.stack([seen.rgb] * 2), depth=np.stack([seen.depth] * 2), proprio=np.stack([seen.proprio] * 2)
+        )
+        return [PolicyReply(actions=np.zeros((8, 14), np.float32), prediction=lambda: still)]
+
+
+class CodecPolicy(StillPolicy):
+    def round_trip(self, prediction):
+        return replace(prediction, rgb=prediction.rgb // 16 * 16)
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["success", "error", "failure"], image_hw_px=SIZE, num_chunks=2)
+    return tmp_path / "run"
+
+
+def test_every_recorded_chunk_is_imagined_anew(run, tmp_path):
+    policy = StillPolicy()
+    scores = read_scores(score_dataset(run, policy, tmp_path / "open.parquet", options=NO_LPIPS))
+    said = "watch the ball"
+    assert policy.asked == [("reset", "ball/0000"), (0, said), (1, said), ("reset", "ball/0002"), (0, said), (1, said)]
+    still, floor = (scores[scores["subject"] == name].reset_index() for name in ("policy", "repeat_last_frame"))
+    assert len(still) > 0
+    np.testing.assert_array_equal(still["value"].to_numpy(), floor["value"].to_numpy())
+
+
+def test_a_policys_codec_gives_its_ceiling(run, tmp_path):
+    scores = read_scores(score_dataset(run, CodecPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
+    ceiling = scores[scores["subject"] == "codec_round_trip"]
+    assert ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"].max() == 0.0
+    assert ceiling[ceiling["metric"] == "psnr_db/frame_mean"]["value"].between(20, 40).all()
+
+
+def test_frames_that_do_not_meet_are_refused(run, tmp_path):
+    policy = StillPolicy()
+    policy.spec = replace(policy.spec, frame_stride=2)
+    with pytest.raises(SpecMismatch, match="frames do not meet"):
+        score_dataset(run, policy, tmp_path / "open.parquet")
+    assert not (tmp_path / "open.parquet").exists()
