@@ -186,6 +186,7 @@ def token_positions(config: NetworkConfig, geometry: Geometry) -> Float[Tensor, 
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a table made during inference must serve training too
 def rope_table(config: NetworkConfig, geometry: Geometry, device: torch.device) -> Rope:
     """Return the rotations of all tokens; angles are taken in float64 and kept in float32."""
     positions = token_positions(config, geometry)

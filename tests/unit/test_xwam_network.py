@@ -7,6 +7,7 @@ import torch
 
 from xwam import checkpoints
 from xwam.config import WAN22_5B, NetworkConfig, count_parameters
+from xwam.loading import fill
 from xwam.network import (
     TextContext,
     XwamNetwork,
@@ -200,6 +201,24 @@ def test_gradients_reach_every_weight():
     network = network_of().requires_grad_(True)
     sum(output.square().mean() for output in forward(network, inputs_of())).backward()
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
+
+
+def test_training_after_inference_in_one_process():
+    config = replace(TINY, num_blocks=2, num_depth_blocks=1)
+    network, inputs = network_of(config).requires_grad_(True), inputs_of()
+    with torch.inference_mode():
+        before = forward(network, inputs)
+    out = forward(network, inputs)
+    out.video_BCTVHW.sum().backward()
+    torch.testing.assert_close(out.video_BCTVHW, before.video_BCTVHW, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_are_taken_over_and_not_copied():
+    weights = network_of().state_dict()
+    with torch.device("meta"):
+        network = XwamNetwork(TINY)
+    fill(network, weights, source="test")
+    assert all(value.data_ptr() == weights[name].data_ptr() for name, value in network.state_dict().items())
 
 
 def test_latents_that_do_not_divide_into_patches_are_refused():
