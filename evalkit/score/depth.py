@@ -174,14 +174,41 @@ def fit_disparity(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float 
         >>> round(fit.scale, 6), round(fit.shift, 6)
         (0.5, -0.25)
     """
-    usable = truth_mask(true_m, max_depth_m=max_depth_m) & is_valid(pred_m)
-    pred, true = 1.0 / pred_m[usable].astype(np.float64), 1.0 / true_m[usable].astype(np.float64)
-    if pred.size < 2 or pred.min() == pred.max():
+    true, pred = np.ravel(true_m), np.ravel(pred_m)
+    count, mean_true, mean_pred = _disparity_means(true, pred, max_depth_m)
+    if count < 2:
         return None
-    mean_pred, mean_true = float(pred.mean()), float(true.mean())
-    pred -= mean_pred
-    scale = float(np.dot(pred, true - mean_true) / np.dot(pred, pred))
+    variance, covariance = _disparity_spread(true, pred, max_depth_m, mean_true, mean_pred)
+    if variance <= 1e-24 * count * mean_pred**2:
+        return None
+    scale = covariance / variance
     return DisparityFit(scale, mean_true - scale * mean_pred)
+
+
+@numba.njit(cache=True, nogil=True)
+def _disparity_means(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[int, float, float]:
+    count, sum_true, sum_pred = 0, 0.0, 0.0
+    for i in range(true_m.size):
+        true, pred = float(true_m[i]), float(pred_m[i])
+        if MIN_DEPTH_M < true < max_depth_m and 0.0 < pred < np.inf:
+            count += 1
+            sum_true += 1.0 / true
+            sum_pred += 1.0 / pred
+    return count, sum_true / max(count, 1), sum_pred / max(count, 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _disparity_spread(
+    true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float, mean_true: float, mean_pred: float
+) -> tuple[float, float]:
+    variance, covariance = 0.0, 0.0
+    for i in range(true_m.size):
+        true, pred = float(true_m[i]), float(pred_m[i])
+        if MIN_DEPTH_M < true < max_depth_m and 0.0 < pred < np.inf:
+            across = 1.0 / pred - mean_pred
+            variance += across * across
+            covariance += across * (1.0 / true - mean_true)
+    return variance, covariance
 
 
 def change_error_m(

@@ -96,13 +96,13 @@ def _build(points_m: np.ndarray, *, order: np.ndarray | None) -> PointTree:
     num_leaves = -(-len(points_m) // RUN)
     points = np.full((3, num_leaves * RUN), FAR_M)
     points[:, : len(points_m)] = points_m.T
-    leaves = _merge(np.concatenate([points, points]))
-    blocks = _merge(leaves)
+    leaves = _merge(points, points)
+    blocks = _merge(leaves[:3], leaves[3:])
     return PointTree(
         points_3n_m=points,
         leaves_6n_m=leaves,
         blocks_6n_m=blocks,
-        tops_6n_m=_merge(blocks),
+        tops_6n_m=_merge(blocks[:3], blocks[3:]),
         num_points=len(points_m),
         order=order,
     )
@@ -118,17 +118,17 @@ def _is_scattered(tree: PointTree, points_m: np.ndarray) -> bool:
 
 
 @_jit
-def _merge(boxes_6n_m: np.ndarray) -> np.ndarray:
-    """Return the boxes over runs of boxes, those at `FAR_M` left out."""
-    count = boxes_6n_m.shape[1]
+def _merge(lower_3n_m: np.ndarray, upper_3n_m: np.ndarray) -> np.ndarray:
+    """Return the boxes over runs of boxes, or of points, those at `FAR_M` left out."""
+    count = lower_3n_m.shape[1]
     merged = np.empty((6, (count + RUN - 1) // RUN))
     for k in range(merged.shape[1]):
         for axis in range(3):
             low, high = FAR_M, -FAR_M
             for i in range(k * RUN, min((k + 1) * RUN, count)):
-                if boxes_6n_m[axis, i] < 0.5 * FAR_M:
-                    low = min(low, boxes_6n_m[axis, i])
-                    high = max(high, boxes_6n_m[3 + axis, i])
+                if lower_3n_m[axis, i] < 0.5 * FAR_M:
+                    low = min(low, lower_3n_m[axis, i])
+                    high = max(high, upper_3n_m[axis, i])
             merged[axis, k] = low
             merged[3 + axis, k] = max(low, high)
     return merged

@@ -27,6 +27,12 @@ from evalkit.score import cloud, depth, image, lpips
 Case = Mapping[str, np.ndarray]
 Values = dict[str, Any]
 WEIGHTS = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "weights"
+EXAMPLE = Path(__file__).with_name("lpips_example.npz")
+"""The example pair of the lpips package (BSD-2-Clause, Zhang et al. 2018): `reference`, `further`, `nearer`."""
+
+EXAMPLE_ALEX = {"further": 0.722, "nearer": 0.138}
+"""What the package's own page gives for AlexNet, three digits."""
+
 VOXEL_M = 0.02
 
 KINDS = (  # the first pattern that fits a key names its tolerance
@@ -61,6 +67,7 @@ def main(folder: Path) -> int:
         for key, value in keys.items():
             if not any(key.startswith(prefix) for prefix in absent):
                 _compare(groups, name, key, value, ours, expected["tolerances"])
+    _add_example(groups)
     for group, found in groups.items():
         verdict = "FAIL" if found.problems else "ok"
         print(f"{verdict:<5}{group:<66}{found.count:>4} keys  worst {found.worst:.1e}  tolerance {found.tolerance:.0e}")
@@ -103,6 +110,19 @@ def _compare(
     group.worst = max(group.worst, error)
     if not error <= group.tolerance:
         group.problems.append(f"{name} {key}: expected {value}, got {ours[key]}")
+
+
+def _add_example(groups: dict[str, Group]) -> None:
+    """Check LPIPS on the package's own example pair, where AlexNet's weights are at hand."""
+    try:
+        network = lpips.load("alex", WEIGHTS)
+    except lpips.LpipsUnavailable:
+        return
+    with np.load(EXAMPLE) as example:
+        ours = {name: float(network(example["reference"][None], example[name][None])[0]) for name in EXAMPLE_ALEX}
+    keys = {f"lpips/example_pair/{name}": value for name, value in ours.items()}
+    for name, value in EXAMPLE_ALEX.items():
+        _compare(groups, "example", f"lpips/example_pair/{name}", value, keys, {"lpips": 5e-4})
 
 
 def _error(ours: np.ndarray, expected: np.ndarray) -> float:
