@@ -1,7 +1,7 @@
 """Figures `denoise_step_depth_off` and `denoise_step_depth_on`: a denoising step against a straight reading of it.
 
 In: one set of weights, float32, one request of the released number of tokens. Out: these figures, and `async_speedup`.
-Read next: `xwam/network.py`, which is measured.
+Read next: `xwam/network.py` and `xwam/layers.py`, which are measured.
 
 The straight reading multiplies complex float64 numbers for rotary positions, embeds the prompt and makes its keys and
 values in every step, and carries timestep and modulation of every token, as the released code does.
@@ -19,7 +19,8 @@ from torch import Tensor
 from tests.bench.figure import Figure, compare
 from xwam.checkpoints import fresh_network
 from xwam.config import RELEASE_GEOMETRY, Geometry, NetworkConfig
-from xwam.network import Attention, Block, Head, XwamNetwork, rope_axes, timestep_code, token_positions
+from xwam.layers import Attention, Block, Head, rope_axes, timestep_code, token_positions
+from xwam.network import XwamNetwork
 from xwam.sampler import SamplerState, Schedule, begin, run
 
 CONFIG = NetworkConfig(width=512, ffn_width=2048, num_heads=4, num_blocks=12, num_depth_blocks=4)

@@ -29,7 +29,7 @@ from torch import Tensor
 from xwam.actions import bounds_from_release
 from xwam.checkpoints import load_released
 from xwam.config import network_from_release
-from xwam.data import clip, read_episode, statistics
+from xwam.episodes import clip, read_episode, statistics
 from xwam.frames import ROBOTWIN_AXES, accumulate
 from xwam.images import ImagePipeline
 from xwam.loading import fill

@@ -7,19 +7,9 @@ import torch
 
 from xwam import checkpoints
 from xwam.config import WAN22_5B, NetworkConfig, count_parameters
+from xwam.layers import head_runs, modulate, rope_axes, rope_table, rotate, token_positions
 from xwam.loading import fill
-from xwam.network import (
-    TextContext,
-    XwamNetwork,
-    free_timesteps,
-    head_runs,
-    modulate,
-    rope_axes,
-    rope_table,
-    rotate,
-    shared_timesteps,
-    token_positions,
-)
+from xwam.network import TextContext, XwamNetwork, free_timesteps, shared_timesteps
 
 TINY = NetworkConfig(
     width=48, ffn_width=64, num_heads=2, num_blocks=3, num_depth_blocks=2, latent_channels=4, text_width=8, text_len=5,

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from xwam.actions import bounds_from_release, denormalise, statistics_from_bounds
-from xwam.data import clip, read_episode, statistics
+from xwam.episodes import clip, read_episode, statistics
 
 FRAMES = 60
 
