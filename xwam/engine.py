@@ -20,6 +20,7 @@ from xwam import actions, codecs, noise, sampler
 from xwam.benches import BORDERS
 from xwam.checkpoints import Bundle
 from xwam.chunking import Commitment, commit
+from xwam.config import LATENT_STRIDES
 from xwam.images import ImagePipeline
 from xwam.network import TextContext
 
@@ -159,6 +160,32 @@ class Engine:
             depth=None if depth is None else self._metres(depth.cpu()),
             proprio=states.astype(np.float32),
         )
+
+    @torch.no_grad()
+    def round_trip(
+        self, rgb_fvhwc_u8: np.ndarray, depth_fvhw_m: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a future after pictures and codec, there and back: no prediction of this model can be better.
+
+        The first frame stands for the one that a request would have seen; it comes before the future once more.
+
+        Args:
+            rgb_fvhwc_u8: F,V,H,W,3 in the bench's pixels.
+            depth_fvhw_m: F,V,H,W metres, or None.
+        """
+        count = len(rgb_fvhwc_u8)
+        frames = [0, *range(count), *[count - 1] * (-count % LATENT_STRIDES[0])]
+        video = torch.stack([self._pictures(rgb_fvhwc_u8[frame]) for frame in frames], dim=2)
+        decoded = codecs.decode_views(self.codec, codecs.encode_views(self.codec, video), video[:, :, 0])
+        rgb = rgb_from_video(self._to_env(decoded[:, :, 1 : count + 1]))
+        if depth_fvhw_m is None:
+            return rgb, None
+        grey = torch.from_numpy(codecs.video_from_depth(depth_fvhw_m[frames], self.model.depth_range))
+        grey = self.pipeline.to_model(grey.flatten(0, 1)[:, None], "nearest-exact")[:, 0].unflatten(
+            0, (len(frames), -1)
+        )
+        metres = self._metres(codecs.encode_views(self.codec, grey[None, None].expand(-1, 3, -1, -1, -1, -1)))
+        return rgb, metres[:count]
 
     def prompt(self, text: str) -> TextContext:
         """Return a prompt as the blocks read it; the most recent ones are kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,11 @@ class XwamPolicy:
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         """Return one reply a request; each is computed by itself, so that company changes no action."""
         return [self._infer_one(request) for request in requests]
+
+    def round_trip(self, future: Prediction) -> Prediction:
+        """Return a future after the model's codec, there and back: the ceiling of what it can show."""
+        rgb, depth = self.engine.round_trip(future.rgb, future.depth)
+        return replace(future, rgb=rgb, depth=depth)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from evalkit.contracts import spec as contract
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.contracts.types import Episode, Observation, PolicyRequest, Prediction
 from xwam import checkpoints
 from xwam.config import NANO
 from xwam.policy import XwamPlugin, XwamPolicyConfig
@@ -116,6 +116,17 @@ def test_the_imagined_future_does_not_move_the_actions(policy):
     assert np.array_equal(policy.infer([plain])[0].actions, reply.actions)
     assert np.array_equal(one.rgb, two.rgb)
     assert np.array_equal(one.depth, two.depth)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 8])
+def test_the_codec_alone_keeps_a_smooth_scene(policy, num_frames):
+    rows = np.linspace(0, 255, 128, dtype=np.uint8)
+    rgb = np.broadcast_to(rows[:, None, None], (num_frames, 3, 128, 128, 3)).copy()
+    depth = np.broadcast_to(np.linspace(0.5, 2.0, 128, dtype=np.float32)[:, None], (num_frames, 3, 128, 128)).copy()
+    back = policy.round_trip(Prediction(rgb=rgb, depth=depth, proprio=None))
+    assert back.rgb.shape == rgb.shape
+    assert np.abs(back.rgb.astype(int) - rgb).max() <= 1
+    np.testing.assert_allclose(back.depth, depth, rtol=0.1)
 
 
 def test_other_seed_other_weights(policy):

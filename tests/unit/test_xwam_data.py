@@ -1,0 +1,281 @@
+"""Data sets: what is written comes back, what is broken is named, clips and pictures by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xwam.config import Bounds, DepthRange
+from xwam.data import layout
+from xwam.data.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
+from xwam.data.clips import ClipDataset, ClipShape, PictureSettings, clip_states, scaled
+from xwam.data.layout import BrokenEpisode, DataSetError, read_track, scan
+from xwam.data.videos import UnreadableVideo, read_frames, write_video
+from xwam.data.writer import Recording, Steps, View, depth_bytes, millimetres, write_episode, write_metadata
+from xwam.frames import ROBOCASA_AXES
+
+STEPS, VIEWS, ROWS, COLS = 40, 2, 32, 48
+RECORDING = Recording(
+    views=(View(name="a", kind="static"), View(name="b", kind="dynamic")),
+    arms=("left",),
+    layout="osc_delta_base",
+    control_hz=20.0,
+    depth_range=DepthRange(),
+)
+NO_BOUNDS = Bounds(proprio_low=(-1.0,) * 16, proprio_high=(1.0,) * 16, action_low=(-1.0,) * 14, action_high=(1.0,) * 14)
+
+
+def steps_of(seed=0, count=STEPS, arms=("left",)):
+    rng = np.random.default_rng(seed)
+    proprio, action = np.zeros((count, 16), np.float32), np.zeros((count, 14), np.float32)
+    for i in range(len(arms)):
+        quat = rng.normal(size=(count, 4))
+        quat *= np.sign(quat[:, :1]) / np.linalg.norm(quat, axis=1, keepdims=True)
+        proprio[:, 8 * i : 8 * i + 8] = np.hstack([rng.normal(size=(count, 3)), quat, rng.random((count, 1))])
+        action[:, 7 * i : 7 * i + 7] = rng.uniform(-1, 1, (count, 7))
+    return Steps(
+        rgb=rng.integers(0, 256, (count, VIEWS, ROWS, COLS, 3), dtype=np.uint8),
+        depth=rng.uniform(0, 6, (count, VIEWS, ROWS, COLS)).astype(np.float32),
+        proprio=proprio,
+        action=action,
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    for index in range(3):
+        write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["lift the cube", "pick it up"])
+    write_metadata(tmp_path)
+    return tmp_path
+
+
+def key_of(index):
+    return f"chunk-0000/episode_{index:07d}"
+
+
+def test_what_is_written_comes_back(root):
+    steps, track = steps_of(1), read_track(root, key_of(1))
+    np.testing.assert_array_equal(track.action, steps.action)
+    np.testing.assert_array_equal(track.executed, steps.action)
+    np.testing.assert_allclose(track.proprio, steps.proprio, atol=1e-6)
+    assert track.instructions == ("lift the cube", "pick it up")
+    assert [camera.kind for camera in track.cameras] == ["static", "dynamic"]
+    wanted = [33, 5, 5, 39, 0]
+    for view_idx, camera in enumerate(track.cameras):
+        np.testing.assert_array_equal(read_frames(camera.rgb_path, wanted), steps.rgb[wanted, view_idx])
+        depth_m = read_frames(camera.depth_mm_path, wanted, "gray16le") / 1000
+        assert np.abs(depth_m - steps.depth[wanted, view_idx]).max() <= 0.5e-3 + 1e-6
+        grey = read_frames(camera.depth_path, wanted)
+        np.testing.assert_array_equal(grey[..., 1], depth_bytes(steps.depth[wanted, view_idx], DepthRange()))
+        assert camera.depth_range == DepthRange()
+
+
+def test_a_bench_with_axes_of_its_own_is_recorded_in_the_models(tmp_path):
+    steps = steps_of()
+    write_episode(tmp_path, 0, steps, replace(RECORDING, axes=ROBOCASA_AXES), instructions=["x"])
+    track = read_track(tmp_path, key_of(0))
+    np.testing.assert_allclose(ROBOCASA_AXES.sim_from_model(track.proprio, ("left",)), steps.proprio, atol=1e-6)
+    np.testing.assert_array_equal(track.action, steps.action)
+
+
+def test_poses_are_recorded_as_poses_and_read_as_deltas(tmp_path):
+    steps = steps_of(arms=("left", "right"))
+    bimanual = replace(RECORDING, arms=("left", "right"), layout="ee_pose_base")
+    write_episode(tmp_path, 0, steps, bimanual, instructions=["x"])
+    track = read_track(tmp_path, key_of(0))
+    assert not track.raw
+    assert track.arms == ("left", "right")
+    np.testing.assert_allclose(track.action[:, 7:10], steps.action[:, 7:10] - steps.proprio[:, 8:11], atol=1e-6)
+    np.testing.assert_allclose(track.action[:-1, 13], np.diff(steps.proprio[:, 15]), atol=1e-6)
+    np.testing.assert_array_equal(track.executed, steps.action)
+
+
+def test_the_writer_refuses_what_does_not_fit(tmp_path):
+    with pytest.raises(ValueError, match="equal numbers of steps"):
+        write_episode(tmp_path, 0, replace(steps_of(), action=np.zeros((3, 14))), RECORDING, instructions=["x"])
+    with pytest.raises(ValueError, match="not sorted"):
+        replace(RECORDING, views=RECORDING.views[::-1])
+    with pytest.raises(ValueError, match=r"between 0 and 65.535 m"):
+        millimetres(np.array([70.0]))
+    with pytest.raises(ValueError, match="F,H,W,3 uint8"):
+        write_video(tmp_path / "x.mp4", np.zeros((2, 4, 4)), fps=5)
+
+
+# ---- what is broken
+
+
+def cut_off(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def rewrite(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def shorter_states(content):
+    content["proprios"]["left_ee_pos"] = content["proprios"]["left_ee_pos"][:-3]
+
+
+def not_a_rotation(content):
+    content["proprios"]["left_ee_rotm"][2] = [1.0] * 9
+
+
+def without_grippers(content):
+    del content["proprios"]["left_gripper_pos"]
+
+
+BREAKAGES = {
+    "json cut off": (lambda root: cut_off(root / "data" / f"{key_of(1)}.json"), "cannot be read"),
+    "json missing": (lambda root: (root / "data" / f"{key_of(1)}.json").unlink(), "No such file"),
+    "video cut off": (lambda root: cut_off(root / f"video/b/{key_of(1)}.mp4"), r"video.b.*no whole video"),
+    "depth missing": (lambda root: (root / f"depth/a/{key_of(1)}.mp4").unlink(), r"depth.a.*is missing"),
+    "millimetres cut off": (lambda root: cut_off(root / f"depth_mm/a/{key_of(1)}.mkv"), r"depth_mm.a"),
+    "frames missing": (
+        lambda root: write_video(root / f"video/a/{key_of(1)}.mp4", steps_of(1).rgb[:30, 0], fps=20),
+        "holds 30 frames, 40 from frame 0",
+    ),
+    "wrong length": (
+        lambda root: rewrite(root / "data" / f"{key_of(1)}.json", shorter_states),
+        r"\(37, 3\).*40 frames",
+    ),
+    "no rotation": (lambda root: rewrite(root / "data" / f"{key_of(1)}.json", not_a_rotation), "not orthonormal"),
+    "no gripper": (lambda root: rewrite(root / "data" / f"{key_of(1)}.json", without_grippers), "left_gripper_pos"),
+    "other count": (
+        lambda root: rewrite(root / "metadata.json", lambda content: content.update({key_of(1): 41})),
+        "has 40 frames, metadata.json says 41",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKAGES)
+def test_what_is_broken_is_named_and_left_out(root, name):
+    breakage, reason = BREAKAGES[name]
+    breakage(root)
+    found = scan(root)
+    assert list(found.lengths) == [key_of(0), key_of(2)]
+    assert [broken.key for broken in found.broken] == [key_of(1)]
+    with pytest.raises(BrokenEpisode, match=reason):
+        raise BrokenEpisode(found.broken[0].reason)
+    assert found.describe() == "2 episodes, 80 frames; 1 broken, left out"
+
+
+def test_a_video_that_breaks_later_is_a_broken_episode(root):
+    clips = dataset(root)
+    cut_off(root / f"video/b/{key_of(1)}.mp4")
+    with pytest.raises(BrokenEpisode, match="episode_0000001"):
+        clips[ClipShape().num_starts(STEPS)]
+
+
+def test_a_folder_without_metadata_is_no_data_set(tmp_path):
+    with pytest.raises(DataSetError, match=r"metadata\.json"):
+        scan(tmp_path)
+    with pytest.raises(UnreadableVideo, match="is missing"):
+        read_frames(tmp_path / "none.mp4", [0])
+
+
+# ---- clips
+
+
+def dataset(root, **changes):
+    settings = {
+        "shape": ClipShape(),
+        "pictures": PictureSettings(image_hw_px=(ROWS, COLS), crop_frac=1.0, depth_range=DepthRange()),
+        "bounds": NO_BOUNDS,
+        "augmentation": None,
+    }
+    return ClipDataset(root, scan(root).lengths, **(settings | changes))
+
+
+def test_clips_take_the_right_steps(root):
+    clips = dataset(root)
+    assert len(clips) == 3 * 8
+    assert clips.where(8) == (key_of(1), 0)
+    sample, steps = clips[8 + 5], steps_of(1)
+    expected = torch.from_numpy(steps.rgb[5:38:4]).permute(4, 0, 1, 2, 3) / 127.5 - 1
+    torch.testing.assert_close(sample.video_CFVHW, expected)
+    torch.testing.assert_close(sample.action_KA, torch.from_numpy(steps.action[5:37]))
+    torch.testing.assert_close(sample.proprio_PS[:, :3], torch.from_numpy(steps.proprio[5:38:4, :3]))
+    assert sample.action_mask_KA[0].tolist() == [1.0] * 7 + [0.0] * 7
+    assert not sample.proprio_PS[:, 8:].any()
+    with pytest.raises(IndexError, match="24 clips"):
+        clips.where(24)
+
+
+def test_exact_depth_is_finer_than_the_video(root):
+    coarse, fine = dataset(root), dataset(root)
+    fine.pictures = replace(fine.pictures, exact_depth=True)
+    difference = (coarse[3].depth_CFVHW - fine[3].depth_CFVHW).abs().max().item()
+    assert 0 < difference <= 1.01 / 255
+
+
+def test_another_map_of_depth_is_refused(root):
+    other = dataset(root)
+    other.pictures = replace(other.pictures, depth_range=DepthRange(far_m=9.0))
+    with pytest.raises(DataSetError, match=r"far_m=5\.0.*expects.*far_m=9\.0"):
+        other[0]
+
+
+def test_beyond_the_end_the_robot_stands_still(root):
+    track = read_track(root, key_of(0))
+    held = clip_states(track, 39, ClipShape(past_end="hold"), NO_BOUNDS)
+    np.testing.assert_array_equal(held.action_KA[0], track.action[39])
+    assert not held.action_KA[1:, :6].any()
+    assert (held.action_KA[1:, 6] == track.action[39, 6]).all()
+    assert (held.proprio_PS == held.proprio_PS[0]).all()
+    with pytest.raises(IndexError, match="no clip at step 8"):
+        clip_states(track, 8, ClipShape(), NO_BOUNDS)
+
+
+def test_actions_that_went_astray_carry_no_loss(tmp_path):
+    trusted = np.ones(STEPS, bool)
+    trusted[3:6] = False
+    write_episode(tmp_path, 0, replace(steps_of(), trusted=trusted), RECORDING, instructions=["x"])
+    mask = clip_states(read_track(tmp_path, key_of(0)), 2, ClipShape(), NO_BOUNDS).action_mask_KA
+    assert mask[:6, 0].tolist() == [1, 0, 0, 0, 1, 1]
+
+
+def test_scaling_by_hand():
+    assert scaled(np.float32([2.0]), [1.0], [5.0]).tolist() == [-0.5]
+
+
+# ---- pictures
+
+
+def test_a_crop_in_the_middle_is_that_of_inference():
+    from xwam.images import ImagePipeline
+
+    image = torch.rand(2, 3, 64, 80) * 2 - 1
+    rgb, depth = crop(image, image, 0.95)
+    pipeline = ImagePipeline(env_hw_px=(64, 80), model_hw_px=(64, 80), crop_frac=0.95)
+    torch.testing.assert_close(rgb, pipeline.to_model(image))
+    torch.testing.assert_close(depth, pipeline.to_model(image, "nearest-exact"))
+
+
+def test_colours_by_hand():
+    pixel = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
+    torch.testing.assert_close(turn_hue(pixel, 0.0), pixel)
+    torch.testing.assert_close(turn_hue(pixel, 1 / 3).flatten(), torch.tensor([0.6, 0.2, 0.4]))
+    torch.testing.assert_close(saturate(pixel, 0.0).flatten(), torch.full((3,), 0.363), atol=1e-3, rtol=0)
+    torch.testing.assert_close(contrast(pixel, 1.0), pixel)
+
+
+def test_augmentation_is_one_draw_a_clip(root):
+    draws = [draw_augmentation(Augmentation(), 2, np.random.default_rng(3)) for _ in range(2)]
+    assert draws[0] == draws[1]
+    still = torch.rand(1, 3, 8, 8).expand(4, -1, -1, -1) * 2 - 1
+    assert (draws[0].jitter(still) == draws[0].jitter(still)[:1]).all()
+    clips = dataset(root, augmentation=Augmentation())
+    one, same, other = (clips.sample(2, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one.video_CFVHW, same.video_CFVHW)
+    assert not torch.equal(one.video_CFVHW, other.video_CFVHW)
+
+
+def test_tracks_leave_broken_episodes_out(root):
+    cut_off(root / "data" / f"{key_of(2)}.json")
+    assert [track.key for track in layout.tracks(root)] == [key_of(0), key_of(1)]

@@ -1,0 +1,16 @@
+"""Clips and statistics match the released loader's; skipped where its numbers are not at hand."""
+
+import pytest
+
+from tests.parity import xwam_data as parity
+
+FOLDER = parity.default_folder()
+
+
+def test_golden():
+    absent = [file for file in parity.FILES if not (FOLDER / file).exists()]
+    if absent:
+        pytest.skip(f"no {absent[0]} in {FOLDER}; set EVALKIT_SHARED to the folder that holds golden/xwam")
+    found = list(parity.comparisons(FOLDER))
+    assert len(found) == 2 * 4 + 2 * (5 + 8)
+    assert [comparison.item for comparison in found if not comparison.error <= parity.TOLERANCE] == []

@@ -1,0 +1,72 @@
+"""Quantiles of a stream against numpy's; bounds for training."""
+
+import numpy as np
+import pytest
+
+from tests.unit.test_xwam_data import RECORDING, steps_of
+from xwam.data import commands
+from xwam.data.clips import training_bounds
+from xwam.data.layout import read_track, tracks
+from xwam.data.statistics import Tails, statistics
+from xwam.data.writer import write_episode, write_metadata
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 150, 5003])
+def test_tails_give_the_quantiles_of_the_whole(count):
+    values = np.random.default_rng(count).normal(size=(count, 3))
+    tails = Tails(most=count, width=3)
+    for part in np.array_split(values, 9):
+        tails.add(part)
+    for got, share in zip(tails.quantiles(), (0.01, 0.99), strict=True):
+        np.testing.assert_allclose(got, np.quantile(values, share, axis=0), atol=1e-12)
+    assert len(tails._low) <= 2 * tails._kept + len(values) // 9 + 1
+
+
+def test_tails_refuse_more_than_they_were_made_for():
+    with pytest.raises(ValueError, match="5 values at most"):
+        Tails(most=5, width=1).add(np.zeros((6, 1)))
+    with pytest.raises(ValueError, match="no values"):
+        Tails(most=5, width=1).quantiles()
+
+
+@pytest.fixture
+def root(tmp_path):
+    for index in range(3):
+        write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
+    write_metadata(tmp_path)
+    return tmp_path
+
+
+def test_statistics_of_several_episodes_are_those_of_all_their_frames(root):
+    found = statistics(lambda: tracks(root))
+    states = np.concatenate([steps_of(index).proprio for index in range(3)])
+    np.testing.assert_allclose(found["q01"]["proprio_left_ee_xyz"], np.quantile(states[:, :3], 0.01, axis=0), atol=1e-6)
+    for name in ("action_left_ee_xyz", "action_left_ee_axisangle", "gripper_action"):
+        np.testing.assert_array_equal(found["q01"][name], np.negative(found["q99"][name]))
+    with pytest.raises(ValueError, match="no usable episode"):
+        statistics(lambda: [])
+
+
+def test_raw_grippers_stay_as_they_are(root):
+    found = statistics(lambda: tracks(root))
+    raw = read_track(root, "chunk-0000/episode_0000000").raw
+    bounds = training_bounds(found, ("left",), raw=raw)
+    assert (bounds.action_low[6], bounds.action_high[6]) == (-1.0, 1.0)
+    assert training_bounds(found, ("left",), raw=False).action_high[6] == found["q99"]["gripper_action"][0]
+
+
+def test_commands_name_what_is_broken(root, capsys):
+    import argparse
+    import json
+
+    parser = argparse.ArgumentParser()
+    commands.add_verbs(parser.add_subparsers())
+    (root / "data" / "chunk-0000" / "episode_0000001.json").write_text("{")
+    for verb, status in (("check-data", 1), ("statistics", 0)):
+        options = parser.parse_args([verb, str(root)])
+        assert options.run(options) == status
+        printed = capsys.readouterr().out
+        assert "episode_0000001.json cannot be read" in printed
+        assert "2 episodes, 80 frames; 1 broken" in printed
+    written = json.loads((root / "statistics.json").read_text())
+    assert written["about"] == {"episodes": 2, "frames": 80, "left_out": 1}
