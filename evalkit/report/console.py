@@ -23,8 +23,8 @@ def renderables(runs: Sequence[RunReport]) -> Iterator[RenderableType]:
     """Yield, for each run, its caveats, the table of success, errors, and the scores of what it imagined."""
     for run in runs:
         plan = run.plan
-        for sentence in run.caveats:
-            yield Text(sentence, style="yellow")
+        if run.caveats:
+            yield Text("\n".join(run.caveats), style="yellow")
         yield _table(
             f"{run.name}: {plan.policy.name} on {plan.bench.name} ({plan.protocol}, {plan.setting})",
             SUCCESS_HEADER,
@@ -56,6 +56,9 @@ def imagination(run: Imagination) -> Iterator[RenderableType]:
     yield _table(
         f"{run.name}: what was imagined", ("metric", "better", "mean", "95 % interval", "values", "remarks"), cells
     )
+    if run.remarks:
+        remarks = [(row.status, str(row.count), row.reason or row.meaning) for row in run.remarks]
+        yield _table("Remarks", ("remark", "rows", "reason"), remarks)
     if any(row.mean is not None for row in rows):
         yield _table("What these numbers are worth", *worth_table(run))
 

@@ -129,6 +129,9 @@ def _imagination(run: Imagination) -> Iterable[str]:
         "Means over frames and views that have a value; intervals by bootstrap, whole episodes drawn. "
         "A row without a value is counted, never averaged."
     )
+    if run.remarks:
+        remarks = [(row.status, str(row.count), row.meaning, row.reason or "-") for row in run.remarks]
+        yield _table(("remark", "rows", "meaning", "first reason"), remarks)
     if all(row.mean is None for row in run.scores):
         return
     yield "#### What these numbers are worth"

@@ -15,10 +15,12 @@ from typing import Any
 from evalkit.report.tables import (
     CorrelationRow,
     ErrorRow,
+    RemarkRow,
     ScoreRow,
     SuccessRow,
     correlation_rows,
     error_rows,
+    remark_rows,
     score_rows,
     success_rows,
 )
@@ -35,12 +37,14 @@ class Imagination:
         name: Of the run, or of the folder that was scored.
         scores: Means of the imagination; empty where nothing was imagined.
         correlations: How imagination and success go together.
+        remarks: Every named outcome among the scores.
         scored: Whether there is a result file at all.
     """
 
     name: str
     scores: tuple[ScoreRow, ...]
     correlations: tuple[CorrelationRow, ...]
+    remarks: tuple[RemarkRow, ...]
     scored: bool
 
 
@@ -91,12 +95,13 @@ def read_imagination(scores_path: Path, *, name: str) -> Imagination:
         RunFolderError: If it is broken.
     """
     if not scores_path.exists():
-        return Imagination(name=name, scores=(), correlations=(), scored=False)
+        return Imagination(name=name, scores=(), correlations=(), remarks=(), scored=False)
     scores = read_scores(scores_path)
     return Imagination(
         name=name,
         scores=tuple(score_rows(scores)),
         correlations=tuple(correlation_rows(scores)),
+        remarks=tuple(remark_rows(scores)),
         scored=True,
     )
 
@@ -119,7 +124,6 @@ def caveats(plan: Plan, *, num_missing: int) -> list[str]:
         if "random" in f"{key} {value}".lower():
             sentences.append(f"{plan.policy.name}: {key}: {value}.")
     if plan.departures:
-        sentences.append(
-            f"Not a benchmark score: {len(plan.departures)} departures from {plan.protocol}, listed below."
-        )
+        count = "1 departure" if len(plan.departures) == 1 else f"{len(plan.departures)} departures"
+        sentences.append(f"Not a benchmark score, {count} from {plan.protocol}: {' '.join(plan.departures)}")
     return sentences

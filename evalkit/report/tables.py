@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from evalkit.report.stats import Correlation, Interval, cluster_interval, success_correlation, wilson_interval
+from evalkit.score.measure import STATUSES
 from evalkit.store.records import OUTCOMES, EpisodeRecord
 
 POOLED, MEAN_OF_TASKS = "all (episodes pooled)", "all (mean of tasks)"
@@ -82,6 +83,16 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RemarkRow:
+    """One status other than `ok`: how often it stands in the result file, and the first reason given."""
+
+    status: str
+    count: int
+    meaning: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorrelationRow:
     """How one metric of the policy's imagination goes with success over episodes."""
 
@@ -134,6 +145,17 @@ def score_rows(scores: pd.DataFrame) -> list[ScoreRow]:
         has_value=scores["value"].notna(),
     )
     return [row for split in SPLITS for row in _split_rows(table, split)]
+
+
+def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
+    """Return every status but `ok`, the most frequent first; the truth against itself is identical by design."""
+    remarked = scores[(scores["subject"] != "ground_truth") & (scores["status"] != "ok")]
+    rows = []
+    for status, part in remarked.groupby("status", observed=True):
+        reasons = [reason for reason in part["reason"].astype(str).unique() if reason]
+        meaning = STATUSES.get(str(status), "")
+        rows.append(RemarkRow(status=str(status), count=len(part), meaning=meaning, reason="".join(reasons[:1])))
+    return sorted(rows, key=lambda row: -row.count)
 
 
 def correlation_rows(scores: pd.DataFrame) -> list[CorrelationRow]:

@@ -69,7 +69,7 @@ def test_errors_are_counted_by_blame_and_reason():
 
 
 def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
-    score_run(run)
+    score_run(run, workers=1)
     report = write_report([run], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
     assert "| ball | 2 | 1 | 1 | 1 | 0 | 5 | 66.7 % |" in text
@@ -89,7 +89,7 @@ def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
 
 
 def test_splits_add_up(run):
-    score_run(run)
+    score_run(run, workers=1)
     rows = [row for row in read_run(run).scores if row.subject == "policy" and row.metric == "absrel/gt_mask"]
     total = next(row for row in rows if row.split == "all")
     assert total.num_values == 3 * 2 * 2  # clips, frames, static views
@@ -112,9 +112,11 @@ def test_several_runs_and_unscored_ones(run, tmp_path):
 
 def test_missing_clips_stand_in_the_table(run, tmp_path):
     (run / "clips/ball/0000.h5").unlink()
-    score_run(run)
+    score_run(run, workers=1)
     write_report([run], tmp_path / "out")
-    assert "missing_clip 1" in (tmp_path / "out/report.md").read_text()
+    text = (tmp_path / "out/report.md").read_text()
+    assert "missing_clip 1" in text
+    assert "| missing_clip | 1 | the record names a clip that is not there |" in text
 
 
 def test_oracles_random_weights_departures_and_unfinished_runs_are_said(run):
