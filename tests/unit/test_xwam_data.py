@@ -38,7 +38,7 @@ def steps_of(seed=0, count=STEPS, arms=("left",)):
         action[:, 7 * i : 7 * i + 7] = rng.uniform(-1, 1, (count, 7))
     return Steps(
         rgb=rng.integers(0, 256, (count, VIEWS, ROWS, COLS, 3), dtype=np.uint8),
-        depth=rng.uniform(0, 6, (count, VIEWS, ROWS, COLS)).astype(np.float32),
+        depth=rng.uniform(0.001, 6, (count, VIEWS, ROWS, COLS)).astype(np.float32) * (rng.random((ROWS, COLS)) < 0.9),
         proprio=proprio,
         action=action,
     )
@@ -211,7 +211,7 @@ def test_exact_depth_is_finer_than_the_video(root):
     coarse, fine = dataset(root), dataset(root)
     fine.pictures = replace(fine.pictures, exact_depth=True)
     difference = (coarse[3].depth_CFVHW - fine[3].depth_CFVHW).abs().max().item()
-    assert 0 < difference <= 1.01 / 255
+    assert 0 < difference <= 1 / 255 + 0.0025  # half a step of the bytes, half a millimetre near the camera
 
 
 def test_another_map_of_depth_is_refused(root):
@@ -224,9 +224,9 @@ def test_another_map_of_depth_is_refused(root):
 def test_beyond_the_end_the_robot_stands_still(root):
     track = read_track(root, key_of(0))
     held = clip_states(track, 39, ClipShape(past_end="hold"), NO_BOUNDS)
-    np.testing.assert_array_equal(held.action_KA[0], track.action[39])
+    np.testing.assert_allclose(held.action_KA[0], track.action[39], atol=1e-6)
     assert not held.action_KA[1:, :6].any()
-    assert (held.action_KA[1:, 6] == track.action[39, 6]).all()
+    np.testing.assert_allclose(held.action_KA[1:, 6], track.action[39, 6], atol=1e-6)
     assert (held.proprio_PS == held.proprio_PS[0]).all()
     with pytest.raises(IndexError, match="no clip at step 8"):
         clip_states(track, 8, ClipShape(), NO_BOUNDS)

@@ -1,0 +1,297 @@
+"""What a data set folder holds, and whether it holds it whole.
+
+In: a folder in the released layout. Out: tracks (states and actions of an episode, and where its videos lie); what is
+broken, each by name. Read next: `clips.py`, which cuts clips from tracks; `videos.py`; `writer.py`, the way back.
+
+    metadata.json                            {"chunk-0000/episode_0000000": frames}
+    data/<key>.json                          states, actions, prompts, cameras
+    video/<camera>/<key>.mp4, depth/...      RGB, and depth as an 8-bit video
+    depth_mm/<camera>/<key>.mkv              ours beside it: depth in whole millimetres, lossless
+
+Letters: N control steps of an episode.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from xwam.actions import ARM_ACTION, ARM_PROPRIO
+from xwam.config import DepthRange
+from xwam.data.videos import UnreadableVideo, count_frames
+
+ROTATION_TOLERANCE = 1e-2
+"""How far a rotation matrix may be from orthonormal; beyond it, it is something else."""
+
+
+class BrokenEpisode(ValueError):
+    """An episode that cannot be used; the sentence names the file and what is wrong with it."""
+
+
+class DataSetError(ValueError):
+    """A folder that is no data set, or none that fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Camera:
+    """One view of an episode.
+
+    Attributes:
+        name: Views are read in the sorted order of their names.
+        kind: `dynamic` for a camera that moves with an arm.
+        rgb_path: Colour video.
+        depth_path: 8-bit depth video; None where there is none.
+        depth_mm_path: Depth in millimetres; None where there is none.
+        depth_range: How metres became the 8-bit depth; None where nobody wrote it down.
+        start: Frame of the videos at which the episode starts.
+        fps: Frames in a second.
+    """
+
+    name: str
+    kind: Literal["static", "dynamic"]
+    rgb_path: Path
+    depth_path: Path | None
+    depth_mm_path: Path | None
+    depth_range: DepthRange | None
+    start: int
+    fps: float
+
+    @property
+    def videos(self) -> tuple[Path, ...]:
+        """Return the files that exist by the episode's own account."""
+        return tuple(path for path in (self.rgb_path, self.depth_path, self.depth_mm_path) if path is not None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Track:
+    """One episode without its pictures.
+
+    Attributes:
+        key: `chunk-0000/episode_0000000`.
+        instructions: Prompts that all describe it.
+        cameras: Views, sorted by name.
+        arms: Arms that exist.
+        proprio: N,16 float32, (xyz, quat wxyz with w >= 0, gripper) x 2; zeros for an absent arm.
+        action: N,14 float32; `raw` ones are the controller's own numbers with gripper 1 = open, others are (m, rad,
+            change of gripper) from the state at the same step; the last change of gripper is unknown and 0.
+        trusted: N bool; actions that carry loss. False where a demonstrator went astray on purpose.
+        raw: Whether actions are the controller's own.
+        executed: N,14 float32, what the robot was really told; None where nobody wrote it down.
+    """
+
+    key: str
+    instructions: tuple[str, ...]
+    cameras: tuple[Camera, ...]
+    arms: tuple[str, ...]
+    proprio: np.ndarray
+    action: np.ndarray
+    trusted: np.ndarray
+    raw: bool
+    executed: np.ndarray | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Return N."""
+        return len(self.proprio)
+
+
+class Broken(NamedTuple):
+    """An episode that is left out."""
+
+    key: str
+    reason: str
+
+
+class Scan(NamedTuple):
+    """A whole folder, looked through: what can be used, and what cannot."""
+
+    lengths: dict[str, int]
+    broken: list[Broken]
+
+    def describe(self) -> str:
+        """Return one line with the counts."""
+        return f"{len(self.lengths)} episodes, {sum(self.lengths.values())} frames; {len(self.broken)} broken, left out"
+
+
+def read_metadata(root: Path) -> dict[str, int]:
+    """Return the frames of every episode, sorted by key.
+
+    Raises:
+        DataSetError: If the folder holds no such list.
+    """
+    path = root / "metadata.json"
+    try:
+        listed = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataSetError(f"{path} must list the episodes of a data set as JSON: {error}.") from error
+    if not isinstance(listed, dict) or not all(type(count) is int and count > 0 for count in listed.values()):
+        raise DataSetError(f"{path} must map episodes to whole numbers of frames.")
+    return dict(sorted(listed.items()))
+
+
+def scan(root: Path, *, videos: bool = True) -> Scan:
+    """Return which episodes are whole; every one that is not is named with its reason.
+
+    Args:
+        root: The data set.
+        videos: Whether to count the frames of the videos too.
+    """
+    lengths: dict[str, int] = {}
+    broken: list[Broken] = []
+    for key, count in read_metadata(root).items():
+        try:
+            track = read_track(root, key)
+            check_against(track, count, videos=videos)
+            lengths[key] = count
+        except BrokenEpisode as error:
+            broken.append(Broken(key, str(error)))
+    return Scan(lengths, broken)
+
+
+def tracks(root: Path) -> Iterator[Track]:
+    """Yield the usable episodes of a data set, one at a time; see `scan` for the others."""
+    for key, count in read_metadata(root).items():
+        try:
+            track = read_track(root, key)
+            check_against(track, count, videos=False)
+        except BrokenEpisode:
+            continue
+        yield track
+
+
+def check_against(track: Track, count: int, *, videos: bool) -> None:
+    """Return quietly if an episode is as long as its data set says, in states, actions and pictures.
+
+    Raises:
+        BrokenEpisode: If it is not.
+    """
+    if track.num_frames != count:
+        raise BrokenEpisode(f"{track.key}: the episode has {track.num_frames} frames, metadata.json says {count}.")
+    for camera in track.cameras if videos else ():
+        for path in camera.videos:
+            try:
+                found = count_frames(path)
+            except UnreadableVideo as error:
+                raise BrokenEpisode(f"{track.key}: {error}") from error
+            if found < camera.start + count:
+                raise BrokenEpisode(
+                    f"{track.key}: {path} holds {found} frames, {count} from frame {camera.start} on are needed."
+                )
+
+
+def read_track(root: Path, key: str) -> Track:
+    """Return one episode of a data set.
+
+    Raises:
+        BrokenEpisode: If its JSON is missing, cut off, or of wrong lengths.
+    """
+    path = root / "data" / f"{key}.json"
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BrokenEpisode(f"{path} cannot be read: {error}.") from error
+    try:
+        return track_from_json(content, root=root, key=key)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BrokenEpisode(f"{path} lacks {error}, or holds it in another form.") from error
+
+
+def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Track:
+    """Return the episode that a JSON describes.
+
+    Raises:
+        BrokenEpisode: If a list has another length than `num_frames`.
+    """
+    count = content["num_frames"]
+    states = {name: _rows(key, f"proprios.{name}", rows, count) for name, rows in content["proprios"].items()}
+    moves = {name: _rows(key, f"actions.{name}", rows, count) for name, rows in content["actions"].items()}
+    arms = tuple(arm for arm in ARM_PROPRIO if f"{arm}_ee_pos" in states)
+    if not arms:
+        raise BrokenEpisode(f"{key}: there is neither 'left_ee_pos' nor 'right_ee_pos' among the states.")
+    return Track(
+        key=key,
+        instructions=tuple(content["instructions"]),
+        cameras=tuple(_camera(root, name, view) for name, view in sorted(content.get("observations", {}).items())),
+        arms=arms,
+        proprio=_proprio(key, states, arms),
+        action=_raw_action(key, moves, arms) if "raw_actions" in moves else _delta_action(key, states, moves, arms),
+        trusted=moves["trusted"][:, 0] > 0 if "trusted" in moves else np.ones(count, bool),
+        raw="raw_actions" in moves,
+        executed=moves.get("executed"),
+    )
+
+
+def _camera(root: Path, name: str, view: Mapping[str, Any]) -> Camera:
+    depth_range = view.get("depth_range")
+    return Camera(
+        name=name,
+        kind=view["type"],
+        rgb_path=root / view["rgb_path"],
+        depth_path=root / view["depth_path"] if view.get("depth_path") else None,
+        depth_mm_path=root / view["depth_mm_path"] if view.get("depth_mm_path") else None,
+        depth_range=None if depth_range is None else DepthRange(**depth_range),
+        start=int(view.get("start", 0)),
+        fps=float(view["fps"]),
+    )
+
+
+def _rows(key: str, name: str, rows: Any, count: int) -> np.ndarray:
+    """Return a table as N,X float32; subtraction in that type is what the released numbers come from."""
+    try:
+        table = np.array(rows, np.float32)
+    except ValueError as error:
+        raise BrokenEpisode(f"{key}: '{name}' is no table of numbers: {error}.") from error
+    if len(table.shape) != 2 or len(table) != count:
+        raise BrokenEpisode(f"{key}: '{name}' has the shape {table.shape}, the episode {count} frames.")
+    if not np.isfinite(table).all():
+        raise BrokenEpisode(f"{key}: '{name}' holds numbers that are not finite.")
+    return table
+
+
+def _proprio(key: str, states: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
+    proprio = np.zeros((len(states[f"{arms[0]}_ee_pos"]), 16), np.float32)
+    for arm in arms:
+        quat = _rotation(key, states[f"{arm}_ee_rotm"]).as_quat()[:, [3, 0, 1, 2]]
+        quat = np.where(quat[:, :1] < 0, -quat, quat)
+        proprio[:, ARM_PROPRIO[arm]] = np.hstack([states[f"{arm}_ee_pos"], quat, states[f"{arm}_gripper_pos"]])
+    return proprio
+
+
+def _delta_action(
+    key: str, states: Mapping[str, np.ndarray], moves: Mapping[str, np.ndarray], arms: tuple[str, ...]
+) -> np.ndarray:
+    """Return what leads from the state of each step to where it was told to go: R_delta = R_action R_state^T."""
+    action = np.zeros((len(states[f"{arms[0]}_ee_pos"]), 14), np.float32)
+    for arm in arms:
+        translation = moves[f"{arm}_ee_pos"] - states[f"{arm}_ee_pos"]
+        turn = _rotation(key, moves[f"{arm}_ee_rotm"]) * _rotation(key, states[f"{arm}_ee_rotm"]).inv()
+        gripper = states[f"{arm}_gripper_pos"]
+        change = np.diff(gripper, axis=0, append=gripper[-1:])
+        action[:, ARM_ACTION[arm]] = np.hstack([translation, turn.as_rotvec(), change])
+    return action
+
+
+def _raw_action(key: str, moves: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
+    """Return the controller's own numbers; robosuite closes the gripper with 1, the model opens it."""
+    raw = moves["raw_actions"]
+    if raw.shape[1] != 7 * len(arms):
+        raise BrokenEpisode(f"{key}: 'actions.raw_actions' has rows of {raw.shape[1]}, {7 * len(arms)} are needed.")
+    action, opens = np.zeros((len(raw), 14), np.float32), np.array([1, 1, 1, 1, 1, 1, -1], np.float32)
+    for index, arm in enumerate(arms):
+        action[:, ARM_ACTION[arm]] = raw[:, 7 * index : 7 * index + 7] * opens
+    return action
+
+
+def _rotation(key: str, flat_N9: np.ndarray) -> Rotation:
+    if flat_N9.shape[1] != 9:
+        raise BrokenEpisode(f"{key}: rotation matrices need 9 numbers a row, got {flat_N9.shape[1]}.")
+    matrices = flat_N9.astype(np.float64).reshape(-1, 3, 3)
+    if np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max() > ROTATION_TOLERANCE:
+        raise BrokenEpisode(f"{key}: a rotation matrix is not orthonormal.")
+    return Rotation.from_matrix(matrices)

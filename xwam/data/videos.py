@@ -1,0 +1,101 @@
+"""Frames of a video file, and video files of frames, with PyAV.
+
+In: a path and frame numbers; or arrays. Out: arrays; or a file, whole or not at all, without any loss.
+Read next: `layout.py` for which files there are.
+
+Letters: F frames, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+
+KEYFRAME_EVERY = 8
+"""Frames between two at which decoding may begin; a clip starts anywhere, so not many."""
+
+PixelFormat = Literal["rgb24", "gray16le"]
+
+_CODECS: dict[PixelFormat, tuple[str, str, dict[str, str]]] = {
+    "rgb24": ("libx264rgb", "mp4", {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}),
+    "gray16le": ("ffv1", "matroska", {"level": "3", "threads": "1"}),
+}
+
+
+class UnreadableVideo(ValueError):
+    """A video that is missing, cut off or too short; the sentence names it."""
+
+
+def count_frames(path: Path) -> int:
+    """Return how many frames a video really holds, without decoding them.
+
+    Raises:
+        UnreadableVideo: If it cannot be opened.
+    """
+    try:
+        with av.open(str(path)) as container:
+            return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+    except (OSError, av.FFmpegError, IndexError) as error:
+        raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
+
+
+def read_frames(path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24") -> np.ndarray:
+    """Return some frames, F,H,W,3 uint8 or F,H,W uint16, in the order asked for; one may be asked for twice.
+
+    Args:
+        path: The video.
+        wanted: Frame numbers from 0.
+        pixels: What a pixel is.
+
+    Raises:
+        UnreadableVideo: If the video ends before the last of them, or cannot be decoded.
+    """
+    needed, found = set(wanted), dict[int, np.ndarray]()
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            step = 1 / ((stream.average_rate or stream.guessed_rate) * stream.time_base)  # type: ignore[operator]
+            container.seek(int(min(needed) * step) + (stream.start_time or 0), stream=stream)
+            for frame in container.decode(stream):
+                index = round((frame.pts - (stream.start_time or 0)) / step)  # type: ignore[operator]
+                if index in needed:
+                    found[index] = frame.to_ndarray(format=pixels)
+                if len(found) == len(needed):
+                    break
+    except (OSError, av.FFmpegError, IndexError) as error:
+        raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
+    if missing := needed - found.keys():
+        raise UnreadableVideo(f"{path} has no frame {min(missing)}.")
+    return np.stack([found[index] for index in wanted])
+
+
+def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
+    """Write frames without loss: F,H,W,3 uint8 as H.264 of RGB (mp4), F,H,W uint16 as FFV1 (mkv).
+
+    Raises:
+        ValueError: If the frames are neither.
+    """
+    formats: dict[tuple[int, Any], PixelFormat] = {
+        (4, np.dtype(np.uint8)): "rgb24",
+        (3, np.dtype(np.uint16)): "gray16le",
+    }
+    pixels = formats.get((frames.ndim, frames.dtype))
+    if pixels is None or len(frames) == 0:
+        raise ValueError(f"A video needs F,H,W,3 uint8 or F,H,W uint16, got {frames.shape} {frames.dtype}.")
+    codec, container_format, options = _CODECS[pixels]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with av.open(str(partial), "w", format=container_format) as container:
+        stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.codec_context.gop_size = pixels, KEYFRAME_EVERY
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=pixels)))
+        container.mux(stream.encode(None))
+    partial.replace(path)
