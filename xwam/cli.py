@@ -1,7 +1,7 @@
-"""The command `xwam`: what a checkpoint is, and how to rewrite it.
+"""The command `xwam`: what a checkpoint is, how to rewrite it, and what lies in a data set.
 
 In: arguments. Out: files, or lines on the screen; mistakes as one sentence.
-Read next: `convert.py`.
+Read next: `convert.py`; `data/commands.py` for the verbs on data sets.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from xwam.data.commands import add_verbs
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `xwam show` or `xwam convert`; return the exit status."""
-    parser = argparse.ArgumentParser(prog="xwam", description="Checkpoints of X-WAM.")
+    """Run one verb; return the exit status."""
+    parser = argparse.ArgumentParser(prog="xwam", description="Checkpoints and data sets of X-WAM.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     show = verbs.add_parser("show", help="say what a checkpoint is")
     show.add_argument("source", help="a file or folder, or an id on the hub")
+    show.set_defaults(run=_show)
     convert = verbs.add_parser("convert", help="rewrite a checkpoint in another layout")
     convert.add_argument("source", help="a file or folder, or an id such as sharinka0715/X-WAM-checkpoints/robocasa")
     convert.add_argument("target", type=Path, help="a folder that does not exist yet")
@@ -27,9 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     convert.add_argument("--precision", default=None, help="type of the matrices, for example bfloat16")
     convert.add_argument("--start", metavar="BENCH", help="the source is Wan2.2 alone; start tuning for this bench")
     convert.add_argument("--statistics", type=Path, help="quantiles of the bench's data (JSON), with --start")
+    convert.set_defaults(run=_convert)
+    add_verbs(verbs)
     options = parser.parse_args(arguments)
     try:
-        return _show(options) if options.verb == "show" else _convert(options)
+        return options.run(options)
     except ValueError as error:
         print(f"xwam: {error}", file=sys.stderr)
         return 2

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 if __name__ == "__main__":  # this file's own folder holds a file called xwam.py, which would hide the package
-    sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+    HERE = Path(__file__).resolve()
+    sys.path[:] = [str(HERE.parents[2]), *(entry for entry in sys.path if Path(entry or ".").resolve() != HERE.parent)]
 
 import numpy as np
 import torch
@@ -26,10 +27,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xwam.actions import bounds_from_release
+from tests.parity import xwam_data
 from xwam.checkpoints import load_released
 from xwam.config import network_from_release
-from xwam.episodes import clip, read_episode, statistics
 from xwam.frames import ROBOTWIN_AXES, accumulate
 from xwam.images import ImagePipeline
 from xwam.loading import fill
@@ -238,37 +238,10 @@ def preprocessing(folder: Path) -> Iterator[Finding]:
     yield absolute("pictures: depth", pipeline.to_model(data["image"], "nearest-exact"), data["depth_cropped"])
 
 
-def data_tensors(folder: Path) -> Iterator[Finding]:
-    """Compare normalised clips and their masks."""
-    path = folder / "dataset_tensors.safetensors"
-    data, settings = load_file(path), metadata(path)
-    for bench in ("robocasa", "robotwin"):
-        numbers = read_episode(json.loads((folder / f"episode_{bench}.json").read_text()))
-        quantiles = json.loads((folder / f"statistics_{bench}.json").read_text())
-        found = clip(
-            numbers,
-            bounds_from_release(quantiles, numbers.arms),
-            start=int(settings["start_frame"]),  # type: ignore[call-overload]
-            num_actions=data[f"{bench}_actions"].shape[0],
-            num_states=int(settings["sequence_length"]),  # type: ignore[call-overload]
-            stride=int(settings["frame_skip"]),  # type: ignore[call-overload]
-        )
-        names = ("proprios", "actions", "proprio_mask", "action_mask")
-        for name, array in zip(names, found, strict=True):
-            compare = absolute if name.endswith("mask") else relative
-            yield compare(f"data {bench}: {name}", torch.from_numpy(array), data[f"{bench}_{name}"])
-
-
-def data_statistics(folder: Path) -> Iterator[Finding]:
-    """Compare quantiles computed from the episodes."""
-    for bench, expected in json.loads((folder / "expected_statistics.json").read_text()).items():
-        found = statistics([read_episode(json.loads((folder / f"episode_{bench}.json").read_text()))])
-        for side, values in expected.items():
-            if set(values) != set(found[side]):
-                yield Finding(f"statistics {bench} {side}: names differ", math.inf, TABLE_TOLERANCE)
-            shared = set(values) & set(found[side])
-            errors = [np.abs(np.subtract(found[side][name], values[name])).max() for name in shared]
-            yield Finding(f"statistics {bench} {side}", float(max(errors)), TABLE_TOLERANCE)
+def data(folder: Path) -> Iterator[Finding]:
+    """Compare normalised clips, their masks, and quantiles computed from the episodes."""
+    for comparison in xwam_data.comparisons(folder):
+        yield Finding(f"data {comparison.item}", comparison.error, xwam_data.TOLERANCE)
 
 
 ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = {
@@ -287,14 +260,7 @@ ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = 
             "vae22_forward.safetensors",
         ),
     ),
-    "data": (
-        data_tensors,
-        (
-            "dataset_tensors.safetensors",
-            *(f"{kind}_{bench}.json" for kind in ("episode", "statistics") for bench in ("robocasa", "robotwin")),
-        ),
-    ),
-    "statistics": (data_statistics, ("expected_statistics.json", "episode_robocasa.json", "episode_robotwin.json")),
+    "data": (data, xwam_data.FILES),
     "frames": (frames, ("robotwin_frames.npz",)),
     "preprocessing": (preprocessing, ("image_preprocessing.safetensors",)),
     "loop": (async_sampler, ("dit_weights.safetensors", "async_sampler.safetensors")),
