@@ -131,22 +131,25 @@ def scaled(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> n
     return np.where(span > 0, 2 * (values - bottom) / np.where(span > 0, span, np.float32(1)) - 1, np.float32(0))
 
 
-def training_bounds(statistics: Mapping[str, Any], arms: Sequence[str], *, raw: bool) -> Bounds:
+def training_bounds(
+    statistics: Mapping[str, Any], arms: Sequence[str], *, raw: bool, least_action: float = 0.0
+) -> Bounds:
     """Return the bounds behind a data set's statistics.
 
     Args:
         statistics: As the command `xwam statistics` writes them.
         arms: Arms that exist.
         raw: Whether actions are a controller's own; its gripper command is -1 or 1 and stays as it is.
+        least_action: Smallest bound of an action; keeps what hardly moves from being blown up.
     """
     bounds = bounds_from_release(statistics, arms)
-    if not raw:
-        return bounds
-    grippers = [ARM_ACTION[arm].stop - 1 for arm in arms]
-    low, high = list(bounds.action_low), list(bounds.action_high)
-    for column in grippers:
-        low[column], high[column] = -1.0, 1.0
-    return replace(bounds, action_low=tuple(low), action_high=tuple(high))
+    high = list(bounds.action_high)
+    for arm in arms:
+        columns = range(*ARM_ACTION[arm].indices(14))
+        high[columns.start : columns.stop] = [max(least_action, high[column]) for column in columns]
+        if raw:
+            high[columns[-1]] = 1.0
+    return replace(bounds, action_low=tuple(0.0 - value for value in high), action_high=tuple(high))
 
 
 def _standing_still(track: Track) -> np.ndarray:

@@ -1,0 +1,283 @@
+"""Training at a tiny size: what a step sees, what it does, and that a killed run leaves no trace."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
+from xwam import checkpoints
+from xwam.config import NANO, ModelConfig
+from xwam.data.clips import training_bounds
+from xwam.data.layout import scan, tracks
+from xwam.data.statistics import statistics
+from xwam.data.writer import write_episode, write_metadata
+from xwam.losses import losses
+from xwam.training.batches import Encoder, clip_at, tickets
+from xwam.training.curve import read_log
+from xwam.training.objective import XwamObjective
+from xwam.training.optim import optimizers_of
+from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
+from xwam.training.state import Average, StateError
+
+pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
+from xwam.training.trainer import CHECKPOINT, CURVE, LOG, STATE, Trainer, prepare_data
+
+TINY = replace(
+    NANO,
+    image_hw_px=(32, 32),
+    views=("static", "wrist"),
+    network=replace(NANO.network, width=16, ffn_width=32, num_heads=2, num_blocks=3, num_depth_blocks=1),
+)
+RECIPE = replace(
+    RECIPES["nano"],
+    num_steps=7,
+    warmup_steps=2,
+    batch_size=4,
+    micro_batch=2,
+    save_every=3,
+    validate_every=3,
+    validation_clips=2,
+    validation_share=0.3,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for index in range(3):
+        write_episode(folder, index, steps_of(index), RECORDING, instructions=["lift the cube", "pick it up"])
+    write_metadata(folder)
+    return folder
+
+
+def model_of(root) -> ModelConfig:
+    return replace(TINY, bounds=training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True))
+
+
+def trainer_of(root, folder, recipe: Recipe = RECIPE, say=lambda line: None) -> Trainer:
+    model = model_of(root)
+    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed)
+    return Trainer(folder, bundle, prepare_data(root, scan(root), model, recipe), recipe, say=say)
+
+
+def weights_of(folder):
+    network, _ = checkpoints.load_checkpoint(folder / CHECKPOINT)
+    return network.state_dict()
+
+
+# ---- recipes
+
+
+def test_recipes_hold_the_papers_numbers():
+    pretraining, finetuning = RECIPES["pretraining"], RECIPES["robotwin"]
+    assert (pretraining.batch_size, pretraining.num_steps, pretraining.learning_rate) == (2048, 40_000, 1e-4)
+    assert (finetuning.batch_size, finetuning.num_steps, finetuning.learning_rate) == (128, 20_000, 3e-5)
+    assert {recipe.warmup_steps for recipe in (pretraining, finetuning)} == {1000}
+    assert (RECIPES["robotwin-released"].num_steps, RECIPES["robotwin-released"].warmup_steps) == (40_000, 400)
+    assert all(recipe == Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) for recipe in RECIPES.values())
+    assert {RECIPES[name].depth for name in RECIPES if "depth" in name} == {"none", "sequence", "channel"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "reason"),
+    [
+        ("nanno", [], "There is no recipe 'nanno'"),
+        ("nano", ["steps=3"], "'steps=3' changes nothing"),
+        ("nano", ["num_steps=many"], "must give a value like 40000"),
+        ("nano", ["micro_batch=5"], "multiple of micro_batch 5"),
+        ("nano", ["warmup_steps=50000"], r"must lie in 0\.\.40000"),
+    ],
+)
+def test_recipes_refuse_what_they_do_not_know(name, changes, reason):
+    with pytest.raises(RecipeError, match=reason):
+        recipe_of(name, changes)
+
+
+# ---- what a step sees
+
+
+def test_every_clip_is_seen_once_a_pass():
+    for first in (0, 11, 22):
+        assert sorted(clip_at(3, 11, first + place) for place in range(11)) == list(range(11))
+    assert [clip_at(3, 11, place) for place in range(11)] != [clip_at(3, 11, 11 + place) for place in range(11)]
+
+
+def test_devices_share_a_step():
+    recipe = replace(RECIPE, batch_size=8)
+    whole = tickets(recipe, 50, 6)
+    parts = [tickets(recipe, 50, 6, rank=rank, world=4) for rank in range(4)]
+    assert [ticket for part in parts for ticket in part] == whole
+    with pytest.raises(ValueError, match="3 devices of 2 clips cannot share a batch of 8"):
+        tickets(recipe, 50, 6, world=3)
+
+
+def test_draws_belong_to_a_place_not_to_a_batch(root):
+    trainer = trainer_of(root, root / "unused")
+    encoder, places = trainer.encoder, tickets(RECIPE, 20, 2)
+    samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
+    together = encoder.draws(encoder.batch(samples), samples, places)
+    alone = encoder.draws(encoder.batch(samples[2:3]), samples[2:3], places[2:3])
+    one = slice(2 * RECIPE.noise_draws, 3 * RECIPE.noise_draws)
+    assert torch.equal(together.noise.video_BCTVHW[one], alone.noise.video_BCTVHW)
+    assert torch.equal(together.levels.sigma_video_B[one], alone.levels.sigma_video_B)
+    assert torch.equal(together.text_BNW[one], alone.text_BNW)
+
+
+def test_prompts_are_dropped_as_often_as_asked(root):
+    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+    recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
+    encoder = Encoder(bundle, recipe, torch.device("cpu"))
+    sample = prepare_data(root, scan(root), bundle.model, recipe).training[0]
+    batch, places = encoder.batch([sample] * 200), tickets(replace(recipe, batch_size=200), 9, 0)
+    text = encoder.draws(batch, [sample] * 200, places).text_BNW
+    dropped = (text == 0).all(dim=(1, 2)).float().mean().item()
+    assert dropped == pytest.approx(0.25, abs=0.1)
+
+
+# ---- what is minimised
+
+
+def first_batch(trainer):
+    places = tickets(RECIPE, len(trainer.data.training), 0)
+    samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
+    batch = trainer.encoder.batch(samples)
+    return batch, trainer.encoder.draws(batch, samples, places)
+
+
+def test_the_objective_weighs_the_losses_of_equation_6(root):
+    trainer = trainer_of(root, root / "unused")
+    batch, draws = first_batch(trainer)
+    network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
+    plain = losses(network, batch, draws.noise, draws.levels, network.encode_text(draws.text_BNW))
+    found = XwamObjective(network, replace(RECIPE, weight_depth=0.5))(batch, draws)
+    assert found["action"].item() == plain.action.item()
+    expected = plain.video + plain.action + plain.proprio + 0.5 * plain.depth
+    torch.testing.assert_close(found["total"], expected.reshape(()))
+
+
+def test_recomputed_activations_give_the_same_gradients(root):
+    trainer = trainer_of(root, root / "unused")
+    batch, draws = first_batch(trainer)
+    gradients = []
+    for recompute in (False, True):
+        network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
+        XwamObjective(network, replace(RECIPE, checkpointing=recompute))(batch, draws)["total"].backward()
+        gradients.append([weight.grad for weight in network.parameters()])
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed)
+
+
+def test_muon_takes_the_matrices_of_the_blocks(root):
+    network = checkpoints.fresh_network(TINY.network, seed=0)
+    adamw, muon = optimizers_of(network, RECIPE)
+    taken = sum(len(group["params"]) for optimizer in (adamw, muon) for group in optimizer.param_groups)
+    assert taken == len(list(network.parameters()))
+    assert {weight.dim() for weight in muon.param_groups[0]["params"]} == {2}
+    assert len(optimizers_of(network, replace(RECIPE, optimizer="adamw"))) == 1
+
+
+def test_averages_by_hand():
+    network = torch.nn.Linear(1, 1, bias=False)
+    network.weight.data.fill_(0.0)
+    average = Average(network, 0.5)
+    for step, value in enumerate((1.0, 1.0)):
+        network.weight.data.fill_(value)
+        average.update(network, step)
+    assert average.weights["weight"].item() == pytest.approx(1 - 0.1 * (2 / 11))
+
+
+# ---- whole runs
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing after it is done."""
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(root, tmp_path, optimizer):
+    recipe = replace(RECIPE, optimizer=optimizer)
+    trainer_of(root, tmp_path / "whole", recipe).run()
+    stopped = trainer_of(root, tmp_path / "killed", recipe)
+    original = stopped._one_step
+
+    def killed_in_the_sixth(pictures):
+        if stopped.step == 5:
+            raise Killed
+        return original(pictures)
+
+    stopped._one_step = killed_in_the_sixth
+    with pytest.raises(Killed):
+        stopped.run()
+    resumed = trainer_of(root, tmp_path / "killed", recipe)
+    assert resumed.step == 3
+    resumed.run()
+    whole, killed = (weights_of(tmp_path / name) for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    states = [(tmp_path / name / STATE).read_bytes() for name in ("whole", "killed")]
+    assert states[0] == states[1]
+    again = trainer_of(root, tmp_path / "killed", recipe)
+    assert again.step == recipe.num_steps
+    again.run()
+    assert (tmp_path / "killed" / STATE).read_bytes() == states[1]
+
+
+def test_a_run_leaves_what_people_and_policies_need(root, tmp_path):
+    from xwam.policy import XwamPlugin, XwamPolicyConfig
+
+    trainer_of(root, tmp_path, replace(RECIPE, num_steps=10)).run()
+    lines = read_log(tmp_path / LOG)
+    assert [(line["step"], line["kind"]) for line in lines] == [
+        (3, "validation"),
+        (6, "validation"),
+        (9, "validation"),
+        (10, "train"),
+    ]
+    assert (tmp_path / CURVE).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "run.json").read_text())["data_description"].startswith("3 episodes, 120 frames")
+    config = XwamPolicyConfig(checkpoint=str(tmp_path / CHECKPOINT), num_video_steps=2, num_action_steps=1)
+    plugin = XwamPlugin()
+    assert plugin.spec(config).views == ("static", "wrist")
+    rgb = np.zeros((2, 32, 32, 3), np.uint8)
+    engine = plugin.make(config).engine
+    actions, _ = engine.act(engine.begin(rgb, steps_of().proprio[0], "lift the cube", seed=0))
+    assert actions.shape == (32, 14)
+
+
+def test_another_run_does_not_go_on_from_this_one(root, tmp_path):
+    trainer_of(root, tmp_path).run(stop_at=1)
+    with pytest.raises(StateError, match=r"of another run: its recipe is .* take another folder"):
+        trainer_of(root, tmp_path, replace(RECIPE, learning_rate=1e-9))
+    cut_off(tmp_path / STATE)
+    with pytest.raises(StateError, match="cannot be read"):
+        trainer_of(root, tmp_path)
+
+
+def test_a_clip_that_breaks_on_the_way_is_named_and_counted(tmp_path):
+    for index in range(3):
+        write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
+    write_metadata(tmp_path)
+    said = []
+    recipe = replace(RECIPE, validate_every=0, num_steps=6)
+    trainer = trainer_of(tmp_path, tmp_path / "run", recipe, said.append)
+    cut_off(tmp_path / "video" / "a" / f"{key_of(1)}.mp4")
+    trainer.run()
+    assert trainer.num_broken > 0
+    assert any("left out:" in line and "episode_0000001" in line for line in said)
+    assert trainer.num_broken == sum("left out:" in line for line in said)
+
+
+def test_training_brings_the_loss_down(tmp_path):
+    still = steps_of()
+    still = replace(
+        still, rgb=still.rgb * 0 + 90, depth=still.depth * 0 + 1, proprio=still.proprio[[0] * len(still.rgb)]
+    )
+    for index in range(2):
+        write_episode(tmp_path, index, still, RECORDING, instructions=["x"])
+    write_metadata(tmp_path)
+    recipe = replace(RECIPE, num_steps=40, learning_rate=1e-2, validate_every=0, save_every=40)
+    trainer_of(tmp_path, tmp_path / "run", recipe).run()
+    lines = read_log(tmp_path / "run" / LOG)
+    assert lines[-1]["total"] < 0.92 * lines[0]["total"]

@@ -1,0 +1,220 @@
+"""Batches: which clips a step sees, with which noise; both depend on seed and step alone.
+
+In: a data set, codec, text encoder, recipe. Out: batches of latents and their draws, from any step on.
+Read next: `objective.py`, which takes the loss of a batch.
+
+Nothing here has a state that a resumed run would have to restore: the clip at place p of step n and its noise are
+functions of (seed, n, p), the same for any number of devices.
+
+Letters: B batch, C channels, F frames, V views, H W rows and columns, N text tokens, W text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from xwam.checkpoints import Bundle
+from xwam.codecs import encode_views
+from xwam.data.clips import ClipDataset, Sample
+from xwam.data.layout import BrokenEpisode
+from xwam.losses import Batch, Noise
+from xwam.noise import NoiseLevels, draw_levels, request_seed
+from xwam.training.recipes import Recipe
+
+MAX_BROKEN_IN_A_ROW = 100
+"""Clips that may turn out broken one after another before reading gives up."""
+
+
+class Ticket(NamedTuple):
+    """One place of one step."""
+
+    step: int
+    place: int
+    clip_idx: int
+
+
+class Pictures(NamedTuple):
+    """Clips side by side, before they are encoded, and what was found broken on the way."""
+
+    samples: list[Sample]
+    tickets: list[Ticket]
+    broken: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Draws:
+    """All that is random about a batch.
+
+    Attributes:
+        noise: Standard normal.
+        levels: Noise levels.
+        text_BNW: Prompts; zeros of the empty one where it was dropped.
+    """
+
+    noise: Noise
+    levels: NoiseLevels
+    text_BNW: Tensor
+
+
+def clip_at(seed: int, num_clips: int, place: int) -> int:
+    """Return the clip at a place of the endless order: one shuffled pass over all clips after another.
+
+    Example:
+        >>> sorted(clip_at(0, 5, place) for place in range(10, 15))
+        [0, 1, 2, 3, 4]
+    """
+    epoch, within = divmod(place, num_clips)
+    return int(_order(seed, num_clips, epoch)[within])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, num_clips: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_clips)
+
+
+def tickets(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: int = 1) -> list[Ticket]:
+    """Return what one device sees in a step.
+
+    Raises:
+        ValueError: If the batch does not divide among the devices.
+    """
+    if recipe.batch_size % (recipe.micro_batch * world):
+        raise ValueError(f"{world} devices of {recipe.micro_batch} clips cannot share a batch of {recipe.batch_size}.")
+    share = recipe.batch_size // world
+    places = range(rank * share, (rank + 1) * share)
+    first = step * recipe.batch_size
+    return [Ticket(step, place, clip_at(recipe.seed, num_clips, first + place)) for place in places]
+
+
+def read(
+    clips: ClipDataset, recipe: Recipe, *, first_step: int, num_steps: int, rank: int = 0, world: int = 1
+) -> Iterator[Pictures]:
+    """Yield the clips of each step from `first_step` to `num_steps`, read ahead by the recipe's workers."""
+    loader: DataLoader[Pictures] = DataLoader(
+        _Places(clips, recipe.seed),
+        batch_sampler=_Steps(recipe, len(clips), first_step, num_steps, rank, world),  # type: ignore[arg-type]
+        num_workers=recipe.workers,
+        collate_fn=_side_by_side,
+    )
+    yield from loader
+
+
+class _Steps:
+    """The tickets of all steps to come, as a loader's batch sampler."""
+
+    def __init__(self, recipe: Recipe, num_clips: int, first: int, stop: int, rank: int, world: int) -> None:
+        self._recipe, self._num_clips, self._span, self._rank, self._world = (
+            recipe,
+            num_clips,
+            (first, stop),
+            rank,
+            world,
+        )
+
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        for step in range(*self._span):
+            yield tickets(self._recipe, self._num_clips, step, rank=self._rank, world=self._world)
+
+    def __len__(self) -> int:
+        return self._span[1] - self._span[0]
+
+
+class _Places(Dataset[Pictures]):
+    """Reads the clip of a ticket; one that turns out broken is named and the next one taken."""
+
+    def __init__(self, clips: ClipDataset, seed: int) -> None:
+        self._clips, self._seed = clips, seed
+
+    def __getitem__(self, ticket: Ticket) -> Pictures:  # type: ignore[override]
+        rng = np.random.default_rng([self._seed, ticket.step, ticket.place])
+        broken: list[str] = []
+        for offset in range(MAX_BROKEN_IN_A_ROW):
+            try:
+                sample = self._clips.sample((ticket.clip_idx + offset) % len(self._clips), rng)
+                return Pictures([sample], [ticket], broken)
+            except BrokenEpisode as error:
+                broken.append(str(error))
+        raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken, the last one: {broken[-1]}")
+
+
+def _side_by_side(parts: Sequence[Pictures]) -> Pictures:
+    return Pictures(
+        samples=[sample for part in parts for sample in part.samples],
+        tickets=[ticket for part in parts for ticket in part.tickets],
+        broken=[reason for part in parts for reason in part.broken],
+    )
+
+
+# ---- latents and draws
+
+
+class Encoder:
+    """Turns clips into batches with a model's codec and text encoder; every prompt is encoded once.
+
+    Args:
+        bundle: The model.
+        recipe: How noise is drawn.
+        device: Where batches go.
+    """
+
+    def __init__(self, bundle: Bundle, recipe: Recipe, device: torch.device) -> None:
+        self._bundle, self._recipe, self._device = bundle, recipe, device
+        self._prompts: dict[str, Tensor] = {}
+        vae = getattr(bundle.codec, "vae", None)
+        if vae is not None:
+            vae.to(device)
+
+    @torch.no_grad()
+    def batch(self, samples: Sequence[Sample]) -> Batch:
+        """Return clips as latents, each as often as there are noise draws."""
+        draws = self._recipe.noise_draws
+
+        def column(name: str) -> Tensor:
+            return torch.stack([getattr(sample, name) for sample in samples]).to(self._device)
+
+        def latents(name: str) -> Tensor:
+            return encode_views(self._bundle.codec, column(name)).to(self._device).repeat_interleave(draws, 0)
+
+        return Batch(
+            video_BCTVHW=latents("video_CFVHW"),
+            depth_BCTVHW=latents("depth_CFVHW"),
+            action_BKA=column("action_KA").repeat_interleave(draws, 0),
+            proprio_BPS=column("proprio_PS").repeat_interleave(draws, 0),
+            action_mask_BKA=column("action_mask_KA").repeat_interleave(draws, 0),
+            proprio_mask_BPS=column("proprio_mask_PS").repeat_interleave(draws, 0),
+        )
+
+    def draws(self, batch: Batch, samples: Sequence[Sample], places: Sequence[Ticket]) -> Draws:
+        """Return the random part of a batch; each sample's is drawn by itself, from its place."""
+        recipe = self._recipe
+        video = list(batch.video_BCTVHW.shape[1:])
+        video[0] = self._bundle.model.network.state_channels
+        shapes = (video, batch.action_BKA.shape[1:], batch.proprio_BPS.shape[1:])
+        noise, levels, text = [], [], []
+        for sample, ticket in zip(samples, places, strict=True):
+            for draw in range(recipe.noise_draws):
+                seed = request_seed("train", recipe.seed, ticket.step, ticket.place, draw)
+                generator = torch.Generator().manual_seed(seed)
+                levels.append(draw_levels(1, recipe.noise, clean_frac=recipe.clean_action_frac, generator=generator))
+                dropped = torch.rand(1, generator=generator).item() < recipe.text_drop
+                text.append(self.prompt("" if dropped else sample.instruction))
+                noise.append([torch.randn(list(shape), generator=generator) for shape in shapes])
+        return Draws(
+            noise=Noise(*(torch.stack(part).to(self._device) for part in zip(*noise, strict=True))),
+            levels=NoiseLevels(*(torch.cat(part).to(self._device) for part in zip(*levels, strict=True))),
+            text_BNW=torch.stack(text).to(self._device),
+        )
+
+    def prompt(self, text: str) -> Tensor:
+        """Return a prompt's tokens, N,W."""
+        if text not in self._prompts:
+            self._prompts[text] = self._bundle.text_encoder.encode(text)
+        return self._prompts[text]

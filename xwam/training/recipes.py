@@ -1,0 +1,210 @@
+"""Recipes: every number of a training, by name, and how to change one.
+
+In: a name, `key=value` changes. Out: a frozen `Recipe`.
+Read next: `trainer.py`, which follows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from xwam.config import DepthMode
+from xwam.data.augment import Augmentation
+from xwam.data.clips import PastEnd
+from xwam.noise import CLEAN_ACTION_FRAC, NoiseMode
+
+OptimizerKind = Literal["adamw", "muon"]
+
+
+class RecipeError(ValueError):
+    """A recipe that nobody wrote, or a change that it does not know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained.
+
+    Attributes:
+        name: Shown in notes.
+        seed: Fixes fresh weights, the order of clips and every draw; with the same machine, the result.
+        num_steps: Steps of the optimizer.
+        batch_size: Clips in a step, over all devices.
+        micro_batch: Clips in one forward pass of one device; the rest is accumulated.
+        noise_draws: Noise levels that each clip is seen at in a step; reading and encoding are done once.
+        optimizer: `muon` turns the updates of the blocks' matrices; everything else is AdamW's either way.
+        learning_rate: At its peak.
+        warmup_steps: Linear from 0; cosine to `final_lr_frac` afterwards.
+        final_lr_frac: Share of the peak that is left at the end.
+        weight_decay: Decoupled.
+        betas: Of AdamW.
+        clip_norm: Largest norm of a gradient.
+        ema_decay: Of the averaged weights, which are the ones to keep; 0 for none.
+        precision: `bf16` for matrices in bfloat16, weights and optimizer in float32.
+        checkpointing: Recompute activations of each block instead of keeping them.
+        noise: How noise levels are drawn.
+        clean_action_frac: The paper's p.
+        text_drop: Share of samples whose prompt is empty.
+        weight_action: Lambda of the actions (equation 6).
+        weight_proprio: Lambda of the states.
+        weight_depth: Lambda of depth.
+        depth: Other way with depth than the model's own; None to keep it.
+        crop_frac: Share of rows and columns that is kept.
+        augmentation: Colour jitter and moving crops; None for neither.
+        past_end: What to do with clips that reach beyond an episode.
+        exact_depth: Whether depth comes from millimetres rather than from 8 bits.
+        least_action: Smallest range that counts as 1 in an action; keeps what hardly moves from being blown up.
+        validation_share: Share of episodes held out.
+        validate_every: Steps between validations; 0 for none.
+        validation_clips: Clips of a validation.
+        save_every: Steps between states from which a killed run goes on.
+        workers: Processes that read clips on each device; 0 to read in between.
+    """
+
+    name: str
+    seed: int = 0
+    num_steps: int
+    batch_size: int
+    micro_batch: int
+    noise_draws: int = 1
+    optimizer: OptimizerKind = "adamw"
+    learning_rate: float
+    warmup_steps: int
+    final_lr_frac: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = 1.0
+    ema_decay: float = 0.0
+    precision: Literal["no", "bf16"] = "bf16"
+    checkpointing: bool = True
+    noise: NoiseMode = "ans"
+    clean_action_frac: float = CLEAN_ACTION_FRAC
+    text_drop: float = 0.1
+    weight_action: float = 1.0
+    weight_proprio: float = 1.0
+    weight_depth: float = 1.0
+    depth: DepthMode | None = None
+    crop_frac: float = 0.95
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    past_end: PastEnd = "leave_out"
+    exact_depth: bool = False
+    least_action: float = 0.0
+    validation_share: float = 0.02
+    validate_every: int = 1000
+    validation_clips: int = 64
+    save_every: int = 1000
+    workers: int = 8
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.micro_batch:
+            raise RecipeError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
+        if not 0 <= self.warmup_steps <= self.num_steps:
+            raise RecipeError(f"warmup_steps {self.warmup_steps} must lie in 0..{self.num_steps} (num_steps).")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; `from_json` gives the same recipe back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that `to_json` wrote."""
+        augmentation = data["augmentation"]
+        restored = {
+            "betas": tuple(data["betas"]),
+            "augmentation": None if augmentation is None else Augmentation(**augmentation),
+        }
+        return cls(**{**data, **restored})
+
+
+PRETRAINING = Recipe(
+    name="pretraining", num_steps=40_000, batch_size=2048, micro_batch=8, learning_rate=1e-4, warmup_steps=1000
+)
+"""The paper's section B.2: 256 devices of 8 clips each."""
+
+FINETUNING = Recipe(
+    name="robocasa", num_steps=20_000, batch_size=128, micro_batch=4, learning_rate=3e-5, warmup_steps=1000
+)
+"""The paper's fine-tuning on either benchmark: 32 devices of 4 clips each."""
+
+NANO = Recipe(
+    name="nano",
+    num_steps=40_000,
+    batch_size=16,
+    micro_batch=16,
+    noise_draws=2,
+    optimizer="muon",
+    learning_rate=1e-3,
+    warmup_steps=200,
+    final_lr_frac=0.02,
+    ema_decay=0.999,
+    precision="no",
+    checkpointing=False,
+    crop_frac=1.0,
+    augmentation=None,
+    past_end="hold",
+    exact_depth=True,
+    least_action=0.2,
+    save_every=250,
+    workers=0,
+)
+"""The embedded default on one CPU core; short of steps before it is short of data."""
+
+
+def _ablations() -> list[Recipe]:
+    """Return the paper's table 4: fine-tuning from Wan2.2 itself, one choice changed."""
+    depths: tuple[DepthMode, ...] = ("none", "sequence", "channel")
+    noises: tuple[NoiseMode, ...] = ("decoupled", "sync")
+    changed = [replace(FINETUNING, name=f"ablation-depth-{depth}", depth=depth) for depth in depths]
+    return changed + [replace(FINETUNING, name=f"ablation-noise-{noise}", noise=noise) for noise in noises]
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        PRETRAINING,
+        FINETUNING,
+        replace(FINETUNING, name="robotwin"),
+        replace(FINETUNING, name="robocasa-released", learning_rate=1e-5, warmup_steps=200),
+        replace(FINETUNING, name="robotwin-released", learning_rate=1e-5, warmup_steps=400, num_steps=40_000),
+        replace(FINETUNING, name="ablation-base"),
+        *_ablations(),
+        NANO,
+    )
+}
+"""All recipes by name; `-released` are the authors' configuration files where they differ from the paper."""
+
+
+def recipe_of(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """Return a recipe with changes such as `num_steps=200`; values are JSON, or plain text.
+
+    Raises:
+        RecipeError: For a name or key that does not exist, or a value of another type.
+
+    Example:
+        >>> recipe_of("robocasa", ["num_steps=2000", "noise=sync"]).noise
+        'sync'
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"There is no recipe '{name}'; choose among {', '.join(RECIPES)}.")
+    data = RECIPES[name].to_json()
+    for change in changes:
+        key, found, text = change.partition("=")
+        if not found or key not in data:
+            known = ", ".join(entry.name for entry in fields(Recipe))
+            raise RecipeError(f"'{change}' changes nothing; write key=value with one of {known}.")
+        data[key] = _value(text, like=data[key], change=change)
+    return Recipe.from_json(data)
+
+
+def _value(text: str, *, like: Any, change: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    number = isinstance(like, int | float) and not isinstance(like, bool)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) if number else True
+    if not fits or (isinstance(like, bool) and not isinstance(value, bool)):
+        raise RecipeError(f"'{change}' must give a value like {like!r}.")
+    return value

@@ -1,0 +1,297 @@
+"""The loop: a step after another, until the recipe is done or somebody kills it; starting again goes on.
+
+In: a run folder, a recipe, a model to start from, a data set. Out: `checkpoint.safetensors` for the policy `xwam`,
+`state.safetensors` to go on from, `log.jsonl`, `curve.png`, `run.json`.
+Read next: `batches.py` for what a step sees, `objective.py` for its loss, `state.py` for resuming.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from xwam.checkpoints import Bundle, save_checkpoint
+from xwam.config import ModelConfig
+from xwam.data.clips import ClipDataset
+from xwam.data.layout import BrokenEpisode, Scan
+from xwam.losses import Batch
+from xwam.network import XwamNetwork
+from xwam.training.batches import Draws, Encoder, Pictures, Ticket, clip_at, read
+from xwam.training.curve import Log, draw_curve
+from xwam.training.objective import Objective, XwamObjective
+from xwam.training.optim import optimizers_of, set_rate
+from xwam.training.recipes import Recipe
+from xwam.training.state import Average, load_state, save_state
+
+CHECKPOINT, STATE, LOG, CURVE, ABOUT = (
+    "checkpoint.safetensors",
+    "state.safetensors",
+    "log.jsonl",
+    "curve.png",
+    "run.json",
+)
+LOG_EVERY = 10
+
+VALIDATION_STEP = -1
+"""Number of the step whose noise validation uses; no training step has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on, and what is held out.
+
+    Attributes:
+        training: Clips of most episodes.
+        held_out: Clips of the others, neither cropped at random nor jittered; None for none.
+        sha256: Hash of the names, lengths and numbers of all episodes.
+        description: Counts, what was left out among them.
+    """
+
+    training: ClipDataset
+    held_out: ClipDataset | None
+    sha256: str
+    description: str
+
+
+def prepare_data(root: Path, found: Scan, model: ModelConfig, recipe: Recipe) -> Data:
+    """Return the clips of a data set, split by episode; the split depends on the recipe's seed alone.
+
+    Raises:
+        ValueError: If no clip is left to train on.
+    """
+    keys = sorted(found.lengths, key=lambda key: hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest())
+    num_held = min(len(keys) - 1, max(1, round(recipe.validation_share * len(keys)))) if recipe.validate_every else 0
+    parts = [{key: found.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
+    settings = {"crop_frac": recipe.crop_frac, "past_end": recipe.past_end, "exact_depth": recipe.exact_depth}
+    training, held_out = (
+        ClipDataset.for_model(root, part, model, augmentation=augmentation, **settings)  # type: ignore[arg-type]
+        for part, augmentation in zip(parts, (recipe.augmentation, None), strict=True)
+    )
+    if not len(training):
+        raise ValueError(f"{root} holds no clip to train on: {found.describe()}.")
+    digest = hashlib.sha256()
+    for key in sorted(found.lengths):
+        digest.update((root / "data" / f"{key}.json").read_bytes())
+    return Data(
+        training=training,
+        held_out=held_out if len(held_out) else None,
+        sha256=digest.hexdigest(),
+        description=f"{found.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
+    )
+
+
+class Trainer:
+    """One run in one folder.
+
+    Args:
+        folder: Where everything goes; a state found there is gone on from.
+        bundle: The model to start from, its bounds those of the data.
+        data: Clips.
+        recipe: How.
+        command: What the user typed, kept in `run.json`.
+        objective: Makes what is minimised; X-WAM's own unless a rival brings another.
+        say: Hears a line now and then.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Bundle,
+        data: Data,
+        recipe: Recipe,
+        *,
+        command: str = "",
+        objective: Callable[[XwamNetwork, Recipe], Objective] = XwamObjective,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.folder, self.bundle, self.data, self.recipe = folder, bundle, data, recipe
+        self.command, self._say = command, say
+        self.num_broken = 0
+        self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.cuda.is_available())
+        built = cast(nn.Module, objective(bundle.network, recipe))
+        optimizers = optimizers_of(built, recipe)
+        self.objective, *prepared = self.accelerator.prepare(built, *optimizers)
+        self.optimizers: list[torch.optim.Optimizer] = prepared
+        self._network = cast(nn.Module, self.accelerator.unwrap_model(self.objective).network)
+        self.average = Average(self._network, recipe.ema_decay) if recipe.ema_decay else None
+        self.encoder = Encoder(bundle, recipe, self.accelerator.device)
+        self.step = 0
+        if (folder / STATE).is_file():
+            self.step = load_state(folder / STATE, self._network, self.average, self._plain(), identity=self.identity())
+            self._tell(f"going on from step {self.step}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must not change when a run goes on."""
+        return {"recipe": self.recipe.to_json(), "model": self.bundle.model.to_json(), "data": self.data.sha256}
+
+    def run(self, *, stop_at: int | None = None, until_s: float | None = None) -> None:
+        """Take the steps that are left.
+
+        Args:
+            stop_at: Step to stop before, as a kill would, but with the state saved.
+            until_s: Stop, with the state saved, when `time.monotonic()` has passed this.
+        """
+        recipe, last = self.recipe, min(self.recipe.num_steps, stop_at or self.recipe.num_steps)
+        if self.accelerator.is_main_process:
+            self.log = Log(self.folder / LOG, first_step=self.step)
+            self._write_about()
+        started, since = time.monotonic(), list[dict[str, float]]()
+        for pictures in self._read(self.step, last):
+            since.append(self._one_step(pictures))
+            self.step += 1
+            if self.step % LOG_EVERY == 0 or self.step == last:
+                means = {name: sum(values[name] for values in since) / len(since) for name in since[0]}
+                self._log("train", {**means, "s_per_step": (time.monotonic() - started) / len(since)})
+                started, since = time.monotonic(), []
+            if self.data.held_out and recipe.validate_every and self.step % recipe.validate_every == 0:
+                self._log("validation", self.validate(self.data.held_out))
+            late = until_s is not None and time.monotonic() > until_s
+            if self.step % recipe.save_every == 0 or self.step == last or late:
+                self.save()
+            if late:
+                break
+
+    def _read(self, first: int, last: int) -> Iterator[Pictures]:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return read(self.data.training, self.recipe, first_step=first, num_steps=last, rank=rank, world=world)
+
+    def _one_step(self, pictures: Pictures) -> dict[str, float]:
+        """Take one step of the optimizer; return what to log."""
+        for reason in pictures.broken:
+            self.num_broken += 1
+            self._tell(f"left out: {reason}")
+        rate = set_rate(self._plain(), self.step, self.recipe)
+        sums: dict[str, Tensor] = {}
+        parts = list(self._micro_batches(pictures))
+        for index, (batch, draws) in enumerate(parts):
+            with self._syncing(last=index == len(parts) - 1):
+                found = self.objective(batch, draws)
+                self.accelerator.backward(found["total"] / len(parts))
+            for name, value in found.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        if self.average:
+            self.average.update(self._network, self.step)
+        means = {name: float(self.accelerator.reduce(value, "mean")) for name, value in sums.items()}
+        return {**means, "gradient_norm": float(norm), "learning_rate": rate}
+
+    def _micro_batches(self, pictures: Pictures) -> Iterator[tuple[Batch, Draws]]:
+        size = self.recipe.micro_batch
+        for start in range(0, len(pictures.samples), size):
+            part = slice(start, start + size)
+            batch = self.encoder.batch(pictures.samples[part])
+            yield batch, self.encoder.draws(batch, pictures.samples[part], pictures.tickets[part])
+
+    def _syncing(self, *, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else self.accelerator.no_sync(self.objective)
+
+    @torch.no_grad()
+    def validate(self, clips: ClipDataset) -> dict[str, float]:
+        """Return the mean losses on clips that are held out; always the same clips with the same draws.
+
+        The weights are those that a checkpoint would hold, the averaged ones where there are any.
+        """
+        recipe = replace(self.recipe, noise_draws=1, text_drop=0.0)
+        encoder = Encoder(self.bundle, recipe, self.accelerator.device)
+        found: list[dict[str, float]] = []
+        with self._averaged():
+            for place in range(min(recipe.validation_clips, len(clips))):
+                ticket = Ticket(VALIDATION_STEP, place, clip_at(recipe.seed, len(clips), place))
+                try:
+                    sample = clips[ticket.clip_idx]
+                except BrokenEpisode as error:
+                    self._tell(f"left out of the validation: {error}")
+                    continue
+                batch = encoder.batch([sample])
+                values = self.objective(batch, encoder.draws(batch, [sample], [ticket]))
+                found.append({name: float(value) for name, value in values.items()})
+        return {name: sum(values[name] for values in found) / len(found) for name in (found[0] if found else ())}
+
+    def save(self) -> None:
+        """Write state, checkpoint and curve; each appears whole or not at all."""
+        main = self.accelerator.is_main_process
+        save_state(
+            self.folder / STATE,
+            self._network,
+            self.average,
+            self._plain(),
+            step=self.step,
+            identity=self.identity(),
+            writer=main,
+        )
+        if main:
+            with self._averaged():
+                notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
+                notes |= {"steps": str(self.step), "command": self.command}
+                save_checkpoint(
+                    self.folder / CHECKPOINT, cast(XwamNetwork, self._network), self.bundle.model, notes=notes
+                )
+            draw_curve(self.folder / LOG, self.folder / CURVE)
+        self.accelerator.wait_for_everyone()
+
+    def _averaged(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.average is None else _Swapped(self._network, self.average)
+
+    def _plain(self) -> list[torch.optim.Optimizer]:
+        """Return the optimizers themselves, without Accelerate's wrapping."""
+        return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
+
+    def _log(self, kind: str, values: Mapping[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self.log.add(self.step, kind, values)
+            shown = {name: f"{value:.4g}" for name, value in values.items()}
+            self._say(f"step {self.step}/{self.recipe.num_steps} {kind}: {shown}")
+
+    def _tell(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            self._say(line)
+
+    def _write_about(self) -> None:
+        about = {
+            **self.identity(),
+            "command": self.command,
+            "data_description": self.data.description,
+            "devices": self.accelerator.num_processes,
+            "device": str(self.accelerator.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "host_cores": os.cpu_count(),
+        }
+        path = self.folder / ABOUT
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(about, indent=1) + "\n")
+        partial.replace(path)
+
+
+class _Swapped:
+    """Puts averaged weights into a network for as long as it is entered."""
+
+    def __init__(self, network: nn.Module, average: Average) -> None:
+        self._pairs = [(weight, average.weights[name]) for name, weight in network.named_parameters()]
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for weight, averaged in self._pairs:
+            kept = weight.detach().clone()
+            weight.copy_(averaged)
+            averaged.copy_(kept)
