@@ -1,12 +1,12 @@
-"""The verbs: list, plan, check, run, score, report, doctor.
+"""The verbs: list, plan, check, run, doctor; and score, report, view.
 
 In: a command line. Out: a run folder and what people read; exit code 0, or one sentence and exit code 2.
-Read next: `evalkit/store/plan.py`, `evalkit/run/runner.py`, in the order in which `run` calls them.
+Read next: `evalkit/store/plan.py`, `evalkit/run/runner.py`, in the order in which `run` calls them;
+`cli_results.py` for the verbs that only read a run.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,24 +15,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from rich.table import Table
 
+from evalkit import cli_results as results
 from evalkit.config import Config, load_config
+from evalkit.console import err, out, progress_bar
 from evalkit.contracts import plugins
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
-from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.policy import PolicyPlugin
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord
 
@@ -43,8 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150)
-err = Console(stderr=True, highlight=False)
+app.command()(results.score)
+app.command()(results.report)
+app.command()(results.view)
 
 PolicyName = Annotated[str, typer.Option("--policy", help="A policy's name, or module:attribute of a plugin.")]
 BenchName = Annotated[str, typer.Option("--bench", help="A bench's name, or module:attribute of a plugin.")]
@@ -56,7 +50,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, for example `run.workers=2`.", show_default=False),
 ]
-RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
 
 
 class Interrupted(EvalkitError):
@@ -177,7 +170,7 @@ def check(
         return
     from evalkit.run.trial import try_task
 
-    loaded = _load(call)
+    loaded = plugins.make_policy(call.policy, call.config.policy)
     failed = []
     for episode in call.plan.episodes:
         try:
@@ -234,10 +227,10 @@ def _run(call: _Call, path: Path) -> None:
                 folder=folder,
                 bench=call.bench,
                 bench_config=call.config.bench,
-                policy=_load(call),
+                policy=plugins.make_policy(call.policy, call.config.policy),
                 settings=call.config.run,
             )
-            with _progress("successes {task.fields[successes]}") as progress:
+            with progress_bar("successes {task.fields[successes]}") as progress:
                 try:
                     run_missing(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
                 except KeyboardInterrupt:
@@ -245,17 +238,6 @@ def _run(call: _Call, path: Path) -> None:
             end_session(folder)
         out.print(*renderables([read_run(folder.path)]))
         out.print(f"records, clips and videos: {folder.path}")
-
-
-def _load(call: _Call) -> Policy:
-    """Return the policy with its weights in memory."""
-    try:
-        return call.policy.make(call.config.policy)
-    except ImportError as error:
-        raise EvalkitError(
-            f"Policy '{call.policy.name}' needs a package that is not installed: {error}. "
-            f"`make setup` installs what the embedded default needs; pyproject.toml names the extras for the rest."
-        ) from error
 
 
 def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
@@ -274,46 +256,6 @@ def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Cal
         progress.console.print(line + tail, soft_wrap=True)
 
     return on_record
-
-
-@app.command()
-def score(
-    runs: RunFolders,
-    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 takes every core.")] = 0,
-) -> None:
-    """Score what a run's policy imagined against what its actions brought about; writes scores.parquet.
-
-    Example: `evalkit score results/runs/mine`
-    """
-    from evalkit.score.score import score_run
-
-    for path in runs:
-        with _progress("") as progress:
-            bar = progress.add_task(f"score {path.name}", total=None)
-
-            def on_progress(done: int, total: int, progress: Progress = progress, bar: TaskID = bar) -> None:
-                progress.update(bar, completed=done, total=total)
-
-            written = score_run(path, workers=workers, on_progress=on_progress)
-        out.print(f"scores: {written}")
-
-
-@app.command()
-def report(
-    runs: RunFolders,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the report; the first run's report/ if not given.")
-    ] = None,
-) -> None:
-    """Print and write the tables of one run, or of several beside each other, as Markdown and CSV.
-
-    Example: `evalkit report results/runs/mine results/runs/theirs --out results/report`
-    """
-    from evalkit.report.write import write_report
-
-    folder = to or runs[0] / "report"
-    write_report(runs, folder).render(out)
-    out.print(f"report: {folder / 'report.md'}")
 
 
 @app.command()
@@ -369,19 +311,6 @@ def _print_plan(plan: Plan) -> None:
 
 def _default_path(plan: Plan) -> Path:
     return Path("results/runs") / f"{plan.bench.name}-{plan.policy.name}-{plan.setting}-{plan.sha256[:8]}"
-
-
-def _progress(text: str) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(text),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=out,
-    )
 
 
 if __name__ == "__main__":

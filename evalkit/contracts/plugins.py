@@ -17,7 +17,7 @@ from typing import Any
 
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import EvalkitError, UnknownName
-from evalkit.contracts.policy import PolicyPlugin
+from evalkit.contracts.policy import Policy, PolicyPlugin
 
 BENCHES = "evalkit.envs"
 POLICIES = "evalkit.policies"
@@ -41,6 +41,21 @@ def load_bench(name: str) -> Bench:
 def load_policy(name: str) -> PolicyPlugin:
     """Return the policy plugin of this name; raises as `load_bench` does."""
     return _load(POLICIES, "policy", name)
+
+
+def make_policy(plugin: PolicyPlugin, config: Any) -> Policy:
+    """Return a plugin's policy with its weights in memory.
+
+    Raises:
+        EvalkitError: If it needs a package that is not installed.
+    """
+    try:
+        return plugin.make(config)
+    except ImportError as error:
+        raise EvalkitError(
+            f"Policy '{plugin.name}' needs a package that is not installed: {error}. "
+            f"`make setup` installs what the embedded default needs; pyproject.toml names the extras for the rest."
+        ) from error
 
 
 def resolve(target: str) -> Any:

@@ -1,0 +1,32 @@
+"""Where the command line prints: results to stdout, mistakes to stderr.
+
+In: nothing. Out: two rich consoles and the progress bar.
+Read next: `cli.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+WIDTH_WITHOUT_TERMINAL = 150
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
+err = Console(stderr=True, highlight=False)
+
+
+def progress_bar(text: str = "") -> Progress:
+    """Return a progress display; `text` may name fields of the task, for example `{task.fields[successes]}`."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(text),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=out,
+    )
