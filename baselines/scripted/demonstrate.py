@@ -1,0 +1,145 @@
+"""One demonstration: an expert that is pushed about, and what it meant to do all the same.
+
+In: an env, a planned episode, how hard to push. Out: what was seen, meant and executed at each step; None if it failed.
+Read next: `record.py`, which writes many of them; `experts.py`.
+
+A learner that only saw calm experts knows no way back. So the robot starts displaced, its actions are noisy, and now
+and then it is dragged off for some steps; the action to learn is always what the expert meant to do from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from baselines.scripted.policy import ScriptedPolicy
+from evalkit.contracts.env import Env
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, Observation, PolicyRequest
+from xwam.data.writer import Steps
+
+TRANSLATION, ROTATION = slice(0, 3), slice(3, 6)
+"""Of one arm's seven numbers; the gripper is never disturbed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """How hard an expert is pushed; an action of 1 is 0.05 m or 0.5 rad.
+
+    Attributes:
+        translation_std: Of the noise on a translation, at most; each episode draws its share of it.
+        rotation_std: Of the noise on a rotation, likewise.
+        burst_prob: Chance, at each step, that the robot is dragged off.
+        burst_steps: Fewest and most steps for which it is dragged.
+        displaced_frac: Share of episodes that start somewhere else.
+        displaced_steps: Fewest and most steps of the way there, which is not recorded.
+    """
+
+    translation_std: float = 0.3
+    rotation_std: float = 0.06
+    burst_prob: float = 0.015
+    burst_steps: tuple[int, int] = (3, 6)
+    displaced_frac: float = 0.6
+    displaced_steps: tuple[int, int] = (4, 16)
+
+
+CALM = Disturbance(translation_std=0.0, rotation_std=0.0, burst_prob=0.0, displaced_frac=0.0)
+
+
+class Moment(NamedTuple):
+    """One control step: what was seen, what the expert meant, what the robot was told."""
+
+    seen: Observation
+    meant: np.ndarray
+    executed: np.ndarray
+
+
+def demonstrate(
+    env: Env, policy: ScriptedPolicy, episode: Episode, disturbance: Disturbance, *, tail_steps: int = 4
+) -> Steps | None:
+    """Return a recorded demonstration, or None if the goal was not met in time.
+
+    Args:
+        env: The task.
+        policy: Who knows how.
+        episode: Its seed fixes the scene and every push.
+        disturbance: How hard to push.
+        tail_steps: Steps to record after the goal is met.
+    """
+    rng = np.random.default_rng([episode.seed, 0xD15])
+    env.begin(seed=episode.seed, max_steps=episode.max_steps)
+    if rng.random() < disturbance.displaced_frac:
+        _displace(env, rng, disturbance.displaced_steps)
+    policy.reset(episode, env.spec)
+    pushes = _pushes(rng, disturbance)
+    moments: list[Moment] = []
+    left = episode.max_steps
+    met = False
+    while left > 0:
+        seen = Observation(**env.observe(render=True))
+        meant = _meant(policy, episode, seen, len(moments))
+        executed = disturbed(meant, next(pushes))
+        moments.append(Moment(seen, meant, executed))
+        left -= 1
+        if env.advance(executed) and not met:
+            met, left = True, tail_steps
+    return _stacked(moments) if met else None
+
+
+def disturbed(meant: np.ndarray, push: tuple[np.ndarray, bool]) -> np.ndarray:
+    """Return the action that is executed: the expert's and a push, or the push alone where the robot is dragged.
+
+    Example:
+        >>> meant = np.float32([0.5] * 7 + [0] * 7)
+        >>> disturbed(meant, (np.float32([1.0] * 6), False))[:7].tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5]
+        >>> disturbed(meant, (np.float32([-0.25] * 6), True))[5:7].tolist()
+        [-0.25, 0.5]
+    """
+    move, dragged = push
+    action = meant.copy()
+    arm = action[ARM_ACTION["left"]]  # a view
+    arm[:6] = np.clip(move if dragged else arm[:6] + move, -1.0, 1.0)
+    return action
+
+
+def _pushes(rng: np.random.Generator, disturbance: Disturbance) -> Iterator[tuple[np.ndarray, bool]]:
+    """Yield one push a step: six numbers, and whether they replace the expert's."""
+    share = rng.random()
+    std = share * np.repeat([disturbance.translation_std, disturbance.rotation_std], 3)
+    while True:
+        if rng.random() < disturbance.burst_prob:
+            drag = np.concatenate([rng.uniform(-1, 1, 3), rng.uniform(-0.2, 0.2, 3)]).astype(np.float32)
+            for _ in range(rng.integers(*disturbance.burst_steps, endpoint=True)):
+                yield drag, True
+        yield (std * rng.standard_normal(6)).astype(np.float32), False
+
+
+def _displace(env: Env, rng: np.random.Generator, steps: tuple[int, int]) -> None:
+    """Take the open hand somewhere else, mostly aside and up rather than into the table."""
+    action = np.zeros(ACTION_DIM, np.float32)
+    arm = action[ARM_ACTION["left"]]
+    arm[TRANSLATION] = rng.uniform([-0.6, -0.6, -0.15], [0.6, 0.6, 0.6])
+    arm[ROTATION] = rng.uniform(-0.08, 0.08, 3)
+    arm[6] = 1.0
+    for _ in range(rng.integers(*steps, endpoint=True)):
+        env.advance(action)
+
+
+def _meant(policy: ScriptedPolicy, episode: Episode, seen: Observation, step_idx: int) -> np.ndarray:
+    bare = replace(seen, rgb=seen.rgb[:0], depth=seen.depth[:0])
+    request = PolicyRequest(episode=episode, chunk_idx=step_idx, step_idx=step_idx, observation=bare)
+    (reply,) = policy.infer([request])
+    return reply.actions[0]
+
+
+def _stacked(moments: list[Moment]) -> Steps:
+    return Steps(
+        rgb=np.stack([moment.seen.rgb for moment in moments]),
+        depth=np.stack([moment.seen.depth for moment in moments]),
+        proprio=np.stack([moment.seen.proprio for moment in moments]),
+        action=np.stack([moment.meant for moment in moments]),
+        executed=np.stack([moment.executed for moment in moments]),
+    )

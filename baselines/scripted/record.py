@@ -1,0 +1,245 @@
+"""Demonstrations of the scripted experts as a data set: `python -m baselines.scripted.record DIR Lift=200 Door=200`.
+
+In: tasks with their numbers of episodes. Out: a data set in the released layout; run again, it does what is missing.
+Read next: `demonstrate.py`, one of them; `xwam/data/writer.py`, the layout.
+
+Seeds lie below those of every evaluation. An expert that fails costs its seed, which is named and counted; the
+episode is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from evalkit.contracts.env import Bench, Env
+from evalkit.contracts.errors import BadConfig, EvalkitError
+from evalkit.contracts.plugins import load_bench
+from evalkit.contracts.spec import EnvSpec, check
+from evalkit.contracts.types import Episode
+from xwam.config import NANO
+from xwam.data.writer import Recording, View, episode_key, write_episode, write_metadata
+
+DEMONSTRATION_SEEDS = range(1_000_000)
+"""Env seeds that no evaluation uses; see docs/conventions.md."""
+
+EPISODES_PER_TASK = 100_000
+"""Numbers of episodes, and seeds, that each task of a data set has to itself."""
+
+BLOCK = 20
+"""Episodes that one process records before a fresh one takes over."""
+
+FAILED = "failed"
+"""Folder with an empty file for each seed whose expert failed, so that it is not tried again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Some episodes of one task.
+
+    Attributes:
+        root: The data set.
+        bench: Name of the bench.
+        task: The task.
+        setting: Setting of the bench.
+        numbers: Number of each episode in the data set.
+        seeds: Seed of each.
+        disturbance: How hard the expert is pushed.
+    """
+
+    root: Path
+    bench: str
+    task: str
+    setting: str
+    numbers: tuple[int, ...]
+    seeds: tuple[int, ...]
+    disturbance: Disturbance
+
+
+def jobs(
+    root: Path,
+    bench_name: str,
+    wanted: dict[str, int],
+    *,
+    setting: str,
+    first_seed: int = 0,
+    disturbance: Disturbance,
+) -> list[Job]:
+    """Return what is missing in a data set, in blocks, the tasks in turn.
+
+    Raises:
+        BadConfig: If there are not so many seeds, or the bench evaluates on some of them.
+    """
+    bench = load_bench(bench_name)
+    blocks: list[list[Job]] = []
+    for task, count in wanted.items():
+        _check_seeds(bench, task, setting, first_seed, count)
+        start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK
+        pairs = [(start + index, first_seed + index) for index in range(count)]
+        missing = [pair for pair in pairs if not _done(root, pair[0])]
+        parts = [missing[place : place + BLOCK] for place in range(0, len(missing), BLOCK)]
+        blocks.append(
+            [
+                Job(
+                    root=root,
+                    bench=bench_name,
+                    task=task,
+                    setting=setting,
+                    numbers=tuple(number for number, _ in part),
+                    seeds=tuple(seed for _, seed in part),
+                    disturbance=disturbance,
+                )
+                for part in parts
+            ]
+        )
+    longest = max((len(part) for part in blocks), default=0)
+    return [part[place] for place in range(longest) for part in blocks if place < len(part)]
+
+
+def _check_seeds(bench: Bench, task: str, setting: str, first_seed: int, count: int) -> None:
+    if not (0 < count <= EPISODES_PER_TASK and first_seed in DEMONSTRATION_SEEDS):
+        raise BadConfig(
+            f"{task}: 1 to {EPISODES_PER_TASK} episodes can be recorded, {count} from seed {first_seed} cannot."
+        )
+    if first_seed + count - 1 not in DEMONSTRATION_SEEDS:
+        raise BadConfig(f"{task}: seeds from {first_seed} to {first_seed + count - 1} leave those of demonstrations.")
+    (first,) = bench.plan_episodes(bench.config_type(), task=task, setting=setting, num_episodes=1, seed=0)
+    if first.seed in DEMONSTRATION_SEEDS:
+        raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
+
+
+def _done(root: Path, number: int) -> bool:
+    key = episode_key(number)
+    return (root / "data" / f"{key}.json").exists() or (root / FAILED / key).exists()
+
+
+def record_block(job: Job) -> Iterator[bool]:
+    """Record the episodes of a job in this process; yield whether each succeeded."""
+    bench = load_bench(job.bench)
+    config = bench.config_type()
+    launch = bench.launch(config, task=job.task, setting=job.setting)
+    os.environ.update(launch.environ)
+    module, _, attribute = launch.target.partition(":")
+    policy = ScriptedPlugin().make(ScriptedConfig())
+    (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
+    env: Env
+    with closing(getattr(importlib.import_module(module), attribute)(**launch.kwargs)) as env:
+        check(env.spec, policy.spec)
+        recording = recording_of(env.spec)
+        for number, seed in zip(job.numbers, job.seeds, strict=True):
+            episode = replace(model, index=number, seed=seed)
+            steps = demonstrate(env, policy, episode, job.disturbance)
+            if steps is None:
+                failed = job.root / FAILED / episode_key(number)
+                failed.parent.mkdir(parents=True, exist_ok=True)
+                failed.touch()
+            else:
+                about = _about(job, episode)
+                write_episode(job.root, number, steps, recording, instructions=[str(model.instruction)], about=about)
+            yield steps is not None
+
+
+def recording_of(spec: EnvSpec) -> Recording:
+    """Return how an env is recorded; views are numbered, because data sets are read in the order of their names."""
+    kinds = {"static": "static", "wrist": "dynamic"}
+    return Recording(
+        views=tuple(
+            View(name=f"{index}_{camera.name}", kind=kinds[camera.kind])  # type: ignore[arg-type]
+            for index, camera in enumerate(spec.cameras)
+        ),
+        arms=spec.arms,
+        layout=spec.action_layout,
+        control_hz=spec.control_hz,
+        depth_range=NANO.depth_range,
+    )
+
+
+def _about(job: Job, episode: Episode) -> dict[str, Any]:
+    return {
+        "bench": job.bench,
+        "task": job.task,
+        "setting": job.setting,
+        "seed": episode.seed,
+        "policy": ScriptedPlugin.name,
+        "disturbance": asdict(job.disturbance),
+    }
+
+
+def _count_block(job: Job) -> tuple[int, int]:
+    """Record a job; return how many succeeded, and how many there were."""
+    results = list(record_block(job))
+    return sum(results), len(results)
+
+
+def record(todo: Sequence[Job], *, workers: int) -> tuple[int, int]:
+    """Record all jobs, several at a time, each in a process of its own; return successes and tries."""
+    successes = tries = 0
+    with (
+        Progress() as progress,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
+    ):
+        bar = progress.add_task("episodes", total=sum(len(job.seeds) for job in todo))
+        for future in as_completed([pool.submit(_count_block, job) for job in todo]):
+            kept, tried = future.result()
+            successes, tries = successes + kept, tries + tried
+            progress.update(bar, advance=tried)
+    return successes, tries
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m baselines.scripted.record", description=__doc__)
+    parser.add_argument("root", type=Path, help="folder of the data set")
+    parser.add_argument("tasks", nargs="+", metavar="TASK=EPISODES")
+    parser.add_argument("--bench", default="robosuite")
+    parser.add_argument("--setting", default="default")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--calm", action="store_true", help="do not push the expert about")
+    options = parser.parse_args(arguments)
+    try:
+        todo = jobs(
+            options.root,
+            options.bench,
+            _wanted(options.tasks),
+            setting=options.setting,
+            first_seed=options.first_seed,
+            disturbance=CALM if options.calm else Disturbance(),
+        )
+        successes, tries = record(todo, workers=options.workers)
+    except (EvalkitError, ValueError) as error:
+        print(f"record: {error}", file=sys.stderr)
+        return 2
+    lengths = write_metadata(options.root)
+    failed = sum(1 for path in (options.root / FAILED).rglob("episode_*"))
+    print(f"{options.root}: {successes} of {tries} recorded now; {len(lengths)} episodes in all, {failed} seeds failed")
+    print(json.dumps({"frames": sum(lengths.values())}))
+    return 0
+
+
+def _wanted(pairs: Sequence[str]) -> dict[str, int]:
+    wanted = {}
+    for pair in pairs:
+        task, found, count = pair.partition("=")
+        if not found or not count.isdigit():
+            raise BadConfig(f"'{pair}' must be a task and its number of episodes, for example Lift=200.")
+        wanted[task] = int(count)
+    return wanted
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

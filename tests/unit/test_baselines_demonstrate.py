@@ -1,0 +1,153 @@
+"""Demonstrations on a robot of one point: what is meant, what is executed, what is kept."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from baselines.scripted import record
+from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.plugins import load_bench
+from evalkit.contracts.types import Episode, PolicyReply
+from xwam.data.layout import read_track
+from xwam.data.writer import episode_key, write_episode
+
+GOAL_M = np.array([0.3, -0.2, 0.1])
+EPISODE = Episode(
+    bench="point", setting="default", protocol="point/v1", task="Go", index=0, seed=7, instruction="go", max_steps=60
+)
+
+
+class PointEnv:
+    """A point that moves by 0.05 m times the action; met within 3 cm of the goal."""
+
+    spec = SimpleNamespace(
+        cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="hand", kind="wrist")),
+        arms=("left",),
+        action_layout="osc_delta_base",
+        control_hz=20.0,
+    )
+
+    def begin(self, *, seed, max_steps):
+        self.position_m, self.num_steps = np.zeros(3), 0
+        return False
+
+    def advance(self, action):
+        self.position_m = self.position_m + 0.05 * action[:3]
+        self.num_steps += 1
+        return bool(np.linalg.norm(self.position_m - GOAL_M) < 0.03)
+
+    def observe(self, *, render):
+        proprio = np.zeros(16, np.float32)
+        proprio[:4] = [*self.position_m, 1.0]
+        return {
+            "rgb": np.full((2, 32, 32, 3), self.num_steps, np.uint8),
+            "depth": np.full((2, 32, 32), 0.5, np.float32),
+            "intrinsics": np.zeros((2, 3, 3)),
+            "T_base_cam": np.zeros((2, 4, 4)),
+            "proprio": proprio,
+            "instruction": "go",
+        }
+
+
+class PointExpert:
+    """Goes straight; never looks."""
+
+    def reset(self, episode, env):
+        self.asked = 0
+
+    def infer(self, requests):
+        (request,) = requests
+        assert request.observation.rgb.shape[0] == 0
+        assert request.step_idx == self.asked
+        self.asked += 1
+        action = np.zeros((1, 14), np.float32)
+        action[0, :3] = np.clip((GOAL_M - request.observation.proprio[:3]) / 0.05, -1, 1)
+        action[0, 6] = 1.0
+        return [PolicyReply(actions=action)]
+
+
+def test_a_calm_expert_does_what_it_means():
+    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, CALM, tail_steps=4)
+    np.testing.assert_array_equal(steps.action, steps.executed)
+    assert len(steps.rgb) == 6 + 4
+    np.testing.assert_array_equal(steps.rgb[:, 0, 0, 0, 0], np.arange(10))
+
+
+def test_labels_are_what_the_expert_meant_from_where_it_was_pushed():
+    pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
+    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, pushed)
+    assert np.abs(steps.action - steps.executed).max() > 0.1
+    assert np.linalg.norm(steps.proprio[0, :3]) > 0.05
+    meant = np.clip((GOAL_M - steps.proprio[:, :3]) / 0.05, -1, 1)
+    np.testing.assert_allclose(steps.action[:, :3], meant, atol=1e-5)
+    np.testing.assert_array_equal(steps.action[:, 6], steps.executed[:, 6])
+    moved = np.diff(steps.proprio[:, :3], axis=0)
+    np.testing.assert_allclose(moved, 0.05 * steps.executed[:-1, :3], atol=1e-6)
+
+
+def test_the_same_seed_is_pushed_in_the_same_way():
+    runs = [demonstrate(PointEnv(), PointExpert(), EPISODE, Disturbance()) for _ in range(2)]
+    np.testing.assert_array_equal(runs[0].executed, runs[1].executed)
+    other = demonstrate(PointEnv(), PointExpert(), replace(EPISODE, seed=8), Disturbance())
+    assert len(other.executed) != len(runs[0].executed) or (other.executed != runs[0].executed).any()
+
+
+def test_an_expert_that_fails_gives_nothing():
+    assert demonstrate(PointEnv(), PointExpert(), replace(EPISODE, max_steps=3), CALM) is None
+
+
+def test_views_keep_the_envs_order(tmp_path):
+    recording = record.recording_of(PointEnv.spec)
+    assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
+    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, CALM)
+    write_episode(tmp_path, 0, steps, recording, instructions=["go"])
+    track = read_track(tmp_path, episode_key(0))
+    np.testing.assert_array_equal(track.action, steps.action)
+    assert [camera.kind for camera in track.cameras] == ["static", "dynamic"]
+
+
+# ---- which episodes
+
+
+def jobs(root, **changes):
+    arguments = {"wanted": {"Lift": 45, "Door": 21}, "setting": "default", "disturbance": CALM} | changes
+    return record.jobs(root, "robosuite", arguments.pop("wanted"), **arguments)
+
+
+def test_tasks_take_turns_and_numbers_do_not_meet(tmp_path):
+    todo = jobs(tmp_path)
+    assert [job.task for job in todo] == ["Lift", "Door", "Lift", "Door", "Lift"]
+    numbers = [number for job in todo for number in job.numbers]
+    assert len(set(numbers)) == 66
+    assert [seed for job in todo if job.task == "Door" for seed in job.seeds] == list(range(21))
+
+
+def test_what_is_there_or_failed_is_not_recorded_again(tmp_path):
+    first = jobs(tmp_path)[0]
+    for folder, number in (("data", first.numbers[3]), (record.FAILED, first.numbers[5])):
+        path = tmp_path / folder / (episode_key(number) + (".json" if folder == "data" else ""))
+        path.parent.mkdir(parents=True)
+        path.touch()
+    left = {number for job in jobs(tmp_path) for number in job.numbers}
+    assert set(first.numbers) - left == {first.numbers[3], first.numbers[5]}
+
+
+def test_seeds_stay_away_from_every_evaluation(tmp_path, monkeypatch):
+    bench = load_bench("robosuite")
+    planned = bench.plan_episodes(bench.config_type(), task="Lift", setting="default", num_episodes=1, seed=0)
+    assert planned[0].seed not in record.DEMONSTRATION_SEEDS
+    with pytest.raises(BadConfig, match="leave those of demonstrations"):
+        jobs(tmp_path, first_seed=999_990)
+    with pytest.raises(BadConfig, match="from seed 1000000 cannot"):
+        jobs(tmp_path, first_seed=1_000_000)
+    monkeypatch.setattr(record, "DEMONSTRATION_SEEDS", range(2_000_000))
+    with pytest.raises(BadConfig, match="evaluates on seed 1000000"):
+        jobs(tmp_path)
+
+
+def test_mistakes_are_one_sentence(tmp_path, capsys):
+    assert record.main([str(tmp_path), "Lift"]) == 2
+    assert "for example Lift=200" in capsys.readouterr().err
