@@ -10,7 +10,9 @@ import torch
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
 from xwam import checkpoints
 from xwam.config import NANO, ModelConfig
+from xwam.data.augment import Augmentation
 from xwam.data.clips import training_bounds
+from xwam.data.latents import LatentClips
 from xwam.data.layout import scan, tracks
 from xwam.data.statistics import statistics
 from xwam.data.writer import write_episode, write_metadata
@@ -60,7 +62,7 @@ def model_of(root) -> ModelConfig:
 def trainer_of(root, folder, recipe: Recipe = RECIPE, say=lambda line: None) -> Trainer:
     model = model_of(root)
     bundle = checkpoints.fresh_bundle(model, seed=recipe.seed)
-    return Trainer(folder, bundle, prepare_data(root, scan(root), model, recipe), recipe, say=say)
+    return Trainer(folder, bundle, prepare_data(root, scan(root), bundle, recipe), recipe, say=say)
 
 
 def weights_of(folder):
@@ -126,11 +128,34 @@ def test_draws_belong_to_a_place_not_to_a_batch(root):
     assert torch.equal(together.text_BNW[one], alone.text_BNW)
 
 
+def test_latents_are_kept_and_equal_those_of_the_clips(root, tmp_path):
+    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+    plain = prepare_data(root, scan(root), bundle, replace(RECIPE, encode_once=False)).training
+    kept = LatentClips(plain, bundle.codec, bundle.model.codec, tmp_path)
+    encoder = Encoder(bundle, RECIPE, torch.device("cpu"))
+    for _ in range(2):  # made at the first look, read at the second
+        expected, found = encoder.batch([plain[35], plain[50]]), encoder.batch([kept[35], kept[50]])
+        torch.testing.assert_close(found.video_BCTVHW, expected.video_BCTVHW, atol=2e-2, rtol=1e-3)
+        torch.testing.assert_close(found.depth_BCTVHW, expected.depth_BCTVHW, atol=2e-2, rtol=1e-3)
+        assert torch.equal(found.action_BKA, expected.action_BKA)
+        assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    next(tmp_path.rglob("*.safetensors")).write_bytes(b"broken")
+    with pytest.raises(ValueError, match="delete it, and it is made anew"):
+        [kept[35], kept[50]]
+
+
+def test_augmented_clips_are_not_encoded_once(root):
+    with pytest.raises(ValueError, match="cannot be encoded once"):
+        prepare_data(
+            root, scan(root), checkpoints.fresh_bundle(TINY, seed=0), replace(RECIPE, augmentation=Augmentation())
+        )
+
+
 def test_prompts_are_dropped_as_often_as_asked(root):
     bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
     recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
-    sample = prepare_data(root, scan(root), bundle.model, recipe).training[0]
+    sample = prepare_data(root, scan(root), bundle, recipe).training[0]
     batch, places = encoder.batch([sample] * 200), tickets(replace(recipe, batch_size=200), 9, 0)
     text = encoder.draws(batch, [sample] * 200, places).text_BNW
     dropped = (text == 0).all(dim=(1, 2)).float().mean().item()
@@ -260,7 +285,7 @@ def test_a_clip_that_breaks_on_the_way_is_named_and_counted(tmp_path):
         write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
     said = []
-    recipe = replace(RECIPE, validate_every=0, num_steps=6)
+    recipe = replace(RECIPE, validate_every=0, num_steps=6, encode_once=False)
     trainer = trainer_of(tmp_path, tmp_path / "run", recipe, said.append)
     cut_off(tmp_path / "video" / "a" / f"{key_of(1)}.mp4")
     trainer.run()

@@ -298,23 +298,39 @@ class ClipDataset(Dataset[Sample]):
             BrokenEpisode: If one of its files turns out broken.
         """
         key, start = self.where(index)
-        track = self._track(key)
-        numbers = clip_states(track, start, self.shape, self.bounds)
-        instruction = track.instructions[int(rng.integers(len(track.instructions)))]
-        try:
-            video_CFVHW, depth_CFVHW = self._pictures(track, start, rng)
-        except UnreadableVideo as error:
-            raise BrokenEpisode(f"{key}: {error}") from error
-        proprio, proprio_mask, action, action_mask = (torch.from_numpy(part) for part in numbers)
-        return Sample(video_CFVHW, depth_CFVHW, proprio, proprio_mask, action, action_mask, instruction)
+        numbers = self.numbers(index, rng)
+        track, shape = self.track(key), self.shape
+        wanted = np.minimum(start + np.arange(shape.num_frames) * shape.frame_stride, track.num_frames - 1)
+        video_CFVHW, depth_CFVHW = self._pictures(track, wanted.tolist(), rng)
+        return Sample(video_CFVHW, depth_CFVHW, *numbers)
 
-    def _pictures(self, track: Track, start: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        shape, last = self.shape, track.num_frames - 1
-        wanted = np.minimum(start + np.arange(shape.num_frames) * shape.frame_stride, last).tolist()
-        drawn = None if self.augmentation is None else draw_augmentation(self.augmentation, len(track.cameras), rng)
+    def numbers(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, str]:
+        """Return states, actions, their masks and a prompt of one clip, in the order of `Sample`."""
+        key, start = self.where(index)
+        track = self.track(key)
+        found = clip_states(track, start, self.shape, self.bounds)
+        proprio, proprio_mask, action, action_mask = (torch.from_numpy(part) for part in found)
+        instruction = track.instructions[int(rng.integers(len(track.instructions)))]
+        return proprio, proprio_mask, action, action_mask, instruction
+
+    def track(self, key: str) -> Track:
+        """Return an episode's numbers; the most recent ones are kept."""
+        return self._track(key)
+
+    def whole_episode(self, track: Track) -> tuple[Tensor, Tensor]:
+        """Return all pictures of an episode, 3,N,V,H,W, without augmentation."""
+        return self._pictures(track, list(range(track.num_frames)), None)
+
+    def _pictures(self, track: Track, wanted: Sequence[int], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
+        drawn = None
+        if self.augmentation is not None and rng is not None:
+            drawn = draw_augmentation(self.augmentation, len(track.cameras), rng)
         views = []
         for view_idx, camera in enumerate(track.cameras):
-            rgb, depth = read_pictures(camera, wanted, self.pictures)
+            try:
+                rgb, depth = read_pictures(camera, wanted, self.pictures)
+            except UnreadableVideo as error:
+                raise BrokenEpisode(f"{track.key}: {error}") from error
             place = (0.5, 0.5) if drawn is None else drawn.places[view_idx]
             rgb, depth = crop(rgb, depth, self.pictures.crop_frac, place)
             views.append((rgb if drawn is None else drawn.jitter(rgb), depth))

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from xwam.checkpoints import Bundle
 from xwam.codecs import encode_views
 from xwam.data.clips import ClipDataset, Sample
+from xwam.data.latents import EncodedSample, LatentClips
 from xwam.data.layout import BrokenEpisode
 from xwam.losses import Batch, Noise
 from xwam.noise import NoiseLevels, draw_levels, request_seed
@@ -44,7 +45,7 @@ class Ticket(NamedTuple):
 class Pictures(NamedTuple):
     """Clips side by side, before they are encoded, and what was found broken on the way."""
 
-    samples: list[Sample]
+    samples: list[Sample | EncodedSample]
     tickets: list[Ticket]
     broken: list[str]
 
@@ -95,7 +96,7 @@ def tickets(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: 
 
 
 def read(
-    clips: ClipDataset, recipe: Recipe, *, first_step: int, num_steps: int, rank: int = 0, world: int = 1
+    clips: ClipDataset | LatentClips, recipe: Recipe, *, first_step: int, num_steps: int, rank: int = 0, world: int = 1
 ) -> Iterator[Pictures]:
     """Yield the clips of each step from `first_step` to `num_steps`, read ahead by the recipe's workers."""
     loader: DataLoader[Pictures] = DataLoader(
@@ -130,7 +131,7 @@ class _Steps:
 class _Places(Dataset[Pictures]):
     """Reads the clip of a ticket; one that turns out broken is named and the next one taken."""
 
-    def __init__(self, clips: ClipDataset, seed: int) -> None:
+    def __init__(self, clips: ClipDataset | LatentClips, seed: int) -> None:
         self._clips, self._seed = clips, seed
 
     def __getitem__(self, ticket: Ticket) -> Pictures:  # type: ignore[override]
@@ -173,7 +174,7 @@ class Encoder:
             vae.to(device)
 
     @torch.no_grad()
-    def batch(self, samples: Sequence[Sample]) -> Batch:
+    def batch(self, samples: Sequence[Sample | EncodedSample]) -> Batch:
         """Return clips as latents, each as often as there are noise draws."""
         draws = self._recipe.noise_draws
 
@@ -181,18 +182,21 @@ class Encoder:
             return torch.stack([getattr(sample, name) for sample in samples]).to(self._device)
 
         def latents(name: str) -> Tensor:
-            return encode_views(self._bundle.codec, column(name)).to(self._device).repeat_interleave(draws, 0)
+            if isinstance(samples[0], EncodedSample):
+                return column(f"{name}_CTVHW").repeat_interleave(draws, 0)
+            encoded = encode_views(self._bundle.codec, column(f"{name}_CFVHW"))
+            return encoded.to(self._device).repeat_interleave(draws, 0)
 
         return Batch(
-            video_BCTVHW=latents("video_CFVHW"),
-            depth_BCTVHW=latents("depth_CFVHW"),
+            video_BCTVHW=latents("video"),
+            depth_BCTVHW=latents("depth"),
             action_BKA=column("action_KA").repeat_interleave(draws, 0),
             proprio_BPS=column("proprio_PS").repeat_interleave(draws, 0),
             action_mask_BKA=column("action_mask_KA").repeat_interleave(draws, 0),
             proprio_mask_BPS=column("proprio_mask_PS").repeat_interleave(draws, 0),
         )
 
-    def draws(self, batch: Batch, samples: Sequence[Sample], places: Sequence[Ticket]) -> Draws:
+    def draws(self, batch: Batch, samples: Sequence[Sample | EncodedSample], places: Sequence[Ticket]) -> Draws:
         """Return the random part of a batch; each sample's is drawn by itself, from its place."""
         recipe = self._recipe
         video = list(batch.video_BCTVHW.shape[1:])

@@ -60,7 +60,7 @@ def train_model(options: argparse.Namespace) -> int:
             )
         model = replace(model, network=replace(model.network, depth=recipe.depth))
     bundle = checkpoints.fresh_bundle(model, seed=recipe.seed) if started is None else started
-    data = prepare_data(options.data, found, model, recipe)
+    data = prepare_data(options.data, found, bundle, recipe)
     print(data.description)
     Trainer(options.out, bundle, data, recipe, command=shlex.join(["xwam", *sys.argv[1:]])).run(until_s=until_s)
     return 0

@@ -55,6 +55,8 @@ class Recipe:
         augmentation: Colour jitter and moving crops; None for neither.
         past_end: What to do with clips that reach beyond an episode.
         exact_depth: Whether depth comes from millimetres rather than from 8 bits.
+        encode_once: Keep latents beside the data instead of encoding clips each time; needs pictures that stay as
+            they are.
         least_action: Smallest range that counts as 1 in an action; keeps what hardly moves from being blown up.
         validation_share: Share of episodes held out.
         validate_every: Steps between validations; 0 for none.
@@ -90,6 +92,7 @@ class Recipe:
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     past_end: PastEnd = "leave_out"
     exact_depth: bool = False
+    encode_once: bool = False
     least_action: float = 0.0
     validation_share: float = 0.02
     validate_every: int = 1000
@@ -145,6 +148,7 @@ NANO = Recipe(
     augmentation=None,
     past_end="hold",
     exact_depth=True,
+    encode_once=True,
     least_action=0.2,
     save_every=250,
     workers=0,

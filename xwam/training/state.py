@@ -77,7 +77,8 @@ def save_state(
     if writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, {"step": str(step), "identity": json.dumps(identity, sort_keys=True)})
+        about = json.dumps({"step": step, "identity": identity}, sort_keys=True)
+        save_file(tensors, partial, {"about": about})  # one entry: safetensors writes several in any order
         partial.replace(path)
 
 
@@ -96,11 +97,11 @@ def load_state(
     """
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors has no base class of its own that it promises
         raise StateError(f"{path} cannot be read: {error}.") from error
-    _same(path, json.loads(metadata["identity"]), json.loads(json.dumps(identity)))
+    _same(path, about["identity"], json.loads(json.dumps(identity)))
     weights = dict(network.named_parameters())
     with torch.no_grad():
         for name, weight in weights.items():
@@ -114,7 +115,7 @@ def load_state(
                 prefix = f"optimizer/{name}/"
                 held = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
                 optimizer.state[weight] = {key: _like(value, weight) for key, value in held.items()}
-    return int(metadata["step"])
+    return int(about["step"])
 
 
 def _same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

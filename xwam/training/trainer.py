@@ -22,8 +22,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from xwam.checkpoints import Bundle, save_checkpoint
-from xwam.config import ModelConfig
 from xwam.data.clips import ClipDataset
+from xwam.data.latents import LatentClips
 from xwam.data.layout import BrokenEpisode, Scan
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
@@ -58,13 +58,13 @@ class Data:
         description: Counts, what was left out among them.
     """
 
-    training: ClipDataset
-    held_out: ClipDataset | None
+    training: ClipDataset | LatentClips
+    held_out: ClipDataset | LatentClips | None
     sha256: str
     description: str
 
 
-def prepare_data(root: Path, found: Scan, model: ModelConfig, recipe: Recipe) -> Data:
+def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Data:
     """Return the clips of a data set, split by episode; the split depends on the recipe's seed alone.
 
     Raises:
@@ -74,10 +74,13 @@ def prepare_data(root: Path, found: Scan, model: ModelConfig, recipe: Recipe) ->
     num_held = min(len(keys) - 1, max(1, round(recipe.validation_share * len(keys)))) if recipe.validate_every else 0
     parts = [{key: found.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
     settings = {"crop_frac": recipe.crop_frac, "past_end": recipe.past_end, "exact_depth": recipe.exact_depth}
-    training, held_out = (
-        ClipDataset.for_model(root, part, model, augmentation=augmentation, **settings)  # type: ignore[arg-type]
+    plain = [
+        ClipDataset.for_model(root, part, bundle.model, augmentation=augmentation, **settings)  # type: ignore[arg-type]
         for part, augmentation in zip(parts, (recipe.augmentation, None), strict=True)
-    )
+    ]
+    training, held_out = cast(list[ClipDataset | LatentClips], plain)
+    if recipe.encode_once:
+        training, held_out = (LatentClips(clips, bundle.codec, bundle.model.codec, root / "latents") for clips in plain)
     if not len(training):
         raise ValueError(f"{root} holds no clip to train on: {found.describe()}.")
     digest = hashlib.sha256()
@@ -200,7 +203,7 @@ class Trainer:
         return nullcontext() if last else self.accelerator.no_sync(self.objective)
 
     @torch.no_grad()
-    def validate(self, clips: ClipDataset) -> dict[str, float]:
+    def validate(self, clips: ClipDataset | LatentClips) -> dict[str, float]:
         """Return the mean losses on clips that are held out; always the same clips with the same draws.
 
         The weights are those that a checkpoint would hold, the averaged ones where there are any.

@@ -1,0 +1,113 @@
+"""Clips whose pictures are encoded once and kept: training on a CPU would else spend half its time on decoding videos.
+
+In: a `ClipDataset` that changes no picture, a codec, a folder. Out: the same clips with latents in place of pictures.
+Read next: `clips.py`; `../training/batches.py`, which takes either.
+
+An episode is encoded when its first clip is wanted, into one file with a clip at every control step.
+
+Letters: S starts, C channels, T latent frames, V views, H W latent rows and columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from xwam.codecs import Codec, encode_views
+from xwam.config import CodecConfig
+from xwam.data.clips import ClipDataset
+from xwam.data.layout import Track
+
+STARTS_PER_PASS = 8
+"""Clips that are encoded together."""
+
+
+class EncodedSample(NamedTuple):
+    """One clip as a `Sample`, its videos encoded: C,T,V,H,W."""
+
+    video_CTVHW: Tensor
+    depth_CTVHW: Tensor
+    proprio_PS: Tensor
+    proprio_mask_PS: Tensor
+    action_KA: Tensor
+    action_mask_KA: Tensor
+    instruction: str
+
+
+class LatentClips(Dataset[EncodedSample]):
+    """The clips of a data set, encoded; latents are kept as float16, which is finer than what codecs lose.
+
+    Args:
+        clips: Which clips; they must be neither jittered nor cropped at random.
+        codec: Encodes them.
+        codec_config: Names the codec.
+        folder: Where latents are kept; other settings get files of their own.
+
+    Raises:
+        ValueError: If each look at a clip is to differ.
+    """
+
+    def __init__(self, clips: ClipDataset, codec: Codec, codec_config: CodecConfig, folder: Path) -> None:
+        if clips.augmentation is not None:
+            raise ValueError("Pictures that are augmented differ from look to look; they cannot be encoded once.")
+        self.clips, self._codec = clips, codec
+        settings = {
+            "codec": asdict(codec_config),
+            "channels": codec.channels,
+            "shape": asdict(clips.shape),
+            "pictures": asdict(clips.pictures),
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self._folder = folder / digest[:16]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> EncodedSample:
+        return self.sample(index, np.random.default_rng(index))
+
+    def sample(self, index: int, rng: np.random.Generator) -> EncodedSample:
+        """Return one clip; its prompt comes from `rng`.
+
+        Raises:
+            BrokenEpisode: If one of its files turns out broken.
+        """
+        key, start = self.clips.where(index)
+        path = self._folder / f"{key}.safetensors"
+        numbers = self.clips.numbers(index, rng)
+        if not path.is_file():
+            self._encode(self.clips.track(key), path)
+        try:
+            with safe_open(path, "pt") as file:
+                video, depth = (file.get_slice(name)[start].float() for name in ("video", "depth"))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is broken ({error}); delete it, and it is made anew.") from error
+        return EncodedSample(video, depth, *numbers)
+
+    @torch.no_grad()
+    def _encode(self, track: Track, path: Path) -> None:
+        """Write the latents of every clip of an episode; the file appears whole or not at all."""
+        video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
+        shape, last = self.clips.shape, track.num_frames - 1
+        starts = torch.arange(shape.num_starts(track.num_frames))
+        parts: dict[str, list[Tensor]] = {"video": [], "depth": []}
+        for some in starts.split(STARTS_PER_PASS):
+            wanted = (some[:, None] + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
+            for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
+                clips_BCFVHW = frames[:, wanted].transpose(0, 1)
+                parts[name].append(encode_views(self._codec, clips_BCFVHW).cpu().half())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        save_file({name: torch.cat(part).contiguous() for name, part in parts.items()}, partial)
+        partial.replace(path)
