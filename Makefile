@@ -4,7 +4,8 @@ BIN := .venv/bin
 EVAL_TASKS ?= Lift,Stack,Door
 EVAL_EPISODES ?= 5
 EVAL_SEED ?= 0
-EVAL_OUT ?= results/runs/eval-seed$(EVAL_SEED)-x$(EVAL_EPISODES)
+comma := ,
+EVAL_OUT ?= results/runs/eval-$(subst $(comma),-,$(EVAL_TASKS))-x$(EVAL_EPISODES)-seed$(EVAL_SEED)
 EVALKIT := $(BIN)/evalkit
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 

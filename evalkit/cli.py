@@ -7,6 +7,7 @@ Read next: `evalkit/store/plan.py`, `evalkit/run/runner.py`, in the order in whi
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from collections.abc import Callable
@@ -15,17 +16,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from evalkit import cli_results as results
 from evalkit.config import Config, load_config
 from evalkit.console import err, out, progress_bar
 from evalkit.contracts import plugins
 from evalkit.contracts.env import Bench
-from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.policy import PolicyPlugin
+from evalkit.run.settings import RunSettings
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord
 
@@ -85,13 +87,20 @@ def _call(
         config.bench,
         policy_plugin,
         config.policy,
-        tasks=[task.strip() for task in tasks.split(",") if task.strip()],
+        tasks=_names(tasks),
         setting=setting,
         num_episodes=episodes,
         seed=seed,
         max_steps=config.max_steps,
     )
     return _Call(bench=bench_plugin, policy=policy_plugin, config=config, plan=plan)
+
+
+def _names(tasks: str) -> list[str]:
+    names = [name.strip() for name in tasks.split(",")] if tasks else []
+    if "" in names:
+        raise BadConfig(f"--tasks takes names with commas between, got '{tasks}'.")
+    return names
 
 
 @app.command("list")
@@ -111,19 +120,23 @@ def list_(
             table = Table(kind, "what it is", box=None, pad_edge=False)
             for name in plugins.names(group):
                 table.add_row(name, _summary(load, name))
-            out.print(table, "")
+            out.print(table)
+            out.print()
         return
     if bench is not None:
         found = plugins.load_bench(bench)
-        out.print(f"[bold]{found.name}[/]: {found.summary}")
-        out.print(
-            f"protocol  {found.protocol}\nsettings  {', '.join(found.settings)}\ntasks     {', '.join(found.tasks)}"
-        )
+        out.print(f"{found.name}: {found.summary}", style="bold")
+        out.print(f"protocol  {found.protocol}")
+        out.print(f"settings  {', '.join(found.settings)}")
+        out.print(f"tasks     {', '.join(found.tasks)}")
         _print_settings(f"bench.{found.name}", found.config_type)
     if policy is not None:
         plugin = plugins.load_policy(policy)
-        out.print(f"[bold]{plugin.name}[/]: {plugin.summary}")
+        out.print(f"{plugin.name}: {plugin.summary}", style="bold")
         _print_settings(f"policy.{plugin.name}", plugin.config_type)
+    out.print("for every bench and policy", style="bold")
+    out.print("key       bench.max_steps=null")
+    _print_settings("run", RunSettings)
 
 
 @app.command()
@@ -175,10 +188,10 @@ def check(
     for episode in call.plan.episodes:
         try:
             seconds = try_task(call.bench, call.config.bench, call.plan, episode, loaded, call.config.run)
-            out.print(f"[green]ok[/]     {episode.task}: reset and one chunk in {seconds:.1f} s")
-        except EpisodeFault as fault:
+            out.print(Text.assemble(("ok     ", "green"), f"{episode.task}: reset and one chunk in {seconds:.1f} s"))
+        except (EpisodeFault, EvalkitError) as problem:
             failed.append(episode.task)
-            out.print(f"[red]error[/]  {episode.task} ({fault.blame}): {fault.reason}", soft_wrap=True)
+            out.print(Text.assemble(("error  ", "red"), f"{episode.task}: {problem}"), soft_wrap=True)
     if failed:
         raise EvalkitError(f"{len(failed)} of {len(call.plan.tasks)} tasks do not work: {', '.join(failed)}.")
 
@@ -200,7 +213,7 @@ def run(
     """Run a plan; the same command again does only what is missing.
 
     Examples: `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10` ·
-    `evalkit run --policy xwam --bench robosuite --setting randomized run.workers=2`
+    `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2`
     """
     call = _call(policy, bench, setting, tasks, episodes, seed, overrides)
     path = to or _default_path(call.plan)
@@ -238,6 +251,8 @@ def _run(call: _Call, path: Path) -> None:
             end_session(folder)
         out.print(*renderables([read_run(folder.path)]))
         out.print(f"records, clips and videos: {folder.path}")
+        if all(record.outcome in ("error", "skipped") for record in folder.records()):
+            raise EvalkitError("No planned episode gave a result; the reasons stand above.")
 
 
 def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
@@ -252,8 +267,8 @@ def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Cal
         progress.update(bar, advance=1, successes=successes)
         tail = f" ({record.blame}) {record.reason}" if record.reason else ""
         seconds = record.timings_s.get("wall", 0.0)
-        line = f"[{colours[record.outcome]}]{record.outcome:<8}[/]{record.key}  {record.steps} steps, {seconds:.1f} s"
-        progress.console.print(line + tail, soft_wrap=True)
+        line = f"{record.key}  {record.steps} steps, {seconds:.1f} s{tail}"
+        progress.console.print(Text.assemble((f"{record.outcome:<8}", colours[record.outcome]), line), soft_wrap=True)
 
     return on_record
 
@@ -266,8 +281,8 @@ def doctor() -> None:
     table = Table("what", "state", "what to do", box=None, pad_edge=False)
     findings = examine()
     for finding in findings:
-        state = "[green]ok[/]" if finding.ok else "[red]missing[/]" if finding.needed else "[yellow]absent[/]"
-        table.add_row(finding.what, f"{state} {finding.found}", "" if finding.ok else finding.remedy)
+        state = ("ok", "green") if finding.ok else ("missing", "red") if finding.needed else ("absent", "yellow")
+        table.add_row(finding.what, Text.assemble(state, " " + finding.found), "" if finding.ok else finding.remedy)
     out.print(table)
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)
@@ -279,7 +294,7 @@ def main() -> None:
     try:
         app()
     except EvalkitError as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        err.print(Text.assemble(("error: ", "red"), str(error)), soft_wrap=True)
         sys.exit(130 if isinstance(error, Interrupted) else 2)
 
 
@@ -291,13 +306,14 @@ def _summary(load: Callable[[str], Any], name: str) -> str:
     try:
         return str(load(name).summary)
     except EvalkitError as error:
-        return f"[red]{escape(str(error))}[/]"
+        return str(error)
 
 
 def _print_settings(prefix: str, config_type: type) -> None:
     for entry in fields(config_type):
         default = getattr(config_type(), entry.name)
-        out.print(f"setting   {prefix}.{entry.name}={'null' if default is None else escape(str(default))}")
+        shown = json.dumps(list(default) if isinstance(default, tuple) else default, separators=(",", ":"))
+        out.print(f"key       {prefix}.{entry.name}={shown.strip(chr(34))}")
 
 
 def _print_plan(plan: Plan) -> None:
@@ -306,7 +322,7 @@ def _print_plan(plan: Plan) -> None:
     out.print(f"policy   {plan.policy.name}  " + ", ".join(f"{k} {v}" for k, v in plan.policy.provenance.items()))
     out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
     for departure in plan.departures:
-        out.print(f"[yellow]departs from the protocol:[/] {escape(departure)}")
+        out.print(Text.assemble(("departs from the protocol: ", "yellow"), departure))
 
 
 def _default_path(plan: Plan) -> Path:

@@ -62,7 +62,7 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         _check_override(override, keys, see=f"evalkit list --bench {bench.name} --policy {policy.name}")
     merged = _compose(defaults, overrides)
     max_steps = merged.bench.max_steps
-    if max_steps is not None and not isinstance(max_steps, int):
+    if max_steps is not None and type(max_steps) is not int:
         raise BadConfig(f"bench.max_steps must be a whole number or null, got {max_steps!r}.")
     try:
         return Config(

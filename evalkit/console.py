@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 WIDTH_WITHOUT_TERMINAL = 150
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL)
-err = Console(stderr=True, highlight=False)
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+"""Names, paths and reasons may hold brackets; none of them is markup."""
+
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL, **_PLAIN)
+err = Console(stderr=True, **_PLAIN)
 
 
 def progress_bar(text: str = "") -> Progress:

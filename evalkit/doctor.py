@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from evalkit.contracts.errors import EvalkitError
+from evalkit.score.lpips import find_weights
+
+_LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavailable"
 _RENDER = """
 import mujoco
 model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1"/></worldbody></mujoco>')
@@ -65,7 +69,9 @@ def examine() -> list[Finding]:
     findings += [_renderer("egl"), _renderer("osmesa")]
     findings.append(_one_renderer(findings[-2:]))
     findings.append(_disk())
-    findings += [_package("open3d", extra="viz", needed=False), _package("lpips", extra="lpips", needed=False)]
+    findings.append(_try("weights for LPIPS (alex)", lambda: str(find_weights("alex")), _LPIPS_REMEDY, needed=False))
+    findings += [_package(name, extra="viz", needed=False) for name in ("open3d", "rerun-sdk")]
+    findings += [_package(name, extra="wan", needed=False) for name in ("diffusers", "transformers")]
     findings += [
         _package("ray", extra="ray", needed=False),
         _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", needed=False),
@@ -135,5 +141,5 @@ def _cuda() -> Finding:
 def _try(what: str, probe: Callable[[], str], remedy: str, *, needed: bool) -> Finding:
     try:
         return Finding(what=what, ok=True, found=probe(), remedy=remedy, needed=needed)
-    except (OSError, ImportError, subprocess.SubprocessError) as error:
+    except (OSError, ImportError, EvalkitError, subprocess.SubprocessError) as error:
         return Finding(what=what, ok=False, found=str(error)[:80], remedy=remedy, needed=needed)

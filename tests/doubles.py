@@ -129,6 +129,11 @@ class FakeEnv:
         if self._now("wrong_size") and self._step >= 3:
             height += 2
         rng = np.random.default_rng([self._seed, self._step])
+        privileged: dict[str, Any] = {"goal": np.array([self._goal])}
+        if self._now("unsendable"):
+            privileged["goal"] = object()
+        if self._now("no_state"):
+            privileged = {}
         proprio = np.zeros(16, np.float32)
         proprio[:8] = [self._x, 0, 0, 1, 0, 0, 0, 1]
         if self._now("nan") and self._step >= 3:
@@ -140,7 +145,7 @@ class FakeEnv:
             "T_base_cam": np.tile(np.eye(4), (views, 1, 1)),
             "proprio": proprio,
             "instruction": f"go {self.spec.env_id.partition('/')[2]}",
-            "privileged": {"goal": np.array([self._goal])},
+            "privileged": privileged,
         }
 
     def close(self) -> None:
@@ -197,13 +202,16 @@ class FakePolicy:
             raise EvalkitError("This policy refuses.")
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        return [self._reply(request) for request in requests]
+        replies = [self._reply(request) for request in requests]
+        if self._config.fault == "no_reply":
+            return None  # type: ignore[return-value]
+        return replies
 
     def _reply(self, request: PolicyRequest) -> PolicyReply:
         time.sleep(self._config.infer_s)
         fault = self._config.fault if self._config.fault_seed in (request.episode.seed, -1) else "none"
         if fault == "raise":
-            raise ValueError("CUDA out of memory, say")
+            raise ValueError("CUDA out of memory on [/dev/nvidia0], say")
         rng = np.random.default_rng([request.episode.seed, request.chunk_idx])
         actions = np.zeros((8, ACTION_DIM), np.float32)
         actions[:, 0] = rng.uniform(0.5, 1.0, 8)
@@ -219,4 +227,11 @@ class FakePolicy:
             depth=rng.uniform(0.5, 2.0, (2, 3, *size)).astype(np.float32),
             proprio=np.zeros((2, 16), np.float32),
         )
-        return PolicyReply(actions=actions, prediction=(lambda: prediction) if request.want_prediction else None)
+        if fault == "no_prediction":
+            return PolicyReply(actions=actions, prediction=lambda: None)  # type: ignore[arg-type,return-value]
+        details = {"loss": float("nan")} if fault == "nan_details" else {"object": np.float32(1)}
+        return PolicyReply(
+            actions=actions,
+            prediction=(lambda: prediction) if request.want_prediction else None,
+            details=details if "details" in fault else {},
+        )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from xwam.engine import Engine, Request
 
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
 @dataclass(frozen=True)
 class XwamPolicyConfig:
     """Settings of the policy.
@@ -62,6 +65,7 @@ class XwamPlugin:
 
     def spec(self, config: XwamPolicyConfig) -> PolicySpec:
         """Return what the model needs and gives, read from its checkpoint's header."""
+        _check(config)
         model = _model(config)
         border = BORDERS[model.bench]
         depth = ("depth",) if model.network.depth != "none" else ()
@@ -120,7 +124,11 @@ class XwamPlugin:
                 bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
         except ValueError as error:
             raise BadConfig(str(error)) from error
-        bundle.network.cast(getattr(torch, config.precision)).to(config.device)
+        try:
+            bundle.network.cast(getattr(torch, config.precision)).to(config.device)
+        except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+            reason = str(error).splitlines()[0]
+            raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         return XwamPolicy(self.spec(config), Engine(bundle, schedule, device=config.device))
 
 
@@ -163,6 +171,22 @@ class XwamPolicy:
             return Prediction(rgb=future.rgb, depth=future.depth, proprio=future.proprio)
 
         return finish
+
+
+def _check(config: XwamPolicyConfig) -> None:
+    """Refuse settings that no model can follow, before anything is loaded."""
+    if config.precision not in PRECISIONS:
+        raise BadConfig(f"policy.xwam.precision must be one of {', '.join(PRECISIONS)}, got {config.precision}.")
+    if not 1 <= config.num_action_steps <= config.num_video_steps:
+        raise BadConfig(
+            f"policy.xwam needs at least one step, and no more for actions than for video, got "
+            f"num_action_steps={config.num_action_steps} and num_video_steps={config.num_video_steps}."
+        )
+    if config.threads < 1 or config.guidance < 0:
+        raise BadConfig(
+            f"policy.xwam needs at least 1 thread and a guidance of 0 or more, got threads={config.threads} and "
+            f"guidance={config.guidance}."
+        )
 
 
 def _seed(request: PolicyRequest) -> int:

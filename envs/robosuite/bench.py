@@ -42,6 +42,11 @@ class RobosuiteConfig:
     mesh_cell_mm: float = 8.0
     gl: str = "auto"
 
+    def __post_init__(self) -> None:
+        """Refuse renderers that draw on screens."""
+        if self.gl not in ("auto", "egl", "osmesa"):
+            raise BadConfig(f"bench.robosuite.gl must be auto, egl or osmesa, got {self.gl}.")
+
 
 def evaluation_seed(seed: int, index: int) -> int:
     """Return the env seed of one episode; it depends on neither the task nor the number of episodes.

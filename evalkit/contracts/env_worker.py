@@ -41,11 +41,12 @@ def serve(connection: socket.socket) -> None:
                 answer = _begin(env, message)
             else:
                 answer = _advance(env, message)
+            data = wire.pack(answer)
         except Exception as error:
             traceback.print_exc()
             sys.stderr.flush()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        wire.send(connection, answer)
+            data = wire.pack({"error": f"{type(error).__name__}: {error}"})
+        wire.send_packed(connection, data)
     if env is not None:
         env.close()
 

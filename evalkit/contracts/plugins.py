@@ -21,6 +21,10 @@ from evalkit.contracts.policy import Policy, PolicyPlugin
 
 BENCHES = "evalkit.envs"
 POLICIES = "evalkit.policies"
+_MEMBERS = {
+    BENCHES: ("name", "summary", "config_type", "tasks", "settings", "protocol", "plan_episodes", "env_spec", "launch"),
+    POLICIES: ("name", "summary", "config_type", "spec", "provenance", "make"),
+}
 
 
 def names(group: str) -> list[str]:
@@ -61,6 +65,8 @@ def make_policy(plugin: PolicyPlugin, config: Any) -> Policy:
 def resolve(target: str) -> Any:
     """Return the attribute that `module:attribute` names."""
     module, _, attribute = target.partition(":")
+    if not module or not attribute:
+        raise ValueError("a target is written module:attribute")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -72,6 +78,11 @@ def _load(group: str, kind: str, name: str) -> Any:
     if ":" in name and "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        return resolve(target)()
-    except (ImportError, AttributeError) as error:
-        raise EvalkitError(f"The {kind} '{name}' ({target}) cannot be imported: {error}.") from error
+        plugin = resolve(target)()
+    except Exception as error:  # a plugin is anyone's code and may fail in any way while it is imported
+        what = f"{type(error).__name__}: {error}".rstrip(".")
+        raise EvalkitError(f"The {kind} '{name}' ({target}) cannot be imported: {what}.") from error
+    missing = [member for member in _MEMBERS[group] if not hasattr(plugin, member)]
+    if missing:
+        raise EvalkitError(f"'{target}' is no {kind} plugin: it has no {', '.join(missing)}.")
+    return plugin

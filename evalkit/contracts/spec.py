@@ -185,6 +185,11 @@ def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool)
             raise EpisodeFault("env", f"{env.env_id}: {name} holds values that are not finite.")
     if rendered and (observation.depth < 0).any():
         raise EpisodeFault("env", f"{env.env_id}: depth holds negative values.")
+    if not isinstance(observation.instruction, str):
+        raise EpisodeFault("env", f"{env.env_id}: the instruction is no text but {observation.instruction!r}.")
+    missing = sorted(set(env.privileged_keys) - set(observation.privileged))
+    if missing:
+        raise EpisodeFault("env", f"{env.env_id}: the simulator state {missing} that the spec promises is missing.")
 
 
 def check_actions(actions: np.ndarray, env: EnvSpec, policy: PolicySpec) -> None:

@@ -51,7 +51,11 @@ def unpack(data: bytes | bytearray) -> Any:
 
 def send(connection: socket.socket, message: Any) -> None:
     """Write one length-prefixed message."""
-    data = pack(message)
+    send_packed(connection, pack(message))
+
+
+def send_packed(connection: socket.socket, data: bytes) -> None:
+    """Write one message that is packed already."""
     if len(data) >= MAX_MESSAGE_BYTES:
         raise WireError(f"message of {len(data)} bytes is above the limit of {MAX_MESSAGE_BYTES}")
     connection.sendall(_LENGTH.pack(len(data)))

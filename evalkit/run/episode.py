@@ -7,6 +7,7 @@ Read next: `recorder.py` for the listeners, `runner.py` for who calls this and w
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,8 @@ class Tally:
         self.steps += outcome.num_executed
         self.num_chunks += 1
         self.details.update(reply.details)
+        for name, milliseconds in reply.timings_ms.items():
+            self.clock.add(f"policy/{name}", milliseconds / 1000)
         self.clock.add("sim", outcome.sim_s)
         self.clock.add("render", outcome.render_s)
 
@@ -172,9 +175,14 @@ def _allowed(observation: Observation, spec: PolicySpec) -> Observation:
 
 def _infer(policy: Policy, request: PolicyRequest, env_spec: EnvSpec) -> PolicyReply:
     replies = _blaming_policy(policy.infer, [request])
-    if len(replies) != 1 or not isinstance(replies[0], PolicyReply):
-        raise EpisodeFault("policy", f"Policy '{policy.spec.policy_id}' gave {len(replies)} replies to one request.")
+    name = policy.spec.policy_id
+    if not isinstance(replies, list) or len(replies) != 1 or not isinstance(replies[0], PolicyReply):
+        raise EpisodeFault("policy", f"Policy '{name}' must answer one request with a list of one reply.")
     check_actions(replies[0].actions, env_spec, policy.spec)
+    try:
+        json.dumps([dict(replies[0].details), dict(replies[0].timings_ms)], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise EpisodeFault("policy", f"Policy '{name}': details or timings are not JSON: {error}.") from error
     return replies[0]
 
 
@@ -187,6 +195,9 @@ def _imagine(reply: PolicyReply, spec: PolicySpec, env_spec: EnvSpec) -> Predict
 
 
 def _check_prediction(prediction: Prediction, spec: PolicySpec, env_spec: EnvSpec) -> None:
+    if not isinstance(prediction, Prediction):
+        got = type(prediction).__name__
+        raise EpisodeFault("policy", f"Policy '{spec.policy_id}': a prediction must be a Prediction, got {got}.")
     frames, views, size = spec.num_future_frames, len(env_spec.cameras), env_spec.image_hw_px
     expected: dict[str, tuple[Any, tuple[int, ...], type]] = {
         "rgb": (prediction.rgb, (frames, views, *size, 3), np.uint8),

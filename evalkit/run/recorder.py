@@ -60,7 +60,7 @@ class VideoRecorder:
     """Encodes a picture for every frame, each imagined one below the true one it was meant for."""
 
     def __init__(self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> None:
-        self._path, self._policy_spec = path, policy_spec
+        self._path, self._policy_spec, self._cameras = path, policy_spec, env_spec.cameras
         self._caption = f"{env_spec.env_id} {episode.index:04d} seed {episode.seed} {policy_spec.policy_id}"
         self._last: np.ndarray | None = None
         self._writer = VideoWriter(fps=env_spec.control_hz / policy_spec.frame_stride)
@@ -92,6 +92,7 @@ class VideoRecorder:
         self._last = picture(
             seen.rgb,
             seen.depth,
+            cameras=self._cameras,
             imagined_rgb_vhwc_u8=imagined.rgb[frame_idx] if imagined else None,
             imagined_depth_vhw_m=imagined.depth[frame_idx] if imagined and imagined.depth is not None else None,
             with_imagination="rgb" in self._policy_spec.predicts,

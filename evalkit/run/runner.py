@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.contracts.env import Bench
-from evalkit.contracts.errors import EpisodeFault
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
@@ -135,6 +135,12 @@ class _Lane:
             except EpisodeFault as fault:
                 if not fault.retriable or attempt >= self._job.settings.max_attempts or self._stop.is_set():
                     return self._record(episode, tally, attempt, "error", fault)
+            except EvalkitError:
+                raise
+            except Exception as error:
+                self._job.folder.log_traceback(episode, error)
+                ours = EpisodeFault("harness", f"{type(error).__name__}: {error} (traceback in logs/harness.log)")
+                return self._record(episode, tally, attempt, "error", ours)
         raise AssertionError("unreachable")
 
     def _attempt(self, episode: Episode, tally: Tally) -> bool:
@@ -198,7 +204,8 @@ class _Lane:
                 log_path=self._job.folder.log_path(self._worker_idx),
             )
             self._episodes_of_worker = 0
-            self._note_worker(self._worker)
+            if not self._stop.is_set():
+                self._note_worker(self._worker.build())
         self._episodes_of_worker += 1
         return self._worker
 
@@ -223,7 +230,9 @@ class _OneAtATime:
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         with self._lock:
             replies = self._policy.infer(requests)
-        return [self._guarded(reply) for reply in replies]
+        if not isinstance(replies, list):
+            return replies  # the episode says what is wrong with it
+        return [self._guarded(reply) if isinstance(reply, PolicyReply) else reply for reply in replies]
 
     def _guarded(self, reply: PolicyReply) -> PolicyReply:
         imagine = reply.prediction

@@ -6,7 +6,7 @@ Read next: `runner.py`, which follows them; `evalkit/config.py`, which fills the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.run.worker import Timeouts
@@ -38,9 +38,10 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot carry out a plan."""
-        for name in ("workers", "max_attempts", "start_timeout_s", "reset_timeout_s", "chunk_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise BadConfig(f"run.{name} must be above 0, got {getattr(self, name)}.")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if not isinstance(value, bool) and not value > 0:
+                raise BadConfig(f"run.{entry.name} must be above 0, got {value}.")
 
     @property
     def timeouts(self) -> Timeouts:

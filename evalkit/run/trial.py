@@ -33,10 +33,10 @@ def try_task(
     started = time.perf_counter()
     launch = bench.launch(bench_config, task=episode.task, setting=episode.setting)
     with tempfile.TemporaryDirectory() as folder:
-        worker = EnvWorker(
-            launch, plan.env_spec(episode.task), timeouts=settings.timeouts, log_path=Path(folder) / "worker.log"
-        )
+        log_path = Path(folder) / "worker.log"
+        worker = EnvWorker(launch, plan.env_spec(episode.task), timeouts=settings.timeouts, log_path=log_path)
         try:
+            worker.build()
             one_chunk = replace(episode, max_steps=policy.spec.execute_steps)
             run_episode(one_chunk, worker, policy, [], Tally(), render=True, imagine=bool(policy.spec.predicts))
         finally:

@@ -66,26 +66,33 @@ class EnvWorker:
     """
 
     def __init__(self, launch: WorkerLaunch, env_spec: EnvSpec, *, timeouts: Timeouts, log_path: Path) -> None:
-        """Start the process and build the env.
-
-        Raises:
-            EpisodeFault: If it dies or hangs while starting (retriable).
-            EvalkitError: If the env cannot be built.
-            SpecMismatch: If the env that was built is not the one that was planned.
-        """
+        """Start the process; `build` makes the env in it."""
         self.env_spec = env_spec
+        self.about: dict[str, str] = {}
+        self._launch = launch
         self._timeouts = timeouts
         self._log_path = log_path
         self._connection, theirs = socket.socketpair()
         with theirs:
             self._process = _spawn(launch, theirs, log_path)
+
+    def build(self) -> EnvWorker:
+        """Build the env and return this worker.
+
+        Raises:
+            EpisodeFault: If the process dies or hangs while it starts (retriable).
+            EvalkitError: If the env cannot be built.
+            SpecMismatch: If the env that was built is not the one that was planned.
+        """
+        question = {"op": "make", "target": self._launch.target, "kwargs": dict(self._launch.kwargs)}
         try:
-            answer = self._ask({"op": "make", "target": launch.target, "kwargs": dict(launch.kwargs)}, timeouts.start_s)
+            answer = self._ask(question, self._timeouts.start_s)
             self._check_spec(answer)
-            self.about: dict[str, str] = answer["about"]
         except BaseException:
             self.kill()
             raise
+        self.about = dict(answer["about"])
+        return self
 
     @property
     def pid(self) -> int:

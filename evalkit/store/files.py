@@ -6,10 +6,14 @@ Read next: `records.py`, the one file that grows instead.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
 
 from evalkit.contracts.errors import RunFolderError
+
+_PART = re.compile(r"\..+\.\d+\.part")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -32,6 +36,12 @@ def write_whole(path: Path, data: bytes) -> None:
         raise cannot_write(path, error) from error
 
 
+def find_unfinished(folder: Path) -> list[Path]:
+    """Return what `write_whole` left behind in a run folder when it was killed."""
+    places = [folder, *folder.glob("clips/*"), *folder.glob("videos/*"), folder / "report"]
+    return [path for place in places for path in place.glob(".*.part") if _PART.fullmatch(path.name)]
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk, so that a new name survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -42,9 +52,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> RunFolderError:
-    """Return the sentence for a write that failed."""
-    why = error.strerror or str(error)
-    return RunFolderError(
-        f"Cannot write {path}: {why}. Nothing recorded so far is lost: free some space or choose another folder "
-        f"with --out, then run the same command again."
-    )
+    """Return the sentence for a write that failed, with the advice that fits the cause."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "Nothing recorded so far is lost: free some space, then run the same command again."
+    else:
+        advice = "Choose another folder with --out, or make this one writable."
+    return RunFolderError(f"Cannot write {path}: {error.strerror or error}. {advice}")

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evalkit.contracts.env import Bench
-from evalkit.contracts.errors import BadConfig, RunFolderError, UnknownName
+from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
 from evalkit.contracts.policy import PolicyPlugin
-from evalkit.contracts.spec import EnvSpec, check
+from evalkit.contracts.spec import EnvSpec, PolicySpec, check
 from evalkit.contracts.types import Episode
 
 FORMAT = "evalkit-plan-1"
@@ -27,7 +27,7 @@ class PartPlan:
     """What a plan fixes of its bench or of its policy.
 
     Attributes:
-        name: As given to `--bench` or `--policy`.
+        name: The plugin's own name.
         config: Every setting, JSON values.
         provenance: Versions, hashes and notes that identify it.
         specs: Of a bench, the env spec of each task; of a policy, its spec, under its name. JSON values.
@@ -85,6 +85,8 @@ class Plan:
         """
         try:
             content = json.loads(data)
+            if not isinstance(content, dict) or "sha256" not in content:
+                raise ValueError("it states no sha256")
             stated = content.pop("sha256")
             if content.pop("format") != FORMAT:
                 raise ValueError(f"its format is not '{FORMAT}'")
@@ -156,8 +158,7 @@ def make_plan(
         )
     specs = {task: bench.env_spec(bench_config, task=task, setting=setting) for task in tasks}
     policy_spec = policy.spec(policy_config)
-    for spec in specs.values():
-        check(spec, policy_spec)
+    _check_all(specs, policy_spec)
     episodes = [
         episode
         for task in tasks
@@ -188,3 +189,18 @@ def make_plan(
         seed=seed,
         episodes=tuple(episodes),
     )
+
+
+def _check_all(specs: Mapping[str, EnvSpec], policy: PolicySpec) -> None:
+    """Check every task, and tell which ones would do where some do not."""
+    mismatches: dict[str, SpecMismatch] = {}
+    for task, spec in specs.items():
+        try:
+            check(spec, policy)
+        except SpecMismatch as mismatch:
+            mismatches[task] = mismatch
+    if not mismatches:
+        return
+    first = next(iter(mismatches.values()))
+    fitting = [task for task in specs if task not in mismatches]
+    raise SpecMismatch(f"{first} These tasks fit: --tasks {','.join(fitting)}." if fitting else str(first))

@@ -108,9 +108,21 @@ def read_records(path: Path, *, mend: bool = False) -> list[EpisodeRecord]:
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
             record = EpisodeRecord(**json.loads(line))
+            _check_types(record)
         except (ValueError, TypeError) as error:
             raise RunFolderError(f"Line {number} of {path} is not an episode record: {error}.") from error
         if record.key in records:
             raise RunFolderError(f"Line {number} of {path} records {record.key} a second time.")
         records[record.key] = record
     return list(records.values())
+
+
+def _check_types(record: EpisodeRecord) -> None:
+    """Raise ValueError where a field that everything else leans on holds something else than it should."""
+    if record.outcome not in OUTCOMES:
+        raise ValueError(f"outcome is {record.outcome!r}, not one of {', '.join(OUTCOMES)}")
+    for name in ("index", "seed", "steps", "num_chunks", "attempts"):
+        if type(getattr(record, name)) is not int:
+            raise ValueError(f"{name} is {getattr(record, name)!r}, not a whole number")
+    if not isinstance(record.task, str):
+        raise ValueError(f"task is {record.task!r}, not text")

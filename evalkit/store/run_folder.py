@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from typing import IO, Any
 
 from evalkit.contracts.errors import RunFolderError
 from evalkit.contracts.types import Episode
-from evalkit.store.files import cannot_write, write_whole
+from evalkit.store.files import cannot_write, find_unfinished, write_whole
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord, append_record, read_records
 
@@ -58,13 +59,35 @@ class RunFolder:
         """Return where what a worker prints goes."""
         return self.path / "logs" / f"worker-{worker_idx}.log"
 
-    def records(self) -> list[EpisodeRecord]:
-        """Return the records so far."""
-        return read_records(self.records_path)
+    def records(self, *, mend: bool = False) -> list[EpisodeRecord]:
+        """Return the records so far.
+
+        Args:
+            mend: Cut an unfinished last line off the file; only for the run that owns it.
+
+        Raises:
+            RunFolderError: If one of them is no record, or of no planned episode.
+        """
+        records = read_records(self.records_path, mend=mend)
+        planned = {episode.key: episode.seed for episode in self.plan.episodes}
+        for record in records:
+            if planned.get(record.key) != record.seed:
+                raise RunFolderError(
+                    f"{self.records_path} records {record.key} with seed {record.seed}, which the plan does not hold; "
+                    f"take that line out, or choose another --out."
+                )
+        return records
 
     def append(self, record: EpisodeRecord) -> None:
         """Add a record; it is on the disk when this returns."""
         append_record(self.records_path, record)
+
+    def log_traceback(self, episode: Episode, error: BaseException) -> None:
+        """Keep the traceback of a fault of the harness's own."""
+        path = self.path / "logs" / "harness.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as log:
+            log.write(f"{utc_now()} {episode.key}\n{''.join(traceback.format_exception(error))}\n")
 
     def read_about(self) -> dict[str, Any]:
         """Return what `run.json` holds; empty before the first session."""
@@ -122,35 +145,45 @@ class HeldRun:
         Raises:
             RunFolderError: If it cannot be written, holds another plan, or is held by another run.
         """
-        path, plan = self.folder.path, self.folder.plan
+        path = self.folder.path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / ".lock").open("wb")
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._claim()
+        except BaseException:
             self._lock.close()
-            raise RunFolderError(f"Another run is filling {path}; wait for it, or choose another --out.") from error
-        if not (path / "plan.json").exists():
-            if (path / "episodes.jsonl").exists():
-                raise RunFolderError(f"{path} holds records but no plan; choose another --out.")
-            write_whole(path / "plan.json", plan.to_bytes())
-        elif (found := open_run(path).plan).sha256 != plan.sha256:
-            self._lock.close()
-            raise RunFolderError(
-                f"{path} holds another plan ({found.sha256[:12]}, not {plan.sha256[:12]}: {_difference(found, plan)}); "
-                f"choose another --out, or give the arguments that it was made with."
-            )
-        read_records(self.folder.records_path, mend=True)
-        for unfinished in path.rglob(".*.part"):
-            unfinished.unlink(missing_ok=True)
+            raise
         return self.folder
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             self._lock.close()
+
+    def _claim(self) -> None:
+        path, plan = self.folder.path, self.folder.plan
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(f"Another run is filling {path}; wait for it, or choose another --out.") from error
+        for unfinished in find_unfinished(path):
+            unfinished.unlink(missing_ok=True)
+        if (path / "plan.json").exists():
+            found = open_run(path).plan
+            if found.sha256 != plan.sha256:
+                raise RunFolderError(
+                    f"{path} holds another plan ({found.sha256[:12]}, not {plan.sha256[:12]}: "
+                    f"{_difference(found, plan)}); choose another --out, or give the arguments that it was made with."
+                )
+        elif any(entry.name != ".lock" for entry in path.iterdir()):
+            (path / ".lock").unlink()
+            raise RunFolderError(f"{path} holds files but no plan.json, so it is no run folder; choose another --out.")
+        else:
+            write_whole(path / "plan.json", plan.to_bytes())
+        self.folder.records(mend=True)
 
 
 def utc_now() -> str:

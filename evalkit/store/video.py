@@ -7,6 +7,7 @@ Read next: `evalkit/run/recorder.py`, which feeds it; `clips.py` for the lossles
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import av
 import cv2
 import numpy as np
 
+from evalkit.contracts.spec import CameraSpec
 from evalkit.store.files import write_whole
 
-DEPTH_NEAR_M, DEPTH_FAR_M = 0.2, 3.0
+DEPTH_RANGE_M = {"static": (0.5, 3.5), "wrist": (0.05, 1.0)}
+"""Depths that the colours span, by kind of camera."""
+
 _CAPTION_PX = 18
 
 
@@ -61,6 +65,7 @@ def picture(
     rgb_vhwc_u8: np.ndarray,
     depth_vhw_m: np.ndarray,
     *,
+    cameras: Sequence[CameraSpec],
     imagined_rgb_vhwc_u8: np.ndarray | None,
     imagined_depth_vhw_m: np.ndarray | None,
     with_imagination: bool,
@@ -71,35 +76,48 @@ def picture(
     Args:
         rgb_vhwc_u8: V,H,W,3, what happened.
         depth_vhw_m: V,H,W metres.
+        cameras: The V views.
         imagined_rgb_vhwc_u8: The same, imagined; None leaves the row grey.
         imagined_depth_vhw_m: The same for depth.
         with_imagination: Whether there is a lower row at all; all pictures of a video agree on it.
         caption: One short line of text.
     """
-    rows = [_row(rgb_vhwc_u8, depth_vhw_m)]
+    rows = [_row("true", rgb_vhwc_u8, depth_vhw_m, cameras)]
     if with_imagination:
         grey = np.full_like(rgb_vhwc_u8, 64)
-        rows.append(_row(grey if imagined_rgb_vhwc_u8 is None else imagined_rgb_vhwc_u8, imagined_depth_vhw_m))
+        imagined = grey if imagined_rgb_vhwc_u8 is None else imagined_rgb_vhwc_u8
+        rows.append(_row("imagined", imagined, imagined_depth_vhw_m, cameras))
     bar = np.zeros((_CAPTION_PX, rows[0].shape[1], 3), np.uint8)
-    cv2.putText(bar, caption, (4, _CAPTION_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.concatenate([bar, *rows])
+    return np.concatenate([_labelled(bar, caption, scale=0.4), *rows])
 
 
-def depth_colours(depth_hw_m: np.ndarray) -> np.ndarray:
-    """Return H,W,3 uint8 colours of a depth image, near red, far blue, invalid black.
-
-    Inverse depth between `DEPTH_NEAR_M` and `DEPTH_FAR_M`, OpenCV's turbo map.
-    """
+def depth_colours(depth_hw_m: np.ndarray, range_m: tuple[float, float]) -> np.ndarray:
+    """Return H,W,3 uint8 colours of inverse depth within `range_m`: near red, far blue, invalid black."""
+    near_m, far_m = range_m
     valid = np.isfinite(depth_hw_m) & (depth_hw_m > 0)
-    inverse = 1.0 / np.where(valid, np.clip(depth_hw_m, DEPTH_NEAR_M, DEPTH_FAR_M), DEPTH_FAR_M)
-    share = (inverse - 1 / DEPTH_FAR_M) / (1 / DEPTH_NEAR_M - 1 / DEPTH_FAR_M)
+    inverse = 1.0 / np.where(valid, np.clip(depth_hw_m, near_m, far_m), far_m)
+    share = (inverse - 1 / far_m) / (1 / near_m - 1 / far_m)
     colours = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.where(valid[..., None], colours, 0)
+    return np.where(valid[..., None], colours, 0).astype(np.uint8)
 
 
-def _row(rgb_vhwc_u8: np.ndarray, depth_vhw_m: np.ndarray | None) -> np.ndarray:
+def _row(
+    label: str, rgb_vhwc_u8: np.ndarray, depth_vhw_m: np.ndarray | None, cameras: Sequence[CameraSpec]
+) -> np.ndarray:
     cells = []
-    for view_idx, rgb in enumerate(rgb_vhwc_u8):
-        cells.append(rgb)
-        cells.append(np.full_like(rgb, 64) if depth_vhw_m is None else depth_colours(depth_vhw_m[view_idx]))
+    for view_idx, (rgb, camera) in enumerate(zip(rgb_vhwc_u8, cameras, strict=True)):
+        cells.append(_labelled(rgb, f"{label} {camera.name}", scale=0.3))
+        if depth_vhw_m is None:
+            cells.append(np.full_like(rgb, 64))
+        else:
+            cells.append(depth_colours(depth_vhw_m[view_idx], DEPTH_RANGE_M[camera.kind]))
     return np.concatenate(cells, axis=1)
+
+
+def _labelled(picture_hwc_u8: np.ndarray, text: str, *, scale: float) -> np.ndarray:
+    """Return the picture with white text on a dark edge at its upper left."""
+    labelled = np.ascontiguousarray(picture_hwc_u8).copy()
+    origin = (3, round(30 * scale))
+    for colour, thickness in (((0, 0, 0), 2), ((255, 255, 255), 1)):
+        cv2.putText(labelled, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    return labelled

@@ -62,7 +62,7 @@ def figures() -> list[Figure]:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        worker = EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=path / "log")
+        worker = EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=path / "log").build()
 
         def closed() -> None:
             video = VideoRecorder(path / "video.mp4", episode, spec, policy.spec)

@@ -59,7 +59,7 @@ def test_an_episode_begins_the_same_in_another_process_and_after_another(bench: 
     launch = bench.launch(config, task=task, setting=setting)
     seen: list[list[Observation]] = []
     for order in ((first, second), (second, first)):
-        worker = EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=tmp_path / "log")
+        worker = EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=tmp_path / "log").build()
         try:
             began = {episode.seed: worker.begin(episode, render=True) for episode in order}
             worker.send_actions(_actions(spec), render_at=[4], render_last=False, render_success=False)
@@ -82,7 +82,7 @@ def test_states_are_unit_and_absent_arms_zero(bench: Bench, tmp_path: Path) -> N
     (episode,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
     spec = bench.env_spec(config, task=task, setting=setting)
     launch = bench.launch(config, task=task, setting=setting)
-    worker = EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=tmp_path / "log")
+    worker = EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=tmp_path / "log").build()
     try:
         proprio = worker.begin(episode, render=False).proprio
     finally:

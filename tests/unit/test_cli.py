@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -39,14 +38,26 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
         (["plan", *FAKE, "run.workers=0"], "run.workers must be above 0"),
         (["plan", *FAKE, "workers"], "'workers' is not an override; write key=value"),
         (["plan", *FAKE, "--episodes", "0"], "at least 1 episode"),
-        (["plan", "--bench", "no.such:Bench"], "cannot be imported: No module named 'no'"),
-        (["run", *FAKE, "--out", "/proc/run"], "Cannot write /proc/run"),
+        (["plan", *FAKE, "--tasks", "Near,,Far"], "--tasks takes names with commas between"),
+        (["plan", *FAKE, "bench.max_steps=true"], "bench.max_steps must be a whole number"),
+        (["plan", "--policy", "json:dumps"], "cannot be imported: TypeError"),
+        (["plan", "--policy", ":x"], "a target is written module:attribute"),
+        (["plan", "--policy", "builtins:dict"], "is no policy plugin: it has no name, summary"),
+        (["plan", "--policy", "xwam", "--tasks", "Lift,TwoArmLift"], "These tasks fit: --tasks Lift."),
+        (["plan", "--tasks", "Lift", "policy.xwam.precision=half"], "precision must be one of float32"),
+        (["run", "--tasks", "Lift", "policy.xwam.device=foo", "--out", "TMP"], "policy.xwam.device=foo cannot be used"),
+        (["plan", "--tasks", "Lift", "bench.robosuite.gl=glx"], "gl must be auto, egl or osmesa"),
+        (["plan", "--bench", "no.such:Bench"], "cannot be imported: ModuleNotFoundError: No module named 'no'"),
+        (
+            ["run", *FAKE, "--out", "/proc/run"],
+            "Cannot write /proc/run: No such file or directory. Choose another folder",
+        ),
         (["report", "nowhere"], "nowhere is not a run folder"),
         (["score", "nowhere"], "nowhere is not a run folder"),
     ],
 )
-def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str) -> None:
-    done = evalkit(*arguments)
+def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    done = evalkit(*[str(tmp_path / "run") if argument == "TMP" else argument for argument in arguments])
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -70,25 +81,20 @@ def _small_disk(limit_bytes: int) -> Callable[[], None]:
 
 
 def test_a_write_that_fails_stops_the_run_with_one_sentence(tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk: the second record does not fit whole."""
-    arguments = ["run", *FAKE, "--episodes", "3", "--tasks", "Near", "run.video=false", "run.clips=false"]
-    whole = evalkit(*arguments, "--out", str(tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
+    """A limit on the size of files stands for a full disk: some record does not fit whole."""
+    arguments = ["run", *FAKE, "--episodes", "30", "--tasks", "Near", "run.video=false", "run.clips=false"]
     folder = tmp_path / "run"
-    evalkit(*arguments, "--out", str(folder), "--dry-run")
-    shutil.copytree(tmp_path / "whole", folder)
     records = folder / "episodes.jsonl"
-    first = records.read_bytes().splitlines(keepends=True)[0]
-    records.write_bytes(first)
-    limit_bytes = max(path.stat().st_size for path in folder.rglob("*") if path != records) + 2000
-    padding = b"".join(first.replace(b'"Near"', f'"Old{i}"'.encode()) for i in range(limit_bytes // len(first)))
-    records.write_bytes(first + padding)
-    before = records.read_bytes()
-    done = evalkit(*arguments, "--out", str(folder), preexec_fn=_small_disk(limit_bytes))
-    assert done.returncode == 2
+    done = evalkit(*arguments, "--out", str(folder), preexec_fn=_small_disk(12_000))
+    assert done.returncode == 2, done.stdout
     assert f"Cannot write {records}: File too large. Nothing recorded so far is lost" in done.stderr
     assert "Traceback" not in done.stderr
-    assert records.read_bytes() == before
+    kept = records.read_bytes()
+    assert kept.endswith(b"}\n")
+    assert 0 < len(kept.splitlines()) < 30
+    assert evalkit(*arguments, "--out", str(folder)).returncode == 0
+    assert records.read_bytes().startswith(kept)
+    assert len(records.read_bytes().splitlines()) == 30
 
 
 def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:
@@ -120,3 +126,34 @@ def test_check_names_the_task_that_does_not_work() -> None:
     assert done.returncode == 2
     assert "already met at reset" in done.stdout
     assert "1 of 1 tasks do not work: Far" in done.stderr
+
+
+def test_every_key_that_is_shown_can_be_given_back() -> None:
+    shown = evalkit("list", "--bench", "robosuite", "--policy", "xwam").stdout
+    keys = [line.removeprefix("key       ") for line in shown.splitlines() if line.startswith("key ")]
+    assert len(keys) > 15
+    done = evalkit("plan", "--tasks", "Lift", *keys)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == evalkit("plan", "--tasks", "Lift").stdout.splitlines()[0]
+
+
+def test_reasons_with_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    done = evalkit("run", *FAKE, "--episodes", "2", "--out", str(tmp_path), "policy.fake.fault=raise")
+    assert done.returncode == 0, done.stderr
+    assert "CUDA out of memory on [/dev/nvidia0], say" in done.stdout
+
+
+def test_a_run_without_any_result_says_so(tmp_path: Path) -> None:
+    arguments = [*FAKE, "--episodes", "2", "policy.fake.fault=raise", "policy.fake.fault_seed=-1"]
+    done = evalkit("run", *arguments, "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "No planned episode gave a result" in done.stderr
+
+
+def test_commands_of_the_readme_are_accepted() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    commands = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("evalkit run")]
+    assert commands
+    for command in commands:
+        done = evalkit(*command, "--dry-run")
+        assert done.returncode == 0, done.stderr

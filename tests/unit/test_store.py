@@ -149,9 +149,10 @@ def test_a_run_folder_is_made_found_again_and_held_once(tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="Another run is filling"), HeldRun(path, plan()):
             pass
     (path / ".x.h5.1.part").write_bytes(b"half")
+    (path / ".precious.part").write_bytes(b"not ours")
     with HeldRun(path, plan()) as folder:
         assert [r.key for r in folder.records()] == ["Near/0000"]
-    assert not list(path.glob(".*.part"))
+    assert [p.name for p in path.glob(".*.part")] == [".precious.part"]
     with (
         pytest.raises(RunFolderError, match=r"holds another plan .*different episodes, seed"),
         HeldRun(path, plan(seed=1)),
@@ -223,3 +224,26 @@ def test_records_are_json_that_anyone_can_read(tmp_path: Path) -> None:
     append_record(path, record())
     line = json.loads(path.read_text())
     assert {"outcome", "task", "index", "seed", "instruction", "steps", "timings_s", "actions_sha256"} <= set(line)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("ours")
+    with pytest.raises(RunFolderError, match=r"holds files but no plan.json"), HeldRun(tmp_path, plan()):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outcome": "FAIL"}, "outcome is 'FAIL'"),
+        ({"index": "0"}, "index is '0', not a whole number"),
+        ({"index": 7}, "records Near/0007 with seed 0, which the plan does not hold"),
+        ({"seed": 5}, "records Near/0000 with seed 5"),
+    ],
+)
+def test_records_that_no_plan_holds_are_refused(tmp_path: Path, change: dict, message: str) -> None:
+    with HeldRun(tmp_path / "run", plan()) as folder:
+        folder.append(replace(record(), **change))
+        with pytest.raises(RunFolderError, match=message):
+            folder.records()
