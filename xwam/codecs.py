@@ -8,7 +8,7 @@ Letters: B batch (or batch times views), C channels, T frames, V views, H W rows
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from xwam.config import LATENT_STRIDES, DepthRange
 
 
+@runtime_checkable
 class Codec(Protocol):
     """Turns frames into latents; the first frame alone, then groups of four."""
 

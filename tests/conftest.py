@@ -1,0 +1,8 @@
+"""What all tests share: shapes written in signatures are checked at run time.
+
+In: nothing. Out: modules with jaxtyping annotations whose calls raise on a wrong shape or type.
+"""
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["xwam.codecs", "xwam.network"], "beartype.beartype")

@@ -1,0 +1,14 @@
+"""The shape checker is on: without this test nobody would notice that it is off."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from xwam.codecs import PatchDCT
+
+
+def test_a_wrong_shape_raises() -> None:
+    codec = PatchDCT(channels=48)
+    assert codec.encode(torch.zeros(1, 3, 9, 32, 32)).shape == (1, 48, 3, 2, 2)
+    with pytest.raises(TypeCheckError):
+        codec.encode(torch.zeros(3, 9, 32, 32))
