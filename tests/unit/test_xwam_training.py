@@ -25,7 +25,7 @@ from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
 from xwam.training.state import Average, StateError
 
 pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
-from xwam.training.trainer import CHECKPOINT, CURVE, LOG, STATE, Trainer, prepare_data
+from xwam.training.trainer import CHECKPOINT, CURVE, IMAGINED, LOG, STATE, Trainer, prepare_data
 
 TINY = replace(
     NANO,
@@ -43,6 +43,8 @@ RECIPE = replace(
     validate_every=3,
     validation_clips=2,
     validation_share=0.3,
+    imagined_clips=2,
+    imagined_steps=(2, 1),
 )
 
 
@@ -254,12 +256,10 @@ def test_a_run_leaves_what_people_and_policies_need(root, tmp_path):
 
     trainer_of(root, tmp_path, replace(RECIPE, num_steps=10)).run()
     lines = read_log(tmp_path / LOG)
-    assert [(line["step"], line["kind"]) for line in lines] == [
-        (3, "validation"),
-        (6, "validation"),
-        (9, "validation"),
-        (10, "train"),
-    ]
+    kinds = ("validation", "imagined")
+    expected = [(step, kind) for step in (3, 6, 9) for kind in kinds]
+    assert [(line["step"], line["kind"]) for line in lines] == [*expected, (10, "train")]
+    assert (tmp_path / IMAGINED).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / CURVE).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "run.json").read_text())["data_description"].startswith("3 episodes, 120 frames")
     config = XwamPolicyConfig(checkpoint=str(tmp_path / CHECKPOINT), num_video_steps=2, num_action_steps=1)

@@ -25,7 +25,7 @@ def add_verbs(verbs: Any) -> None:
     train.add_argument("--start", help="checkpoint to start from; fresh nano weights if not given")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.add_argument("--minutes", type=float, help="stop, with the state saved, after this long")
-    train.add_argument("changes", nargs="*", help="changes to the recipe, for example num_steps=2000")
+    train.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     train.set_defaults(run=train_model)
 
 
@@ -42,7 +42,7 @@ def train_model(options: argparse.Namespace) -> int:
     until_s = None if options.minutes is None else time.monotonic() + 60 * options.minutes
     if options.threads:
         torch.set_num_threads(options.threads)
-    recipe = recipe_of(options.recipe, options.changes)
+    recipe = recipe_of(options.recipe, options.set)
     found = scan(options.data)
     for broken in found.broken:
         print(f"left out: {broken.reason}")

@@ -61,6 +61,8 @@ class Recipe:
         validation_share: Share of episodes held out.
         validate_every: Steps between validations; 0 for none.
         validation_clips: Clips of a validation.
+        imagined_clips: Clips of a validation that are imagined from their first frame, judged and drawn; 0 for none.
+        imagined_steps: Denoising steps of video and of actions there.
         save_every: Steps between states from which a killed run goes on.
         workers: Processes that read clips on each device; 0 to read in between.
     """
@@ -97,6 +99,8 @@ class Recipe:
     validation_share: float = 0.02
     validate_every: int = 1000
     validation_clips: int = 64
+    imagined_clips: int = 4
+    imagined_steps: tuple[int, int] = (50, 10)
     save_every: int = 1000
     workers: int = 8
 
@@ -116,6 +120,7 @@ class Recipe:
         augmentation = data["augmentation"]
         restored = {
             "betas": tuple(data["betas"]),
+            "imagined_steps": tuple(data["imagined_steps"]),
             "augmentation": None if augmentation is None else Augmentation(**augmentation),
         }
         return cls(**{**data, **restored})
@@ -149,6 +154,7 @@ NANO = Recipe(
     past_end="hold",
     exact_depth=True,
     encode_once=True,
+    imagined_steps=(10, 4),
     least_action=0.2,
     save_every=250,
     workers=0,

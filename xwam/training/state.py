@@ -67,13 +67,13 @@ def save_state(
     tensors: dict[str, Tensor] = {}
     names = {id(weight): name for name, weight in network.named_parameters()}
     for name, weight in network.named_parameters():
-        tensors[f"weight/{name}"] = _whole(weight)
+        tensors[f"weight/{name}"] = gathered(weight)
     for name, averaged in (average.weights if average else {}).items():
-        tensors[f"average/{name}"] = _whole(averaged)
+        tensors[f"average/{name}"] = gathered(averaged)
     for optimizer in optimizers:
         for owner, values in optimizer.state.items():
             for key, value in values.items():
-                tensors[f"optimizer/{names[id(owner)]}/{key}"] = _whole(torch.as_tensor(value))
+                tensors[f"optimizer/{names[id(owner)]}/{key}"] = gathered(torch.as_tensor(value))
     if writer:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
@@ -128,10 +128,10 @@ def _same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> N
         )
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, gathered where it is spread over devices."""
-    gathered = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return gathered.detach().cpu().contiguous().clone()
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().cpu().contiguous().clone()
 
 
 def _like(tensor: Tensor, model: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The loop: a step after another, until the recipe is done or somebody kills it; starting again goes on.
 
 In: a run folder, a recipe, a model to start from, a data set. Out: `checkpoint.safetensors` for the policy `xwam`,
-`state.safetensors` to go on from, `log.jsonl`, `curve.png`, `run.json`.
+`state.safetensors` to go on from, `log.jsonl`, `curve.png`, `imagined.png`, `run.json`.
 Read next: `batches.py` for what a step sees, `objective.py` for its loss, `state.py` for resuming.
 """
 
@@ -27,13 +27,16 @@ from xwam.data.latents import LatentClips
 from xwam.data.layout import BrokenEpisode, Scan
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
+from xwam.sampler import Schedule
 from xwam.training.batches import Draws, Encoder, Pictures, Ticket, clip_at, read
 from xwam.training.curve import Log, draw_curve
+from xwam.training.imagine import draw_imagined, imagine, judge
 from xwam.training.objective import Objective, XwamObjective
 from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
-from xwam.training.state import Average, load_state, save_state
+from xwam.training.state import Average, gathered, load_state, save_state
 
+IMAGINED = "imagined.png"
 CHECKPOINT, STATE, LOG, CURVE, ABOUT = (
     "checkpoint.safetensors",
     "state.safetensors",
@@ -159,6 +162,7 @@ class Trainer:
                 started, since = time.monotonic(), []
             if self.data.held_out and recipe.validate_every and self.step % recipe.validate_every == 0:
                 self._log("validation", self.validate(self.data.held_out))
+                self._imagine(self.data.held_out)
             late = until_s is not None and time.monotonic() > until_s
             if self.step % recipe.save_every == 0 or self.step == last or late:
                 self.save()
@@ -224,9 +228,26 @@ class Trainer:
                 found.append({name: float(value) for name, value in values.items()})
         return {name: sum(values[name] for values in found) / len(found) for name in (found[0] if found else ())}
 
+    def _imagine(self, clips: ClipDataset | LatentClips) -> None:
+        """Judge and draw what the model imagines on a few held-out clips."""
+        recipe, plain = self.recipe, clips.clips if isinstance(clips, LatentClips) else clips
+        count = min(recipe.imagined_clips, len(plain))
+        if count == 0 or not self.accelerator.is_main_process:
+            return
+        samples = [plain[clip_at(recipe.seed, len(plain), place)] for place in range(count)]
+        video_steps, action_steps = recipe.imagined_steps
+        schedule = Schedule(num_video_steps=video_steps, num_action_steps=action_steps)
+        bundle = self.bundle._replace(network=cast(XwamNetwork, self._network))
+        with self._averaged():
+            imagined = imagine(bundle, samples, schedule, device=self.accelerator.device)
+        self._log("imagined", judge(imagined, samples))
+        draw_imagined(self.folder / IMAGINED, imagined, samples[:2])
+
     def save(self) -> None:
-        """Write state, checkpoint and curve; each appears whole or not at all."""
+        """Write state, checkpoint and curve; each appears whole or not at all. Every device takes part."""
         main = self.accelerator.is_main_process
+        trained = dict(self._network.named_parameters()) if self.average is None else self.average.weights
+        weights = {name: gathered(weight) for name, weight in trained.items()}
         save_state(
             self.folder / STATE,
             self._network,
@@ -237,12 +258,12 @@ class Trainer:
             writer=main,
         )
         if main:
-            with self._averaged():
-                notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
-                notes |= {"steps": str(self.step), "command": self.command}
-                save_checkpoint(
-                    self.folder / CHECKPOINT, cast(XwamNetwork, self._network), self.bundle.model, notes=notes
-                )
+            notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
+            notes |= {"steps": str(self.step), "command": self.command}
+            with torch.device("meta"):
+                network = XwamNetwork(self.bundle.model.network)
+            network.load_state_dict(weights, assign=True)
+            save_checkpoint(self.folder / CHECKPOINT, network, self.bundle.model, notes=notes)
             draw_curve(self.folder / LOG, self.folder / CURVE)
         self.accelerator.wait_for_everyone()
 
