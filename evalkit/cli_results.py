@@ -7,11 +7,12 @@ Read next: `evalkit/score/score.py`, `evalkit/report/write.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from evalkit.console import out, progress_bar
 from evalkit.contracts import plugins
@@ -57,8 +58,9 @@ def score(
     Examples: `evalkit score results/runs/mine` · `evalkit score predictions truths --out scores` ·
     `evalkit score --dataset results/runs/mine --policy xwam policy.xwam.num_video_steps=25`
     """
-    from evalkit.score.score import score_run
+    from evalkit.score.score import check_workers
 
+    check_workers(workers)
     options = _options(lpips, lpips_weights, references, depth_estimator)
     arguments, result = what or [], (to or Path("scores")) / "scores.parquet"
     if dataset is not None:
@@ -73,9 +75,7 @@ def score(
         raise BadConfig("Nothing to score: name run folders, or PRED_DIR GT_DIR, or --dataset RUN --policy NAME.")
     else:
         for path in map(Path, arguments):
-            with _bar(f"score {path.name}") as on_progress:
-                written = score_run(path, workers=workers, on_progress=on_progress, options=options)
-            out.print(f"scores: {written}")
+            _score_run(path, workers, options)
 
 
 def report(
@@ -83,6 +83,9 @@ def report(
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder of the report; the first run's report/ if not given.")
     ] = None,
+    across_protocols: Annotated[
+        bool, typer.Option("--across-protocols", help="Also show runs of different protocols beside each other.")
+    ] = False,
 ) -> None:
     """Print and write the tables of one run, or of several beside each other, as Markdown and CSV.
 
@@ -91,7 +94,7 @@ def report(
     from evalkit.report.write import write_report
 
     folder = to or runs[0] / "report"
-    write_report(runs, folder).render(out)
+    write_report(runs, folder, across_protocols=across_protocols).render(out)
     out.print(f"report: {folder / 'report.md'}")
 
 
@@ -128,6 +131,24 @@ def _options(lpips: str, lpips_weights: Path | None, references: bool, depth_est
         lpips_weights=lpips_weights,
         depth_estimator=parse_choice(depth_estimator) if depth_estimator else None,
     )
+
+
+def _score_run(path: Path, workers: int, options: Any) -> None:
+    from evalkit.score.coverage import lost_clips, lost_sentence, nothing_to_score
+    from evalkit.score.score import score_run
+    from evalkit.score.table import read_coverage, read_scores
+    from evalkit.store.run_folder import open_run
+
+    run = open_run(path)
+    nothing = nothing_to_score(run.plan, run.records())
+    with nullcontext() if nothing else _bar(f"score {path.name}") as on_progress:
+        written = score_run(path, workers=workers, on_progress=on_progress, options=options)
+    if nothing:
+        out.print(Text(nothing))
+    made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
+    if made_of is not None and lost:
+        out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
+    out.print(f"scores: {written}")
 
 
 def _score_dataset(run: Path, name: str, overrides: list[str], result: Path, options: Any) -> None:

@@ -7,7 +7,7 @@ Read next: `page.py`, `console.py`.
 from __future__ import annotations
 
 from evalkit.report.stats import Interval
-from evalkit.report.tables import ScoreRow, SuccessRow
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
 from evalkit.score.names import METRICS
 
 HEADLINE = (
@@ -23,14 +23,23 @@ HEADLINE = (
 )
 """Metrics shown by task, outcome and horizon; `scores.csv` has all of them."""
 
-SUCCESS_HEADER = ("task", "success", "failure", "error", "skipped", "missing", "planned", "rate", "95 % Wilson")
+COUNTS = ("success", "failure", "error", "skipped", "missing", "planned")
+SUCCESS_HEADER = ("task", *COUNTS, "rate %", "95 % Wilson")
+SUCCESS_SHORT = ("task", "ok", "fail", "err", "skip", "miss", "plan", "rate %", "95 % Wilson")
+"""The same for 80 columns; `SUCCESS_LEGEND` says what it means."""
+
+TOTALS = f"`{POOLED}` counts every episode once, `{MEAN_OF_TASKS}` every task once."
+SUCCESS_LEGEND = (
+    "ok success, fail failure, err error, skip skipped, miss no record yet, plan planned; the rate is over ok + fail. "
+    f"{TOTALS}"
+)
 SCORE_HEADER = ("metric", "better", "mean", "95 % interval", "values", "episodes", "without value", "remarks")
 
 
 def success_cells(row: SuccessRow) -> tuple[str, ...]:
     """Return the cells of a row of the success table; rates in percent."""
-    counts = (row.success, row.failure, row.error, row.skipped, row.missing, row.planned)
-    return (row.task, *map(str, counts), percent(row.rate), percent_interval(row.interval))
+    counts = (str(getattr(row, name)) for name in COUNTS)
+    return (row.task, *counts, percent(row.rate), percent_interval(row.interval))
 
 
 def score_cells(row: ScoreRow) -> tuple[str, ...]:
@@ -49,13 +58,13 @@ def score_cells(row: ScoreRow) -> tuple[str, ...]:
 
 
 def percent(share: float | None) -> str:
-    """Return a share in percent, or a dash.
+    """Return a share in percent, without the sign, or a dash.
 
     Example:
         >>> percent(0.8), percent(None)
-        ('80.0 %', '-')
+        ('80.0', '-')
     """
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def percent_interval(ends: Interval | None) -> str:

@@ -1,4 +1,4 @@
-"""The report on the console.
+"""The report on the console, for 80 columns and more.
 
 In: `RunReport`s. Out: rich renderables.
 Read next: `page.py`, the same with more of it as Markdown.
@@ -6,67 +6,97 @@ Read next: `page.py`, the same with more of it as Markdown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
+from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evalkit.report.cells import SUCCESS_HEADER, interval, number, success_cells
+from evalkit.report.cells import SUCCESS_LEGEND, SUCCESS_SHORT, interval, number, success_cells
 from evalkit.report.page import all_rows, worth_table
 from evalkit.report.read import Imagination, RunReport
-from evalkit.report.tables import MEAN_OF_TASKS, POOLED
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow
 from evalkit.score.names import METRICS
+
+FOLDED = ("reason", "95 % interval", "values")
+"""Columns that are wrapped where there is no room for them; all others stay on one line."""
 
 
 def renderables(runs: Sequence[RunReport]) -> Iterator[RenderableType]:
     """Yield, for each run, its caveats, the table of success, errors, and the scores of what it imagined."""
     for run in runs:
         plan = run.plan
+        yield _title(f"{run.name}: {plan.policy.name} on {plan.bench.name} ({plan.protocol}, {plan.setting})")
         if run.caveats:
-            yield Text("\n".join(run.caveats), style="yellow")
-        yield _table(
-            f"{run.name}: {plan.policy.name} on {plan.bench.name} ({plan.protocol}, {plan.setting})",
-            SUCCESS_HEADER,
-            [success_cells(row) for row in run.success],
-            bold=(POOLED, MEAN_OF_TASKS),
-        )
+            yield caveat_list(run.caveats)
+        yield _table(SUCCESS_SHORT, [success_cells(row) for row in run.success], bold=(POOLED, MEAN_OF_TASKS))
+        yield Text(SUCCESS_LEGEND.replace("`", ""), style="dim")
         if run.errors:
-            rows = [(row.outcome, row.blame, str(row.count), row.reason, row.example) for row in run.errors]
-            yield _table("Episodes without a result", ("outcome", "whose", "count", "reason", "first"), rows)
+            rows = [(row.outcome, row.blame, str(row.count), row.example, row.reason) for row in run.errors]
+            yield _title("Episodes without a result")
+            yield _table(("outcome", "whose", "count", "first", "reason"), rows)
         yield from imagination(run)
 
 
 def imagination(run: Imagination) -> Iterator[RenderableType]:
-    """Yield the means of what was imagined, and what they are worth; nothing where nothing was scored."""
+    """Yield the means of what was imagined, and what they are worth; one sentence where nothing was scored."""
     rows = all_rows(run)
+    yield _title(f"{run.name}: what was imagined")
     if not rows:
+        yield Text(run.nothing or "Nothing imagined was scored.")
         return
-    cells = [
-        (
-            row.metric,
-            METRICS[row.metric].better if row.metric in METRICS else "",
-            number(row.mean),
-            interval(row.interval),
-            f"{row.num_values} of {row.num_values + row.num_without}",
-            row.remarks or "-",
-        )
-        for row in rows
-    ]
-    yield _table(
-        f"{run.name}: what was imagined", ("metric", "better", "mean", "95 % interval", "values", "remarks"), cells
-    )
+    yield _table(("metric", "best", "mean", "95 % interval", "values"), [_score_cells(row) for row in rows])
     if run.remarks:
-        remarks = [(row.status, str(row.count), row.reason or row.meaning) for row in run.remarks]
-        yield _table("Remarks", ("remark", "rows", "reason"), remarks)
+        yield _title("Remarks")
+        yield _table(
+            ("remark", "rows", "reason"),
+            [(row.status, str(row.count), row.reason or row.meaning) for row in run.remarks],
+        )
     if any(row.mean is not None for row in rows):
-        yield _table("What these numbers are worth", *worth_table(run))
+        header, cells = worth_table(run)
+        yield _title("What these numbers are worth")
+        yield _table([_broken(name) for name in header], cells)
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left")
+def caveat_list(sentences: Sequence[str]) -> RenderableType:
+    """Return caveats below each other, a dash before each."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        grid.add_row(Text("-", style="yellow"), Text(sentence, style="yellow"))
+    return grid
+
+
+def _score_cells(row: ScoreRow) -> tuple[str, ...]:
+    """Return the cells of a metric; its remarks stand below its name, where there is room for them."""
+    metric = METRICS.get(row.metric)
+    best = {"higher": "high", "lower": "low"}[metric.better] if metric else ""
+    total = row.num_values + row.num_without
+    values = f"{row.num_values} of {total}" if row.num_without else str(total)
+    remarks = [f"  {remark}" for remark in row.remarks.split(", ") if remark]
+    return "\n".join([row.metric, *remarks]), best, number(row.mean), interval(row.interval), values
+
+
+def _broken(name: str) -> str:
+    """Return a name over several lines.
+
+    Example:
+        >>> _broken("repeat_last_frame").splitlines()
+        ['repeat_', 'last_', 'frame']
+    """
+    return re.sub(r"(?<=[_+/])", "\n", name)
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="italic")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], bold: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for position, name in enumerate(header):
-        table.add_column(name, justify="left" if position == 0 or name in ("reason", "remarks") else "right")
+        text = position == 0 or name in ("first", "reason")
+        table.add_column(name, justify="left" if text else "right", no_wrap=name not in FOLDED, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row), style="bold" if row[0] in bold else None)
     return table

@@ -12,9 +12,11 @@ import json
 from collections.abc import Iterable, Sequence
 
 from evalkit.report.cells import (
+    COUNTS,
     HEADLINE,
     SCORE_HEADER,
     SUCCESS_HEADER,
+    TOTALS,
     interval,
     number,
     score_cells,
@@ -26,9 +28,9 @@ from evalkit.report.tables import ScoreRow
 from evalkit.score.names import METRICS, SUBJECTS
 
 
-def markdown(runs: Sequence[RunReport]) -> str:
-    """Return the whole report, a chapter a run."""
-    parts = ["# Report", *(part for run in runs for part in _chapter(run)), *_definitions(runs)]
+def markdown(runs: Sequence[RunReport], caveats: Sequence[str] = ()) -> str:
+    """Return the whole report, a chapter a run, after the caveats of holding one run against another."""
+    parts = ["# Report", *_caveats(caveats), *(part for run in runs for part in _chapter(run)), *_definitions(runs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -39,11 +41,11 @@ def scores_markdown(scored: Imagination) -> str:
 
 def success_csv(runs: Sequence[RunReport]) -> str:
     """Return the success tables of all runs as CSV; rates are shares."""
-    header = ("run", "bench", "setting", "protocol", "policy", "plan_sha256", *SUCCESS_HEADER[:-2])
+    header = ("run", "bench", "setting", "protocol", "policy", "plan_sha256", "task", *COUNTS)
     rows = []
     for run in runs:
         for row in run.success:
-            counts = (row.success, row.failure, row.error, row.skipped, row.missing, row.planned)
+            counts = (getattr(row, name) for name in COUNTS)
             rows.append((*_identity(run), row.task, *counts, row.rate, *_ends(row.interval)))
     return _csv([*header, "rate", "wilson95_low", "wilson95_high"], rows)
 
@@ -95,8 +97,7 @@ def all_rows(run: Imagination) -> list[ScoreRow]:
 def _chapter(run: RunReport) -> Iterable[str]:
     plan = run.plan
     yield f"## {run.name}: {plan.policy.name} on {plan.bench.name}, setting {plan.setting}"
-    if run.caveats:
-        yield "\n".join(f"> **{sentence}**" for sentence in run.caveats)
+    yield from _caveats(run.caveats)
     yield _bullets(
         [
             f"protocol: `{plan.protocol}`",
@@ -108,7 +109,7 @@ def _chapter(run: RunReport) -> Iterable[str]:
     )
     yield "### Success"
     yield _table(SUCCESS_HEADER, [success_cells(row) for row in run.success])
-    yield "Rates are over success + failure; the other counts are not part of them."
+    yield f"Rates are over success + failure; the other counts are not part of them. {TOTALS}"
     if run.errors:
         yield "### Episodes without a result"
         errors = [(row.outcome, row.blame, str(row.count), row.reason, row.example) for row in run.errors]
@@ -122,7 +123,7 @@ def _chapter(run: RunReport) -> Iterable[str]:
 def _imagination(run: Imagination) -> Iterable[str]:
     yield "### Imagination"
     if not run.scores:
-        yield "Nothing imagined was scored." if run.scored else "Not scored yet: run `evalkit score` on the folder."
+        yield run.nothing
         return
     yield _table(SCORE_HEADER, [score_cells(row) for row in all_rows(run)])
     yield (
@@ -170,6 +171,11 @@ def _definitions(runs: Sequence[Imagination]) -> Iterable[str]:
 def _identity(run: RunReport) -> tuple[str, ...]:
     plan = run.plan
     return run.name, plan.bench.name, plan.setting, plan.protocol, plan.policy.name, plan.sha256
+
+
+def _caveats(sentences: Sequence[str]) -> Iterable[str]:
+    if sentences:
+        yield "\n".join(f"> - **{sentence}**" for sentence in sentences)
 
 
 def _bullets(lines: Iterable[str]) -> str:

@@ -7,11 +7,13 @@ Read next: `tables.py`, which counts and averages them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from evalkit.contracts.errors import RunFolderError
+from evalkit.report.caveats import plan_caveats, score_caveats, session_caveats
 from evalkit.report.tables import (
     CorrelationRow,
     ErrorRow,
@@ -24,9 +26,13 @@ from evalkit.report.tables import (
     score_rows,
     success_rows,
 )
-from evalkit.score.table import read_scores
+from evalkit.score.coverage import lost_clips, nothing_to_score
+from evalkit.score.table import read_coverage, read_scores
 from evalkit.store.plan import Plan
-from evalkit.store.run_folder import open_run
+from evalkit.store.run_folder import RunFolder, open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,14 +44,14 @@ class Imagination:
         scores: Means of the imagination; empty where nothing was imagined.
         correlations: How imagination and success go together.
         remarks: Every named outcome among the scores.
-        scored: Whether there is a result file at all.
+        nothing: Why there are no scores, one sentence; empty where there are some.
     """
 
     name: str
     scores: tuple[ScoreRow, ...]
     correlations: tuple[CorrelationRow, ...]
     remarks: tuple[RemarkRow, ...]
-    scored: bool
+    nothing: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,63 +73,83 @@ class RunReport(Imagination):
     errors: tuple[ErrorRow, ...]
 
 
-def read_run(run_dir: Path) -> RunReport:
+def run_names(run_dirs: Sequence[Path]) -> list[str]:
+    """Return a name for each run: its folder's, with as many parents as tell it from the others.
+
+    Example:
+        >>> run_names([Path("/runs/seed0/xwam"), Path("/runs/seed1/xwam"), Path("/runs/seed1/hold")])
+        ['seed0/xwam', 'seed1/xwam', 'hold']
+    """
+    parts = [run_dir.resolve().parts for run_dir in run_dirs]
+    lengths = [1] * len(parts)
+    while True:
+        names = ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        counts = Counter(names)
+        longer = [
+            length + (counts[name] > 1 and length < len(part) - 1)
+            for name, part, length in zip(names, parts, lengths, strict=True)
+        ]
+        if longer == lengths:
+            return names
+        lengths = longer
+
+
+def read_run(run_dir: Path, *, name: str | None = None) -> RunReport:
     """Return what a run folder says.
+
+    Args:
+        run_dir: The run folder.
+        name: What to call it; the folder's name if not given.
 
     Raises:
         RunFolderError: If there is no run, or one of its files is broken.
     """
     run = open_run(run_dir)
-    records = run.records()
+    records, about = run.records(), _about(run)
     planned = Counter(episode.task for episode in run.plan.episodes)
-    imagination = read_imagination(run.scores_path, name=run_dir.resolve().name)
+    scores = read_scores(run.scores_path) if run.scores_path.exists() else None
+    imagination = _imagination(scores, name=name or run_dir.resolve().name)
     success = success_rows(run.plan.tasks, planned, records)
+    caveats = [*plan_caveats(run.plan, num_missing=success[-1].missing), *session_caveats(about)]
+    if scores is not None:
+        caveats += score_caveats(run.plan, records, read_coverage(run.scores_path), lost_clips(scores))
+    if not imagination.scores:
+        imagination = replace(imagination, nothing=nothing_to_score(run.plan, records) or imagination.nothing)
     return RunReport(
         **vars(imagination),
         plan=run.plan,
-        about=run.read_about(),
-        caveats=tuple(caveats(run.plan, num_missing=success[-1].missing)),
+        about=about,
+        caveats=tuple(caveats),
         success=tuple(success),
         errors=tuple(error_rows(records)),
     )
 
 
 def read_imagination(scores_path: Path, *, name: str) -> Imagination:
-    """Return what a result file says; nothing where there is none.
+    """Return what a result file says.
 
     Raises:
-        RunFolderError: If it is broken.
+        RunFolderError: If it is missing or broken.
     """
-    if not scores_path.exists():
-        return Imagination(name=name, scores=(), correlations=(), remarks=(), scored=False)
-    scores = read_scores(scores_path)
+    return _imagination(read_scores(scores_path), name=name)
+
+
+def _imagination(scores: pd.DataFrame | None, *, name: str) -> Imagination:
+    if scores is None:
+        nothing = "Not scored yet: run `evalkit score` on the folder."
+        return Imagination(name=name, scores=(), correlations=(), remarks=(), nothing=nothing)
+    rows = tuple(score_rows(scores))
     return Imagination(
         name=name,
-        scores=tuple(score_rows(scores)),
+        scores=rows,
         correlations=tuple(correlation_rows(scores)),
         remarks=tuple(remark_rows(scores)),
-        scored=True,
+        nothing="" if rows else "Nothing imagined was scored.",
     )
 
 
-def caveats(plan: Plan, *, num_missing: int) -> list[str]:
-    """Return one sentence for everything that a reader must know before the numbers.
-
-    Args:
-        plan: Names the departures, the simulator state that the policy reads, and what its weights are.
-        num_missing: Planned episodes that have no record yet.
-    """
-    sentences = []
-    if num_missing:
-        sentences.append(f"The run is not finished: {num_missing} planned episodes have no record yet.")
-    for name, spec in plan.policy.specs.items():
-        if spec.get("privileged_keys"):
-            keys = ", ".join(spec["privileged_keys"])
-            sentences.append(f"{name} is an oracle, not a learned policy: it reads simulator state ({keys}).")
-    for key, value in plan.policy.provenance.items():
-        if "random" in f"{key} {value}".lower():
-            sentences.append(f"{plan.policy.name}: {key}: {value}.")
-    if plan.departures:
-        count = "1 departure" if len(plan.departures) == 1 else f"{len(plan.departures)} departures"
-        sentences.append(f"Not a benchmark score, {count} from {plan.protocol}: {' '.join(plan.departures)}")
-    return sentences
+def _about(run: RunFolder) -> Mapping[str, Any]:
+    try:
+        return run.read_about()
+    except TypeError as error:
+        raise RunFolderError(f"{run.path / 'run.json'} is broken: it holds no object.") from error

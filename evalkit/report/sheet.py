@@ -1,12 +1,14 @@
 """A contact sheet: one chunk of a clip as one picture, no viewer needed.
 
-In: a clip. Out: a PNG; a column a frame, and for each view what happened, what was imagined, and where they differ.
+In: a clip. Out: a PNG; for each view and frame what happened, what was imagined, and where they differ.
 Read next: `view.py`, the same as clouds over time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -22,8 +24,27 @@ NEAR_M, FAR_M = 0.2, 3.0
 RGB_ERROR_MAX_U8, DEPTH_ERROR_MAX_FRAC = 64.0, 0.25
 """Errors at which the maps are brightest."""
 
-LABEL_PX, MARGIN_PX = 150, 2
-_GREY = 90
+MARGIN_PX, LINE_PX, PAD_PX = 2, 20, 4
+TILE_PX = 128
+"""Views of half this width or less are shown enlarged, by a whole number."""
+
+SCREEN = 1.6
+"""Width over height that a sheet should have."""
+
+_GREY, _WHITE = 90, 255
+
+Tile = np.ndarray | None
+Key = tuple[int, int, int]
+"""View, frame, kind."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grid:
+    """The tiles of a sheet in rows and columns, with the lines of each column's label; None where there is none."""
+
+    rows: Sequence[str]
+    columns: Sequence[Sequence[str]]
+    tiles: Sequence[Sequence[Tile]]
 
 
 def read_chunk(path: Path, chunk_idx: int) -> tuple[ClipChunk, tuple[CameraSpec, ...]]:
@@ -56,14 +77,34 @@ def write_sheet(clip: Path, out: Path, *, chunk_idx: int = 0) -> Path:
 
 
 def sheet(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> np.ndarray:
-    """Return the contact sheet, H,W,3 uint8: rows of each view, a column a true frame; grey where there is nothing."""
-    num_frames = len(chunk.true.rgb_fvhwc_u8)
-    rows = [_header(chunk, num_frames)]
-    for view, camera in enumerate(cameras):
-        for label, tile in _kinds(chunk, view):
-            tiles = [tile(frame) for frame in range(num_frames)]
-            rows.append(_row(f"{camera.name} {label}", tiles, chunk.true.rgb_fvhwc_u8.shape[2:4]))
-    return np.concatenate(rows)
+    """Return the contact sheet, H,W,3 uint8, laid out to fit a screen; grey where there is nothing."""
+    height, width = chunk.true.rgb_fvhwc_u8.shape[2:4]
+    zoom = max(1, TILE_PX // width)
+    tile_hw = height * zoom, width * zoom
+    pictures = [grid_picture(grid, tile_hw, zoom) for grid in grids(chunk, cameras)]
+    picture = min(pictures, key=lambda found: abs(np.log(found.shape[1] / found.shape[0] / SCREEN)))
+    lines = _header(chunk)
+    wide = max(picture.shape[1], *(text_px(line) for line in lines))
+    return np.concatenate([*(_text(_blank(LINE_PX, wide), line) for line in lines), _widened(picture, wide)])
+
+
+def grids(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> list[Grid]:
+    """Return three ways to lay out the same tiles: for few frames, for few views and frames, and for many frames."""
+    frames = [f"frame {frame + 1}" for frame in range(len(chunk.true.rgb_fvhwc_u8))]
+    kinds = [_kinds(chunk, view) for view in range(len(cameras))]
+    names = ([camera.name for camera in cameras], frames, [name for name, _ in kinds[0]] if kinds else [])
+
+    def grid(row_axes: Sequence[int], column_axes: Sequence[int]) -> Grid:
+        rows, columns = (list(product(*(range(len(names[a])) for a in axes))) for axes in (row_axes, column_axes))
+        keys = [[_key(row_axes, row, column_axes, column) for column in columns] for row in rows]
+        return Grid(
+            rows=[" ".join(_labels(names, row_axes, row)) for row in rows],
+            columns=[_labels(names, column_axes, column) for column in columns],
+            tiles=[[kinds[view][kind][1](frame) for view, frame, kind in line] for line in keys],
+        )
+
+    view, frame, kind = range(3)
+    return [grid((view, frame), (kind,)), grid((kind,), (view, frame)), grid((view, kind), (frame,))]
 
 
 def colour_depth(depth_hw_m: np.ndarray) -> np.ndarray:
@@ -85,10 +126,10 @@ def depth_error_map(true_m: np.ndarray, pred_m: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], _coloured(error / DEPTH_ERROR_MAX_FRAC, cv2.COLORMAP_INFERNO), np.uint8(_GREY))
 
 
-def _kinds(chunk: ClipChunk, view: int) -> list[tuple[str, Callable[[int], np.ndarray | None]]]:
-    """Return the rows of a view: a label, and a function that gives the tile of a frame."""
+def _kinds(chunk: ClipChunk, view: int) -> list[tuple[str, Callable[[int], Tile]]]:
+    """Return the kinds of tiles of a view: a label, and a function that gives the tile of a frame."""
     rgb, depth_m = chunk.true.rgb_fvhwc_u8[:, view], chunk.true.depth_fvhw_m[:, view]
-    kinds: list[tuple[str, Callable[[int], np.ndarray | None]]] = [("true", lambda f: rgb[f])]
+    kinds: list[tuple[str, Callable[[int], Tile]]] = [("true", lambda f: rgb[f])]
     predicted = chunk.predicted
     if predicted is not None:
         pred = predicted.rgb[:, view]
@@ -107,24 +148,57 @@ def _coloured(share: np.ndarray, colours: int) -> np.ndarray:
     return np.asarray(cv2.applyColorMap(levels, colours)[..., ::-1])
 
 
-def _header(chunk: ClipChunk, num_frames: int) -> np.ndarray:
-    width = LABEL_PX + num_frames * (chunk.true.rgb_fvhwc_u8.shape[3] + MARGIN_PX)
-    text = (
-        f"chunk {chunk.chunk_idx}, {num_frames} frames {chunk.frame_stride} steps apart; depth {NEAR_M} m warm to "
-        f"{FAR_M} m cold; errors bright at {RGB_ERROR_MAX_U8:.0f} grey levels and {DEPTH_ERROR_MAX_FRAC:.0%} of depth"
-    )
-    return _text(np.full((20, width, 3), 255, np.uint8), text)
+def _key(row_axes: Sequence[int], row: Sequence[int], column_axes: Sequence[int], column: Sequence[int]) -> Key:
+    at = dict(zip([*row_axes, *column_axes], [*row, *column], strict=True))
+    return at[0], at[1], at[2]
 
 
-def _row(label: str, tiles: list[np.ndarray | None], size_hw: tuple[int, ...]) -> np.ndarray:
-    height, width = size_hw
-    parts = [_text(np.full((height + MARGIN_PX, LABEL_PX, 3), 255, np.uint8), label)]
-    for tile in tiles:
-        cell = np.full((height + MARGIN_PX, width + MARGIN_PX, 3), 255, np.uint8)
-        cell[:height, :width] = _GREY if tile is None else tile
-        parts.append(cell)
-    return np.concatenate(parts, axis=1)
+def _labels(names: Sequence[Sequence[str]], axes: Sequence[int], place: Sequence[int]) -> list[str]:
+    return [names[axis][position] for axis, position in zip(axes, place, strict=True)]
+
+
+def _header(chunk: ClipChunk) -> list[str]:
+    return [
+        f"chunk {chunk.chunk_idx}, {len(chunk.true.rgb_fvhwc_u8)} frames {chunk.frame_stride} steps apart",
+        f"depth: {NEAR_M} m warm to {FAR_M} m cold",
+        f"errors: brightest at {RGB_ERROR_MAX_U8:.0f} grey levels and at {DEPTH_ERROR_MAX_FRAC:.0%} of depth",
+    ]
+
+
+def grid_picture(grid: Grid, tile_hw: tuple[int, int], zoom: int = 1) -> np.ndarray:
+    """Return tiles with a label column as wide as its longest label, and columns as wide as theirs."""
+    label_px = max((text_px(label) for label in grid.rows), default=0)
+    cell_px = max([tile_hw[1], *(text_px(line) for column in grid.columns for line in column)]) + MARGIN_PX
+    lines = []
+    for texts in zip(*grid.columns, strict=True):
+        head = [_blank(LINE_PX, label_px), *(_text(_blank(LINE_PX, cell_px), text) for text in texts)]
+        lines.append(np.concatenate(head, axis=1))
+    for label, tiles in zip(grid.rows, grid.tiles, strict=True):
+        cells = [_cell(tile, tile_hw, cell_px, zoom) for tile in tiles]
+        lines.append(np.concatenate([_text(_blank(tile_hw[0] + MARGIN_PX, label_px), label), *cells], axis=1))
+    return np.concatenate(lines)
+
+
+def _cell(tile: Tile, tile_hw: tuple[int, int], cell_px: int, zoom: int) -> np.ndarray:
+    cell = _blank(tile_hw[0] + MARGIN_PX, cell_px)
+    cell[: tile_hw[0], : tile_hw[1]] = _GREY if tile is None else tile.repeat(zoom, axis=0).repeat(zoom, axis=1)
+    return cell
+
+
+def _blank(height_px: int, width_px: int) -> np.ndarray:
+    return np.full((height_px, width_px, 3), _WHITE, np.uint8)
+
+
+def _widened(picture: np.ndarray, width_px: int) -> np.ndarray:
+    return np.concatenate([picture, _blank(picture.shape[0], width_px - picture.shape[1])], axis=1)
+
+
+def text_px(text: str) -> int:
+    """Return how wide a label is, with the white on both sides of it."""
+    (width_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    return int(width_px) + 2 * PAD_PX
 
 
 def _text(picture: np.ndarray, text: str) -> np.ndarray:
-    return np.asarray(cv2.putText(picture, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA))
+    place = (PAD_PX, 14)
+    return np.asarray(cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA))

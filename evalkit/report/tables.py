@@ -17,7 +17,7 @@ from evalkit.report.stats import Correlation, Interval, cluster_interval, succes
 from evalkit.score.measure import STATUSES
 from evalkit.store.records import OUTCOMES, EpisodeRecord
 
-POOLED, MEAN_OF_TASKS = "all (episodes pooled)", "all (mean of tasks)"
+POOLED, MEAN_OF_TASKS = "pooled", "mean of tasks"
 SPLITS = ("all", "task", "outcome", "view", "horizon")
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from rich.console import Console
 
 from evalkit.contracts.errors import RunFolderError
-from evalkit.report.console import imagination, renderables
+from evalkit.report.caveats import between_caveats
+from evalkit.report.console import caveat_list, imagination, renderables
 from evalkit.report.page import markdown, scores_csv, scores_markdown, success_csv
-from evalkit.report.read import Imagination, RunReport, read_imagination, read_run
+from evalkit.report.read import Imagination, RunReport, read_imagination, read_run, run_names
 from evalkit.store.files import write_whole
 
 
@@ -26,31 +27,39 @@ class Report:
     Attributes:
         runs: What it shows.
         files: Where it lies.
+        caveats: What must be known before one run is held against another.
     """
 
     runs: tuple[Imagination, ...]
     files: tuple[Path, ...]
+    caveats: tuple[str, ...] = ()
 
     def render(self, console: Console) -> None:
         """Print the tables."""
+        if self.caveats:
+            console.print(caveat_list(self.caveats))
         for run in self.runs:
             for renderable in renderables([run]) if isinstance(run, RunReport) else imagination(run):
                 console.print(renderable)
 
 
-def write_report(run_dirs: Sequence[Path], out_dir: Path) -> Report:
+def write_report(run_dirs: Sequence[Path], out_dir: Path, *, across_protocols: bool = False) -> Report:
     """Write the report of some runs and return it.
 
     Args:
-        run_dirs: Run folders; unfinished ones and ones without scores are reported as such.
+        run_dirs: Run folders; unfinished ones and ones without scores are reported as such; one named twice shows once.
         out_dir: Where `report.md`, `success.csv` and `scores.csv` go.
+        across_protocols: Whether runs of different protocols may stand beside each other.
 
     Raises:
+        MixedProtocols: If the protocols differ and were not asked for.
         RunFolderError: If a run cannot be read, or the report cannot be written.
     """
-    runs = tuple(read_run(run_dir) for run_dir in run_dirs)
-    texts = {"report.md": markdown(runs), "success.csv": success_csv(runs), "scores.csv": scores_csv(runs)}
-    return Report(runs=runs, files=_write(out_dir, texts))
+    folders = list({run_dir.resolve(): run_dir for run_dir in run_dirs}.values())
+    runs = tuple(read_run(folder, name=name) for folder, name in zip(folders, run_names(folders), strict=True))
+    caveats = tuple(between_caveats({run.name: run.plan for run in runs}, across_protocols=across_protocols))
+    texts = {"report.md": markdown(runs, caveats), "success.csv": success_csv(runs), "scores.csv": scores_csv(runs)}
+    return Report(runs=runs, files=_write(out_dir, texts), caveats=caveats)
 
 
 def write_scores_report(scores_path: Path, out_dir: Path, *, name: str) -> Report:

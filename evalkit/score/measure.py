@@ -27,6 +27,7 @@ STATUSES: dict[str, str] = {
     "unreadable": "a frame cannot be read or decoded",
     "missing_clip": "the record names a clip that is not there",
     "broken_clip": "the clip cannot be read",
+    "foreign_clip": "the clip holds another episode than the plan's",
     "scoring_failed": "the scorer itself failed on this clip",
     "not_finite": "the metric came out infinite or not a number",
     "unavailable": "the metric needs something that is not installed",

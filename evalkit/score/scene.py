@@ -116,7 +116,7 @@ def write_scene_run(
     part = {"config": {}, "provenance": {"version": "1"}}
     plan = Plan(
         bench=PartPlan(name="scene", specs={"ball": spec.to_json()}, **part),
-        policy=PartPlan(name="noise", specs={"noise": {"privileged_keys": []}}, **part),
+        policy=PartPlan(name="noise", specs={"noise": {"privileged_keys": [], "predicts": ["rgb", "depth"]}}, **part),
         setting="default",
         protocol="scene/closed-form",
         departures=(),

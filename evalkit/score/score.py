@@ -17,26 +17,31 @@ from pathlib import Path
 
 import cv2
 
-from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.errors import BadConfig, RunFolderError
+from evalkit.contracts.types import Episode
 from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
+from evalkit.score.coverage import CLIP_METRIC, Coverage
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.clips import ClipReader
+from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import RunFolder, open_run
-
-CLIP_METRIC = "clip"
-"""`metric` of the row that stands for a clip which could not be scored."""
 
 OnProgress = Callable[[int, int], None]
 
 
+class ForeignClip(RunFolderError):
+    """A clip that lies where a planned episode's should be, and holds another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipJob:
-    """One clip to be scored, as its record names it."""
+    """One clip to be scored, as its record names it, with the episode that it must hold."""
 
     task: str
     index: int
     outcome: str
     path: Path
+    planned: Episode
     options: ScoreOptions
 
 
@@ -49,8 +54,10 @@ def score_run(
 ) -> Path:
     """Score every clip of a run and return the path of `scores.parquet`.
 
-    A clip that is missing or broken gives one row that says so. Memory is bounded by `workers` chunks and the rows of
-    a few clips, whatever the size of the run; the same run gives the same file.
+    A clip that is missing, broken or another episode's gives one row that says so. The file names the plan and the
+    records that it was made of (`coverage.Coverage`), so that a report can tell whether they are still those. Memory
+    is bounded by `workers` chunks and the rows of a few clips, whatever the size of the run; the same run gives the
+    same file.
 
     Args:
         run_dir: Run folder; scoring again overwrites what was scored before.
@@ -59,11 +66,14 @@ def score_run(
         options: What is scored beside the metrics that every chunk gets.
 
     Raises:
+        BadConfig: If `workers` is negative.
         RunFolderError: If there is no such run, or the result cannot be written.
     """
+    check_workers(workers)
     run = open_run(run_dir)
-    jobs = _jobs(run, options or ScoreOptions())
-    with ScoreWriter(run.scores_path) as writer:
+    records = run.records()
+    jobs = _jobs(run, records, options or ScoreOptions())
+    with ScoreWriter(run.scores_path, Coverage.of(run.plan, records)) as writer:
         for num_done, scored in enumerate(_score_all(jobs, workers or num_cores()), start=1):
             writer.write(scored)
             if on_progress is not None:
@@ -71,15 +81,33 @@ def score_run(
     return run.scores_path
 
 
-def score_clip(path: Path, options: ScoreOptions | None = None) -> list[Score]:
+def score_clip(path: Path, options: ScoreOptions | None = None, *, planned: Episode | None = None) -> list[Score]:
     """Return the scores of one clip, a chunk at a time.
 
+    Args:
+        path: The clip's file.
+        options: What is scored beside the metrics that every chunk gets.
+        planned: The episode that it must hold; None takes whatever it holds.
+
     Raises:
+        ForeignClip: If it holds another episode.
         RunFolderError: If the clip is missing or broken.
     """
     with ClipReader(path) as clip:
+        if planned is not None and clip.header.episode != planned:
+            raise ForeignClip(f"{path} is the clip of another plan: {_difference(clip.header.episode, planned)}.")
         env = clip.header.env_spec
         return [score for chunk in clip for score in score_chunk(chunk, env, options)]
+
+
+def check_workers(workers: int) -> None:
+    """Return quietly if so many processes can be asked for.
+
+    Raises:
+        BadConfig: If not.
+    """
+    if workers < 0:
+        raise BadConfig(f"--workers takes a number of processes, or 0 for every core, got {workers}.")
 
 
 def num_cores() -> int:
@@ -87,16 +115,18 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _jobs(run: RunFolder, options: ScoreOptions) -> list[ClipJob]:
+def _jobs(run: RunFolder, records: Sequence[EpisodeRecord], options: ScoreOptions) -> list[ClipJob]:
+    planned = {episode.key: episode for episode in run.plan.episodes}
     jobs = [
         ClipJob(
             task=record.task,
             index=record.index,
             outcome=record.outcome,
             path=run.path / record.clip,
+            planned=planned[record.key],
             options=options,
         )
-        for record in run.records()
+        for record in records
         if record.clip is not None
     ]
     return sorted(jobs, key=lambda job: (job.task, job.index))
@@ -163,7 +193,9 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 def _score_job(job: ClipJob) -> ClipScores:
     try:
-        scores = score_clip(job.path, job.options)
+        scores = score_clip(job.path, job.options, planned=job.planned)
+    except ForeignClip as error:
+        scores = [_clip_row("foreign_clip", str(error))]
     except RunFolderError as error:
         scores = [_clip_row("broken_clip" if job.path.exists() else "missing_clip", str(error))]
     except Exception as error:
@@ -186,6 +218,11 @@ def _clip_row(status: str, reason: str) -> Score:
         status=status,
         reason=reason,
     )
+
+
+def _difference(found: Episode, planned: Episode) -> str:
+    pairs = [(name, value, getattr(planned, name)) for name, value in vars(found).items()]
+    return ", ".join(f"{name} is {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs)
 
 
 def _use_one_core() -> None:

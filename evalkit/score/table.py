@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from evalkit.contracts.errors import RunFolderError
 from evalkit.score.chunk import Score
+from evalkit.score.coverage import Coverage
 from evalkit.score.measure import STATUSES
 from evalkit.score.names import METRICS, SUBJECTS
 from evalkit.store.files import cannot_write, sync_folder
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "evalkit-scores-1"
+MADE_OF = "made_of"
+"""Where in the file's metadata its `Coverage` lies."""
+
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
@@ -58,14 +62,18 @@ class ClipScores:
 
 
 class ScoreWriter:
-    """Writes the result file one clip at a time; use it in a `with`, leaving without an error gives it its name."""
+    """Writes the result file one clip at a time; use it in a `with`, leaving without an error gives it its name.
 
-    def __init__(self, path: Path) -> None:
+    `made_of` is kept inside the file, where the scores are a run's own.
+    """
+
+    def __init__(self, path: Path, made_of: Coverage | None = None) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._temporary, SCHEMA.with_metadata(_metadata()), compression="zstd")
+            schema = SCHEMA.with_metadata(_metadata(made_of))
+            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -114,6 +122,19 @@ def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFram
         raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
 
 
+def read_coverage(path: Path) -> Coverage | None:
+    """Return what a result file was made of; None where it does not say.
+
+    Raises:
+        RunFolderError: If it is missing or broken.
+    """
+    try:
+        text = (pq.read_schema(path).metadata or {}).get(MADE_OF.encode())
+        return None if text is None else Coverage.from_text(text)
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
+
+
 def _rows(clip: ClipScores) -> pa.Table:
     count, scores = len(clip.scores), clip.scores
     columns = {
@@ -125,9 +146,10 @@ def _rows(clip: ClipScores) -> pa.Table:
     return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
 
 
-def _metadata() -> dict[str, str]:
+def _metadata(made_of: Coverage | None) -> dict[str, str]:
     packages = ("evalkit", "numpy", "opencv-python", "numba")
     return {
+        **({} if made_of is None else {MADE_OF: made_of.to_text()}),
         "format": FORMAT,
         "versions": json.dumps({name: metadata.version(name) for name in packages}),
         "metrics": json.dumps({name: asdict(metric) for name, metric in METRICS.items()}),

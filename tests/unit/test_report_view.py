@@ -27,27 +27,68 @@ def clip(tmp_path):
     return tmp_path / "run/clips/ball/0000.h5"
 
 
-def test_a_sheet_has_a_row_for_everything_and_a_column_a_frame(clip, tmp_path):
+def _tiles(grid):
+    return [tile for line in grid.tiles for tile in line]
+
+
+def test_every_layout_shows_everything(clip, tmp_path):
     picture = cv2.imread(str(sheet.write_sheet(clip, tmp_path / "sheet.png", chunk_idx=1)))
+    assert picture.shape[1] > picture.shape[0]
     kinds, views, frames = 6, 3, 3
-    assert picture.shape[0] == 20 + views * kinds * (SIZE[0] + sheet.MARGIN_PX)
-    assert picture.shape[1] == sheet.LABEL_PX + frames * (SIZE[1] + sheet.MARGIN_PX)
+    for grid in sheet.grids(*sheet.read_chunk(clip, 1)):
+        assert len(grid.rows) * len(grid.columns) == len(_tiles(grid)) == kinds * views * frames
+        assert all(tile is not None for tile in _tiles(grid))
     with pytest.raises(BadConfig, match="has 2 chunks, so no chunk 7"):
         sheet.write_sheet(clip, tmp_path / "sheet.png", chunk_idx=7)
 
 
-def test_the_true_frame_stands_in_its_place():
+def test_every_tile_stands_under_its_labels():
     chunk, spec = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
-    picture = sheet.sheet(chunk, spec.cameras)
-    left = sheet.LABEL_PX + SIZE[1] + sheet.MARGIN_PX
-    np.testing.assert_array_equal(picture[20 : 20 + SIZE[0], left : left + SIZE[1]], chunk.true.rgb_fvhwc_u8[1, 0])
+    by_view_and_frame, by_kind, by_view_and_kind = sheet.grids(chunk, spec.cameras)
+    true = chunk.true.rgb_fvhwc_u8
+    row = by_view_and_frame.rows.index("side frame 2")
+    np.testing.assert_array_equal(by_view_and_frame.tiles[row][by_view_and_frame.columns.index(["true"])], true[1, 1])
+    column = by_kind.columns.index(["side", "frame 2"])
+    np.testing.assert_array_equal(by_kind.tiles[by_kind.rows.index("true")][column], true[1, 1])
+    row = by_view_and_kind.rows.index("side imagined")
+    found = by_view_and_kind.tiles[row][by_view_and_kind.columns.index(["frame 2"])]
+    np.testing.assert_array_equal(found, chunk.predicted.rgb[1, 1])
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
+def test_a_sheet_of_few_frames_is_wider_than_tall(num_frames):
+    chunk, spec = scene_chunk(num_frames=num_frames, image_hw_px=(128, 128)), scene_spec((128, 128))
+    height, width, _ = sheet.sheet(chunk, spec.cameras).shape
+    assert 1.0 < width / height < 2.5
+
+
+def test_no_label_is_cut_off():
+    """A row's label ends before its first tile: between them the picture is white."""
+    chunk, cameras = scene_chunk(num_frames=2, image_hw_px=(128, 128)), scene_spec((128, 128)).cameras
+    long = tuple(replace(camera, name=f"{camera.name}_robot0_eye_in_hand") for camera in cameras)
+    for grid in sheet.grids(chunk, long):
+        empty = replace(grid, tiles=[[np.full((128, 128, 3), 255, np.uint8)] * len(line) for line in grid.tiles])
+        bare = replace(empty, rows=[""] * len(grid.rows), columns=[[""] * len(column) for column in grid.columns])
+        picture, blank = (sheet.grid_picture(found, (128, 128)) for found in (empty, bare))
+        label_px = picture.shape[1] - len(grid.columns) * (
+            max([128, *(sheet.text_px(line) for column in grid.columns for line in column)]) + sheet.MARGIN_PX
+        )
+        assert label_px >= max(sheet.text_px(row) for row in grid.rows)
+        assert (picture[:, label_px - sheet.PAD_PX : label_px] == 255).all()
+        assert (picture[:, -sheet.PAD_PX :] == 255).all()
+        assert (blank == 255).all()
 
 
 def test_a_chunk_without_imagination_or_with_too_few_frames_has_a_sheet_too():
     chunk, spec = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
-    assert sheet.sheet(replace(chunk, predicted=None), spec.cameras).shape[0] == 20 + 3 * 2 * (SIZE[0] + 2)
+    (grid, *_) = sheet.grids(replace(chunk, predicted=None), spec.cameras)
+    assert grid.columns == [["true"], ["true depth"]]
     short = replace(chunk.predicted, **{name: value[:1] for name, value in vars(chunk.predicted).items()})
-    assert sheet.sheet(replace(chunk, predicted=short), spec.cameras).ndim == 3
+    (grid, *_) = sheet.grids(replace(chunk, predicted=short), spec.cameras)
+    assert sum(tile is None for tile in _tiles(grid)) == 3 * 4
+    none = replace(chunk.true, **{name: value[:0] for name, value in vars(chunk.true).items()})
+    for changed in ({"predicted": None}, {"predicted": short}, {"true": none}):
+        assert sheet.sheet(replace(chunk, **changed), spec.cameras).ndim == 3
 
 
 def test_error_maps_are_dark_where_all_is_right_and_bright_where_nothing_is():

@@ -7,13 +7,12 @@ Read next: `evalkit/report/write.py`.
 import csv
 import io
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from evalkit.contracts.errors import RunFolderError
-from evalkit.report.read import caveats, read_run
+from evalkit.report.read import read_run
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_rows
 from evalkit.report.write import write_report, write_scores_report
 from evalkit.score.folders import score_folders
@@ -72,7 +71,7 @@ def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
     score_run(run, workers=1)
     report = write_report([run], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
-    assert "| ball | 2 | 1 | 1 | 1 | 0 | 5 | 66.7 % |" in text
+    assert "| ball | 2 | 1 | 1 | 1 | 0 | 5 | 66.7 |" in text
     assert "The simulator stopped." in text
     assert "Nobody could reach the ball." in text
     assert open_run(run).plan.sha256 in text
@@ -83,6 +82,10 @@ def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
     assert [row["task"] for row in rows] == ["ball", POOLED, MEAN_OF_TASKS]
     assert float(rows[0]["rate"]) == pytest.approx(2 / 3)
     assert [path.name for path in report.files] == ["report.md", "success.csv", "scores.csv"]
+    assert list(rows[0])[6:] == [
+        *("task", "success", "failure", "error", "skipped", "missing", "planned"),
+        *("rate", "wilson95_low", "wilson95_high"),
+    ]
     console = Console(record=True, width=200, file=io.StringIO())
     report.render(console)
     assert "psnr_db/frame_mean" in console.export_text()
@@ -119,15 +122,6 @@ def test_missing_clips_stand_in_the_table(run, tmp_path):
     assert "| missing_clip | 1 | the record names a clip that is not there |" in text
 
 
-def test_oracles_random_weights_departures_and_unfinished_runs_are_said(run):
-    plan = open_run(run).plan
-    policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
-    told = " ".join(caveats(replace(plan, policy=policy, departures=("Short.",)), num_missing=2))
-    for words in ("oracle", "cube_pos", "weights: random", "Not a benchmark score", "2 planned episodes"):
-        assert words in told
-    assert caveats(plan, num_missing=0) == []
-
-
 def test_scored_folders_have_a_report_of_their_own(tmp_path):
     chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
     write_scene_folders(tmp_path / "pred/a", tmp_path / "true/a", chunk)
@@ -142,6 +136,28 @@ def test_scored_folders_have_a_report_of_their_own(tmp_path):
     assert "chamfer_m/l1_half" in console.export_text()
     with pytest.raises(RunFolderError, match="is not there"):
         write_scores_report(tmp_path / "none.parquet", tmp_path / "out", name="theirs")
+
+
+def test_runs_with_the_same_folder_name_are_told_apart(tmp_path):
+    for seed in ("seed0", "seed1"):
+        write_scene_run(tmp_path / seed / "noise", outcomes=["success"], image_hw_px=SIZE)
+        score_run(tmp_path / seed / "noise", workers=1)
+    write_report([tmp_path / "seed0/noise", tmp_path / "seed1/noise"], tmp_path / "out")
+    for name in ("success.csv", "scores.csv"):
+        rows = csv.DictReader(io.StringIO((tmp_path / "out" / name).read_text()))
+        assert {row["run"] for row in rows} == {"seed0/noise", "seed1/noise"}
+    assert "## seed1/noise: noise on scene" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_run_that_is_named_twice_shows_once(run, tmp_path):
+    assert [found.name for found in write_report([run, run / "../first"], tmp_path / "out").runs] == ["first"]
+
+
+@pytest.mark.parametrize("text", ["[1]", "7", "null", '"x"', "{"])
+def test_a_run_json_that_is_no_object_gets_one_sentence(run, tmp_path, text):
+    (run / "run.json").write_text(text)
+    with pytest.raises(RunFolderError, match=r"run\.json"):
+        write_report([run], tmp_path / "out")
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.errors import BadConfig, RunFolderError
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
 from evalkit.score.measure import STATUSES
 from evalkit.score.names import METRICS
@@ -159,6 +159,22 @@ def test_missing_and_broken_clips_are_rows(tmp_path):
     rows = scores[scores["metric"] == "clip"]
     assert list(zip(rows["index"], rows["status"], strict=True)) == [(0, "missing_clip"), (1, "broken_clip")]
     assert scores[scores["index"] == 2]["value"].notna().any()
+
+
+def test_a_clip_of_another_plan_is_foreign(tmp_path):
+    for name, outcomes in (("run", ["success", "success"]), ("other", ["error", "error", "success"])):
+        write_scene_run(tmp_path / name, outcomes=outcomes, image_hw_px=SIZE)
+    (tmp_path / "other/clips/ball/0002.h5").rename(tmp_path / "run/clips/ball/0001.h5")
+    scores = read_scores(score_run(tmp_path / "run", workers=1))
+    (row,) = scores[scores["metric"] == "clip"].itertuples()
+    assert (row.index, row.status) == (1, "foreign_clip")
+    assert row.reason.endswith("is the clip of another plan: index is 2, not 1, seed is 2, not 1.")
+    assert len(scores[scores["index"] == 1]) == 1
+
+
+def test_workers_below_zero_are_refused(tmp_path):
+    with pytest.raises(BadConfig, match="--workers takes a number of processes, or 0 for every core, got -2"):
+        score_run(tmp_path, workers=-2)
 
 
 def test_an_empty_run_gives_an_empty_table(tmp_path):

@@ -1,0 +1,163 @@
+"""What a reader must know before the numbers.
+
+In: a run's plan, records, `run.json` and what its scores were made of; several runs beside each other. Out: sentences.
+Read next: `read.py`, which gathers them; `page.py` and `console.py`, which put them on top.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.spec import EVERYTHING
+from evalkit.score.coverage import Coverage, LostClip, lost_sentence
+from evalkit.store.plan import Plan
+from evalkit.store.records import EpisodeRecord
+
+AGAIN = "run `evalkit score` again"
+
+
+class MixedProtocols(EvalkitError):
+    """Runs of different protocols, beside each other unasked."""
+
+
+def plan_caveats(plan: Plan, *, num_missing: int) -> Iterator[str]:
+    """Yield what the plan makes of the numbers: an unfinished run, an oracle, random weights, departures.
+
+    Args:
+        plan: Names the departures, the simulator state that the policy reads, and what its weights are.
+        num_missing: Planned episodes that have no record yet.
+    """
+    if num_missing:
+        have = "episode has" if num_missing == 1 else "episodes have"
+        yield f"The run is not finished: {num_missing} planned {have} no record yet."
+    for name, spec in plan.policy.specs.items():
+        if keys := spec.get("privileged_keys"):
+            read = "everything" if EVERYTHING in keys else ", ".join(keys)
+            yield f"{name} is an oracle, not a learned policy: it reads simulator state ({read})."
+    for key, value in plan.policy.provenance.items():
+        if "random" in f"{key} {value}".lower():
+            yield f"{plan.policy.name}: {key}: {value}."
+    if plan.departures:
+        yield f"Not a benchmark score, {_departures(plan)}"
+
+
+def session_caveats(about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what changed between the sessions that filled a run: commit, versions, machine.
+
+    Args:
+        about: What `run.json` holds.
+    """
+    found = about.get("sessions")
+    sessions = [session for session in found if isinstance(session, Mapping)] if isinstance(found, list) else []
+    changes = [
+        *_changes({"commit": session.get("commit")} for session in sessions),
+        *_changes(_mapping(session, "versions") for session in sessions),
+        *_changes({f"machine's {k}": v for k, v in _mapping(session, "machine").items()} for session in sessions),
+    ]
+    if changes:
+        yield f"The run's {len(sessions)} sessions differ: {'; '.join(changes)}."
+
+
+def score_caveats(
+    plan: Plan, records: Sequence[EpisodeRecord], made_of: Coverage | None, lost: Sequence[LostClip]
+) -> Iterator[str]:
+    """Yield in what the scores are not those of the run as it is now.
+
+    Args:
+        plan: The run's plan.
+        records: The run's records.
+        made_of: What the result file says that it was made of.
+        lost: Clips that could not be scored.
+    """
+    now = Coverage.of(plan, records)
+    if made_of is None:
+        yield f"The scores do not say of which records they were made; {AGAIN}."
+    elif made_of.plan_sha256 != now.plan_sha256:
+        yield (
+            f"The scores belong to another plan ({made_of.plan_sha256[:12]}, not {now.plan_sha256[:12]}) "
+            f"than the records; {AGAIN}."
+        )
+    else:
+        yield from _stale(made_of, now)
+    if lost:
+        yield lost_sentence(lost, len(now.clips if made_of is None else made_of.clips))
+
+
+def between_caveats(plans: Mapping[str, Plan], *, across_protocols: bool) -> Iterator[str]:
+    """Yield why the numbers of runs beside each other do not compare as they stand.
+
+    Args:
+        plans: The plan of each run, by the run's name.
+        across_protocols: Whether different protocols were asked for.
+
+    Raises:
+        MixedProtocols: If the protocols differ and were not asked for.
+    """
+    protocols = _grouped({name: plan.protocol for name, plan in plans.items()})
+    if len(protocols) > 1:
+        listed = " and ".join(f"'{protocol}' ({', '.join(names)})" for protocol, names in protocols.items())
+        if not across_protocols:
+            raise MixedProtocols(
+                f"The runs follow different protocols, {listed}, whose numbers do not compare; report them apart, or "
+                f"give --across-protocols."
+            )
+        yield f"The runs follow different protocols, {listed}: their numbers do not compare."
+    for protocol, names in protocols.items():
+        settings = _grouped({name: plans[name].setting for name in names})
+        if len(settings) > 1:
+            listed = " and ".join(f"'{setting}' ({', '.join(runs)})" for setting, runs in settings.items())
+            yield f"The runs of {protocol} have different settings, {listed}: their numbers do not compare."
+
+
+def _departures(plan: Plan) -> str:
+    if len(plan.departures) == 1:
+        return f"1 departure from {plan.protocol}: {plan.departures[0]}"
+    listed = " ".join(f"({number}) {departure}" for number, departure in enumerate(plan.departures, start=1))
+    return f"{len(plan.departures)} departures from {plan.protocol}: {listed}"
+
+
+def _stale(made_of: Coverage, now: Coverage) -> Iterator[str]:
+    covered = sum(made_of.clips.get(key) == clip for key, clip in now.clips.items())
+    if covered < len(now.clips):
+        yield f"The scores cover {covered} of {_episodes(len(now.clips))} that imagined something; {AGAIN}."
+    if gone := len(made_of.clips.keys() - now.clips.keys()):
+        yield f"The scores hold {_episodes(gone)} of which there is no record any more; {AGAIN}."
+
+
+def _episodes(count: int) -> str:
+    return "1 episode" if count == 1 else f"{count} episodes"
+
+
+def _changes(sessions: Iterator[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield each key that has more than one value, with the values in the order in which they appeared."""
+    values: dict[str, list[str]] = {}
+    shown = list(sessions)
+    for key in dict.fromkeys(key for session in shown for key in session):
+        values[key] = list(dict.fromkeys(_shown(session.get(key)) for session in shown))
+    return (f"{key} {', then '.join(found)}" for key, found in values.items() if len(found) > 1)
+
+
+def _mapping(session: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = session.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _shown(value: Any) -> str:
+    """Return a value in a few letters; a commit's hash is cut, what is behind its `+` is kept."""
+    if value is None:
+        return "unknown"
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    head, plus, rest = text.partition("+")
+    is_hash = len(head) == 40 and all(letter in "0123456789abcdef" for letter in head)
+    return f"{head[:12]}{plus}{rest}" if is_hash else text
+
+
+def _grouped(values: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the names of each value, in the order in which they appear."""
+    groups: dict[str, list[str]] = {}
+    for name, value in values.items():
+        groups.setdefault(value, []).append(name)
+    return groups

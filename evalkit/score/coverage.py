@@ -1,0 +1,101 @@
+"""What a result file was made of, and which clips gave it nothing.
+
+In: a run's plan and records; a result file. Out: `Coverage`, kept inside the file; sentences for people.
+Read next: `table.py`, which keeps it; `evalkit/report/caveats.py`, which holds it against the records of today.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from evalkit.store.plan import Plan
+from evalkit.store.records import EpisodeRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIP_METRIC = "clip"
+"""`metric` of the row that stands for a clip which could not be scored."""
+
+NUM_NAMED = 5
+"""Clips that a sentence names before it only counts them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What a result file was made of.
+
+    Attributes:
+        plan_sha256: Of the plan that the run had.
+        clips: For each episode with a clip, by its key, a hash of its record.
+    """
+
+    plan_sha256: str
+    clips: Mapping[str, str]
+
+    @classmethod
+    def of(cls, plan: Plan, records: Iterable[EpisodeRecord]) -> Coverage:
+        """Return what scoring these records covers."""
+        clips = {record.key: _hash(record) for record in records if record.clip is not None}
+        return cls(plan_sha256=plan.sha256, clips=dict(sorted(clips.items())))
+
+    def to_text(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Coverage:
+        """Return what `to_text` wrote."""
+        return cls(**json.loads(text))
+
+
+class LostClip(NamedTuple):
+    """A clip that could not be scored: its episode's key, and the status that says why."""
+
+    key: str
+    status: str
+
+
+def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None:
+    """Return why a run has no clip to score, one sentence; None where it has one."""
+    if any(record.clip is not None for record in records):
+        return None
+    if not any(spec.get("predicts", True) for spec in plan.policy.specs.values()):
+        return f"There is nothing to score: policy '{plan.policy.name}' imagines nothing."
+    if not records:
+        return "There is nothing to score yet: the run has no records."
+    return (
+        "There is nothing to score: no recorded episode kept a clip (none ended in success or failure, or run.clips "
+        "was off)."
+    )
+
+
+def lost_clips(scores: pd.DataFrame) -> list[LostClip]:
+    """Return the clips that could not be scored; `scores` needs the columns task, index, metric and status."""
+    rows = scores[scores["metric"] == CLIP_METRIC]
+    return [
+        LostClip(f"{task}/{index:04d}", str(status))
+        for task, index, status in zip(rows["task"], rows["index"], rows["status"], strict=True)
+    ]
+
+
+def lost_sentence(lost: Sequence[LostClip], num_clips: int) -> str:
+    """Return which clips could not be scored.
+
+    Example:
+        >>> lost_sentence([LostClip("Lift/0001", "missing_clip")], 2)
+        '1 of 2 clips could not be scored: Lift/0001 (missing_clip).'
+    """
+    names = [f"{key} ({status})" for key, status in lost[:NUM_NAMED]]
+    rest = [f"and {len(lost) - NUM_NAMED} more"] if len(lost) > NUM_NAMED else []
+    noun = "clip" if num_clips == 1 else "clips"
+    return f"{len(lost)} of {num_clips} {noun} could not be scored: {', '.join([*names, *rest])}."
+
+
+def _hash(record: EpisodeRecord) -> str:
+    said = (record.key, record.outcome, record.seed, record.actions_sha256, record.clip)
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]

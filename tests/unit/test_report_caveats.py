@@ -1,0 +1,167 @@
+"""What a report says before the numbers: oracles, departures, sessions, stale scores, runs that do not compare.
+
+In: plans, records, run folders. Out: a verdict.
+Read next: `evalkit/report/caveats.py`.
+"""
+
+import io
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from evalkit.cli import app
+from evalkit.report.caveats import MixedProtocols, between_caveats, plan_caveats, session_caveats
+from evalkit.report.write import write_report
+from evalkit.score.scene import write_scene_run
+from evalkit.score.score import score_run
+from evalkit.store.run_folder import HeldRun, open_run
+
+SIZE = (24, 32)
+SESSION = {"commit": "a" * 40, "versions": {"torch": "2.4"}, "machine": {"cores": 2, "processor": "X"}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["success", "failure"], image_hw_px=SIZE)
+    score_run(tmp_path / "run", workers=1)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def plan(run):
+    return open_run(run).plan
+
+
+def _caveats(run, tmp_path):
+    """Return the caveats of a run, after making sure that Markdown and console show them."""
+    report = write_report([run], tmp_path / "out")
+    console = Console(record=True, width=500, file=io.StringIO())
+    report.render(console)
+    shown, text = console.export_text(), (tmp_path / "out/report.md").read_text()
+    (found,) = report.runs
+    for sentence in found.caveats:
+        assert f"> - **{sentence}**" in text
+        assert sentence in shown
+    return found.caveats
+
+
+def _copy(run, to, **changes):
+    with HeldRun(to, replace(open_run(run).plan, **changes)) as folder:
+        for record in open_run(run).records():
+            folder.append(record)
+    return to
+
+
+def test_a_run_that_is_whole_has_none(run, plan, tmp_path):
+    assert _caveats(run, tmp_path) == ()
+    assert list(plan_caveats(plan, num_missing=0)) == []
+    assert list(session_caveats({"sessions": [SESSION, SESSION]})) == []
+
+
+def test_oracles_random_weights_and_unfinished_runs_are_said(plan):
+    policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
+    told = list(plan_caveats(replace(plan, policy=policy), num_missing=2))
+    assert told[0] == "The run is not finished: 2 planned episodes have no record yet."
+    assert told[1] == "p is an oracle, not a learned policy: it reads simulator state (cube_pos)."
+    assert told[2] == "noise: weights: random."
+    (one,) = plan_caveats(plan, num_missing=1)
+    assert one == "The run is not finished: 1 planned episode has no record yet."
+
+
+def test_an_oracle_of_everything_says_everything(plan):
+    policy = replace(plan.policy, specs={"p": {"privileged_keys": ["*"]}})
+    (told,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
+    assert told.endswith("it reads simulator state (everything).")
+
+
+def test_every_departure_is_listed(run, plan, tmp_path):
+    (one,) = plan_caveats(replace(plan, departures=("Short.",)), num_missing=0)
+    assert one == "Not a benchmark score, 1 departure from scene/closed-form: Short."
+    other = _copy(run, tmp_path / "other", departures=("Short.", "Placeholder art."))
+    assert "Not a benchmark score, 2 departures from scene/closed-form: (1) Short. (2) Placeholder art." in _caveats(
+        other, tmp_path
+    )
+
+
+def test_records_added_after_scoring_make_the_scores_stale(run, tmp_path):
+    records = (run / "episodes.jsonl").read_text()
+    (run / "episodes.jsonl").write_text(records.splitlines(keepends=True)[0])
+    score_run(run, workers=1)
+    (run / "episodes.jsonl").write_text(records)
+    sentence = "The scores cover 1 of 2 episodes that imagined something; run `evalkit score` again."
+    assert _caveats(run, tmp_path) == (sentence,)
+
+
+def test_emptied_records_make_the_scores_stale(run, tmp_path):
+    (run / "episodes.jsonl").write_text("")
+    unfinished, stale = _caveats(run, tmp_path)
+    assert "not finished" in unfinished
+    assert stale == "The scores hold 2 episodes of which there is no record any more; run `evalkit score` again."
+
+
+def test_an_episode_run_again_makes_the_scores_stale(run, tmp_path):
+    records = (run / "episodes.jsonl").read_text()
+    (run / "episodes.jsonl").write_text(records.replace('"actions_sha256": null', '"actions_sha256": "f00"', 1))
+    assert _caveats(run, tmp_path)[0].startswith("The scores cover 1 of 2 episodes")
+
+
+def test_scores_of_another_plan_are_said(run, tmp_path):
+    other = _copy(run, tmp_path / "other", seed=7)
+    (run / "scores.parquet").rename(other / "scores.parquet")
+    (told,) = _caveats(other, tmp_path)
+    assert told.startswith(f"The scores belong to another plan ({open_run(run).plan.sha256[:12]}, not ")
+
+
+def test_scores_that_do_not_say_of_what_they_are_made_are_said(run, tmp_path):
+    table = pq.read_table(run / "scores.parquet")
+    pq.write_table(table.replace_schema_metadata({}), run / "scores.parquet")
+    assert _caveats(run, tmp_path)[0].startswith("The scores do not say of which records they were made")
+
+
+def test_lost_clips_are_said_on_top(run, tmp_path):
+    (run / "clips/ball/0001.h5").unlink()
+    score_run(run, workers=1)
+    assert _caveats(run, tmp_path) == ("1 of 2 clips could not be scored: ball/0001 (missing_clip).",)
+
+
+def test_sessions_that_differ_are_said():
+    other = {"commit": "b" * 40 + "+changes", "versions": {"torch": "2.5"}, "machine": {"cores": 8, "processor": "X"}}
+    assert list(session_caveats({"sessions": [SESSION, other, SESSION]})) == [
+        "The run's 3 sessions differ: commit aaaaaaaaaaaa, then bbbbbbbbbbbb+changes; torch 2.4, then 2.5; "
+        "machine's cores 2, then 8."
+    ]
+    (told,) = session_caveats({"sessions": [SESSION, {"commit": None}]})
+    assert "commit aaaaaaaaaaaa, then unknown" in told
+    for broken in ({}, {"sessions": None}, {"sessions": [1, "x"]}, {"sessions": {"a": 1}}):
+        assert list(session_caveats(broken)) == []
+
+
+def test_sessions_of_a_run_reach_its_report(run, tmp_path):
+    open_run(run).write_about({"sessions": [SESSION, {**SESSION, "commit": "b" * 40}]})
+    assert "The run's 2 sessions differ: commit" in _caveats(run, tmp_path)[0]
+
+
+def test_runs_of_different_protocols_are_refused_unless_asked_for(run, tmp_path):
+    other = _copy(run, tmp_path / "other", protocol="scene/open-form")
+    with pytest.raises(
+        MixedProtocols, match=r"'scene/closed-form' \(run\) and 'scene/open-form' \(other\).* --across-protocols\.$"
+    ):
+        write_report([run, other], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    arguments = ["report", str(run), str(other), "--out", str(tmp_path / "out")]
+    assert isinstance(CliRunner().invoke(app, arguments).exception, MixedProtocols)
+    assert CliRunner().invoke(app, [*arguments, "--across-protocols"]).exit_code == 0
+    text = (tmp_path / "out/report.md").read_text()
+    assert text.startswith("# Report\n\n> - **The runs follow different protocols, 'scene/closed-form' (run) and ")
+
+
+def test_settings_of_one_protocol_that_differ_are_said(plan):
+    plans = {"a": plan, "b": replace(plan, setting="random"), "c": plan}
+    assert list(between_caveats(plans, across_protocols=False)) == [
+        "The runs of scene/closed-form have different settings, 'default' (a, c) and 'random' (b): "
+        "their numbers do not compare."
+    ]
+    assert list(between_caveats({"a": plan, "b": plan}, across_protocols=False)) == []

@@ -1,0 +1,101 @@
+"""The tables on a console of 80 columns: nothing is cut off, no name is wrapped.
+
+In: tables with the longest names that there are. Out: a verdict.
+Read next: `evalkit/report/console.py`.
+"""
+
+import io
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from evalkit.report import console, read
+from evalkit.report.stats import Interval
+from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
+from evalkit.score.names import METRICS, SUBJECTS
+from evalkit.score.scene import write_scene_run
+from evalkit.store.records import EpisodeRecord
+
+TASKS = ("Lift", "NutAssemblySquare", "TwoArmHandover")
+
+GOLDEN = """
+run: noise on scene (scene/closed-form, default)
+task                 ok  fail  err  skip  miss  plan  rate %    95 % Wilson
+───────────────────────────────────────────────────────────────────────────
+Lift                500     0    0     0   500  1000   100.0  99.2 to 100.0
+NutAssemblySquare   500     0    0     0   500  1000   100.0  99.2 to 100.0
+TwoArmHandover      500     0    0     0   500  1000   100.0  99.2 to 100.0
+pooled             1500     0    0     0  1500  3000   100.0  99.7 to 100.0
+mean of tasks      1500     0    0     0  1500  3000   100.0              -
+ok success, fail failure, err error, skip skipped, miss no record yet, plan
+planned; the rate is over ok + fail. pooled counts every episode once, mean of
+tasks every task once.
+"""
+
+
+@pytest.fixture
+def report(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=(24, 32))
+    found = read.read_run(tmp_path / "run")
+    records = [
+        EpisodeRecord(outcome="success", task=task, index=index, seed=0, instruction=None)
+        for task in TASKS
+        for index in range(500)
+    ]
+    rows = success_rows(TASKS, Counter(dict.fromkeys(TASKS, 1000)), records)
+    return replace(found, success=tuple(rows))
+
+
+def _lines(found, width=80):
+    printer = Console(record=True, width=width, file=io.StringIO())
+    for renderable in console.renderables([found]):
+        printer.print(renderable)
+    return [line.rstrip() for line in printer.export_text().splitlines()]
+
+
+def _score(metric, subject="policy", **more):
+    return ScoreRow(
+        subject=subject,
+        metric=metric,
+        split="all",
+        group="all",
+        **{
+            **{"mean": 0.0012345, "interval": Interval(0.001234, 0.001345), "num_values": 123456, "num_without": 0},
+            **{"num_episodes": 500, "remarks": ""},
+            **more,
+        },
+    )
+
+
+def test_the_success_table_fits_80_columns(report):
+    lines = _lines(report)
+    assert lines[: len(GOLDEN.splitlines())] == GOLDEN.splitlines()
+
+
+def test_the_longest_task_names_of_any_bench_fit(report):
+    rows = [replace(row, task="PnPCounterToMicrowave") for row in report.success[:1]]
+    assert any(line.startswith("PnPCounterToMicrowave ") for line in _lines(replace(report, success=tuple(rows))))
+
+
+def test_score_tables_fit_80_columns(report):
+    rows = [_score(metric, subject) for metric in METRICS for subject in SUBJECTS]
+    remarks = "some_invalid_depth 123456, identical_frames 4"
+    rows[0] = _score(next(iter(METRICS)), remarks=remarks, num_values=12345, num_without=1234)
+    reason = "LPIPS (alex) is unavailable, because its weights are not in the torch hub cache. " * 3
+    remark = RemarkRow(status="degenerate_alignment", count=123456, meaning="", reason=reason)
+    lines = _lines(replace(report, scores=tuple(rows), remarks=(remark,)))
+    assert not any("…" in line for line in lines)
+    firsts = {line.split(" ")[0] for line in lines}
+    assert firsts >= METRICS.keys()
+    assert "degenerate_alignment" in firsts
+    at = lines.index(next(line for line in lines if line.startswith("psnr_db/frame_mean")))
+    assert lines[at].split()[:5] == ["psnr_db/frame_mean", "high", "0.001234", "0.001234", "to"]
+    assert all(remark in "\n".join(lines[at : at + 3]) for remark in (*remarks.split(", "), "12345 of"))
+    assert any(line.split() == ["metric", "policy", "frame", "8bit", "truth", "trip"] for line in lines)
+
+
+def test_what_is_not_scored_is_said(report):
+    lines = _lines(report)
+    assert "Not scored yet: run `evalkit score` on the folder." in lines

@@ -1,0 +1,91 @@
+"""What the result file says of its making, and what `evalkit score` says of clips that gave nothing.
+
+In: synthetic runs. Out: a verdict.
+Read next: `evalkit/score/coverage.py`, `evalkit/cli_results.py`.
+"""
+
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from evalkit.cli import app
+from evalkit.contracts.errors import BadConfig
+from evalkit.score.coverage import Coverage, LostClip, lost_sentence, nothing_to_score
+from evalkit.score.scene import write_scene_run
+from evalkit.score.score import score_run
+from evalkit.score.table import read_coverage, read_scores
+from evalkit.store.run_folder import HeldRun, open_run
+
+SIZE = (24, 32)
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["success", "failure", "error"], image_hw_px=SIZE)
+    return tmp_path / "run"
+
+
+def _score(*arguments):
+    return CliRunner().invoke(app, ["score", *map(str, arguments), "--workers", "1", "--lpips", "none"])
+
+
+def test_a_result_file_names_its_plan_and_records(run):
+    made_of = read_coverage(score_run(run, workers=1))
+    assert made_of.plan_sha256 == open_run(run).plan.sha256
+    assert list(made_of.clips) == ["ball/0000", "ball/0001"]
+    assert made_of == Coverage.of(open_run(run).plan, open_run(run).records())
+
+
+def test_another_try_of_an_episode_is_another_record(run):
+    plan, (first, *_) = open_run(run).plan, open_run(run).records()
+    again = [replace(first, actions_sha256="f00"), replace(first, outcome="failure")]
+    found = [Coverage.of(plan, [record]).clips["ball/0000"] for record in (first, *again)]
+    assert len(set(found)) == 3
+    assert Coverage.of(plan, [replace(first, timings_s={"wall": 2.0})]).clips["ball/0000"] == found[0]
+
+
+def test_lost_clips_are_said_after_scoring(run):
+    (run / "clips/ball/0001.h5").unlink()
+    done = _score(run)
+    assert done.exit_code == 0
+    assert "1 of 2 clips could not be scored: ball/0001 (missing_clip)." in done.stdout
+    assert "could not be scored" not in _score_whole(run)
+
+
+def _score_whole(run):
+    records = (run / "episodes.jsonl").read_text().splitlines(keepends=True)
+    (run / "episodes.jsonl").write_text(records[0])
+    return _score(run).stdout
+
+
+def test_many_lost_clips_are_named_in_part():
+    said = lost_sentence([LostClip(f"Lift/{index:04d}", "broken_clip") for index in range(7)], 9)
+    assert said.startswith("7 of 9 clips could not be scored: Lift/0000 (broken_clip), ")
+    assert said.endswith("Lift/0004 (broken_clip), and 2 more.")
+
+
+def test_a_policy_that_imagines_nothing_has_nothing_to_score(run, tmp_path):
+    plan = open_run(run).plan
+    policy = replace(plan.policy, name="hold", specs={"hold": {"predicts": []}})
+    with HeldRun(tmp_path / "hold", replace(plan, policy=policy)) as folder:
+        for record in open_run(run).records():
+            folder.append(replace(record, clip=None))
+    done = _score(tmp_path / "hold")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("There is nothing to score: policy 'hold' imagines nothing.\n")
+    assert "0/?" not in done.stdout
+    assert len(read_scores(tmp_path / "hold/scores.parquet")) == 0
+
+
+def test_a_run_without_clips_says_why(run):
+    plan, records = open_run(run).plan, open_run(run).records()
+    assert nothing_to_score(plan, records) is None
+    assert "has no records" in nothing_to_score(plan, [])
+    assert "kept a clip" in nothing_to_score(plan, records[2:])
+
+
+def test_workers_below_zero_are_refused(run):
+    done = CliRunner().invoke(app, ["score", str(run), "--workers", "-1"])
+    assert isinstance(done.exception, BadConfig)
+    assert not (run / "scores.parquet").exists()
