@@ -28,7 +28,7 @@ eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks (not there yet).
 	@echo "RoboTwin is not part of evalkit yet; 'make eval' runs the embedded default." >&2; exit 2
 
 test: setup-dev  ## Run the tests.
-	$(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-slow: setup-dev  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -q -m "slow"

@@ -91,12 +91,16 @@ class RunFolder:
 
     def read_about(self) -> dict[str, Any]:
         """Return what `run.json` holds; empty before the first session."""
+        path = self.path / "run.json"
         try:
-            return dict(json.loads((self.path / "run.json").read_bytes()))
+            about = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise RunFolderError(f"{self.path / 'run.json'} is broken: {error}.") from error
+            raise RunFolderError(f"{path} is broken: {error}. Delete it, and the next run writes it anew.") from error
+        if not isinstance(about, dict):
+            raise RunFolderError(f"{path} holds no object. Delete it, and the next run writes it anew.")
+        return about
 
     def write_about(self, about: Mapping[str, Any]) -> None:
         """Write `run.json`."""
