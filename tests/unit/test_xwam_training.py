@@ -1,5 +1,6 @@
 """Training at a tiny size: what a step sees, what it does, and that a killed run leaves no trace."""
 
+import argparse
 import json
 from dataclasses import replace
 
@@ -306,3 +307,27 @@ def test_training_brings_the_loss_down(tmp_path):
     trainer_of(tmp_path, tmp_path / "run", recipe).run()
     lines = read_log(tmp_path / "run" / LOG)
     assert lines[-1]["total"] < 0.92 * lines[0]["total"]
+
+
+def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(root, tmp_path):
+    said = trainer_of(root, tmp_path / "run").try_out(num_steps=2)
+    assert "weights on 1 x cpu" in said
+    assert "hours for 7 steps; at most" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_trains_and_goes_on(root, tmp_path, capsys):
+    from xwam.training import commands
+
+    parser = argparse.ArgumentParser()
+    commands.add_verbs(parser.add_subparsers())
+    small = ["--set", "num_steps=2", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
+    arguments = ["train", str(root), str(tmp_path / "run"), *small]
+    options = parser.parse_args(arguments)
+    with pytest.raises(ValueError, match="run `xwam statistics"):
+        options.run(options)
+    (root / "statistics.json").write_text(json.dumps(statistics(lambda: tracks(root))))
+    with pytest.raises(
+        ValueError, match=r"views: the data hold \('static', 'wrist'\), the model needs \('static', 'static', 'wrist'\)"
+    ):
+        options.run(options)

@@ -25,6 +25,7 @@ def add_verbs(verbs: Any) -> None:
     train.add_argument("--start", help="checkpoint to start from; fresh nano weights if not given")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.add_argument("--minutes", type=float, help="stop, with the state saved, after this long")
+    train.add_argument("--dry-run", action="store_true", help="take three steps, save nothing, print time and memory")
     train.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     train.set_defaults(run=train_model)
 
@@ -62,7 +63,11 @@ def train_model(options: argparse.Namespace) -> int:
     bundle = checkpoints.fresh_bundle(model, seed=recipe.seed) if started is None else started
     data = prepare_data(options.data, found, bundle, recipe)
     print(data.description)
-    Trainer(options.out, bundle, data, recipe, command=shlex.join(["xwam", *sys.argv[1:]])).run(until_s=until_s)
+    trainer = Trainer(options.out, bundle, data, recipe, command=shlex.join(["xwam", *sys.argv[1:]]))
+    if options.dry_run:
+        print(trainer.try_out())
+    else:
+        trainer.run(until_s=until_s)
     return 0
 
 

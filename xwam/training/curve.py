@@ -61,14 +61,14 @@ def draw_curve(log: Path, picture: Path) -> None:
             places, held_out = [line["step"] for line in validation], [line[name] for line in validation]
             axes.plot(places, held_out, "o", markersize=3, color=f"C{index}")
     axes.set(xlabel="step", ylabel="loss (dots: held out)", yscale="log")
-    axes.legend(ncols=5, loc="upper center", fontsize="small")
+    figure.legend(ncols=5, loc="outside upper center", fontsize="small")
     axes.grid(alpha=0.3)
     partial = picture.with_name(picture.name + ".partial")
     figure.savefig(partial, format="png", dpi=120)
     partial.replace(picture)
 
 
-def smoothed(values: list[float], over: int = 20) -> list[float]:
+def smoothed(values: list[float], over: int = 5) -> list[float]:
     """Return the mean of each value and those before it.
 
     Example:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -21,10 +22,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from xwam.benches import BORDERS, OSC_DELTA_BASE
 from xwam.checkpoints import Bundle, save_checkpoint
+from xwam.config import ModelConfig
 from xwam.data.clips import ClipDataset
 from xwam.data.latents import LatentClips
-from xwam.data.layout import BrokenEpisode, Scan
+from xwam.data.layout import BrokenEpisode, Scan, Track, read_track
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
 from xwam.sampler import Schedule
@@ -71,8 +74,10 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
     """Return the clips of a data set, split by episode; the split depends on the recipe's seed alone.
 
     Raises:
-        ValueError: If no clip is left to train on.
+        ValueError: If no clip is left to train on, or data and model do not fit; the sentence names both sides.
     """
+    if found.lengths:
+        check_fit(root, read_track(root, next(iter(found.lengths))), bundle.model)
     keys = sorted(found.lengths, key=lambda key: hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest())
     num_held = min(len(keys) - 1, max(1, round(recipe.validation_share * len(keys)))) if recipe.validate_every else 0
     parts = [{key: found.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
@@ -95,6 +100,28 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
         sha256=digest.hexdigest(),
         description=f"{found.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
     )
+
+
+def check_fit(root: Path, track: Track, model: ModelConfig) -> None:
+    """Return quietly if an episode is what a model is trained on.
+
+    Raises:
+        ValueError: Names what the data hold and what the model needs.
+    """
+    kinds = {"static": "static", "dynamic": "wrist"}
+    raw = BORDERS[model.bench].layout == OSC_DELTA_BASE
+    rates = {camera.fps for camera in track.cameras}
+    pairs: list[tuple[str, Any, Any]] = [
+        ("views", tuple(kinds[camera.kind] for camera in track.cameras), model.views),
+        ("arms", track.arms, model.arms),
+        ("raw controller actions", track.raw, raw),
+        ("rate in Hz", rates, rates if model.control_hz is None else {model.control_hz}),
+    ]
+    problems = [
+        f"{what}: the data hold {held}, the model needs {needed}" for what, held, needed in pairs if held != needed
+    ]
+    if problems:
+        raise ValueError(f"{root} and model '{model.name}' do not fit: {'; '.join(problems)}.")
 
 
 class Trainer:
@@ -168,6 +195,21 @@ class Trainer:
                 self.save()
             if late:
                 break
+
+    def try_out(self, num_steps: int = 3) -> str:
+        """Take a few steps, save nothing, and return what a step needs on this machine."""
+        started, lines = time.monotonic(), []
+        for pictures in self._read(self.step, self.step + num_steps + 1):
+            self._one_step(pictures)
+            lines.append(time.monotonic())
+        pace = (lines[-1] - lines[0]) / num_steps
+        hours = pace * self.recipe.num_steps / 3600
+        weights = sum(weight.numel() for weight in self._network.parameters())
+        return (
+            f"{weights:,} weights on {self.accelerator.num_processes} x {self.accelerator.device}: "
+            f"{lines[0] - started:.1f} s for the first step, {pace:.2f} s for each after it, "
+            f"{hours:.1f} hours for {self.recipe.num_steps} steps; at most {_peak_gib():.1f} GiB of memory."
+        )
 
     def _read(self, first: int, last: int) -> Iterator[Pictures]:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -299,6 +341,13 @@ class Trainer:
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(about, indent=1) + "\n")
         partial.replace(path)
+
+
+def _peak_gib() -> float:
+    """Return the most memory that this process has taken: of the GPU where there is one, else of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class _Swapped:
