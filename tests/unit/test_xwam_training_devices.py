@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
-from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
+from tests.unit.test_xwam_training import root, trainer_of, weights_of  # noqa: F401 - root is a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_OF_TWO = """
@@ -22,6 +23,55 @@ trainer.run()
 trainer.accelerator.end_training()
 """
 
+SHARDED = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from tests.unit.test_xwam_training import RECIPE, first_batch, trainer_of
+from xwam import checkpoints
+from xwam.training.objective import XwamObjective
+from xwam.training.optim import optimizers_of
+from xwam.training.state import Average, load_state, save_state
+
+dist.init_process_group("gloo")
+mesh = dist.init_device_mesh("cpu", (2,))
+trainer = trainer_of(Path(sys.argv[1]), Path(sys.argv[2]) / "unused")
+batch, draws = first_batch(trainer)
+
+def sharded(seed):
+    objective = XwamObjective(checkpoints.fresh_network(trainer.bundle.model.network, seed=seed), RECIPE)
+    return fully_shard(objective, mesh=mesh)
+
+recipe = RECIPE.from_json({**RECIPE.to_json(), "optimizer": "adamw"})
+
+def parts(seed):
+    objective = sharded(seed)
+    return objective, objective.network, Average(objective.network, 0.5), optimizers_of(objective.network, recipe)
+
+def step(objective, network, average, optimizers, number):
+    objective(batch, draws)["total"].backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    average.update(network, number)
+
+path = Path(sys.argv[2]) / "state.safetensors"
+first = parts(1)
+step(*first, 0)
+save_state(path, *first[1:], step=1, identity={}, writer=dist.get_rank() == 0)
+dist.barrier()
+second = parts(2)
+assert load_state(path, *second[1:], identity={}) == 1
+for objective in (first, second):
+    step(*objective, 1)
+pairs = zip(first[1].parameters(), second[1].parameters(), strict=True)
+assert all(torch.equal(a.full_tensor(), b.full_tensor()) for a, b in pairs)
+assert type(next(first[1].parameters())).__name__ == "DTensor"
+dist.destroy_process_group()
+"""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -29,7 +79,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_on_two(data: Path, folder: Path, **environ: str) -> None:
+def run_on_two(code: str, data: Path, folder: Path) -> None:
     shared = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -38,11 +88,10 @@ def run_on_two(data: Path, folder: Path, **environ: str) -> None:
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
         "ACCELERATE_USE_CPU": "true",
-        **environ,
     }
     devices = [
         subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO, str(data), str(folder)],
+            [sys.executable, "-c", code, str(data), str(folder)],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -57,8 +106,16 @@ def run_on_two(data: Path, folder: Path, **environ: str) -> None:
 @pytest.mark.slow
 def test_two_devices_do_what_one_does(root, tmp_path):  # noqa: F811
     trainer_of(root, tmp_path / "one").run()
-    run_on_two(root, tmp_path / "two")
+    run_on_two(ONE_OF_TWO, root, tmp_path / "two")
     one, two = (weights_of(tmp_path / name) for name in ("one", "two"))
     for name, weight in one.items():
         torch.testing.assert_close(weight, two[name], atol=2e-4, rtol=1e-3)
-    assert RECIPE.batch_size == 4
+
+
+@pytest.mark.slow
+def test_a_state_does_not_know_how_weights_were_spread(root, tmp_path):  # noqa: F811
+    run_on_two(SHARDED, root, tmp_path)
+    with safe_open(tmp_path / "state.safetensors", "pt") as file:
+        names = set(file.keys())
+    network = trainer_of(root, tmp_path / "unused").bundle.network
+    assert {f"weight/{name}" for name, _ in network.named_parameters()} <= names
