@@ -21,6 +21,7 @@ from xwam.benches import BORDERS
 from xwam.checkpoints import Bundle
 from xwam.chunking import Commitment, commit
 from xwam.config import LATENT_STRIDES
+from xwam.frames import accumulate
 from xwam.images import ImagePipeline
 from xwam.network import TextContext
 
@@ -43,12 +44,13 @@ class Request:
     Attributes:
         state: Where its denoising stands.
         seen_BCVHW: The pictures it was asked with as the model sees them, in [-1, 1].
-        proprio: The bench's state that it was asked with.
+        start: The state, as the bench knows it, that its first action leads on from: the observed one at a halt, the
+            last commanded one where it joins a chunk that is still being executed.
     """
 
     state: sampler.SamplerState
     seen_BCVHW: Tensor
-    proprio: np.ndarray
+    start: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +132,8 @@ class Engine:
             null_text=self.prompt("") if self.schedule.guidance else None,
             commitment=None if after is None else after.commitment(),
         )
-        return Request(state=state, seen_BCVHW=seen, proprio=proprio)
+        start = proprio if after is None else self._commanded(after.request, after.executed)
+        return Request(state=state, seen_BCVHW=seen, start=start)
 
     @torch.no_grad()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
@@ -141,9 +144,24 @@ class Engine:
 
     def actions(self, request: Request) -> np.ndarray:
         """Return the clean actions of a request in the bench's layout."""
+        return self.border.env_actions(self._clean(request), request.start, self.model.arms)
+
+    def _clean(self, request: Request) -> np.ndarray:
+        """Return the clean actions of a request, K,14, denormalised."""
         bounds = self.model.bounds
-        clean = actions.denormalise(request.state.action.x[0].cpu().numpy(), bounds.action_low, bounds.action_high)
-        return self.border.env_actions(clean, request.proprio, self.model.arms)
+        return actions.denormalise(request.state.action.x[0].cpu().numpy(), bounds.action_low, bounds.action_high)
+
+    def _commanded(self, request: Request, executed: int) -> np.ndarray:
+        """Return the state that the first `executed` actions command, 16 numbers as the bench knows it.
+
+        An arm lags behind its commands. Were the next chunk summed up from where the arm is, the commanded pose would
+        jump back by that lag.
+        """
+        if executed == 0:
+            return request.start
+        arms, axes = self.model.arms, self.border.axes
+        states = accumulate(self._clean(request)[:executed], axes.model_from_sim(request.start, arms), arms)
+        return axes.sim_from_model(states[-1], arms)
 
     @torch.no_grad()
     def imagine(self, request: Request) -> Future:

@@ -227,7 +227,7 @@ class Block(nn.Module):
         runs: Sequence[tuple[int, int]],
         rope: Rope,
         text: KeyValue,
-        text_bias_BN: Tensor,
+        text_bias_BN: Tensor | None,
         other: KeyValue | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """Return the tokens after this layer, and this layer's own keys and values.
@@ -238,7 +238,7 @@ class Block(nn.Module):
             runs: Which tokens stand at which timestep.
             rope: Rotations of these tokens.
             text: Keys and values of the prompt.
-            text_bias_BN: Added to the attention logits of the prompt's tokens.
+            text_bias_BN: Added to the attention logits of the prompt's tokens; None for nothing.
             other: Keys and values of another branch, read beside one's own.
         """
         dtype = self.self_attn.q.weight.dtype

@@ -11,7 +11,7 @@ E width of a head. Module names are those of the released weights, so that a che
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
@@ -43,22 +43,37 @@ class TextContext:
 
     Attributes:
         embedded_BND: Text tokens after the text MLP.
-        bias_BN: Added to the attention logits of each token.
+        bias_BN: Added to the attention logits of each token; None where a prompt has no padding.
         main: Keys and values of each main block.
         depth: Keys and values of each depth block; empty until depth is first wanted.
     """
 
     embedded_BND: Tensor
-    bias_BN: Tensor
+    bias_BN: Tensor | None
     main: tuple[KeyValue, ...]
     depth: tuple[KeyValue, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Return how many text tokens are read."""
+        return self.embedded_BND.shape[1]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TextContext:
+        """Return the context with every tensor changed."""
+        return TextContext(
+            embedded_BND=change(self.embedded_BND),
+            bias_BN=None if self.bias_BN is None else change(self.bias_BN),
+            main=tuple(KeyValue(*map(change, layer)) for layer in self.main),
+            depth=tuple(KeyValue(*map(change, layer)) for layer in self.depth),
+        )
 
     @staticmethod
     def cat(contexts: Sequence[TextContext]) -> TextContext:
         """Return the contexts of several requests as one batch; shorter ones are filled up with what nobody reads."""
         if len(contexts) == 1:
             return contexts[0]
-        longest = max(context.bias_BN.shape[1] for context in contexts)
+        longest = max(context.num_tokens for context in contexts)
+        plain = all(context.bias_BN is None and context.num_tokens == longest for context in contexts)
 
         def fill(tensor: Tensor, axis: int, value: float = 0.0) -> Tensor:
             missing = longest - tensor.shape[axis]
@@ -72,14 +87,22 @@ class TextContext:
 
         return TextContext(
             embedded_BND=torch.cat([fill(context.embedded_BND, 1) for context in contexts]),
-            bias_BN=torch.cat([fill(context.bias_BN, 1, -math.inf) for context in contexts]),
+            bias_BN=None if plain else torch.cat([fill(_bias(context), 1, -math.inf) for context in contexts]),
             main=join([context.main for context in contexts]),
             depth=join([context.depth for context in contexts]) if all(c.depth for c in contexts) else (),
         )
 
 
-def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor]:
+def _bias(context: TextContext) -> Tensor:
+    """Return the bias of a context, zeros where it has none."""
+    zeros_BN = torch.zeros(context.embedded_BND.shape[:2], device=context.embedded_BND.device)
+    return zeros_BN if context.bias_BN is None else context.bias_BN
+
+
+def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return text tokens with all trailing zeros but one cut off, and the logits to add so that nothing changes.
+
+    Where there is at most one zero at the end there is nothing to add: None, which attention takes faster than zeros.
 
     Example:
         >>> tokens, bias = without_padding(torch.tensor([[[1.0], [0.0], [0.0], [0.0]]]))
@@ -88,6 +111,8 @@ def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor]:
     """
     used = text_BNW.any(dim=-1).any(dim=0).nonzero()
     kept = min(text_BNW.shape[1], int(used.max()) + 2 if len(used) else 1)
+    if kept == text_BNW.shape[1]:
+        return text_BNW, None
     bias_BN = torch.zeros(text_BNW.shape[0], kept, device=text_BNW.device)
     bias_BN[:, -1] = math.log(text_BNW.shape[1] - kept + 1)
     return text_BNW[:, :kept], bias_BN
@@ -137,6 +162,11 @@ def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor
     return Timesteps(t_BG, tuple(enumerate(lengths)))
 
 
+def is_exact(name: str) -> bool:
+    """Return whether a parameter stays float32 whatever the type of the matrices."""
+    return any(part in name for part in ("time_embedding.", "time_projection.", "modulation", ".norm3."))
+
+
 class XwamNetwork(nn.Module):
     """The whole network; see `forward`."""
 
@@ -169,11 +199,9 @@ class XwamNetwork(nn.Module):
         return self.patch_embedding.weight.dtype
 
     def cast(self, dtype: torch.dtype) -> XwamNetwork:
-        """Change the type of all matrices in place; timesteps, modulation and affine norms stay float32."""
-        exact = ("time_embedding.", "time_projection.", "modulation", ".norm3.")
+        """Change the type of all matrices in place; timesteps, modulation and affine norms become float32."""
         for name, weight in self.named_parameters():
-            if not any(part in name for part in exact):
-                weight.data = weight.data.to(dtype)
+            weight.data = weight.data.to(torch.float32 if is_exact(name) else dtype)
         return self
 
     def main_blocks(self) -> list[Block]:

@@ -225,9 +225,7 @@ def begin(
     commitment: Commitment | None = None,
 ) -> SamplerState:
     """Return the state before the first pass: noise everywhere, but for what is seen."""
-    if schedule.guidance and null_text is None:
-        raise ValueError(f"Guidance {schedule.guidance} needs the context of the empty prompt (null_text).")
-    return SamplerState(
+    state = SamplerState(
         schedule=schedule,
         video=UniPCState(x=_with_seen_latent(noise_video_BCTVHW, seen_latent_BCVHW)),
         action=UniPCState(x=noise_action_BKA),
@@ -238,6 +236,9 @@ def begin(
         null_text=null_text,
         commitment=commitment,
     )
+    if schedule.guidance:
+        _null_text(state)
+    return state
 
 
 def advance(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool = False) -> list[SamplerState]:
@@ -245,14 +246,43 @@ def advance(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool
 
     Args:
         network: The model.
-        states: Requests at any step that are not done; same tensor sizes and the same guidance on or off.
+        states: Requests at any step that are not done; same tensor sizes. Guidance may differ.
         depth: Whether the depth branch runs in this pass.
+
+    Raises:
+        ValueError: If a state is done, or its tensors have other sizes than those of the first.
     """
+    _check(states)
     joining = any(state.commitment is not None and not state.actions_clean for state in states)
     velocities = (_joined if joining else _guided)(network, states, depth=depth)
     sizes = [state.video.x.shape[0] for state in states]
     parts = [[None] * len(states) if field is None else field.split(sizes) for field in velocities]
     return [_step(state, Denoised(*fields)) for state, *fields in zip(states, *parts, strict=True)]
+
+
+def _check(states: Sequence[SamplerState]) -> None:
+    """Refuse states that cannot share a pass."""
+    if not states:
+        raise ValueError("A pass needs at least one state, got none.")
+    first = _sizes(states[0])
+    for index, state in enumerate(states):
+        if state.done:
+            raise ValueError(
+                f"State {index} of {len(states)} is done: its {state.schedule.num_video_steps} passes are taken; "
+                f"leave it out."
+            )
+        for name, size in _sizes(state).items():
+            if size != first[name]:
+                raise ValueError(
+                    f"State {index} of {len(states)} has {name} of {size}, state 0 of {first[name]}; states of "
+                    f"different sizes need passes of their own."
+                )
+
+
+def _sizes(state: SamplerState) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of a state's tensors but for the number of requests."""
+    parts = {"video": state.video, "actions": state.action, "states": state.proprio}
+    return {name: tuple(part.x.shape[1:]) for name, part in parts.items()}
 
 
 def run(
@@ -272,32 +302,65 @@ def run(
     return state
 
 
+def guide(with_text: Denoised, without: Denoised, weight_B: Tensor) -> Denoised:
+    """Return without + weight * (with - without) of every velocity; depth is that of the prompt.
+
+    Args:
+        with_text: What a pass with the prompt gave.
+        without: What a pass with the empty prompt gave.
+        weight_B: The guidance of each request.
+    """
+
+    def mix(seen: Tensor, blind: Tensor) -> Tensor:
+        return blind + weight_B.view(-1, *[1] * (blind.dim() - 1)) * (seen - blind)
+
+    video, action, proprio = (mix(*pair) for pair in zip(with_text[:3], without[:3], strict=True))
+    return Denoised(video, action, proprio, with_text.depth_BCTVHW)
+
+
 def _guided(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
-    """Return the velocities of all requests; depth always comes from the conditional pass."""
+    """Return the velocities of all requests; those without guidance take part in the conditional pass alone."""
     seen = _forward(network, states, [state.text for state in states], depth=depth)
-    if not any(state.schedule.guidance for state in states):
+    guided = [state for state in states if state.schedule.guidance]
+    if not guided:
         return seen
-    nulls = [state.null_text for state in states if state.null_text is not None]
-    if len(nulls) != len(states):
-        raise ValueError("Requests with and without guidance cannot share a pass.")
-    blind = _forward(network, states, nulls, depth=False)
-    weights = [torch.full((s.video.x.shape[0],), s.schedule.guidance, device=s.video.x.device) for s in states]
-    weight_B = torch.cat(weights)
-
-    def mix(with_text: Tensor, without: Tensor) -> Tensor:
-        return without + weight_B.view(-1, *[1] * (without.dim() - 1)) * (with_text - without)
-
-    video, action, proprio = (mix(*pair) for pair in zip(seen[:3], blind[:3], strict=True))
+    blind = _forward(network, guided, [_null_text(state) for state in guided], depth=False)
+    device = seen.video_BCTVHW.device
+    rows_B = _each([bool(state.schedule.guidance) for state in states], states).nonzero()[:, 0].to(device)
+    weight_B = _each([state.schedule.guidance for state in guided], guided).to(device)
+    of_guided = Denoised(seen.video_BCTVHW[rows_B], seen.action_BKA[rows_B], seen.proprio_BPS[rows_B], None)
+    mixed = guide(of_guided, blind, weight_B)
+    video = seen.video_BCTVHW.index_copy(0, rows_B, mixed.video_BCTVHW)
+    action = seen.action_BKA.index_copy(0, rows_B, mixed.action_BKA)
+    proprio = seen.proprio_BPS.index_copy(0, rows_B, mixed.proprio_BPS)
     return Denoised(video, action, proprio, seen.depth_BCTVHW)
 
 
+def _null_text(state: SamplerState) -> TextContext:
+    if state.null_text is None:
+        raise ValueError(f"Guidance {state.schedule.guidance} needs the context of the empty prompt (null_text).")
+    return state.null_text
+
+
+def _each(values: Sequence[float], states: Sequence[SamplerState]) -> Tensor:
+    """Return one number a state as one a request."""
+    return torch.tensor(values).repeat_interleave(torch.tensor([state.video.x.shape[0] for state in states]))
+
+
 def _joined(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
-    """Return the velocities with actions pulled towards what is committed (see `chunking.py`); needs gradients."""
-    with torch.enable_grad():
+    """Return the velocities with actions pulled towards what is committed (see `chunking.py`); needs gradients.
+
+    Raises:
+        ValueError: If the weights were made under `torch.inference_mode`, which leaves them without gradients.
+    """
+    if any(weight.is_inference() for weight in network.parameters()):
+        raise ValueError(
+            "Real-time chunking needs gradients, and this network was loaded under torch.inference_mode(); load it "
+            "outside, or under torch.no_grad()."
+        )
+    with torch.inference_mode(False), torch.enable_grad():
         leaves = [state.action.x.detach().clone().requires_grad_() for state in states]
-        with_leaves = [
-            replace(state, action=replace(state.action, x=leaf)) for state, leaf in zip(states, leaves, strict=True)
-        ]
+        with_leaves = [_recordable(state, leaf) for state, leaf in zip(states, leaves, strict=True)]
         out = _guided(network, with_leaves, depth=depth)
         velocities = out.action_BKA.split([leaf.shape[0] for leaf in leaves])
         guesses, misses, gains = [], [], []
@@ -318,6 +381,22 @@ def _joined(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool
     return Denoised(video, torch.cat(pulled), proprio, depth_latents)
 
 
+def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
+    """Return a state with these actions that gradients can pass through, also where it was made in inference mode."""
+
+    def plain(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.is_inference() else tensor
+
+    return replace(
+        state,
+        action=replace(state.action, x=action_BKA),
+        video=replace(state.video, x=plain(state.video.x)),
+        proprio=replace(state.proprio, x=plain(state.proprio.x)),
+        text=state.text.map(plain),
+        null_text=None if state.null_text is None else state.null_text.map(plain),
+    )
+
+
 def _miss(state: SamplerState, guess_BKA: Tensor) -> Tensor:
     """Return how far a clean guess is from what is committed, weighted; zero where nothing is."""
     if state.commitment is None or state.actions_clean:
@@ -333,8 +412,7 @@ def _forward(
     action = torch.cat([state.action.x for state in states])
     proprio = torch.cat([state.proprio.x for state in states])
     levels = [timesteps_of(state) for state in states]
-    sizes = torch.tensor([state.video.x.shape[0] for state in states])
-    t_video, t_action = (torch.tensor(level).repeat_interleave(sizes) for level in zip(*levels, strict=True))
+    t_video, t_action = (_each(level, states) for level in zip(*levels, strict=True))
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     times = network.timesteps(t_video.to(video.device), t_action.to(video.device), geometry)
     return network(video, action, proprio, times, TextContext.cat(texts), depth=depth)

@@ -96,7 +96,7 @@ def row(
     """Return milliseconds until the actions of a batch are clean, a chunk, and the share of the peak."""
     state = started(network, geometry, Schedule(num_video_steps=max(steps, 10), num_action_steps=steps), batch)
     seconds = min(_time(lambda: run(network, state, stop_after_actions=True, depth=False)) for _ in range(rounds))
-    flops = batch * steps * step_flops(network.config, geometry, num_text=state.text.bias_BN.shape[1])
+    flops = batch * steps * step_flops(network.config, geometry, num_text=state.text.num_tokens)
     return {"ms": seconds * 1e3, "ms_a_chunk": seconds * 1e3 / batch, "mfu": flops / seconds / peak}
 
 

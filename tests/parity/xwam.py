@@ -1,7 +1,8 @@
-"""X-WAM against numbers that the released code gave: `python tests/parity/xwam.py [DIR]`.
+"""X-WAM against numbers that the released code gave: `python tests/parity/xwam.py [DIR] [--allow-absent]`.
 
 In: a folder laid out like `../shared/golden/xwam`. Out: one line an item with its largest error; exit 1 if any exceeds
-its tolerance. Read next: `tests/unit/test_xwam_golden.py`, which runs the same items under pytest.
+its tolerance, cannot be compared, or is absent (unless allowed).
+Read next: `findings.py`, what a comparison is; `tests/unit/test_xwam_golden.py`, which runs the same under pytest.
 
 Errors are relative to the standard deviation of the expected tensor, absolute for tables and frames.
 """
@@ -10,12 +11,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 if __name__ == "__main__":  # this file's own folder holds a file called xwam.py, which would hide the package
     HERE = Path(__file__).resolve()
@@ -28,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.parity import xwam_data
+from tests.parity.findings import Finding, default_folder, examined, from_command_line
 from xwam.checkpoints import load_released
 from xwam.config import network_from_release
 from xwam.frames import ROBOTWIN_AXES, accumulate
@@ -36,32 +36,14 @@ from xwam.loading import fill
 from xwam.losses import Batch, Noise, losses
 from xwam.network import Denoised, TextContext, XwamNetwork, free_timesteps
 from xwam.noise import NoiseLevels, shift
-from xwam.sampler import Schedule, UniPCState, begin, run, unipc_grid, unipc_step
+from xwam.sampler import Schedule, UniPCState, begin, guide, run, unipc_grid, unipc_step
 from xwam.umt5 import encode_ids, umt5_from_wan
 from xwam.wan_vae import vae_from_wan
 
 TENSOR_TOLERANCE = 2e-4
 TABLE_TOLERANCE = 1e-6
+GUIDANCE = 2.0
 MODALITIES = ("video", "actions", "proprios", "depth")
-
-
-class Finding(NamedTuple):
-    """One comparison."""
-
-    item: str
-    error: float
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Return whether the error is within the tolerance; not-a-number is not."""
-        return self.error <= self.tolerance
-
-
-def default_folder() -> Path:
-    """Return `golden/xwam` in the shared folder beside the checkout, or in `EVALKIT_SHARED`."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared"
-    return Path(os.environ.get("EVALKIT_SHARED", beside)) / "golden" / "xwam"
 
 
 def relative(item: str, got: Tensor, expected: Tensor, tolerance: float = TENSOR_TOLERANCE) -> Finding:
@@ -107,9 +89,9 @@ def network_forward(folder: Path) -> Iterator[Finding]:
     for name, got, same in zip(MODALITIES[:3], off[:3], on[:3], strict=True):
         yield relative(f"network, depth off: {name}", got, data[f"out_{name}"])
         yield Finding(f"network, depth off equals on: {name}", (got - same).abs().max().item(), 0.0)
-    for name, seen, unseen in zip(MODALITIES[:3], on[:3], blind[:3], strict=True):
-        yield relative(f"network, guidance 2: {name}", unseen + 2 * (seen - unseen), data[f"cfg2_out_{name}"])
-    yield relative("network, guidance 2: depth", on[3], data["cfg2_out_depth"])
+    weight_B = torch.full((len(data["video"]),), GUIDANCE)
+    for name, got in zip(MODALITIES, guide(on, blind, weight_B), strict=True):
+        yield relative(f"network, guidance 2: {name}", got, data[f"cfg2_out_{name}"])
 
 
 def _forward(network: XwamNetwork, data: dict[str, Tensor], context: TextContext, *, depth: bool) -> Denoised:
@@ -240,8 +222,8 @@ def preprocessing(folder: Path) -> Iterator[Finding]:
 
 def data(folder: Path) -> Iterator[Finding]:
     """Compare normalised clips, their masks, and quantiles computed from the episodes."""
-    for comparison in xwam_data.comparisons(folder):
-        yield Finding(f"data {comparison.item}", comparison.error, xwam_data.TOLERANCE)
+    for finding in xwam_data.comparisons(folder):
+        yield finding._replace(item=f"data {finding.item}")
 
 
 ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = {
@@ -254,6 +236,7 @@ ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = 
         container,
         (
             "experiment/config.yaml",
+            "experiment/checkpoints/last.ckpt/checkpoint/mp_rank_00_model_states.pt",
             "dit_weights.safetensors",
             "dit_forward.safetensors",
             "t5_forward.safetensors",
@@ -268,23 +251,26 @@ ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = 
 """What is compared, and the files that it needs."""
 
 
-def main(folder: Path) -> int:
-    """Print one line a comparison; return 0 if all that the folder holds is within tolerance."""
-    findings: list[Finding] = []
+def main(folder: Path, *, allow_absent: bool = False) -> int:
+    """Print one line a comparison; return 0 if all of them are there and within tolerance.
+
+    Args:
+        folder: Where the files lie.
+        allow_absent: Whether items whose files are missing are left out instead of counted as failed.
+    """
+    passed = failed = 0
     for name, (compare, files) in ITEMS.items():
         absent = [file for file in files if not (folder / file).exists()]
         if absent:
             print(f"ABSENT {name}: {folder} holds no {', '.join(absent)}")
+            failed += not allow_absent
             continue
-        with torch.inference_mode():
-            for finding in compare(folder):
-                findings.append(finding)
-                verdict = "ok    " if finding.passed else "FAILED"
-                print(f"{verdict} {finding.item}: {finding.error:.2e} (at most {finding.tolerance:.0e})", flush=True)
-    failed = sum(not finding.passed for finding in findings)
-    print(f"{len(findings) - failed} of {len(findings)} within tolerance")
-    return 1 if failed or not findings else 0
+        for finding in examined(name, compare, folder):
+            print(finding.line(), flush=True)
+            passed, failed = passed + finding.passed, failed + (not finding.passed)
+    print(f"{passed} of {passed + failed} within tolerance")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else default_folder()))
+    raise SystemExit(from_command_line(main, sys.argv[1:], default_folder()))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,7 +35,10 @@ def test_a_chunk_too_short_to_bridge_the_delay_is_refused():
 
 
 def joining(weight=None):
-    network = checkpoints.fresh_network(TINY, seed=0)  # smooth, so that a gradient tells where to go
+    return joining_with(checkpoints.fresh_network(TINY, seed=0), weight)  # smooth: a gradient tells where to go
+
+
+def joining_with(network, weight=None):
     state = started(network, steps=(8, 6))
     old = torch.randn(state.action.x.shape, generator=torch.Generator().manual_seed(9)) * 0.3
     commitment = commit(old, executed=1, delay=2)
@@ -71,6 +75,24 @@ def test_bound_and_free_requests_share_a_pass():
             torch.testing.assert_close(got.action.x, alone.action.x, atol=1e-4, rtol=1e-4)
 
 
+def test_inference_mode_is_as_good_as_no_grad():
+    network, _, bound = joining()
+    with torch.no_grad():
+        (expected,) = advance(network, [bound])
+    with torch.inference_mode():
+        _, _, made_inside = joining_with(network)
+        for state in (bound, made_inside):
+            (got,) = advance(network, [state])
+            torch.testing.assert_close(got.action.x, expected.action.x, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_loaded_in_inference_mode_are_refused_in_a_sentence():
+    with torch.inference_mode():
+        network, _, bound = joining()
+        with pytest.raises(ValueError, match="this network was loaded under"):
+            advance(network, [bound])
+
+
 def test_the_engine_joins_chunks():
     bundle = checkpoints.fresh_bundle(NANO, seed=0)
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
@@ -81,3 +103,24 @@ def test_the_engine_joins_chunks():
     actions, second = engine.act(engine.begin(rgb, proprio, "lift", seed=2, after=after))
     assert torch.equal(second.state.action.x[:, :3], first.state.action.x[:, 8:11])
     assert actions.shape == (32, 14)
+
+
+def test_absolute_poses_do_not_jump_at_the_hand_over():
+    arms, bound = ("left", "right"), 0.02
+    bounds = replace(NANO.bounds, action_low=(-bound,) * 14, action_high=(bound,) * 14)
+    bundle = checkpoints.fresh_bundle(NANO, seed=0)
+    bundle = bundle._replace(model=replace(NANO, bench="robotwin", arms=arms, bounds=bounds))
+    engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
+    rgb, proprio = np.zeros((3, 240, 320, 3), np.uint8), np.zeros(16)
+    proprio[[3, 11]] = 1.0
+    old, first = engine.act(engine.begin(rgb, proprio, "lift", seed=1))
+    lagging = proprio + np.eye(16)[0] * 0.05  # the arm is 5 cm from where it was told to be
+    for executed, delay in ((8, 3), (0, 2)):
+        after = Underway(request=first, executed=executed, delay=delay)
+        new, second = engine.act(engine.begin(rgb, lagging, "lift", seed=2, after=after))
+        np.testing.assert_allclose(new[:delay], old[executed : executed + delay], atol=1e-5)
+        one_step = np.abs(np.diff(np.vstack([old[executed + delay - 1], new[delay]])[:, [0, 1, 2, 7, 8, 9]], axis=0))
+        largest = np.abs(engine._clean(second)[delay, [0, 1, 2, 7, 8, 9]]).max()
+        assert one_step.max() <= largest + 1e-5
+    halted, _ = engine.act(engine.begin(rgb, lagging, "lift", seed=2))
+    assert abs(halted[0, 0] - lagging[0]) < 0.04

@@ -173,6 +173,16 @@ def test_padding_is_read_as_often_as_it_is_there():
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
+def test_a_prompt_without_padding_adds_nothing_to_the_logits():
+    network, inputs = network_of(), inputs_of()
+    full = [network.encode_text(inputs[3][index : index + 1]) for index in range(2)]
+    assert full[0].bias_BN is None
+    assert TextContext.cat(full).bias_BN is None
+    inputs[3][0, 2:] = 0
+    short = network.encode_text(inputs[3][:1])
+    assert TextContext.cat([short, full[1]]).bias_BN[1].tolist() == [0] * 5
+
+
 def test_prompts_of_different_lengths_share_a_batch():
     network, inputs = network_of(), inputs_of()
     inputs[3][0, 2:] = 0

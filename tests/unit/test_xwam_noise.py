@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 
 from tests.unit.test_xwam_network import TINY, inputs_of, network_of
+from xwam.config import Geometry
+from xwam.network import Denoised, TextContext
 from xwam.noise import ans_levels, draw_levels, draw_noise, release_seed, request_seed, shift, sigma_grid, timestep_grid
 from xwam.sampler import Schedule, UniPCState, advance, begin, run, unipc_grid, unipc_step
 
@@ -151,6 +153,77 @@ def test_guidance_of_one_is_the_conditional_pass():
     torch.testing.assert_close(plain.action.x, guided.action.x, atol=1e-4, rtol=1e-4)
     strong = run(network, started(network, guidance=3.0))
     assert not torch.allclose(plain.action.x, strong.action.x, atol=1e-3)
+
+
+class Says:
+    """A network whose every velocity is the one number of its prompt."""
+
+    def geometry(self, video, num_actions, num_proprios):
+        return Geometry(num_frames=2, num_views=3, rows=2, cols=3, num_actions=num_actions, num_proprios=num_proprios)
+
+    def timesteps(self, *_):
+        return None
+
+    def __call__(self, video, action, proprio, times, text, *, depth):
+        def fill(tensor):
+            return text.embedded_BND.reshape(-1, *[1] * (tensor.dim() - 1)).expand(tensor.shape)
+
+        return Denoised(fill(video), fill(action), fill(proprio), fill(video) if depth else None)
+
+
+def says(number):
+    return TextContext(embedded_BND=torch.full((1, 1, 1), number), bias_BN=None, main=())
+
+
+def at_zero(guidance, *, words=3.0, nothing=1.0):
+    video, action, proprio, _ = inputs_of(batch=1)
+    return begin(
+        Schedule(num_video_steps=1, num_action_steps=1, guidance=guidance),
+        noise_video_BCTVHW=video * 0,
+        noise_action_BKA=action * 0,
+        noise_proprio_BPS=proprio * 0,
+        seen_latent_BCVHW=video[:, :, 0] * 0,
+        seen_proprio_BS=proprio[:, 0] * 0,
+        text=says(words),
+        null_text=None if nothing is None else says(nothing),
+    )
+
+
+def test_guidance_by_hand():
+    sigma = 5 * 0.999 / (1 + 4 * 0.999)  # one step leads from there to 0, so x = 0 - sigma * velocity
+    (done,) = advance(Says(), [at_zero(2.0)], depth=True)
+    for x in (done.video.x[:, :, 1:], done.action.x, done.proprio.x[:, 1:]):
+        torch.testing.assert_close(x, torch.full_like(x, -sigma * (1 + 2 * (3 - 1))))
+    assert (done.depth_BCTVHW == 3).all()
+
+
+def test_requests_of_different_guidance_share_a_pass():
+    sigma = 5 * 0.999 / (1 + 4 * 0.999)
+    states = [at_zero(0.0), at_zero(2.0), at_zero(0.0, nothing=None), at_zero(3.0, words=-1.0)]
+    got = [-float(state.action.x.mean()) / sigma for state in advance(Says(), states)]
+    assert got == pytest.approx([3.0, 1 + 2 * 2, 3.0, 1 - 3 * 2], rel=1e-5)
+
+
+def test_a_real_network_gives_a_mixed_batch_what_each_gets_alone():
+    network = network_of()
+    states = [started(network, 1), started(network, 2, guidance=2.0)]
+    states[0] = replace(states[0], null_text=states[1].null_text)
+    for got, alone in zip(advance(network, states), states, strict=True):
+        (expected,) = advance(network, [alone])
+        torch.testing.assert_close(got.action.x, expected.action.x, atol=1e-4, rtol=1e-4)
+
+
+def test_states_that_cannot_share_a_pass_are_named():
+    network = network_of()
+    state = started(network)
+    done = run(network, state)
+    with pytest.raises(ValueError, match="State 1 of 2 is done: its 6 passes are taken"):
+        advance(network, [state, done])
+    smaller = replace(state, action=UniPCState(x=state.action.x[:, :5]))
+    with pytest.raises(ValueError, match=r"State 1 of 2 has actions of \(5, 14\), state 0 of \(7, 14\)"):
+        advance(network, [state, smaller])
+    with pytest.raises(ValueError, match="at least one state, got none"):
+        advance(network, [])
 
 
 @pytest.mark.parametrize("mode", ["sequence", "channel"])
