@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from xwam.benches import BORDERS, OSC_DELTA_BASE
@@ -148,6 +147,8 @@ class Trainer:
         objective: Callable[[XwamNetwork, Recipe], Objective] = XwamObjective,
         say: Callable[[str], None] = print,
     ) -> None:
+        from accelerate import Accelerator  # an extra; whoever only imports this file can do without
+
         self.folder, self.bundle, self.data, self.recipe = folder, bundle, data, recipe
         self.command, self._say = command, say
         self.num_broken = 0
