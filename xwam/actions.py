@@ -8,6 +8,7 @@ Read next: `policy.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,19 +52,59 @@ def statistics_from_bounds(bounds: Bounds, arms: Sequence[str]) -> dict[str, dic
     return statistics
 
 
+def training_bounds(
+    statistics: Mapping[str, Any], arms: Sequence[str], *, raw: bool, least_action: float = 0.0
+) -> Bounds:
+    """Return the bounds that a model is trained and run with.
+
+    Args:
+        statistics: As the command `xwam statistics` writes them, or as a released checkpoint holds them.
+        arms: Arms that exist.
+        raw: Whether actions are a controller's own; its gripper command is -1 or 1 and stays as it is, whatever the
+            quantiles of the data say.
+        least_action: Smallest bound of an action; keeps what hardly moves from being blown up.
+
+    Raises:
+        ValueError: If the statistics lack something, or hold too few or too many numbers.
+    """
+    bounds = bounds_from_release(statistics, arms)
+    low, high = list(bounds.action_low), list(bounds.action_high)
+    for arm in arms:
+        columns = range(*ARM_ACTION[arm].indices(14))
+        for column in columns:
+            low[column], high[column] = min(0.0 - least_action, low[column]), max(least_action, high[column])
+        if raw:
+            low[columns[-1]], high[columns[-1]] = -1.0, 1.0
+    return replace(bounds, action_low=tuple(low), action_high=tuple(high))
+
+
 def _side(
     statistics: Mapping[str, Any], side: str, arms: Sequence[str], quat: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     proprio, action = np.zeros(16), np.zeros(14)
-    try:
-        values = statistics[side]
-        for arm in arms:
-            proprio[ARM_PROPRIO[arm]] = [*values[f"proprio_{arm}_ee_xyz"], *[quat] * 4, *values["gripper_pos"]]
-            rotvec = values[f"action_{arm}_ee_axisangle"]
-            action[ARM_ACTION[arm]] = [*values[f"action_{arm}_ee_xyz"], *rotvec, *values["gripper_action"]]
-    except KeyError as error:
-        raise ValueError(f"The statistics hold no {error} under '{side}', which arms {tuple(arms)} need.") from error
+    for arm in arms:
+
+        def numbers(name: str, count: int) -> list[float]:
+            return _numbers(statistics, side, name, count, arms)
+
+        proprio[ARM_PROPRIO[arm]] = [*numbers(f"proprio_{arm}_ee_xyz", 3), *[quat] * 4, *numbers("gripper_pos", 1)]
+        rotvec = numbers(f"action_{arm}_ee_axisangle", 3)
+        action[ARM_ACTION[arm]] = [*numbers(f"action_{arm}_ee_xyz", 3), *rotvec, *numbers("gripper_action", 1)]
     return tuple(proprio.tolist()), tuple(action.tolist())
+
+
+def _numbers(statistics: Mapping[str, Any], side: str, name: str, count: int, arms: Sequence[str]) -> list[float]:
+    try:
+        found = statistics[side][name]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"The statistics hold no '{name}' under '{side}', which arms {tuple(arms)} need.") from error
+    try:
+        values = np.asarray(found, np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise ValueError(f"The statistics must hold {count} finite numbers in '{name}' under '{side}', got {found}.")
+    return values.tolist()
 
 
 def normalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:

@@ -7,10 +7,11 @@ Read next: `header.py` for what a checkpoint says about itself, `convert.py` for
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +19,15 @@ from torch import Tensor, nn
 
 from xwam import keys
 from xwam.codecs import Codec, PatchDCT
-from xwam.config import ModelConfig, NetworkConfig, network_from_release
+from xwam.config import (
+    PRECISIONS,
+    WAN22_5B,
+    ModelConfig,
+    NetworkConfig,
+    ParameterCount,
+    count_parameters,
+    network_from_release,
+)
 from xwam.header import (
     ADDITIONS_FILE,
     FORMAT,
@@ -28,15 +37,26 @@ from xwam.header import (
     CheckpointError,
     locate,
     read_model,
+    read_yaml,
+    stated_sizes,
 )
-from xwam.loading import fill, read_pickle, read_tensors
-from xwam.network import XwamNetwork
+from xwam.loading import fill, only_tensors, read_pickle, read_tensors, stored_type
+from xwam.network import XwamNetwork, is_exact
 from xwam.text import HashedText, StoredText, TextEncoder
 from xwam.umt5 import UmT5Text, umt5_from_wan
-from xwam.wan_vae import WanVae, vae_from_wan
+from xwam.wan_vae import VAE_TYPE, WanVae, vae_from_wan
 
 WAN_HEAD_WIDTH = 128
 """Width of an attention head in every published Wan; no tensor's shape tells it."""
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A codec or text encoder with weights; it keeps the type that it states itself."""
+
+    def to(self, device: str | torch.device) -> object:
+        """Move the weights in place."""
+        ...
 
 
 class Bundle(NamedTuple):
@@ -46,6 +66,37 @@ class Bundle(NamedTuple):
     network: XwamNetwork
     codec: Codec
     text_encoder: TextEncoder
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Bundle:
+        """Return the bundle with all of its weights on a device.
+
+        Args:
+            device: For example `cuda`.
+            dtype: Type of the network's matrices; None to leave it. The VAE computes in float32 and the text encoder
+                in the type it was stored in, whatever this is.
+        """
+        if dtype is not None:
+            self.network.cast(dtype)
+        self.network.to(device)
+        for part in (self.codec, self.text_encoder):
+            if isinstance(part, Movable):
+                part.to(device)
+        return self
+
+
+def precision(name: str) -> torch.dtype:
+    """Return the type of that name.
+
+    Raises:
+        CheckpointError: If matrices cannot have it.
+
+    Example:
+        >>> precision("bfloat16")
+        torch.bfloat16
+    """
+    if name not in PRECISIONS:
+        raise CheckpointError(f"The precision must be one of {', '.join(PRECISIONS)}, got '{name}'.")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def load(name: str, *, num_heads: int | None = None) -> Bundle:
@@ -61,10 +112,33 @@ def load(name: str, *, num_heads: int | None = None) -> Bundle:
     path = locate(name)
     if (path / "config.yaml").is_file():
         return load_released(path, num_heads=num_heads)
-    if (path / MODEL_JSON).is_file():
+    if (path / MODEL_JSON).is_file() and not (path / MODEL_FILE).is_file():
         return load_beside_wan(path)
     network, model = load_checkpoint(path / MODEL_FILE if path.is_dir() else path)
     return Bundle(model, network, _codec(model, path), _text_encoder(model, path))
+
+
+def parameters(path: Path) -> ParameterCount | None:
+    """Return how many parameters the network of a checkpoint has, counted and never guessed; weights stay on disk.
+
+    Args:
+        path: What `locate` returned.
+
+    Returns:
+        None where only the weights tell and they are not there, as after fetching a header from the hub.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+    """
+    if not (path / "config.yaml").is_file():
+        return count_parameters(read_model(path).network)
+    if not (path / RELEASED_WEIGHTS).is_file():
+        sizes = stated_sizes(read_yaml(path / "config.yaml"))
+        return None if sizes is None else count_parameters(sizes)
+    counts = dict.fromkeys(ParameterCount._fields, 0)
+    for name, weight in read_container(path).network.items():
+        counts[_owner(name)] += weight.numel()
+    return ParameterCount(**counts)
 
 
 def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
@@ -121,7 +195,7 @@ def read_container(folder: Path) -> Container:
     content = read_pickle(path)
     if not isinstance(content, dict) or not isinstance(content.get("module"), dict):
         raise CheckpointError(f"{path} must hold a dictionary with 'module' in it, as DeepSpeed writes it.")
-    module = content["module"]
+    module = only_tensors(content["module"], path)
     parts = {prefix: _under(module, prefix) for prefix in ("model.", "vae.model.", "text_encoder.model.")}
     absent = [prefix for prefix, tensors in parts.items() if not tensors]
     absent += [name for name in ("vae.mean", "vae.std") if name not in module]
@@ -138,7 +212,13 @@ def read_container(folder: Path) -> Container:
 def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
     """Return a released experiment; see `load`."""
     model, container = read_model(folder), read_container(folder)
-    sizes = sizes_of(container.network, num_heads=num_heads, like=model.network)
+    stated = stated_sizes(read_yaml(folder / "config.yaml"))
+    sizes = sizes_of(
+        container.network,
+        num_heads=num_heads or (stated.num_heads if stated else None),
+        num_blocks=stated.num_blocks if stated else None,
+        like=model.network,
+    )
     model = replace(model, network=sizes)
     network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
     codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
@@ -146,27 +226,37 @@ def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
     return Bundle(model, network, codec, text)
 
 
-def sizes_of(weights: Mapping[str, Tensor], *, like: NetworkConfig, num_heads: int | None = None) -> NetworkConfig:
+def sizes_of(
+    weights: Mapping[str, Tensor], *, like: NetworkConfig, num_heads: int | None = None, num_blocks: int | None = None
+) -> NetworkConfig:
     """Return the sizes of a network, read off the shapes of its tensors (Wan's names).
 
     Args:
         weights: The tensors.
-        like: Gives what no shape tells: text length, eps, the way with depth.
+        like: Gives what no shape tells: text length, eps, the way with depth, and how many depth blocks there must be.
         num_heads: Attention heads; Wan's heads of 128 if not given.
+        num_blocks: Main blocks that there must be; if not given, 30 at Wan's width, and at another width no gap.
 
     Raises:
-        CheckpointError: If a tensor that tells a size is missing.
+        CheckpointError: If a tensor that tells a size is missing, or a block, or nothing tells the heads.
     """
     try:
         width, channels, _, rows, cols = weights["patch_embedding.weight"].shape
         views = weights["view_embedding.weight"].shape[0] if "view_embedding.weight" in weights else like.num_views
+        if num_heads is None and width % WAN_HEAD_WIDTH:
+            raise CheckpointError(
+                f"The network is {width} wide, which is no multiple of Wan's heads of {WAN_HEAD_WIDTH}; say how many "
+                f"heads it has: `xwam convert --num-heads N`."
+            )
+        if num_blocks is None and width == WAN22_5B.width:
+            num_blocks = WAN22_5B.num_blocks
         return replace(
             like,
             width=width,
             ffn_width=weights["blocks.0.ffn.0.weight"].shape[0],
-            num_heads=num_heads or max(1, width // WAN_HEAD_WIDTH),
-            num_blocks=sum(name.startswith("blocks.") and name.endswith(".modulation") for name in weights),
-            num_depth_blocks=_num_depth_blocks(weights) or like.num_depth_blocks,
+            num_heads=num_heads or width // WAN_HEAD_WIDTH,
+            num_blocks=_count_blocks(weights, "blocks.", expected=num_blocks),
+            num_depth_blocks=_count_depth_blocks(weights, like),
             num_views=views,
             latent_channels=channels,
             patch_hw=(rows, cols),
@@ -175,6 +265,10 @@ def sizes_of(weights: Mapping[str, Tensor], *, like: NetworkConfig, num_heads: i
         )
     except KeyError as error:
         raise CheckpointError(f"The weights of the network lack {error}.") from error
+    except CheckpointError:
+        raise
+    except ValueError as error:  # from the unpacking of a shape, or sizes that fit no network
+        raise CheckpointError(f"The weights are of no network of ours: {error}") from error
 
 
 # ---- the video model to start from
@@ -222,6 +316,7 @@ def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: in
     network = fresh_network(config, seed=seed)
     fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
     fill(network, {**wan, **fresh}, source="The video model to start from")
+    network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
     if config.depth == "interleaved":
         start_depth_branch(network)
     return network
@@ -293,7 +388,8 @@ def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: st
     with torch.device("meta"):
         network = XwamNetwork(config)
     fill(network, weights, source=source)
-    return network.eval().requires_grad_(False)
+    matrices = {name: weight for name, weight in weights.items() if not is_exact(name)}
+    return network.cast(stored_type(matrices)).eval().requires_grad_(False)
 
 
 def _codec(model: ModelConfig, folder: Path) -> Codec:
@@ -316,7 +412,7 @@ def _diffusers_vae(folder: Path) -> WanVae:
     with torch.device("meta"):
         vae: Any = AutoencoderKLWan.from_config(settings)
     fill(vae, read_tensors(folder / "diffusion_pytorch_model.safetensors"), source=str(folder))
-    return WanVae(vae.eval().requires_grad_(False))
+    return WanVae(vae.to(VAE_TYPE).eval().requires_grad_(False))
 
 
 def _transformers_umt5(folder: Path) -> Any:
@@ -331,7 +427,8 @@ def _transformers_umt5(folder: Path) -> Any:
     if shared is not None:
         weights |= {"shared.weight": shared, "encoder.embed_tokens.weight": shared}
     fill(model, weights, source=str(folder))
-    return model.eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
+    return cast(nn.Module, model).to(stored_type(weights))
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -367,8 +464,33 @@ def _diffusers_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
     )
 
 
-def _num_depth_blocks(weights: Mapping[str, Tensor]) -> int:
-    return sum(name.startswith("extra_blocks.0.") and name.endswith(".modulation") for name in weights)
+def _count_depth_blocks(weights: Mapping[str, Tensor], like: NetworkConfig) -> int:
+    """Return the depth blocks; a network that predicts no depth keeps its number for what may start from it."""
+    if like.depth != "interleaved":
+        return like.num_depth_blocks
+    return _count_blocks(weights, "extra_blocks.0.", expected=like.num_depth_blocks)
+
+
+def _count_blocks(weights: Mapping[str, Tensor], prefix: str, *, expected: int | None) -> int:
+    """Return how many blocks there are.
+
+    Raises:
+        CheckpointError: Names the first that is absent, or the first that is too many.
+    """
+    found = {int(match[1]) for name in weights if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
+    count = max(found, default=-1) + 1 if expected is None else expected
+    absent = sorted(set(range(count)) - found)
+    surplus = sorted(found - set(range(count)))
+    if absent or surplus:
+        wrong = f"lack '{prefix}{absent[0]}'" if absent else f"hold '{prefix}{surplus[0]}', which is one too many"
+        raise CheckpointError(f"The weights of the network {wrong}: {count} blocks belong there, {len(found)} are.")
+    return count
+
+
+def _owner(name: str) -> str:
+    """Return which part of `ParameterCount` a tensor belongs to."""
+    owners = {"view_": "views", "action_": "actions_and_states", "proprio_": "actions_and_states", "extra_": "depth"}
+    return next((part for start, part in owners.items() if name.startswith(start)), "wan")
 
 
 def _under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,6 +18,9 @@ SIGMA_SHIFT = 5.0
 NUM_TRAIN_TIMESTEPS = 1000
 """The network sees a noise level as a timestep between 0 (data) and 1000 (noise)."""
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""Types that matrices may have."""
+
 LATENT_STRIDES = (4, 16, 16)
 """Frames, rows and columns behind one latent cell; the first frame has a latent frame of its own."""
 
@@ -192,6 +195,10 @@ class ModelConfig:
         num_actions: K, actions in a chunk.
         num_future_frames: F, predicted frames.
         frame_stride: Control steps between frames.
+        num_video_steps: Denoising steps of the video that it is evaluated with.
+        num_action_steps: Those of actions and states, the first ones of the video.
+        execute_steps: Actions of a chunk that are executed before the next one is asked for.
+        depth_known: Whether `depth_range` is the map that it was trained with; False where that map was not published.
     """
 
     name: str
@@ -208,6 +215,10 @@ class ModelConfig:
     num_actions: int = 32
     num_future_frames: int = 8
     frame_stride: int = 4
+    num_video_steps: int = 10
+    num_action_steps: int = 4
+    execute_steps: int = 8
+    depth_known: bool = True
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:

@@ -7,12 +7,14 @@ Read next: `cli.py` for the command, `checkpoints.py` for the readers.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,9 +27,36 @@ from xwam.umt5 import UmT5Text
 from xwam.wan_vae import WanVae
 
 
+def write(bundle: Bundle, target: Path, layout: str) -> None:
+    """Write a model in one of `WRITERS`; the folder appears whole or not at all.
+
+    Args:
+        bundle: The model.
+        target: A folder that does not exist yet.
+        layout: Key of `WRITERS`.
+
+    Raises:
+        CheckpointError: If there is something already, or the model does not fit the layout or the disk.
+    """
+    if target.exists():
+        raise CheckpointError(f"{target} exists already; give a folder that does not.")
+    partial = target.with_name(f"{target.name}.partial")
+    if partial.exists():
+        raise CheckpointError(f"{partial} is left of a conversion that was cut short, or still runs; remove it first.")
+    try:
+        partial.mkdir(parents=True)
+        WRITERS[layout](bundle, partial)
+        partial.rename(target)
+    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are how the writers report a full disk
+        raise CheckpointError(f"{target} could not be written: {str(error).splitlines()[0]}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_ours(bundle: Bundle, folder: Path) -> None:
     """Write `model.safetensors`, and beside it VAE and text encoder in the layout of diffusers and transformers."""
     save_checkpoint(folder / MODEL_FILE, bundle.network, bundle.model)
+    (folder / MODEL_JSON).write_text(json.dumps(bundle.model.to_json(), indent=2))
     _write_parts(bundle, folder)
 
 
@@ -39,6 +68,7 @@ def write_released(bundle: Bundle, folder: Path) -> None:
     """
     import yaml
 
+    _refuse_rivals(bundle.model)
     vae, text = _wan_parts(bundle)
     num_res_blocks = vae.vae.config.num_res_blocks
     module: dict[str, Tensor] = {f"model.{name}": value for name, value in bundle.network.state_dict().items()}
@@ -118,10 +148,7 @@ def diffusers_settings(config: NetworkConfig) -> dict[str, Any]:
 def _write_network(
     bundle: Bundle, folder: Path, *, rename: Callable[[str], str], settings: Mapping[str, Any], inside: str = ""
 ) -> None:
-    if bundle.model.network.depth in ("sequence", "channel"):
-        raise CheckpointError(
-            f"A network with depth by {bundle.model.network.depth} has no Wan in it; use `--to ours`."
-        )
+    _refuse_rivals(bundle.model)
     weights = bundle.network.state_dict()
     added = {name: value.contiguous() for name, value in weights.items() if name.startswith(keys.ADDITIONS)}
     wan = {rename(name): value.contiguous() for name, value in weights.items() if name not in added}
@@ -131,6 +158,11 @@ def _write_network(
     (place / "config.json").write_text(json.dumps(settings, indent=2))
     save_file(added, folder / ADDITIONS_FILE, {"format": "pt"})
     (folder / MODEL_JSON).write_text(json.dumps(bundle.model.to_json(), indent=2))
+
+
+def _refuse_rivals(model: ModelConfig) -> None:
+    if model.network.depth in ("sequence", "channel"):
+        raise CheckpointError(f"A network with depth by {model.network.depth} has no Wan in it; use `--to ours`.")
 
 
 def _write_parts(bundle: Bundle, folder: Path) -> None:
@@ -157,14 +189,22 @@ def _wan_parts(bundle: Bundle) -> tuple[WanVae, UmT5Text]:
 
 
 def _release_settings(model: ModelConfig) -> dict[str, Any]:
-    """Return the part of a released `config.yaml` that says what the weights are."""
-    return {
+    """Return the part of a released `config.yaml` that says what the weights are.
+
+    `network`, `execute_steps` and `depth_range` are our additions to it; the authors' own files do not have them.
+    """
+    settings: dict[str, Any] = {
         "exp_name": model.name,
         "text_len": model.network.text_len,
         "num_extra_layers": model.network.num_depth_blocks,
         "use_depth": model.network.depth == "interleaved",
         "action_dim": model.network.action_dim,
         "proprio_dim": model.network.proprio_dim,
+        "sample_steps": model.num_video_steps,
+        "use_decoupled_inference": model.num_action_steps != model.num_video_steps,
+        "action_denoise_steps": model.num_action_steps,
+        "execute_steps": model.execute_steps,
+        "network": release_from_network(model.network),
         "dataset": {
             "dataset_path": f"./{model.bench}/",
             "sequence_length": model.num_future_frames + 1,
@@ -174,3 +214,4 @@ def _release_settings(model: ModelConfig) -> dict[str, Any]:
             "statistics": statistics_from_bounds(model.bounds, model.arms),
         },
     }
+    return settings | ({"depth_range": asdict(model.depth_range)} if model.depth_known else {})

@@ -11,20 +11,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from xwam.benches import BORDERS
-from xwam.config import NANO, ModelConfig, count_parameters
+from xwam.config import NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.header import CheckpointError, locate, read_model
 
 if TYPE_CHECKING:
     from xwam.engine import Engine, Request
-
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -34,26 +31,34 @@ class XwamPolicyConfig:
     Attributes:
         checkpoint: Weights; None for random ones.
         init_seed: Seed of random weights.
-        num_video_steps: Denoising steps of the video.
-        num_action_steps: Denoising steps of actions and states, the first ones of the video.
-        execute_steps: Actions of a chunk that are executed before the next one is asked for.
+        num_video_steps: Denoising steps of the video; None for the model's own.
+        num_action_steps: Denoising steps of actions and states, the first ones of the video; None likewise.
+        execute_steps: Actions of a chunk that are executed before the next one is asked for; None likewise.
         guidance: 0 for one conditional pass a step; else the weight of the prompt's velocity.
         threads: CPU threads of a forward pass.
-        device: Where the network lives, for example `cuda`.
-        precision: Type of its matrices, for example `bfloat16`.
+        device: Where network, VAE and text encoder live, for example `cuda`.
+        precision: Type of the network's matrices, for example `bfloat16`.
         text_cache: Folder that keeps encoded prompts; None to encode them anew in every run.
     """
 
     checkpoint: str | None = None
     init_seed: int = 0
-    num_video_steps: int = 10
-    num_action_steps: int = 4
-    execute_steps: int = 8
+    num_video_steps: int | None = None
+    num_action_steps: int | None = None
+    execute_steps: int | None = None
     guidance: float = 0.0
     threads: int = 1
     device: str = "cpu"
     precision: str = "float32"
     text_cache: str | None = None
+
+
+class Pace(NamedTuple):
+    """Step counts that a run uses."""
+
+    num_video_steps: int
+    num_action_steps: int
+    execute_steps: int
 
 
 class XwamPlugin:
@@ -67,13 +72,14 @@ class XwamPlugin:
         """Return what the model needs and gives, read from its checkpoint's header."""
         _check(config)
         model = _model(config)
+        pace = _pace(config, model)
         border = BORDERS[model.bench]
         depth = ("depth",) if model.network.depth != "none" else ()
         return PolicySpec(
             policy_id=f"xwam/{model.name}" + ("" if config.checkpoint else "-random"),
             action_layouts=(border.layout,),
             chunk_len=model.num_actions,
-            execute_steps=config.execute_steps,
+            execute_steps=pace.execute_steps,
             views=model.views,
             image_hw_px=border.picture_hw_px(model),
             arms=model.arms,  # type: ignore[arg-type]
@@ -84,18 +90,22 @@ class XwamPlugin:
         )
 
     def provenance(self, config: XwamPolicyConfig) -> dict[str, str]:
-        """Return hash and size of the weights and the schedule."""
+        """Return hash and size of the weights, the schedule, and what of it is not the model's own."""
         model = _model(config)
+        pace = _pace(config, model)
         weights = f"random, init_seed {config.init_seed}: an untrained network"
         if config.checkpoint is not None:
             weights = _identity(config)
-        return {
+        facts = {
             "model": model.name,
             "weights": weights,
-            "parameters": str(sum(count_parameters(model.network))),
-            "denoising": f"{config.num_action_steps} steps for actions, {config.num_video_steps} for video, "
+            "parameters": _num_parameters(config),
+            "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {config.guidance}",
+            "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
+            "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
+        return facts if model.network.depth == "none" else facts | {"depth scale": _depth_scale(model)}
 
     def make(self, config: XwamPolicyConfig) -> XwamPolicy:
         """Return the policy with its weights in memory.
@@ -109,26 +119,29 @@ class XwamPlugin:
         from xwam.engine import Engine
         from xwam.sampler import Schedule
 
+        _check(config)
+        pace = _pace(config, _model(config))
         torch.set_num_threads(config.threads)
         try:
             schedule = Schedule(
-                num_video_steps=config.num_video_steps,
-                num_action_steps=config.num_action_steps,
+                num_video_steps=pace.num_video_steps,
+                num_action_steps=pace.num_action_steps,
                 guidance=config.guidance,
             )
             if config.checkpoint is None:
                 bundle = checkpoints.fresh_bundle(NANO, seed=config.init_seed)
             else:
                 bundle = checkpoints.load(config.checkpoint)
-            if config.text_cache is not None:
-                bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
+            dtype = checkpoints.precision(config.precision)
         except ValueError as error:
             raise BadConfig(str(error)) from error
         try:
-            bundle.network.cast(getattr(torch, config.precision)).to(config.device)
+            bundle = bundle.to(config.device, dtype)
         except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
             reason = str(error).splitlines()[0]
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
+        if config.text_cache is not None:
+            bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
         return XwamPolicy(self.spec(config), Engine(bundle, schedule, device=config.device))
 
 
@@ -177,16 +190,61 @@ def _check(config: XwamPolicyConfig) -> None:
     """Refuse settings that no model can follow, before anything is loaded."""
     if config.precision not in PRECISIONS:
         raise BadConfig(f"policy.xwam.precision must be one of {', '.join(PRECISIONS)}, got {config.precision}.")
-    if not 1 <= config.num_action_steps <= config.num_video_steps:
-        raise BadConfig(
-            f"policy.xwam needs at least one step, and no more for actions than for video, got "
-            f"num_action_steps={config.num_action_steps} and num_video_steps={config.num_video_steps}."
-        )
     if config.threads < 1 or config.guidance < 0:
         raise BadConfig(
             f"policy.xwam needs at least 1 thread and a guidance of 0 or more, got threads={config.threads} and "
             f"guidance={config.guidance}."
         )
+
+
+def _pace(config: XwamPolicyConfig, model: ModelConfig) -> Pace:
+    """Return the step counts of a run: the model's own where the settings leave them open.
+
+    Raises:
+        BadConfig: If they cannot be followed.
+    """
+    pace = Pace(
+        *(getattr(model, name) if getattr(config, name) is None else getattr(config, name) for name in Pace._fields)
+    )
+    if not 1 <= pace.num_action_steps <= pace.num_video_steps:
+        raise BadConfig(
+            f"policy.xwam needs at least one step, and no more for actions than for video, got "
+            f"num_action_steps={pace.num_action_steps} and num_video_steps={pace.num_video_steps}."
+        )
+    if not 1 <= pace.execute_steps <= model.num_actions:
+        raise BadConfig(f"policy.xwam.execute_steps must be 1 to {model.num_actions}, got {pace.execute_steps}.")
+    return pace
+
+
+def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
+    """Return what of the schedule is not as the model is evaluated by its authors, one phrase each."""
+    pace = _pace(config, model)
+    changed = [name for name in Pace._fields if getattr(pace, name) != getattr(model, name)]
+    phrases = [f"{name} {getattr(pace, name)} in place of {getattr(model, name)}" for name in changed]
+    return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
+
+
+def _depth_scale(model: ModelConfig) -> str:
+    """Return how metres come out of predicted depth, and whether that is known."""
+    r = model.depth_range
+    scale = f"inverse depth from {r.near_m} m to {r.far_m} m, offset {r.offset_m} m"
+    if model.depth_known:
+        return f"{scale}; the one it was trained with"
+    return f"assumed {scale}; the released map is unpublished, so metres are a guess"
+
+
+def _num_parameters(config: XwamPolicyConfig) -> str:
+    """Return how many parameters the network has, counted off the weights where nothing else tells."""
+    try:
+        released = config.checkpoint is not None and (locate(config.checkpoint) / "config.yaml").is_file()
+        if config.checkpoint is None or not released:
+            return str(sum(count_parameters(_model(config).network)))
+        from xwam.checkpoints import parameters
+
+        counts = parameters(locate(config.checkpoint))
+    except CheckpointError as error:
+        raise BadConfig(str(error)) from error
+    return "unknown until loaded" if counts is None else str(sum(counts))
 
 
 def _seed(request: PolicyRequest) -> int:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xwam import keys
 from xwam.header import CheckpointError
-from xwam.loading import fill
+from xwam.loading import fill, stored_type
 
 
 class UmT5Text:
@@ -32,6 +32,11 @@ class UmT5Text:
 
     def __init__(self, model: Any, tokenizer: Any, *, num_tokens: int) -> None:
         self.model, self.tokenizer, self.num_tokens = model, tokenizer, num_tokens
+
+    def to(self, device: str | torch.device) -> UmT5Text:
+        """Move the weights; text tokens come back to the CPU."""
+        self.model.to(device)
+        return self
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> Tensor:
@@ -97,4 +102,5 @@ def umt5_from_wan(weights: Mapping[str, Tensor]) -> Any:
     renamed = {keys.transformers_umt5_name(name): value for name, value in weights.items()}
     renamed["encoder.embed_tokens.weight"] = renamed["shared.weight"]
     fill(model, renamed, source="The weights of the text encoder")
-    return model.eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
+    return cast(nn.Module, model).to(stored_type(weights))

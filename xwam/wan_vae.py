@@ -37,6 +37,9 @@ LATENT_STD = (
 """Standard deviation of each latent channel."""
 # fmt: on
 
+VAE_TYPE = torch.float32
+"""What the VAE computes in; Wan's own code does, whatever the type of its transformer."""
+
 
 class WanVae:
     """The causal VAE: the first frame alone, then four frames a latent frame, decoded chunk by chunk.
@@ -55,11 +58,16 @@ class WanVae:
         self._std = torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1)
         self._alone = threading.Lock()
 
+    def to(self, device: str | torch.device) -> WanVae:
+        """Move the weights; what is encoded and decoded comes back to where it came from."""
+        self.vae.to(device)
+        return self
+
     def encode(self, video_BCTHW: Tensor) -> Tensor:
         """Return the normalised means of the latents of a video in [-1, 1]."""
         with self._alone:
             passes = [self.vae.encode(self._fit(part)).latent_dist.mode() for part in self._parts(video_BCTHW)]
-        latent = torch.cat(passes).float()
+        latent = torch.cat(passes).float().to(video_BCTHW.device)
         return (latent - self._mean.to(latent)) / self._std.to(latent)
 
     def decode(self, latent_BCTHW: Tensor, seen_BCHW: Tensor | None = None) -> Tensor:
@@ -67,7 +75,7 @@ class WanVae:
         latent = latent_BCTHW * self._std.to(latent_BCTHW) + self._mean.to(latent_BCTHW)
         with self._alone:
             passes = [self.vae.decode(self._fit(part)).sample for part in self._parts(latent)]
-        return torch.cat(passes).float()
+        return torch.cat(passes).float().to(latent_BCTHW.device)
 
     def _parts(self, videos: Tensor) -> tuple[Tensor, ...]:
         return videos.split(self.videos_per_pass)
@@ -115,13 +123,18 @@ def vae_from_wan(weights: Mapping[str, Tensor], *, mean: Tensor | None = None, s
     from diffusers import AutoencoderKLWan
 
     config = vae_config(weights)
-    config["latents_mean"] = list(LATENT_MEAN) if mean is None else mean.tolist()
-    config["latents_std"] = list(LATENT_STD) if std is None else std.tolist()
+    config["latents_mean"] = list(LATENT_MEAN) if mean is None else mean.float().tolist()
+    config["latents_std"] = list(LATENT_STD) if std is None else std.float().tolist()
+    for name, values in (("mean", config["latents_mean"]), ("std", config["latents_std"])):
+        if len(values) != config["z_dim"]:
+            raise CheckpointError(
+                f"The VAE has {config['z_dim']} latent channels, its 'vae.{name}' holds {len(values)} numbers."
+            )
     with torch.device("meta"):
         vae: Any = AutoencoderKLWan(**config)
     renamed = {keys.diffusers_vae_name(name): value for name, value in weights.items()}
     fill(vae, renamed, source="The weights of the VAE")
-    return WanVae(vae.eval().requires_grad_(False))
+    return WanVae(vae.to(VAE_TYPE).eval().requires_grad_(False))
 
 
 def _stages(weights: Mapping[str, Tensor]) -> list[str]:

@@ -10,7 +10,10 @@ from evalkit.contracts import geometry
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 from tests.unit.test_xwam_checkpoints import MODEL, bundle  # noqa: F401  (a fixture)
 from xwam import checkpoints, convert, frames
+from xwam.actions import denormalise
 from xwam.benches import BORDERS
+from xwam.config import WAN22_5B
+from xwam.header import start_model
 from xwam.images import ImagePipeline
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 
@@ -101,6 +104,22 @@ def test_pictures_come_back():
     torch.testing.assert_close(back[..., 4:-4, 4:-4], picture[..., 4:-4, 4:-4], atol=0.02, rtol=0)
     same = ImagePipeline(env_hw_px=(8, 8), model_hw_px=(8, 8))
     assert torch.equal(same.to_env(same.to_model(torch.ones(1, 3, 8, 8))), torch.ones(1, 3, 8, 8))
+
+
+def test_a_gripper_command_of_robocasa_survives_any_statistics():
+    side = {"proprio_left_ee_xyz": [1.0] * 3, "action_left_ee_xyz": [0.1] * 3, "action_left_ee_axisangle": [0.5] * 3}
+    side |= {"gripper_pos": [1.0], "gripper_action": [0.0463]}
+    for arm in ("xyz", "axisangle"):
+        side[f"action_right_ee_{arm}"] = [0.2] * 3
+    side["proprio_right_ee_xyz"] = [1.0] * 3
+    statistics = {"q01": {key: [-v for v in value] for key, value in side.items()}, "q99": side}
+    for bench, bound in (("robocasa", 1.0), ("robotwin", 0.0463)):
+        model = start_model(WAN22_5B, bench=bench, statistics=statistics, num_depth_blocks=10)
+        assert (model.bounds.action_low[6], model.bounds.action_high[6]) == (-bound, bound)
+        assert model.bounds.action_high[:6] == (0.1, 0.1, 0.1, 0.5, 0.5, 0.5)
+    bounds = start_model(WAN22_5B, bench="robocasa", statistics=statistics, num_depth_blocks=10).bounds
+    closed = denormalise(np.eye(14)[6:7], bounds.action_low, bounds.action_high)
+    assert BORDERS["robocasa"].env_actions(closed, np.zeros(16), ("left",))[0, 6] == 1.0
 
 
 @pytest.mark.parametrize("bench", ["robocasa", "robotwin"])

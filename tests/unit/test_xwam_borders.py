@@ -126,5 +126,27 @@ def test_bounds_of_released_statistics():
         actions.bounds_from_release(statistics, ("left", "right"))
 
 
+@pytest.mark.parametrize("wrong", [[1.0, 2.0], 3.0, [1.0, float("nan"), 0.0], ["a", "b", "c"], None])
+def test_statistics_of_another_length_are_refused(wrong):
+    one = {"proprio_left_ee_xyz": [0.0] * 3, "action_left_ee_xyz": [1.0] * 3, "gripper_pos": [1], "gripper_action": [1]}
+    statistics = {side: one | {"action_left_ee_axisangle": wrong} for side in ("q01", "q99")}
+    with pytest.raises(ValueError, match="3 finite numbers in 'action_left_ee_axisangle' under 'q01', got"):
+        actions.bounds_from_release(statistics, ("left",))
+    with pytest.raises(ValueError, match="no 'proprio_left_ee_xyz' under 'q01'"):
+        actions.bounds_from_release({"q01": 3}, ("left",))
+
+
+def test_a_raw_gripper_command_is_not_normalised():
+    side = {"proprio_left_ee_xyz": [1.0] * 3, "action_left_ee_xyz": [0.1] * 3, "action_left_ee_axisangle": [0.5] * 3}
+    side |= {"gripper_pos": [1.0], "gripper_action": [0.0463]}
+    statistics = {"q01": {key: [-v for v in value] for key, value in side.items()}, "q99": side}
+    raw = actions.training_bounds(statistics, ("left",), raw=True)
+    assert (raw.action_low[6], raw.action_high[6]) == (-1.0, 1.0)
+    assert actions.training_bounds(statistics, ("left",), raw=False).action_high[6] == 0.0463
+    floored = actions.training_bounds(statistics, ("left",), raw=True, least_action=0.2)
+    assert floored.action_high[:7] == (0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 1.0)
+    assert floored.action_low == tuple(0.0 - value for value in floored.action_high)
+
+
 def test_configuration_survives_json():
     assert type(NANO).from_json(NANO.to_json()) == NANO

@@ -1,8 +1,10 @@
 """Checkpoints in every layout, and what is said of broken ones."""
 
+import fnmatch
 import json
 import os
 import pickle
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +15,19 @@ from safetensors.torch import load_file, save_file
 from tests.parity.xwam import default_folder, load_network
 from tests.unit.test_xwam_network import TINY, inputs_of, network_of
 from xwam import checkpoints, cli, convert, header, keys, loading
-from xwam.config import NANO, Bounds, CodecConfig, ModelConfig, TextConfig, network_from_release, release_from_network
+from xwam.config import (
+    NANO,
+    WAN22_5B,
+    Bounds,
+    CodecConfig,
+    ModelConfig,
+    TextConfig,
+    count_parameters,
+    network_from_release,
+    release_from_network,
+)
 from xwam.network import XwamNetwork, free_timesteps
+from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.text import HashedText, StoredText
 from xwam.umt5 import UmT5Text
 from xwam.wan_vae import WanVae
@@ -74,10 +87,13 @@ def test_every_layout_gives_the_same_numbers_back(bundle, layout, tmp_path):
     folder = tmp_path / layout
     folder.mkdir()
     convert.WRITERS[layout](bundle, folder)
-    again = checkpoints.load(str(folder), num_heads=NETWORK.num_heads)
+    again = checkpoints.load(str(folder))
     assert again.model.bounds == MODEL.bounds
     assert again.model.network == NETWORK
     assert (again.model.num_actions, again.model.frame_stride, again.model.image_hw_px) == (32, 4, (64, 64))
+    assert (again.model.num_video_steps, again.model.num_action_steps, again.model.execute_steps) == (10, 4, 8)
+    assert again.model.depth_known
+    assert checkpoints.parameters(folder) == count_parameters(NETWORK)
     for name, weight in bundle.network.state_dict().items():
         assert torch.equal(weight, again.network.state_dict()[name]), name
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
@@ -168,6 +184,214 @@ def half_inputs(network):
     return video, action, proprio, times, network.encode_text(torch.randn(2, NETWORK.text_len, NETWORK.text_width))
 
 
+# ---- the released container
+
+
+@pytest.fixture
+def released(bundle, tmp_path):
+    """Return the folder of a released experiment, and what rewrites its container."""
+    convert.write_released(bundle, tmp_path)
+    path = tmp_path / header.RELEASED_WEIGHTS
+
+    def rewrite(change):
+        module = {name: value.clone() for name, value in torch.load(path, weights_only=True)["module"].items()}
+        change(module)
+        torch.save({"module": module}, path)
+
+    return tmp_path, rewrite
+
+
+def settings_of(folder, **changes):
+    import yaml
+
+    path = folder / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    for name, value in changes.items():
+        part = settings["dataset"] if name in settings["dataset"] else settings
+        part.pop(name, None)
+        if value is not None:
+            part[name] = value
+    path.write_text(yaml.safe_dump(settings))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_half_containers_run(bundle, released, mixed):
+    folder, rewrite = released
+
+    def halve(module):
+        for name, value in module.items():
+            if not mixed or not name.startswith(("model.patch", "model.blocks.0.self_attn", "vae.model.encoder")):
+                module[name] = value.bfloat16()
+
+    rewrite(halve)
+    again = checkpoints.load(str(folder))
+    network = again.network
+    assert network.blocks[0].ffn[0].weight.dtype == (torch.float32 if mixed else torch.bfloat16)
+    assert network.blocks[0].modulation.dtype == network.time_projection[1].weight.dtype == torch.float32
+    out = network(*half_inputs(network), depth=True)
+    assert all(part.dtype == torch.float32 and part.isfinite().all() for part in out)
+    video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    torch.testing.assert_close(again.codec.encode(video), bundle.codec.encode(video), atol=0.05, rtol=0.05)
+    tokens = [each.text_encoder.encode("open the drawer") for each in (again, bundle)]
+    torch.testing.assert_close(*tokens, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        ("model.extra_blocks.0.1.", r"lack 'extra_blocks\.0\.1': 2 blocks belong there, 1 are\."),
+        ("model.extra_blocks.0.0.", r"lack 'extra_blocks\.0\.0'"),
+        ("model.blocks.1.", r"lack 'blocks\.1': 3 blocks belong there, 2 are\."),
+        ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks belong there, 2 are\."),
+    ],
+)
+def test_absent_blocks_are_named(released, gone, named):
+    folder, rewrite = released
+    rewrite(lambda module: [module.pop(name) for name in list(module) if name.startswith(gone)])
+    with pytest.raises(header.CheckpointError, match=named):
+        checkpoints.load(str(folder))
+
+
+def test_containers_without_stated_sizes(bundle, released):
+    folder, _ = released
+    settings_of(folder, network=None)
+    with pytest.raises(header.CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; say how"):
+        checkpoints.load(str(folder))
+    assert checkpoints.load(str(folder), num_heads=NETWORK.num_heads).model.network == NETWORK
+    assert checkpoints.parameters(folder) == count_parameters(NETWORK)
+    assert XwamPlugin().provenance(XwamPolicyConfig(checkpoint=str(folder)))["parameters"] == str(
+        sum(count_parameters(NETWORK))
+    )
+    settings_of(folder, num_extra_layers=1)
+    with pytest.raises(header.CheckpointError, match=r"hold 'extra_blocks\.0\.1', which is one too many"):
+        checkpoints.load(str(folder), num_heads=NETWORK.num_heads)
+    (folder / header.RELEASED_WEIGHTS).unlink()
+    assert checkpoints.parameters(folder) is None
+
+
+def test_at_wans_width_there_are_thirty_blocks():
+    with torch.device("meta"):
+        weights = XwamNetwork(replace(WAN22_5B, num_blocks=29, num_depth_blocks=2)).state_dict()
+    like = replace(WAN22_5B, num_depth_blocks=2)
+    with pytest.raises(header.CheckpointError, match=r"lack 'blocks\.29': 30 blocks belong there, 29 are\."):
+        checkpoints.sizes_of(weights, like=like)
+
+
+def test_settings_of_the_released_container_are_read(released):
+    folder, _ = released
+    settings_of(folder, network=None, sample_steps=None, action_denoise_steps=None, execute_steps=None,
+                use_decoupled_inference=None, depth_range=None)  # fmt: skip
+    model = header.read_model(folder)
+    assert (model.num_video_steps, model.num_action_steps, model.execute_steps) == (50, 10, 32)
+    provenance = XwamPlugin().provenance(XwamPolicyConfig(checkpoint=str(folder)))
+    assert provenance["denoising"].startswith("10 steps for actions, 50 for video")
+    assert provenance["execution"] == "32 of 32 actions of a chunk"
+    assert provenance["depth scale"].startswith("assumed inverse depth from 0.05 m to 5.0 m")
+    assert provenance["depth scale"].endswith("the released map is unpublished, so metres are a guess")
+    settings_of(folder, sample_steps=25, action_denoise_steps=5, frame_skip=6, action_skip=2)
+    model = header.read_model(folder)
+    assert (model.num_video_steps, model.num_action_steps) == (25, 5)
+    assert (model.frame_stride, model.num_actions, model.network.actions_per_frame) == (6, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"action_dim": 7}, r"must have 14 and 16 numbers, the config\.yaml says \(7, 16\)\.$"),
+        ({"proprio_dim": 9}, r"the config\.yaml says \(14, 9\)\.$"),
+        ({"frame_skip": 5, "action_skip": 2}, r"frame_skip 5 must be a multiple of action_skip 2"),
+        ({"action_skip": 0}, r"frame_skip 4 must be a multiple of action_skip 0"),
+        ({"video_size": 3}, r"config\.yaml cannot be used: "),
+        ({"statistics": {"q01": [], "q99": {}}}, r"The statistics hold no"),
+        ({"network": {"dim": 64}}, r"states a network that cannot be built: 'ffn_dim'"),
+        ({"text_len": None}, r"has no setting 'text_len'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_sentence(released, changes, sentence):
+    settings_of(released[0], **changes)
+    with pytest.raises(header.CheckpointError, match=sentence):
+        checkpoints.load(str(released[0]))
+
+
+def test_latent_means_of_another_length_are_named(released):
+    folder, rewrite = released
+    rewrite(lambda module: module.update({"vae.mean": torch.zeros(7)}))
+    with pytest.raises(header.CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
+        checkpoints.load(str(folder))
+
+
+def test_everything_moves_to_the_device(bundle, tmp_path):
+    convert.write_ours(bundle, tmp_path)
+    moved = checkpoints.load(str(tmp_path)).to("meta", torch.bfloat16)
+    parts = (moved.network, moved.codec.vae, moved.text_encoder.model)
+    assert all(weight.device.type == "meta" for part in parts for weight in part.parameters())
+    kinds = [{weight.dtype for name, weight in part.named_parameters() if "ffn" in name} for part in parts]
+    assert kinds[0] == {torch.bfloat16}
+    assert {weight.dtype for part in parts[1:] for weight in part.parameters()} == {torch.float32}
+    plain = checkpoints.fresh_bundle(replace(NANO, network=replace(TINY, text_width=16)), seed=0).to("meta")
+    assert plain.network.dtype == torch.float32
+    assert plain.network.patch_embedding.weight.device.type == "meta"
+
+
+def test_the_policy_moves_codec_and_text_too(monkeypatch):
+    asked = []
+    real = checkpoints.fresh_bundle
+
+    class Weighty:
+        def to(self, device):
+            asked.append(str(device))
+
+    def fresh(model, *, seed):
+        return real(model, seed=seed)._replace(codec=Weighty(), text_encoder=Weighty())
+
+    monkeypatch.setattr(checkpoints, "fresh_bundle", fresh)
+    policy = XwamPlugin().make(XwamPolicyConfig(device="meta", precision="bfloat16"))
+    assert asked == ["meta", "meta"]
+    assert policy.engine.network.dtype == torch.bfloat16
+
+
+def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle):
+    seen = []
+
+    class Elsewhere:
+        """Computes in float64, which stands for another device."""
+
+        config, device, dtype = bundle.codec.vae.config, torch.device("cpu"), torch.float64
+
+        def decode(self, latent):
+            seen.append(latent.dtype)
+            return type("Out", (), {"sample": latent})
+
+    out = WanVae(Elsewhere()).decode(torch.ones(1, 48, 1, 2, 2))
+    assert seen == [torch.float64]
+    assert (out.dtype, out.device.type) == (torch.float32, "cpu")
+
+
+def test_a_conversion_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
+    def broken(bundle, folder):
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(convert.WRITERS, "ours", broken)
+    with pytest.raises(header.CheckpointError, match=r"could not be written: .*No space left on device"):
+        convert.write(bundle, tmp_path / "deep" / "target", "ours")
+    assert list((tmp_path / "deep").iterdir()) == []
+    rival = replace(MODEL, network=replace(NETWORK, depth="channel"))
+    for layout in ("released", "wan", "diffusers"):
+        with pytest.raises(header.CheckpointError, match="has no Wan in it"):
+            convert.write(bundle._replace(model=rival), tmp_path / "rival", layout)
+    convert.write(bundle, tmp_path / "whole", "released")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "whole"]
+    with pytest.raises(header.CheckpointError, match="exists already"):
+        convert.write(bundle, tmp_path / "whole", "released")
+
+
+def test_types_that_matrices_cannot_have():
+    assert checkpoints.precision("float16") == torch.float16
+    with pytest.raises(header.CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
+        checkpoints.precision("int8")
+
+
 # ---- broken files
 
 
@@ -223,7 +447,7 @@ def test_containers_that_are_none(bundle, tmp_path, monkeypatch):
     path = tmp_path / header.RELEASED_WEIGHTS
     whole = path.read_bytes()
     os.truncate(path, len(whole) // 2)
-    with pytest.raises(header.CheckpointError, match=r"states\.pt is cut off or was not written by torch\.save"):
+    with pytest.raises(header.CheckpointError, match=r"states\.pt is cut off or was not written by torch\.save\.$"):
         checkpoints.load(str(tmp_path))
     torch.save({"module": {"vae.mean": torch.zeros(1)}}, path)
     with pytest.raises(header.CheckpointError, match=r"holds nothing under 'model\.'"):
@@ -232,7 +456,11 @@ def test_containers_that_are_none(bundle, tmp_path, monkeypatch):
     with pytest.raises(header.CheckpointError, match="dictionary with 'module'"):
         checkpoints.load(str(tmp_path))
     torch.save({"module": Payload()}, path)
-    with pytest.raises(header.CheckpointError, match="holds more than tensors and is refused"):
+    refused = r"holds more than tensors and is refused: it asks for '\w+\.mkdir'\.$"
+    with pytest.raises(header.CheckpointError, match=refused):
+        checkpoints.load(str(tmp_path))
+    torch.save({"module": {"model.a": torch.ones(1), "model.b": "text"}}, path)
+    with pytest.raises(header.CheckpointError, match=r"must hold tensors alone, 'model\.b' is of type str\.$"):
         checkpoints.load(str(tmp_path))
     path.write_bytes(pickle.dumps({"module": Payload()}))
     with pytest.raises(header.CheckpointError):
@@ -254,29 +482,69 @@ def test_shards_that_do_not_hold_what_they_promise(tmp_path):
         loading.read_tensors(index)
 
 
+class Hub:
+    """huggingface_hub with one repository; notes what is fetched."""
+
+    def __init__(self, folder, files):
+        self.folder, self.files, self.fetched = folder, files, []
+
+    def list_repo_files(self, repo):
+        self.repo = repo
+        return list(self.files)
+
+    def snapshot_download(self, repo, allow_patterns=None, local_files_only=False):
+        assert repo == self.repo
+        for file in self.files:
+            if any(fnmatch.fnmatch(file, pattern) for pattern in allow_patterns):
+                self.fetched.append(file)
+                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / file).write_text(self.files[file])
+        return str(self.folder)
+
+
+def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch, tmp_path):
+    weights = str(header.RELEASED_WEIGHTS)
+    files = {f"{name}/{file}": "{}" for name in ("robocasa", "robotwin") for file in ("config.yaml", weights)}
+    hub = Hub(tmp_path / "two", files)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    with pytest.raises(header.CheckpointError, match=r"holds 2 experiments; name one of them: 'o/x-wam/robocasa', "):
+        header.locate("o/x-wam")
+    with pytest.raises(header.CheckpointError, match=r"'o/x-wam/lab' holds 0 experiments; name one of them: none\."):
+        header.locate("o/x-wam/lab")
+    assert hub.fetched == []
+    assert header.locate("o/x-wam/robotwin", header_only=True) == tmp_path / "two" / "robotwin"
+    assert hub.fetched == ["robotwin/config.yaml"]
+    header.locate("o/x-wam/robotwin/")
+    assert hub.fetched[1:] == ["robotwin/config.yaml", f"robotwin/{weights}"]
+
+
+def test_headers_of_our_own_layout_come_alone(monkeypatch, tmp_path):
+    files = {"xwam.json": json.dumps(MODEL.to_json()), "model.safetensors": "heavy", "vae/config.json": "{}"}
+    hub = Hub(tmp_path / "ours", files)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert header.read_model(header.locate("o/xwam-1.5", header_only=True)) == MODEL
+    assert hub.fetched == ["xwam.json"]
+    header.locate("o/xwam-1.5")
+    assert set(hub.fetched) == set(files)
+
+
 def test_an_id_on_the_hub_without_a_network(monkeypatch, tmp_path):
     import huggingface_hub
 
     def unreachable(*_, **__):
         raise ConnectionError("no route")
 
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(header.CheckpointError, match=r"could not be fetched \(ConnectionError\); without a network"):
         checkpoints.load("sharinka0715/X-WAM-checkpoints")
-    with pytest.raises(header.CheckpointError, match=r"There is no checkpoint at \./nowhere"):
-        checkpoints.load("./nowhere/here")
-
-    def fetched(repo, allow_patterns):
-        assert repo == "sharinka0715/X-WAM-checkpoints"
-        for name in ("robocasa", "robotwin"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / "config.yaml").write_text("{}")
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
-    with pytest.raises(header.CheckpointError, match=r"holds 2 experiments; name one of them: '.*/robocasa'"):
-        header.locate("sharinka0715/X-WAM-checkpoints")
-    assert header.locate("sharinka0715/X-WAM-checkpoints/robotwin") == tmp_path / "robotwin"
+    for path in ("./nowhere/here", "results/nano.safetensors"):
+        with pytest.raises(header.CheckpointError, match=f"There is no checkpoint at {path}"):
+            checkpoints.load(path)
+    (tmp_path / "robotwin").mkdir()
+    (tmp_path / "robotwin" / "config.yaml").write_text("{}")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
+    assert header.locate("sharinka0715/X-WAM-checkpoints") == tmp_path / "robotwin"
 
 
 def test_prompts_are_encoded_once(tmp_path):

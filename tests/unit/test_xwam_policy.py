@@ -153,12 +153,33 @@ def test_a_saved_checkpoint_is_the_same_policy(policy, tmp_path):
 def test_settings_that_cannot_be_used_say_so(tmp_path):
     with pytest.raises(BadConfig, match=r"There is no checkpoint at .*nothing"):
         PLUGIN.spec(replace(QUICK, checkpoint=str(tmp_path / "nothing.safetensors")))
-    with pytest.raises(BadConfig, match="Actions need 1 to 3 steps"):
+    with pytest.raises(BadConfig, match="got num_action_steps=9 and num_video_steps=3"):
         PLUGIN.make(replace(QUICK, num_action_steps=9))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"\x00" * 5)
     with pytest.raises(BadConfig, match="cut off or no safetensors file"):
         PLUGIN.make(replace(QUICK, checkpoint=str(broken)))
+
+
+def test_steps_that_are_left_open_are_the_models_own():
+    assert PLUGIN.spec(XwamPolicyConfig()).execute_steps == 8
+    own = PLUGIN.provenance(XwamPolicyConfig())
+    assert own["denoising"] == "4 steps for actions, 10 for video, guidance 0.0"
+    assert own["departures from the model's own schedule"] == "none"
+    assert own["depth scale"].endswith("the one it was trained with")
+    other = XwamPolicyConfig(num_video_steps=25, execute_steps=3, guidance=2.0)
+    assert PLUGIN.spec(other).execute_steps == 3
+    assert PLUGIN.provenance(other)["departures from the model's own schedule"] == (
+        "num_video_steps 25 in place of 10, execute_steps 3 in place of 8, guidance 2.0 in place of 0"
+    )
+    engine = PLUGIN.make(XwamPolicyConfig(num_action_steps=2)).engine
+    assert (engine.schedule.num_video_steps, engine.schedule.num_action_steps) == (10, 2)
+    open_again = OmegaConf.merge(OmegaConf.structured(XwamPolicyConfig), {"num_video_steps": None, "execute_steps": 4})
+    assert OmegaConf.to_object(open_again) == XwamPolicyConfig(execute_steps=4)
+    with pytest.raises(BadConfig, match=r"execute_steps must be 1 to 32, got 33\."):
+        PLUGIN.spec(XwamPolicyConfig(execute_steps=33))
+    with pytest.raises(BadConfig, match="num_action_steps=4 and num_video_steps=3"):
+        PLUGIN.spec(XwamPolicyConfig(num_video_steps=3))
 
 
 def test_threads_are_set():
