@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -390,6 +391,19 @@ def test_types_that_matrices_cannot_have():
     assert checkpoints.precision("float16") == torch.float16
     with pytest.raises(header.CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
         checkpoints.precision("int8")
+
+
+def test_the_numbers_of_the_page_are_counted():
+    page = (Path(__file__).parents[2] / "docs" / "xwam.md").read_text()
+    for config in (WAN22_5B, NANO.network):
+        counts = count_parameters(config)
+        assert all(f"{number:,}" in page for number in (*counts, sum(counts)))
+    with torch.device("meta"):
+        weights = XwamNetwork(WAN22_5B).state_dict()
+    parts = ("patch_embedding.", "text_embedding.", "time_", "blocks.", "head.", "extra_blocks.", "blocks.0.")
+    for start in parts:
+        number = sum(weight.numel() for name, weight in weights.items() if name.startswith(start))
+        assert f"{number:,}" in page, start
 
 
 # ---- broken files
