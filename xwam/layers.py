@@ -89,8 +89,8 @@ def rotate(x_BLJE: Tensor, rope: Rope) -> Tensor:
     even, odd = pairs.unbind(-1)
     if _functional():
         turned = torch.stack([even * rope.cos_L1P - odd * rope.sin_L1P, odd * rope.cos_L1P + even * rope.sin_L1P], -1)
-    else:  # the same without a temporary for each product
-        turned = torch.empty_like(pairs)
+    else:  # the same without a temporary for each product, and laid out head by head, as attention reads it
+        turned = torch.empty_like(pairs.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         torch.addcmul(even * rope.cos_L1P, odd, rope.sin_L1P, value=-1, out=turned[..., 0])
         torch.addcmul(odd * rope.cos_L1P, even, rope.sin_L1P, out=turned[..., 1])
     return turned.flatten(-2).to(x_BLJE.dtype)
@@ -188,13 +188,18 @@ class Attention(nn.Module):
         self.norm_q = RMSNorm(config.width, config.eps)
         self.norm_k = RMSNorm(config.width, config.eps)
 
-    def query(self, x_BLD: Tensor, rope: Rope | None = None) -> Tensor:
-        """Return the queries, B,J,L,E."""
-        return self._heads(self.norm_q(self.q(x_BLD)), rope)
+    def query(self, x_BLD: Tensor) -> Tensor:
+        """Return the queries, B,J,L,E, of cross-attention."""
+        return self._heads(self.norm_q(self.q(x_BLD)))
 
-    def key_value(self, x_BLD: Tensor, rope: Rope | None = None) -> KeyValue:
-        """Return keys and values of the tokens to be read."""
-        return KeyValue(self._heads(self.norm_k(self.k(x_BLD)), rope), self._heads(self.v(x_BLD), None))
+    def key_value(self, x_BLD: Tensor) -> KeyValue:
+        """Return keys and values of the tokens to be read by cross-attention."""
+        return KeyValue(self._heads(self.norm_k(self.k(x_BLD))), self._heads(self.v(x_BLD)))
+
+    def query_key_value(self, x_BLD: Tensor, rope: Rope) -> tuple[Tensor, KeyValue]:
+        """Return queries, keys and values of self-attention."""
+        q, k, v = self.norm_q(self.q(x_BLD)), self.norm_k(self.k(x_BLD)), self.v(x_BLD)
+        return self._heads(q, rope), KeyValue(self._heads(k, rope), self._heads(v))
 
     def read(self, query_BJLE: Tensor, memory: KeyValue, bias_BN: Tensor | None = None) -> Tensor:
         """Return what the queries find, B,L,D; a bias is added to the logits of each token that is read."""
@@ -202,9 +207,12 @@ class Attention(nn.Module):
         found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value, attn_mask=mask)
         return self.o(found.transpose(1, 2).flatten(2))
 
-    def _heads(self, x_BLD: Tensor, rope: Rope | None) -> Tensor:
+    def _heads(self, x_BLD: Tensor, rope: Rope | None = None) -> Tensor:
         x_BLJE = x_BLD.unflatten(-1, (self.num_heads, -1))
-        return (x_BLJE if rope is None else rotate(x_BLJE, rope)).transpose(1, 2)
+        if rope is not None:
+            return rotate(x_BLJE, rope).transpose(1, 2)
+        x_BJLE = x_BLJE.transpose(1, 2)
+        return x_BJLE if _functional() or x_BLD.is_cuda else x_BJLE.contiguous()  # a CPU reads heads faster in a row
 
 
 class Block(nn.Module):
@@ -244,9 +252,9 @@ class Block(nn.Module):
         dtype = self.self_attn.q.weight.dtype
         shift1, scale1, gate1, shift2, scale2, gate2 = (time_BG6D + self.modulation.float()).unbind(2)
         seen = modulate(self.norm1(x_BLD), shift1, scale1, runs).to(dtype)
-        own = self.self_attn.key_value(seen, rope)
+        query, own = self.self_attn.query_key_value(seen, rope)
         memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
-        x_BLD = gated_add(x_BLD, self.self_attn.read(self.self_attn.query(seen, rope), memory), gate1, runs)
+        x_BLD = gated_add(x_BLD, self.self_attn.read(query, memory), gate1, runs)
         normed = self.norm3(x_BLD).to(dtype)
         x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text, text_bias_BN)
         fed = self.ffn(modulate(self.norm2(x_BLD), shift2, scale2, runs).to(dtype))

@@ -7,9 +7,10 @@ import torch
 
 from xwam import checkpoints
 from xwam.config import WAN22_5B, NetworkConfig, count_parameters
-from xwam.layers import head_runs, modulate, rope_axes, rope_table, rotate, token_positions
+from xwam.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
 from xwam.loading import fill
 from xwam.network import TextContext, XwamNetwork, free_timesteps, shared_timesteps
+from xwam.straight import StraightReading
 
 TINY = NetworkConfig(
     width=48, ffn_width=64, num_heads=2, num_blocks=3, num_depth_blocks=2, latent_channels=4, text_width=8, text_len=5,
@@ -51,6 +52,32 @@ def test_rope_is_a_complex_rotation():
     expected = torch.view_as_real(torch.view_as_complex(x.double().unflatten(-1, (-1, 2))) * turn).flatten(-2)
     got = rotate(x, rope_table(TINY, geometry, torch.device("cpu")))
     torch.testing.assert_close(got.double(), expected, atol=2e-6, rtol=0)
+
+
+def test_without_gradients_heads_lie_in_a_row_and_hold_the_same():
+    attention, x = network_of().blocks[0].self_attn, torch.randn(2, 7, 48)
+    rope = Rope(torch.randn(7, 1, 12), torch.randn(7, 1, 12))
+    query, memory = attention.query_key_value(x, rope)
+    with torch.no_grad():
+        fast = attention.query_key_value(x, rope)
+    for part, same in zip((fast[0], *fast[1]), (query, *memory), strict=True):
+        assert part.is_contiguous()
+        torch.testing.assert_close(part, same, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [False, True])
+def test_the_straight_reading_agrees(depth):
+    network, inputs = network_of(), inputs_of()
+    geometry = network.geometry(inputs[0], ACTIONS, STATES)
+    times = network.timesteps(torch.tensor([700.0, 300.0]), torch.tensor([400.0, 0.0]), geometry)
+    reading = StraightReading(network, geometry)
+    inputs[3][:, 3:] = 0
+    got = reading(*inputs[:3], times, reading.encode_text(inputs[3]), depth=depth)
+    expected = network(*inputs[:3], times, network.encode_text(inputs[3]), depth=depth)
+    for one, two in zip(got, expected, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
 
 
 def test_positions_of_actions_and_states_lie_between_latent_frames():
