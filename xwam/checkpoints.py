@@ -412,7 +412,7 @@ def _diffusers_vae(folder: Path) -> WanVae:
     with torch.device("meta"):
         vae: Any = AutoencoderKLWan.from_config(settings)
     fill(vae, read_tensors(folder / "diffusion_pytorch_model.safetensors"), source=str(folder))
-    return WanVae(vae.to(VAE_TYPE).eval().requires_grad_(False))
+    return WanVae(nn.Module.to(vae.eval(), VAE_TYPE).requires_grad_(False))
 
 
 def _transformers_umt5(folder: Path) -> Any:

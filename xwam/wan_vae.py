@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xwam import keys
 from xwam.header import CheckpointError
@@ -134,7 +134,7 @@ def vae_from_wan(weights: Mapping[str, Tensor], *, mean: Tensor | None = None, s
         vae: Any = AutoencoderKLWan(**config)
     renamed = {keys.diffusers_vae_name(name): value for name, value in weights.items()}
     fill(vae, renamed, source="The weights of the VAE")
-    return WanVae(vae.to(VAE_TYPE).eval().requires_grad_(False))
+    return WanVae(nn.Module.to(vae.eval(), VAE_TYPE).requires_grad_(False))
 
 
 def _stages(weights: Mapping[str, Tensor]) -> list[str]:

@@ -387,6 +387,14 @@ def test_a_conversion_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):
         convert.write(bundle, tmp_path / "whole", "released")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', "{}"])
+def test_a_broken_configuration_of_ours_is_one_sentence(bundle, tmp_path, text):
+    convert.write_wan(bundle, tmp_path)
+    (tmp_path / header.MODEL_JSON).write_text(text)
+    with pytest.raises(header.CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
+        checkpoints.load(str(tmp_path))
+
+
 def test_types_that_matrices_cannot_have():
     assert checkpoints.precision("float16") == torch.float16
     with pytest.raises(header.CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
