@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import safe_open
 
 from tests.parity.findings import Finding
-from xwam.actions import bounds_from_release
+from xwam.actions import training_bounds
 from xwam.data.clips import ClipShape, clip_states
 from xwam.data.layout import Track, track_from_json
 from xwam.data.statistics import statistics
@@ -57,7 +57,7 @@ def _clip(
         num_frames=settings["sequence_length"],
         frame_stride=settings["frame_skip"],
     )
-    found = clip_states(track, settings["start_frame"], shape, bounds_from_release(quantiles, track.arms))
+    found = clip_states(track, settings["start_frame"], shape, training_bounds(quantiles, track.arms, raw=track.raw))
     for name, got in zip(("proprios", "proprio_mask", "actions", "action_mask"), found, strict=True):
         yield absolute(f"{bench}: {name}", got, tensors[f"{bench}_{name}"])
 

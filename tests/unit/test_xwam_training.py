@@ -10,9 +10,9 @@ import torch
 
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
 from xwam import checkpoints
+from xwam.actions import training_bounds
 from xwam.config import NANO, ModelConfig
 from xwam.data.augment import Augmentation
-from xwam.data.clips import training_bounds
 from xwam.data.latents import LatentClips
 from xwam.data.layout import scan, tracks
 from xwam.data.statistics import statistics

@@ -9,10 +9,10 @@ Letters: F frames (the seen one and the future ones), K actions, V views, H W ro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xwam.actions import ARM_ACTION, ARM_PROPRIO, bounds_from_release
+from xwam.actions import ARM_ACTION, ARM_PROPRIO
 from xwam.codecs import video_from_depth
 from xwam.config import Bounds, DepthRange, ModelConfig
 from xwam.data.augment import Augmentation, crop, draw_augmentation
@@ -129,27 +129,6 @@ def scaled(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> n
     bottom, top = np.asarray(low, np.float32), np.asarray(high, np.float32)
     span = top - bottom
     return np.where(span > 0, 2 * (values - bottom) / np.where(span > 0, span, np.float32(1)) - 1, np.float32(0))
-
-
-def training_bounds(
-    statistics: Mapping[str, Any], arms: Sequence[str], *, raw: bool, least_action: float = 0.0
-) -> Bounds:
-    """Return the bounds behind a data set's statistics.
-
-    Args:
-        statistics: As the command `xwam statistics` writes them.
-        arms: Arms that exist.
-        raw: Whether actions are a controller's own; its gripper command is -1 or 1 and stays as it is.
-        least_action: Smallest bound of an action; keeps what hardly moves from being blown up.
-    """
-    bounds = bounds_from_release(statistics, arms)
-    high = list(bounds.action_high)
-    for arm in arms:
-        columns = range(*ARM_ACTION[arm].indices(14))
-        high[columns.start : columns.stop] = [max(least_action, high[column]) for column in columns]
-        if raw:
-            high[columns[-1]] = 1.0
-    return replace(bounds, action_low=tuple(0.0 - value for value in high), action_high=tuple(high))
 
 
 def _standing_still(track: Track) -> np.ndarray:

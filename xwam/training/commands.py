@@ -73,7 +73,7 @@ def train_model(options: argparse.Namespace) -> int:
 
 def _bounds(root: Path, model: Any, *, raw: bool, least_action: float) -> Any:
     """Return the bounds of a data set for a fresh model."""
-    from xwam.data.clips import training_bounds
+    from xwam.actions import training_bounds
 
     path = root / "statistics.json"
     if not path.is_file():
