@@ -1,79 +1,155 @@
-"""The command `xwam`: what a checkpoint is, how to rewrite it, and what lies in a data set.
+"""The command `xwam`: what a checkpoint is, how to rewrite it, what lies in a data set, and training.
 
-In: arguments. Out: files, or lines on the screen; mistakes as one sentence.
-Read next: `convert.py`; `data/commands.py` for the verbs on data sets.
+In: arguments. Out: files, or lines on the screen; mistakes as one sentence and exit code 2.
+Read next: `convert.py`; `data/commands.py` and `training/commands.py` for the verbs that are added from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from xwam.data.commands import add_verbs
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from xwam.data import commands as data
+from xwam.training import commands as training
+
+PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
+"""Names and paths may hold brackets; none of them is markup."""
+
+EXAMPLES = {
+    "check-data": "`xwam check-data data/robocasa`",
+    "statistics": "`xwam statistics data/robocasa` · `xwam statistics data/robocasa --out quantiles.json`",
+    "train": "`xwam train data/lift runs/lift --recipe nano --minutes 10` · `xwam train --help`",
+}
+
+app = typer.Typer(
+    name="xwam",
+    help="Checkpoints, data sets and training of X-WAM.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Source = Annotated[str, typer.Argument(help="A file or folder, or an id such as sharinka0715/X-WAM-checkpoints/x.")]
+
+
+@app.command()
+def show(source: Source) -> None:
+    """Say what a checkpoint is.
+
+    Examples: `xwam show last.safetensors` · `xwam show sharinka0715/X-WAM-checkpoints/robocasa`
+    """
+    from xwam.config import count_parameters
+    from xwam.header import locate, read_model
+
+    model = read_model(locate(source, header_only=True))
+    counts = count_parameters(model.network)
+    say(f"{model.name}: bench {model.bench}, arms {', '.join(model.arms)}, depth {model.network.depth}")
+    height, width = model.image_hw_px
+    say(f"{model.num_actions} actions, {model.num_future_frames} frames of {height}x{width} pixels")
+    say(f"{sum(counts):,} parameters: {counts._asdict()}")
+
+
+@app.command()
+def convert(
+    source: Source,
+    target: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    to: Annotated[Literal["ours", "released", "wan", "diffusers"], typer.Option(help="Layout to write.")] = "ours",
+    num_heads: Annotated[
+        int | None, typer.Option(help="Attention heads, where they are not Wan's of 128 numbers.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="Type of the matrices, for example bfloat16.")] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="BENCH", help="The source is Wan2.2 alone; start tuning for this bench.")
+    ] = None,
+    statistics: Annotated[Path | None, typer.Option(help="Quantiles of the bench's data (JSON), with --start.")] = None,
+) -> None:
+    """Rewrite a checkpoint in another layout.
+
+    Examples: `xwam convert experiment/ ours/` · `xwam convert ours/ wan/ --to wan --precision bfloat16` ·
+    `xwam convert Wan2.2-TI2V-5B/ fresh/ --start robocasa --statistics data/robocasa/statistics.json`
+    """
+    import torch
+
+    from xwam import checkpoints
+    from xwam import convert as writers
+    from xwam.header import CheckpointError
+
+    if target.exists():
+        raise CheckpointError(f"{target} exists already; give a folder that does not.")
+    dtype = None if precision is None else getattr(torch, precision, None)
+    if precision is not None and not isinstance(dtype, torch.dtype):
+        raise CheckpointError(f"--precision must be a type such as bfloat16, got {precision}.")
+    if start is None:
+        bundle = checkpoints.load(source, num_heads=num_heads)
+    elif statistics is None:
+        raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
+    else:
+        bundle = writers.from_wan(Path(source), bench=start, statistics=json.loads(statistics.read_text()))
+    if dtype is not None:
+        bundle.network.cast(dtype)
+    target.mkdir(parents=True)
+    writers.WRITERS[to](bundle, target)
+    say(f"{target}: {bundle.model.name} in the layout '{to}'")
+
+
+def _adopt(add_verbs: Callable[[Any], None]) -> None:
+    """Add verbs that read their arguments with argparse, in the form in which other modules offer them."""
+    parser = argparse.ArgumentParser(prog="xwam")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    add_verbs(verbs)
+    told = {choice.dest: choice.help or "" for choice in verbs._choices_actions}
+    for name, verb in verbs.choices.items():
+        verb.epilog = f"Examples: {EXAMPLES[name].replace('`', '')}" if name in EXAMPLES else None
+        app.command(
+            name,
+            help=f"{told[name][:1].upper()}{told[name][1:]}.",
+            add_help_option=False,  # the verb has its own
+            context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+        )(_passed_on(parser, name))
+
+
+def _passed_on(parser: argparse.ArgumentParser, name: str) -> Callable[[typer.Context], None]:
+    """Return a command that leaves its arguments to a verb of the parser."""
+
+    def run(context: typer.Context) -> None:
+        options = parser.parse_args([name, *context.args])
+        raise typer.Exit(options.run(options))
+
+    return run
+
+
+_adopt(data.add_verbs)
+_adopt(training.add_verbs)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    Console().print(text, **PLAIN)
+
+
+def call(program: typer.Typer, name: str, arguments: Sequence[str] | None) -> int:
+    """Run a program; return its exit status. A user's mistake is one sentence and 2."""
+    try:
+        program(args=None if arguments is None else list(arguments), prog_name=name)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(Text.assemble((f"{name}: ", "red"), str(error)), soft_wrap=True)
+        return 2
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit status."""
-    parser = argparse.ArgumentParser(prog="xwam", description="Checkpoints and data sets of X-WAM.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    show = verbs.add_parser("show", help="say what a checkpoint is")
-    show.add_argument("source", help="a file or folder, or an id on the hub")
-    show.set_defaults(run=_show)
-    convert = verbs.add_parser("convert", help="rewrite a checkpoint in another layout")
-    convert.add_argument("source", help="a file or folder, or an id such as sharinka0715/X-WAM-checkpoints/robocasa")
-    convert.add_argument("target", type=Path, help="a folder that does not exist yet")
-    convert.add_argument("--to", choices=["ours", "released", "wan", "diffusers"], default="ours")
-    convert.add_argument("--num-heads", type=int, help="attention heads, where they are not Wan's of 128 numbers")
-    convert.add_argument("--precision", default=None, help="type of the matrices, for example bfloat16")
-    convert.add_argument("--start", metavar="BENCH", help="the source is Wan2.2 alone; start tuning for this bench")
-    convert.add_argument("--statistics", type=Path, help="quantiles of the bench's data (JSON), with --start")
-    convert.set_defaults(run=_convert)
-    add_verbs(verbs)
-    options = parser.parse_args(arguments)
-    try:
-        return options.run(options)
-    except ValueError as error:
-        print(f"xwam: {error}", file=sys.stderr)
-        return 2
-
-
-def _show(options: argparse.Namespace) -> int:
-    from xwam.config import count_parameters
-    from xwam.header import locate, read_model
-
-    model = read_model(locate(options.source, header_only=True))
-    counts = count_parameters(model.network)
-    print(f"{model.name}: bench {model.bench}, arms {', '.join(model.arms)}, depth {model.network.depth}")
-    height, width = model.image_hw_px
-    print(f"{model.num_actions} actions, {model.num_future_frames} frames of {height}x{width} pixels")
-    print(f"{sum(counts):,} parameters: {counts._asdict()}")
-    return 0
-
-
-def _convert(options: argparse.Namespace) -> int:
-    import torch
-
-    from xwam import checkpoints, convert
-    from xwam.header import CheckpointError
-
-    if options.target.exists():
-        raise CheckpointError(f"{options.target} exists already; give a folder that does not.")
-    if options.start is None:
-        bundle = checkpoints.load(options.source, num_heads=options.num_heads)
-    elif options.statistics is None:
-        raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
-    else:
-        statistics = json.loads(options.statistics.read_text())
-        bundle = convert.from_wan(Path(options.source), bench=options.start, statistics=statistics)
-    if options.precision is not None:
-        bundle.network.cast(getattr(torch, options.precision))
-    options.target.mkdir(parents=True)
-    convert.WRITERS[options.to](bundle, options.target)
-    print(f"{options.target}: {bundle.model.name} in the layout '{options.to}'")
-    return 0
+    return call(app, "xwam", arguments)
 
 
 if __name__ == "__main__":

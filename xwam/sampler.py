@@ -10,16 +10,18 @@ forward pass, because every request brings its own timesteps.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xwam.chunking import Commitment, pull
-from xwam.network import Denoised, TextContext, XwamNetwork
+from xwam.config import Geometry
+from xwam.network import Denoised, TextContext, Timesteps
 from xwam.noise import sigma_grid, timestep_grid
 
 # ---- UniPC for flow matching (order 2, B(h) = exp(h) - 1), as pure functions
@@ -152,6 +154,31 @@ def _corrector(sigmas: np.ndarray, index: int, order: int) -> tuple[float, float
 # ---- the asynchronous loop
 
 
+class Denoiser(Protocol):
+    """What the loop calls: `XwamNetwork`, or another way to compute the same."""
+
+    def geometry(self, video_BCTVHW: Tensor, num_actions: int, num_proprios: int) -> Geometry:
+        """Return the tokens behind tensors of these sizes."""
+
+    def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
+        """Return which tokens stand at which timestep."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return the weights."""
+
+    def __call__(
+        self,
+        video_BCTVHW: Tensor,
+        action_BKA: Tensor,
+        proprio_BPS: Tensor,
+        times: Timesteps,
+        text: TextContext,
+        *,
+        depth: bool = False,
+    ) -> Denoised:
+        """Return velocities; with `depth`, clean depth latents too."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How many passes each modality takes.
@@ -241,7 +268,7 @@ def begin(
     return state
 
 
-def advance(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool = False) -> list[SamplerState]:
+def advance(network: Denoiser, states: Sequence[SamplerState], *, depth: bool = False) -> list[SamplerState]:
     """Return the states after one more pass, taken together in one forward.
 
     Args:
@@ -286,7 +313,7 @@ def _sizes(state: SamplerState) -> dict[str, tuple[int, ...]]:
 
 
 def run(
-    network: XwamNetwork, state: SamplerState, *, stop_after_actions: bool = False, depth: bool = True
+    network: Denoiser, state: SamplerState, *, stop_after_actions: bool = False, depth: bool = True
 ) -> SamplerState:
     """Return the state when all is clean, or when the actions are.
 
@@ -318,7 +345,7 @@ def guide(with_text: Denoised, without: Denoised, weight_B: Tensor) -> Denoised:
     return Denoised(video, action, proprio, with_text.depth_BCTVHW)
 
 
-def _guided(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
+def _guided(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
     """Return the velocities of all requests; those without guidance take part in the conditional pass alone."""
     seen = _forward(network, states, [state.text for state in states], depth=depth)
     guided = [state for state in states if state.schedule.guidance]
@@ -347,7 +374,7 @@ def _each(values: Sequence[float], states: Sequence[SamplerState]) -> Tensor:
     return torch.tensor(values).repeat_interleave(torch.tensor([state.video.x.shape[0] for state in states]))
 
 
-def _joined(network: XwamNetwork, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
+def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
     """Return the velocities with actions pulled towards what is committed (see `chunking.py`); needs gradients.
 
     Raises:
@@ -406,7 +433,7 @@ def _miss(state: SamplerState, guess_BKA: Tensor) -> Tensor:
 
 
 def _forward(
-    network: XwamNetwork, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
+    network: Denoiser, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
 ) -> Denoised:
     video = torch.cat([state.video.x for state in states])
     action = torch.cat([state.action.x for state in states])

@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.unit.test_xwam_network import ACTIONS, STATES, TINY, inputs_of, network_of
-from xwam import speed
+from xwam import cli, speed
 
 
 @pytest.mark.parametrize("depth", [False, True])
@@ -22,7 +22,48 @@ def test_flops_are_those_that_pytorch_counts(depth):
     assert estimated == pytest.approx(counted, rel=0.15)  # embeddings, time projection and heads are left out
 
 
+def test_the_table_runs_on_a_cpu_at_tiny_size():
+    geometry = network_of().geometry(inputs_of()[0], ACTIONS, STATES)
+    where = {"device": torch.device("cpu"), "dtype": torch.float32}
+    rows = speed.table(TINY, geometry, **where, steps=(1, 2), batches=(1, 2), compiling=(False,), rounds=1)
+    assert [(row.batch, row.steps) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert all(min(row.ms, row.straight_ms, row.peak_frac) > 0 for row in rows)
+    assert len(rows[0].cells()) == len(speed.COLUMNS)
+
+
+def test_the_command_prints_a_table(capsys):
+    quick = "--size nano --device cpu --steps 1 --batch 1 --rounds 1 --no-compile"
+    assert speed.main(quick.split()) == 0
+    assert "straight" in capsys.readouterr().out
+    assert speed.main(["--size", "6b"]) == 2
+    assert "--size must be 5b or nano, got 6b." in capsys.readouterr().err
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so(capsys):
     assert speed.main([]) == 2
     assert "needs a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["show", "convert", "check-data", "statistics", "train"])
+def test_every_verb_of_xwam_explains_itself_with_an_example(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    assert f"xwam {verb} " in " ".join(capsys.readouterr().out.split())
+
+
+def test_mistakes_on_the_command_line_are_one_sentence_and_2(tmp_path, capsys):
+    assert cli.main(["show", str(tmp_path / "nothing.safetensors")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("xwam: There is no checkpoint at")
+    assert cli.main(["convert", "somewhere", str(tmp_path / "new"), "--precision", "bfloat"]) == 2
+    assert "--precision must be a type such as bfloat16, got bfloat." in capsys.readouterr().err
+    assert cli.main(["convert", "somewhere", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["show"]) == 2
+    assert cli.main(["check-data"]) == 2
+
+
+def test_verbs_of_other_modules_keep_their_exit_status(tmp_path, capsys):
+    (tmp_path / "metadata.json").write_text('{"0000000": 12}')
+    assert cli.main(["check-data", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().out
