@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.unit.test_xwam_data import RECORDING, steps_of
+from xwam.actions import training_bounds
 from xwam.data import commands
-from xwam.data.clips import training_bounds
 from xwam.data.layout import read_track, tracks
 from xwam.data.statistics import Tails, statistics
 from xwam.data.writer import write_episode, write_metadata
