@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from xwam import checkpoints
+from xwam import checkpoints, layers
 from xwam.config import WAN22_5B, NetworkConfig, count_parameters
 from xwam.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
 from xwam.loading import fill
@@ -63,6 +63,15 @@ def test_without_gradients_heads_lie_in_a_row_and_hold_the_same():
     for part, same in zip((fast[0], *fast[1]), (query, *memory), strict=True):
         assert part.is_contiguous()
         torch.testing.assert_close(part, same, atol=1e-6, rtol=1e-6)
+
+
+def test_many_tokens_go_through_the_mlp_in_parts_and_come_out_the_same(monkeypatch):
+    network, inputs = network_of(), inputs_of()
+    with torch.no_grad():
+        whole = forward(network, inputs)
+        monkeypatch.setattr(layers, "MLP_TOKENS", 10)
+        for one, two in zip(forward(network, inputs), whole, strict=True):
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("depth", [False, True])
