@@ -56,7 +56,11 @@ class Border:
                 commands[:, ARM_ACTION[arm]] = np.clip(actions[:, ARM_ACTION[arm]], -1.0, 1.0)
             return commands
         states = accumulate(actions, self.axes.model_from_sim(proprio, arms), arms)
-        return pose_actions(self.axes.sim_from_model(states, arms), arms)
+        poses = pose_actions(self.axes.sim_from_model(states, arms), arms)
+        for arm in arms:  # the last number of an arm is an open fraction
+            gripper = ARM_ACTION[arm].stop - 1
+            poses[:, gripper] = np.clip(poses[:, gripper], 0.0, 1.0)
+        return poses
 
 
 BORDERS = {

@@ -46,15 +46,15 @@ def show(source: Source) -> None:
 
     Examples: `xwam show last.safetensors` · `xwam show sharinka0715/X-WAM-checkpoints/robocasa`
     """
-    from xwam.config import count_parameters
+    from xwam import checkpoints
     from xwam.header import locate, read_model
 
-    model = read_model(locate(source, header_only=True))
-    counts = count_parameters(model.network)
+    path = locate(source, header_only=True)
+    model, counts = read_model(path), checkpoints.parameters(path)
     say(f"{model.name}: bench {model.bench}, arms {', '.join(model.arms)}, depth {model.network.depth}")
     height, width = model.image_hw_px
     say(f"{model.num_actions} actions, {model.num_future_frames} frames of {height}x{width} pixels")
-    say(f"{sum(counts):,} parameters: {counts._asdict()}")
+    say("parameters: unknown until loaded" if counts is None else f"{sum(counts):,} parameters: {counts._asdict()}")
 
 
 @app.command()
@@ -76,28 +76,30 @@ def convert(
     Examples: `xwam convert experiment/ ours/` · `xwam convert ours/ wan/ --to wan --precision bfloat16` ·
     `xwam convert Wan2.2-TI2V-5B/ fresh/ --start robocasa --statistics data/robocasa/statistics.json`
     """
-    import torch
-
     from xwam import checkpoints
     from xwam import convert as writers
     from xwam.header import CheckpointError
 
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
-    dtype = None if precision is None else getattr(torch, precision, None)
-    if precision is not None and not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"--precision must be a type such as bfloat16, got {precision}.")
+    dtype = None if precision is None else checkpoints.precision(precision)
     if start is None:
         bundle = checkpoints.load(source, num_heads=num_heads)
     elif statistics is None:
         raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
     else:
-        bundle = writers.from_wan(Path(source), bench=start, statistics=json.loads(statistics.read_text()))
+        bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics))
     if dtype is not None:
         bundle.network.cast(dtype)
-    target.mkdir(parents=True)
-    writers.WRITERS[to](bundle, target)
+    writers.write(bundle, target, to)
     say(f"{target}: {bundle.model.name} in the layout '{to}'")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read {path}: {error}.") from error
 
 
 def _adopt(add_verbs: Callable[[Any], None]) -> None:

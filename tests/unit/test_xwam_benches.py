@@ -161,3 +161,13 @@ def test_a_released_model_runs_end_to_end(bundle, bench, tmp_path):  # noqa: F81
     assert future.proprio[:, 8:].any() != single
     np.testing.assert_allclose(np.linalg.norm(future.proprio[:, 3:7], axis=1), 1, rtol=1e-5)
     assert len(list((tmp_path / "prompts").iterdir())) == 1
+
+
+def test_a_gripper_opens_no_further_than_open() -> None:
+    deltas = np.zeros((32, 14))
+    deltas[:, [6, 13]] = 0.075, -0.075
+    proprio = np.tile([0.1, 0.2, 0.3, 1.0, 0.0, 0.0, 0.0, 0.4], 2)
+    actions = BORDERS["robotwin"].env_actions(deltas, proprio, ("left", "right"))
+    np.testing.assert_allclose(actions[:9, 6], np.minimum(0.4 + 0.075 * np.arange(1, 10), 1.0), atol=1e-6)
+    assert (actions[8:, 6] == 1.0).all()
+    assert (actions[8:, 13] == 0.0).all()
