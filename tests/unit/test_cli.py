@@ -152,6 +152,7 @@ def test_a_run_without_any_result_says_so(tmp_path: Path) -> None:
 
 def test_commands_of_the_readme_are_accepted() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
+    assert not {"TABLE", "TODO"} & set(lines)
     commands = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("evalkit run")]
     assert commands
     for command in commands:
