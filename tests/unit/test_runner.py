@@ -249,7 +249,14 @@ def test_ten_kills_of_run_worker_or_both_lose_and_double_nothing(tmp_path: Path)
 
 def test_an_interrupt_keeps_what_is_recorded(tmp_path: Path) -> None:
     command = [*COMMAND, "bench.fake.step_s=0.05", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     _wait_for(lambda: num_lines(tmp_path / "run" / "episodes.jsonl"))
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)

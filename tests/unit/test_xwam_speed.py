@@ -56,7 +56,7 @@ def test_mistakes_on_the_command_line_are_one_sentence_and_2(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("xwam: There is no checkpoint at")
     assert cli.main(["convert", "somewhere", str(tmp_path / "new"), "--precision", "bfloat"]) == 2
-    assert "--precision must be a type such as bfloat16, got bfloat." in capsys.readouterr().err
+    assert "The precision must be one of float32, bfloat16, float16, got 'bfloat'." in capsys.readouterr().err
     assert cli.main(["convert", "somewhere", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert cli.main(["show"]) == 2
