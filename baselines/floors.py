@@ -7,6 +7,7 @@ Read next: `scripted/policy.py`, the ceiling.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class RandomConfig:
     seed: int = 0
 
 
-class _FloorPolicy:
+class _FloorPolicy(ABC):
     """What both floors share: they need to know the arms of an episode and nothing else."""
 
     def __init__(self, spec: PolicySpec) -> None:
@@ -57,8 +58,9 @@ class _FloorPolicy:
             actions[:, columns] = self._arm_actions(request, columns)
         return actions
 
+    @abstractmethod
     def _arm_actions(self, request: PolicyRequest, columns: slice) -> np.ndarray:
-        raise NotImplementedError
+        """Return one arm's actions, CHUNK_LEN,7."""
 
 
 class HoldPolicy(_FloorPolicy):

@@ -14,7 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evalkit.contracts.env import Bench
@@ -65,7 +65,7 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
     num_workers = min(job.settings.workers, episodes.qsize())
     if num_workers == 0:
         return
-    shared = Job(**{**vars(job), "policy": _OneAtATime(job.policy)})
+    shared = replace(job, policy=_OneAtATime(job.policy))
     stop, writing = threading.Event(), threading.Lock()
 
     def record(entry: EpisodeRecord) -> None:
@@ -243,7 +243,7 @@ class _OneAtATime:
             with self._lock:
                 return imagine()
 
-        return PolicyReply(**{**vars(reply), "prediction": locked})
+        return replace(reply, prediction=locked)
 
 
 def _listeners(
