@@ -16,7 +16,7 @@ from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
 
-SETTINGS = ("default", "randomized")
+SETTINGS = ("default", "wide", "randomized")
 
 NUM_DEMONSTRATION_SEEDS = 1_000_000
 """Env seeds below this are for demonstrations and training; evaluation never uses them."""

@@ -33,7 +33,7 @@ def build(task: str, *, setting: str, seed: int) -> Any:
     random.seed(seed)
     state = np.random.SeedSequence(seed).generate_state(8)  # legacy seeds are 32 bits, and ours are longer
     np.random.seed(state)  # noqa: NPY002 - robosuite reads the global generator
-    env = _scene_class(task, setting == "randomized")(
+    env = _scene_class(task, setting != "default")(
         robots=["Panda"] * info.num_arms if info.num_arms > 1 else "Panda",
         has_renderer=False,
         has_offscreen_renderer=False,
@@ -51,8 +51,8 @@ def build(task: str, *, setting: str, seed: int) -> Any:
 
 
 @functools.cache
-def _scene_class(task: str, randomized: bool) -> type:
-    """Return robosuite's class of a task, with our cameras and, if randomized, a wider placement."""
+def _scene_class(task: str, wide: bool) -> type:
+    """Return robosuite's class of a task, with our cameras and, if asked for, a wider placement."""
     base = _robosuite_class(task)
     info = TASKS[task]
 
@@ -62,10 +62,10 @@ def _scene_class(task: str, randomized: bool) -> type:
 
         def _load_model(self) -> None:
             super()._load_model()
-            if randomized:
+            if wide:
                 _widen(self.placement_initializer, info.spread)
 
-    Scene.__name__ = f"{task}{'Randomized' if randomized else ''}Scene"
+    Scene.__name__ = f"{task}{'Wide' if wide else ''}Scene"
     return Scene
 
 

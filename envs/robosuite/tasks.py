@@ -71,7 +71,7 @@ class StateItem:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Where the setting `randomized` may put the objects of one of robosuite's samplers, relative to its origin."""
+    """Where the settings `wide` and `randomized` may put the objects of one of robosuite's samplers, relative to its origin."""
 
     x_m: tuple[float, float]
     y_m: tuple[float, float]
@@ -84,11 +84,11 @@ class Task:
     """One task; its name is robosuite's name of the environment.
 
     Attributes:
-        instruction: What every policy is told, in both settings.
+        instruction: What every policy is told, in every setting.
         max_steps: Control steps after which an episode is a failure; about three times what a calm expert needs.
         cameras: Static views in order.
         state: What an oracle may read.
-        spread: Wider placement of the setting `randomized`.
+        spread: Wider placement of the settings `wide` and `randomized`.
         num_arms: 1 or 2.
     """
 
@@ -167,7 +167,7 @@ TASKS: dict[str, Task] = {
             StateItem(name="door", kind="pose", source="Door_door"),
             StateItem(name="door", kind="hinge", source="Door_hinge"),
         ),
-        spread=Spread(x_m=(0.05, 0.11), y_m=(-0.03, 0.03), yaw_rad=(-1.9208, -1.5208)),
+        spread=Spread(x_m=(0.02, 0.12), y_m=(-0.05, 0.09), yaw_rad=(-1.92, -1.42)),
     ),
     "PickPlaceCan": Task(
         instruction="Put the can into its compartment of the other bin.",
