@@ -13,7 +13,16 @@ import numpy as np
 
 from xwam.actions import ARM_ACTION
 from xwam.config import ModelConfig
-from xwam.frames import ROBOCASA_AXES, ROBOTWIN_AXES, SAME_AXES, Axes, accumulate, pose_actions
+from xwam.frames import (
+    ROBOCASA_AXES,
+    ROBOTWIN_AXES,
+    SAME_AXES,
+    Axes,
+    accumulate,
+    differences,
+    pose_actions,
+    states_of_poses,
+)
 
 OSC_DELTA_BASE = "osc_delta_base"
 """Deltas along the base axes in the controller's units, clipped to +-1, as `evalkit` defines them."""
@@ -61,6 +70,22 @@ class Border:
             gripper = ARM_ACTION[arm].stop - 1
             poses[:, gripper] = np.clip(poses[:, gripper], 0.0, 1.0)
         return poses
+
+    def model_actions(self, commands: np.ndarray, proprio: np.ndarray, arms: tuple[str, ...]) -> np.ndarray:
+        """Return actions that the bench was given as the model knows them, K,14: the inverse of `env_actions`.
+
+        Args:
+            commands: K,14 in the bench's layout.
+            proprio: The bench's state at the chunk's start.
+            arms: Arms that exist.
+        """
+        if self.layout == OSC_DELTA_BASE:
+            actions = np.zeros(np.shape(commands))
+            for arm in arms:
+                actions[:, ARM_ACTION[arm]] = commands[:, ARM_ACTION[arm]]
+            return actions
+        states = self.axes.model_from_sim(states_of_poses(commands, arms), arms)
+        return differences(states, self.axes.model_from_sim(proprio, arms), arms)
 
 
 BORDERS = {

@@ -101,6 +101,7 @@ class Engine:
         *,
         seed: int,
         after: Underway | None = None,
+        given_actions: np.ndarray | None = None,
     ) -> Request:
         """Return a request before its first pass.
 
@@ -110,6 +111,7 @@ class Engine:
             instruction: The prompt.
             seed: Fixes all of its noise; drawn on the CPU, so that it is the same on every device.
             after: The chunk that is still being executed, for real-time chunking; None to start from a halt.
+            given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
         """
         model, bounds = self.model, self.model.bounds
         seen = self._pictures(rgb_vhwc_u8)
@@ -131,20 +133,32 @@ class Engine:
             text=self.prompt(instruction),
             null_text=self.prompt("") if self.schedule.guidance else None,
             commitment=None if after is None else after.commitment(),
+            given_action_BKA=None if given_actions is None else self._known(given_actions, proprio),
         )
         start = proprio if after is None else self._commanded(after.request, after.executed)
         return Request(state=state, seen_BCVHW=seen, start=start)
 
     @torch.no_grad()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
-        """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then."""
+        """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then.
+
+        Where actions are given, this phase only finds the states that go with them. The video then starts anew, so
+        that actions and states are clean in every pass of it, as in the clean half of training (equation 4).
+        """
         state = sampler.run(self.network, request.state, stop_after_actions=True, depth=False)
+        if request.state.given is not None:
+            state = replace(state, video=request.state.video)
         request = replace(request, state=state)
         return self.actions(request), request
 
     def actions(self, request: Request) -> np.ndarray:
         """Return the clean actions of a request in the bench's layout."""
         return self.border.env_actions(self._clean(request), request.start, self.model.arms)
+
+    def _known(self, given_actions: np.ndarray, proprio: np.ndarray) -> Tensor:
+        """Return actions of the bench, K,14, as the network knows them, 1,K,A."""
+        known, bounds = self.border.model_actions(given_actions, proprio, self.model.arms), self.model.bounds
+        return torch.from_numpy(actions.normalise(known, bounds.action_low, bounds.action_high))[None].to(self.device)
 
     def _clean(self, request: Request) -> np.ndarray:
         """Return the clean actions of a request, K,14, denormalised."""

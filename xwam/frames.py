@@ -76,6 +76,24 @@ def accumulate(actions: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) ->
     return states
 
 
+def differences(states: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
+    """Return the deltas, K,14, that lead through these states: the inverse of `accumulate`.
+
+    Args:
+        states: K,16.
+        proprio: 16 numbers, the state at the start.
+        arms: Arms that exist; the others stay zero.
+    """
+    deltas = np.zeros((len(states), 14))
+    for arm in arms:
+        path = np.concatenate([np.asarray(proprio)[None], states]).astype(np.float64)[:, ARM_PROPRIO[arm]]
+        rotation = _rotation(path[:, 3:7])
+        turns = (rotation[1:] * rotation[:-1].inv()).as_rotvec()
+        moves = np.diff(path, axis=0)
+        deltas[:, ARM_ACTION[arm]] = np.hstack([moves[:, :3], turns, moves[:, 7:]])
+    return deltas
+
+
 def pose_actions(states: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     """Return absolute poses, K,16 with quaternions, as actions, K,14 with rotation vectors, float32."""
     actions = np.zeros((len(states), 14), np.float32)
@@ -84,6 +102,16 @@ def pose_actions(states: np.ndarray, arms: Sequence[str]) -> np.ndarray:
         rotvec_rad = _rotation(state[:, 3:7]).as_rotvec()
         actions[:, ARM_ACTION[arm]] = np.hstack([state[:, :3], rotvec_rad, state[:, 7:]])
     return actions
+
+
+def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
+    """Return absolute poses, K,14 with rotation vectors, as states, K,16 with quaternions: undoes `pose_actions`."""
+    states = np.zeros((len(actions), 16))
+    for arm in arms:
+        action = np.asarray(actions, np.float64)[:, ARM_ACTION[arm]]
+        quat = _quat_wxyz(Rotation.from_rotvec(action[:, 3:6]))
+        states[:, ARM_PROPRIO[arm]] = np.hstack([action[:, :3], quat, action[:, 6:]])
+    return states
 
 
 def _turn(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_right: np.ndarray) -> np.ndarray:

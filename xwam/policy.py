@@ -87,6 +87,7 @@ class XwamPlugin:
             predicts=("rgb", *depth, "proprio"),  # type: ignore[arg-type]
             num_future_frames=model.num_future_frames,
             frame_stride=model.frame_stride,
+            takes_actions=True,
         )
 
     def provenance(self, config: XwamPolicyConfig) -> dict[str, str]:
@@ -166,12 +167,15 @@ class XwamPolicy:
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
         seen = request.observation
-        under_way = self.engine.begin(seen.rgb, seen.proprio, seen.instruction, seed=_seed(request))
+        given = request.given_actions
+        under_way = self.engine.begin(
+            seen.rgb, seen.proprio, seen.instruction, seed=_seed(request), given_actions=given
+        )
         encoded = time.perf_counter()
         actions, under_way = self.engine.act(under_way)
         done = time.perf_counter()
         return PolicyReply(
-            actions=actions,
+            actions=actions if given is None else given,
             timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
             prediction=self._prediction(under_way) if request.want_prediction else None,
         )

@@ -201,6 +201,18 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class GivenActions:
+    """Actions that are known beforehand, B,K,A, normalised, and the noise that hides them during the action phase."""
+
+    clean_BKA: Tensor
+    noise_BKA: Tensor
+
+    def at(self, sigma: float, step_idx: int) -> UniPCState:
+        """Return the actions as they stand at a noise level."""
+        return UniPCState(x=(1 - sigma) * self.clean_BKA + sigma * self.noise_BKA, step_idx=step_idx)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SamplerState:
     """One request (or several in lockstep) on its way from noise to data.
 
@@ -215,6 +227,7 @@ class SamplerState:
         null_text: The empty prompt; needed for guidance.
         depth_BCTVHW: Clean depth latents of the last pass that had the depth branch on.
         commitment: Actions of the chunk before that this one must join; None without real-time chunking.
+        given: Actions that are not denoised but known; None where the model acts.
     """
 
     schedule: Schedule
@@ -227,6 +240,7 @@ class SamplerState:
     null_text: TextContext | None = None
     depth_BCTVHW: Tensor | None = None
     commitment: Commitment | None = None
+    given: GivenActions | None = None
 
     @property
     def actions_clean(self) -> bool:
@@ -250,18 +264,26 @@ def begin(
     text: TextContext,
     null_text: TextContext | None = None,
     commitment: Commitment | None = None,
+    given_action_BKA: Tensor | None = None,
 ) -> SamplerState:
-    """Return the state before the first pass: noise everywhere, but for what is seen."""
+    """Return the state before the first pass: noise everywhere, but for what is seen or given."""
+    given = None
+    if given_action_BKA is not None:
+        if commitment is not None:
+            raise ValueError("Actions that are given cannot join a chunk under execution as well.")
+        given = GivenActions(clean_BKA=given_action_BKA, noise_BKA=noise_action_BKA)
+    first_sigma = unipc_grid(schedule.num_action_steps).sigmas[0]
     state = SamplerState(
         schedule=schedule,
         video=UniPCState(x=_with_seen_latent(noise_video_BCTVHW, seen_latent_BCVHW)),
-        action=UniPCState(x=noise_action_BKA),
+        action=UniPCState(x=noise_action_BKA) if given is None else given.at(first_sigma, 0),
         proprio=UniPCState(x=_with_seen_proprio(noise_proprio_BPS, seen_proprio_BS)),
         seen_latent_BCVHW=seen_latent_BCVHW,
         seen_proprio_BS=seen_proprio_BS,
         text=text,
         null_text=null_text,
         commitment=commitment,
+        given=given,
     )
     if schedule.guidance:
         _null_text(state)
@@ -465,6 +487,8 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
     action = unipc_step(grid, state.action, out.action_BKA)
     if state.commitment is not None and action.step_idx == grid.num_steps:
         action = replace(action, x=_with_committed(action.x, state.commitment))
+    if state.given is not None:
+        action = state.given.at(grid.sigmas[action.step_idx], action.step_idx)
     return replace(
         state,
         video=video,

@@ -99,6 +99,7 @@ class PolicySpec:
         predicts: What its predictions hold.
         num_future_frames: F, frames in a prediction.
         frame_stride: Control steps between predicted frames.
+        takes_actions: Whether it can be given actions and imagines what they bring about: a world simulator.
     """
 
     policy_id: str
@@ -115,6 +116,7 @@ class PolicySpec:
     predicts: tuple[Literal["rgb", "depth", "proprio"], ...] = ()
     num_future_frames: int = 0
     frame_stride: int = 4
+    takes_actions: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -155,6 +157,33 @@ def check(env: EnvSpec, policy: PolicySpec) -> None:
         )
     if problems:
         raise SpecMismatch(f"{env.env_id} and policy '{policy.policy_id}' do not fit: {'; '.join(problems)}.")
+
+
+def check_takes_actions(env: EnvSpec, policy: PolicySpec) -> None:
+    """Return quietly if actions recorded in an env can be given to the policy.
+
+    Raises:
+        SpecMismatch: With what the recording holds and what the policy can do with it.
+    """
+    if not policy.takes_actions:
+        raise SpecMismatch(
+            f"{env.env_id} was recorded with its actions, and policy '{policy.policy_id}' cannot be given any: it "
+            f"imagines the outcome of its own alone (its spec does not say takes_actions)."
+        )
+
+
+def still_action(last: np.ndarray, layout: str) -> np.ndarray:
+    """Return the action, 14 numbers, that moves nothing after `last`; the grippers stay as they were told to be.
+
+    Example:
+        >>> still_action(np.array([0.5] * 6 + [-1.0] + [0.0] * 7, np.float32), OSC_DELTA_BASE)[:7].tolist()
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
+    """
+    still = np.array(last, np.float32)
+    if layout == OSC_DELTA_BASE:
+        for columns in ARM_ACTION.values():
+            still[columns.start : columns.stop - 1] = 0.0
+    return still
 
 
 def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool) -> None:

@@ -102,6 +102,8 @@ class PolicyRequest:
         step_idx: Control steps executed so far.
         observation: What the env shows now.
         want_prediction: Whether the reply should carry a handle to the imagined future.
+        given_actions: K,14 float32 in the env's layout: the future to imagine is that of these actions, and the reply
+            gives them back unchanged. Only for policies whose spec says `takes_actions`; None lets the policy act.
     """
 
     episode: Episode
@@ -109,6 +111,7 @@ class PolicyRequest:
     step_idx: int
     observation: Observation
     want_prediction: bool = False
+    given_actions: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

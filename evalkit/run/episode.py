@@ -29,11 +29,13 @@ class ExecutedChunk:
 
     Attributes:
         request: What the policy was asked, with the observation that it saw.
+        actions: N,14 float32, what was executed of its answer.
         predicted: What it imagined; None where it imagines nothing.
         outcome: What its actions did.
     """
 
     request: PolicyRequest
+    actions: np.ndarray
     predicted: Prediction | None
     outcome: ChunkOutcome
 
@@ -147,7 +149,8 @@ def run_episode(
         with clock.span("wait"):
             outcome = worker.receive_outcome()
         tally.add(actions, outcome, reply)
-        unheard = ExecutedChunk(request=request, predicted=predicted, outcome=outcome)
+        executed = actions[: outcome.num_executed]
+        unheard = ExecutedChunk(request=request, actions=executed, predicted=predicted, outcome=outcome)
         success, observation = outcome.success, outcome.last
     with clock.span("record"):
         _tell(listeners, unheard)

@@ -21,8 +21,10 @@ from evalkit.store.video import VideoWriter, picture
 class ClipRecorder:
     """Keeps predictions beside what happened; at the end writes one HDF5 file."""
 
-    def __init__(self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec, *, plan_sha256: str
+    ) -> None:
+        self._path, self._plan_sha256 = path, plan_sha256
         self._episode, self._env_spec, self._policy_spec = episode, env_spec, policy_spec
         self._chunks: list[ClipChunk] = []
 
@@ -39,6 +41,7 @@ class ClipRecorder:
                 start=Frames.stack([seen], like=seen),
                 true=Frames.stack([frame for _, frame in _frames(chunk, self._policy_spec.frame_stride)], like=seen),
                 predicted=chunk.predicted,
+                actions_nd=chunk.actions,
             )
         )
 
@@ -49,6 +52,7 @@ class ClipRecorder:
             env_spec=self._env_spec,
             policy_spec=self._policy_spec.to_json(),
             outcome=outcome,
+            plan_sha256=self._plan_sha256,
         )
         write_clip(self._path, header, self._chunks)
 

@@ -251,7 +251,9 @@ def _listeners(
 ) -> list[Listener]:
     listeners: list[Listener] = []
     if settings.clips and policy_spec.predicts:
-        listeners.append(ClipRecorder(folder.clip_path(episode), episode, env_spec, policy_spec))
+        listeners.append(
+            ClipRecorder(folder.clip_path(episode), episode, env_spec, policy_spec, plan_sha256=folder.plan.sha256)
+        )
     if settings.video:
         listeners.append(VideoRecorder(folder.video_path(episode), episode, env_spec, policy_spec))
     return listeners

@@ -3,12 +3,13 @@
 In: predictions and observations of one episode. Out: one HDF5 file, lossless (RGB as is, depth as uint16 millimetres).
 Read next: `evalkit/run/recorder.py`, which fills it; `evalkit/score/`, which reads it.
 
-Layout: attributes `format`, `episode`, `env_spec`, `policy_spec` (JSON) and `outcome`; then a group a chunk,
-`chunks/0000`, with attributes `step_idx`, `num_executed`, `frame_stride`, the group `start` (the frame that the policy
-saw), the group `true` (F_true frames, one each `frame_stride` executed steps) and, where the policy imagined anything,
-the group `predicted` (F frames, of which the first F_true have a truth to be held against).
+Layout: attributes `format`, `plan_sha256`, `episode`, `env_spec`, `policy_spec` (JSON) and `outcome`; then a group a
+chunk, `chunks/0000`, with attributes `step_idx`, `num_executed`, `frame_stride`, the executed `actions_nd`, the group
+`start` (the frame that the policy saw), the group `true` (F_true frames, one each `frame_stride` executed steps) and,
+where the policy imagined anything, the group `predicted` (F frames, of which the first F_true have a truth to be held
+against).
 
-Letters: F frames, V views, H W rows and columns.
+Letters: F frames, N executed steps, V views, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class ClipChunk:
         true: What happened; fewer frames than predicted where fewer actions were executed.
         predicted: What was imagined; None for a policy that imagines nothing. Depth that was not finite or not
             positive reads as 0.
+        actions_nd: N,14 float32, what was executed, in the env's layout; None where nobody wrote it down.
     """
 
     chunk_idx: int
@@ -84,16 +86,26 @@ class ClipChunk:
     start: Frames
     true: Frames
     predicted: Prediction | None
+    actions_nd: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipHeader:
-    """What a clip says of itself."""
+    """What a clip says of itself.
+
+    Attributes:
+        episode: The episode that it shows.
+        env_spec: The env that it was recorded in.
+        policy_spec: The policy that acted and imagined, JSON values.
+        outcome: How the episode ended.
+        plan_sha256: Hash of the plan that it was recorded for; None where it does not say.
+    """
 
     episode: Episode
     env_spec: EnvSpec
     policy_spec: dict[str, Any]
     outcome: str
+    plan_sha256: str | None = None
 
 
 def write_clip(path: Path, header: ClipHeader, chunks: Sequence[ClipChunk]) -> None:
@@ -109,6 +121,8 @@ def write_clip(path: Path, header: ClipHeader, chunks: Sequence[ClipChunk]) -> N
         file.attrs["env_spec"] = json.dumps(header.env_spec.to_json())
         file.attrs["policy_spec"] = json.dumps(header.policy_spec)
         file.attrs["outcome"] = header.outcome
+        if header.plan_sha256 is not None:
+            file.attrs["plan_sha256"] = header.plan_sha256
         file.create_group("chunks")
         for chunk in chunks:
             _write_chunk(file.create_group(f"chunks/{chunk.chunk_idx:04d}"), chunk)
@@ -144,6 +158,7 @@ class ClipReader:
             env_spec=EnvSpec.from_json(json.loads(attributes["env_spec"])),
             policy_spec=json.loads(attributes["policy_spec"]),
             outcome=attributes["outcome"],
+            plan_sha256=attributes.get("plan_sha256"),
         )
 
     def __enter__(self) -> ClipReader:
@@ -186,6 +201,8 @@ def _stack(arrays: list[np.ndarray], like: np.ndarray) -> np.ndarray:
 def _write_chunk(group: h5py.Group, chunk: ClipChunk) -> None:
     group.attrs.update(step_idx=chunk.step_idx, num_executed=chunk.num_executed, frame_stride=chunk.frame_stride)
     group["intrinsics_v33_px"] = chunk.intrinsics_v33_px
+    if chunk.actions_nd is not None:
+        group["actions_nd"] = chunk.actions_nd
     for name, frames in (("start", chunk.start), ("true", chunk.true)):
         part = group.create_group(name)
         _write_images(part, frames.rgb_fvhwc_u8, frames.depth_fvhw_m)
@@ -222,6 +239,7 @@ def _read_chunk(group: h5py.Group, chunk_idx: int) -> ClipChunk:
         start=_read_frames(group["start"]),
         true=_read_frames(group["true"]),
         predicted=_read_prediction(group["predicted"]) if "predicted" in group else None,
+        actions_nd=group["actions_nd"][()] if "actions_nd" in group else None,
     )
 
 
