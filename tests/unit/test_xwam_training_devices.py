@@ -1,25 +1,34 @@
-"""Two devices train as one does: the same clips, the same noise, one checkpoint."""
+"""Two devices train as one does, each with all weights or with a share: the same clips, losses, one checkpoint."""
 
 import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from tests.unit.test_xwam_training import root, trainer_of, weights_of  # noqa: F401 - root is a fixture
+from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
+from xwam.training.curve import read_log
+from xwam.training.trainer import LOG
 
 ROOT = Path(__file__).resolve().parents[2]
+SHORT = replace(RECIPE, num_steps=4, save_every=2, validate_every=2)
 ONE_OF_TWO = """
 import sys
 from pathlib import Path
-from tests.unit.test_xwam_training import RECIPE, trainer_of
-trainer = trainer_of(Path(sys.argv[1]), Path(sys.argv[2]))
+from tests.unit.test_xwam_training import trainer_of
+from tests.unit.test_xwam_training_devices import SHORT, ask_for_fsdp2
+if sys.argv[3] == "fsdp2":
+    ask_for_fsdp2()
+trainer = trainer_of(Path(sys.argv[1]), Path(sys.argv[2]), SHORT)
 assert trainer.accelerator.num_processes == 2, trainer.accelerator.state
-trainer.run()
+spread = type(next(trainer._network.parameters())).__name__ == "DTensor"
+assert spread == trainer.accelerator.is_fsdp2 == (sys.argv[3] == "fsdp2")
+trainer.run(stop_at=int(sys.argv[4]))
 trainer.accelerator.end_training()
 """
 
@@ -73,13 +82,25 @@ dist.destroy_process_group()
 """
 
 
+def ask_for_fsdp2() -> None:
+    """Do what `accelerate launch --use_fsdp --fsdp_version 2` does; it does so for GPUs alone."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, DistributedType, PartialState
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    Accelerator(cpu=True)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+    PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def run_on_two(code: str, data: Path, folder: Path) -> None:
+def run_on_two(code: str, data: Path, folder: Path, *more: str) -> None:
     shared = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -91,7 +112,7 @@ def run_on_two(code: str, data: Path, folder: Path) -> None:
     }
     devices = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(data), str(folder)],
+            [sys.executable, "-c", code, str(data), str(folder), *more],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -103,13 +124,25 @@ def run_on_two(code: str, data: Path, folder: Path) -> None:
         assert device.returncode == 0, printed[-3000:]
 
 
+def told(line: dict) -> tuple[str, dict[str, float]]:
+    return line["kind"], {name: value for name, value in line.items() if name not in ("kind", "s_per_step")}
+
+
 @pytest.mark.slow
-def test_two_devices_do_what_one_does(root, tmp_path):  # noqa: F811
-    trainer_of(root, tmp_path / "one").run()
-    run_on_two(ONE_OF_TWO, root, tmp_path / "two")
+@pytest.mark.parametrize("spread", ["copies", "fsdp2"])
+def test_two_devices_do_what_one_does(root, tmp_path, spread):  # noqa: F811
+    for stop in (2, 4):  # stopped, and gone on with
+        trainer_of(root, tmp_path / "one", SHORT).run(stop_at=stop)
+        run_on_two(ONE_OF_TWO, root, tmp_path / "two", spread, str(stop))
+        assert [line["step"] for line in read_log(tmp_path / "two" / LOG)][-1] == stop
+    ours, theirs = ([told(line) for line in read_log(tmp_path / name / LOG)] for name in ("one", "two"))
+    assert [kind for kind, _ in ours] == [kind for kind, _ in theirs] == ["train", "validation", "imagined"] * 2
+    for (_, one), (_, two) in zip(ours, theirs, strict=True):
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-3)
     one, two = (weights_of(tmp_path / name) for name in ("one", "two"))
     for name, weight in one.items():
         torch.testing.assert_close(weight, two[name], atol=2e-4, rtol=1e-3)
+    assert trainer_of(root, tmp_path / "two", SHORT).step == 4  # the state of two, read by one
 
 
 @pytest.mark.slow

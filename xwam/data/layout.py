@@ -68,6 +68,17 @@ class Camera:
         return tuple(path for path in (self.rgb_path, self.depth_path, self.depth_mm_path) if path is not None)
 
 
+class Traits(NamedTuple):
+    """What a model must agree with to be trained on an episode: kinds of its cameras in order, its arms, whether its
+    actions are the controller's own, frames in a second, and how metres became the depth videos, None for unknown."""
+
+    kinds: tuple[str, ...]
+    arms: tuple[str, ...]
+    raw: bool
+    rates_hz: frozenset[float]
+    depth_ranges: frozenset[DepthRange | None]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
     """One episode without its pictures.
@@ -100,6 +111,17 @@ class Track:
         """Return N."""
         return len(self.proprio)
 
+    @property
+    def traits(self) -> Traits:
+        """Return what a model must agree with."""
+        return Traits(
+            kinds=tuple(camera.kind for camera in self.cameras),
+            arms=self.arms,
+            raw=self.raw,
+            rates_hz=frozenset(camera.fps for camera in self.cameras),
+            depth_ranges=frozenset(camera.depth_range for camera in self.cameras if camera.depth_path is not None),
+        )
+
 
 class Broken(NamedTuple):
     """An episode that is left out."""
@@ -113,6 +135,7 @@ class Scan(NamedTuple):
 
     lengths: dict[str, int]
     broken: list[Broken]
+    traits: dict[str, Traits]
 
     def describe(self) -> str:
         """Return one line with the counts."""
@@ -143,15 +166,16 @@ def scan(root: Path, *, videos: bool = True) -> Scan:
         videos: Whether to count the frames of the videos too.
     """
     lengths: dict[str, int] = {}
+    traits: dict[str, Traits] = {}
     broken: list[Broken] = []
     for key, count in read_metadata(root).items():
         try:
             track = read_track(root, key)
             check_against(track, count, videos=videos)
-            lengths[key] = count
+            lengths[key], traits[key] = count, track.traits
         except BrokenEpisode as error:
             broken.append(Broken(key, str(error)))
-    return Scan(lengths, broken)
+    return Scan(lengths, broken, traits)
 
 
 def tracks(root: Path) -> Iterator[Track]:

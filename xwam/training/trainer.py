@@ -13,7 +13,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,21 +21,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from xwam.benches import BORDERS, OSC_DELTA_BASE
 from xwam.checkpoints import Bundle, save_checkpoint
-from xwam.config import ModelConfig
 from xwam.data.clips import ClipDataset
 from xwam.data.latents import LatentClips
-from xwam.data.layout import BrokenEpisode, Scan, Track, read_track
+from xwam.data.layout import BrokenEpisode, Scan
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
 from xwam.sampler import Schedule
 from xwam.training.batches import Draws, Encoder, Pictures, Ticket, clip_at, read
 from xwam.training.curve import Log, draw_curve
+from xwam.training.fit import check_fit
 from xwam.training.imagine import draw_imagined, imagine, judge
 from xwam.training.objective import Objective, XwamObjective
 from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
+from xwam.training.sharding import open_entrances, plan_sharding, put_back
 from xwam.training.state import Average, gathered, load_state, save_state
 
 IMAGINED = "imagined.png"
@@ -75,8 +75,7 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
     Raises:
         ValueError: If no clip is left to train on, or data and model do not fit; the sentence names both sides.
     """
-    if found.lengths:
-        check_fit(root, read_track(root, next(iter(found.lengths))), bundle.model)
+    check_fit(root, found, bundle.model)
     keys = sorted(found.lengths, key=lambda key: hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest())
     num_held = min(len(keys) - 1, max(1, round(recipe.validation_share * len(keys)))) if recipe.validate_every else 0
     parts = [{key: found.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
@@ -99,28 +98,6 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
         sha256=digest.hexdigest(),
         description=f"{found.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
     )
-
-
-def check_fit(root: Path, track: Track, model: ModelConfig) -> None:
-    """Return quietly if an episode is what a model is trained on.
-
-    Raises:
-        ValueError: Names what the data hold and what the model needs.
-    """
-    kinds = {"static": "static", "dynamic": "wrist"}
-    raw = BORDERS[model.bench].layout == OSC_DELTA_BASE
-    rates = {camera.fps for camera in track.cameras}
-    pairs: list[tuple[str, Any, Any]] = [
-        ("views", tuple(kinds[camera.kind] for camera in track.cameras), model.views),
-        ("arms", track.arms, model.arms),
-        ("raw controller actions", track.raw, raw),
-        ("rate in Hz", rates, rates if model.control_hz is None else {model.control_hz}),
-    ]
-    problems = [
-        f"{what}: the data hold {held}, the model needs {needed}" for what, held, needed in pairs if held != needed
-    ]
-    if problems:
-        raise ValueError(f"{root} and model '{model.name}' do not fit: {'; '.join(problems)}.")
 
 
 class Trainer:
@@ -155,7 +132,9 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.cuda.is_available())
         built = cast(nn.Module, objective(bundle.network, recipe))
         optimizers = optimizers_of(built, recipe)
+        plan_sharding(self.accelerator)
         self.objective, *prepared = self.accelerator.prepare(built, *optimizers)
+        open_entrances(self.accelerator, self.objective)
         self.optimizers: list[torch.optim.Optimizer] = prepared
         self._network = cast(nn.Module, self.accelerator.unwrap_model(self.objective).network)
         self.average = Average(self._network, recipe.ema_decay) if recipe.ema_decay else None
@@ -269,28 +248,32 @@ class Trainer:
                 batch = encoder.batch([sample])
                 values = self.objective(batch, encoder.draws(batch, [sample], [ticket]))
                 found.append({name: float(value) for name, value in values.items()})
+            put_back(self.objective)
         return {name: sum(values[name] for values in found) / len(found) for name in (found[0] if found else ())}
 
     def _imagine(self, clips: ClipDataset | LatentClips) -> None:
         """Judge and draw what the model imagines on a few held-out clips."""
-        recipe, plain = self.recipe, clips.clips if isinstance(clips, LatentClips) else clips
-        count = min(recipe.imagined_clips, len(plain))
-        if count == 0 or not self.accelerator.is_main_process:
+        plain = clips.clips if isinstance(clips, LatentClips) else clips
+        count = min(self.recipe.imagined_clips, len(plain))
+        if count == 0:
             return
+        with self._finished() as network:
+            if self.accelerator.is_main_process:
+                self._imagine_with(self.bundle._replace(network=network), plain, count)
+
+    def _imagine_with(self, bundle: Bundle, plain: ClipDataset, count: int) -> None:
+        recipe = self.recipe
         samples = [plain[clip_at(recipe.seed, len(plain), place)] for place in range(count)]
         video_steps, action_steps = recipe.imagined_steps
         schedule = Schedule(num_video_steps=video_steps, num_action_steps=action_steps)
-        bundle = self.bundle._replace(network=cast(XwamNetwork, self._network))
-        with self._averaged():
-            imagined = imagine(bundle, samples, schedule, device=self.accelerator.device)
+        imagined = imagine(bundle, samples, schedule, device=self.accelerator.device)
         self._log("imagined", judge(imagined, samples))
         draw_imagined(self.folder / IMAGINED, imagined, samples[:2])
 
     def save(self) -> None:
         """Write state, checkpoint and curve; each appears whole or not at all. Every device takes part."""
         main = self.accelerator.is_main_process
-        trained = dict(self._network.named_parameters()) if self.average is None else self.average.weights
-        weights = {name: gathered(weight) for name, weight in trained.items()}
+        network = self._whole()
         save_state(
             self.folder / STATE,
             self._network,
@@ -303,12 +286,28 @@ class Trainer:
         if main:
             notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
             notes |= {"steps": str(self.step), "command": self.command}
-            with torch.device("meta"):
-                network = XwamNetwork(self.bundle.model.network)
-            network.load_state_dict(weights, assign=True)
             save_checkpoint(self.folder / CHECKPOINT, network, self.bundle.model, notes=notes)
             draw_curve(self.folder / LOG, self.folder / CURVE)
         self.accelerator.wait_for_everyone()
+
+    def _whole(self) -> XwamNetwork:
+        """Return a copy, on the CPU, of the network that a checkpoint holds; every device takes part."""
+        trained = dict(self._network.named_parameters()) if self.average is None else self.average.weights
+        weights = {name: gathered(weight) for name, weight in trained.items()}
+        with torch.device("meta"):
+            network = XwamNetwork(self.bundle.model.network)
+        network.load_state_dict(weights, assign=True)
+        return network
+
+    @contextmanager
+    def _finished(self) -> Iterator[XwamNetwork]:
+        """Lend the network that a checkpoint would hold; a copy where weights are spread over devices."""
+        if self.accelerator.is_fsdp2:
+            whole = self._whole()
+            yield whole.to(self.accelerator.device) if self.accelerator.is_main_process else whole
+        else:
+            with self._averaged():
+                yield cast(XwamNetwork, self._network)
 
     def _averaged(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.average is None else _Swapped(self._network, self.average)
