@@ -121,6 +121,7 @@ def from_wan(folder: Path, *, bench: str, statistics: Mapping[str, Any], num_dep
     sizes, weights = load_wan(folder)
     sizes = replace(sizes, depth="interleaved" if num_depth_blocks else "none")
     model = start_model(sizes, bench=bench, statistics=statistics, num_depth_blocks=num_depth_blocks)
+    model = replace(model, depth_known=False)  # it has learned no map yet; training takes over that of its data
     network = start_from_wan(model.network, weights)
     return Bundle(model, network, load_wan_vae(folder), load_wan_text(folder, num_tokens=model.network.text_len))
 

@@ -1,0 +1,260 @@
+"""Checkpoints that cannot be used, and where they cannot be had: each is one sentence, and nothing is left behind."""
+
+import fnmatch
+import json
+import os
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.unit.test_xwam_checkpoints import (  # noqa: F401 - two of them are fixtures
+    MODEL,
+    NETWORK,
+    bundle,
+    released,
+    settings_of,
+)
+from tests.unit.test_xwam_network import TINY, network_of
+from xwam import checkpoints, convert, header, loading
+from xwam.config import NANO, WAN22_5B
+from xwam.network import XwamNetwork
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        ("model.extra_blocks.0.1.", r"lack 'extra_blocks\.0\.1': 2 blocks belong there, 1 are\."),
+        ("model.extra_blocks.0.0.", r"lack 'extra_blocks\.0\.0'"),
+        ("model.blocks.1.", r"lack 'blocks\.1': 3 blocks belong there, 2 are\."),
+        ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks belong there, 2 are\."),
+    ],
+)
+def test_absent_blocks_are_named(released, gone, named):  # noqa: F811
+    folder, rewrite = released
+    rewrite(lambda module: [module.pop(name) for name in list(module) if name.startswith(gone)])
+    with pytest.raises(header.CheckpointError, match=named):
+        checkpoints.load(str(folder))
+
+
+def test_at_wans_width_there_are_thirty_blocks():
+    with torch.device("meta"):
+        weights = XwamNetwork(replace(WAN22_5B, num_blocks=29, num_depth_blocks=2)).state_dict()
+    like = replace(WAN22_5B, num_depth_blocks=2)
+    with pytest.raises(header.CheckpointError, match=r"lack 'blocks\.29': 30 blocks belong there, 29 are\."):
+        checkpoints.sizes_of(weights, like=like)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"action_dim": 7}, r"must have 14 and 16 numbers, the config\.yaml says \(7, 16\)\.$"),
+        ({"proprio_dim": 9}, r"the config\.yaml says \(14, 9\)\.$"),
+        ({"frame_skip": 5, "action_skip": 2}, r"frame_skip 5 must be a multiple of action_skip 2"),
+        ({"action_skip": 0}, r"frame_skip 4 must be a multiple of action_skip 0"),
+        ({"video_size": 3}, r"config\.yaml cannot be used: "),
+        ({"statistics": {"q01": [], "q99": {}}}, r"The statistics hold no"),
+        ({"network": {"dim": 64}}, r"states a network that cannot be built: 'ffn_dim'"),
+        ({"text_len": None}, r"has no setting 'text_len'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_one_sentence(released, changes, sentence):  # noqa: F811
+    settings_of(released[0], **changes)
+    with pytest.raises(header.CheckpointError, match=sentence):
+        checkpoints.load(str(released[0]))
+
+
+def test_latent_means_of_another_length_are_named(released):  # noqa: F811
+    folder, rewrite = released
+    rewrite(lambda module: module.update({"vae.mean": torch.zeros(7)}))
+    with pytest.raises(header.CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
+        checkpoints.load(str(folder))
+
+
+def test_a_conversion_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):  # noqa: F811
+    def broken(bundle, folder):
+        (folder / "half").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(convert.WRITERS, "ours", broken)
+    with pytest.raises(header.CheckpointError, match=r"could not be written: .*No space left on device"):
+        convert.write(bundle, tmp_path / "deep" / "target", "ours")
+    assert list((tmp_path / "deep").iterdir()) == []
+    rival = replace(MODEL, network=replace(NETWORK, depth="channel"))
+    for layout in ("released", "wan", "diffusers"):
+        with pytest.raises(header.CheckpointError, match="has no Wan in it"):
+            convert.write(bundle._replace(model=rival), tmp_path / "rival", layout)
+    convert.write(bundle, tmp_path / "whole", "released")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "whole"]
+    with pytest.raises(header.CheckpointError, match="exists already"):
+        convert.write(bundle, tmp_path / "whole", "released")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', "{}"])
+def test_a_broken_configuration_of_ours_is_one_sentence(bundle, tmp_path, text):  # noqa: F811
+    convert.write_wan(bundle, tmp_path)
+    (tmp_path / header.MODEL_JSON).write_text(text)
+    with pytest.raises(header.CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
+        checkpoints.load(str(tmp_path))
+
+
+def test_types_that_matrices_cannot_have():
+    assert checkpoints.precision("float16") == torch.float16
+    with pytest.raises(header.CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
+        checkpoints.precision("int8")
+
+
+def saved(tmp_path, network=None, model=None):
+    path = tmp_path / "tiny.safetensors"
+    checkpoints.save_checkpoint(path, network or network_of(), model or replace(NANO, network=TINY))
+    return path
+
+
+def rewritten(path, change):
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, header.read_metadata(path))
+    return str(path)
+
+
+def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
+    path = saved(tmp_path)
+    with pytest.raises(header.CheckpointError, match=r"does not fit the network: 'head\.modulation' is missing\."):
+        checkpoints.load(rewritten(path, lambda w: w.pop("head.modulation")))
+    path = saved(tmp_path)
+    with pytest.raises(header.CheckpointError, match=r"'head\.surplus' is not part of the network\."):
+        checkpoints.load(rewritten(path, lambda w: w.update({"head.surplus": torch.zeros(1)})))
+    path = saved(tmp_path)
+    with pytest.raises(header.CheckpointError, match=r"'head\.head\.bias' has shape \(3,\) in place of \(16,\)"):
+        checkpoints.load(rewritten(path, lambda w: w.update({"head.head.bias": torch.zeros(3)})))
+
+
+def test_cut_off_and_foreign_files_are_named(tmp_path):
+    path = saved(tmp_path)
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(header.CheckpointError, match=r"tiny\.safetensors is cut off: \d+ bytes were written"):
+        checkpoints.load(str(path))
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, foreign)
+    with pytest.raises(header.CheckpointError, match="without a configuration of ours"):
+        checkpoints.load(str(foreign))
+    foreign.write_bytes(np.uint64(4).tobytes() + b"oops")
+    with pytest.raises(header.CheckpointError, match="header is not JSON"):
+        checkpoints.load(str(foreign))
+    with pytest.raises(header.CheckpointError, match="no transformer"):
+        checkpoints.load_wan(tmp_path)
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
+def test_containers_that_are_none(bundle, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    convert.write_released(bundle, tmp_path)
+    path = tmp_path / header.RELEASED_WEIGHTS
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) // 2)
+    with pytest.raises(header.CheckpointError, match=r"states\.pt is cut off or was not written by torch\.save\.$"):
+        checkpoints.load(str(tmp_path))
+    torch.save({"module": {"vae.mean": torch.zeros(1)}}, path)
+    with pytest.raises(header.CheckpointError, match=r"holds nothing under 'model\.'"):
+        checkpoints.load(str(tmp_path))
+    torch.save({"weights": 1}, path)
+    with pytest.raises(header.CheckpointError, match="dictionary with 'module'"):
+        checkpoints.load(str(tmp_path))
+    torch.save({"module": Payload()}, path)
+    refused = r"holds more than tensors and is refused: it asks for '\w+\.mkdir'\.$"
+    with pytest.raises(header.CheckpointError, match=refused):
+        checkpoints.load(str(tmp_path))
+    torch.save({"module": {"model.a": torch.ones(1), "model.b": "text"}}, path)
+    with pytest.raises(header.CheckpointError, match=r"must hold tensors alone, 'model\.b' is of type str\.$"):
+        checkpoints.load(str(tmp_path))
+    path.write_bytes(pickle.dumps({"module": Payload()}))
+    with pytest.raises(header.CheckpointError):
+        checkpoints.load(str(tmp_path))
+    assert not (tmp_path / "owned").exists()
+    path.unlink()
+    with pytest.raises(header.CheckpointError, match="There is no checkpoint at"):
+        checkpoints.load(str(tmp_path))
+
+
+def test_shards_that_do_not_hold_what_they_promise(tmp_path):
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    save_file({"a": torch.ones(2)}, tmp_path / "one.safetensors")
+    save_file({"b": torch.ones(3)}, tmp_path / "two.safetensors")
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    assert {name: len(value) for name, value in loading.read_tensors(index).items()} == {"a": 2, "b": 3}
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "c": "two.safetensors"}}))
+    with pytest.raises(header.CheckpointError, match=r"promises 'c' in two\.safetensors"):
+        loading.read_tensors(index)
+
+
+class Hub:
+    """huggingface_hub with one repository; notes what is fetched."""
+
+    def __init__(self, folder, files):
+        self.folder, self.files, self.fetched = folder, files, []
+
+    def list_repo_files(self, repo):
+        self.repo = repo
+        return list(self.files)
+
+    def snapshot_download(self, repo, allow_patterns=None, local_files_only=False):
+        assert repo == self.repo
+        for file in self.files:
+            if any(fnmatch.fnmatch(file, pattern) for pattern in allow_patterns):
+                self.fetched.append(file)
+                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / file).write_text(self.files[file])
+        return str(self.folder)
+
+
+def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch, tmp_path):
+    weights = str(header.RELEASED_WEIGHTS)
+    files = {f"{name}/{file}": "{}" for name in ("robocasa", "robotwin") for file in ("config.yaml", weights)}
+    hub = Hub(tmp_path / "two", files)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    with pytest.raises(header.CheckpointError, match=r"holds 2 experiments; name one of them: 'o/x-wam/robocasa', "):
+        header.locate("o/x-wam")
+    with pytest.raises(header.CheckpointError, match=r"'o/x-wam/lab' holds 0 experiments; name one of them: none\."):
+        header.locate("o/x-wam/lab")
+    assert hub.fetched == []
+    assert header.locate("o/x-wam/robotwin", header_only=True) == tmp_path / "two" / "robotwin"
+    assert hub.fetched == ["robotwin/config.yaml"]
+    header.locate("o/x-wam/robotwin/")
+    assert hub.fetched[1:] == ["robotwin/config.yaml", f"robotwin/{weights}"]
+
+
+def test_headers_of_our_own_layout_come_alone(monkeypatch, tmp_path):
+    files = {"xwam.json": json.dumps(MODEL.to_json()), "model.safetensors": "heavy", "vae/config.json": "{}"}
+    hub = Hub(tmp_path / "ours", files)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert header.read_model(header.locate("o/xwam-1.5", header_only=True)) == MODEL
+    assert hub.fetched == ["xwam.json"]
+    header.locate("o/xwam-1.5")
+    assert set(hub.fetched) == set(files)
+
+
+def test_an_id_on_the_hub_without_a_network(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(header.CheckpointError, match=r"could not be fetched \(ConnectionError\); without a network"):
+        checkpoints.load("sharinka0715/X-WAM-checkpoints")
+    for path in ("./nowhere/here", "results/nano.safetensors"):
+        with pytest.raises(header.CheckpointError, match=f"There is no checkpoint at {path}"):
+            checkpoints.load(path)
+    (tmp_path / "robotwin").mkdir()
+    (tmp_path / "robotwin" / "config.yaml").write_text("{}")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
+    assert header.locate("sharinka0715/X-WAM-checkpoints") == tmp_path / "robotwin"
