@@ -38,6 +38,7 @@ def train_model(options: argparse.Namespace) -> int:
     from xwam.config import NANO, ModelConfig
     from xwam.data.layout import read_track, scan
     from xwam.training.recipes import recipe_of
+    from xwam.training.start import to_be_trained
     from xwam.training.trainer import Trainer, prepare_data
 
     until_s = None if options.minutes is None else time.monotonic() + 60 * options.minutes
@@ -49,7 +50,7 @@ def train_model(options: argparse.Namespace) -> int:
         print(f"left out: {broken.reason}")
     if not found.lengths:
         raise ValueError(f"{options.data} holds no usable episode.")
-    started = checkpoints.load(options.start) if options.start else None
+    started = to_be_trained(checkpoints.load(options.start), found, options.data, recipe) if options.start else None
     model: ModelConfig = NANO if started is None else started.model
     if started is None:
         raw = read_track(options.data, next(iter(found.lengths))).raw

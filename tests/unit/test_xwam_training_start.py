@@ -1,0 +1,80 @@
+"""What a checkpoint becomes before it is trained: float32, its map of depth known where the data say theirs."""
+
+import argparse
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
+from tests.unit.test_xwam_training import RECIPE, TINY
+from xwam import checkpoints
+from xwam.actions import training_bounds
+from xwam.config import DepthRange, ModelConfig
+from xwam.data.layout import scan, tracks
+from xwam.data.statistics import statistics
+from xwam.data.writer import write_episode
+from xwam.network import is_exact
+from xwam.training.start import to_be_trained, with_depth_of
+
+UNKNOWN = replace(TINY, depth_known=False)
+OTHER = DepthRange(near_m=0.1, far_m=3.0, offset_m=0.0)
+
+
+def without_maps(root):  # noqa: F811
+    for path in root.glob("data/*/*.json"):
+        content = json.loads(path.read_text())
+        for view in content["observations"].values():
+            view.pop("depth_range")
+        path.write_text(json.dumps(content))
+
+
+def test_weights_are_trained_in_float32(root):  # noqa: F811
+    bundle = checkpoints.fresh_bundle(UNKNOWN, seed=0)
+    exact = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
+    bundle.network.cast(torch.bfloat16)
+    assert {weight.dtype for weight in bundle.network.parameters()} == {torch.float32, torch.bfloat16}
+    started = to_be_trained(bundle, scan(root), root, RECIPE)
+    for name, weight in started.network.named_parameters():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, exact[name] if is_exact(name) else exact[name].bfloat16().float())
+
+
+def test_a_map_that_data_state_is_taken_over(tmp_path):
+    for index in range(2):
+        write_episode(tmp_path, index, steps_of(index), replace(RECORDING, depth_range=OTHER), instructions=["x"])
+    (tmp_path / "metadata.json").write_text(json.dumps({key_of(index): 40 for index in range(2)}))
+    found = scan(tmp_path)
+    learned = with_depth_of(UNKNOWN, found, tmp_path, exact=False)
+    assert (learned.depth_range, learned.depth_known) == (OTHER, True)
+    assert with_depth_of(TINY, found, tmp_path, exact=False) == TINY  # it has another, and the first clip is refused
+    assert with_depth_of(UNKNOWN, found, tmp_path, exact=True) == replace(UNKNOWN, depth_known=True)
+
+
+def test_a_map_that_nobody_wrote_down_stays_unknown(root):  # noqa: F811
+    without_maps(root)
+    assert with_depth_of(TINY, scan(root), root, exact=False) == UNKNOWN
+    write_episode(root, 1, steps_of(1), RECORDING, instructions=["x"])
+    with pytest.raises(ValueError, match=r"made with one map .*DepthRange\(near_m=0.05.*; nobody wrote it down"):
+        with_depth_of(TINY, scan(root), root, exact=False)
+
+
+def test_the_command_fine_tunes_a_half_checkpoint(root, tmp_path, monkeypatch):  # noqa: F811
+    from xwam.training import commands
+
+    bounds = training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True)
+    bundle = checkpoints.fresh_bundle(replace(UNKNOWN, bounds=bounds), seed=0)
+    checkpoints.save_checkpoint(tmp_path / "half.safetensors", bundle.network.cast(torch.bfloat16), bundle.model)
+    parser = argparse.ArgumentParser()
+    commands.add_verbs(parser.add_subparsers())
+    small = ["num_steps=1", "warmup_steps=0", "batch_size=2", "micro_batch=2", "validate_every=0"]
+    run = tmp_path / "run"
+    options = parser.parse_args(
+        ["train", str(root), str(run), "--start", str(tmp_path / "half.safetensors"), "--set", *small]
+    )
+    assert options.run(options) == 0
+    network, model = checkpoints.load_checkpoint(run / "checkpoint.safetensors")
+    assert isinstance(model, ModelConfig)
+    assert model.depth_known
+    assert network.dtype == torch.float32
