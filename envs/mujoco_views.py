@@ -108,11 +108,12 @@ class ViewRenderer:
     Args:
         image_hw_px: Height and width of every picture.
         antialias_samples: Samples a pixel; 0 is twice as fast and jagged.
+        as_robosuite: Draw what robosuite's own renderer draws, the same pixels: shadows, mirrors and visible sites too.
     """
 
     _alive: ClassVar[ViewRenderer | None] = None
 
-    def __init__(self, *, image_hw_px: tuple[int, int], antialias_samples: int = 0) -> None:
+    def __init__(self, *, image_hw_px: tuple[int, int], antialias_samples: int = 0, as_robosuite: bool = False) -> None:
         if ViewRenderer._alive is not None:
             raise EvalkitError(
                 "A MuJoCo env is already open in this process and two would corrupt each other's pictures; "
@@ -121,6 +122,7 @@ class ViewRenderer:
         ViewRenderer._alive = self
         self.image_hw_px = image_hw_px
         self._antialias_samples = antialias_samples
+        self._as_robosuite = as_robosuite
         self._model: Any = None
         self._gl: Any = None
         self._context: Any = None
@@ -197,7 +199,7 @@ class ViewRenderer:
         self._gl.make_current()
 
     def _load(self, model: Any) -> None:
-        """Copy a model to the GPU: visual geometry only, no sites, no mirrors, no shadows."""
+        """Copy a model to the GPU: visual geometry only; sites, mirrors and shadows where robosuite draws them."""
         import mujoco
 
         self.forget()
@@ -208,12 +210,13 @@ class ViewRenderer:
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
-        self._scene = mujoco.MjvScene(model, maxgeom=4000)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        self._scene = mujoco.MjvScene(model, maxgeom=10000)
         self._options = mujoco.MjvOption()
         self._options.geomgroup[0] = 0  # collision shapes
-        self._options.sitegroup[:] = 0
+        if not self._as_robosuite:
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+            self._options.sitegroup[:] = 0
         self._model = model
 
 

@@ -274,12 +274,20 @@ def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Cal
 
 
 @app.command()
-def doctor() -> None:
-    """Tell what this machine has, what it lacks, and how to get it; exits 1 if something needed is missing."""
-    from evalkit.doctor import examine
+def doctor(
+    bench: Annotated[str | None, typer.Argument(help="A bench's name: tell what it needs beyond the rest.")] = None,
+) -> None:
+    """Tell what this machine has, what it lacks, and how to get it; exits 1 if something needed is missing.
+
+    Examples: `evalkit doctor` · `evalkit doctor robocasa`
+    """
+    from evalkit.doctor import examine, examine_bench
 
     table = Table("what", "state", "what to do", box=None, pad_edge=False)
-    findings = examine()
+    findings = examine() if bench is None else examine_bench(bench)
+    if not findings:
+        out.print(f"Bench '{bench}' needs nothing but what `evalkit doctor` looks at.")
+        return
     for finding in findings:
         state = ("ok", "green") if finding.ok else ("missing", "red") if finding.needed else ("absent", "yellow")
         table.add_row(finding.what, Text.assemble(state, " " + finding.found), "" if finding.ok else finding.remedy)

@@ -14,10 +14,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from evalkit.contracts import plugins
+from evalkit.contracts.env import ExaminedBench, Finding
 from evalkit.contracts.errors import EvalkitError
 from evalkit.score.lpips import find_weights
 
@@ -31,25 +32,6 @@ mujoco.mj_forward(model, data)
 renderer.update_scene(data)
 assert renderer.render().std() > 1, "a blank picture"
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: Its name.
-        ok: Whether it is there.
-        found: What was found: a version, a size, a reason.
-        remedy: What to do if it is not there.
-        needed: Whether the embedded default cannot do without it.
-    """
-
-    what: str
-    ok: bool
-    found: str
-    remedy: str
-    needed: bool = True
 
 
 def examine() -> list[Finding]:
@@ -78,6 +60,12 @@ def examine() -> list[Finding]:
     ]
     findings.append(_cuda())
     return findings
+
+
+def examine_bench(name: str) -> list[Finding]:
+    """Return what a bench needs beyond the embedded default, and whether it is there; empty where it needs no more."""
+    bench = plugins.load_bench(name)
+    return bench.examine(bench.config_type()) if isinstance(bench, ExaminedBench) else []
 
 
 def _package(name: str, *, extra: str, needed: bool = True) -> Finding:

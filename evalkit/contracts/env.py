@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -77,7 +77,8 @@ class Bench(Protocol):
         config_type: Frozen dataclass of its settings, all with defaults; overridden as `bench.<name>.<field>=value`.
         tasks: Task names in report order.
         settings: Setting names; the first is the default.
-        protocol: Name and version of the set of choices that its plans make.
+        protocol: Name and version of the set of choices that its plans make with its default settings; episodes say
+            which one they follow.
     """
 
     name: str
@@ -105,4 +106,41 @@ class Bench(Protocol):
 
     def provenance(self, config: Any) -> dict[str, str]:
         """Return versions of the simulator and its assets, for plan and run record."""
+        ...
+
+
+@runtime_checkable
+class PacedBench(Protocol):
+    """A bench whose protocol says how much of a chunk is executed; a plan that does otherwise departs from it."""
+
+    def executed_steps(self, config: Any) -> int | None:
+        """Return how many actions of a chunk are executed before the policy is asked again; None for any number."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that `evalkit doctor` looked at.
+
+    Attributes:
+        what: Its name.
+        ok: Whether it is there.
+        found: What was found: a version, a size, a reason.
+        remedy: What to do if it is not there: a command, or a page.
+        needed: Whether nothing runs without it.
+    """
+
+    what: str
+    ok: bool
+    found: str
+    remedy: str
+    needed: bool = True
+
+
+@runtime_checkable
+class ExaminedBench(Protocol):
+    """A bench that needs more than `make setup` installs, and can tell what of it is there."""
+
+    def examine(self, config: Any) -> list[Finding]:
+        """Return every finding."""
         ...

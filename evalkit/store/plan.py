@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from evalkit.contracts.env import Bench
+from evalkit.contracts.env import Bench, PacedBench
 from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
 from evalkit.contracts.policy import PolicyPlugin
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check
@@ -170,6 +170,9 @@ def make_plan(
     if max_steps is not None:
         episodes = [replace(episode, max_steps=min(episode.max_steps, max_steps)) for episode in episodes]
         departures.append(f"Episodes are cut at {max_steps} steps (bench.max_steps).")
+    paced = bench.executed_steps(bench_config) if isinstance(bench, PacedBench) else None
+    if paced is not None and policy_spec.execute_steps != paced:
+        departures.append(f"The policy executes {policy_spec.execute_steps} actions of a chunk instead of {paced}.")
     return Plan(
         bench=PartPlan(
             name=bench.name,
@@ -184,7 +187,7 @@ def make_plan(
             specs={policy.name: policy_spec.to_json()},
         ),
         setting=setting,
-        protocol=bench.protocol,
+        protocol=episodes[0].protocol,
         departures=tuple(departures),
         seed=seed,
         episodes=tuple(episodes),

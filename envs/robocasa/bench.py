@@ -1,0 +1,181 @@
+"""The bench `robocasa`: which episodes exist, what their envs give, how to start one; imports no simulator.
+
+In: a config, a task, a seed. Out: planned episodes, env specs, launches, what RoboCasa still needs on this machine.
+Read next: `protocols.py` and `tasks.py`, what is planned; `env.py`, the env that a launch starts in RoboCasa's own
+interpreter; `install.py`, what that interpreter holds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+from envs.mujoco_views import choose_gl
+from envs.robocasa import install
+from envs.robocasa.protocols import NUM_TASKS, PROTOCOLS, Protocol
+from envs.robocasa.tasks import TASKS, env_spec
+from evalkit.contracts.env import Finding, WorkerLaunch
+from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.spec import EnvSpec
+from evalkit.contracts.types import Episode
+
+PYTHON_VARIABLE = "EVALKIT_ROBOCASA_PYTHON"
+"""Environment variable with the interpreter that has RoboCasa; better than the setting, which goes into the plan."""
+
+PLACEHOLDER_MARK = "+placeholder-art"
+"""Ends the protocol's name, and so stands in plans, run folders, records, reports and comparisons."""
+
+MAX_SEED = 2**32
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobocasaConfig:
+    """Settings of the bench.
+
+    Attributes:
+        protocol: `standard`, `xwam` or `cosmos`, see docs/robocasa.md.
+        art: `real`; or `placeholder` for stand-ins of textures and meshes, which tests a policy's plumbing only.
+        python: Interpreter that has RoboCasa; None for EVALKIT_ROBOCASA_PYTHON, or else the one that runs evalkit.
+        image_px: Height and width of every view; None for the protocol's.
+        antialias_samples: Samples a pixel; 4 is what RoboCasa draws with.
+        gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
+    """
+
+    protocol: str = "standard"
+    art: str = "real"
+    python: str | None = None
+    image_px: int | None = None
+    antialias_samples: int = 4
+    gl: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse values that name nothing."""
+        known = {"protocol": tuple(PROTOCOLS), "art": ("real", "placeholder"), "gl": ("auto", "egl", "osmesa")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                got = getattr(self, name)
+                raise BadConfig(f"bench.robocasa.{name} must be one of {', '.join(values)}, got {got}.")
+        if self.image_px is not None and self.image_px < 16:
+            raise BadConfig(f"bench.robocasa.image_px must be at least 16, got {self.image_px}.")
+
+
+class RobocasaBench:
+    """The 24 atomic tasks of RoboCasa v0.2 with a PandaOmron; satisfies `evalkit.contracts.env.Bench`."""
+
+    name = "robocasa"
+    summary = "RoboCasa v0.2, 24 kitchen tasks; needs an interpreter of its own (docs/robocasa.md)"
+    config_type = RobocasaConfig
+    tasks = tuple(TASKS)
+    settings = ("default",)
+    protocol = PROTOCOLS[RobocasaConfig.protocol].name
+
+    def plan_episodes(
+        self, config: RobocasaConfig, *, task: str, setting: str, num_episodes: int, seed: int
+    ) -> list[Episode]:
+        """Return the episodes of one task; their instructions are known after reset.
+
+        Raises:
+            UnknownName: For a task or setting that does not exist.
+            BadConfig: For a seed that the protocol does not have.
+        """
+        self._check_names(task, setting)
+        if not 0 <= seed < MAX_SEED:
+            raise BadConfig(f"Episodes of 'robocasa' need a seed from 0 to {MAX_SEED - 1}, got {seed}.")
+        protocol, task_idx = _protocol(config), self.tasks.index(task)
+        return [
+            Episode(
+                bench=self.name,
+                setting=setting,
+                protocol=_protocol_name(config),
+                task=task,
+                index=index,
+                seed=protocol.episode_seed(task_idx=task_idx, seed=seed, index=index, num_episodes=num_episodes),
+                instruction=None,
+                max_steps=TASKS[task].max_steps,
+            )
+            for index in range(num_episodes)
+        ]
+
+    def env_spec(self, config: RobocasaConfig, *, task: str, setting: str) -> EnvSpec:
+        """Return what the env of this task will give."""
+        self._check_names(task, setting)
+        return env_spec(task, image_hw_px=_image_hw_px(config))
+
+    def launch(self, config: RobocasaConfig, *, task: str, setting: str) -> WorkerLaunch:
+        """Return how to start a worker for this task."""
+        self._check_names(task, setting)
+        return WorkerLaunch(
+            target="envs.robocasa.env:RobocasaEnv",
+            kwargs={
+                "task": task,
+                "protocol": config.protocol,
+                "art": config.art,
+                "image_hw_px": list(_image_hw_px(config)),
+                "antialias_samples": config.antialias_samples,
+            },
+            python=python(config),
+            environ={"MUJOCO_GL": _gl(config)},
+        )
+
+    def executed_steps(self, config: RobocasaConfig) -> int | None:
+        """Return how many actions of a chunk the protocol executes."""
+        return _protocol(config).execute_steps
+
+    def departures(self, config: RobocasaConfig) -> list[str]:
+        """Return one sentence for each setting that changes what policies see or do."""
+        protocol, size = _protocol(config), _image_hw_px(config)
+        found = []
+        if config.art == "placeholder":
+            found.append(
+                "Placeholder art: flat colours and primitive shapes stand in for RoboCasa's textures and meshes, so "
+                "this is no RoboCasa score."
+            )
+        if size != protocol.image_hw_px:
+            ours, theirs = (f"{height}x{width}" for height, width in (size, protocol.image_hw_px))
+            found.append(f"Images have {ours} pixels instead of {theirs}.")
+        if config.antialias_samples != RobocasaConfig.antialias_samples:
+            found.append(
+                f"Pixels take {config.antialias_samples} samples instead of {RobocasaConfig.antialias_samples}."
+            )
+        return found
+
+    def provenance(self, config: RobocasaConfig) -> dict[str, str]:
+        """Return what RoboCasa's interpreter holds: versions, the source's hash, which art."""
+        found = install.look(python(config))
+        art = "placeholder" if config.art == "placeholder" else found.pop("art")
+        return found | {"art": art}
+
+    def examine(self, config: RobocasaConfig) -> list[Finding]:
+        """Return what RoboCasa needs and whether it is there."""
+        return install.examine(python(config), gl=_gl(config), python_variable=PYTHON_VARIABLE)
+
+    def _check_names(self, task: str, setting: str) -> None:
+        if task not in TASKS:
+            raise UnknownName("task", task, TASKS, see="evalkit list --bench robocasa")
+        if setting not in self.settings:
+            raise UnknownName("setting", setting, self.settings, see="evalkit list --bench robocasa")
+
+
+def python(config: RobocasaConfig) -> str:
+    """Return the interpreter that has RoboCasa."""
+    return config.python or os.environ.get(PYTHON_VARIABLE, "") or sys.executable
+
+
+def _protocol(config: RobocasaConfig) -> Protocol:
+    return PROTOCOLS[config.protocol]
+
+
+def _protocol_name(config: RobocasaConfig) -> str:
+    return _protocol(config).name + (PLACEHOLDER_MARK if config.art == "placeholder" else "")
+
+
+def _image_hw_px(config: RobocasaConfig) -> tuple[int, int]:
+    return _protocol(config).image_hw_px if config.image_px is None else (config.image_px, config.image_px)
+
+
+def _gl(config: RobocasaConfig) -> str:
+    return choose_gl() if config.gl == "auto" else config.gl
+
+
+assert len(TASKS) == NUM_TASKS

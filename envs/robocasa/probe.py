@@ -1,0 +1,118 @@
+"""What an interpreter knows of RoboCasa; a script that runs there and needs Python's own library alone.
+
+In: `versions`, `listing` or `content`, how closely to look at the art. Out: one JSON object on stdout.
+Read next: `install.py`, which starts it and judges what it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata, util
+from pathlib import Path
+
+PACKAGES = ("numpy", "mujoco", "robosuite", "numba", "scipy", "msgpack")
+
+ART = (".obj", ".stl", ".msh", ".png", ".jpg", ".jpeg")
+
+MAGIC = {".png": (b"\x89PNG",), ".jpg": (b"\xff\xd8",), ".jpeg": (b"\xff\xd8",)}
+"""How files of these kinds begin; a web page or a pointer that was saved in their place does not."""
+
+
+def main(look_at: str) -> dict[str, object]:
+    """Return versions, where RoboCasa lies, the hash of its source, and what there is of its art."""
+    found: dict[str, object] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    spec = util.find_spec("robocasa")
+    root = None if spec is None or spec.origin is None else Path(spec.origin).parent
+    found["root"] = None if root is None else str(root)
+    if root is not None:
+        found["source_sha256"] = source_sha256(root)
+        found["commit"] = commit(root)
+        found["objects"] = sum(1 for _ in (root / "models/assets/objects/objaverse").glob("*/*/model.xml"))
+        if look_at == "listing":
+            found["art"] = listing(root / "models/assets")
+        elif look_at == "content":
+            found["art"] = content(root / "models/assets")
+    return found
+
+
+def source_sha256(root: Path) -> str:
+    """Return one hash of every Python and YAML file of the package: its code, kitchens and fixture registry."""
+    files = sorted(p for kind in ("*.py", "*.yaml") for p in root.rglob(kind) if p.name != "macros_private.py")
+    lines = (f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(root).as_posix()}\n" for p in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def commit(root: Path) -> str | None:
+    """Return the checkout's commit; None where it is no git checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def listing(assets: Path) -> dict[str, object]:
+    """Return how many art files there are and one hash of their names and sizes."""
+    lines = sorted(
+        f"{path.stat().st_size} {path.relative_to(assets).as_posix()}\n"
+        for path in assets.rglob("*")
+        if path.suffix.lower() in ART
+    )
+    return {"files": len(lines), "sha256": hashlib.sha256("".join(lines).encode()).hexdigest()}
+
+
+def content(assets: Path) -> dict[str, object]:
+    """Return how many files the fixtures, objects and kitchens name, which are absent, and which are not what they say.
+
+    `absent` and `broken` map each kind of download to a count; `example` is one such file.
+    """
+    named, absent, broken = 0, dict.fromkeys(GROUPS, 0), dict.fromkeys(GROUPS, 0)
+    example = None
+    for group, path in _named_files(assets):
+        named += 1
+        count = absent if not path.is_file() else broken if not _is_what_it_says(path) else None
+        if count is not None:
+            count[group] += 1
+            example = example or str(path)
+    return {"named": named, "absent": absent, "broken": broken, "example": example}
+
+
+GROUPS = ("textures", "fixtures", "objects")
+"""Parts of RoboCasa's download."""
+
+
+def _named_files(assets: Path) -> Iterator[tuple[str, Path]]:
+    texts = (path.read_text(errors="replace") for path in sorted(assets.rglob("*.yaml")))
+    for name in sorted({name for text in texts for name in re.findall(r"\btextures/[\w.-]+/[\w/.-]+\.png", text)}):
+        yield "textures", assets / name
+    for group, folder in (("fixtures", "fixtures"), ("objects", "objects/objaverse")):
+        for model in sorted((assets / folder).rglob("model.xml")):
+            for name in sorted(set(re.findall(r'file="([^"]+)"', model.read_text(errors="replace")))):
+                if not name.startswith("/"):
+                    yield group, model.parent / name
+
+
+def _is_what_it_says(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(64)
+    magic = MAGIC.get(path.suffix.lower())
+    if magic is not None:
+        return head.startswith(magic)
+    return bool(head) and not head.lstrip().lower().startswith((b"<", b"version https://git-lfs"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1])))

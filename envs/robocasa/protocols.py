@@ -1,0 +1,122 @@
+"""The protocols: who ran RoboCasa how, as data.
+
+In: a task's rank, a seed, an index. Out: env seeds and scenes; sizes, splits, steps.
+Read next: `tasks.py` for step limits, which the protocols share; `scene.py`, which builds what is chosen here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from evalkit.contracts.errors import BadConfig
+
+NUM_TASKS = 24
+
+SCENES = ((1, 1), (2, 2), (4, 4), (6, 9), (7, 10))
+"""(layout, style) of the five kitchens that every protocol uses."""
+
+OBJECT_SPLIT = "B"
+"""Object instances that demonstrations do not show."""
+
+COSMOS_SEEDS = (195, 196, 197)
+
+FIRST_EVALUATION_SEED = 1_000_000
+"""`standard` stays at or above it."""
+
+_SCENE_BITS = 0xFF
+"""The low bits of a seed of `cosmos`: its env seeds are multiples of 256, so that the scene fits below them."""
+
+
+class Start(NamedTuple):
+    """What decides an episode's first state."""
+
+    env_seed: int
+    scenes: tuple[tuple[int, int], ...]
+    """Kitchens to draw from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """One way to run the 24 tasks.
+
+    Attributes:
+        name: As plans and reports show it.
+        seeds: Rule that numbers the episodes, see `episode_seed`.
+        image_hw_px: Height and width of every view.
+        settle_steps: Control steps with a zero action before the policy looks for the first time.
+        execute_steps: Actions of a chunk that are executed before the policy is asked again.
+        base_action: What the simulator's action holds behind arm and gripper: base 3, torso 1, mode 1. Neither moves.
+    """
+
+    name: str
+    seeds: Literal["standard", "xwam", "cosmos"]
+    image_hw_px: tuple[int, int]
+    settle_steps: int
+    execute_steps: int
+    base_action: tuple[float, ...]
+
+    def episode_seed(self, *, task_idx: int, seed: int, index: int, num_episodes: int) -> int:
+        """Return the seed that a plan gives to an episode; `start` makes the first state of it.
+
+        `standard`: 1,000,000 (seed + 1) + index, for every task, however many episodes are planned.
+        `xwam`: rank * num_episodes + index, as the release counts: its worker of rank r runs task r mod 24, so the
+        ranks of a task are task_idx + 24 seed. More episodes are other episodes.
+        `cosmos`: seed * index * 256; kitchens change every ten episodes.
+
+        Raises:
+            BadConfig: If the protocol has no such seed.
+
+        Example:
+            >>> PROTOCOLS["xwam"].episode_seed(task_idx=2, seed=0, index=3, num_episodes=100)
+            203
+            >>> PROTOCOLS["cosmos"].episode_seed(task_idx=2, seed=195, index=10, num_episodes=50)  # scene 1
+            499201
+        """
+        if self.seeds == "standard":
+            return FIRST_EVALUATION_SEED * (seed + 1) + index
+        if self.seeds == "xwam":
+            return (task_idx + NUM_TASKS * seed) * num_episodes + index
+        if seed not in COSMOS_SEEDS:
+            raise BadConfig(f"{self.name} runs the seeds 195, 196 and 197, 50 episodes a task each; got --seed {seed}.")
+        return (seed * index << 8) + (index // 10) % len(SCENES)
+
+    def start(self, episode_seed: int) -> Start:
+        """Return what an episode's seed stands for.
+
+        Example:
+            >>> PROTOCOLS["cosmos"].start(499201)
+            Start(env_seed=499200, scenes=((2, 2),))
+        """
+        if self.seeds == "cosmos":
+            scene = SCENES[episode_seed & _SCENE_BITS]
+            return Start(env_seed=episode_seed & ~_SCENE_BITS, scenes=(scene,))
+        return Start(env_seed=episode_seed, scenes=SCENES)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "standard": Protocol(
+        name="robocasa-24/standard",
+        seeds="standard",
+        image_hw_px=(256, 256),
+        settle_steps=0,
+        execute_steps=32,
+        base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
+    ),
+    "xwam": Protocol(
+        name="robocasa-24/xwam",
+        seeds="xwam",
+        image_hw_px=(256, 256),
+        settle_steps=0,
+        execute_steps=32,
+        base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
+    ),
+    "cosmos": Protocol(
+        name="robocasa-24/cosmos",
+        seeds="cosmos",
+        image_hw_px=(224, 224),
+        settle_steps=10,
+        execute_steps=16,
+        base_action=(0.0, 0.0, 0.0, 0.0, -1.0),
+    ),
+}

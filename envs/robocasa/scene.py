@@ -1,0 +1,150 @@
+"""How an episode is built: a task, a protocol, a seed. Out: a running RoboCasa kitchen that renders nothing by itself.
+
+In: what the protocol fixes. Out: RoboCasa's own environment object.
+Read next: `env.py`, which steps it and looks at it; `art.py`, which stands in for art that is not there.
+
+RoboCasa draws from its own `seed=`, from Python's and from numpy's global generator (the robot's first joint angles),
+so all three are seeded just before every build. It is made and then reset, as the published evaluations do: the reset
+draws the kitchen a second time, and that one is the episode's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from envs.robocasa import art
+from envs.robocasa.protocols import OBJECT_SPLIT, Protocol
+from envs.robosuite.tasks import CONTROL_HZ
+
+
+class NoRoboCasa(RuntimeError):
+    """RoboCasa cannot be imported here, or is another version."""
+
+
+def build(task: str, *, protocol: Protocol, placeholder: bool, seed: int) -> Any:
+    """Return a RoboCasa environment at the start of the episode of this seed.
+
+    Args:
+        task: RoboCasa's name of it.
+        protocol: Gives kitchens and settling.
+        placeholder: Whether to draw stand-ins for meshes and textures that are not there.
+        seed: The episode's.
+    """
+    from robosuite.controllers import load_composite_controller_config
+
+    scene_class = _scene_class(task, placeholder)
+    start = protocol.start(seed)
+    random.seed(seed)
+    np.random.seed(np.random.SeedSequence(seed).generate_state(8))  # noqa: NPY002 - robosuite reads the global one
+    env = scene_class(
+        robots="PandaOmron",
+        controller_configs=load_composite_controller_config(controller=None, robot="PandaOmron"),
+        control_freq=int(CONTROL_HZ),
+        has_renderer=False,
+        has_offscreen_renderer=False,
+        use_camera_obs=False,
+        use_object_obs=True,
+        ignore_done=True,
+        renderer="mujoco",  # the default one opens a window
+        seed=start.env_seed,
+        layout_and_style_ids=start.scenes,
+        obj_instance_split=OBJECT_SPLIT,
+        generative_textures=None,
+        randomize_cameras=False,
+        translucent_robot=False,
+    )
+    env.reset()
+    for _ in range(protocol.settle_steps):
+        env.step(np.zeros(env.action_dim))
+    return env
+
+
+@functools.cache
+def import_robocasa() -> Any:
+    """Import RoboCasa, which talks while it is imported, and return it.
+
+    Raises:
+        NoRoboCasa: If it is not there, or is not v0.2.
+    """
+    advice = "docs/robocasa.md says how to install v0.2 and how to name its interpreter; then `evalkit doctor robocasa`"
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            import robocasa
+    except (ImportError, AssertionError) as error:
+        raise NoRoboCasa(f"{sys.executable} cannot import RoboCasa ({error}); {advice}") from error
+    finally:
+        logging.disable(previous)
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+    if getattr(robocasa, "__file__", None) is None:
+        raise NoRoboCasa(
+            f"'robocasa' is the folder {next(iter(robocasa.__path__))} and not the package: run evalkit from a folder "
+            f"that does not hold the checkout"
+        )
+    if not robocasa.__version__.startswith("0.2."):
+        raise NoRoboCasa(f"{sys.executable} has RoboCasa {robocasa.__version__}, these 24 tasks are v0.2's; {advice}")
+    return robocasa
+
+
+@functools.cache
+def _scene_class(task: str, placeholder: bool) -> type:
+    """Return RoboCasa's class of a task, whose final MJCF passes through us.
+
+    Raises:
+        NoRoboCasa: If RoboCasa is not there, or its art is not and no placeholder was asked for.
+    """
+    import_robocasa()
+    from robocasa.environments.kitchen.kitchen import REGISTERED_KITCHEN_ENVS
+
+    base = REGISTERED_KITCHEN_ENVS[task]
+
+    class Scene(base):  # type: ignore[valid-type,misc]
+        def edit_model_xml(self, xml_str: str) -> str:
+            xml = super().edit_model_xml(xml_str)
+            if placeholder:
+                return art.with_placeholders(xml, _shapes(self))
+            missing = art.missing_files(xml)
+            if missing:
+                raise NoRoboCasa(
+                    f"RoboCasa's art is not there: {len(missing)} files of this kitchen, {missing[0]} among them; "
+                    f"download it with `python -m robocasa.scripts.download_kitchen_assets` in RoboCasa's interpreter, "
+                    f"or test the plumbing with bench.robocasa.art=placeholder"
+                )
+            return xml
+
+    Scene.__name__ = f"{task}Scene"
+    return Scene
+
+
+def _shapes(env: Any) -> dict[str, art.Shape]:
+    """Return the measures of each movable object, from the sites of its description, by the name of its body."""
+    shapes = {}
+    for config in env.object_cfgs:
+        model = env.objects[config["name"]]
+        shapes[model.root_body] = art.Shape(
+            bottom_m=tuple(model.bottom_offset),
+            top_m=tuple(model.top_offset),
+            radius_m=tuple(np.abs(_radius(model))),
+            kind=Path(config["info"]["mjcf_path"]).parents[1].name,
+        )
+    return shapes
+
+
+def _radius(model: Any) -> np.ndarray:
+    site = model.worldbody.find(f"./body/site[@name='{model.naming_prefix}horizontal_radius_site']")
+    return np.array([float(value) for value in site.get("pos").split()][:2])
+
+
+def object_box(model: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return centre and half size of a movable object, in its body's axes, metres."""
+    bottom, top = np.asarray(model.bottom_offset), np.asarray(model.top_offset)
+    return (bottom + top) / 2, np.array([*np.abs(_radius(model)), (top[2] - bottom[2]) / 2])

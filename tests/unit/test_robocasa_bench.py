@@ -1,0 +1,237 @@
+"""The RoboCasa bench as a plan sees it: protocols, seeds, departures, what an installation lacks; no simulator.
+
+In: configs and made-up folders. Out: checks against numbers written by hand from the published protocols.
+Read next: `tests/sim/test_robocasa_env.py`, the same bench with its simulator.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from baselines.floors import HoldPlugin
+from envs.robocasa import install, probe
+from envs.robocasa.bench import PYTHON_VARIABLE, RobocasaBench, RobocasaConfig
+from envs.robocasa.protocols import PROTOCOLS, SCENES
+from envs.robocasa.tasks import TASKS
+from evalkit.config import load_config
+from evalkit.contracts import plugins
+from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.store.plan import make_plan
+
+BENCH = RobocasaBench()
+
+
+def seeds(protocol, *, task="PnPCounterToSink", num_episodes=3, seed=0):
+    episodes = BENCH.plan_episodes(
+        RobocasaConfig(protocol=protocol), task=task, setting="default", num_episodes=num_episodes, seed=seed
+    )
+    return [episode.seed for episode in episodes]
+
+
+def plan(*overrides, policy="hold", episodes=2, **changes):
+    plugin = plugins.load_policy(policy)
+    config = load_config(BENCH, plugin, list(overrides))
+    arguments = {"tasks": ["OpenDrawer"], "setting": None, "num_episodes": episodes, "seed": 0} | changes
+    return make_plan(BENCH, config.bench, plugin, config.policy, max_steps=config.max_steps, **arguments)
+
+
+def test_the_24_tasks_and_their_step_limits():
+    assert len(TASKS) == 24
+    others = {
+        "PnPCounterToSink": 700,
+        "PnPCounterToMicrowave": 600,
+        "OpenDoubleDoor": 1000,
+        "CloseDoubleDoor": 700,
+        "CoffeeSetupMug": 600,
+        "CoffeeServeMug": 600,
+        "CoffeePressButton": 300,
+    }
+    assert {name: task.max_steps for name, task in TASKS.items()} == {name: others.get(name, 500) for name in TASKS}
+
+
+def test_seeds_of_xwam_are_rank_times_episodes_plus_index():
+    assert seeds("xwam") == [6, 7, 8], "the third task has rank 2"
+    assert seeds("xwam", num_episodes=100)[:2] == [200, 201], "more episodes are other episodes"
+    assert seeds("xwam", seed=1)[0] == 26 * 3, "the task's second worker has rank 26"
+
+
+def test_no_two_tasks_of_xwam_share_a_seed():
+    used = [seed for task in TASKS for seed in seeds("xwam", task=task, num_episodes=100)]
+    assert sorted(used) == list(range(2400))
+
+
+def test_seeds_of_cosmos_and_their_scenes():
+    protocol = PROTOCOLS["cosmos"]
+    planned = seeds("cosmos", num_episodes=50, seed=196)
+    starts = [protocol.start(seed) for seed in planned]
+    assert [start.env_seed for start in starts] == [196 * i * 256 for i in range(50)]
+    assert [start.scenes for start in starts] == [(SCENES[i // 10],) for i in range(50)]
+    with pytest.raises(BadConfig, match="runs the seeds 195, 196 and 197, 50 episodes a task each; got --seed 0"):
+        seeds("cosmos")
+
+
+def test_seeds_of_standard_do_not_move():
+    assert seeds("standard", num_episodes=50)[:3] == seeds("standard") == [1_000_000, 1_000_001, 1_000_002]
+    assert PROTOCOLS["standard"].start(1_000_002) == (1_000_002, SCENES)
+    assert seeds("standard", seed=4)[0] == 5_000_000
+
+
+def test_protocols_are_named_in_plans():
+    for name in PROTOCOLS:
+        made = plan(f"bench.robocasa.protocol={name}", seed=195)
+        assert made.protocol == f"robocasa-24/{name}"
+        assert {episode.protocol for episode in made.episodes} == {made.protocol}
+        assert {episode.instruction for episode in made.episodes} == {None}
+
+
+def test_image_sizes_follow_the_protocol():
+    sizes = {
+        name: plan(f"bench.robocasa.protocol={name}", seed=195).env_spec("OpenDrawer").image_hw_px for name in PROTOCOLS
+    }
+    assert sizes == {"standard": (256, 256), "xwam": (256, 256), "cosmos": (224, 224)}
+
+
+def test_placeholder_art_is_another_protocol_and_says_so():
+    made = plan("bench.robocasa.art=placeholder")
+    assert made.protocol == "robocasa-24/standard+placeholder-art"
+    assert "this is no RoboCasa score" in made.departures[0]
+    assert made.bench.provenance["art"] == "placeholder"
+
+
+def test_departures_of_settings_and_policy():
+    made = plan(
+        "bench.robocasa.protocol=xwam",
+        "bench.robocasa.image_px=128",
+        "bench.robocasa.antialias_samples=0",
+        "bench.max_steps=40",
+    )
+    steps = HoldPlugin().spec(HoldPlugin.config_type()).execute_steps
+    assert made.departures == (
+        "Images have 128x128 pixels instead of 256x256.",
+        "Pixels take 0 samples instead of 4.",
+        "Episodes are cut at 40 steps (bench.max_steps).",
+        f"The policy executes {steps} actions of a chunk instead of 32.",
+    )
+    assert {episode.max_steps for episode in made.episodes} == {40}
+
+
+def test_a_wrong_name_is_one_sentence():
+    with pytest.raises(BadConfig, match=r"bench.robocasa.protocol must be one of standard, xwam, cosmos, got xwm"):
+        RobocasaConfig(protocol="xwm")
+    with pytest.raises(UnknownName, match="Did you mean 'OpenDrawer'"):
+        BENCH.env_spec(RobocasaConfig(), task="OpenDrawr", setting="default")
+
+
+def test_the_interpreter_comes_from_setting_or_environment(monkeypatch):
+    def launched(config):
+        return BENCH.launch(config, task="OpenDrawer", setting="default").python
+
+    monkeypatch.setenv(PYTHON_VARIABLE, "/there/python")
+    assert launched(RobocasaConfig()) == "/there/python"
+    assert launched(RobocasaConfig(python="/here/python")) == "/here/python"
+    monkeypatch.delenv(PYTHON_VARIABLE)
+    assert launched(RobocasaConfig()) == sys.executable
+
+
+def test_importing_the_bench_starts_no_simulator():
+    code = "import sys, envs.robocasa.bench; print({'mujoco', 'robosuite', 'robocasa', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch):
+    monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
+    assert BENCH.provenance(RobocasaConfig())["robocasa"] == "not installed"
+    first, weights = BENCH.examine(RobocasaConfig())
+    assert not first.ok
+    assert "docs/robocasa.md" in first.remedy
+    assert PYTHON_VARIABLE in first.remedy
+    assert not weights.needed
+
+
+GOOD = {
+    "python": "3.11.7",
+    "numpy": "1.23.5",
+    "mujoco": "3.2.6",
+    "robosuite": "1.5.1",
+    "msgpack": "1.0.0",
+    "root": "/rc/robocasa",
+    "source_sha256": install.SOURCE_SHA256,
+    "commit": None,
+    "objects": 914,
+    "art": {"absent": dict.fromkeys(probe.GROUPS, 0), "broken": dict.fromkeys(probe.GROUPS, 0)},
+}
+
+
+def lacking(**changes):
+    return {f.what: f for f in install.judge(GOOD | changes, python="py", python_variable=PYTHON_VARIABLE) if not f.ok}
+
+
+def test_doctor_is_content_with_a_whole_installation():
+    assert lacking() == {}
+
+
+def test_doctor_names_what_mends_each_thing():
+    assert lacking(mujoco="3.3.1")["mujoco 3.2.6 (for robocasa)"].remedy == "py -m pip install mujoco==3.2.6"
+    assert lacking(msgpack=None)["msgpack (for robocasa)"].remedy == "py -m pip install msgpack"
+    assert "checkout v0.2" in lacking(source_sha256="0" * 64)["robocasa at v0.2 (756598a)"].remedy
+    art = {
+        "absent": {"textures": 0, "fixtures": 3, "objects": 0},
+        "broken": {"textures": 1, "fixtures": 0, "objects": 0},
+    }
+    found = lacking(art=art)
+    assert set(found) == {"art: textures", "art: fixtures"}
+    assert all("download_kitchen_assets" in f.remedy and not f.needed for f in found.values())
+    assert set(lacking(root=None)) == {"package robocasa"}, "nothing is to be installed into a foreign interpreter"
+
+
+def test_the_probe_reads_art_by_its_content(tmp_path):
+    assets = tmp_path / "models/assets"
+    apple = assets / "objects/objaverse/apple/apple_0"
+    (apple / "visual").mkdir(parents=True)
+    (assets / "fixtures/sinks").mkdir(parents=True)
+    (apple / "model.xml").write_text(
+        '<mesh file="visual/a.obj"/><texture file="visual/i.png"/><mesh file="visual/b.obj"/>'
+    )
+    (assets / "fixtures/sinks/registry.yaml").write_text("texture: textures/wood/oak.png\n")
+    (apple / "visual/a.obj").write_text("v 0 0 0\n")
+    (apple / "visual/i.png").write_text("<html>not found</html>")
+    found = probe.content(assets)
+    assert found["named"] == 4
+    assert found["absent"] == {"textures": 1, "fixtures": 0, "objects": 1}
+    assert found["broken"] == {"textures": 0, "fixtures": 0, "objects": 1}
+    (apple / "visual/i.png").write_bytes(b"\x89PNG....")
+    (apple / "visual/b.obj").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert probe.content(assets)["broken"]["objects"] == 1
+    before = probe.listing(assets)
+    (apple / "visual/b.obj").write_text("v 1 1 1\n")
+    assert probe.listing(assets) != before
+    assert before["files"] == 3
+
+
+def test_the_probes_hash_is_of_the_source_alone(tmp_path):
+    (tmp_path / "a.py").write_text("1")
+    before = probe.source_sha256(tmp_path)
+    (tmp_path / "macros_private.py").write_text("2")
+    (tmp_path / "art.png").write_text("2")
+    assert probe.source_sha256(tmp_path) == before
+    (tmp_path / "a.yaml").write_text("2")
+    assert probe.source_sha256(tmp_path) != before
+
+
+def test_the_worker_may_run_on_python_3_10():
+    """Everything that the worker imports of ours parses as Python 3.10."""
+    import ast
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    files = [*root.glob("evalkit/contracts/*.py"), *root.glob("envs/robocasa/*.py"), root / "envs/mujoco_views.py"]
+    for path in [*files, root / "envs/robosuite/tasks.py", root / "evalkit/__init__.py"]:
+        ast.parse(path.read_text(), feature_version=(3, 10))
+
+
+def test_config_is_json():
+    json.dumps(BENCH.launch(replace(RobocasaConfig(), image_px=64), task="OpenDrawer", setting="default").kwargs)
