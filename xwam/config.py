@@ -199,6 +199,7 @@ class ModelConfig:
         num_action_steps: Those of actions and states, the first ones of the video.
         execute_steps: Actions of a chunk that are executed before the next one is asked for.
         depth_known: Whether `depth_range` is the map that it was trained with; False where that map was not published.
+        blind: Whether it is shown grey in place of pictures, in training and afterwards: a control.
     """
 
     name: str
@@ -219,6 +220,7 @@ class ModelConfig:
     num_action_steps: int = 4
     execute_steps: int = 8
     depth_known: bool = True
+    blind: bool = False
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
@@ -251,9 +253,9 @@ NANO = ModelConfig(
     name="xwam-nano",
     bench="robosuite",
     network=NetworkConfig(
-        width=256,
-        ffn_width=768,
-        num_heads=4,
+        width=192,
+        ffn_width=576,
+        num_heads=3,
         num_blocks=6,
         num_depth_blocks=2,
         text_width=64,

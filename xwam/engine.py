@@ -241,7 +241,8 @@ class Engine:
     def _pictures(self, rgb_vhwc_u8: np.ndarray) -> Tensor:
         """Return the bench's pictures as the model sees them, B,3,V,H,W in [-1, 1]."""
         video_BCVHW = video_from_rgb(rgb_vhwc_u8)
-        return self.pipeline.to_model(video_BCVHW[0].transpose(0, 1)).transpose(0, 1)[None]
+        seen_BCVHW = self.pipeline.to_model(video_BCVHW[0].transpose(0, 1)).transpose(0, 1)[None]
+        return torch.zeros_like(seen_BCVHW) if self.model.blind else seen_BCVHW
 
     def _to_env(self, video_BCFVHW: Tensor) -> Tensor:
         """Return a video of the model in the bench's pixels, C,F,V,H,W."""

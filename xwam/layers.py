@@ -177,6 +177,13 @@ class RMSNorm(nn.Module):
         return (x_BLD * factor).to(x_BLD.dtype) * self.weight
 
 
+def _attended(query_BJLE: Tensor, memory: KeyValue, mask: Tensor | None) -> Tensor:
+    """Return attention spelt out: its way back is three times as fast on a CPU in bfloat16 as PyTorch's kernel."""
+    logits = query_BJLE @ memory.key.transpose(-1, -2) * query_BJLE.shape[-1] ** -0.5
+    weights = (logits if mask is None else logits + mask).softmax(-1)
+    return weights.to(memory.value.dtype) @ memory.value
+
+
 class Attention(nn.Module):
     """Multi-head attention with normalised queries and keys; serves as self- and as cross-attention."""
 
@@ -206,7 +213,10 @@ class Attention(nn.Module):
     def read(self, query_BJLE: Tensor, memory: KeyValue, bias_BN: Tensor | None = None) -> Tensor:
         """Return what the queries find, B,L,D; a bias is added to the logits of each token that is read."""
         mask = None if bias_BN is None else bias_BN[:, None, None].to(query_BJLE.dtype)
-        found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value, attn_mask=mask)
+        if _functional() and not query_BJLE.is_cuda:
+            found = _attended(query_BJLE, memory, mask)
+        else:
+            found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value, attn_mask=mask)
         return self.o(found.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BLD: Tensor, rope: Rope | None = None) -> Tensor:

@@ -34,12 +34,14 @@ class RobosuiteConfig:
         image_hw_px: Height and width of every view.
         antialias_samples: Samples a pixel; 0 is the protocol's and the fastest.
         mesh_cell_mm: Grid on which heavy visual meshes are thinned out before rendering; 0 keeps them whole.
+        shuffle_instructions: Tell each task the instruction of another one: a control of what policies make of words.
         gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
     """
 
     image_hw_px: tuple[int, int] = (128, 128)
     antialias_samples: int = 0
     mesh_cell_mm: float = 8.0
+    shuffle_instructions: bool = False
     gl: str = "auto"
 
     def __post_init__(self) -> None:
@@ -91,7 +93,7 @@ class RobosuiteBench:
                 task=task,
                 index=index,
                 seed=evaluation_seed(seed, index),
-                instruction=TASKS[task].instruction,
+                instruction=_instruction(config, task),
                 max_steps=TASKS[task].max_steps,
             )
             for index in range(num_episodes)
@@ -113,6 +115,7 @@ class RobosuiteBench:
                 "image_hw_px": list(_image_hw_px(config)),
                 "antialias_samples": config.antialias_samples,
                 "mesh_cell_m": config.mesh_cell_mm / 1000,
+                "instruction": _instruction(config, task),
             },
             environ={"MUJOCO_GL": choose_gl() if config.gl == "auto" else config.gl},
         )
@@ -130,6 +133,8 @@ class RobosuiteBench:
             found.append(
                 f"Visual meshes are thinned to {config.mesh_cell_mm} mm instead of {standard.mesh_cell_mm} mm."
             )
+        if config.shuffle_instructions:
+            found.append("Each task is told the instruction of another one.")
         return found
 
     def provenance(self, config: RobosuiteConfig) -> dict[str, str]:
@@ -147,6 +152,14 @@ def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:
     if len(sizes) != 2 or min(sizes) < 16:
         raise BadConfig(f"bench.robosuite.image_hw_px must be height and width of at least 16 pixels, got {sizes}.")
     return sizes[0], sizes[1]
+
+
+def _instruction(config: RobosuiteConfig, task: str) -> str:
+    """Return what a task is told: its own words, or those of the next task with as many arms."""
+    if config.shuffle_instructions:
+        alike = [name for name, info in TASKS.items() if info.num_arms == TASKS[task].num_arms]
+        task = alike[(alike.index(task) + 1) % len(alike)]
+    return TASKS[task].instruction
 
 
 def _check_names(task: str, setting: str) -> None:

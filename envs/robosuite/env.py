@@ -28,10 +28,12 @@ class RobosuiteEnv:
 
     Args:
         task: Name of a task.
-        setting: `default` is robosuite's own placement and looks; `randomized` draws both from the seed.
+        setting: `default` is robosuite's own placement and looks; `wide` places objects over a larger area;
+            `randomized` draws looks, light and cameras from the seed too.
         image_hw_px: Height and width of every view.
         antialias_samples: Samples a pixel.
         mesh_cell_m: Grid on which heavy visual meshes are thinned out; 0 keeps them whole.
+        instruction: What policies are told; the task's own words if not given.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class RobosuiteEnv:
         image_hw_px: Sequence[int] = (128, 128),
         antialias_samples: int = 0,
         mesh_cell_m: float = 0.008,
+        instruction: str | None = None,
     ) -> None:
         height, width = image_hw_px
         self.spec = env_spec(task, image_hw_px=(height, width))
         self._task_name, self._task, self._setting = task, TASKS[task], setting
         self._mesh_cell_m = mesh_cell_m
+        self._instruction = instruction or self._task.instruction
         self._renderer = ViewRenderer(image_hw_px=(height, width), antialias_samples=antialias_samples)
         self.about = {"renderer": self._renderer.describe()}
         self._camera_names = [camera.name for camera in self._task.camera_specs]
@@ -81,7 +85,7 @@ class RobosuiteEnv:
             "intrinsics": views.intrinsics,
             "T_base_cam": self._T_base_world @ views.T_world_cam,
             "proprio": self._proprio(),
-            "instruction": self._task.instruction,
+            "instruction": self._instruction,
             "privileged": scene.read_state(self._model, self._data, self._task, self._T_base_world),
         }
 

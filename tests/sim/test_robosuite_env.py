@@ -300,9 +300,9 @@ def test_an_episode_that_starts_solved_says_so(lift, monkeypatch):
     assert lift.begin(seed=SEED, max_steps=10) is True
 
 
-def test_randomized_moves_things_and_default_does_not():
+def test_randomized_changes_places_and_looks_wide_places_alone_default_neither():
     seen = {}
-    for setting in ("default", "randomized"):
+    for setting in ("default", "wide", "randomized"):
         with closing(RobosuiteEnv(task="Lift", setting=setting, image_hw_px=(32, 32))) as env:
             observations = []
             for seed in range(SEED, SEED + 3):
@@ -312,12 +312,14 @@ def test_randomized_moves_things_and_default_does_not():
     cubes = {k: np.array([o["privileged"]["cube_pos_m"] for o in v]) for k, v in seen.items()}
     assert np.abs(cubes["default"][:, :2] - [0.56, 0.0]).max() <= 0.03 + 1e-9
     assert 0.03 < np.abs(cubes["randomized"][:, :2] - [0.56, 0.0]).max() <= 0.2 + 1e-9
+    np.testing.assert_allclose(cubes["wide"], cubes["randomized"], atol=1e-12)
     cameras = {k: np.array([o["T_base_cam"][0] for o in v]) for k, v in seen.items()}
+    np.testing.assert_array_equal(cameras["default"], cameras["wide"])
     np.testing.assert_array_equal(cameras["default"][0], cameras["default"][1])
     shift_m = np.abs(cameras["randomized"][:, :3, 3] - cameras["default"][0, :3, 3])
     assert 0.0 < shift_m.max() <= scene.CAMERA_SHIFT_M + 1e-9
-    corner = np.array([o["rgb"][0, -1, 16] for o in seen["randomized"]])
-    assert len(np.unique(corner, axis=0)) == 3
+    corner = {k: np.array([o["rgb"][0, -1, 16] for o in v]) for k, v in seen.items()}
+    assert len(np.unique(corner["randomized"], axis=0)) == 3 and len(np.unique(corner["wide"], axis=0)) == 1
 
 
 def test_thinner_meshes_change_pictures_only_and_little():

@@ -6,6 +6,7 @@ Read next: `tests/sim/test_robosuite_env.py`, the same bench with its simulator.
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,16 @@ def test_episodes_say_what_the_policy_is_told():
     assert (episode.setting, episode.key) == ("randomized", "Door/0000")
     assert episode.instruction == "Turn the handle and pull the door open."
     assert episode.max_steps == 400
+
+
+def test_a_shuffled_instruction_is_another_tasks_and_a_departure():
+    config = replace(CONFIG, shuffle_instructions=True)
+    told = {task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS}
+    assert all(episode.instruction != TASKS[task].instruction for task, episode in told.items())
+    assert sorted(episode.instruction for episode in told.values()) == sorted(t.instruction for t in TASKS.values())
+    assert told["TwoArmLift"].instruction == TASKS["TwoArmHandover"].instruction
+    assert told["Lift"].instruction == BENCH.launch(config, task="Lift", setting="wide").kwargs["instruction"]
+    assert BENCH.departures(config) == ["Each task is told the instruction of another one."]
 
 
 def test_unknown_names_come_with_a_suggestion():

@@ -134,6 +134,16 @@ def test_other_seed_other_weights(policy):
     assert not np.array_equal(other.infer([request_of()])[0].actions, policy.infer([request_of()])[0].actions)
 
 
+def test_a_blind_model_does_not_see(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = replace(NANO, blind=True)
+    checkpoints.save_checkpoint(path, checkpoints.fresh_network(model.network, seed=1), model)
+    blind = PLUGIN.make(replace(QUICK, checkpoint=str(path)))
+    first = request_of(0)
+    other = replace(first, observation=replace(first.observation, rgb=255 - first.observation.rgb))
+    np.testing.assert_array_equal(*(blind.infer([request])[0].actions for request in (first, other)))
+
+
 def test_provenance_says_random():
     provenance = PLUGIN.provenance(QUICK)
     assert provenance["weights"] == "random, init_seed 0: an untrained network"

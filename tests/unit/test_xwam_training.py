@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -196,6 +197,30 @@ def test_recomputed_activations_give_the_same_gradients(root):
         gradients.append([weight.grad for weight in network.parameters()])
     for kept, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(kept, recomputed)
+
+
+def test_compiled_blocks_give_the_same_gradients(root):
+    if shutil.which("c++") is None:
+        pytest.skip("compiling for a CPU needs a C++ compiler")
+    trainer = trainer_of(root, root / "unused")
+    batch, draws = first_batch(trainer)
+    gradients = []
+    for compiled in (False, True):
+        network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
+        XwamObjective(network, replace(RECIPE, compile=compiled))(batch, draws)["total"].backward()
+        gradients.append({name: weight.grad for name, weight in network.named_parameters()})
+    for name, plain in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], plain, msg=name, rtol=1e-4, atol=1e-6)
+
+
+def test_a_blind_model_is_trained_on_grey(root):
+    bundle = checkpoints.fresh_bundle(replace(model_of(root), blind=True), seed=0)
+    data = prepare_data(root, scan(root), bundle, RECIPE)
+    batch = Encoder(bundle, RECIPE, torch.device("cpu")).batch([data.training[0], data.training[1]])
+    assert not batch.video_BCTVHW.any()
+    assert not batch.depth_BCTVHW.any()
+    assert batch.video_BCTVHW.shape == (2 * RECIPE.noise_draws, *bundle.model.latent_shape)
+    assert batch.action_BKA.any()
 
 
 def test_muon_takes_the_matrices_of_the_blocks(root):

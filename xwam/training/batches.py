@@ -182,10 +182,13 @@ class Encoder:
             return torch.stack([getattr(sample, name) for sample in samples]).to(self._device)
 
         def latents(name: str) -> Tensor:
-            if isinstance(samples[0], EncodedSample):
-                return column(f"{name}_CTVHW").repeat_interleave(draws, 0)
-            encoded = encode_views(self._bundle.codec, column(f"{name}_CFVHW"))
-            return encoded.to(self._device).repeat_interleave(draws, 0)
+            if self._bundle.model.blind:
+                encoded = self._grey().expand(len(samples), -1, -1, -1, -1, -1)
+            elif isinstance(samples[0], EncodedSample):
+                encoded = column(f"{name}_CTVHW")
+            else:
+                encoded = encode_views(self._bundle.codec, column(f"{name}_CFVHW")).to(self._device)
+            return encoded.repeat_interleave(draws, 0)
 
         return Batch(
             video_BCTVHW=latents("video"),
@@ -195,6 +198,12 @@ class Encoder:
             action_mask_BKA=column("action_mask_KA").repeat_interleave(draws, 0),
             proprio_mask_BPS=column("proprio_mask_PS").repeat_interleave(draws, 0),
         )
+
+    def _grey(self) -> Tensor:
+        """Return the latents of a grey video, 1,C,T,V,H,W."""
+        model = self._bundle.model
+        grey = torch.zeros(1, 3, 1 + model.num_future_frames, len(model.views), *model.image_hw_px)
+        return encode_views(self._bundle.codec, grey.to(self._device)).to(self._device)
 
     def draws(self, batch: Batch, samples: Sequence[Sample | EncodedSample], places: Sequence[Ticket]) -> Draws:
         """Return the random part of a batch; each sample's is drawn by itself, from its place."""

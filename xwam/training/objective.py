@@ -39,7 +39,7 @@ class XwamObjective(nn.Module):
 
     Args:
         network: The model; its weights become trainable.
-        recipe: Weights of the terms, and whether activations are recomputed.
+        recipe: Weights of the terms, whether activations are recomputed, whether blocks are compiled.
     """
 
     def __init__(self, network: XwamNetwork, recipe: Recipe) -> None:
@@ -53,9 +53,11 @@ class XwamObjective(nn.Module):
         }
         for part in (network.time_embedding, network.time_projection):
             _keep_exact(part)
-        if recipe.checkpointing:
-            for block in (*network.main_blocks(), *network.depth_blocks()):
+        for block in (*network.main_blocks(), *network.depth_blocks()):
+            if recipe.checkpointing:
                 _recompute(block)
+            if recipe.compile:
+                block.compile()
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the four terms and their weighted sum."""

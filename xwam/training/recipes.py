@@ -44,12 +44,14 @@ class Recipe:
         ema_decay: Of the averaged weights, which are the ones to keep; 0 for none.
         precision: `bf16` for matrices in bfloat16, weights and optimizer in float32.
         checkpointing: Recompute activations of each block instead of keeping them.
+        compile: Compile the blocks; minutes at the start, faster steps afterwards. On a CPU it needs a C++ compiler.
         noise: How noise levels are drawn.
         clean_action_frac: The paper's p.
         text_drop: Share of samples whose prompt is empty.
         weight_action: Lambda of the actions (equation 6).
         weight_proprio: Lambda of the states.
         weight_depth: Lambda of depth.
+        blind: Show grey in place of pictures: the control that tells what a task owes to its cameras.
         depth: Other way with depth than the model's own; None to keep it.
         crop_frac: Share of rows and columns that is kept.
         augmentation: Colour jitter and moving crops; None for neither.
@@ -83,12 +85,14 @@ class Recipe:
     ema_decay: float = 0.0
     precision: Literal["no", "bf16"] = "bf16"
     checkpointing: bool = True
+    compile: bool = False
     noise: NoiseMode = "ans"
     clean_action_frac: float = CLEAN_ACTION_FRAC
     text_drop: float = 0.1
     weight_action: float = 1.0
     weight_proprio: float = 1.0
     weight_depth: float = 1.0
+    blind: bool = False
     depth: DepthMode | None = None
     crop_frac: float = 0.95
     augmentation: Augmentation | None = field(default_factory=Augmentation)
