@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from rich.text import Text
 from evalkit.console import out, progress_bar
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.policy import PolicyPlugin
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
 OnProgress = Callable[[int, int], None]
@@ -26,16 +28,30 @@ def score(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN...]|[PRED_DIR GT_DIR]",
-            help="Run folders; or a folder of predictions and one of truths (docs/scoring.md).",
+            metavar="[RUN...]|[PRED_DIR GT_DIR] [KEY=VALUE...]",
+            help="Run folders; or a folder of predictions and one of truths (docs/scoring.md). Settings of the policy.",
             show_default=False,
         ),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes; 0 takes every core.")] = 0,
     dataset: Annotated[
-        Path | None, typer.Option("--dataset", help="Ask --policy again, on the frames recorded in this run.")
+        Path | None,
+        typer.Option("--dataset", help="Ask --policy again, on the frames of this run, or data set in X-WAM's layout."),
     ] = None,
-    policy: Annotated[str, typer.Option("--policy", help="With --dataset: who imagines.")] = "xwam",
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", help="With --dataset: who imagines, xwam if not given. With RUN: where the policy that ran is."
+        ),
+    ] = None,
+    actions: Annotated[
+        str | None,
+        typer.Option(
+            "--actions",
+            help="With --dataset: imagine the policy's own actions (own), the recorded ones (recorded: the model as a "
+            "world simulator), or both; both where the policy can, if not given.",
+        ),
+    ] = None,
     lpips: Annotated[
         str, typer.Option("--lpips", help="Networks of LPIPS, commas between: alex, squeeze, vgg; or none.")
     ] = "alex",
@@ -43,7 +59,8 @@ def score(
         Path | None, typer.Option("--lpips-weights", help="Folder of their weights; else the torch hub cache.")
     ] = None,
     references: Annotated[
-        bool, typer.Option(help="Also score what says what a number is worth: last frame repeated, truth itself.")
+        bool,
+        typer.Option(help="Also score what says what a number is worth: last frame repeated, codec, truth itself."),
     ] = True,
     depth_estimator: Annotated[
         str | None,
@@ -56,26 +73,36 @@ def score(
     """Score what was imagined against what really happened.
 
     Examples: `evalkit score results/runs/mine` · `evalkit score predictions truths --out scores` ·
-    `evalkit score --dataset results/runs/mine --policy xwam policy.xwam.num_video_steps=25`
+    `evalkit score --dataset results/runs/mine --policy xwam --actions both policy.xwam.num_video_steps=25` ·
+    `evalkit score results/runs/mine policy.xwam.checkpoint=/where/the/weights/are/now`
     """
     from evalkit.score.score import check_workers
 
     check_workers(workers)
     options = _options(lpips, lpips_weights, references, depth_estimator)
-    arguments, result = what or [], (to or Path("scores")) / "scores.parquet"
+    result = (to or Path("scores")) / "scores.parquet"
+    overrides = [text for text in what or [] if "=" in text and not Path(text).exists()]
+    paths = [Path(text) for text in what or [] if text not in overrides]
+    if actions is not None and dataset is None:
+        raise BadConfig("--actions says whose actions are imagined anew; it needs --dataset.")
     if dataset is not None:
-        _score_dataset(dataset, policy, arguments, result, options)
-    elif len(arguments) == 2 and not (Path(arguments[0]) / "plan.json").exists() and Path(arguments[0]).is_dir():
+        if paths:
+            raise BadConfig(f"--dataset scores one folder; {paths[0]} is one too many (settings are key=value).")
+        _score_dataset(dataset, policy or "xwam", overrides, result, _on_all_cores(options, workers), actions)
+    elif len(paths) == 2 and not (paths[0] / "plan.json").exists() and paths[0].is_dir():
         from evalkit.score.folders import score_folders
 
+        if overrides or policy:
+            raise BadConfig("PRED_DIR GT_DIR are scored without a policy; leave --policy and its settings out.")
         with _bar("score") as on_progress:
-            score_folders(Path(arguments[0]), Path(arguments[1]), result, on_progress=on_progress, options=options)
+            everywhere = _on_all_cores(options, workers)
+            score_folders(paths[0], paths[1], result, on_progress=on_progress, options=everywhere)
         _report_scores(result)
-    elif not arguments:
-        raise BadConfig("Nothing to score: name run folders, or PRED_DIR GT_DIR, or --dataset RUN --policy NAME.")
+    elif not paths:
+        raise BadConfig("Nothing to score: name run folders, or PRED_DIR GT_DIR, or --dataset DIR --policy NAME.")
     else:
-        for path in map(Path, arguments):
-            _score_run(path, workers, options)
+        for path in paths:
+            _score_run(path, workers, options, policy, overrides)
 
 
 def report(
@@ -133,7 +160,15 @@ def _options(lpips: str, lpips_weights: Path | None, references: bool, depth_est
     )
 
 
-def _score_run(path: Path, workers: int, options: Any) -> None:
+def _on_all_cores(options: Any, workers: int) -> Any:
+    """Return options under which the frames of a chunk are spread over cores."""
+    from evalkit.score.score import num_cores
+
+    return replace(options, threads=workers or num_cores())
+
+
+def _score_run(path: Path, workers: int, options: Any, policy: str | None, overrides: list[str]) -> None:
+    from evalkit.score.ceiling import find_codec
     from evalkit.score.coverage import lost_clips, lost_sentence, nothing_to_score
     from evalkit.score.score import score_run
     from evalkit.score.table import read_coverage, read_scores
@@ -141,8 +176,21 @@ def _score_run(path: Path, workers: int, options: Any) -> None:
 
     run = open_run(path)
     nothing = nothing_to_score(run.plan, run.records())
+
+    def change(plugin: PolicyPlugin, planned: Any) -> Any:
+        from evalkit.config import load_config
+
+        changed = load_config(plugins.load_bench(run.plan.bench.name), plugin, overrides).policy
+        names = [override.partition("=")[0].rpartition(".")[2] for override in overrides]
+        return replace(planned, **{name: getattr(changed, name) for name in names})
+
+    codec = None
+    if options.references and not nothing:
+        codec = find_codec(run.plan, policy=policy, change=change if overrides else None)
+    if isinstance(codec, str):
+        out.print(Text(f"The codec round trip (the ceiling) is unavailable, because {codec}", style="yellow"))
     with nullcontext() if nothing else _bar(f"score {path.name}") as on_progress:
-        written = score_run(path, workers=workers, on_progress=on_progress, options=options)
+        written = score_run(path, workers=workers, on_progress=on_progress, options=options, codec=codec)
     if nothing:
         out.print(Text(nothing))
     made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
@@ -151,15 +199,28 @@ def _score_run(path: Path, workers: int, options: Any) -> None:
     out.print(f"scores: {written}")
 
 
-def _score_dataset(run: Path, name: str, overrides: list[str], result: Path, options: Any) -> None:
+def _score_dataset(
+    folder: Path, name: str, overrides: list[str], result: Path, options: Any, actions: str | None
+) -> None:
     from evalkit.config import load_config
-    from evalkit.score.dataset import score_dataset
-    from evalkit.store.run_folder import open_run
+    from evalkit.score.dataset import Mode, score_dataset
+    from evalkit.score.recorded import open_source
 
-    bench, plugin = plugins.load_bench(open_run(run).plan.bench.name), plugins.load_policy(name)
+    choices: dict[str, tuple[Mode, ...]] = {"own": ("own",), "recorded": ("recorded",), "both": ("own", "recorded")}
+    if actions is not None and actions not in choices:
+        raise BadConfig(f"--actions takes {', '.join(choices)}, got {actions}.")
+    bench, plugin = plugins.load_bench(open_source(folder).bench), plugins.load_policy(name)
     policy = plugins.make_policy(plugin, load_config(bench, plugin, overrides).policy)
-    with _bar(f"score {name} on {run.name}") as on_progress:
-        score_dataset(run, policy, result, on_progress=on_progress, options=options)
+    if actions is None:
+        actions = "both" if policy.spec.takes_actions else "own"
+        out.print(
+            Text(
+                f"{policy.spec.policy_id} imagines its own actions"
+                + (", and the recorded ones." if actions == "both" else "; it cannot be given the recorded ones.")
+            )
+        )
+    with _bar(f"score {name} on {folder.name}") as on_progress:
+        score_dataset(folder, policy, result, modes=choices[actions], on_progress=on_progress, options=options)
     _report_scores(result)
 
 

@@ -34,6 +34,9 @@ class Policy(Protocol):
 class PolicyPlugin(Protocol):
     """A plugin of the entry-point group `evalkit.policies`; importing it loads no framework and no weights.
 
+    A policy that draws what it imagines with a lossy codec may offer `codec(config) -> (Prediction -> Prediction)`:
+    the codec alone, there and back, whose scores are the ceiling of the policy's own.
+
     Attributes:
         name: What `--policy` takes.
         summary: One line for `evalkit list`.

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.report.cells import SUCCESS_LEGEND, SUCCESS_SHORT, interval, number, success_cells
-from evalkit.report.page import all_rows, worth_table
+from evalkit.report.page import all_rows, imagined, meaning, worth_table
 from evalkit.report.read import Imagination, RunReport
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow
 from evalkit.score.names import METRICS
@@ -42,19 +42,22 @@ def renderables(runs: Sequence[RunReport]) -> Iterator[RenderableType]:
 
 def imagination(run: Imagination) -> Iterator[RenderableType]:
     """Yield the means of what was imagined, and what they are worth; one sentence where nothing was scored."""
-    rows = all_rows(run)
-    yield _title(f"{run.name}: what was imagined")
-    if not rows:
+    subjects = imagined(run)
+    if not subjects:
+        yield _title(f"{run.name}: what was imagined")
         yield Text(run.nothing or "Nothing imagined was scored.")
         return
-    yield _table(("metric", "best", "mean", "95 % interval", "values"), [_score_cells(row) for row in rows])
+    for subject in subjects:
+        yield _title(f"{run.name}: " + ("what was imagined" if subjects == ["policy"] else meaning(subject)))
+        cells = [_score_cells(row) for row in all_rows(run, subject)]
+        yield _table(("metric", "best", "mean", "95 % interval", "values"), cells)
     if run.remarks:
         yield _title("Remarks")
         yield _table(
             ("remark", "rows", "reason"),
             [(row.status, str(row.count), row.reason or row.meaning) for row in run.remarks],
         )
-    if any(row.mean is not None for row in rows):
+    if any(row.mean is not None for subject in subjects for row in all_rows(run, subject)):
         header, cells = worth_table(run)
         yield _title("What these numbers are worth")
         yield _table([_broken(name) for name in header], cells)

@@ -25,7 +25,7 @@ from evalkit.report.cells import (
 from evalkit.report.read import Imagination, RunReport
 from evalkit.report.stats import Interval
 from evalkit.report.tables import ScoreRow
-from evalkit.score.names import METRICS, SUBJECTS
+from evalkit.score.names import IMAGINED, METRICS, SUBJECTS
 
 
 def markdown(runs: Sequence[RunReport], caveats: Sequence[str] = ()) -> str:
@@ -64,9 +64,16 @@ def scores_csv(scored: Sequence[Imagination]) -> str:
     return _csv([*header, *rest], rows)
 
 
-def headline_table(run: Imagination, split: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return header and rows of the policy's headline metrics, a row a group of a split."""
-    rows = [row for row in run.scores if row.subject == "policy" and row.split == split and row.metric in HEADLINE]
+def imagined(run: Imagination) -> list[str]:
+    """Return the subjects that a policy imagined: of its own actions, and of those that it was given."""
+    return [subject for subject in IMAGINED if any(row.subject == subject for row in run.scores)]
+
+
+def headline_table(
+    run: Imagination, split: str, subject: str = "policy"
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return header and rows of a subject's headline metrics, a row a group of a split."""
+    rows = [row for row in run.scores if row.subject == subject and row.split == split and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
     cells = {(row.group, row.metric): number(row.mean) for row in rows}
     groups = list(dict.fromkeys(row.group for row in rows))
@@ -87,10 +94,10 @@ def worth_table(run: Imagination) -> tuple[tuple[str, ...], list[tuple[str, ...]
     ]
 
 
-def all_rows(run: Imagination) -> list[ScoreRow]:
-    """Return the policy's means over all frames, in the order of the definitions; clips without scores last."""
+def all_rows(run: Imagination, subject: str = "policy") -> list[ScoreRow]:
+    """Return a subject's means over all frames, in the order of the definitions; clips without scores last."""
     order = {name: position for position, name in enumerate(METRICS)}
-    rows = [row for row in run.scores if row.subject == "policy" and row.split == "all"]
+    rows = [row for row in run.scores if row.subject == subject and row.split == "all"]
     return sorted(rows, key=lambda row: order.get(row.metric, len(order)))
 
 
@@ -125,7 +132,11 @@ def _imagination(run: Imagination) -> Iterable[str]:
     if not run.scores:
         yield run.nothing
         return
-    yield _table(SCORE_HEADER, [score_cells(row) for row in all_rows(run)])
+    subjects = imagined(run)
+    for subject in subjects:
+        if subjects != ["policy"]:
+            yield f"#### {meaning(subject).capitalize()}"
+        yield _table(SCORE_HEADER, [score_cells(row) for row in all_rows(run, subject)])
     yield (
         "Means over frames and views that have a value; intervals by bootstrap, whole episodes drawn. "
         "A row without a value is counted, never averaged."
@@ -138,16 +149,19 @@ def _imagination(run: Imagination) -> Iterable[str]:
     yield "#### What these numbers are worth"
     yield _table(*worth_table(run))
     shown = list(dict.fromkeys(row.subject for row in run.scores if row.subject != "policy"))
-    yield _bullets([f"`{name}`: {_meaning(name)}" for name in shown])
-    for split, title in (("task", "By task"), ("outcome", "By outcome of the episode"), ("horizon", "By horizon")):
-        yield f"#### {title}"
-        yield _table(*headline_table(run, split))
+    yield _bullets([f"`{name}`: {meaning(name)}" for name in shown])
+    for subject in subjects:
+        of = "" if subject == "policy" else f", `{subject}`"
+        for split, title in (("task", "By task"), ("outcome", "By outcome of the episode"), ("horizon", "By horizon")):
+            yield f"#### {title}{of}"
+            yield _table(*headline_table(run, split, subject))
     if run.correlations:
         yield "#### Imagination and success"
         yield _table(("metric", "correlation with success", "95 % interval", "episodes"), _correlation_cells(run))
 
 
-def _meaning(subject: str) -> str:
+def meaning(subject: str) -> str:
+    """Return what a subject's frames are, in words."""
     side, plus, estimator = subject.partition("+")
     if not plus:
         return SUBJECTS.get(subject, "")

@@ -7,7 +7,7 @@ Read next: `frame.py`, what is computed for each frame; `score.py`, which does t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +71,25 @@ class ScoreOptions:
     threads: int = 1
 
 
+RoundTrip = Callable[[Prediction], Prediction]
+"""A policy's codec, there and back."""
+
+LPIPS_BATCH = 8
+"""Frames of a view that LPIPS takes at once; bounds its memory."""
+
+Found = tuple[str, int, Named]
+"""A measure with its subject and the index of its frame."""
+
+
 def score_chunk(
     chunk: ClipChunk,
     env: EnvSpec,
     options: ScoreOptions | None = None,
     *,
+    imagined: Mapping[str, Prediction] | None = None,
+    codec: RoundTrip | str | None = None,
     problems: Mapping[Picture, Measure] | None = None,
+    first_frame_idx: int = 0,
 ) -> list[Score]:
     """Return the scores of a chunk; none for a policy that imagined nothing.
 
@@ -84,62 +97,89 @@ def score_chunk(
         chunk: Only frames that have a truth are scored.
         env: Names and kinds of the cameras, in the order of the views.
         options: What else is scored.
+        imagined: The futures to score by subject; the chunk's own, as `policy`, if not given.
+        codec: Of the policy, whose ceiling is scored among the references; or why there is none. None leaves it out.
         problems: Pictures, true or predicted, that could not be read.
+        first_frame_idx: Where a clip is scored part by part, the horizon of this one's first frame; but for the first
+            part, the frame before it leads in.
     """
-    if chunk.predicted is None or len(chunk.true.rgb_fvhwc_u8) == 0:
+    if imagined is None:
+        imagined = {} if chunk.predicted is None else {"policy": chunk.predicted}
+    lead = 1 if first_frame_idx else 0
+    if not imagined or len(chunk.true.rgb_fvhwc_u8) <= lead:
         return []
     options = options or ScoreOptions()
-    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env, problems=problems)
-    subjects = {"policy": chunk.predicted, **(reference_predictions(chunk) if options.references else {})}
-    scores: list[Score] = []
-    for subject, prediction in subjects.items():
-        for frame_idx, named in score_prediction(truth, prediction, threads=options.threads):
-            scores.append(_score(subject, chunk.chunk_idx, frame_idx, named))
+    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env, problems=problems, first=lead)
+    like = next(iter(imagined.values()))
+    subjects, without = dict(imagined), list[Found]()
+    if options.references:
+        subjects |= reference_predictions(chunk, like)
+        ceiling = None if codec is None else _ceiling(truth, like, codec)
+        if isinstance(ceiling, Prediction):
+            subjects["codec_round_trip"] = ceiling
+        elif ceiling is not None:
+            without.append(("codec_round_trip", WHOLE_CHUNK, Named("static", "psnr_db/frame_mean", ceiling)))
+    found = [*_scored(truth, subjects, options.threads), *without]
     if options.depth_estimator is not None:
-        for subject, frame_idx, named in _estimated(truth, chunk.predicted, options.depth_estimator, options.threads):
-            scores.append(_score(subject, chunk.chunk_idx, frame_idx, named))
+        found += _estimated(truth, like, options.depth_estimator, options.threads)
     for net in options.lpips_nets:
-        for subject, frame_idx, named in _lpips(truth, subjects, net, options.lpips_weights):
-            scores.append(_score(subject, chunk.chunk_idx, frame_idx, named))
-    if options.references and chunk.predicted.depth is not None:
-        scores += [_score("depth_8bit", chunk.chunk_idx, frame_idx, named) for frame_idx, named in _depth_8bit(truth)]
-    return scores
+        found += _lpips(truth, subjects, net, options.lpips_weights)
+    if options.references and like.depth is not None:
+        found += _depth_8bit(truth)
+    shift = first_frame_idx - lead
+    return [
+        _score(subject, chunk.chunk_idx, frame_idx if frame_idx == WHOLE_CHUNK else frame_idx + shift, named)
+        for subject, frame_idx, named in found
+    ]
 
 
-def score_round_trip(chunk: ClipChunk, env: EnvSpec, round_trip: Callable[[Prediction], Prediction]) -> list[Score]:
-    """Return the scores of the truth after a policy's own codec, there and back: the ceiling of what it can show.
-
-    Args:
-        chunk: Its prediction says what the policy shows at all.
-        env: The cameras.
-        round_trip: Encodes and decodes.
-    """
-    assert chunk.predicted is not None
-    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env)
-    true = _as_prediction(chunk.true, list(range(truth.num_frames)), chunk.predicted)
-    scored = score_prediction(truth, round_trip(true))
-    return [_score("codec_round_trip", chunk.chunk_idx, frame_idx, named) for frame_idx, named in scored]
-
-
-def reference_predictions(chunk: ClipChunk) -> dict[str, Prediction]:
+def reference_predictions(chunk: ClipChunk, like: Prediction) -> dict[str, Prediction]:
     """Return the futures that frame the scale: the seen frame, if any, repeated; in the first chunk the truth itself.
 
     They hold what the policy predicts: without predicted depth or states, theirs are left out too.
     """
-    assert chunk.predicted is not None
-    num_frames = len(chunk.true.rgb_fvhwc_u8)
     references = {}
     if len(chunk.start.rgb_fvhwc_u8):
-        references["repeat_last_frame"] = _as_prediction(chunk.start, [0] * num_frames, chunk.predicted)
+        references["repeat_last_frame"] = _as_prediction(_repeated(chunk.start, len(chunk.true.rgb_fvhwc_u8)), like)
     if chunk.chunk_idx == 0:
-        references["ground_truth"] = _as_prediction(chunk.true, list(range(num_frames)), chunk.predicted)
+        references["ground_truth"] = _as_prediction(chunk.true, like)
     return references
 
 
-def score_prediction(truth: Truth, prediction: Prediction, *, threads: int = 1) -> Iterator[tuple[int, Named]]:
-    """Yield every metric of one prediction with the index of its frame; LPIPS, which takes batches, is apart."""
-    frames = _score_frames(truth, prediction, threads)
-    for frame_idx, frame in enumerate(frames):
+def _ceiling(truth: Truth, like: Prediction, codec: RoundTrip | str) -> Prediction | Measure:
+    """Return the truth after a codec, there and back, or why it cannot be had."""
+    if isinstance(codec, str):
+        return Measure(None, "unavailable", codec)
+    try:
+        return codec(_as_prediction(truth.frames, like))
+    except Exception as error:  # a policy's codec is anyone's code
+        return Measure(None, "unavailable", f"the codec failed: {type(error).__name__}: {error}")
+
+
+def _scored(truth: Truth, subjects: Mapping[str, Prediction], threads: int) -> Iterator[Found]:
+    """Yield every metric of some predictions; LPIPS, which takes batches, is apart.
+
+    All subjects of a frame are scored before the next one, so that trees and windows of few frames are in memory.
+    """
+
+    def score(frame_idx: int) -> dict[str, FrameScores]:
+        found = {subject: score_frame(truth, prediction, frame_idx) for subject, prediction in subjects.items()}
+        truth.forget(frame_idx)
+        return found
+
+    if threads <= 1:
+        frames = [score(frame_idx) for frame_idx in truth.frame_idxs]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            frames = list(pool.map(score, truth.frame_idxs))
+    for subject, prediction in subjects.items():
+        for frame_idx, named in _pooled(truth, prediction, [frame[subject] for frame in frames]):
+            yield subject, frame_idx, named
+
+
+def _pooled(truth: Truth, prediction: Prediction, frames: Sequence[FrameScores]) -> Iterator[tuple[int, Named]]:
+    """Yield what the frames of one prediction gave, then what is pooled over them."""
+    for frame_idx, frame in zip(truth.frame_idxs, frames, strict=True):
         for named in frame.named:
             yield frame_idx, named
     squares = [square for frame in frames for square in frame.squares]
@@ -154,82 +194,90 @@ def score_prediction(truth: Truth, prediction: Prediction, *, threads: int = 1) 
         yield WHOLE_CHUNK, Named("static", "absrel/gt_mask_affine_disparity", _affine_absrel(truth, prediction))
 
 
-def _score_frames(truth: Truth, prediction: Prediction, threads: int) -> list[FrameScores]:
-    if threads <= 1:
-        return [score_frame(truth, prediction, frame_idx) for frame_idx in range(truth.num_frames)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda frame_idx: score_frame(truth, prediction, frame_idx), range(truth.num_frames)))
-
-
 def _affine_absrel(truth: Truth, prediction: Prediction) -> Measure:
     assert prediction.depth is not None
     views = [view for view, _ in truth.static]
-    num_frames = min(truth.num_frames, len(prediction.depth))
-    true_m = truth.frames.depth_fvhw_m[:num_frames, views]
-    pred_m = prediction.depth[:num_frames, views]
+    frames = slice(truth.first, min(truth.num_frames, len(prediction.depth)))
+    true_m, pred_m = truth.frames.depth_fvhw_m[frames, views], prediction.depth[frames, views]
     fit = depth.fit_disparity(true_m, pred_m)
     if fit is None:
         return Measure(None, "degenerate_alignment")
     return depth.depth_errors(true_m, fit.apply(pred_m)).absrel()
 
 
-def _lpips(
-    truth: Truth, subjects: dict[str, Prediction], net: lpips.Net, weights: Path | None
-) -> Iterator[tuple[str, int, Named]]:
+def _lpips(truth: Truth, subjects: Mapping[str, Prediction], net: lpips.Net, weights: Path | None) -> Iterator[Found]:
     """Yield the LPIPS of every subject; the features of the true frames are computed once."""
     metric = f"lpips/{net}_v0.1"
     try:
         network = lpips.load(net, weights)
     except lpips.LpipsUnavailable as error:
-        yield "policy", WHOLE_CHUNK, Named("static", metric, Measure(None, "unavailable", str(error)))
+        first = next(iter(subjects))
+        yield first, WHOLE_CHUNK, Named("static", metric, Measure(None, "unavailable", str(error)))
         return
-    true = truth.frames.rgb_fvhwc_u8
     for view, name in truth.static:
-        features = network.features(true[:, view])
-        for subject, prediction in subjects.items():
-            pictures = [Picture("rgb", frame_idx, view) for frame_idx in range(truth.num_frames)]
-            problems = [unfit(truth, picture, prediction.rgb) for picture in pictures]
-            fit = [frame_idx for frame_idx, problem in enumerate(problems) if problem is None]
-            values: dict[int, float] = {}
-            if fit:
-                pred = network.features(prediction.rgb[fit, view])
-                found = network.distances([layer[fit] for layer in features], pred)
-                values = dict(zip(fit, found.tolist(), strict=True))
-            for frame_idx, problem in enumerate(problems):
-                yield subject, frame_idx, Named(name, metric, problem or Measure(values[frame_idx]))
+        for begin in range(truth.first, truth.num_frames, LPIPS_BATCH):
+            frame_idxs = range(begin, min(begin + LPIPS_BATCH, truth.num_frames))
+            for subject, frame_idx, measure in _lpips_batch(network, truth, subjects, view, frame_idxs):
+                yield subject, frame_idx, Named(name, metric, measure)
 
 
-def _estimated(
-    truth: Truth, prediction: Prediction, choice: EstimatorChoice, threads: int
-) -> Iterator[tuple[str, int, Named]]:
+def _lpips_batch(
+    network: lpips.Lpips, truth: Truth, subjects: Mapping[str, Prediction], view: int, frame_idxs: range
+) -> Iterator[tuple[str, int, Measure]]:
+    try:
+        features = network.features(truth.frames.rgb_fvhwc_u8[frame_idxs.start : frame_idxs.stop, view])
+    except RuntimeError as error:  # a layer that finds nothing left to pool
+        small = Measure(None, "too_small", f"{network.net}: {str(error).splitlines()[0]}")
+        yield from ((subject, frame_idx, small) for subject in subjects for frame_idx in frame_idxs)
+        return
+    for subject, prediction in subjects.items():
+        problems = [unfit(truth, Picture("rgb", frame_idx, view), prediction.rgb) for frame_idx in frame_idxs]
+        fit = [position for position, problem in enumerate(problems) if problem is None]
+        values: dict[int, float] = {}
+        if fit:
+            pred = network.features(prediction.rgb[[frame_idxs[position] for position in fit], view])
+            found = network.distances([layer[fit] for layer in features], pred)
+            values = dict(zip(fit, found.tolist(), strict=True))
+        for position, (frame_idx, problem) in enumerate(zip(frame_idxs, problems, strict=True)):
+            yield subject, frame_idx, problem or Measure(values[position])
+
+
+def _estimated(truth: Truth, prediction: Prediction, choice: EstimatorChoice, threads: int) -> Iterator[Found]:
     """Yield depth and cloud of the policy's RGB, and of the true RGB, after an estimator of depth."""
     true = Prediction(rgb=truth.frames.rgb_fvhwc_u8, depth=None, proprio=truth.frames.proprio_fd)
-    for side, shown in (("policy", prediction), ("truth", true)):
-        subject = f"{side}+{choice.label}"
-        try:
-            estimated = with_depth(choice, shown, truth.frames.depth_fvhw_m)
-        except EstimatorUnavailable as error:
-            yield subject, WHOLE_CHUNK, Named("static", "absrel/gt_mask", Measure(None, "unavailable", str(error)))
-            return
-        for frame_idx, named in score_prediction(truth, estimated, threads=threads):
-            if METRICS[named.metric].family in ("depth", "cloud"):
-                yield subject, frame_idx, named
+    subjects = {f"policy+{choice.label}": prediction, f"truth+{choice.label}": true}
+    try:
+        estimated = {name: with_depth(choice, shown, truth.frames.depth_fvhw_m) for name, shown in subjects.items()}
+    except EstimatorUnavailable as error:
+        subject, missing = next(iter(subjects)), Measure(None, "unavailable", str(error))
+        yield subject, WHOLE_CHUNK, Named("static", "absrel/gt_mask", missing)
+        return
+    for subject, frame_idx, named in _scored(truth, estimated, threads):
+        if METRICS[named.metric].family in ("depth", "cloud"):
+            yield subject, frame_idx, named
 
 
-def _depth_8bit(truth: Truth) -> Iterator[tuple[int, Named]]:
-    for frame_idx in range(truth.num_frames):
+def _depth_8bit(truth: Truth) -> Iterator[Found]:
+    for frame_idx in truth.frame_idxs:
         for view, name in truth.static:
             true_m = truth.frames.depth_fvhw_m[frame_idx, view]
             errors = depth.depth_errors(true_m, depth.quantised_8bit(true_m))
-            yield frame_idx, Named(name, "absrel/gt_mask", errors.absrel())
-            yield frame_idx, Named(name, "delta1/gt_mask", errors.delta(1))
+            yield "depth_8bit", frame_idx, Named(name, "absrel/gt_mask", errors.absrel())
+            yield "depth_8bit", frame_idx, Named(name, "delta1/gt_mask", errors.delta(1))
 
 
-def _as_prediction(frames: Frames, frame_idxs: list[int], like: Prediction) -> Prediction:
+def _repeated(start: Frames, num_frames: int) -> Frames:
+    """Return a frame as often as asked for, in the memory of one."""
+    return Frames(
+        **{name: np.broadcast_to(part[:1], (num_frames, *part.shape[1:])) for name, part in vars(start).items()}
+    )
+
+
+def _as_prediction(frames: Frames, like: Prediction) -> Prediction:
     return Prediction(
-        rgb=frames.rgb_fvhwc_u8[frame_idxs],
-        depth=frames.depth_fvhw_m[frame_idxs] if like.depth is not None else None,
-        proprio=frames.proprio_fd[frame_idxs] if like.proprio is not None else None,
+        rgb=frames.rgb_fvhwc_u8,
+        depth=frames.depth_fvhw_m if like.depth is not None else None,
+        proprio=frames.proprio_fd if like.proprio is not None else None,
     )
 
 

@@ -75,8 +75,12 @@ def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None
 
 
 def lost_clips(scores: pd.DataFrame) -> list[LostClip]:
-    """Return the clips that could not be scored; `scores` needs the columns task, index, metric and status."""
-    rows = scores[scores["metric"] == CLIP_METRIC]
+    """Return the clips that could not be scored, as a whole or in part, each once.
+
+    Args:
+        scores: With the columns task, index, metric and status.
+    """
+    rows = scores[scores["metric"] == CLIP_METRIC].drop_duplicates(["task", "index"])
     return [
         LostClip(f"{task}/{index:04d}", str(status))
         for task, index, status in zip(rows["task"], rows["index"], rows["status"], strict=True)

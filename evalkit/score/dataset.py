@@ -1,80 +1,130 @@
 """Open-loop scoring: a policy imagines from recorded frames, and is held against what was recorded next.
 
-In: a run folder with clips, by whatever policy, and a policy. Out: a result file as for a run.
-Read next: `chunk.py`, which scores; `evalkit/contracts/policy.py` for what is asked of the policy.
+In: recorded episodes, by whatever policy, and a policy. Out: a result file as for a run.
+Read next: `recorded.py`, what is read; `chunk.py`, which scores; `evalkit/contracts/policy.py`, what is asked.
 
-Teacher-forced: every chunk starts from the recorded frame, so errors do not add up. The policy imagines the outcome of
-its own actions, the record shows that of the recorded ones: where the two differ, so do the futures. A policy with a
-method `round_trip(Prediction) -> Prediction` (its codec, there and back) also gets its ceiling scored.
+Teacher-forced: every chunk starts from the recorded frame, so errors do not add up. There are two modes, subjects of
+their own in the result file. `own`: the policy imagines the outcome of its own actions, while the record shows that of
+the recorded ones; where the two differ, so do the futures. `recorded`: it is given the recorded actions and imagines
+theirs, a world simulator. A policy with a method `round_trip(Prediction) -> Prediction` (its codec, there and back)
+also gets its ceiling scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from evalkit.contracts.errors import SpecMismatch
+import numpy as np
+
+from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.spec import EnvSpec, check
-from evalkit.contracts.types import Episode, Observation, PolicyRequest, Prediction
-from evalkit.score.chunk import Score, ScoreOptions, score_chunk, score_round_trip
+from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
+from evalkit.contracts.types import Observation, PolicyRequest, Prediction
+from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
+from evalkit.score.job import clip_row
+from evalkit.score.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.score.table import ClipScores, ScoreWriter
-from evalkit.store.clips import ClipChunk, ClipReader
-from evalkit.store.records import EpisodeRecord
-from evalkit.store.run_folder import open_run
+from evalkit.store.clips import ClipChunk
+
+Mode = Literal["own", "recorded"]
+SUBJECTS: dict[Mode, str] = {"own": "policy", "recorded": "policy_given_actions"}
+NO_ACTIONS = "nobody wrote down what was executed in this episode"
 
 
 def score_dataset(
-    run_dir: Path,
+    folder: Path,
     policy: Policy,
     result: Path,
     *,
+    modes: Sequence[Mode] = ("own",),
     on_progress: Callable[[int, int], None] | None = None,
     options: ScoreOptions | None = None,
 ) -> Path:
-    """Score what a policy imagines from the recorded frames of a run and return the path of the result file.
+    """Score what a policy imagines from recorded frames and return the path of the result file.
+
+    An episode that is missing or broken is a row that says so.
 
     Args:
-        run_dir: A run folder with clips.
-        policy: Loaded; asked once a chunk, in order.
+        folder: A run folder with clips, or a data set in the layout of X-WAM.
+        policy: Loaded; asked once a chunk and mode, in order.
         result: Where the Parquet file goes.
-        on_progress: Called with (clips done, clips in all).
+        modes: Whose actions the future is of.
+        on_progress: Called with (episodes done, episodes in all).
         options: What is scored beside the metrics that every chunk gets.
 
     Raises:
-        RunFolderError: If a clip cannot be read or the result cannot be written.
-        SpecMismatch: If the policy cannot see what was recorded, or its frames are spaced otherwise.
+        BadConfig: If the folder holds no recorded episodes.
+        RunFolderError: If the run cannot be read or the result cannot be written.
+        SpecMismatch: If the policy cannot see what was recorded, its frames are spaced otherwise, or it is to be given
+            actions and takes none.
     """
-    run = open_run(run_dir)
-    records = [record for record in run.records() if record.clip is not None]
+    source = open_source(folder)
+    entries = source.episodes
+    if not entries:
+        raise BadConfig(f"{folder} holds no recorded episode: no record names a clip.")
     with ScoreWriter(result) as writer:
-        for num_done, record in enumerate(records, start=1):
-            scores = _score_clip(run.path / str(record.clip), record, policy, options)
-            writer.write(ClipScores(task=record.task, index=record.index, outcome=record.outcome, scores=scores))
+        for num_done, entry in enumerate(entries, start=1):
+            for scored in _episode(source, entry, policy, modes, options):
+                writer.write(scored)
             if on_progress is not None:
-                on_progress(num_done, len(records))
+                on_progress(num_done, len(entries))
     return result
 
 
-def _score_clip(path: Path, record: EpisodeRecord, policy: Policy, options: ScoreOptions | None) -> list[Score]:
-    scores: list[Score] = []
-    with ClipReader(path) as clip:
-        episode, env = clip.header.episode, clip.header.env_spec
-        check(env, policy.spec)
-        policy.reset(episode, env)
-        for chunk in clip:
-            _check_stride(chunk, env, policy)
-            imagined = imagine(policy, episode, chunk, instruction=record.instruction or "")
-            scores += score_chunk(replace(chunk, predicted=imagined), env, options)
-            round_trip: Any = getattr(policy, "round_trip", None)
-            if round_trip is not None and imagined is not None:
-                scores += score_round_trip(replace(chunk, predicted=imagined), env, round_trip)
-    return scores
+def _episode(
+    source: Source, entry: Entry, policy: Policy, modes: Sequence[Mode], options: ScoreOptions | None
+) -> Iterator[ClipScores]:
+    """Yield the scores of one episode, a chunk at a time; what says what a number is worth comes with the first mode.
+
+    Each mode goes through the whole episode, because a policy may remember what it was asked before.
+    """
+    task, index = entry.task, entry.index
+    try:
+        for mode in modes:
+            with source.open(entry, policy.spec) as recorded:
+                task, index = recorded.episode.task, recorded.episode.index
+                for scores in _chunks(recorded, policy, mode, options, with_worth=mode == modes[0]):
+                    yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=scores)
+    except RunFolderError as error:
+        row = clip_row("broken_clip" if entry.path.exists() else "missing_clip", str(error))
+        yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=[row])
 
 
-def imagine(policy: Policy, episode: Episode, chunk: ClipChunk, *, instruction: str) -> Prediction | None:
+def _chunks(
+    recorded: Recorded, policy: Policy, mode: Mode, options: ScoreOptions | None, *, with_worth: bool
+) -> Iterator[list[Score]]:
+    env, spec, actions_nd = recorded.env, policy.spec, recorded.actions_nd
+    options = options or ScoreOptions()
+    check(env, spec)
+    if mode == "recorded":
+        check_takes_actions(env, spec)
+        if actions_nd is None:
+            yield [_without_actions()]
+            return
+    codec = getattr(policy, "round_trip", None)
+    policy.reset(recorded.episode, env)
+    for chunk, problems in recorded.chunks:
+        _check_stride(chunk, env, policy)
+        given = None
+        if mode == "recorded" and actions_nd is not None:
+            given = actions_from(actions_nd, chunk.step_idx, spec.chunk_len, env.action_layout)
+        future = imagine(policy, recorded, chunk, given)
+        yield score_chunk(
+            chunk,
+            env,
+            options if with_worth else replace(options, references=False),
+            imagined={} if future is None else {SUBJECTS[mode]: future},
+            codec=codec,
+            problems=problems,
+        )
+
+
+def imagine(
+    policy: Policy, recorded: Recorded, chunk: ClipChunk, given_actions: np.ndarray | None = None
+) -> Prediction | None:
     """Return what a policy imagines from a chunk's first frame; None where it imagines nothing."""
     start = chunk.start
     observation = Observation(
@@ -83,17 +133,36 @@ def imagine(policy: Policy, episode: Episode, chunk: ClipChunk, *, instruction: 
         intrinsics=chunk.intrinsics_v33_px,
         T_base_cam=start.T_base_cam_fv44[0],
         proprio=start.proprio_fd[0],
-        instruction=instruction,
+        instruction=recorded.instruction,
     )
     request = PolicyRequest(
-        episode=episode,
+        episode=recorded.episode,
         chunk_idx=chunk.chunk_idx,
         step_idx=chunk.step_idx,
         observation=observation,
         want_prediction=True,
+        given_actions=given_actions,
     )
     (reply,) = policy.infer([request])
+    if given_actions is not None and not np.array_equal(reply.actions, given_actions):
+        raise SpecMismatch(
+            f"Policy '{policy.spec.policy_id}' says takes_actions, and answered {recorded.episode.key} with other "
+            f"actions than those that it was given."
+        )
     return None if reply.prediction is None else reply.prediction()
+
+
+def _without_actions() -> Score:
+    return Score(
+        subject=SUBJECTS["recorded"],
+        chunk_idx=-1,
+        frame_idx=WHOLE_CHUNK,
+        view="static",
+        metric="psnr_db/frame_mean",
+        value=None,
+        status="unavailable",
+        reason=NO_ACTIONS,
+    )
 
 
 def _check_stride(chunk: ClipChunk, env: EnvSpec, policy: Policy) -> None:

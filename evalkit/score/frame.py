@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -76,6 +75,7 @@ class Truth:
         env: The cameras.
         problems: Pictures, true or predicted, that could not be read; their arrays hold zeros.
         num_frames: F.
+        first: Frames before it only lead in: they were scored with the part before.
         static: Index and name of each static camera.
     """
 
@@ -86,8 +86,10 @@ class Truth:
         env: EnvSpec,
         *,
         problems: Mapping[Picture, Measure] | None = None,
+        first: int = 0,
     ) -> None:
         self.frames = frames
+        self.first = first
         self.problems = problems or {}
         self.intrinsics_v33_px = intrinsics_v33_px
         self.env = env
@@ -116,16 +118,40 @@ class Truth:
             self._clouds[key] = build_tree(points) if len(points) else None
         return self._clouds[key]
 
-    @cached_property
-    def bad_camera(self) -> str:
-        """Return what is wrong with the cameras, or nothing."""
-        K, T = self.intrinsics_v33_px, self.frames.T_base_cam_fv44
+    def forget(self, frame_idx: int) -> None:
+        """Free what was kept of a frame."""
+        for half in [key for key in self._halves if key[0] == frame_idx]:
+            del self._halves[half]
+        for fused in [key for key in self._clouds if key[0] == frame_idx]:
+            del self._clouds[fused]
+
+    @property
+    def frame_idxs(self) -> range:
+        """Return the frames to be scored."""
+        return range(self.first, self.num_frames)
+
+    def bad_camera(self, frame_idx: int, *, hand_eye: bool) -> str:
+        """Return what is wrong with the cameras of a frame, or nothing; `hand_eye` looks at wrist cameras' too."""
         for idx, camera in enumerate(self.env.cameras):
-            if not np.isfinite(K[idx]).all() or K[idx, 0, 0] <= 0 or K[idx, 1, 1] <= 0:
+            K, T = self.intrinsics_v33_px[idx], self.frames.T_base_cam_fv44[frame_idx, idx]
+            if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
                 return f"the intrinsics of {camera.name} are missing or not usable"
-            if not np.isfinite(T[:, idx]).all():
-                return f"the pose of {camera.name} is not finite"
+            if not _is_rigid(T):
+                return f"the pose of {camera.name} is missing or no rigid motion"
+            if (
+                hand_eye
+                and camera.kind == "wrist"
+                and (camera.arm is None or not _is_rigid(np.asarray(camera.T_ee_cam)))
+            ):
+                return f"the arm of {camera.name} or its hand-eye transform is missing or no rigid motion"
         return ""
+
+
+def _is_rigid(T: np.ndarray) -> bool:
+    """Return whether a matrix is a pose: 4x4, finite, its rotation orthonormal within what rounding explains."""
+    if T.shape != (4, 4) or T.dtype == object or not np.isfinite(T).all():
+        return False
+    return bool(np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() < 1e-2)
 
 
 def score_frame(truth: Truth, prediction: Prediction, frame_idx: int) -> FrameScores:
@@ -179,7 +205,11 @@ def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_
     scores.squares.append(square)
     scores.add(name, "psnr_db/frame_mean", image.psnr_db(square))
     scores.add(name, "psnr_db/frame_eps1e-8", Measure(image.psnr_eps_db(square)))
-    scores.add(name, "ssim/gauss11", Measure(image.ssim(truth.ssim_half(frame_idx, view), pred_u8)))
+    if min(pred_u8.shape[:2]) < image.GAUSS_TAPS:
+        reason = f"the window has {image.GAUSS_TAPS} pixels a side, the picture {pred_u8.shape[:2]}"
+        scores.add(name, "ssim/gauss11", Measure(None, "too_small", reason))
+    else:
+        scores.add(name, "ssim/gauss11", Measure(image.ssim(truth.ssim_half(frame_idx, view), pred_u8)))
 
 
 def _add_depth(
@@ -222,8 +252,8 @@ def _add_cloud(
     views = range(len(truth.env.cameras))
     problems = [unfit(truth, Picture("depth", frame_idx, view), depth_fvhw_m) for view in views]
     problem = next((found for found in problems if found), None)
-    if truth.bad_camera:
-        problem = Measure(None, "bad_camera", truth.bad_camera)
+    if bad_camera := truth.bad_camera(frame_idx, hand_eye=prediction.proprio is not None):
+        problem = Measure(None, "bad_camera", bad_camera)
     wrists = any(camera.kind == "wrist" for camera in truth.env.cameras)
     if problem is None and wrists and prediction.proprio is None:
         problem = Measure(None, "no_predicted_state")

@@ -21,16 +21,19 @@ STATUSES: dict[str, str] = {
     "empty_cloud": "one of the two clouds has no point",
     "bad_state": "the predicted state is not finite or its quaternion has no length",
     "no_predicted_state": "the policy predicts no states, so that its wrist cameras have no pose",
-    "bad_camera": "intrinsics or pose of a camera are missing or not finite",
+    "bad_camera": "intrinsics, pose or hand-eye transform of a camera are missing or not usable",
     "missing_frame": "the prediction ends before the truth",
     "wrong_size": "prediction and truth differ in their shape",
+    "too_small": "the pictures are smaller than the metric's window",
     "unreadable": "a frame cannot be read or decoded",
     "missing_clip": "the record names a clip that is not there",
     "broken_clip": "the clip cannot be read",
-    "foreign_clip": "the clip holds another episode than the plan's",
+    "broken_chunk": "a chunk of the clip cannot be read",
+    "no_truth": "the prediction has no truth of the same name",
+    "foreign_clip": "the clip belongs to another plan, or holds another episode than the plan's",
     "scoring_failed": "the scorer itself failed on this clip",
     "not_finite": "the metric came out infinite or not a number",
-    "unavailable": "the metric needs something that is not installed",
+    "unavailable": "what the number needs is not there",
 }
 """Every status a row of scores may carry, with what it means."""
 

@@ -74,10 +74,14 @@ def _metrics() -> tuple[Metric, ...]:
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _metrics()}
 
 SUBJECTS: dict[str, str] = {
-    "policy": "what the policy imagined",
+    "policy": "what the policy imagined of its own actions",
+    "policy_given_actions": "what the policy imagined of the recorded actions, which it was given: a world simulator",
     "repeat_last_frame": "floor: the frame that the policy saw, repeated",
     "depth_8bit": "what 8 bits of inverse depth between 0.1 and 4.5 m cost on true depth",
     "ground_truth": "sanity: the truth scored against itself, wrist poses from the true state (first chunk of a clip)",
-    "codec_round_trip": "ceiling: the truth after the policy's own codec",
+    "codec_round_trip": "ceiling: the truth after the policy's own codec, there and back",
 }
-"""Whose frames a row scores; all but `policy` say what a number of `policy` is worth."""
+"""Whose frames a row scores; all but those of `IMAGINED` say what a number of theirs is worth."""
+
+IMAGINED = ("policy", "policy_given_actions")
+"""Subjects that a policy imagined."""

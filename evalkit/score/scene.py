@@ -21,7 +21,7 @@ from evalkit.contracts.geometry import (
     transform,
 )
 from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec
-from evalkit.contracts.types import PROPRIO_DIM, Episode, Prediction
+from evalkit.contracts.types import ACTION_DIM, PROPRIO_DIM, Episode, Prediction
 from evalkit.store.clips import ClipChunk, ClipHeader, Frames, depth_m_from_mm, depth_mm_from_m, write_clip
 from evalkit.store.plan import PartPlan, Plan
 from evalkit.store.records import EpisodeRecord, Outcome
@@ -86,6 +86,7 @@ def scene_chunk(
         intrinsics_v33_px=_intrinsics(image_hw_px),
         start=start,
         true=true,
+        actions_nd=rng.uniform(-1.0, 1.0, (num_frames * 4, ACTION_DIM)).astype(np.float32),
         predicted=Prediction(
             rgb=np.clip(np.rint(rgb), 0, 255).astype(np.uint8),
             depth=depth_m_from_mm(depth_mm_from_m(depth_m)),
@@ -127,7 +128,9 @@ def write_scene_run(
         for episode, outcome in zip(episodes, outcomes, strict=True):
             clip = folder.clip_path(episode) if outcome in ("success", "failure") else None
             if clip is not None:
-                header = ClipHeader(episode=episode, env_spec=spec, policy_spec={}, outcome=outcome)
+                header = ClipHeader(
+                    episode=episode, env_spec=spec, policy_spec={}, outcome=outcome, plan_sha256=plan.sha256
+                )
                 chunks = [
                     scene_chunk(seed=episode.seed, chunk_idx=idx, num_frames=num_frames, image_hw_px=image_hw_px)
                     for idx in range(num_chunks)

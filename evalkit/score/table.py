@@ -32,6 +32,9 @@ FORMAT = "evalkit-scores-1"
 MADE_OF = "made_of"
 """Where in the file's metadata its `Coverage` lies."""
 
+ROWS_A_GROUP = 50_000
+"""Rows that wait in memory until they are written together."""
+
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
@@ -53,7 +56,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """The scores of one episode's clip."""
+    """Scores of one episode's clip, all or some of them."""
 
     task: str
     index: int
@@ -69,6 +72,7 @@ class ScoreWriter:
 
     def __init__(self, path: Path, made_of: Coverage | None = None) -> None:
         self.path = path
+        self._unwritten: list[pa.Table] = []
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,16 +82,23 @@ class ScoreWriter:
             raise cannot_write(path, error) from error
 
     def write(self, clip: ClipScores) -> None:
-        """Append the rows of a clip.
+        """Append rows of a clip.
 
         Raises:
             RunFolderError: If they cannot be written.
         """
         if clip.scores:
+            self._unwritten.append(_rows(clip))
+        if sum(map(len, self._unwritten)) >= ROWS_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unwritten:
             try:
-                self._writer.write_table(_rows(clip))
+                self._writer.write_table(pa.concat_tables(self._unwritten).unify_dictionaries())
             except OSError as error:
                 raise cannot_write(self.path, error) from error
+        self._unwritten = []
 
     def __enter__(self) -> ScoreWriter:
         return self
@@ -96,6 +107,8 @@ class ScoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
+            if kind is None:
+                self._flush()
             self._writer.close()
             if kind is None:
                 with self._temporary.open("rb") as file:

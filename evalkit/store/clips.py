@@ -152,14 +152,14 @@ class ClipReader:
         if self._file.attrs.get("format") != FORMAT:
             self._file.close()
             raise RunFolderError(f"{path} is not a clip of format '{FORMAT}'.")
-        attributes = self._file.attrs
-        self.header = ClipHeader(
-            episode=Episode(**json.loads(attributes["episode"])),
-            env_spec=EnvSpec.from_json(json.loads(attributes["env_spec"])),
-            policy_spec=json.loads(attributes["policy_spec"]),
-            outcome=attributes["outcome"],
-            plan_sha256=attributes.get("plan_sha256"),
-        )
+        try:
+            self.header = _read_header(self._file.attrs)
+            self._names = sorted(self._file["chunks"])
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            self._file.close()
+            raise RunFolderError(
+                f"The clip {path} does not say what it is: {type(error).__name__}: {error}."
+            ) from error
 
     def __enter__(self) -> ClipReader:
         return self
@@ -168,14 +168,36 @@ class ClipReader:
         self._file.close()
 
     def __len__(self) -> int:
-        return len(self._file["chunks"])
+        return len(self._names)
 
     def __iter__(self) -> Iterator[ClipChunk]:
-        for name in sorted(self._file["chunks"]):
-            try:
-                yield _read_chunk(self._file["chunks"][name], int(name))
-            except (OSError, KeyError) as error:
-                raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {error}.") from error
+        return map(self.read, range(len(self)))
+
+    def read(self, position: int) -> ClipChunk:
+        """Return one chunk.
+
+        Raises:
+            RunFolderError: If it is broken.
+        """
+        name = self._names[position]
+        try:
+            return _read_chunk(self._file["chunks"][name], int(name))
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {error}.") from error
+
+    def read_actions(self) -> np.ndarray | None:
+        """Return everything that was executed in the episode, N,14 float32; None where nobody wrote it down.
+
+        Raises:
+            RunFolderError: If it is broken.
+        """
+        groups = [self._file["chunks"][name] for name in self._names]
+        if not groups or not all("actions_nd" in group for group in groups):
+            return None
+        try:
+            return np.concatenate([group["actions_nd"][()] for group in groups])
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"The actions of the clip {self.path} are broken: {error}.") from error
 
 
 def depth_mm_from_m(depth_m: np.ndarray) -> np.ndarray:
@@ -226,6 +248,16 @@ def _compression(array: np.ndarray) -> dict[str, Any]:
     if array.size == 0:
         return {}
     return {"chunks": (1, *array.shape[1:]), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+
+
+def _read_header(attributes: h5py.AttributeManager) -> ClipHeader:
+    return ClipHeader(
+        episode=Episode(**json.loads(attributes["episode"])),
+        env_spec=EnvSpec.from_json(json.loads(attributes["env_spec"])),
+        policy_spec=json.loads(attributes["policy_spec"]),
+        outcome=attributes["outcome"],
+        plan_sha256=attributes.get("plan_sha256"),
+    )
 
 
 def _read_chunk(group: h5py.Group, chunk_idx: int) -> ClipChunk:

@@ -93,7 +93,7 @@ def test_score_tables_fit_80_columns(report):
     at = lines.index(next(line for line in lines if line.startswith("psnr_db/frame_mean")))
     assert lines[at].split()[:5] == ["psnr_db/frame_mean", "high", "0.001234", "0.001234", "to"]
     assert all(remark in "\n".join(lines[at : at + 3]) for remark in (*remarks.split(", "), "12345 of"))
-    assert any(line.split() == ["metric", "policy", "frame", "8bit", "truth", "trip"] for line in lines)
+    assert any(line.split() == ["metric", "policy", "actions", "frame", "8bit", "truth", "trip"] for line in lines)
 
 
 def test_what_is_not_scored_is_said(report):

@@ -16,6 +16,7 @@ from evalkit.score.chunk import ScoreOptions
 from evalkit.score.dataset import score_dataset
 from evalkit.score.scene import write_scene_run
 from evalkit.score.table import read_scores
+from evalkit.store.clips import ClipReader
 
 SIZE = (24, 32)
 NO_LPIPS = ScoreOptions(lpips_nets=())
@@ -75,6 +76,51 @@ def test_a_policys_codec_gives_its_ceiling(run, tmp_path):
     ceiling = scores[scores["subject"] == "codec_round_trip"]
     assert ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"].max() == 0.0
     assert ceiling[ceiling["metric"] == "psnr_db/frame_mean"]["value"].between(20, 40).all()
+
+
+class GivenPolicy(StillPolicy):
+    spec = replace(StillPolicy.spec, takes_actions=True)
+
+    def __init__(self, answers=True):
+        super().__init__()
+        self.given, self.answers = [], answers
+
+    def infer(self, requests):
+        (reply,) = super().infer(requests)
+        self.given.append(requests[0].given_actions)
+        return [replace(reply, actions=self.given[-1]) if self.answers and self.given[-1] is not None else reply]
+
+
+def test_recorded_actions_are_given_chunk_by_chunk(run, tmp_path):
+    policy = GivenPolicy()
+    scores = read_scores(
+        score_dataset(run, policy, tmp_path / "o.parquet", modes=("own", "recorded"), options=NO_LPIPS)
+    )
+    assert [given is None for given in policy.given] == [True, True, False, False] * 2
+    with ClipReader(run / "clips/ball/0000.h5") as clip:
+        recorded = clip.read_actions()
+    np.testing.assert_array_equal(policy.given[2], recorded[:8])
+    own, given = (scores[scores["subject"] == name] for name in ("policy", "policy_given_actions"))
+    np.testing.assert_array_equal(own["value"].to_numpy(), given["value"].to_numpy())
+    assert (scores["subject"] == "repeat_last_frame").sum() == len(own)
+
+
+def test_a_policy_that_takes_no_actions_is_refused_by_name(run, tmp_path):
+    with pytest.raises(SpecMismatch, match="policy 'still' cannot be given any"):
+        score_dataset(run, StillPolicy(), tmp_path / "open.parquet", modes=("recorded",))
+
+
+def test_a_policy_that_answers_otherwise_is_refused(run, tmp_path):
+    with pytest.raises(SpecMismatch, match="says takes_actions, and answered ball/0000 with other actions"):
+        score_dataset(run, GivenPolicy(answers=False), tmp_path / "open.parquet", modes=("recorded",))
+
+
+def test_a_missing_clip_is_a_row(run, tmp_path):
+    (run / "clips/ball/0000.h5").unlink()
+    scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
+    lost = scores[scores["metric"] == "clip"]
+    assert list(zip(lost["index"], lost["status"], strict=True)) == [(0, "missing_clip")]
+    assert set(scores["index"]) == {0, 2}
 
 
 def test_frames_that_do_not_meet_are_refused(run, tmp_path):

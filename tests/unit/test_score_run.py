@@ -6,11 +6,13 @@ Read next: `evalkit/score/chunk.py`, `evalkit/score/score.py`.
 
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig, RunFolderError
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
+from evalkit.score.coverage import lost_clips
 from evalkit.score.measure import STATUSES
 from evalkit.score.names import METRICS
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
@@ -161,15 +163,46 @@ def test_missing_and_broken_clips_are_rows(tmp_path):
     assert scores[scores["index"] == 2]["value"].notna().any()
 
 
-def test_a_clip_of_another_plan_is_foreign(tmp_path):
-    for name, outcomes in (("run", ["success", "success"]), ("other", ["error", "error", "success"])):
+def test_a_clip_of_another_plan_is_foreign_even_of_the_same_episode(tmp_path):
+    for name, outcomes in (("run", ["success", "success"]), ("other", ["error", "success", "success"])):
         write_scene_run(tmp_path / name, outcomes=outcomes, image_hw_px=SIZE)
-    (tmp_path / "other/clips/ball/0002.h5").rename(tmp_path / "run/clips/ball/0001.h5")
+    (tmp_path / "other/clips/ball/0001.h5").rename(tmp_path / "run/clips/ball/0001.h5")
     scores = read_scores(score_run(tmp_path / "run", workers=1))
     (row,) = scores[scores["metric"] == "clip"].itertuples()
     assert (row.index, row.status) == (1, "foreign_clip")
-    assert row.reason.endswith("is the clip of another plan: index is 2, not 1, seed is 2, not 1.")
+    assert "belongs to another plan: its hash is" in row.reason
     assert len(scores[scores["index"] == 1]) == 1
+
+
+def test_a_clip_of_another_episode_is_foreign(tmp_path):
+    run = tmp_path / "run"
+    write_scene_run(run, outcomes=["success", "success"], image_hw_px=SIZE)
+    (run / "clips/ball/0000.h5").rename(run / "clips/ball/0001.h5")
+    scores = read_scores(score_run(run, workers=1))
+    missing, foreign = scores[scores["metric"] == "clip"].itertuples()
+    assert (missing.status, foreign.status) == ("missing_clip", "foreign_clip")
+    assert foreign.reason.endswith("is the clip of another plan: index is 0, not 1, seed is 0, not 1.")
+
+
+def test_a_broken_chunk_costs_no_other(tmp_path):
+    run = tmp_path / "run"
+    write_scene_run(run, outcomes=["success", "success"], image_hw_px=SIZE, num_chunks=3)
+    with h5py.File(run / "clips/ball/0000.h5", "r+") as file:
+        del file["chunks/0001/intrinsics_v33_px"]
+        del file["chunks/0002/intrinsics_v33_px"]
+        file["chunks/0002/intrinsics_v33_px"] = np.ones((1, 3, 3))
+    with h5py.File(run / "clips/ball/0001.h5", "r+") as file:
+        del file.attrs["episode"]
+    for workers in (1, 2):
+        scores = read_scores(score_run(run, workers=workers, options=NO_LPIPS))
+        rows = scores[scores["metric"] == "clip"]
+        assert list(zip(rows["index"], rows["chunk_idx"], rows["status"], strict=True)) == [
+            (0, 1, "broken_chunk"),
+            (0, 2, "scoring_failed"),
+            (1, -1, "broken_clip"),
+        ]
+        assert set(scores[scores["value"].notna()]["chunk_idx"]) == {0}
+        assert [lost.key for lost in lost_clips(scores)] == ["ball/0000", "ball/0001"]
 
 
 def test_workers_below_zero_are_refused(tmp_path):

@@ -1,0 +1,190 @@
+"""Data sets in X-WAM's layout, imagined anew: the same frames, states and actions as were written.
+
+In: a data set written by `xwam/data/writer.py`. Out: a verdict.
+Read next: `evalkit/score/layout.py`, `evalkit/score/recorded.py`.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from baselines.scripted.record import recording_of
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.plugins import load_bench
+from evalkit.contracts.spec import PolicySpec
+from evalkit.contracts.types import PolicyReply, Prediction
+from evalkit.score.chunk import ScoreOptions
+from evalkit.score.dataset import score_dataset
+from evalkit.score.recorded import open_source
+from evalkit.score.table import read_scores
+from xwam.data.writer import Steps, write_episode, write_metadata
+
+NO_LPIPS = ScoreOptions(lpips_nets=())
+BENCH = load_bench("robosuite")
+ENV = BENCH.env_spec(BENCH.config_type(), task="Lift", setting="default")
+NUM_STEPS = 22
+SPEC = PolicySpec(
+    policy_id="still",
+    action_layouts=(ENV.action_layout,),
+    chunk_len=8,
+    execute_steps=4,
+    predicts=("rgb", "depth", "proprio"),
+    num_future_frames=2,
+    takes_actions=True,
+)
+
+
+def _steps():
+    rng, (height, width) = np.random.default_rng(0), ENV.image_hw_px
+    states = np.zeros((NUM_STEPS, 16), np.float32)
+    states[:, 3] = 1.0
+    states[:, :3] = rng.uniform(0, 0.5, (NUM_STEPS, 3))
+    action = np.zeros((NUM_STEPS, 14), np.float32)
+    action[:, :7] = rng.uniform(-1, 1, (NUM_STEPS, 7))
+    shape = (NUM_STEPS, 3, height // 8, width // 8)
+    rgb = rng.integers(0, 256, (*shape, 3), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
+    depth = np.round(rng.uniform(0.3, 2.0, shape), 3).astype(np.float32).repeat(8, 2).repeat(8, 3)
+    return Steps(rgb=rgb, depth=depth, proprio=states, action=action, executed=action / 2)
+
+
+STEPS = _steps()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    about = {"bench": "robosuite", "task": "Lift", "setting": "default", "seed": 5}
+    for index in (0, 7):
+        write_episode(root, index, STEPS, recording_of(ENV), instructions=["Lift the cube."], about=about)
+    write_metadata(root)
+    return root
+
+
+@pytest.fixture
+def root(written, tmp_path):
+    for path in written.rglob("*"):
+        if path.is_file():
+            copy = tmp_path / "data_set" / path.relative_to(written)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return tmp_path / "data_set"
+
+
+class Teller:
+    """Knows the recording, and imagines it where it is given the actions; else that nothing moves."""
+
+    spec = SPEC
+
+    def __init__(self):
+        self.given = []
+
+    def reset(self, episode, env):
+        pass
+
+    def infer(self, requests):
+        (request,) = requests
+        actions, seen = request.given_actions, request.observation
+        frames = [request.step_idx] * 2
+        if actions is not None:
+            self.given.append((request.step_idx, actions))
+            frames = [min(request.step_idx + offset, NUM_STEPS - 1) for offset in (4, 8)]
+        future = Prediction(rgb=STEPS.rgb[frames], depth=STEPS.depth[frames], proprio=STEPS.proprio[frames])
+        assert np.array_equal(seen.rgb, STEPS.rgb[request.step_idx])
+        reply = np.zeros((8, 14), np.float32) if actions is None else actions
+        return [PolicyReply(actions=reply, prediction=lambda: future)]
+
+
+def _score(root, tmp_path, policy=None, modes=("own", "recorded")):
+    return read_scores(score_dataset(root, policy or Teller(), tmp_path / "s.parquet", modes=modes, options=NO_LPIPS))
+
+
+def test_chunks_are_what_was_written(root):
+    source = open_source(root)
+    assert [(entry.task, entry.index) for entry in source.episodes] == [("chunk-0000", 0), ("chunk-0000", 7)]
+    with source.open(source.episodes[1], SPEC) as recorded:
+        assert (recorded.episode.task, recorded.episode.index, recorded.episode.seed) == ("Lift", 7, 5)
+        assert recorded.instruction == "Lift the cube."
+        np.testing.assert_allclose(recorded.actions_nd, STEPS.executed, atol=1e-7)
+        chunks = [chunk for chunk, problems in recorded.chunks if not problems]
+    assert [(chunk.step_idx, chunk.num_executed, len(chunk.true.rgb_fvhwc_u8)) for chunk in chunks] == [
+        (0, 8, 2),
+        (8, 8, 2),
+        (16, 5, 1),
+    ]
+    np.testing.assert_array_equal(chunks[1].start.rgb_fvhwc_u8[0], STEPS.rgb[8])
+    np.testing.assert_array_equal(chunks[1].true.rgb_fvhwc_u8, STEPS.rgb[[12, 16]])
+    np.testing.assert_allclose(chunks[2].true.depth_fvhw_m, STEPS.depth[[20]], atol=5e-4)
+    np.testing.assert_allclose(chunks[0].true.proprio_fd, STEPS.proprio[[4, 8]], atol=1e-6)
+
+
+def test_both_modes_stand_apart(root, tmp_path):
+    policy = Teller()
+    scores = _score(root, tmp_path, policy)
+    error = scores[scores["metric"] == "absrel/gt_mask"].groupby("subject", observed=True)["value"].max()
+    assert error["policy_given_actions"] < 1e-6 < error["policy"]
+    assert error["policy"] == error["repeat_last_frame"]
+    assert set(scores["task"]) == {"Lift"}
+    step_idx, last = policy.given[2]
+    assert step_idx == 16
+    np.testing.assert_allclose(last[:6], STEPS.executed[16:], atol=1e-7)
+    assert not last[6:, :6].any()  # beyond the recording: hold still, gripper as it was
+    np.testing.assert_allclose(last[6:, 6], STEPS.executed[-1, 6])
+
+
+def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root, tmp_path):
+    scores = _score(root, tmp_path, modes=("recorded",))
+    cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
+    assert set(cloud["status"]) == {"bad_camera"}
+    for path in root.glob("data/*/*.json"):
+        said = json.loads(path.read_text())
+        for view in said["observations"].values():
+            view["intrinsics"] = [[100, 0, 64], [0, 100, 64], [0, 0, 1]]
+            view["T_base_cam"] = np.eye(4).tolist()
+        path.write_text(json.dumps(said))
+    scores = _score(root, tmp_path, modes=("recorded",))
+    cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
+    assert cloud["value"].max() < 1e-3
+
+
+def test_broken_files_are_rows(root, tmp_path):
+    first, second = sorted(root.glob("data/*/*.json"))
+    first.write_text("{")
+    video = next((root / "depth_mm").rglob("episode_0000007.mkv"))
+    video.write_bytes(video.read_bytes()[:2000])
+    scores = _score(root, tmp_path, modes=("own",))
+    lost = scores[scores["metric"] == "clip"]
+    assert list(lost["status"]) == ["broken_clip"] * 2
+    second.unlink()
+    first.write_text(json.dumps({"about": {"bench": "robosuite"}}))
+    scores = _score(root, tmp_path, modes=("own",))
+    assert list(scores["status"]) == ["broken_clip", "missing_clip"]
+
+
+def test_a_view_without_depth_is_named(root, tmp_path):
+    for path in root.glob("data/*/*.json"):
+        said = json.loads(path.read_text())
+        del said["observations"]["0_view_left"]["depth_mm_path"]
+        path.write_text(json.dumps(said))
+    scores = _score(root, tmp_path, modes=("own",))
+    depth = scores[(scores["metric"] == "absrel/gt_mask") & (scores["subject"] == "policy")]
+    assert set(zip(depth["view"], depth["status"], strict=True)) == {("view_left", "unavailable"), ("view_right", "ok")}
+
+
+def test_without_actions_the_second_mode_says_so(root, tmp_path):
+    for path in root.glob("data/*/*.json"):
+        said = json.loads(path.read_text())
+        del said["actions"]["executed"]
+        path.write_text(json.dumps(said))
+    scores = _score(root, tmp_path, modes=("recorded",))
+    assert set(scores["status"]) == {"unavailable"}
+    assert set(scores["reason"]) == {"nobody wrote down what was executed in this episode"}
+
+
+def test_what_is_no_recording_is_refused(root, tmp_path):
+    with pytest.raises(BadConfig, match="neither a run"):
+        open_source(tmp_path)
+    for path in root.glob("data/*/*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "about": {}}))
+    with pytest.raises(BadConfig, match="no episode names, under 'about', the bench"):
+        open_source(root)
