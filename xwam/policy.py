@@ -24,12 +24,17 @@ if TYPE_CHECKING:
     from xwam.engine import Engine, Request
 
 
+FRESH = {"nano": NANO, "nano-robocasa": replace(NANO, name="xwam-nano-robocasa", bench="robocasa")}
+"""Models that run without a checkpoint, with random weights: they test plumbing, one for each kind of picture."""
+
+
 @dataclass(frozen=True)
 class XwamPolicyConfig:
     """Settings of the policy.
 
     Attributes:
         checkpoint: Weights; None for random ones.
+        model: Which model has the random weights: `nano`, for robosuite, or `nano-robocasa`.
         init_seed: Seed of random weights.
         num_video_steps: Denoising steps of the video; None for the model's own.
         num_action_steps: Denoising steps of actions and states, the first ones of the video; None likewise.
@@ -42,6 +47,7 @@ class XwamPolicyConfig:
     """
 
     checkpoint: str | None = None
+    model: str = "nano"
     init_seed: int = 0
     num_video_steps: int | None = None
     num_action_steps: int | None = None
@@ -130,7 +136,7 @@ class XwamPlugin:
                 guidance=config.guidance,
             )
             if config.checkpoint is None:
-                bundle = checkpoints.fresh_bundle(NANO, seed=config.init_seed)
+                bundle = checkpoints.fresh_bundle(_model(config), seed=config.init_seed)
             else:
                 bundle = checkpoints.load(config.checkpoint)
             dtype = checkpoints.precision(config.precision)
@@ -192,6 +198,8 @@ class XwamPolicy:
 
 def _check(config: XwamPolicyConfig) -> None:
     """Refuse settings that no model can follow, before anything is loaded."""
+    if config.model not in FRESH:
+        raise BadConfig(f"policy.xwam.model must be one of {', '.join(FRESH)}, got {config.model}.")
     if config.precision not in PRECISIONS:
         raise BadConfig(f"policy.xwam.precision must be one of {', '.join(PRECISIONS)}, got {config.precision}.")
     if config.threads < 1 or config.guidance < 0:
@@ -268,7 +276,7 @@ def _model(config: XwamPolicyConfig) -> ModelConfig:
         BadConfig: If the checkpoint cannot be used.
     """
     if config.checkpoint is None:
-        return NANO
+        return FRESH[config.model]
     try:
         return read_model(locate(config.checkpoint, header_only=True))
     except CheckpointError as error:

@@ -118,6 +118,13 @@ def test_departures_of_settings_and_policy():
     assert {episode.max_steps for episode in made.episodes} == {40}
 
 
+def test_xwam_executes_as_many_as_its_protocol_says():
+    made = plan(
+        "bench.robocasa.protocol=xwam", "policy.xwam.model=nano-robocasa", "policy.xwam.execute_steps=32", policy="xwam"
+    )
+    assert made.departures == ()
+
+
 def test_a_wrong_name_is_one_sentence():
     with pytest.raises(BadConfig, match=r"bench.robocasa.protocol must be one of standard, xwam, cosmos, got xwm"):
         RobocasaConfig(protocol="xwm")
