@@ -334,7 +334,9 @@ def _print_plan(plan: Plan) -> None:
 
 
 def _default_path(plan: Plan) -> Path:
-    return Path("results/runs") / f"{plan.bench.name}-{plan.policy.name}-{plan.setting}-{plan.sha256[:8]}"
+    """Return where a run goes that was given no place; what a protocol's name says behind a + is in it."""
+    mark = "".join(f"-{part}" for part in plan.protocol.split("+")[1:])
+    return Path("results/runs") / f"{plan.bench.name}-{plan.policy.name}-{plan.setting}{mark}-{plan.sha256[:8]}"
 
 
 if __name__ == "__main__":

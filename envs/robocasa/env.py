@@ -47,7 +47,9 @@ class RobocasaEnv:
     def __init__(
         self, *, task: str, protocol: str, art: str, image_hw_px: Sequence[int], antialias_samples: int
     ) -> None:
-        self._robocasa = scene.import_robocasa()
+        robocasa = scene.import_robocasa()
+        if art == "real":
+            scene.check_art()
         height, width = image_hw_px
         self.spec = env_spec(task, image_hw_px=(height, width))
         self._task, self._protocol, self._placeholder = task, PROTOCOLS[protocol], art == "placeholder"
@@ -56,7 +58,7 @@ class RobocasaEnv:
         )
         self.about = {
             "renderer": self._renderer.describe(),
-            "robocasa": self._robocasa.__version__,
+            "robocasa": robocasa.__version__,
             "art": art,
         }
         self._camera_names = [camera.name for camera in self.spec.cameras]

@@ -95,6 +95,24 @@ def import_robocasa() -> Any:
     return robocasa
 
 
+ART_ADVICE = (
+    "download it with `python -m robocasa.scripts.download_kitchen_assets` in RoboCasa's interpreter, or test the "
+    "plumbing with bench.robocasa.art=placeholder"
+)
+
+
+def check_art() -> None:
+    """Return quietly if there are textures, fixtures and objects; a kitchen is checked file by file when it is built.
+
+    Raises:
+        NoRoboCasa: If a whole part of the download is missing.
+    """
+    assets = Path(import_robocasa().__file__).parent / "models/assets"
+    for folder, pattern in (("textures", "*.png"), ("fixtures", "*.obj"), ("objects/objaverse", "*.obj")):
+        if next((assets / folder).rglob(pattern), None) is None:
+            raise NoRoboCasa(f"RoboCasa's art is not there: {assets / folder} holds no {pattern}; {ART_ADVICE}")
+
+
 @functools.cache
 def _scene_class(task: str, placeholder: bool) -> type:
     """Return RoboCasa's class of a task, whose final MJCF passes through us.
@@ -115,9 +133,8 @@ def _scene_class(task: str, placeholder: bool) -> type:
             missing = art.missing_files(xml)
             if missing:
                 raise NoRoboCasa(
-                    f"RoboCasa's art is not there: {len(missing)} files of this kitchen, {missing[0]} among them; "
-                    f"download it with `python -m robocasa.scripts.download_kitchen_assets` in RoboCasa's interpreter, "
-                    f"or test the plumbing with bench.robocasa.art=placeholder"
+                    f"RoboCasa's art is not whole: {len(missing)} files of this kitchen are missing, {missing[0]} "
+                    f"among them; {ART_ADVICE}"
                 )
             return xml
 

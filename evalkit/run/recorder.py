@@ -65,7 +65,8 @@ class VideoRecorder:
 
     def __init__(self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> None:
         self._path, self._policy_spec, self._cameras = path, policy_spec, env_spec.cameras
-        self._caption = f"{env_spec.env_id} {episode.index:04d} seed {episode.seed} {policy_spec.policy_id}"
+        marks = "".join(f" {mark}" for mark in episode.protocol.split("+")[1:])  # of what no benchmark is
+        self._caption = f"{env_spec.env_id} {episode.index:04d} seed {episode.seed} {policy_spec.policy_id}{marks}"
         self._last: np.ndarray | None = None
         self._writer = VideoWriter(fps=env_spec.control_hz / policy_spec.frame_stride)
 

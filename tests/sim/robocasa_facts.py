@@ -1,0 +1,222 @@
+"""What RoboCasa itself says, beside what our env says; a script for RoboCasa's interpreter, which may have no pytest.
+
+In: a task. Out: one JSON object of measured differences on stdout, for `test_robocasa_env.py` to judge.
+"""
+
+import json
+import sys
+
+import mujoco
+import numpy as np
+
+from envs.robocasa import scene
+from envs.robocasa.env import RobocasaEnv
+from envs.robocasa.tasks import CAMERAS
+from evalkit.contracts import geometry
+from evalkit.contracts.errors import EvalkitError
+
+SEED = 1_000_003
+SIZE_PX = 96
+
+
+def make(task, **changes):
+    settings = {"protocol": "standard", "art": "placeholder", "image_hw_px": (SIZE_PX, SIZE_PX), "antialias_samples": 4}
+    return RobocasaEnv(task=task, **(settings | changes))
+
+
+def wiggle(env, num_steps):
+    """Move at random, which takes arm and wrist camera to poses of no symmetry."""
+    for action in np.random.default_rng(0).uniform(-1, 1, (num_steps, 14)).astype(np.float32):
+        env.advance(action)
+
+
+def controller(env):
+    return env._sim.robots[0].composite_controller.part_controllers["right"]
+
+
+def cameras(env, observation):
+    """Return how far poses and matrices are from robosuite's getters, and the wrist's from the hand-eye constant."""
+    from robosuite.utils.camera_utils import get_camera_extrinsic_matrix, get_camera_intrinsic_matrix
+
+    sim, poses, matrices = env._sim.sim, [], []
+    for view, camera in enumerate(CAMERAS):
+        theirs = env._T_base_world @ get_camera_extrinsic_matrix(sim, camera.name)
+        poses.append(np.abs(observation["T_base_cam"][view] - theirs).max())
+        K = get_camera_intrinsic_matrix(sim, camera.name, SIZE_PX, SIZE_PX)
+        K[:2, 2] -= 0.5  # robosuite puts the origin on the corner of the first pixel
+        matrices.append(np.abs(observation["intrinsics"][view] - K).max())
+    site = env._data.site("gripper0_right_grip_site")
+    T_world_ee = geometry.transform(site.xmat.reshape(3, 3), site.xpos)
+    raw = env._data.camera("robot0_eye_in_hand")
+    T_world_cam = geometry.transform(raw.xmat.reshape(3, 3) @ np.diag([1.0, -1.0, -1.0]), raw.xpos)
+    hand_eye = geometry.inverse(T_world_ee) @ T_world_cam
+    predicted = geometry.ee_pose_from_proprio(observation["proprio"][:8]) @ np.array(CAMERAS[2].T_ee_cam)
+    return {
+        "camera_pose": max(poses),
+        "intrinsics": max(matrices),
+        "fovy": [float(env._model.camera(camera.name).fovy[0]) for camera in CAMERAS],
+        "hand_eye": np.abs(hand_eye - np.array(CAMERAS[2].T_ee_cam)).max(),
+        "wrist_from_proprio": np.abs(predicted - observation["T_base_cam"][2]).max(),
+    }
+
+
+def origin(env):
+    """Return the pose of the controller's origin in the world: where the release puts the base frame."""
+    pose = env._sim.robots[0].composite_controller.get_controller_base_pose("right")
+    return geometry.transform(pose[1], pose[0])
+
+
+def proprio(env, observation):
+    """Return how far the state is from what the arm's controller says, in the base frame of the reset."""
+    arm = controller(env)
+    arm.update(force=True)
+    T_base_ee = env._T_base_world @ geometry.transform(arm.ref_ori_mat, arm.ref_pos)
+    ours = geometry.ee_pose_from_proprio(observation["proprio"][:8])
+    fingers = env._sim.robots[0].composite_controller.part_controllers["right_gripper"]
+    fingers.update(force=True)
+    return {
+        "ee_pose": np.abs(ours - T_base_ee).max(),
+        "gripper": abs(observation["proprio"][7] - np.clip(fingers.joint_pos[0] / fingers.actuator_max[0], 0, 1)),
+        "absent_arm": np.abs(observation["proprio"][8:]).max(),
+    }
+
+
+def unit_actions(env):
+    """Return how far the controller's goal is from where a unit action should put it, m and rad, over six axes."""
+    errors = []
+    for axis in range(6):
+        env.observe(render=False)  # brings kinematics up to date
+        site = env._data.site("gripper0_right_grip_site")
+        T_world_ee = geometry.transform(site.xmat.reshape(3, 3), site.xpos)
+        before = geometry.inverse(origin(env)) @ T_world_ee
+        action = np.zeros(14, np.float32)
+        action[axis] = 1.0
+        env.advance(action)
+        arm, unit = controller(env), np.eye(6)[axis]
+        turned = geometry.rotvec_from_matrix(np.asarray(arm.goal_ori) @ before[:3, :3].T)
+        errors.append(np.abs(np.r_[arm.goal_pos - before[:3, 3] - 0.05 * unit[:3], turned - 0.5 * unit[3:]]).max())
+    return max(errors)
+
+
+def depth(env, observation):
+    """Return how far depth is from rays that MuJoCo casts through pixel centres: median, and share beyond 1 cm."""
+    T_world_base, errors = geometry.inverse(env._T_base_world), []
+    drawn = np.array([0, 1, 1, 0, 0, 0], np.uint8)
+    for view in range(3):
+        T_world_cam = T_world_base @ observation["T_base_cam"][view]
+        K, metres = observation["intrinsics"][view], observation["depth"][view]
+        for v in range(3, SIZE_PX, 7):
+            for u in range(3, SIZE_PX, 7):
+                ray = T_world_cam[:3, :3] @ [(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], 1.0]
+                hit = mujoco.mj_ray(env._model, env._data, T_world_cam[:3, 3], ray, drawn, 1, -1, np.zeros(1, np.int32))
+                errors.append(abs(hit - metres[v, u]))  # the ray's z is 1, so its length counts depth
+    return {"median": float(np.median(errors)), "beyond_1cm": float(np.mean(np.array(errors) > 0.01))}
+
+
+def gripper(env):
+    """Return the open fraction after closing and after opening for two seconds."""
+    fractions = []
+    for sign in (-1, 1):
+        for _ in range(40):
+            env.advance(np.float32([0, 0, 0, 0, 0, 0, sign] + [0] * 7))
+        fractions.append(float(env.observe(render=False)["proprio"][7]))
+    return fractions
+
+
+def looking_changes_nothing(env):
+    ends = []
+    for render in (False, True):
+        env.begin(seed=SEED, max_steps=50)
+        for step in range(6):
+            env.advance(np.float32([np.sin(step), 0.3, 0, 0, 0, 0.2, 1] + [0] * 7))
+            if render:
+                env.observe(render=True)
+        ends.append(env._data.qpos.copy())
+    return bool((ends[0] == ends[1]).all())
+
+
+def blow_up(env):
+    env._data.qvel[:] = 1e12
+    try:
+        env.advance(np.zeros(14, np.float32))
+    except FloatingPointError as error:
+        return str(error)
+    return ""
+
+
+def solved_at_reset(env):
+    """Return what `begin` says of an episode whose goal is met before the first step."""
+    built = scene.build
+
+    def solved(*args, **kwargs):
+        simulation = built(*args, **kwargs)
+        simulation._check_success = lambda: True
+        return simulation
+
+    scene.build = solved
+    try:
+        return env.begin(seed=SEED, max_steps=10)
+    finally:
+        scene.build = built
+
+
+def pixels(env, observation):
+    """Return how many pixels differ from those of robosuite's own renderer; our context is gone by then."""
+    from robosuite.utils.binding_utils import MjRenderContextOffscreen
+
+    simulation, env._sim = env._sim, None
+    env.close()
+    simulation.sim.model._model.vis.quality.offsamples = 4
+    MjRenderContextOffscreen(simulation.sim, device_id=-1)
+    simulation.sim._render_context_offscreen.vopt.geomgroup[0] = 0
+    different = 0
+    for view, camera in enumerate(CAMERAS):
+        theirs = simulation.sim.render(height=SIZE_PX, width=SIZE_PX, camera_name=camera.name)[::-1]
+        different += int((theirs != observation["rgb"][view]).any(axis=-1).sum())
+    return different
+
+
+def measure(task):
+    env = make(task)
+    try:
+        make(task)
+        second = ""
+    except EvalkitError as error:
+        second = str(error)
+    started = env.begin(seed=SEED, max_steps=100)
+    base_at_reset = np.abs(env._T_base_world @ origin(env) - np.eye(4)).max()
+    kitchen = [env._sim.layout_id, env._sim.style_id]
+    wiggle(env, 8)
+    observation = env.observe(render=True)
+    facts = {
+        "second_env": second,
+        "solved": started,
+        "kitchen": kitchen,
+        "instruction": [observation["instruction"], env._sim.get_ep_meta()["lang"]],
+        "robot": [env._sim.robots[0].name, env._sim.action_dim, env._sim.control_freq],
+        "cameras": cameras(env, observation),
+        "proprio": proprio(env, observation),
+        "base_at_reset": base_at_reset,
+        "base_moved": np.abs(env._T_base_world @ origin(env) - np.eye(4)).max(),
+        "depth_of_samples": depth(env, observation),
+        "state": {key: value.tolist() for key, value in observation["privileged"].items()},
+        "unit_actions": unit_actions(env),
+        "gripper": gripper(env),
+        "looking_changes_nothing": looking_changes_nothing(env),
+        "blow_up": blow_up(env),
+        "solved_at_reset": solved_at_reset(env),
+    }
+    env.begin(seed=SEED, max_steps=10)
+    facts["different_pixels"] = pixels(env, env.observe(render=True))
+    env.close()
+    jagged = make(task, antialias_samples=0)
+    jagged.begin(seed=SEED, max_steps=10)
+    wiggle(jagged, 8)
+    facts["depth_of_centres"] = depth(jagged, jagged.observe(render=True))
+    jagged.close()
+    jagged.close()
+    return facts
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1]), default=float))

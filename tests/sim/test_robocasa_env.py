@@ -1,0 +1,199 @@
+"""The RoboCasa env against its own simulator: frames, units, cameras, repeatability, all 24 tasks.
+
+In: RoboCasa v0.2 in an interpreter of its own, with placeholder art. Out: checks against its and MuJoCo's numbers.
+Read next: `robocasa_facts.py`, which measures inside that interpreter.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.mujoco_views import choose_gl
+from envs.robocasa.bench import PYTHON_VARIABLE, RobocasaBench, RobocasaConfig
+from envs.robocasa.protocols import SCENES
+from envs.robocasa.tasks import TASKS
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.run.settings import RunSettings
+from evalkit.run.worker import EnvWorker
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = RobocasaBench()
+
+
+def why_not():
+    if not os.environ.get(PYTHON_VARIABLE):
+        return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
+    lacking = [f for f in BENCH.examine(RobocasaConfig()) if f.needed and not f.ok]
+    return f"RoboCasa is not whole: {lacking[0].what}: {lacking[0].remedy}" if lacking else ""
+
+
+WHY_NOT = why_not()
+pytestmark = [pytest.mark.sim, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
+
+TIMEOUTS = RunSettings(start_timeout_s=300, reset_timeout_s=300, chunk_timeout_s=300).timeouts
+HOLD = np.zeros((50, 14), np.float32)
+MOVES = np.random.default_rng(0).uniform(-1, 1, (10, 14)).astype(np.float32)
+MOVES[:, 7:] = 0
+
+
+@pytest.fixture(scope="module", params=["OpenDrawer", "CloseDoubleDoor"])
+def facts(request):
+    """What RoboCasa says of one task, measured in its interpreter."""
+    done = subprocess.run(
+        [os.environ[PYTHON_VARIABLE], "-m", "tests.sim.robocasa_facts", request.param],
+        cwd=ROOT,
+        env={**os.environ, "MUJOCO_GL": choose_gl(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_kitchen_is_the_protocols(facts):
+    assert tuple(facts["kitchen"]) in SCENES
+    assert facts["robot"] == ["PandaOmron", 12, 20]
+    ours, theirs = facts["instruction"]
+    assert ours == theirs != ""
+    assert facts["solved"] is False
+
+
+def test_cameras_are_robosuites(facts):
+    assert facts["cameras"]["camera_pose"] < 1e-9
+    assert facts["cameras"]["intrinsics"] < 1e-9
+    assert facts["cameras"]["fovy"] == [60.0, 60.0, 75.0]
+
+
+def test_the_wrist_hangs_on_the_hand_as_the_spec_says(facts):
+    assert facts["cameras"]["hand_eye"] < 1e-6
+    assert facts["cameras"]["wrist_from_proprio"] < 1e-6
+
+
+def test_pictures_are_robosuites_to_the_pixel(facts):
+    assert facts["different_pixels"] == 0
+
+
+def test_depth_is_what_rays_measure(facts):
+    """Without antialiasing exactly; with it, a pixel's depth is that of one of its samples, beside its centre."""
+    assert facts["depth_of_centres"]["median"] < 2e-5
+    assert facts["depth_of_samples"]["median"] < 0.01
+
+
+def test_proprio_is_the_controllers(facts):
+    assert facts["base_at_reset"] < 1e-9
+    assert facts["proprio"]["ee_pose"] < 1e-6
+    assert facts["proprio"]["gripper"] < 1e-6
+    assert facts["proprio"]["absent_arm"] == 0
+
+
+def test_unit_actions_move_the_goal_by_5_cm_or_half_a_radian(facts):
+    assert facts["unit_actions"] < 1e-4
+
+
+def test_gripper_opens_on_plus_one(facts):
+    closed, opened = facts["gripper"]
+    assert closed < 0.05
+    assert opened > 0.97
+
+
+def test_faults_are_seen(facts):
+    assert "blew up" in facts["blow_up"]
+    assert facts["solved_at_reset"] is True
+    assert "already open in this process" in facts["second_env"]
+    assert facts["looking_changes_nothing"] is True
+
+
+def test_state_fits_together(facts):
+    """A handle lies in front of its fixture, within its width; a door that is shut has its joint at 0."""
+    state = {key: np.array(value) for key, value in facts["state"].items()}
+    for handle in [key for key in state if key.endswith("handle_pos_m")]:
+        away = np.abs(state[handle] - state["fixture_pos_m"])
+        assert np.linalg.norm(away) < np.linalg.norm(state["fixture_half_size_m"]) + 1.0
+    for name in [key for key in state if key.endswith("_axis")]:
+        assert np.linalg.norm(state[name]) == pytest.approx(1.0)
+    for key in [key for key in state if key.endswith("open_frac")]:
+        assert 0 <= state[key][0] <= 1
+
+
+def worker_for(task, tmp_path, **settings):
+    config = RobocasaConfig(art="placeholder", image_px=64, **settings)
+    spec = BENCH.env_spec(config, task=task, setting="default")
+    launch = BENCH.launch(config, task=task, setting="default")
+    return EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
+
+
+def digest(observation):
+    arrays = [observation.rgb, observation.depth, observation.T_base_cam, observation.proprio]
+    arrays += [observation.privileged[key] for key in sorted(observation.privileged)]
+    text = observation.instruction.encode()
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays) + text).hexdigest()
+
+
+def played(worker, episode):
+    """Return hashes of the first and the last look of an episode, and whether holding still solved it."""
+    first = worker.begin(episode, render=True)
+    success = False
+    for actions in (HOLD, MOVES):
+        worker.send_actions(actions, render_at=[], render_last=actions is MOVES, render_success=False)
+        outcome = worker.receive_outcome()
+        success = success or (actions is HOLD and outcome.success)
+    return digest(first), digest(outcome.last), success
+
+
+def check_task(task, tmp_path):
+    config = RobocasaConfig(art="placeholder", image_px=64)
+    first, second = BENCH.plan_episodes(config, task=task, setting="default", num_episodes=2, seed=0)
+    worker = worker_for(task, tmp_path)
+    try:
+        one = played(worker, first)
+    finally:
+        worker.close()
+    worker = worker_for(task, tmp_path)
+    try:
+        other = played(worker, second)
+        again = played(worker, first)
+    finally:
+        worker.close()
+    assert one == again, "the same episode in another process and after another one"
+    assert one[0] != other[0]
+    assert not one[2], "holding still solves nothing"
+    assert not other[2], "holding still solves nothing"
+
+
+def test_one_task_begins_runs_and_repeats(tmp_path):
+    check_task("CoffeePressButton", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "CoffeePressButton"])
+def test_every_task_begins_runs_and_repeats(task, tmp_path):
+    check_task(task, tmp_path)
+
+
+def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path):
+    config = RobocasaConfig(art="placeholder", protocol="cosmos")
+    spec = BENCH.env_spec(config, task="CloseDrawer", setting="default")
+    launch = BENCH.launch(config, task="CloseDrawer", setting="default")
+    episodes = BENCH.plan_episodes(config, task="CloseDrawer", setting="default", num_episodes=11, seed=195)
+    worker = EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
+    try:
+        observation = worker.begin(episodes[10], render=True)
+    finally:
+        worker.close()
+    assert observation.rgb.shape == (3, 224, 224, 3)
+
+
+def test_real_art_that_is_not_there_is_one_sentence(tmp_path):
+    if all(f.ok for f in BENCH.examine(RobocasaConfig()) if f.what.startswith("art")):
+        pytest.skip("RoboCasa's art is here")
+    config = RobocasaConfig()
+    spec = BENCH.env_spec(config, task="CloseDrawer", setting="default")
+    launch = BENCH.launch(config, task="CloseDrawer", setting="default")
+    with pytest.raises((EvalkitError, EpisodeFault), match=r"download_kitchen_assets.*robocasa\.art=placeholder"):
+        EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
