@@ -208,19 +208,45 @@ def run(
         Path | None, typer.Option("--out", help="Run folder; a name made of the plan under results/runs if not given.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate", help="A dry run that tries two episodes and tells how long all would take."),
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Run a plan; the same command again does only what is missing.
 
     Examples: `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10` ·
-    `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2`
+    `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2` ·
+    `evalkit run --policy xwam --bench robocasa --estimate bench.robocasa.protocol=xwam`
     """
     call = _call(policy, bench, setting, tasks, episodes, seed, overrides)
     path = to or _default_path(call.plan)
     _print_plan(call.plan)
     out.print(f"folder   {path}")
-    if not dry_run:
+    if estimate:
+        _estimate(call)
+    elif not dry_run:
         _run(call, path)
+
+
+def _estimate(call: _Call) -> None:
+    """Try the first episode and the last, and say what the whole plan would take."""
+    from evalkit.run.trial import estimate_hours, measure_pace
+
+    tried = list(dict.fromkeys((call.plan.episodes[0], call.plan.episodes[-1])))
+    loaded, workers = plugins.make_policy(call.policy, call.config.policy), call.config.run.workers
+    paces = []
+    for episode in tried:
+        try:
+            paces.append(measure_pace(call.bench, call.config.bench, call.plan, episode, loaded, call.config.run))
+        except EpisodeFault as fault:
+            raise EvalkitError(f"{episode.key} cannot be tried: {fault.reason}") from fault
+    hours = estimate_hours(call.plan, paces, workers=workers)
+    out.print(
+        f"estimate at most {hours:.1f} hours with run.workers={workers}, every episode up to its limit; tried "
+        + ", ".join(f"{e.key} ({p.wall_s / p.steps:.2f} s a step)" for e, p in zip(tried, paces, strict=True))
+    )
 
 
 def _run(call: _Call, path: Path) -> None:
