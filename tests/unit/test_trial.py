@@ -1,0 +1,57 @@
+"""How long a plan would take, from what a few episodes took."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evalkit.run.trial import Pace, estimate_hours
+from evalkit.store.plan import make_plan
+from tests.doubles import FakeBench, FakePolicyPlugin
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def plan(num_episodes):
+    bench, policy = FakeBench(), FakePolicyPlugin()
+    configs = bench.config_type(), policy.config_type()
+    return make_plan(bench, configs[0], policy, configs[1], tasks=[], setting=None, num_episodes=num_episodes, seed=0)
+
+
+PACE = Pace(reset_s=10.0, steps=4, policy_s=1.0, wall_s=4.0)
+
+
+def test_hours_are_resets_and_steps_spread_over_the_workers():
+    planned = plan(5)  # ten episodes of 20 steps
+    assert estimate_hours(planned, [PACE], workers=1) == pytest.approx((10 * 10 + 200 * 1.0) / 3600)
+    assert estimate_hours(planned, [PACE, PACE], workers=2) == pytest.approx(150 / 3600)
+
+
+def test_more_workers_help_until_the_policy_never_rests():
+    assert estimate_hours(plan(5), [PACE], workers=100) == pytest.approx(200 * 0.25 / 3600)
+
+
+def test_estimate_runs_nothing_but_two_trials(tmp_path):
+    doubles = ["--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePolicyPlugin"]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "evalkit.cli",
+            "run",
+            "--estimate",
+            *doubles,
+            "--episodes",
+            "3",
+            "--out",
+            tmp_path / "run",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"estimate at most \d+\.\d hours with run.workers=1.*Near/0000.*Far/0002", done.stdout, re.DOTALL)
+    assert not (tmp_path / "run").exists()
