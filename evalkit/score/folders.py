@@ -1,42 +1,57 @@
 """Scoring of anyone's predictions: two folders of frames, no run and no policy needed.
 
 In: a folder of predictions and one of truths. Out: the same result file as for a run, a task a clip.
-Read next: `chunk.py`, which scores what was read.
+Read next: `pictures.py`, which reads frames; `chunk.py`, which scores them.
 
 Each folder holds a folder a clip, equally named on both sides (or is itself one clip). A clip holds:
 
     cameras.json           {"views": [{"name", "kind": "static"|"wrist", "intrinsics": 3x3, "T_base_cam": 4x4 or
                            one a frame, and for a wrist camera "arm" and "T_ee_cam"}], "arms": ["right"]}; needed in
                            the truth; `arms` may be left out where wrist cameras name them
-    rgb/<view>/0000.png    8-bit colour, or rgb/<view>.mp4, or rgb/<view>.npz with `rgb`, F,H,W,3 uint8
+    rgb/<view>/0000.png    8-bit colour, named by the frame's number; or rgb/<view>.mp4, or rgb/<view>.npz with `rgb`,
+                           F,H,W,3 uint8
     depth/<view>/0000.png  uint16 millimetres, or depth/<view>.npz with `depth_m`, F,H,W; optional
     states.npz             `proprio`, F,16, see `contracts.types.PROPRIO_DIM`; optional
     start/                 the frame that was seen, laid out as a clip of one frame; optional, in the truth
+
+A clip is read and scored `FRAMES_A_PART` frames at a time, so that memory does not grow with its length; what is
+pooled over a chunk's pixels is pooled over a part's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import av
-import cv2
 import numpy as np
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
-from evalkit.contracts.types import PROPRIO_DIM, Prediction
+from evalkit.contracts.types import ARM_PROPRIO, PROPRIO_DIM, Prediction
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
 from evalkit.score.frame import Picture
+from evalkit.score.job import clip_row
 from evalkit.score.measure import Measure
+from evalkit.score.pictures import Frame, View, What, open_view, place
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.clips import ClipChunk, Frames
 
 CAMERAS, STATES, START = "cameras.json", "states.npz", "start"
-What = Literal["rgb", "depth"]
+WHAT: tuple[What, ...] = ("rgb", "depth")
+FRAMES_A_PART = 32
+"""Frames of a clip that are in memory together."""
+
+UNREADABLE_STATES = np.broadcast_to(np.float32(np.nan), (2**31, PROPRIO_DIM))
+"""NaN for any number of frames, in the memory of one number."""
+
+Sides = Mapping[tuple[str, What], Sequence[View]]
+"""The views of `true` and `pred`, their colours and depths."""
+
+Read = dict[tuple[str, What], list[list[Frame]]]
+"""Frames of each view of each side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,19 +61,6 @@ class Camera:
     spec: CameraSpec
     intrinsics_33_px: np.ndarray
     T_base_cam_f44: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Images:
-    """What one folder shows of one view.
-
-    Attributes:
-        frames: H,W,3 uint8 or H,W metres each; None for one that cannot be read.
-        problems: Why, by index of the frame.
-    """
-
-    frames: Sequence[np.ndarray | None]
-    problems: Mapping[int, Measure]
 
 
 def score_folders(
@@ -71,6 +73,8 @@ def score_folders(
 ) -> Path:
     """Score every clip of two folders and return the path of the result file.
 
+    A clip whose truth cannot be used is a row that says so, and so is a prediction that has no truth.
+
     Args:
         pred_dir: Predictions, see the module's text for the layout.
         true_dir: Truths; decides clips, views, number and size of frames.
@@ -79,18 +83,37 @@ def score_folders(
         options: What is scored beside the metrics that every clip gets.
 
     Raises:
-        BadConfig: If there is no clip, or a truth has no usable `cameras.json` or no readable frame.
+        BadConfig: If there is no clip.
         RunFolderError: If the result cannot be written.
     """
     names = clip_names(true_dir)
+    without = [] if names == ["."] else _without_truth(pred_dir, names)
     with ScoreWriter(result) as writer:
-        for num_done, name in enumerate(names, start=1):
-            scores = score_folder_clip(pred_dir / name, true_dir / name, options)
+        for num_done, name in enumerate([*names, *without], start=1):
             task = name if name != "." else true_dir.resolve().name
-            writer.write(ClipScores(task=task, index=0, outcome="unknown", scores=scores))
+            for scores in _clip(pred_dir / name, true_dir / name, options, has_truth=name not in without):
+                writer.write(ClipScores(task=task, index=0, outcome="unknown", scores=scores))
             if on_progress is not None:
-                on_progress(num_done, len(names))
+                on_progress(num_done, len(names) + len(without))
     return result
+
+
+def _without_truth(pred_dir: Path, names: Sequence[str]) -> list[str]:
+    """Return the predicted clips that no truth is named after, sorted."""
+    if not pred_dir.is_dir():
+        raise BadConfig(f"{pred_dir} is no folder of predictions.")
+    found = {path.name for path in pred_dir.iterdir() if (path / "rgb").is_dir()}
+    return sorted(found - set(names))
+
+
+def _clip(pred: Path, true: Path, options: ScoreOptions | None, *, has_truth: bool) -> Iterator[list[Score]]:
+    if not has_truth:
+        yield [clip_row("no_truth", f"{true / CAMERAS} is not there")]
+        return
+    try:
+        yield from clip_parts(pred, true, options)
+    except BadConfig as error:
+        yield [clip_row("broken_clip", str(error))]
 
 
 def clip_names(true_dir: Path) -> list[str]:
@@ -108,51 +131,119 @@ def clip_names(true_dir: Path) -> list[str]:
 
 
 def score_folder_clip(pred: Path, true: Path, options: ScoreOptions | None = None) -> list[Score]:
-    """Return the scores of one clip; every picture that cannot be read is a row that says so."""
+    """Return the scores of one clip; every picture that cannot be read is a row that says so.
+
+    Raises:
+        BadConfig: If the truth has no usable `cameras.json` or no readable frame.
+    """
+    return [score for part in clip_parts(pred, true, options) for score in part]
+
+
+def clip_parts(pred: Path, true: Path, options: ScoreOptions | None = None) -> Iterator[list[Score]]:
+    """Yield the scores of one clip, part by part; raises as `score_folder_clip` does."""
     cameras, arms = read_cameras(true / CAMERAS)
     names = [camera.spec.name for camera in cameras]
     sides = {
-        (side, what): {name: _read_images(folder, what, name) for name in names}
+        (side, what): [open_view(folder, what, name) for name in names]
         for side, folder in (("true", true), ("pred", pred))
-        for what in ("rgb", "depth")
+        for what in WHAT
     }
-    true_rgb = sides["true", "rgb"]
-    num_frames = max(len(images.frames) for images in true_rgb.values())
-    height, width = _size(true, true_rgb.values())
+    states = {"true": _states(true / STATES), "pred": _states(pred / STATES)}
+    size: tuple[int, int] | None = None
+    start, first = _no_frame(cameras, (0, 0)), 0
+    before: Read = {}
+    while new := _read(sides):
+        size = size or _size(true, new["true", "rgb"])
+        env = _env(cameras, arms, size)
+        if first == 0 and (true / START).is_dir():
+            start, problem = _start(true / START, cameras, size, with_depth=_exists(sides, "pred", "depth"))
+            if problem is not None:
+                yield [_without_floor(problem)]
+        read = {key: [old + frames for old, frames in zip(before[key], new[key], strict=True)] for key in before} or new
+        chunk, problems = _chunk(read, sides, states, cameras, size, start, first=first)
+        yield score_chunk(chunk, env, options, problems=problems, first_frame_idx=first)
+        first += len(new["true", "rgb"][0])
+        before = {key: [frames[-1:] for frames in views] for key, views in new.items()}
+    if size is None:
+        raise BadConfig(f"{true} has no readable RGB frame, so that nothing can be held against it.")
+
+
+def _read(sides: Sides) -> Read:
+    """Return the next frames of every view, as many as the truth still has; none at its end."""
+    true_rgb = [view.take(FRAMES_A_PART) for view in sides["true", "rgb"]]
+    count = max(map(len, true_rgb))
+    if count == 0:
+        return {}
+    read: Read = {}
+    for key, views in sides.items():
+        taken = true_rgb if key == ("true", "rgb") else [view.take(count) for view in views]
+        for view, frames in zip(views, taken, strict=True):
+            missing = Measure(None, "missing_frame", f"there are {view.num_read} frames")
+            frames += [missing] * (count - len(frames))
+        read[key] = taken
+    return read
+
+
+def _exists(sides: Sides, side: str, what: What) -> bool:
+    return any(view.exists for view in sides[side, what])
+
+
+def _chunk(
+    read: Read,
+    sides: Sides,
+    states: Mapping[str, np.ndarray | None],
+    cameras: Sequence[Camera],
+    size: tuple[int, int],
+    start: Frames,
+    *,
+    first: int,
+) -> tuple[ClipChunk, dict[Picture, Measure]]:
+    """Return one part as a chunk, its first frame the last one of the part before, and what could not be read."""
+    num_frames = len(read["true", "rgb"][0])
+    begin = first - (1 if first else 0)
     problems: dict[Picture, Measure] = {}
 
     def stack(side: str, what: What) -> np.ndarray:
-        shape = (num_frames, len(cameras), height, width, *((3,) if what == "rgb" else ()))
+        shape = (num_frames, len(cameras), *size, *((3,) if what == "rgb" else ()))
         array = np.zeros(shape, np.uint8 if what == "rgb" else np.float32)
-        for view, images in enumerate(sides[side, what].values()):
-            for frame_idx in range(num_frames):
-                problem = _place(array[frame_idx, view], images, frame_idx)
+        for view, frames in enumerate(read[side, what]):
+            for frame_idx, frame in enumerate(frames):
+                problem = place(array[frame_idx, view], frame)
                 if problem is not None:
                     problems.setdefault(Picture(what, frame_idx, view), problem)
         return array
 
-    has_depth = {side: any(images.frames for images in sides[side, "depth"].values()) for side in ("true", "pred")}
-    empty_depth = np.zeros((num_frames, len(cameras), height, width), np.float32)
+    true_states = np.full((num_frames, PROPRIO_DIM), np.nan, np.float32)
+    if states["true"] is not None:
+        found = states["true"][begin : begin + num_frames]
+        true_states[: len(found)] = found
+    true_depth = np.zeros((num_frames, len(cameras), *size), np.float32)
+    pred_states = states["pred"]
     chunk = ClipChunk(
-        chunk_idx=0,
-        step_idx=0,
+        chunk_idx=first // FRAMES_A_PART,
+        step_idx=first,
         num_executed=0,
         frame_stride=1,
         intrinsics_v33_px=np.stack([camera.intrinsics_33_px for camera in cameras]),
-        start=_start(true / START, cameras, (height, width)),
+        start=start,
         true=Frames(
             rgb_fvhwc_u8=stack("true", "rgb"),
-            depth_fvhw_m=stack("true", "depth") if has_depth["true"] else empty_depth,
-            proprio_fd=_states(true / STATES, num_frames),
-            T_base_cam_fv44=np.stack([_poses(camera, num_frames) for camera in cameras], axis=1),
+            depth_fvhw_m=stack("true", "depth") if _exists(sides, "true", "depth") else true_depth,
+            proprio_fd=true_states,
+            T_base_cam_fv44=np.stack([_poses(camera, begin, num_frames) for camera in cameras], axis=1),
         ),
         predicted=Prediction(
             rgb=stack("pred", "rgb"),
-            depth=stack("pred", "depth") if has_depth["pred"] else None,
-            proprio=_states(pred / STATES, num_frames) if (pred / STATES).exists() else None,
+            depth=stack("pred", "depth") if _exists(sides, "pred", "depth") else None,
+            proprio=None if pred_states is None else pred_states[begin : begin + num_frames],
         ),
     )
-    return score_chunk(chunk, _env(cameras, arms, (height, width)), options, problems=problems)
+    return chunk, problems
+
+
+def _without_floor(problem: Measure) -> Score:
+    row = clip_row(problem.status, f"the frame that was seen: {problem.reason}", chunk_idx=0)
+    return replace(row, subject="repeat_last_frame", view="static", metric="psnr_db/frame_mean")
 
 
 def read_cameras(path: Path) -> tuple[list[Camera], tuple[Arm, ...]]:
@@ -166,21 +257,32 @@ def read_cameras(path: Path) -> tuple[list[Camera], tuple[Arm, ...]]:
         cameras = [_camera(view) for view in data["views"]]
         carriers = [camera.spec.arm for camera in cameras if camera.spec.arm is not None]
         arms: tuple[Arm, ...] = tuple(dict.fromkeys(data.get("arms", carriers)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadConfig(f"{path} is not a list of cameras: {type(error).__name__}: {error}.") from error
     if not cameras:
         raise BadConfig(f"{path} names no view.")
+    _check_cameras(path, [camera.spec for camera in cameras], arms)
     return cameras, arms
 
 
+def _check_cameras(path: Path, cameras: Sequence[CameraSpec], arms: Sequence[str]) -> None:
+    names, kinds = [camera.name for camera in cameras], {camera.kind for camera in cameras}
+    if len(set(names)) < len(names):
+        raise BadConfig(f"{path} names a view twice: {', '.join(map(str, names))}.")
+    if unknown := kinds - {"static", "wrist"}:
+        raise BadConfig(f"{path}: the kind of a view is static or wrist, not {', '.join(map(repr, unknown))}.")
+    if unknown_arms := {*arms, *(camera.arm for camera in cameras if camera.arm is not None)} - set(ARM_PROPRIO):
+        raise BadConfig(f"{path}: an arm is {' or '.join(ARM_PROPRIO)}, not {', '.join(map(repr, unknown_arms))}.")
+
+
 def _camera(view: Mapping[str, Any]) -> Camera:
-    hand_eye = view.get("T_ee_cam")
+    hand_eye = _matrix(view.get("T_ee_cam"), (4, 4))
     return Camera(
         spec=CameraSpec(
             name=view["name"],
             kind=view["kind"],
             arm=view.get("arm"),
-            T_ee_cam=None if hand_eye is None else tuple(tuple(map(float, row)) for row in hand_eye),
+            T_ee_cam=tuple(map(tuple, hand_eye.tolist())) if np.isfinite(hand_eye).all() else None,
         ),
         intrinsics_33_px=_matrix(view.get("intrinsics"), (3, 3)),
         T_base_cam_f44=_matrix(view.get("T_base_cam"), (4, 4)),
@@ -193,12 +295,12 @@ def _matrix(values: Any, shape: tuple[int, int]) -> np.ndarray:
     return matrix if matrix.shape[-2:] == shape else np.full(shape, np.nan)
 
 
-def _poses(camera: Camera, num_frames: int) -> np.ndarray:
+def _poses(camera: Camera, begin: int, num_frames: int) -> np.ndarray:
     poses = camera.T_base_cam_f44
     if poses.ndim == 2:
         return np.broadcast_to(poses, (num_frames, 4, 4))
-    padded = np.full((num_frames, 4, 4), np.nan)
-    padded[: min(num_frames, len(poses))] = poses[:num_frames]
+    padded, found = np.full((num_frames, 4, 4), np.nan), poses[begin : begin + num_frames]
+    padded[: len(found)] = found
     return padded
 
 
@@ -213,112 +315,52 @@ def _env(cameras: Sequence[Camera], arms: tuple[Arm, ...], size: tuple[int, int]
     )
 
 
-def _size(true: Path, views: Any) -> tuple[int, int]:
-    for images in views:
-        for frame in images.frames:
-            if frame is not None:
+def _size(true: Path, views: Sequence[Sequence[Frame]]) -> tuple[int, int]:
+    for frames in views:
+        for frame in frames:
+            if not isinstance(frame, Measure) and frame.ndim == 3:
                 return frame.shape[0], frame.shape[1]
     raise BadConfig(f"{true} has no readable RGB frame, so that nothing can be held against it.")
 
 
-def _place(target: np.ndarray, images: Images, frame_idx: int) -> Measure | None:
-    """Copy one frame into its place; return why that cannot be done."""
-    if frame_idx in images.problems:
-        return images.problems[frame_idx]
-    if frame_idx >= len(images.frames):
-        return Measure(None, "missing_frame", f"there are {len(images.frames)} frames")
-    frame = images.frames[frame_idx]
-    if frame is None or frame.shape != target.shape:
-        return Measure(None, "wrong_size", f"expected {target.shape}, got {None if frame is None else frame.shape}")
-    target[...] = frame
-    return None
-
-
-def _states(path: Path, num_frames: int) -> np.ndarray:
-    """Return F,16 states, NaN where there are none."""
-    states = np.full((num_frames, PROPRIO_DIM), np.nan, np.float32)
+def _states(path: Path) -> np.ndarray | None:
+    """Return F,16 states, None where there are none; NaN, as often as asked for, where they cannot be read."""
+    if not path.exists():
+        return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = np.asarray(file["proprio"], np.float32).reshape(-1, PROPRIO_DIM)[:num_frames]
-    except (OSError, ValueError, KeyError, EOFError):
-        return states
-    states[: len(found)] = found
-    return states
+            states = np.asarray(file["proprio"], np.float32)
+    except Exception:  # a broken archive raises whatever its decoder raises
+        return UNREADABLE_STATES
+    return states if states.ndim == 2 and states.shape[1] == PROPRIO_DIM else UNREADABLE_STATES
 
 
-def _start(folder: Path, cameras: Sequence[Camera], size: tuple[int, int]) -> Frames:
-    """Return the seen frame, or no frame."""
-    height, width = size
-    num_frames = 1 if folder.is_dir() else 0
-    rgb = np.zeros((num_frames, len(cameras), height, width, 3), np.uint8)
-    depth = np.zeros((num_frames, len(cameras), height, width), np.float32)
-    for view, camera in enumerate(cameras):
-        for what, array in (("rgb", rgb), ("depth", depth)):
-            if num_frames:
-                _place(array[0, view], _read_images(folder, what, camera.spec.name), 0)
+def _start(
+    folder: Path, cameras: Sequence[Camera], size: tuple[int, int], *, with_depth: bool
+) -> tuple[Frames, Measure | None]:
+    """Return the seen frame; or no frame, and what is wrong with it."""
+    rgb = np.zeros((1, len(cameras), *size, 3), np.uint8)
+    depth = np.zeros((1, len(cameras), *size), np.float32)
+    wanted: dict[What, np.ndarray] = {"rgb": rgb, "depth": depth} if with_depth else {"rgb": rgb}
+    for what, array in wanted.items():
+        for view, camera in enumerate(cameras):
+            missing = Measure(None, "missing_frame", f"{folder} holds no {what} of {camera.spec.name}")
+            frames = open_view(folder, what, camera.spec.name).take(1) or [missing]
+            problem = place(array[0, view], frames[0])
+            if problem is not None:
+                return _no_frame(cameras, size), problem
+    found, proprio = _states(folder / STATES), np.full((1, PROPRIO_DIM), np.nan, np.float32)
+    if found is not None and len(found):
+        proprio[0] = found[0]
+    poses = np.zeros((1, len(cameras), 4, 4))
+    return Frames(rgb_fvhwc_u8=rgb, depth_fvhw_m=depth, proprio_fd=proprio, T_base_cam_fv44=poses), None
+
+
+def _no_frame(cameras: Sequence[Camera], size: tuple[int, int]) -> Frames:
+    count = len(cameras)
     return Frames(
-        rgb_fvhwc_u8=rgb,
-        depth_fvhw_m=depth,
-        proprio_fd=_states(folder / STATES, num_frames),
-        T_base_cam_fv44=np.zeros((num_frames, len(cameras), 4, 4)),
+        rgb_fvhwc_u8=np.zeros((0, count, *size, 3), np.uint8),
+        depth_fvhw_m=np.zeros((0, count, *size), np.float32),
+        proprio_fd=np.zeros((0, PROPRIO_DIM), np.float32),
+        T_base_cam_fv44=np.zeros((0, count, 4, 4)),
     )
-
-
-def _read_images(folder: Path, what: str, view: str) -> Images:
-    """Return the frames of a view from PNGs, an mp4 or an npz; what breaks while it is read is named."""
-    place = folder / what / view
-    if place.is_dir():
-        return _collect(_png(path, what) for path in sorted(place.glob("*.png")))
-    for suffix, read in ((".npz", _npz), (".mp4", _mp4)):
-        path = place.with_name(place.name + suffix)
-        if path.exists():
-            return _collect(read(path, what))
-    return Images(frames=(), problems={})
-
-
-def _collect(frames: Iterator[np.ndarray | Measure]) -> Images:
-    read: list[np.ndarray | None] = []
-    problems: dict[int, Measure] = {}
-    for frame_idx, frame in enumerate(frames):
-        if isinstance(frame, Measure):
-            problems[frame_idx] = frame
-        read.append(None if isinstance(frame, Measure) else frame)
-    return Images(frames=read, problems=problems)
-
-
-def _png(path: Path, what: str) -> np.ndarray | Measure:
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR if what == "rgb" else cv2.IMREAD_UNCHANGED) if data.size else None
-    whole = data[-12:].tobytes()[4:8] == b"IEND"  # the decoder fills up a truncated file without a word
-    if image is None or not whole:
-        return Measure(None, "unreadable", f"{path} is broken or cut off")
-    if what == "rgb":
-        return image[..., ::-1]
-    if image.dtype != np.uint16 or image.ndim != 2:
-        return Measure(None, "unreadable", f"{path} is no uint16 depth: {image.dtype}, {image.shape}")
-    return (image.astype(np.float32) / 1000.0).astype(np.float32)
-
-
-def _npz(path: Path, what: str) -> Iterator[np.ndarray | Measure]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            array = file["rgb" if what == "rgb" else "depth_m"]
-    except Exception as error:  # a broken archive raises whatever its decoder raises
-        yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
-        return
-    if what == "rgb" and array.dtype != np.uint8:
-        yield Measure(None, "unreadable", f"{path}: rgb must be uint8, got {array.dtype}")
-        return
-    yield from array if what == "rgb" else array.astype(np.float32)
-
-
-def _mp4(path: Path, what: str) -> Iterator[np.ndarray | Measure]:
-    if what != "rgb":
-        yield Measure(None, "unreadable", f"{path}: depth is read from PNG or npz, an mp4 loses it")
-        return
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
-    except av.error.FFmpegError as error:
-        yield Measure(None, "unreadable", f"{path}: {error}")

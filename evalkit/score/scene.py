@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -102,6 +102,7 @@ def write_scene_run(
     num_chunks: int = 1,
     num_frames: int = 2,
     image_hw_px: tuple[int, int],
+    alike: bool = False,
 ) -> None:
     """Write a run folder of one task, `ball`, with a clip for each episode that is a success or a failure.
 
@@ -111,8 +112,10 @@ def write_scene_run(
         image_hw_px: Height and width of every view.
         num_chunks: Chunks of each clip.
         num_frames: Frames of each chunk.
+        alike: All chunks show the same: quick to write, for timings.
     """
     spec = scene_spec(image_hw_px)
+    shown = scene_chunk(num_frames=num_frames, image_hw_px=image_hw_px) if alike else None
     episodes = tuple(_episode(index) for index in range(len(outcomes)))
     part = {"config": {}, "provenance": {"version": "1"}}
     plan = Plan(
@@ -133,6 +136,8 @@ def write_scene_run(
                 )
                 chunks = [
                     scene_chunk(seed=episode.seed, chunk_idx=idx, num_frames=num_frames, image_hw_px=image_hw_px)
+                    if shown is None
+                    else replace(shown, chunk_idx=idx)
                     for idx in range(num_chunks)
                 ]
                 write_clip(clip, header, chunks)

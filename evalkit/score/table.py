@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         ("outcome", _TEXT),
         ("subject", _TEXT),
         ("chunk_idx", pa.int32()),
-        ("frame_idx", pa.int16()),
+        ("frame_idx", pa.int32()),
         ("view", _TEXT),
         ("metric", _TEXT),
         ("value", pa.float64()),

@@ -5,6 +5,7 @@ Read next: `evalkit/score/folders.py`.
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import av
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.score import folders as folders_module
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders
@@ -154,3 +156,117 @@ def test_extreme_depth_is_far_not_near(chunk):
     scores = score_chunk(replace(chunk, predicted=far), scene_spec(SIZE), NO_LPIPS)
     values = [s.value for s in scores if s.metric == "chamfer_m/l1_pred_to_gt" and s.subject == "policy"]
     assert min(values) > 1e20
+
+
+def test_a_frame_left_out_shifts_no_other(folders):
+    (folders[0] / "clip/rgb/front/0001.png").unlink()
+    assert _status(folders, "psnr_db/frame_mean", 1) == {"missing_frame", "ok"}
+    assert _status(folders, "psnr_db/frame_mean", 2) == {"ok"}
+    for png in (folders[0] / "clip/rgb/side").glob("*.png"):
+        png.rename(png.with_name(f"frame{png.name}"))
+    assert _status(folders, "psnr_db/frame_mean", 0) == {"unreadable", "ok"}
+
+
+@pytest.mark.parametrize("frames_a_part", [1, 2])
+def test_parts_of_a_clip_give_what_the_whole_gives(folders, monkeypatch, frames_a_part):
+    def values():
+        found = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
+        return {(s.subject, s.frame_idx, s.view, s.metric): s.value for s in found if s.frame_idx >= 0}
+
+    whole = values()
+    monkeypatch.setattr(folders_module, "FRAMES_A_PART", frames_a_part)
+    parts = values()
+    assert {key for key in whole if key[0] != "ground_truth"} <= set(parts)
+    assert all(whole[key] == value for key, value in parts.items())
+
+
+def test_states_that_cannot_be_read_are_bad_and_those_that_end_are_missing(folders):
+    path = folders[0] / "clip/states.npz"
+    states = np.load(path)["proprio"]
+    for broken in (path.read_bytes()[:100], b"", b"no archive"):
+        path.write_bytes(broken)
+        assert _status(folders, "ee_position_mm/euclidean") == {"bad_state"}
+    np.savez(path, proprio=states.reshape(-1, 8))
+    assert _status(folders, "ee_position_mm/euclidean") == {"bad_state"}
+    np.savez(path, proprio=states[:1])
+    assert _status(folders, "ee_position_mm/euclidean", 0) == {"ok"}
+    assert _status(folders, "ee_position_mm/euclidean", 1) == {"missing_frame"}
+
+
+@pytest.mark.parametrize(
+    ("change", "statuses"),
+    [
+        (lambda views: views[2].pop("T_ee_cam"), [{"bad_camera"}] * 2),
+        (lambda views: views[2].update(T_ee_cam=[[1, 0], [0, 1]]), [{"bad_camera"}] * 2),
+        (lambda views: views[0].update(T_base_cam=np.zeros((4, 4)).tolist()), [{"bad_camera"}] * 2),
+        (lambda views: views[0].update(intrinsics=[[0, 0, 0]] * 3), [{"bad_camera"}] * 2),
+        (lambda views: views[0].update(T_base_cam=views[0]["T_base_cam"][:1]), [{"ok"}, {"bad_camera"}]),
+    ],
+)
+def test_cameras_that_cannot_be_used_are_named(folders, change, statuses):
+    path = folders[1] / "clip/cameras.json"
+    data = json.loads(path.read_text())
+    change(data["views"])
+    path.write_text(json.dumps(data))
+    assert [_status(folders, "chamfer_m/l1_half", frame_idx) for frame_idx in (0, 1)] == statuses
+    assert _status(folders, "absrel/gt_mask") == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda views: views[0].update(kind="moving"), "static or wrist, not 'moving'"),
+        (lambda views: views[2].update(arm="middle"), "left or right, not 'middle'"),
+        (lambda views: views[1].update(name="front"), "names a view twice"),
+        (lambda views: views.clear(), "names no view"),
+        (lambda views: views[0].pop("name"), "not a list of cameras"),
+    ],
+)
+def test_one_broken_truth_costs_no_other_clip(folders, tmp_path, chunk, change, said):
+    write_scene_folders(folders[0] / "other", folders[1] / "other", chunk)
+    write_scene_folders(folders[0] / "extra", tmp_path / "unused", chunk)
+    path = folders[1] / "clip/cameras.json"
+    data = json.loads(path.read_text())
+    change(data["views"])
+    path.write_text(json.dumps(data))
+    scores = read_scores(score_folders(*folders, tmp_path / "scores.parquet", options=NO_LPIPS))
+    rows = scores[scores["metric"] == "clip"]
+    assert list(zip(rows["task"], rows["status"], strict=True)) == [("clip", "broken_clip"), ("extra", "no_truth")]
+    assert said in rows["reason"].iloc[0]
+    assert scores[scores["task"] == "other"]["value"].notna().any()
+
+
+def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders):
+    (folders[1] / "clip/start/depth/side/0000.png").write_bytes(b"no picture")
+    scores = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
+    (floor,) = [s for s in scores if s.subject == "repeat_last_frame"]
+    assert (floor.status, floor.value) == ("unreadable", None)
+    assert "the frame that was seen" in floor.reason
+
+
+def test_arrays_that_are_no_frames_are_named(folders, chunk):
+    def write(**arrays):
+        shutil.rmtree(folders[0] / "clip/depth/front", ignore_errors=True)
+        np.savez_compressed(folders[0] / "clip/depth/front.npz", **arrays)
+        return _status(folders, "absrel/gt_mask", 0)
+
+    depth_m = chunk.predicted.depth[:, 0]
+    assert write(depth_m=depth_m.astype(np.float64)) == {"ok"}
+    assert write(depth_m=(depth_m * 1000).astype(np.uint16)) == {"unreadable", "ok"}
+    assert write(depth_m=depth_m[0]) == {"wrong_size", "ok"}
+    assert write(depth=depth_m) == {"unreadable", "ok"}
+    assert write(depth_m=np.full_like(depth_m, np.nan)) == {"all_invalid_depth", "ok"}
+
+
+def test_an_mp4_without_a_picture_is_named(folders):
+    shutil.rmtree(folders[0] / "clip/rgb/front")
+    for data in (b"", b"no video" * 100):
+        (folders[0] / "clip/rgb/front.mp4").write_bytes(data)
+        assert _status(folders, "psnr_db/frame_mean", 0) == {"unreadable", "ok"}
+
+
+def test_pictures_smaller_than_a_window_are_named(tmp_path):
+    write_scene_folders(tmp_path / "pred", tmp_path / "true", scene_chunk(num_frames=2, image_hw_px=(8, 10)))
+    scores = score_folder_clip(tmp_path / "pred", tmp_path / "true", NO_LPIPS)
+    assert {s.status for s in scores if s.metric == "ssim/gauss11"} == {"too_small"}
+    assert {s.status for s in scores if s.metric == "psnr_db/frame_mean" and s.subject == "policy"} == {"ok"}
