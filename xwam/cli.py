@@ -25,6 +25,8 @@ PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "s
 EXAMPLES = {
     "check-data": "`xwam check-data data/robocasa`",
     "statistics": "`xwam statistics data/robocasa` · `xwam statistics data/robocasa --out quantiles.json`",
+    "export-lerobot": "`xwam export-lerobot data/lift lerobot/lift`",
+    "import-lerobot": "`xwam import-lerobot lerobot/lift data/lift` · `xwam import-lerobot their data/x --map x.json`",
     "train": "`xwam train data/lift runs/lift --recipe nano --minutes 10` · `xwam train --help`",
 }
 

@@ -1,7 +1,7 @@
 """The verbs of the command `xwam` that look at data sets.
 
 In: parsed arguments. Out: files, or lines on the screen.
-Read next: `layout.py` and `statistics.py`, which do the work.
+Read next: `layout.py`, `statistics.py`, `lerobot_export.py` and `lerobot_import.py`, which do the work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add `check-data` and `statistics` to an argument parser's verbs; each sets `run`, which returns the status."""
+    """Add the verbs of data sets to an argument parser; each sets `run`, which returns the status."""
     check = verbs.add_parser("check-data", help="look through a data set; name what is broken")
     check.add_argument("root", type=Path, help="folder with metadata.json")
     check.set_defaults(run=check_data)
@@ -21,6 +21,15 @@ def add_verbs(verbs: Any) -> None:
     statistics.add_argument("root", type=Path, help="folder with metadata.json")
     statistics.add_argument("--out", type=Path, help="file to write; DIR/statistics.json if not given")
     statistics.set_defaults(run=take_statistics)
+    export = verbs.add_parser("export-lerobot", help="write a data set in LeRobot's format (v3.0), without loss")
+    export.add_argument("root", type=Path, help="folder with metadata.json")
+    export.add_argument("out", type=Path, help="folder to write; the same command again goes on where it stopped")
+    export.set_defaults(run=export_lerobot)
+    adopt = verbs.add_parser("import-lerobot", help="write a data set of LeRobot's (v2.1, v3.0) in our layout")
+    adopt.add_argument("source", type=Path, help="folder with meta/info.json")
+    adopt.add_argument("out", type=Path, help="folder to write; the same command again goes on where it stopped")
+    adopt.add_argument("--map", type=Path, help="JSON that says which feature is what; exports of ours bring their own")
+    adopt.set_defaults(run=import_lerobot)
 
 
 def check_data(options: argparse.Namespace) -> int:
@@ -50,3 +59,39 @@ def take_statistics(options: argparse.Namespace) -> int:
     partial.replace(path)
     print(f"{path}: {found.describe()}")
     return 0
+
+
+def export_lerobot(options: argparse.Namespace) -> int:
+    """Write a data set in LeRobot's format; episodes that cannot be read are named and left out."""
+    from rich.progress import Progress
+
+    from xwam.data.layout import scan
+    from xwam.data.lerobot_export import export
+
+    found = scan(options.root)
+    for broken in found.broken:
+        print(broken.reason)
+    with Progress() as progress:
+        bar = progress.add_task("episodes", total=len(found.lengths))
+        written = export(options.root, found, options.out, told=lambda: progress.advance(bar))
+    for reason in written.broken:
+        print(reason)
+    left_out = len(found.broken) + len(written.broken)
+    print(f"{options.out}: {written.num_episodes} episodes, {written.num_frames} frames; {left_out} left out")
+    return 0
+
+
+def import_lerobot(options: argparse.Namespace) -> int:
+    """Write a data set of LeRobot's in our layout; return 1 if an episode is broken."""
+    from rich.progress import Progress
+
+    from xwam.data.lerobot_import import import_episodes, open_lerobot
+
+    opened = open_lerobot(options.source, options.map)
+    with Progress() as progress:
+        bar = progress.add_task("episodes", total=len(opened.episodes))
+        count, broken = import_episodes(opened, options.out, told=lambda: progress.advance(bar))
+    for one in broken:
+        print(one.reason)
+    print(f"{options.out}: {count} episodes; {len(broken)} broken, left out")
+    return 1 if broken else 0

@@ -11,6 +11,7 @@ An episode's JSON is written last, so that an episode is either whole or not lis
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ def write_episode(
         "actions": _actions(steps, recording),
         "about": dict(about or {}),
     }
-    _write_whole(root / "data" / f"{key}.json", json.dumps(content))
+    write_whole(root / "data" / f"{key}.json", json.dumps(content))
     return key
 
 
@@ -166,7 +167,7 @@ def write_metadata(root: Path) -> dict[str, int]:
     for path in sorted((root / "data").glob("chunk-*/episode_*.json")):
         key = f"{path.parent.name}/{path.stem}"
         lengths[key] = json.loads(path.read_text())["num_frames"]
-    _write_whole(root / "metadata.json", json.dumps(lengths, indent=1))
+    write_whole(root / "metadata.json", json.dumps(lengths, indent=1))
     return lengths
 
 
@@ -242,8 +243,17 @@ def _goals(steps: Steps, recording: Recording) -> np.ndarray:
     return goals
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text)
     partial.replace(path)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file to where it is whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)

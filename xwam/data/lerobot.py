@@ -1,0 +1,188 @@
+"""LeRobot's data set format, as far as both directions need it: versions, paths, and which feature holds what.
+
+In: `meta/info.json`, a map of features. Out: paths of an episode's files; the map as a type.
+Read next: `lerobot_export.py` and `lerobot_import.py`.
+
+    meta/info.json                          version, rate, features with their shapes and names, templates of paths
+    meta/episodes/*/*.parquet (v3.0)        an episode a row: prompts, length, where its rows and frames lie
+    meta/episodes.jsonl       (v2.1)        the same, where they lie follows from the number
+    meta/tasks.parquet, meta/stats.json     prompts by number; mean, spread, least and most of every feature
+    data/*/*.parquet                        a control step a row; images (here: depth) inside, as PNG
+    videos/.../*.mp4                        one camera, one episode (v2.1) or several after another (v3.0)
+    meta/xwam.json                          ours: which feature is which table and camera of our layout
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from xwam.config import DepthRange
+from xwam.data.layout import DataSetError
+
+INFO, MAP, STATS, TASKS = (Path("meta") / name for name in ("info.json", "xwam.json", "stats.json", "tasks.parquet"))
+EPISODES, EPISODES_V2 = Path("meta/episodes"), Path("meta/episodes.jsonl")
+FILES_PER_CHUNK = 1000
+
+STATE_NAMES = tuple(
+    f"{arm}_{name}" for arm in ("left", "right") for name in ("x", "y", "z", "qw", "qx", "qy", "qz", "gripper_open")
+)
+ACTION_NAMES = tuple(
+    f"{arm}_{name}" for arm in ("left", "right") for name in ("dx", "dy", "dz", "rx", "ry", "rz", "gripper")
+)
+
+RotationKind = Literal["quat_wxyz", "quat_xyzw", "rotvec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a table of our layout is found.
+
+    Attributes:
+        feature: Name of a feature.
+        columns: Which of its numbers; None for all.
+        rotation: How a rotation is written there, if not as the nine numbers of its matrix.
+    """
+
+    feature: str
+    columns: tuple[int, ...] | None = None
+    rotation: RotationKind | None = None
+
+    def table(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the table, N,X, from an episode's features.
+
+        Raises:
+            ValueError: If there is no such feature, or no such number in it.
+        """
+        if self.feature not in rows:
+            raise ValueError(f"there is no feature '{self.feature}', there are {', '.join(sorted(rows))}")
+        values = rows[self.feature].reshape(len(rows[self.feature]), -1)
+        if self.columns is not None:
+            if max(self.columns) >= values.shape[1]:
+                raise ValueError(f"'{self.feature}' has {values.shape[1]} numbers, there is none at {self.columns}")
+            values = values[:, list(self.columns)]
+        if self.rotation is None:
+            return values
+        if self.rotation == "rotvec":
+            return Rotation.from_rotvec(values).as_matrix().reshape(-1, 9)
+        order = [1, 2, 3, 0] if self.rotation == "quat_wxyz" else [0, 1, 2, 3]
+        return Rotation.from_quat(values[:, order]).as_matrix().reshape(-1, 9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSource:
+    """Which features a camera's pictures are.
+
+    Attributes:
+        kind: `dynamic` for a camera that moves with an arm.
+        rgb: Colour, as video or as images.
+        depth: 8-bit depth, as video; None where there is none.
+        depth_mm: Depth in millimetres, as 16-bit images; None where there is none.
+        depth_range: How metres became 8 bits, or are to become them; None where nobody wrote it down.
+    """
+
+    kind: Literal["static", "dynamic"]
+    rgb: str
+    depth: str | None = None
+    depth_mm: str | None = None
+    depth_range: DepthRange | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMap:
+    """A data set of LeRobot's in the terms of ours.
+
+    Attributes:
+        cameras: By name; names are sorted as the views are to be read.
+        proprios: Tables of states, for example `left_ee_pos`, `left_ee_rotm`, `left_gripper_pos`.
+        actions: Tables of actions: the same names, or `raw_actions`.
+    """
+
+    cameras: Mapping[str, CameraSource]
+    proprios: Mapping[str, Source]
+    actions: Mapping[str, Source]
+
+    def pictures(self) -> list[str]:
+        """Return the features that are pictures."""
+        return [name for view in self.cameras.values() for name in (view.rgb, view.depth, view.depth_mm) if name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; `from_json` gives the same map back."""
+        return _without_nones(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: Any, *, source: Path) -> FeatureMap:
+        """Return the map that a file holds; a table may be the bare name of a feature.
+
+        Raises:
+            DataSetError: If it holds something else.
+        """
+        try:
+            return cls(
+                cameras={name: _camera(view) for name, view in sorted(data["cameras"].items())},
+                proprios={name: _source(value) for name, value in data["proprios"].items()},
+                actions={name: _source(value) for name, value in data["actions"].items()},
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataSetError(
+                f"{source} must say which feature is what, as in docs/data.md; it lacks {error}, or holds it otherwise."
+            ) from error
+
+
+def read_map(path: Path) -> FeatureMap:
+    """Return the map in a file.
+
+    Raises:
+        DataSetError: If it cannot be read.
+    """
+    return FeatureMap.from_json(read_json(path), source=path)
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        DataSetError: If it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataSetError(f"{path} cannot be read: {error}.") from error
+
+
+def file_of(number: int) -> str:
+    """Return chunk and file that we give to an episode; one file an episode, so that each is whole or not there.
+
+    Example:
+        >>> file_of(1234)
+        'chunk-001/file-234'
+    """
+    return f"chunk-{number // FILES_PER_CHUNK:03d}/file-{number % FILES_PER_CHUNK:03d}"
+
+
+def _camera(view: Mapping[str, Any]) -> CameraSource:
+    depth_range = view.get("depth_range")
+    if view["kind"] not in ("static", "dynamic"):
+        raise ValueError(f"a camera of the kind '{view['kind']}'; it must be static or dynamic")
+    return CameraSource(**{**view, "depth_range": None if depth_range is None else DepthRange(**depth_range)})
+
+
+def _source(value: str | Mapping[str, Any]) -> Source:
+    if isinstance(value, str):
+        return Source(feature=value)
+    columns: Sequence[int] | None = value.get("columns")
+    if value.get("rotation") not in (None, *get_args(RotationKind)):
+        raise ValueError(f"a rotation written as '{value['rotation']}'; known are {', '.join(get_args(RotationKind))}")
+    return Source(**{**value, "columns": None if columns is None else tuple(columns)})
+
+
+def _without_nones(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nones(part) for name, part in value.items() if part is not None}
+    return value

@@ -1,0 +1,281 @@
+"""LeRobot's data sets, v2.1 and v3.0, as ours: one that we exported comes back as it was, any other by a map.
+
+In: a folder in LeRobot's format, a map of its features. Out: a folder in our layout; what is broken, each by name.
+Read next: `lerobot.py` for the map, `layout.py` for what is written here.
+
+Videos are taken over as they are, also those that hold several episodes: an episode says at which frame it starts.
+Depth images become lossless video in millimetres, and the 8-bit video is made of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xwam.config import DepthRange
+from xwam.data.layout import Broken, DataSetError, check_against, read_track
+from xwam.data.lerobot import EPISODES, EPISODES_V2, INFO, MAP, CameraSource, FeatureMap, read_json, read_map
+from xwam.data.videos import read_frames, write_video
+from xwam.data.writer import copy_whole, depth_bytes, episode_key, write_metadata, write_whole
+
+VERSIONS = ("v2.0", "v2.1", "v3.0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """A data set of LeRobot's, opened: what is to be read, and how.
+
+    Attributes:
+        root: Where it lies.
+        info: Its `meta/info.json`.
+        episodes: One row each, as `meta` holds them.
+        feature_map: Which feature is what.
+    """
+
+    root: Path
+    info: Mapping[str, Any]
+    episodes: list[dict[str, Any]]
+    feature_map: FeatureMap
+
+    @property
+    def is_v2(self) -> bool:
+        """Return whether each episode has files of its own, whose names follow from its number."""
+        return str(self.info["codebase_version"]).startswith("v2")
+
+    def rows_path(self, episode: Mapping[str, Any]) -> Path:
+        """Return the file with an episode's rows."""
+        return self.root / self.info["data_path"].format(**self._place(episode, "data"))
+
+    def video_path(self, episode: Mapping[str, Any], feature: str) -> Path:
+        """Return the file with an episode's frames of one feature."""
+        place = self._place(episode, f"videos/{feature}")
+        return self.root / self.info["video_path"].format(video_key=feature, **place)
+
+    def first_frame(self, episode: Mapping[str, Any], feature: str) -> int:
+        """Return at which frame of its video an episode starts."""
+        return 0 if self.is_v2 else round(episode[f"videos/{feature}/from_timestamp"] * self.info["fps"])
+
+    def is_video(self, feature: str) -> bool:
+        """Return whether a feature lies in video files, rather than in the rows."""
+        return self.info["features"][feature]["dtype"] == "video"
+
+    def _place(self, episode: Mapping[str, Any], part: str) -> dict[str, int]:
+        number = episode["episode_index"]
+        if self.is_v2:
+            return {"episode_chunk": number // self.info.get("chunks_size", 1000), "episode_index": number}
+        return {name: episode[f"{part}/{name}"] for name in ("chunk_index", "file_index")}
+
+
+def open_lerobot(root: Path, map_path: Path | None = None) -> Import:
+    """Return a data set of LeRobot's, ready to be imported.
+
+    Args:
+        root: Where it lies.
+        map_path: Which feature is what; the map inside, if it is one that we exported.
+
+    Raises:
+        DataSetError: If it is none, of a version that we do not know, or the map does not fit it.
+    """
+    info = read_json(root / INFO)
+    missing = {"codebase_version", "fps", "features", "data_path"} - set(info)
+    if missing:
+        raise DataSetError(f"{root / INFO} is not LeRobot's: it lacks {', '.join(sorted(missing))}.")
+    if info["codebase_version"] not in VERSIONS:
+        raise DataSetError(f"{root} is of version {info['codebase_version']}; {', '.join(VERSIONS)} can be read.")
+    if map_path is None and not (root / MAP).is_file():
+        raise DataSetError(
+            f"{root} is not one of our exports, so a map must say which of its features is what: --map FILE, as in "
+            f"docs/data.md. Its features: {', '.join(info['features'])}."
+        )
+    opened = Import(root=root, info=info, episodes=_episodes(root, info), feature_map=read_map(map_path or root / MAP))
+    _check_map(opened, map_path or root / MAP)
+    return opened
+
+
+def import_episodes(opened: Import, out: Path, *, told: Callable[[], None] = lambda: None) -> tuple[int, list[Broken]]:
+    """Write the episodes in our layout; run again, it does what is missing.
+
+    Args:
+        opened: What to read.
+        out: Where to write.
+        told: Called after each episode.
+
+    Returns:
+        How many episodes there are now, and those that are broken.
+    """
+    broken, files = [], _Files(opened, out)
+    for episode in opened.episodes:
+        key = episode.get("xwam/key") or episode_key(episode["episode_index"])
+        path = out / "data" / f"{key}.json"
+        if not path.is_file():
+            try:
+                write_whole(path, json.dumps(_content(opened, episode, key, files)))
+                check_against(read_track(out, key), episode["length"], videos=True)
+            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+                path.unlink(missing_ok=True)
+                broken.append(Broken(key, f"episode {episode['episode_index']}: {error}"))
+        told()
+    return len(write_metadata(out)), broken
+
+
+def _episodes(root: Path, info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if str(info["codebase_version"]).startswith("v2"):
+        path = root / EPISODES_V2
+        try:
+            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise DataSetError(f"{path} cannot be read: {error}.") from error
+    else:
+        files = sorted((root / EPISODES).glob("*/*.parquet"))
+        if not files:
+            raise DataSetError(f"There is no {root / EPISODES}/*/*.parquet, which lists the episodes.")
+        try:
+            held = [pq.read_table(file) for file in files]
+        except (OSError, pa.ArrowException) as error:
+            raise DataSetError(f"{root / EPISODES} cannot be read: {error}.") from error
+        names = [name for name in held[0].column_names if not name.startswith("stats/")]
+        rows = [row for table in held for row in table.select(names).to_pylist()]
+    if not rows or not all({"episode_index", "length", "tasks"} <= set(row) for row in rows):
+        raise DataSetError(f"{root} must list its episodes with episode_index, length and tasks.")
+    return sorted(rows, key=lambda row: row["episode_index"])
+
+
+def _check_map(opened: Import, path: Path) -> None:
+    features, wanted = opened.info["features"], opened.feature_map
+    named = [source.feature for table in (wanted.proprios, wanted.actions) for source in table.values()]
+    if absent := [name for name in (*named, *wanted.pictures()) if name not in features]:
+        raise DataSetError(f"{path} names '{absent[0]}', which is none of {', '.join(features)}.")
+    for view in wanted.cameras.values():
+        if view.depth is not None and not opened.is_video(view.depth):
+            raise DataSetError(f"{path} takes '{view.depth}' for 8-bit depth, which must be a video.")
+        if view.depth_mm is not None and opened.is_video(view.depth_mm):
+            raise DataSetError(f"{path} takes '{view.depth_mm}' for exact depth; it is a video, which has lost some.")
+        if view.depth_mm is not None:
+            unit = (features[view.depth_mm].get("info") or {}).get("depth_unit", "mm")
+            if unit != "mm":
+                raise DataSetError(f"'{view.depth_mm}' is in the unit '{unit}'; whole millimetres are needed.")
+
+
+# ---- one episode
+
+
+def _content(opened: Import, episode: Mapping[str, Any], key: str, files: _Files) -> dict[str, Any]:
+    """Write the pictures of an episode, and return its JSON.
+
+    Raises:
+        ValueError: If rows or pictures are not what the data set says.
+    """
+    count = episode["length"]
+    rows = _rows(opened, episode)
+    if rows.num_rows != count:
+        raise ValueError(f"{opened.rows_path(episode)} has {rows.num_rows} rows of it, {count} are listed")
+    plain = [name for name in rows.column_names if not pa.types.is_struct(rows[name].type)]
+    numbers = {name: np.array(rows[name].to_pylist()) for name in plain}
+    tables = {
+        part: {name: source.table(numbers).tolist() for name, source in getattr(opened.feature_map, part).items()}
+        for part in ("proprios", "actions")
+    }
+    views = {
+        name: _pictures(opened, episode, rows, view, files, f"{name}/{key}")
+        for name, view in opened.feature_map.cameras.items()
+    }
+    return {
+        "num_frames": count,
+        "instructions": list(episode["tasks"]),
+        "observations": views,
+        **tables,
+        "about": json.loads(episode.get("xwam/about") or "{}"),
+    }
+
+
+def _rows(opened: Import, episode: Mapping[str, Any]) -> pa.Table:
+    wanted = opened.feature_map
+    names = {source.feature for table in (wanted.proprios, wanted.actions) for source in table.values()}
+    names |= {feature for feature in wanted.pictures() if not opened.is_video(feature)}
+    only = [("episode_index", "=", episode["episode_index"])]
+    return pq.read_table(opened.rows_path(episode), columns=[*sorted(names), "frame_index"], filters=only).sort_by(
+        "frame_index"
+    )
+
+
+def _pictures(
+    opened: Import, episode: Mapping[str, Any], rows: pa.Table, view: CameraSource, files: _Files, place: str
+) -> dict[str, Any]:
+    """Write one camera's videos; return what an episode's JSON says of it."""
+    fps, count, start = float(opened.info["fps"]), episode["length"], 0
+    entry: dict[str, Any] = {"type": view.kind, "fps": fps}
+    if not opened.is_video(view.rgb):
+        frames = np.stack([_decoded(row, cv2.IMREAD_COLOR, np.uint8)[..., ::-1] for row in rows[view.rgb].to_pylist()])
+        entry["rgb_path"] = files.written(f"video/{place}.mp4", frames, fps)
+    elif view.depth_mm is not None and files.is_shared(episode, view.rgb):  # exact depth has a file for each episode
+        start = opened.first_frame(episode, view.rgb)
+        frames, start = read_frames(opened.video_path(episode, view.rgb), range(start, start + count)), 0
+        entry["rgb_path"] = files.written(f"video/{place}.mp4", frames, fps)
+    else:
+        start = opened.first_frame(episode, view.rgb)
+        entry["rgb_path"] = files.taken_over(episode, view.rgb, f"video/{place}.mp4")
+    if view.depth is not None:
+        if opened.first_frame(episode, view.depth) != start:
+            raise ValueError(f"'{view.rgb}' and '{view.depth}' start at different frames of their videos")
+        entry["depth_path"] = files.taken_over(episode, view.depth, f"depth/{place}.mp4")
+    depth_range = view.depth_range
+    if view.depth_mm is not None:
+        exact = np.stack([_decoded(row, cv2.IMREAD_UNCHANGED, np.uint16) for row in rows[view.depth_mm].to_pylist()])
+        depth_range = depth_range or DepthRange()
+        grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
+        entry["depth_mm_path"] = files.written(f"depth_mm/{place}.mkv", exact, fps)
+        entry["depth_path"] = files.written(f"depth/{place}.mp4", grey, fps)
+    stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
+    return {**entry, **stated, "start": start, "end": start + count}
+
+
+class _Files:
+    """The video files of a new data set.
+
+    Args:
+        opened: Where they come from.
+        out: Where they go.
+    """
+
+    def __init__(self, opened: Import, out: Path) -> None:
+        self._opened, self._out = opened, out
+        videos = [name for name in opened.feature_map.pictures() if opened.is_video(name)]
+        self._users = Counter(opened.video_path(episode, name) for episode in opened.episodes for name in videos)
+
+    def is_shared(self, episode: Mapping[str, Any], feature: str) -> bool:
+        """Return whether the video of an episode is not its own, from the first frame on."""
+        shared = self._users[self._opened.video_path(episode, feature)] > 1
+        return shared or self._opened.first_frame(episode, feature) != 0
+
+    def written(self, name: str, frames: np.ndarray, fps: float) -> str:
+        """Write frames without loss; return the name."""
+        write_video(self._out / name, frames, fps=fps)
+        return name
+
+    def taken_over(self, episode: Mapping[str, Any], feature: str, name: str) -> str:
+        """Copy a video, once; return its name, the old one if it holds several episodes."""
+        source = self._opened.video_path(episode, feature)
+        if self._users[source] > 1:
+            name = f"{name.split('/chunk-')[0]}/{source.parent.name}/{source.name}"
+            if (self._out / name).is_file():
+                return name
+        copy_whole(source, self._out / name)
+        return name
+
+
+def _decoded(row: Mapping[str, Any] | None, flags: int, kind: type) -> np.ndarray:
+    data = row["bytes"] if row else None
+    frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if frame is None or frame.dtype != kind:
+        held = "no image inside the rows" if frame is None else f"an image of {frame.dtype}"
+        raise ValueError(f"{held}, where one of {np.dtype(kind)} is needed")
+    return frame
