@@ -7,6 +7,10 @@ EVAL_SEED ?= 0
 comma := ,
 EVAL_OUT ?= results/runs/eval-$(subst $(comma),-,$(EVAL_TASKS))-x$(EVAL_EPISODES)-seed$(EVAL_SEED)
 EVALKIT := $(BIN)/evalkit
+ROBOCASA_CHECKPOINT ?= sharinka0715/X-WAM-checkpoints/robocasa
+ROBOCASA_OUT ?= results/runs/robocasa-24-xwam
+ROBOCASA_SETTINGS ?= policy.xwam.device=cuda policy.xwam.precision=bfloat16 run.workers=8
+ROBOCASA_RUN := bench.robocasa.protocol=xwam policy.xwam.checkpoint=$(ROBOCASA_CHECKPOINT)
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 
 .PHONY: help eval eval-robocasa eval-robotwin test test-slow lint types bench setup setup-dev clean
@@ -21,8 +25,12 @@ eval: setup  ## Run, score and report the embedded default: nano X-WAM and the s
 	$(EVALKIT) report $(EVAL_OUT)/xwam $(EVAL_OUT)/scripted --out $(EVAL_OUT)/report
 	@echo "Everything lies in $(EVAL_OUT): the report in report/, an mp4 an episode in */videos/."
 
-eval-robocasa: setup  ## RoboCasa, 24 tasks (not there yet).
-	@echo "RoboCasa is not part of evalkit yet; 'make eval' runs the embedded default." >&2; exit 2
+eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights (docs/robocasa.md).
+	@test -n "$$EVALKIT_ROBOCASA_PYTHON" || { echo "RoboCasa is not here: install v0.2 into an interpreter of its own (docs/robocasa.md), export EVALKIT_ROBOCASA_PYTHON=<its python> and run this again; 'evalkit doctor robocasa' tells what is missing." >&2; exit 2; }
+	$(EVALKIT) doctor robocasa
+	$(EVALKIT) run --policy xwam --bench robocasa --episodes 100 --out $(ROBOCASA_OUT) $(ROBOCASA_RUN) $(ROBOCASA_SETTINGS)
+	$(EVALKIT) score $(ROBOCASA_OUT)
+	$(EVALKIT) report $(ROBOCASA_OUT) --published results/published
 
 eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks (not there yet).
 	@echo "RoboTwin is not part of evalkit yet; 'make eval' runs the embedded default." >&2; exit 2

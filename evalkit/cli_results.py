@@ -113,15 +113,22 @@ def report(
     across_protocols: Annotated[
         bool, typer.Option("--across-protocols", help="Also show runs of different protocols beside each other.")
     ] = False,
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", help="Show published rows beside the runs: a CSV file or a folder of them."),
+    ] = None,
 ) -> None:
     """Print and write the tables of one run, or of several beside each other, as Markdown and CSV.
 
-    Example: `evalkit report results/runs/mine results/runs/theirs --out results/report`
+    Examples: `evalkit report results/runs/mine results/runs/theirs --out results/report` ·
+    `evalkit report results/runs/mine --published results/published`
     """
+    from evalkit.report.published import read_published
     from evalkit.report.write import write_report
 
     folder = to or runs[0] / "report"
-    write_report(runs, folder, across_protocols=across_protocols).render(out)
+    rows = [] if published is None else read_published(published)
+    write_report(runs, folder, across_protocols=across_protocols, published=rows).render(out)
     out.print(f"report: {folder / 'report.md'}")
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from evalkit.report.cells import SUCCESS_LEGEND, SUCCESS_SHORT, interval, number, success_cells
 from evalkit.report.page import all_rows, imagined, meaning, worth_table
+from evalkit.report.published import MEANS_HEADER, Beside
 from evalkit.report.read import Imagination, RunReport
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow
 from evalkit.score.names import METRICS
@@ -61,6 +62,19 @@ def imagination(run: Imagination) -> Iterator[RenderableType]:
         header, cells = worth_table(run)
         yield _title("What these numbers are worth")
         yield _table([_broken(name) for name in header], cells)
+
+
+def published_beside(name: str, found: Beside | None) -> Iterator[RenderableType]:
+    """Yield what others published beside the run of this name; nothing where nothing was."""
+    if found is None:
+        return
+    yield _title(f"{name}: published beside it")
+    if found.refusal:
+        yield Text(found.refusal)
+        return
+    yield _table(MEANS_HEADER, found.means)
+    if found.systems:
+        yield _table(("task", name, *found.systems), found.tasks)
 
 
 def caveat_list(sentences: Sequence[str]) -> RenderableType:

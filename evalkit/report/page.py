@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from evalkit.report.cells import (
     COUNTS,
@@ -22,15 +22,25 @@ from evalkit.report.cells import (
     score_cells,
     success_cells,
 )
+from evalkit.report.published import MEANS_HEADER, Beside
 from evalkit.report.read import Imagination, RunReport
 from evalkit.report.stats import Interval
 from evalkit.report.tables import ScoreRow
 from evalkit.score.names import IMAGINED, METRICS, SUBJECTS
 
 
-def markdown(runs: Sequence[RunReport], caveats: Sequence[str] = ()) -> str:
-    """Return the whole report, a chapter a run, after the caveats of holding one run against another."""
-    parts = ["# Report", *_caveats(caveats), *(part for run in runs for part in _chapter(run)), *_definitions(runs)]
+def markdown(
+    runs: Sequence[RunReport], caveats: Sequence[str] = (), published: Mapping[str, Beside] | None = None
+) -> str:
+    """Return the whole report, a chapter a run, after the caveats of holding one run against another.
+
+    Args:
+        runs: What is reported.
+        caveats: What holds between them.
+        published: What others published, by the name of the run that it stands beside.
+    """
+    chapters = [[*_chapter(run), *_published(run, (published or {}).get(run.name))] for run in runs]
+    parts = ["# Report", *_caveats(caveats), *(part for chapter in chapters for part in chapter), *_definitions(runs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,6 +135,18 @@ def _chapter(run: RunReport) -> Iterable[str]:
     if run.about:
         yield "### How it was run"
         yield f"```json\n{json.dumps(run.about, indent=1, sort_keys=True)}\n```"
+
+
+def _published(run: RunReport, found: Beside | None) -> Iterable[str]:
+    if found is None:
+        return
+    yield "### Published beside it"
+    if found.refusal:
+        yield found.refusal
+        return
+    yield _table(MEANS_HEADER, found.means)
+    if found.systems:
+        yield _table(("task", run.name, *found.systems), found.tasks)
 
 
 def _imagination(run: Imagination) -> Iterable[str]:

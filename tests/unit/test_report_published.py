@@ -1,0 +1,86 @@
+"""Published rows: what the data files hold, and beside which runs they are shown."""
+
+from pathlib import Path
+
+import pytest
+
+from envs.robocasa.tasks import TASKS
+from evalkit.contracts.errors import EvalkitError
+from evalkit.report.page import markdown
+from evalkit.report.published import PublishedRow, beside, read_published
+from evalkit.report.read import read_run
+from evalkit.store.plan import make_plan
+from evalkit.store.run_folder import HeldRun
+from tests.doubles import FakeBench, FakePolicyPlugin
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "results/published"
+ROWS = [row for row in read_published(PUBLISHED / "robocasa.csv") if row.bench == "robocasa-24"]
+
+
+def success(system, task="", value=50.0, **changes):
+    row = {"source": "a paper", "system": system, "bench": "fake-2", "setting": "default", "task": task}
+    return PublishedRow(**row | {"metric": "success_rate_percent", "value": value, "note": ""} | changes)
+
+
+@pytest.fixture
+def run(tmp_path):
+    bench, policy = FakeBench(), FakePolicyPlugin()
+    plan = make_plan(
+        bench, bench.config_type(), policy, policy.config_type(), tasks=[], setting=None, num_episodes=1, seed=0
+    )
+    with HeldRun(tmp_path / "mine", plan):
+        pass
+    return read_run(tmp_path / "mine")
+
+
+def test_the_papers_mean_is_that_of_its_tasks():
+    rates = {row.task: row.value for row in ROWS if row.task}
+    (mean,) = [row.value for row in ROWS if row.system == "X-WAM" and row.source.endswith("Table 1")]
+    assert set(rates) == set(TASKS)
+    assert sum(rates.values()) / 24 == pytest.approx(mean, abs=0.05)
+
+
+def test_every_row_names_its_source():
+    assert all(row.source and row.system and row.metric for row in ROWS)
+
+
+def test_the_best_stands_first_after_the_run(run):
+    found = beside(run, [success("B", value=40.0), success("A", value=60.0), success("A", task="Near", value=70.0)])
+    assert [row[0] for row in found.means] == ["mine", "A", "B"]
+    assert found.means[1] == ("A", "60.0", "a paper", "")
+    assert found.systems == ("A",)
+    assert found.tasks == (("Near", "-", "70.0"), ("Far", "-", "-"))
+
+
+def test_rows_of_other_benches_settings_and_metrics_stay_out(run):
+    others = [success("A", bench="fake-3"), success("A", setting="ablation"), success("A", metric="psnr_db")]
+    assert beside(run, others) is None
+
+
+def test_nothing_is_published_beside_what_is_no_benchmark(run):
+    import dataclasses
+
+    marked = dataclasses.replace(run, plan=dataclasses.replace(run.plan, protocol="fake-2/v1+placeholder-art"))
+    found = beside(marked, [success("A")])
+    assert found.refusal == "fake-2/v1+placeholder-art is no benchmark: no published row belongs beside it."
+    page = markdown([marked], published={marked.name: found})
+    assert "is no benchmark" in page
+    assert "a paper" not in page
+
+
+def test_the_page_shows_sources(run):
+    page = markdown([run], published={run.name: beside(run, [success("A"), success("A", task="Near")])})
+    assert "### Published beside it" in page
+    assert "| A | 50.0 | a paper |" in page
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path):
+    with pytest.raises(EvalkitError, match="There are no published rows at"):
+        read_published(tmp_path)
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(EvalkitError, match="its first line must be source,system,bench"):
+        read_published(tmp_path)
+    header = "source,system,bench,setting,task,metric,value,note\n"
+    (tmp_path / "x.csv").write_text(header + "s,A,b,default,,m,many,\n")
+    with pytest.raises(EvalkitError, match=r"x.csv, line 2: could not convert"):
+        read_published(tmp_path)
