@@ -29,10 +29,6 @@ from xwam.config import CodecConfig
 from xwam.data.clips import ClipDataset
 from xwam.data.layout import Track
 
-STARTS_PER_PASS = 8
-"""Clips that are encoded together."""
-
-
 class EncodedSample(NamedTuple):
     """One clip as a `Sample`, its videos encoded: C,T,V,H,W."""
 
@@ -100,13 +96,11 @@ class LatentClips(Dataset[EncodedSample]):
         """Write the latents of every clip of an episode; the file appears whole or not at all."""
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         shape, last = self.clips.shape, track.num_frames - 1
-        starts = torch.arange(shape.num_starts(track.num_frames))
         parts: dict[str, list[Tensor]] = {"video": [], "depth": []}
-        for some in starts.split(STARTS_PER_PASS):
-            wanted = (some[:, None] + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
+        for start in range(shape.num_starts(track.num_frames)):  # one at a time: a clip fits into a CPU's cache
+            wanted = (start + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
             for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
-                clips_BCFVHW = frames[:, wanted].transpose(0, 1)
-                parts[name].append(encode_views(self._codec, clips_BCFVHW).cpu().half())
+                parts[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         save_file({name: torch.cat(part).contiguous() for name, part in parts.items()}, partial)
