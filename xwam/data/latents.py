@@ -29,6 +29,7 @@ from xwam.config import CodecConfig
 from xwam.data.clips import ClipDataset
 from xwam.data.layout import Track
 
+
 class EncodedSample(NamedTuple):
     """One clip as a `Sample`, its videos encoded: C,T,V,H,W."""
 
