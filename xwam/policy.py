@@ -21,7 +21,9 @@ from xwam.config import NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.header import CheckpointError, locate, read_model
 
 if TYPE_CHECKING:
+    from xwam.checkpoints import Bundle
     from xwam.engine import Engine, Request
+    from xwam.sampler import Schedule
 
 
 FRESH = {"nano": NANO, "nano-robocasa": replace(NANO, name="xwam-nano-robocasa", bench="robocasa")}
@@ -120,10 +122,38 @@ class XwamPlugin:
         Raises:
             BadConfig: If checkpoint or step counts cannot be used.
         """
+        from xwam import checkpoints
+        from xwam.engine import Engine
+
+        bundle, schedule = self._load(config)
+        try:
+            bundle = bundle.to(config.device, checkpoints.precision(config.precision))
+        except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+            reason = str(error).splitlines()[0]
+            raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
+        if config.text_cache is not None:
+            bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
+        return XwamPolicy(self.spec(config), Engine(bundle, schedule, device=config.device))
+
+    def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
+        """Return the codec alone, there and back; the network stays where it was loaded and is not used.
+
+        Raises:
+            BadConfig: If the checkpoint cannot be used.
+        """
+        from xwam.checkpoints import Movable
+        from xwam.engine import Engine
+
+        bundle, schedule = self._load(config)
+        if isinstance(bundle.codec, Movable):
+            bundle.codec.to(config.device)
+        return XwamPolicy(self.spec(config), Engine(bundle, schedule)).round_trip
+
+    def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
+        """Return the model as its checkpoint holds it, and how it is denoised."""
         import torch
 
         from xwam import checkpoints
-        from xwam.engine import Engine
         from xwam.sampler import Schedule
 
         _check(config)
@@ -136,20 +166,10 @@ class XwamPlugin:
                 guidance=config.guidance,
             )
             if config.checkpoint is None:
-                bundle = checkpoints.fresh_bundle(_model(config), seed=config.init_seed)
-            else:
-                bundle = checkpoints.load(config.checkpoint)
-            dtype = checkpoints.precision(config.precision)
+                return checkpoints.fresh_bundle(_model(config), seed=config.init_seed), schedule
+            return checkpoints.load(config.checkpoint), schedule
         except ValueError as error:
             raise BadConfig(str(error)) from error
-        try:
-            bundle = bundle.to(config.device, dtype)
-        except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
-            reason = str(error).splitlines()[0]
-            raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
-        if config.text_cache is not None:
-            bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
-        return XwamPolicy(self.spec(config), Engine(bundle, schedule, device=config.device))
 
 
 class XwamPolicy:

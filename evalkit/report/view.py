@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def write_recording(clip: Path, out: Path, *, show: bool = False) -> Path:
 
     Args:
         clip: The clip's file.
-        out: Where the recording goes.
+        out: Where the recording goes; it appears whole or not at all.
         show: Also open the viewer.
 
     Raises:
@@ -40,18 +41,25 @@ def write_recording(clip: Path, out: Path, *, show: bool = False) -> Path:
         RunFolderError: If the clip cannot be read.
     """
     rr = _rerun()
-    recording = rr.RecordingStream("evalkit")
     out.parent.mkdir(parents=True, exist_ok=True)
-    recording.save(str(out))
-    with ClipReader(clip) as reader:
-        env = reader.header.env_spec
-        for chunk in reader:
-            truth = Truth(chunk.true, chunk.intrinsics_v33_px, env)
-            for frame_idx in range(truth.num_frames):
-                step = chunk.step_idx + (frame_idx + 1) * chunk.frame_stride
-                recording.set_time("control_step", sequence=step)
-                _log_frame(rr, recording, chunk, truth, frame_idx)
-    recording.flush()
+    partial = out.with_name(f".{out.name}.part")
+    recording = rr.RecordingStream("evalkit")
+    recording.save(str(partial))
+    try:
+        with ClipReader(clip) as reader:
+            env = reader.header.env_spec
+            recording.send_blueprint(_side_by_side([camera.name for camera in env.cameras]))
+            for chunk in reader:
+                truth = Truth(chunk.true, chunk.intrinsics_v33_px, env)
+                for frame_idx in range(truth.num_frames):
+                    step = chunk.step_idx + (frame_idx + 1) * chunk.frame_stride
+                    recording.set_time("control_step", sequence=step)
+                    _log_frame(rr, recording, chunk, truth, frame_idx)
+        recording.flush()
+        recording.disconnect()
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
     if show:
         subprocess.Popen([sys.executable, "-m", "rerun", str(out)])
     return out
@@ -77,6 +85,28 @@ def coloured_cloud(
         points.append(points_from_depth(depth_hw_m, chunk.intrinsics_v33_px[view], T_base_cam))
         colours.append(rgb[frame_idx, view][np.isfinite(depth_hw_m) & (depth_hw_m > 1e-3)])
     return (np.concatenate(points), np.concatenate(colours)) if points else None
+
+
+def _side_by_side(cameras: Sequence[str]) -> Any:
+    """Return the window's layout: the true cloud beside the imagined one, below them a tab of pictures a camera."""
+    import rerun.blueprint as layout
+
+    clouds = layout.Horizontal(
+        *(layout.Spatial3DView(origin=f"{side}/cloud", name=f"{side} cloud") for side in ("true", "imagined"))
+    )
+    tabs = [
+        layout.Grid(
+            *(
+                layout.Spatial2DView(origin=f"{side}/{camera}/{what}", name=f"{side} {what}")
+                for what in ("rgb", "depth")
+                for side in ("true", "imagined", "error")
+            ),
+            grid_columns=3,
+            name=camera,
+        )
+        for camera in cameras
+    ]
+    return layout.Blueprint(layout.Vertical(clouds, layout.Tabs(*tabs)), collapse_panels=True)
 
 
 def _log_frame(rr: Any, recording: Any, chunk: ClipChunk, truth: Truth, frame_idx: int) -> None:

@@ -1,0 +1,157 @@
+"""The codec round trip in scores of a run: made anew from the plan, in any process; else a sentence says why not.
+
+In: synthetic runs, plugins with and without a codec. Out: a verdict.
+Read next: `evalkit/score/ceiling.py`.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from evalkit.cli import app
+from evalkit.contracts.types import Prediction
+from evalkit.score.ceiling import CodecChoice, find_codec, load_codec
+from evalkit.score.chunk import ScoreOptions
+from evalkit.score.scene import write_scene_run
+from evalkit.score.score import score_run
+from evalkit.score.table import read_scores
+from evalkit.store.run_folder import open_run
+from tests.unit.test_xwam_policy import PLUGIN, QUICK
+
+SIZE = (24, 32)
+NO_LPIPS = ScoreOptions(lpips_nets=())
+HERE = "tests.unit.test_score_ceiling"
+
+
+@dataclass(frozen=True)
+class Config:
+    levels: int = 16
+    folder: str = "here"
+
+
+class Plugin:
+    """Its codec keeps few grey levels and tells metres to the centimetre."""
+
+    name = summary = "coarse"
+    config_type = Config
+
+    def spec(self, config):
+        raise NotImplementedError
+
+    make = spec
+
+    def provenance(self, config):
+        return {"version": "1"}
+
+    def codec(self, config):
+        step = 256 // config.levels
+        return lambda true: replace(true, rgb=true.rgb // step * step, depth=np.round(true.depth, 2))
+
+
+class OtherPlugin(Plugin):
+    def provenance(self, config):
+        return {"version": "2"}
+
+
+class BrokenPlugin(Plugin):
+    def codec(self, config):
+        raise RuntimeError("no such file")
+
+
+class WrongSizePlugin(Plugin):
+    def codec(self, config):
+        raise_it = ValueError("16 must divide 24")
+
+        def codec(true):
+            raise raise_it
+
+        return codec
+
+
+class NoCodecPlugin(Plugin):
+    codec = property()  # hasattr says no
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["success", "failure"], image_hw_px=SIZE, num_chunks=2)
+    return tmp_path / "run"
+
+
+def _find(run, plugin):
+    return find_codec(open_run(run).plan, policy=f"{HERE}:{plugin}")
+
+
+def _ceiling(run, plugin, workers=1):
+    scores = read_scores(score_run(run, workers=workers, options=NO_LPIPS, codec=_find(run, plugin)))
+    return scores, scores[scores["subject"] == "codec_round_trip"]
+
+
+def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run):
+    scores, ceiling = _ceiling(run, "Plugin")
+    policy = scores[scores["subject"] == "policy"]
+    assert len(ceiling) == len(policy)
+    absrel = ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"]
+    assert absrel.between(1e-5, 0.01).all()
+    assert absrel.max() < policy[policy["metric"] == "absrel/gt_mask"]["value"].min()
+    states = ceiling[ceiling["metric"] == "ee_position_mm/euclidean"]["value"]
+    assert (states == 0.0).all()
+
+
+def test_processes_load_it_each_for_themselves(run):
+    alone, _ = _ceiling(run, "Plugin")
+    together, _ = _ceiling(run, "Plugin", workers=2)
+    assert alone.equals(together)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [
+        ("OtherPlugin", "the policy here is not the one that ran: version is '2', the plan says '1'."),
+        ("NoCodecPlugin", "policy 'noise' offers no codec."),
+        ("Nobody", "cannot be made again"),
+        ("BrokenPlugin", "cannot be loaded: RuntimeError: no such file"),
+        ("WrongSizePlugin", "the codec failed: ValueError: 16 must divide 24"),
+    ],
+)
+def test_what_cannot_be_had_is_a_row_with_its_reason(run, plugin, reason):
+    _, ceiling = _ceiling(run, plugin)
+    assert set(ceiling["status"]) == {"unavailable"}
+    assert len(ceiling) == 4
+    assert ceiling["value"].isna().all()
+    assert all(reason in said for said in ceiling["reason"])
+
+
+def test_a_policy_that_imagines_nothing_has_no_ceiling(run):
+    plan = open_run(run).plan
+    still = replace(plan, policy=replace(plan.policy, specs={"hold": {"predicts": []}}))
+    assert find_codec(still) is None
+
+
+def test_settings_may_change_where_the_weights_lie(run):
+    found = find_codec(
+        open_run(run).plan, policy=f"{HERE}:Plugin", change=lambda plugin, planned: replace(planned, folder="there")
+    )
+    assert isinstance(found, CodecChoice)
+    assert '"folder": "there"' in found.settings
+
+
+def test_the_verb_says_it(run):
+    arguments = ["score", str(run), "--workers", "1", "--lpips", "none"]
+    said = " ".join(CliRunner().invoke(app, arguments).stdout.split())
+    assert "The codec round trip (the ceiling) is unavailable, because policy 'noise' cannot be made again" in said
+    done = CliRunner().invoke(app, [*arguments, "--policy", f"{HERE}:Plugin"])
+    assert done.exit_code == 0
+    assert "ceiling" not in done.stdout
+
+
+def test_xwam_offers_the_codec_of_its_policy():
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (4, 3, 128, 128, 3), dtype=np.uint8)
+    true = Prediction(rgb=rgb, depth=rng.uniform(0.3, 2.0, rgb.shape[:-1]).astype(np.float32), proprio=None)
+    ours, theirs = PLUGIN.codec(QUICK)(true), PLUGIN.make(QUICK).round_trip(true)
+    np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+    np.testing.assert_array_equal(ours.depth, theirs.depth)
+    assert callable(load_codec(CodecChoice(policy="xwam", settings="{}")))
