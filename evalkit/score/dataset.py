@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch
+from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, SpecMismatch
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
@@ -143,13 +143,22 @@ def imagine(
         want_prediction=True,
         given_actions=given_actions,
     )
-    (reply,) = policy.infer([request])
+    try:
+        (reply,) = policy.infer([request])
+        future = None if reply.prediction is None else reply.prediction()
+    except EvalkitError:
+        raise
+    except Exception as error:  # a policy is anyone's code
+        raise EvalkitError(
+            f"Policy '{policy.spec.policy_id}' failed on {recorded.episode.key}, chunk {chunk.chunk_idx}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if given_actions is not None and not np.array_equal(reply.actions, given_actions):
         raise SpecMismatch(
             f"Policy '{policy.spec.policy_id}' says takes_actions, and answered {recorded.episode.key} with other "
             f"actions than those that it was given."
         )
-    return None if reply.prediction is None else reply.prediction()
+    return future
 
 
 def _without_actions() -> Score:
