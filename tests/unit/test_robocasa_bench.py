@@ -5,6 +5,7 @@ Read next: `tests/sim/test_robocasa_env.py`, the same bench with its simulator.
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,6 +158,25 @@ def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch):
     assert "docs/robocasa.md" in first.remedy
     assert PYTHON_VARIABLE in first.remedy
     assert not weights.needed
+
+
+def test_doctor_robocasa_on_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit.cli", "doctor", "robocasa"],
+        env={**os.environ, PYTHON_VARIABLE: "/nowhere/python", "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "interpreter /nowhere/python" in done.stdout
+    assert "docs/robocasa.md" in done.stdout
+
+
+def test_run_folders_without_a_name_carry_the_mark():
+    from evalkit.cli import _default_path
+
+    assert "-default-placeholder-art-" in _default_path(plan("bench.robocasa.art=placeholder")).name
+    assert "placeholder" not in _default_path(plan()).name
 
 
 GOOD = {
