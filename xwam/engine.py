@@ -145,8 +145,10 @@ class Engine:
         Where actions are given, this phase only finds the states that go with them. The video then starts anew, so
         that actions and states are clean in every pass of it, as in the clean half of training (equation 4).
         """
-        state = sampler.run(self.network, request.state, stop_after_actions=True, depth=False)
-        if request.state.given is not None:
+        given, schedule = request.state.given, self.schedule
+        video_done = given is None and schedule.num_action_steps == schedule.num_video_steps  # no later pass for depth
+        state = sampler.run(self.network, request.state, stop_after_actions=True, depth=video_done)
+        if given is not None:
             state = replace(state, video=request.state.video)
         request = replace(request, state=state)
         return self.actions(request), request

@@ -56,11 +56,13 @@ def score_dataset(
         options: What is scored beside the metrics that every chunk gets.
 
     Raises:
-        BadConfig: If the folder holds no recorded episodes.
+        BadConfig: If the folder holds no recorded episodes, or the policy imagines nothing.
         RunFolderError: If the run cannot be read or the result cannot be written.
         SpecMismatch: If the policy cannot see what was recorded, its frames are spaced otherwise, or it is to be given
             actions and takes none.
     """
+    if not policy.spec.predicts:
+        raise BadConfig(f"There is nothing to score: policy '{policy.spec.policy_id}' imagines nothing.")
     source = open_source(folder)
     entries = source.episodes
     if not entries:

@@ -134,7 +134,8 @@ class Track:
         if camera.arm is None or camera.T_ee_cam is None:
             return np.broadcast_to(_matrix(said.get("T_base_cam"), (4, 4)), (len(steps), 4, 4))
         states = self.proprio_nd[steps, ARM_PROPRIO[camera.arm]]
-        return np.stack([ee_pose_from_proprio(state) @ np.asarray(camera.T_ee_cam) for state in states])
+        poses = [ee_pose_from_proprio(state) @ np.asarray(camera.T_ee_cam) for state in states]
+        return np.reshape(poses, (len(steps), 4, 4))
 
 
 class Videos:

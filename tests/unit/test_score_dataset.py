@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evalkit.contracts.errors import EvalkitError, SpecMismatch
+from evalkit.contracts.errors import BadConfig, EvalkitError, SpecMismatch
 from evalkit.contracts.spec import OSC_DELTA_BASE, PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
 from evalkit.score.chunk import ScoreOptions
@@ -113,6 +113,13 @@ def test_a_policy_that_takes_no_actions_is_refused_by_name(run, tmp_path):
 def test_a_policy_that_answers_otherwise_is_refused(run, tmp_path):
     with pytest.raises(SpecMismatch, match="says takes_actions, and answered ball/0000 with other actions"):
         score_dataset(run, GivenPolicy(answers=False), tmp_path / "open.parquet", modes=("recorded",))
+
+
+def test_a_policy_that_imagines_nothing_is_refused(run, tmp_path):
+    policy = StillPolicy()
+    policy.spec = replace(policy.spec, predicts=())
+    with pytest.raises(BadConfig, match="policy 'still' imagines nothing"):
+        score_dataset(run, policy, tmp_path / "open.parquet")
 
 
 def test_a_policy_that_fails_is_said_to(run, tmp_path):

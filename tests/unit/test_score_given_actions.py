@@ -128,6 +128,13 @@ def test_the_networks_actions_are_the_given_ones(policy):
     assert under_way.state.actions_clean
 
 
+def test_depth_is_there_where_actions_take_all_the_passes_of_the_video():
+    policy = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=2))
+    for given in (None, _given(0)):
+        (reply,) = policy.infer([replace(request_of(want_prediction=True), given_actions=given)])
+        assert reply.prediction().depth is not None
+
+
 def test_both_borders_know_the_way_back():
     rng, arms = np.random.default_rng(0), ("left", "right")
     start = np.zeros(16)

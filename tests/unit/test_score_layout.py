@@ -23,7 +23,7 @@ from xwam.data.writer import Steps, write_episode, write_metadata
 NO_LPIPS = ScoreOptions(lpips_nets=())
 BENCH = load_bench("robosuite")
 ENV = BENCH.env_spec(BENCH.config_type(), task="Lift", setting="default")
-NUM_STEPS = 22
+NUM_STEPS = 26
 SPEC = PolicySpec(
     policy_id="still",
     action_layouts=(ENV.action_layout,),
@@ -110,11 +110,12 @@ def test_chunks_are_what_was_written(root):
     assert [(chunk.step_idx, chunk.num_executed, len(chunk.true.rgb_fvhwc_u8)) for chunk in chunks] == [
         (0, 8, 2),
         (8, 8, 2),
-        (16, 5, 1),
+        (16, 8, 2),
+        (24, 1, 0),
     ]
     np.testing.assert_array_equal(chunks[1].start.rgb_fvhwc_u8[0], STEPS.rgb[8])
     np.testing.assert_array_equal(chunks[1].true.rgb_fvhwc_u8, STEPS.rgb[[12, 16]])
-    np.testing.assert_allclose(chunks[2].true.depth_fvhw_m, STEPS.depth[[20]], atol=5e-4)
+    np.testing.assert_allclose(chunks[2].true.depth_fvhw_m, STEPS.depth[[20, 24]], atol=5e-4)
     np.testing.assert_allclose(chunks[0].true.proprio_fd, STEPS.proprio[[4, 8]], atol=1e-6)
 
 
@@ -125,11 +126,11 @@ def test_both_modes_stand_apart(root, tmp_path):
     assert error["policy_given_actions"] < 1e-6 < error["policy"]
     assert error["policy"] == error["repeat_last_frame"]
     assert set(scores["task"]) == {"Lift"}
-    step_idx, last = policy.given[2]
-    assert step_idx == 16
-    np.testing.assert_allclose(last[:6], STEPS.executed[16:], atol=1e-7)
-    assert not last[6:, :6].any()  # beyond the recording: hold still, gripper as it was
-    np.testing.assert_allclose(last[6:, 6], STEPS.executed[-1, 6])
+    step_idx, last = policy.given[3]
+    assert step_idx == 24
+    np.testing.assert_allclose(last[:2], STEPS.executed[24:], atol=1e-7)
+    assert not last[2:, :6].any()  # beyond the recording: hold still, gripper as it was
+    np.testing.assert_allclose(last[2:, 6], STEPS.executed[-1, 6])
 
 
 def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root, tmp_path):
