@@ -1,0 +1,173 @@
+"""What is to be replayed, and the doing of it: demonstrations of several files, several at a time.
+
+In: HDF5 files, a bench. Out: a data set; under `unreproduced/`, why a demonstration is not in it.
+Read next: `render.py`, one demonstration; `__main__.py`, the command.
+
+A bench takes part by an env that plays states back (`PLAYERS`), made with the arguments of the bench's own env and the
+demonstration's `model_file` and `ep_meta`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from baselines.replay.demos import BrokenDemo, list_demos, number_of, read_demo
+from baselines.replay.player import Player, PlayerError
+from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
+from baselines.scripted.record import EPISODES_PER_TASK, recording_of
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.plugins import load_bench
+from xwam.benches import BORDERS
+from xwam.data.writer import episode_key, write_episode, write_whole
+
+PLAYERS = {
+    "robosuite": "envs.robosuite.replay:RobosuiteReplay",
+    "robocasa": "envs.robocasa.replay:RobocasaReplay",
+}
+"""The env of each bench that plays states back, as its worker imports it."""
+
+UNREPRODUCED = "unreproduced"
+"""Folder with a reason for each demonstration that could not be replayed, so that it is not tried again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One demonstration to be replayed.
+
+    Attributes:
+        root: The data set.
+        path: The HDF5 file.
+        name: The demonstration.
+        bench: Name of the bench.
+        settings: Changes to the bench's settings.
+        task: The task.
+        number: Number of the episode in the data set.
+        hand_tolerance_m: How far the hand may be from where the demonstration saw it.
+    """
+
+    root: Path
+    path: Path
+    name: str
+    bench: str
+    settings: tuple[tuple[str, Any], ...]
+    task: str
+    number: int
+    hand_tolerance_m: float
+
+    @property
+    def key(self) -> str:
+        """Return the name of the episode in the data set."""
+        return episode_key(self.number)
+
+
+def jobs(
+    root: Path,
+    files: Sequence[Path],
+    bench_name: str,
+    *,
+    settings: dict[str, Any],
+    task: str | None = None,
+    first: int = 0,
+    hand_tolerance_m: float = HAND_TOLERANCE_M,
+) -> list[Job]:
+    """Return what is not there yet, and was not found to be beyond reproduction.
+
+    Raises:
+        BadConfig: If a file is none of robomimic's, its task is none of the bench's, or two demonstrations would be
+            the same episode.
+    """
+    bench = load_bench(bench_name)
+    if bench_name not in PLAYERS:
+        raise BadConfig(f"Bench '{bench_name}' cannot play states back; {', '.join(PLAYERS)} can.")
+    found: dict[int, Job] = {}
+    for path in files:
+        stated, names = list_demos(path)
+        chosen = task or stated or "nobody knows which"
+        if chosen not in bench.tasks:
+            raise BadConfig(f"{path} is of the task {chosen}, which is none of '{bench_name}'; --task names one.")
+        start = sorted(bench.tasks).index(chosen) * EPISODES_PER_TASK + first
+        for name in names:
+            number = start + number_of(name)
+            if number in found:
+                raise BadConfig(
+                    f"{name} of {path} and of {found[number].path} would be the same episode; replay the files one "
+                    f"after the other, the second with --first."
+                )
+            found[number] = Job(
+                root=root,
+                path=path,
+                name=name,
+                bench=bench_name,
+                settings=tuple(settings.items()),
+                task=chosen,
+                number=number,
+                hand_tolerance_m=hand_tolerance_m,
+            )
+    return [job for job in found.values() if not _done(job)]
+
+
+def replay_one(job: Job) -> str | None:
+    """Replay and write one demonstration; return why not, if not.
+
+    Raises:
+        PlayerError: If the simulator failed, which may pass: nothing is noted.
+    """
+    bench = load_bench(job.bench)
+    config = bench.config_type(**dict(job.settings))
+    try:
+        demo = read_demo(job.path, job.name)
+        launch = bench.launch(config, task=job.task, setting=bench.settings[0])
+        kwargs = {**launch.kwargs, "model_file": demo.model_file, "ep_meta": demo.ep_meta}
+        with Player(replace(launch, target=PLAYERS[job.bench], kwargs=kwargs)) as player:
+            rendered = render(player, demo, hand_tolerance_m=job.hand_tolerance_m)
+    except BrokenDemo as error:
+        reason = f"{job.path}, {job.name}: {error}."
+        write_whole(_note(job), reason + "\n")
+        return reason
+    _write(job, rendered)
+    return None
+
+
+def _write(job: Job, rendered: Rendered) -> None:
+    recording = replace(recording_of(rendered.spec), axes=BORDERS[job.bench].axes)
+    error_mm = None if rendered.hand_error_m is None else round(1000 * rendered.hand_error_m, 4)
+    about = {
+        "bench": job.bench,
+        "task": job.task,
+        "replayed_from": job.path.name,
+        "demonstration": job.name,
+        "hand_error_mm": error_mm,
+    }
+    write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)
+
+
+def _done(job: Job) -> bool:
+    return (job.root / "data" / f"{job.key}.json").exists() or _note(job).exists()
+
+
+def _note(job: Job) -> Path:
+    return job.root / UNREPRODUCED / f"{job.key}.txt"
+
+
+def replay(todo: Sequence[Job], *, workers: int) -> tuple[int, list[str]]:
+    """Replay all, several at a time; return how many were written, and why others were not."""
+    written, reasons = 0, list[str]()
+    with Progress() as progress, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        bar = progress.add_task("demonstrations", total=len(todo))
+        futures = {pool.submit(replay_one, job): job for job in todo}
+        for future in as_completed(futures):
+            try:
+                reason = future.result()
+            except PlayerError as error:
+                reason = f"{futures[future].path}, {futures[future].name}: {error}. It will be tried again."
+            written += reason is None
+            reasons += [] if reason is None else [reason]
+            progress.advance(bar)
+    return written, reasons

@@ -1,0 +1,98 @@
+"""A recorded RoboCasa demonstration as an env: `advance` takes the next recorded state in place of an action.
+
+In: the model file and `ep_meta` of a demonstration, its states. Out: what `RobocasaEnv` gives. It runs in RoboCasa's
+own interpreter.
+Read next: `../recorded.py`; `env.py`, which observes.
+
+Kitchens are not built anew: their fixtures, objects and cameras stand in the model file. Cameras are set as RoboCasa's
+own replay sets them, to those in `ep_meta`, or else to its defaults.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from envs.recorded import Recorded, with_local_files
+from envs.robocasa import art, scene
+from envs.robocasa.env import BASE_SITE, GRIP_SITE, RobocasaEnv
+from evalkit.contracts import geometry
+
+
+class RobocasaReplay(RobocasaEnv):
+    """One demonstration.
+
+    Args:
+        model_file: Its MJCF, as it was recorded.
+        ep_meta: What RoboCasa noted of the episode: its instruction and its cameras.
+        kwargs: As for `RobocasaEnv`.
+    """
+
+    def __init__(self, *, model_file: str, ep_meta: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._model_file, self._ep_meta = model_file, ep_meta
+
+    def begin(self, *, seed: int, max_steps: int) -> bool:
+        """Compile the model; the first `advance` puts it into the first state, which fixes the base frame."""
+        import robosuite
+        from robocasa.utils.camera_utils import get_robot_cam_configs
+
+        self._drop_simulation()
+        packages = {"robosuite": robosuite, "robocasa": scene.import_robocasa()}
+        folders = {name: str(Path(package.__file__).parent) for name, package in packages.items()}
+        cameras = self._ep_meta.get("cam_configs") or get_robot_cam_configs("PandaOmron")
+        xml = with_cameras(with_local_files(self._model_file, folders), cameras)
+        missing = art.missing_files(xml)
+        if missing:
+            raise scene.NoRoboCasa(f"{len(missing)} files of this kitchen are missing, {missing[0]} among them")
+        self._sim, self._instruction, self._placed = Recorded(xml), str(self._ep_meta.get("lang", "")), False
+        return False
+
+    def advance(self, action: np.ndarray) -> bool:
+        """Put the simulation into a state, given in place of an action."""
+        self._sim.put(np.asarray(action, np.float64))
+        if not self._placed:
+            self._T_base_world, self._placed = geometry.inverse(self._site_pose(BASE_SITE)), True
+        return False
+
+    def observe(self, *, render: bool) -> dict[str, Any]:
+        """Return an observation; `privileged` says where hand and base are in the world, as demonstrations tell it."""
+        self._update_kinematics()
+        views = self._renderer.capture(self._model, self._data, self._camera_names if render else [])
+        return {
+            "rgb": views.rgb,
+            "depth": views.depth,
+            "intrinsics": views.intrinsics,
+            "T_base_cam": self._T_base_world @ views.T_world_cam,
+            "proprio": self._proprio(),
+            "instruction": self._instruction,
+            "privileged": {
+                "hand_world_m": np.array(self._data.site(GRIP_SITE).xpos),
+                "base_world_m": np.array(self._data.site(BASE_SITE).xpos),
+            },
+        }
+
+
+def with_cameras(xml: str, cameras: dict[str, Any]) -> str:
+    """Return MJCF with cameras placed as RoboCasa describes them: `pos`, `quat`, `parent_body`, `camera_attribs`.
+
+    Example:
+        >>> with_cameras("<m><worldbody/></m>", {"c": {"pos": [0, 0, 1], "quat": [1, 0, 0, 0]}})
+        '<m><worldbody><camera mode="fixed" name="c" pos="0 0 1" quat="1 0 0 0" /></worldbody></m>'
+    """
+    root = ElementTree.fromstring(xml)
+    for name, settings in cameras.items():
+        parent = settings.get("parent_body")
+        where = root.find("worldbody") if parent is None else root.find(f".//body[@name='{parent}']")
+        if where is None:  # a camera of another robot
+            continue
+        camera = where.find(f"./camera[@name='{name}']")
+        if camera is None:
+            camera = ElementTree.SubElement(where, "camera", {"mode": "fixed", "name": name})
+        placed = {key: " ".join(map(str, settings[key])) for key in ("pos", "quat")}
+        for key, value in (placed | settings.get("camera_attribs", {})).items():
+            camera.set(key, str(value))
+    return ElementTree.tostring(root, encoding="unicode")
