@@ -98,8 +98,16 @@ def unit_actions(env):
     return max(errors)
 
 
+def opacity(model, geom):
+    material = model.geom_matid[geom]
+    return model.mat_rgba[material, 3] if material >= 0 else model.geom_rgba[geom, 3]
+
+
 def depth(env, observation):
-    """Return how far depth is from rays that MuJoCo casts through pixel centres: median, and share beyond 1 cm."""
+    """Return how far depth is from rays that MuJoCo casts through pixel centres: median, and share beyond 1 cm.
+
+    Rays that end on glass are left out: pictures and their depth show what is behind it.
+    """
     T_world_base, errors = geometry.inverse(env._T_base_world), []
     drawn = np.array([0, 1, 1, 0, 0, 0], np.uint8)
     for view in range(3):
@@ -108,9 +116,40 @@ def depth(env, observation):
         for v in range(3, SIZE_PX, 7):
             for u in range(3, SIZE_PX, 7):
                 ray = T_world_cam[:3, :3] @ [(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], 1.0]
-                hit = mujoco.mj_ray(env._model, env._data, T_world_cam[:3, 3], ray, drawn, 1, -1, np.zeros(1, np.int32))
-                errors.append(abs(hit - metres[v, u]))  # the ray's z is 1, so its length counts depth
+                geom = np.zeros(1, np.int32)
+                hit = mujoco.mj_ray(env._model, env._data, T_world_cam[:3, 3], ray, drawn, 1, -1, geom)
+                if hit < 0:
+                    errors.append(float(metres[v, u]))  # nothing there: 0
+                elif opacity(env._model, geom[0]) == 1:
+                    errors.append(abs(hit - metres[v, u]))  # the ray's z is 1, so its length counts depth
     return {"median": float(np.median(errors)), "beyond_1cm": float(np.mean(np.array(errors) > 0.01))}
+
+
+def joints_move_their_parts(env, task):
+    """Return how far parts are from where their published joints and axes put them after a small move, metres."""
+    from envs.robocasa.state import _Reader
+    from envs.robocasa.tasks import TASKS
+
+    errors, state = [], TASKS[task].state
+    parts = {item.name: item for item in state if item.kind == "geom"}
+    for item in (item for item in state if item.kind == "joint"):
+        part = parts.get(item.name) or parts[f"{item.name}_handle"]
+        before = env.observe(render=False)["privileged"]
+        name = _Reader(env._sim, env._T_base_world)._name(item, env._model.joint)
+        turn, axis = 0.01, before[f"{item.name}_axis"]
+        env._data.joint(name).qpos[0] += turn
+        after = env.observe(render=False)["privileged"]
+        env._data.joint(name).qpos[0] -= turn
+        arm = before[f"{part.name}_pos_m"] - before[f"{item.name}_axis_pos_m"]
+        slides = env._model.joint(name).type[0] == mujoco.mjtJoint.mjJNT_SLIDE
+        expected = (
+            axis * turn
+            if slides
+            else np.cross(axis, arm) * np.sin(turn) + (1 - np.cos(turn)) * np.cross(axis, np.cross(axis, arm))
+        )
+        errors.append(np.abs(after[f"{part.name}_pos_m"] - before[f"{part.name}_pos_m"] - expected).max())
+        errors.append(abs(after[f"{item.name}_joint"][0] - before[f"{item.name}_joint"][0] - turn))
+    return max(errors)
 
 
 def gripper(env):
@@ -200,6 +239,7 @@ def measure(task):
         "base_moved": np.abs(env._T_base_world @ origin(env) - np.eye(4)).max(),
         "depth_of_samples": depth(env, observation),
         "state": {key: value.tolist() for key, value in observation["privileged"].items()},
+        "joints_move_their_parts": joints_move_their_parts(env, task),
         "unit_actions": unit_actions(env),
         "gripper": gripper(env),
         "looking_changes_nothing": looking_changes_nothing(env),
