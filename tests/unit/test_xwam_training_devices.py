@@ -13,22 +13,29 @@ from safetensors import safe_open
 
 from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
 from xwam.training.curve import read_log
+from xwam.training.recipes import Recipe
 from xwam.training.trainer import LOG
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = replace(RECIPE, num_steps=4, save_every=2, validate_every=2)
+HALF = replace(SHORT, precision="bf16", checkpointing=True)
 ONE_OF_TWO = """
 import sys
 from pathlib import Path
+import torch
 from tests.unit.test_xwam_training import trainer_of
-from tests.unit.test_xwam_training_devices import SHORT, ask_for_fsdp2
-if sys.argv[3] == "fsdp2":
-    ask_for_fsdp2()
-trainer = trainer_of(Path(sys.argv[1]), Path(sys.argv[2]), SHORT)
+from tests.unit.test_xwam_training_devices import HALF, SHORT, ask_for_fsdp2
+how, recipe = sys.argv[3], HALF if "bf16" in sys.argv[3] else SHORT
+if "fsdp2" in how:
+    ask_for_fsdp2(recipe)
+trainer = trainer_of(Path(sys.argv[1]), Path(sys.argv[2]), recipe)
 assert trainer.accelerator.num_processes == 2, trainer.accelerator.state
 spread = type(next(trainer._network.parameters())).__name__ == "DTensor"
-assert spread == trainer.accelerator.is_fsdp2 == (sys.argv[3] == "fsdp2")
+assert spread == trainer.accelerator.is_fsdp2 == ("fsdp2" in how)
+kinds = set()
+trainer._network.blocks[0].ffn.register_forward_hook(lambda part, given, out: kinds.add(out.dtype))
 trainer.run(stop_at=int(sys.argv[4]))
+assert not spread or kinds == {torch.bfloat16 if recipe == HALF else torch.float32}, kinds
 trainer.accelerator.end_training()
 """
 
@@ -82,14 +89,16 @@ dist.destroy_process_group()
 """
 
 
-def ask_for_fsdp2() -> None:
+def ask_for_fsdp2(recipe: Recipe) -> None:
     """Do what `accelerate launch --use_fsdp --fsdp_version 2` does; it does so for GPUs alone."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, DistributedType, PartialState
     from accelerate.utils import FullyShardedDataParallelPlugin
 
-    Accelerator(cpu=True)
+    Accelerator(mixed_precision=recipe.precision, cpu=True)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    if recipe.precision != "no":
+        plugin.set_mixed_precision(recipe.precision)
     AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
     PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
@@ -124,25 +133,37 @@ def run_on_two(code: str, data: Path, folder: Path, *more: str) -> None:
         assert device.returncode == 0, printed[-3000:]
 
 
+@pytest.fixture
+def precision_is_open():
+    """Let Accelerate forget, before and after, which precision this process began with."""
+    state = pytest.importorskip("accelerate.state").AcceleratorState
+    state._reset_state(True)
+    yield
+    state._reset_state(True)
+
+
 def told(line: dict) -> tuple[str, dict[str, float]]:
     return line["kind"], {name: value for name, value in line.items() if name not in ("kind", "s_per_step")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spread", ["copies", "fsdp2"])
+@pytest.mark.parametrize("spread", ["copies", "fsdp2", "fsdp2 in bf16"])
+@pytest.mark.usefixtures("precision_is_open")
 def test_two_devices_do_what_one_does(root, tmp_path, spread):  # noqa: F811
+    recipe = HALF if "bf16" in spread else SHORT
     for stop in (2, 4):  # stopped, and gone on with
-        trainer_of(root, tmp_path / "one", SHORT).run(stop_at=stop)
+        trainer_of(root, tmp_path / "one", recipe).run(stop_at=stop)
         run_on_two(ONE_OF_TWO, root, tmp_path / "two", spread, str(stop))
         assert [line["step"] for line in read_log(tmp_path / "two" / LOG)][-1] == stop
     ours, theirs = ([told(line) for line in read_log(tmp_path / name / LOG)] for name in ("one", "two"))
     assert [kind for kind, _ in ours] == [kind for kind, _ in theirs] == ["train", "validation", "imagined"] * 2
+    tolerance = 1e-3 if recipe == SHORT else 1e-2
     for (_, one), (_, two) in zip(ours, theirs, strict=True):
-        assert two == pytest.approx(one, rel=1e-3, abs=1e-3)
+        assert two == pytest.approx(one, rel=tolerance, abs=tolerance)
     one, two = (weights_of(tmp_path / name) for name in ("one", "two"))
     for name, weight in one.items():
-        torch.testing.assert_close(weight, two[name], atol=2e-4, rtol=1e-3)
-    assert trainer_of(root, tmp_path / "two", SHORT).step == 4  # the state of two, read by one
+        torch.testing.assert_close(weight, two[name], atol=2e-4 if recipe == SHORT else 2e-3, rtol=1e-3)
+    assert trainer_of(root, tmp_path / "two", recipe).step == 4  # the state of two, read by one
 
 
 @pytest.mark.slow

@@ -34,11 +34,21 @@ def plan_sharding(accelerator: Any) -> None:
 
 
 def open_entrances(accelerator: Any, objective: nn.Module) -> None:
-    """Let the weights of a sharded attention be gathered whichever of its methods is called."""
+    """Let the weights of a sharded attention be gathered whichever of its methods is called; cast as on one device.
+
+    Accelerate leaves casting to FSDP2's policy, which is not used here.
+    """
     if not accelerator.is_fsdp2:
         return
     from torch.distributed.fsdp import register_fsdp_forward_method
 
+    forward: Any = objective.forward
+
+    def cast(*inputs: Any) -> Any:
+        with accelerator.autocast():
+            return forward(*inputs)
+
+    objective.forward = cast  # type: ignore[method-assign]
     for part in objective.modules():
         for name in ENTRANCES if isinstance(part, Attention) else ():
             register_fsdp_forward_method(part, name)
