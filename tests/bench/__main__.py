@@ -15,7 +15,7 @@ from tests.bench.figure import Figure
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "results" / "bench.json"
-NOT_BENCHMARKS = {"__init__", "__main__", "figure"}
+NOT_BENCHMARKS = {"__init__", "__main__", "figure", "score_memory"}
 
 
 def main(names: list[str]) -> int:

@@ -4,7 +4,8 @@ In: synthetic runs, plugins with and without a codec. Out: a verdict.
 Read next: `evalkit/score/ceiling.py`.
 """
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pytest
@@ -154,4 +155,4 @@ def test_xwam_offers_the_codec_of_its_policy():
     ours, theirs = PLUGIN.codec(QUICK)(true), PLUGIN.make(QUICK).round_trip(true)
     np.testing.assert_array_equal(ours.rgb, theirs.rgb)
     np.testing.assert_array_equal(ours.depth, theirs.depth)
-    assert callable(load_codec(CodecChoice(policy="xwam", settings="{}")))
+    assert callable(load_codec(CodecChoice(policy="xwam", settings=json.dumps(asdict(QUICK)))))
