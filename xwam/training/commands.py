@@ -55,13 +55,15 @@ def train_model(options: argparse.Namespace) -> int:
     if started is None:
         raw = read_track(options.data, next(iter(found.lengths))).raw
         model = replace(model, bounds=_bounds(options.data, model, raw=raw, least_action=recipe.least_action))
+    if recipe.blind and not model.blind:
+        model = replace(model, name=f"{model.name}-blind", blind=True)
     if recipe.depth is not None and recipe.depth != model.network.depth:
         if started is not None:
             raise ValueError(
                 f"{options.start} was built for depth '{model.network.depth}', the recipe says '{recipe.depth}'."
             )
         model = replace(model, network=replace(model.network, depth=recipe.depth))
-    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed) if started is None else started
+    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed) if started is None else started._replace(model=model)
     data = prepare_data(options.data, found, bundle, recipe)
     print(data.description)
     trainer = Trainer(options.out, bundle, data, recipe, command=shlex.join(["xwam", *sys.argv[1:]]))
