@@ -57,6 +57,7 @@ class Senses:
         self.position_m = T_base_ee[:3, 3]
         self.R_base_ee = T_base_ee[:3, :3]
         self.open_frac = float(arm[7])
+        self.instruction = observation.instruction
         self._state = observation.privileged
 
     def __getitem__(self, key: str) -> np.ndarray:

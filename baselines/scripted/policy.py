@@ -1,20 +1,26 @@
 """The policy `scripted`: an oracle that solves tasks by reading the simulator's state, one action at a time.
 
 In: proprio and privileged state. Out: chunks of one action.
-Read next: `experts.py`, what it does in each task.
+Read next: `experts.py` and `robocasa.py`, what it does in each task.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from baselines.scripted.experts import EXPERTS
+from baselines.scripted import experts, robocasa
 from baselines.scripted.motion import Expert, Senses, action_towards
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import EVERYTHING, OSC_DELTA_BASE, EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyRequest
+
+EXPERTS: Mapping[str, Mapping[str, Callable[[Senses], Expert]]] = {
+    "robosuite": experts.EXPERTS,
+    "robocasa": robocasa.EXPERTS,
+}
+"""The experts of each bench, by task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +41,11 @@ class ScriptedPolicy:
         Raises:
             EvalkitError: If nobody wrote an expert for its task.
         """
-        if episode.task not in EXPERTS:
+        known = EXPERTS.get(episode.bench, {})
+        if episode.task not in known:
             raise EvalkitError(
                 f"There is no scripted expert for task '{episode.task}' of {env.env_id}; "
-                f"choose among {', '.join(EXPERTS)}, or another policy."
+                f"choose among {', '.join(known) or 'the benches ' + ', '.join(EXPERTS)}, or another policy."
             )
         self._running[episode.key] = None
 
@@ -57,7 +64,7 @@ class ScriptedPolicy:
         running = self._running[episode.key]
         if running is None:
             senses = Senses(observation)
-            running = senses, EXPERTS[episode.task](senses)
+            running = senses, EXPERTS[episode.bench][episode.task](senses)
             self._running[episode.key] = running
         running[0].refresh(observation)
         return running
@@ -78,14 +85,14 @@ class ScriptedPlugin:
             chunk_len=1,
             execute_steps=1,
             arms=("left",),
-            env_ids=tuple(f"robosuite/{task}" for task in EXPERTS),
+            env_ids=tuple(f"{bench}/{task}" for bench, tasks in EXPERTS.items() for task in tasks),
             needs_images=False,
             privileged_keys=(EVERYTHING,),
         )
 
     def provenance(self, config: ScriptedConfig) -> dict[str, str]:
         """Return which tasks have an expert."""
-        return {"experts": ", ".join(EXPERTS)}
+        return {"experts": "; ".join(f"{bench}: {', '.join(tasks)}" for bench, tasks in EXPERTS.items())}
 
     def make(self, config: ScriptedConfig) -> ScriptedPolicy:
         """Return the policy."""
