@@ -56,7 +56,10 @@ SPOUT_TILT_RAD, HANDLE_TILT_RAD = 0.1, 0.45
 HANDLE_YAW = 0.4
 """How far the hand at the faucet's handle turns to the spout, a tangent: its forearm then passes beside the spout."""
 
-PUSHING_TILT_RAD, PULLING_TILT_RAD = 0.7, 1.0
+KNOB_SLANT = 0.3
+"""How far a hand at a knob at the front points down, a tangent, for the wrist's sake."""
+
+PUSHING_TILT_RAD, PULLING_TILT_RAD = 0.7, 0.8
 """How far below the horizontal a hand at a closed drawer points: below the counter's edge."""
 
 
@@ -149,8 +152,8 @@ def turn(
 
         yield from _tuck(senses, hand().R_base_ee)
         while True:
-            yield from reach(senses, aside, within_m=0.03)
-            yield from reach(senses, lambda: hand(HOVER_M, gripper=OPEN), within_m=0.015)
+            yield from reach(senses, aside, within_m=0.03, within_rad=0.2)
+            yield from reach(senses, lambda: hand(HOVER_M, gripper=OPEN), within_m=0.015, within_rad=0.2)
             yield from reach(senses, lambda: hand(gripper=OPEN), within_m=0.01, max_steps=40)
             yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
             while senses.distance_m(hand().position_m) < 0.06:
@@ -165,7 +168,7 @@ def close_drawer(senses: Senses) -> Expert:
     """Come down in front of the handle with closed fingers and push it home."""
 
     def hand(front_m: float, up_m: float = 0.0) -> Goal:
-        z, _ = _at_drawer(senses, PUSHING_TILT_RAD)
+        z, _ = _at_drawer(senses, PUSHING_TILT_RAD, steep_frac=2 / 3)
         position_m = senses["door_handle_pos_m"] - front_m * _into(senses) + up_m * UP
         return Goal(position_m=position_m, R_base_ee=hand_along(z, _across(senses)), gripper=CLOSED)
 
@@ -178,20 +181,20 @@ def close_drawer(senses: Senses) -> Expert:
 def open_drawer(senses: Senses) -> Expert:
     """Pinch the handle with one finger behind it and draw it out."""
 
-    def hand(front_m: float = 0.0, up_m: float = 0.0, *, gripper: float = CLOSED) -> Goal:
-        z, x = _at_drawer(senses, PULLING_TILT_RAD)
-        position_m = senses["door_handle_pos_m"] - front_m * _into(senses) + up_m * UP
+    def hand(front_m: float = 0.0, back_m: float = 0.0, *, gripper: float = CLOSED) -> Goal:
+        z, x = _at_drawer(senses, PULLING_TILT_RAD, steep_frac=1.0)
+        position_m = senses["door_handle_pos_m"] - front_m * _into(senses) - back_m * z
         return Goal(position_m=position_m, R_base_ee=hand_along(z, x), gripper=gripper)
 
     while True:
-        yield from reach(senses, lambda: hand(0.12, up_m=0.1, gripper=OPEN), within_m=0.04, within_rad=0.2)
-        yield from reach(senses, lambda: hand(0.07, up_m=0.07, gripper=OPEN), within_m=0.01)
+        yield from reach(senses, lambda: hand(0.1, 0.1, gripper=OPEN), within_m=0.04, within_rad=0.2)
+        yield from reach(senses, lambda: hand(0.0, 0.1, gripper=OPEN), within_m=0.01)
         yield from reach(senses, lambda: hand(gripper=OPEN), within_m=0.01, max_steps=40)
         yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
         while senses.distance_m(hand().position_m) < 0.05:
             yield hand(AHEAD_M)
         yield from stay(senses, gripper=OPEN, num_steps=5)
-        yield from reach(senses, lambda: hand(0.1, up_m=0.1, gripper=OPEN), within_m=0.03, max_steps=20)
+        yield from reach(senses, lambda: hand(0.0, 0.12, gripper=OPEN), within_m=0.03, max_steps=20)
 
 
 def hand_along(z: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -290,17 +293,17 @@ def _spout_left_rad(senses: Senses) -> float:
 
 
 def _onto_knob(senses: Senses) -> np.ndarray:
-    """Return the direction along the knob's axis, from the front or from above."""
+    """Return the direction along the knob's axis: from above, or from the front and a little from above."""
     axis = senses["knob_axis"]
-    return np.copysign(1.0, axis @ (_into(senses) - UP)) * axis
+    return _unit(np.copysign(1.0, axis @ (_into(senses) - UP)) * axis - KNOB_SLANT * UP)
 
 
-def _at_drawer(senses: Senses, least_rad: float) -> tuple[np.ndarray, np.ndarray]:
+def _at_drawer(senses: Senses, least_rad: float, *, steep_frac: float) -> tuple[np.ndarray, np.ndarray]:
     """Return where a hand at a drawer's handle points and how it opens to close on it from before and behind.
 
-    It points down at the handle of an open drawer and slants in at that of a closed one.
+    It slants in at the handle of a closed drawer and points straight down at one that is `steep_frac` open.
     """
-    opened = float(np.clip(1.5 * senses["door_open_frac"][0], 0.0, 1.0))
+    opened = float(np.clip(senses["door_open_frac"][0] / steep_frac, 0.0, 1.0))
     down_rad = least_rad + (np.pi / 2 - least_rad) * opened
     return _slanted(_into(senses), down_rad), np.cos(down_rad) * UP + np.sin(down_rad) * _into(senses)
 

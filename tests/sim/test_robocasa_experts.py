@@ -1,0 +1,68 @@
+"""RoboCasa's experts solve their tasks in the real simulator, through the harness's own worker; art is placeholder.
+
+In: RoboCasa v0.2 in an interpreter of its own. Out: success counts; of a hundred seeds when asked for slow tests.
+Read next: `baselines/scripted/robocasa.py`; docs/robocasa.md for the counts.
+"""
+
+from contextlib import closing
+
+import pytest
+
+from baselines.floors import HoldConfig, HoldPlugin
+from baselines.scripted.policy import EXPERTS, ScriptedConfig, ScriptedPlugin
+from envs.robocasa.bench import RobocasaConfig
+from evalkit.contracts.spec import check_actions
+from evalkit.contracts.types import PolicyRequest
+from evalkit.run.worker import EnvWorker
+from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
+
+CONFIG = RobocasaConfig(art="placeholder")
+
+
+def run_episode(policy, worker, episode):
+    """Return whether the episode succeeded; nothing is rendered."""
+    observation = worker.begin(episode, render=False)
+    policy.reset(episode, worker.env_spec)
+    step_idx, chunk_idx = 0, 0
+    while step_idx < episode.max_steps:
+        request = PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=step_idx, observation=observation)
+        (reply,) = policy.infer([request])
+        check_actions(reply.actions, worker.env_spec, policy.spec)
+        worker.send_actions(reply.actions, render_at=(), render_last=False, render_success=False)
+        outcome = worker.receive_outcome()
+        if outcome.success:
+            return True
+        step_idx, chunk_idx, observation = step_idx + outcome.num_executed, chunk_idx + 1, outcome.last
+    return False
+
+
+def count(policy, task, tmp_path, *, num_episodes, seed):
+    launch = BENCH.launch(CONFIG, task=task, setting="default")
+    spec = BENCH.env_spec(CONFIG, task=task, setting="default")
+    episodes = BENCH.plan_episodes(CONFIG, task=task, setting="default", num_episodes=num_episodes, seed=seed)
+    with closing(EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()) as worker:
+        return sum(run_episode(policy, worker, episode) for episode in episodes)
+
+
+def scripted():
+    return ScriptedPlugin().make(ScriptedConfig())
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("task", ["CloseDrawer", "TurnOnStove", "TurnOnSinkFaucet", "CoffeePressButton"])
+def test_experts_solve_a_seed(task, tmp_path):
+    assert count(scripted(), task, tmp_path, num_episodes=1, seed=0) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("task", ["CoffeePressButton", "TurnOnMicrowave", "TurnOffMicrowave", "CloseDrawer"])
+def test_experts_solve_a_hundred_seeds(task, tmp_path):
+    assert count(scripted(), task, tmp_path, num_episodes=100, seed=0) >= 80
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("task", list(EXPERTS["robocasa"]))
+def test_holding_still_solves_nothing(task, tmp_path):
+    assert count(HoldPlugin().make(HoldConfig()), task, tmp_path, num_episodes=5, seed=0) == 0
