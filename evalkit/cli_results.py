@@ -33,7 +33,13 @@ def score(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Processes; 0 takes every core.")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", help="Processes; 0 takes every core, or on a GPU one process.")
+    ] = 0,
+    device: Annotated[
+        str,
+        typer.Option("--device", help="Where SSIM, clouds and LPIPS are computed: cpu, cuda, cuda:1; the same values."),
+    ] = "cpu",
     dataset: Annotated[
         Path | None,
         typer.Option("--dataset", help="Ask --policy again, on the frames of this run, or data set in X-WAM's layout."),
@@ -74,12 +80,15 @@ def score(
 
     Examples: `evalkit score results/runs/mine` · `evalkit score predictions truths --out scores` ·
     `evalkit score --dataset results/runs/mine --policy xwam --actions both policy.xwam.num_video_steps=25` ·
-    `evalkit score results/runs/mine policy.xwam.checkpoint=/where/the/weights/are/now`
+    `evalkit score results/runs/mine policy.xwam.checkpoint=/where/the/weights/are/now` ·
+    `evalkit score results/runs/mine --device cuda`
     """
+    from evalkit.score.on_device import describe
     from evalkit.score.score import check_workers
 
     check_workers(workers)
-    options = _options(lpips, lpips_weights, references, depth_estimator)
+    describe(device)  # refuses one that is not there, before a policy is loaded
+    options = _options(lpips, lpips_weights, references, depth_estimator, device)
     result = (to or Path("scores")) / "scores.parquet"
     overrides = [text for text in what or [] if "=" in text and not Path(text).exists()]
     paths = [Path(text) for text in what or [] if text not in overrides]
@@ -151,7 +160,7 @@ def view(
         out.print(f"recording: {write_recording(clip, rrd or clip.with_suffix('.rrd'), show=show)}")
 
 
-def _options(lpips: str, lpips_weights: Path | None, references: bool, depth_estimator: str | None) -> Any:
+def _options(lpips: str, lpips_weights: Path | None, references: bool, depth_estimator: str | None, device: str) -> Any:
     from evalkit.score.chunk import ScoreOptions
     from evalkit.score.depth_estimator import parse_choice
     from evalkit.score.lpips import NETS
@@ -164,6 +173,7 @@ def _options(lpips: str, lpips_weights: Path | None, references: bool, depth_est
         lpips_nets=tuple(net for net in NETS if net in names),
         lpips_weights=lpips_weights,
         depth_estimator=parse_choice(depth_estimator) if depth_estimator else None,
+        device=device,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
-from evalkit.score import depth, image, lpips
+from evalkit.score import depth, image, lpips, on_device
 from evalkit.score.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
 from evalkit.score.frame import FrameScores, Named, Picture, Truth, score_frame, unfit
 from evalkit.score.measure import Measure
@@ -62,6 +62,7 @@ class ScoreOptions:
         lpips_weights: Folder of their weights, looked into before the torch hub cache.
         depth_estimator: Gives predicted RGB a depth, scored as subjects of their own; None for none.
         threads: Cores for one chunk; the values do not depend on it.
+        device: Where SSIM, nearest neighbours and LPIPS are computed: `cpu`, `cuda` or `cuda:1`; see `on_device.py`.
     """
 
     references: bool = True
@@ -69,6 +70,7 @@ class ScoreOptions:
     lpips_weights: Path | None = None
     depth_estimator: EstimatorChoice | None = None
     threads: int = 1
+    device: str = on_device.CPU
 
 
 RoundTrip = Callable[[Prediction], Prediction]
@@ -109,7 +111,7 @@ def score_chunk(
     if not imagined or len(chunk.true.rgb_fvhwc_u8) <= lead:
         return []
     options = options or ScoreOptions()
-    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env, problems=problems, first=lead)
+    truth = Truth(chunk.true, chunk.intrinsics_v33_px, env, problems=problems, first=lead, device=options.device)
     like = next(iter(imagined.values()))
     subjects, without = dict(imagined), list[Found]()
     if options.references:
@@ -209,7 +211,7 @@ def _lpips(truth: Truth, subjects: Mapping[str, Prediction], net: lpips.Net, wei
     """Yield the LPIPS of every subject; the features of the true frames are computed once."""
     metric = f"lpips/{net}_v0.1"
     try:
-        network = lpips.load(net, weights)
+        network = lpips.load(net, weights, truth.device)
     except lpips.LpipsUnavailable as error:
         first = next(iter(subjects))
         yield first, WHOLE_CHUNK, Named("static", metric, Measure(None, "unavailable", str(error)))
@@ -227,6 +229,8 @@ def _lpips_batch(
     try:
         features = network.features(truth.frames.rgb_fvhwc_u8[frame_idxs.start : frame_idxs.stop, view])
     except RuntimeError as error:  # a layer that finds nothing left to pool
+        if on_device.is_device_failure(error):
+            raise
         small = Measure(None, "too_small", f"{network.net}: {str(error).splitlines()[0]}")
         yield from ((subject, frame_idx, small) for subject in subjects for frame_idx in frame_idxs)
         return

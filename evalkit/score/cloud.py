@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from evalkit.score import on_device
 from evalkit.score.measure import Measure
 from evalkit.score.nearest import PointTree, build_tree, nearest_distances
 
@@ -74,13 +75,16 @@ def fuse(
     return points[:count]
 
 
-def distances(true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *, threads: int = 1) -> CloudDistances:
+def distances(
+    true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *, threads: int = 1, device: str = on_device.CPU
+) -> CloudDistances:
     """Return exact nearest-neighbour distances both ways, float64.
 
     Args:
         true_m: N,3 points, or their tree where they are compared more than once.
         pred_m: N,3 points or their tree.
-        threads: Cores to use; the values do not depend on it.
+        threads: Cores to use, on the CPU; the values do not depend on it.
+        device: Where to search; the values do not depend on it either.
 
     Example:
         >>> distances(np.array([[0.0, 0.0, 0.0]]), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]])).l1_half_m().value
@@ -90,10 +94,13 @@ def distances(true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *,
         return CloudDistances(np.full(_size(pred_m), np.inf), np.full(_size(true_m), np.inf))
     true = true_m if isinstance(true_m, PointTree) else build_tree(true_m)
     pred = pred_m if isinstance(pred_m, PointTree) else build_tree(pred_m)
-    return CloudDistances(
-        pred_to_true_m=nearest_distances(true, pred, threads=threads),
-        true_to_pred_m=nearest_distances(pred, true, threads=threads),
-    )
+
+    def search(tree: PointTree, queries: PointTree) -> np.ndarray:
+        if device == on_device.CPU:
+            return nearest_distances(tree, queries, threads=threads)
+        return on_device.nearest_distances(tree, queries, device)
+
+    return CloudDistances(pred_to_true_m=search(true, pred), true_to_pred_m=search(pred, true))
 
 
 def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:

@@ -25,6 +25,7 @@ from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
 from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
 from evalkit.score.job import clip_row
+from evalkit.score.on_device import describe
 from evalkit.score.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.clips import ClipChunk
@@ -56,18 +57,20 @@ def score_dataset(
         options: What is scored beside the metrics that every chunk gets.
 
     Raises:
-        BadConfig: If the folder holds no recorded episodes, or the policy imagines nothing.
+        BadConfig: If the folder holds no recorded episodes, the policy imagines nothing, or there is no such device.
         RunFolderError: If the run cannot be read or the result cannot be written.
         SpecMismatch: If the policy cannot see what was recorded, its frames are spaced otherwise, or it is to be given
             actions and takes none.
     """
+    options = options or ScoreOptions()
+    scored_on = describe(options.device)
     if not policy.spec.predicts:
         raise BadConfig(f"There is nothing to score: policy '{policy.spec.policy_id}' imagines nothing.")
     source = open_source(folder)
     entries = source.episodes
     if not entries:
         raise BadConfig(f"{folder} holds no recorded episode: no record names a clip.")
-    with ScoreWriter(result) as writer:
+    with ScoreWriter(result, scored_on=scored_on) as writer:
         for num_done, entry in enumerate(entries, start=1):
             for scored in _episode(source, entry, policy, modes, options):
                 writer.write(scored)

@@ -35,6 +35,7 @@ from evalkit.score.chunk import Score, ScoreOptions, score_chunk
 from evalkit.score.frame import Picture
 from evalkit.score.job import clip_row
 from evalkit.score.measure import Measure
+from evalkit.score.on_device import describe
 from evalkit.score.pictures import Frame, View, What, open_view, place
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.clips import ClipChunk, Frames
@@ -83,12 +84,14 @@ def score_folders(
         options: What is scored beside the metrics that every clip gets.
 
     Raises:
-        BadConfig: If there is no clip.
+        BadConfig: If there is no clip, or no such device.
         RunFolderError: If the result cannot be written.
     """
+    options = options or ScoreOptions()
+    scored_on = describe(options.device)
     names = clip_names(true_dir)
     without = [] if names == ["."] else _without_truth(pred_dir, names)
-    with ScoreWriter(result) as writer:
+    with ScoreWriter(result, scored_on=scored_on) as writer:
         for num_done, name in enumerate([*names, *without], start=1):
             task = name if name != "." else true_dir.resolve().name
             for scores in _clip(pred_dir / name, true_dir / name, options, has_truth=name not in without):

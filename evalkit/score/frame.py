@@ -22,6 +22,7 @@ from evalkit.score import cloud, depth, image, pose
 from evalkit.score.measure import Measure
 from evalkit.score.names import METRICS, Family, Per
 from evalkit.score.nearest import PointTree, build_tree
+from evalkit.score.on_device import CPU
 from evalkit.store.clips import Frames
 
 
@@ -76,6 +77,7 @@ class Truth:
         problems: Pictures, true or predicted, that could not be read; their arrays hold zeros.
         num_frames: F.
         first: Frames before it only lead in: they were scored with the part before.
+        device: Where SSIM and the nearest neighbours are computed; SSIM's windows lie there.
         static: Index and name of each static camera.
     """
 
@@ -87,9 +89,11 @@ class Truth:
         *,
         problems: Mapping[Picture, Measure] | None = None,
         first: int = 0,
+        device: str = CPU,
     ) -> None:
         self.frames = frames
         self.first = first
+        self.device = device
         self.problems = problems or {}
         self.intrinsics_v33_px = intrinsics_v33_px
         self.env = env
@@ -102,7 +106,7 @@ class Truth:
         """Return what SSIM needs of a true frame alone."""
         key = frame_idx, view
         if key not in self._halves:
-            self._halves[key] = image.ssim_half(self.frames.rgb_fvhwc_u8[key])
+            self._halves[key] = image.ssim_half(self.frames.rgb_fvhwc_u8[key], device=self.device)
         return self._halves[key]
 
     def cloud(self, frame_idx: int, views: list[int]) -> PointTree | None:
@@ -209,7 +213,8 @@ def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_
         reason = f"the window has {image.GAUSS_TAPS} pixels a side, the picture {pred_u8.shape[:2]}"
         scores.add(name, "ssim/gauss11", Measure(None, "too_small", reason))
     else:
-        scores.add(name, "ssim/gauss11", Measure(image.ssim(truth.ssim_half(frame_idx, view), pred_u8)))
+        similarity = image.ssim(truth.ssim_half(frame_idx, view), pred_u8, device=truth.device)
+        scores.add(name, "ssim/gauss11", Measure(similarity))
 
 
 def _add_depth(
@@ -281,7 +286,7 @@ def _add_fused(
         return
     pred = cloud.fuse(depth_fvhw_m[frame_idx, views], truth.intrinsics_v33_px[views], known)
     true = truth.cloud(frame_idx, views)
-    found = cloud.distances(np.empty((0, 3)) if true is None else true, pred)
+    found = cloud.distances(np.empty((0, 3)) if true is None else true, pred, device=truth.device)
     scores.add(name, "chamfer_m/l1_half", found.l1_half_m())
     scores.add(name, "chamfer_m/l1_sum", found.l1_sum_m())
     scores.add(name, "chamfer_m/l1_pred_to_gt", found.accuracy_m())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from evalkit.contracts.errors import EvalkitError
+from evalkit.score.on_device import is_device_failure
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,8 @@ class Lpips:
         x = torch.from_numpy(np.ascontiguousarray(rgb_nhwc_u8)).to(self.device).permute(0, 3, 1, 2).float()
         shift = torch.tensor([-0.030, -0.088, -0.188], device=self.device).view(1, 3, 1, 1)
         scale = torch.tensor([0.458, 0.448, 0.450], device=self.device).view(1, 3, 1, 1)
-        with torch.inference_mode():
+        # TF32, torch's default for convolutions on a GPU, would keep three digits of the CPU's values.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             layers = _LAYERS[self.net](self.state, (x / 255.0 * 2.0 - 1.0 - shift) / scale)
             return [layer / (layer.square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for layer in layers]
 
@@ -126,9 +128,10 @@ def load(net: Net, folder: Path | None = None, device: str = "cpu") -> Lpips:
 
     path = find_weights(net, folder)
     try:
-        state = torch.load(path, weights_only=True, map_location=device)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         backbone = {_torchvision_name(name): value for name, value in state.items() if ".slice" in name} or state
-        heads = load_file(HEADS_PATH, device=device)
+        backbone = {name: value.to(device) for name, value in backbone.items() if name.startswith("features.")}
+        heads = {name: value.to(device) for name, value in load_file(HEADS_PATH).items()}
     except Exception as error:
         raise LpipsUnavailable(f"LPIPS ({net}) is unavailable, because {path} cannot be read: {error}.") from error
     count = sum(name.startswith(f"{net}.") for name in heads)
@@ -147,6 +150,8 @@ def _check(lpips: Lpips, path: Path) -> None:
     try:
         lpips.features(np.zeros((1, 64, 64, 3), np.uint8))
     except (KeyError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and is_device_failure(error):
+            raise
         raise LpipsUnavailable(
             f"LPIPS ({lpips.net}) is unavailable, because {path} holds no {lpips.net} weights: {error}."
         ) from error

@@ -84,6 +84,11 @@ def nearest_distances(tree: PointTree, queries: PointTree, *, threads: int = 1) 
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(search, range(threads)))
+    return distances_in_order(squares, queries)
+
+
+def distances_in_order(squares: np.ndarray, queries: PointTree) -> np.ndarray:
+    """Return distances, metres, in the order in which the queries were given, from squares in that of their tree."""
     found = np.sqrt(squares[: queries.num_points])
     if queries.order is None:
         return found

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from evalkit.score.ceiling import CodecChoice
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.coverage import Coverage
 from evalkit.score.job import ChunkJob, ClipJob, chunk_jobs, do, failed
+from evalkit.score.on_device import CPU, describe
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.run_folder import open_run
 
@@ -52,16 +54,23 @@ def score_run(
 
     Args:
         run_dir: Run folder; scoring again overwrites what was scored before.
-        workers: Processes, each on one core; 1 scores in this process, 0 takes every core.
+        workers: Processes, each on one core; 1 scores in this process. 0 takes every core, on a GPU as threads of
+            this process, which feed it.
         on_progress: Called with (clips done, clips in all).
         options: What is scored beside the metrics that every chunk gets.
         codec: The policy's, whose ceiling is scored, or why there is none (`ceiling.find_codec`); None leaves it out.
 
     Raises:
-        BadConfig: If `workers` is negative.
+        BadConfig: If `workers` is negative, or there is no such device.
         RunFolderError: If there is no such run, or the result cannot be written.
     """
     check_workers(workers)
+    options = options or ScoreOptions()
+    scored_on = describe(options.device)
+    if workers == 0 and options.device == CPU:
+        workers = num_cores()
+    elif workers == 0:
+        workers, options = 1, replace(options, threads=num_cores())
     run = open_run(run_dir)
     records, plan_sha256 = run.records(), run.plan.sha256
     planned = {episode.key: episode for episode in run.plan.episodes}
@@ -73,15 +82,15 @@ def score_run(
             path=run.path / record.clip,
             planned=planned[record.key],
             plan_sha256=plan_sha256,
-            options=options or ScoreOptions(),
+            options=options,
             codec=codec,
         )
         for record in sorted(records, key=lambda record: (record.task, record.index))
         if record.clip is not None
     ]
     num_done = 0
-    with ScoreWriter(run.scores_path, Coverage.of(run.plan, records)) as writer:
-        for job, scored in _score_all(chain.from_iterable(map(chunk_jobs, clips)), workers or num_cores()):
+    with ScoreWriter(run.scores_path, Coverage.of(run.plan, records), scored_on=scored_on) as writer:
+        for job, scored in _score_all(chain.from_iterable(map(chunk_jobs, clips)), workers):
             writer.write(scored)
             num_done += job.is_last
             if on_progress is not None and job.is_last:

@@ -23,6 +23,7 @@ from evalkit.score.chunk import Score
 from evalkit.score.coverage import Coverage
 from evalkit.score.measure import STATUSES
 from evalkit.score.names import METRICS, SUBJECTS
+from evalkit.score.on_device import CPU
 from evalkit.store.files import cannot_write, sync_folder
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 FORMAT = "evalkit-scores-1"
 MADE_OF = "made_of"
 """Where in the file's metadata its `Coverage` lies."""
+
+SCORED_ON = "scored_on"
+"""Where in the file's metadata the device lies that the costly parts were computed on."""
 
 ROWS_A_GROUP = 50_000
 """Rows that wait in memory until they are written together."""
@@ -67,16 +71,16 @@ class ClipScores:
 class ScoreWriter:
     """Writes the result file one clip at a time; use it in a `with`, leaving without an error gives it its name.
 
-    `made_of` is kept inside the file, where the scores are a run's own.
+    `made_of` is kept inside the file, where the scores are a run's own, and `scored_on`, the device.
     """
 
-    def __init__(self, path: Path, made_of: Coverage | None = None) -> None:
+    def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = CPU) -> None:
         self.path = path
         self._unwritten: list[pa.Table] = []
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            schema = SCHEMA.with_metadata(_metadata(made_of))
+            schema = SCHEMA.with_metadata(_metadata(made_of, scored_on))
             self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -159,11 +163,12 @@ def _rows(clip: ClipScores) -> pa.Table:
     return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
 
 
-def _metadata(made_of: Coverage | None) -> dict[str, str]:
+def _metadata(made_of: Coverage | None, scored_on: str) -> dict[str, str]:
     packages = ("evalkit", "numpy", "opencv-python", "numba")
     return {
         **({} if made_of is None else {MADE_OF: made_of.to_text()}),
         "format": FORMAT,
+        SCORED_ON: scored_on,
         "versions": json.dumps({name: metadata.version(name) for name in packages}),
         "metrics": json.dumps({name: asdict(metric) for name, metric in METRICS.items()}),
         "subjects": json.dumps(SUBJECTS),
