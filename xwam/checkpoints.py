@@ -489,7 +489,8 @@ def _count_blocks(weights: Mapping[str, Tensor], prefix: str, *, expected: int |
 
 def _owner(name: str) -> str:
     """Return which part of `ParameterCount` a tensor belongs to."""
-    owners = {"view_": "views", "action_": "actions_and_states", "proprio_": "actions_and_states", "extra_": "depth"}
+    owners = {"view_": "views", "place_": "views", "extra_": "depth"}
+    owners |= dict.fromkeys(("action_", "proprio_"), "actions_and_states")
     return next((part for start, part in owners.items() if name.startswith(start)), "wan")
 
 

@@ -49,13 +49,16 @@ def show(source: Source) -> None:
     Examples: `xwam show last.safetensors` · `xwam show sharinka0715/X-WAM-checkpoints/robocasa`
     """
     from xwam import checkpoints
-    from xwam.header import locate, read_model
+    from xwam.header import locate, read_model, read_notes
 
     path = locate(source, header_only=True)
     model, counts = read_model(path), checkpoints.parameters(path)
     say(f"{model.name}: bench {model.bench}, arms {', '.join(model.arms)}, depth {model.network.depth}")
     height, width = model.image_hw_px
     say(f"{model.num_actions} actions, {model.num_future_frames} frames of {height}x{width} pixels")
+    for name, note in read_notes(path).items():
+        if name != "recipe":
+            say(f"{name}: {note}")
     say("parameters: unknown until loaded" if counts is None else f"{sum(counts):,} parameters: {counts._asdict()}")
 
 
@@ -80,20 +83,22 @@ def convert(
     """
     from xwam import checkpoints
     from xwam import convert as writers
-    from xwam.header import CheckpointError
+    from xwam.header import CheckpointError, locate, read_notes
 
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
     dtype = None if precision is None else checkpoints.precision(precision)
+    notes: dict[str, str] = {}
     if start is None:
         bundle = checkpoints.load(source, num_heads=num_heads)
+        notes = read_notes(locate(source))
     elif statistics is None:
         raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
     else:
         bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics))
     if dtype is not None:
         bundle.network.cast(dtype)
-    writers.write(bundle, target, to)
+    writers.write(bundle, target, to, notes=notes)
     say(f"{target}: {bundle.model.name} in the layout '{to}'")
 
 

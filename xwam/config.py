@@ -47,6 +47,8 @@ class NetworkConfig:
         frames_per_latent: Predicted frames in a latent frame.
         eps: Added in every normalisation.
         depth: How depth is predicted; all but the first are the rivals of the ablation.
+        place_grid: Token rows and columns of a view that each have a learned embedding too, as no released model does.
+            Rotary positions alone tell where a thing is only after long training; a nano model lacks that.
     """
 
     width: int
@@ -66,6 +68,7 @@ class NetworkConfig:
     frames_per_latent: int = 4
     eps: float = 1e-6
     depth: DepthMode = "interleaved"
+    place_grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or self.head_width % 2:
@@ -258,6 +261,8 @@ NANO = ModelConfig(
         num_heads=3,
         num_blocks=6,
         num_depth_blocks=2,
+        patch_hw=(4, 4),
+        place_grid=(2, 2),
         text_width=64,
         text_len=32,
         time_width=64,
@@ -353,7 +358,7 @@ class ParameterCount(NamedTuple):
 
     Attributes:
         wan: Those of the video model it starts from.
-        views: View embeddings.
+        views: View embeddings, and those of places.
         actions_and_states: The four MLPs.
         depth: Depth blocks and depth head, or what a rival needs in their place.
     """
@@ -386,7 +391,8 @@ def count_parameters(config: NetworkConfig) -> ParameterCount:
         "channel": 2 * channels * patch * d + channels * patch,
         "none": 0,
     }
-    return ParameterCount(wan, config.num_views * d, sum(mlps), depth[config.depth])
+    places = 1 + (0 if config.place_grid is None else config.place_grid[0] * config.place_grid[1])
+    return ParameterCount(wan, config.num_views * places * d, sum(mlps), depth[config.depth])
 
 
 def _linear(width_in: int, width_out: int) -> int:

@@ -27,13 +27,14 @@ from xwam.umt5 import UmT5Text
 from xwam.wan_vae import WanVae
 
 
-def write(bundle: Bundle, target: Path, layout: str) -> None:
-    """Write a model in one of `WRITERS`; the folder appears whole or not at all.
+def write(bundle: Bundle, target: Path, layout: str, *, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model in a layout; the folder appears whole or not at all.
 
     Args:
         bundle: The model.
         target: A folder that does not exist yet.
-        layout: Key of `WRITERS`.
+        layout: `ours`, or a key of `WRITERS`.
+        notes: How the weights were made; only our own layout has a place for it.
 
     Raises:
         CheckpointError: If there is something already, or the model does not fit the layout or the disk.
@@ -45,7 +46,10 @@ def write(bundle: Bundle, target: Path, layout: str) -> None:
         raise CheckpointError(f"{partial} is left of a conversion that was cut short, or still runs; remove it first.")
     try:
         partial.mkdir(parents=True)
-        WRITERS[layout](bundle, partial)
+        if layout == "ours":
+            write_ours(bundle, partial, notes=notes)
+        else:
+            WRITERS[layout](bundle, partial)
         partial.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are how the writers report a full disk
         raise CheckpointError(f"{target} could not be written: {str(error).splitlines()[0]}.") from error
@@ -53,9 +57,9 @@ def write(bundle: Bundle, target: Path, layout: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_ours(bundle: Bundle, folder: Path) -> None:
+def write_ours(bundle: Bundle, folder: Path, *, notes: Mapping[str, str] | None = None) -> None:
     """Write `model.safetensors`, and beside it VAE and text encoder in the layout of diffusers and transformers."""
-    save_checkpoint(folder / MODEL_FILE, bundle.network, bundle.model)
+    save_checkpoint(folder / MODEL_FILE, bundle.network, bundle.model, notes=notes)
     (folder / MODEL_JSON).write_text(json.dumps(bundle.model.to_json(), indent=2))
     _write_parts(bundle, folder)
 
@@ -102,11 +106,11 @@ def write_diffusers(bundle: Bundle, folder: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Bundle, Path], None]] = {
-    "ours": write_ours,
     "released": write_released,
     "wan": write_wan,
     "diffusers": write_diffusers,
 }
+"""Layouts that are not ours."""
 
 
 def from_wan(folder: Path, *, bench: str, statistics: Mapping[str, Any], num_depth_blocks: int = 10) -> Bundle:

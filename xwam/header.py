@@ -32,6 +32,10 @@ from xwam.config import (
 )
 
 FORMAT = "xwam/1"
+
+SHIPPED = {"nano": Path(__file__).parent / "weights" / "nano.safetensors"}
+"""Weights that come along, by name; `xwam/weights/README.md` says how they were made."""
+
 MODEL_FILE = "model.safetensors"
 RELEASED_WEIGHTS = Path("checkpoints/last.ckpt/checkpoint/mp_rank_00_model_states.pt")
 
@@ -58,15 +62,19 @@ class CheckpointError(ValueError):
 def locate(name: str, *, header_only: bool = False) -> Path:
     """Return the path of a checkpoint; an id on the hub (`owner/name`, or `owner/name/folder`) is fetched first.
 
+    `nano` is the one that comes along.
+
     What the repository holds is listed before anything is fetched, and one experiment of it is.
 
     Args:
-        name: A path or an id.
+        name: A name in `SHIPPED`, a path or an id.
         header_only: Fetch only what `read_model` needs.
 
     Raises:
         CheckpointError: If there is neither a path nor a hub that answers, or the id holds several experiments.
     """
+    if name in SHIPPED:
+        return SHIPPED[name]
     if Path(name).exists():
         return Path(name)
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w./-]+?))?/?", name)
@@ -111,6 +119,19 @@ def read_model(path: Path) -> ModelConfig:
             f"{file} holds weights without a configuration of ours (format '{FORMAT}'); convert it with `xwam convert`."
         )
     return _model_of(metadata.get("model", ""), source=file)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return what training wrote beside the weights (steps, command, recipe, hash of the data); empty for others.
+
+    Args:
+        path: What `locate` returned.
+
+    Raises:
+        CheckpointError: If the file is cut off or of another kind.
+    """
+    file = path / MODEL_FILE if path.is_dir() else path
+    return json.loads(read_metadata(file).get("notes", "{}")) if file.is_file() else {}
 
 
 def stated_sizes(settings: Mapping[str, Any]) -> NetworkConfig | None:

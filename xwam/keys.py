@@ -12,7 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-ADDITIONS = ("view_embedding", "action_encoder", "action_decoder", "proprio_encoder", "proprio_decoder", "extra_")
+ADDITIONS = (
+    "view_embedding",
+    "place_embedding",
+    "action_encoder",
+    "action_decoder",
+    "proprio_encoder",
+    "proprio_decoder",
+    "extra_",
+)
 """Beginnings of the names of what X-WAM adds to Wan's transformer."""
 
 _DIT = (

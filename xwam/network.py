@@ -180,6 +180,9 @@ class XwamNetwork(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(config.time_width, width), nn.SiLU(), nn.Linear(width, width))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.view_embedding = nn.Embedding(config.num_views, width)
+        if config.place_grid is not None:
+            rows, cols = config.place_grid
+            self.place_embedding = nn.Parameter(torch.empty(config.num_views, rows * cols, width))
         self.action_encoder = mlp(config.action_dim, width, width)
         self.action_decoder = mlp(width, width, config.action_dim)
         self.proprio_encoder = mlp(config.proprio_dim, width, width)
@@ -216,7 +219,8 @@ class XwamNetwork(nn.Module):
         """Return the tokens behind tensors of these sizes.
 
         Raises:
-            ValueError: If rows or columns do not divide into patches, or views are more than there are embeddings.
+            ValueError: If rows or columns do not divide into patches, or there are more views or other places than
+                embeddings.
         """
         *_, frames, views, rows, cols = video_BCTVHW.shape
         high, wide = self.config.patch_hw
@@ -224,6 +228,11 @@ class XwamNetwork(nn.Module):
             raise ValueError(
                 f"Latents of {views} views with {rows}x{cols} cells do not fit a network of {self.config.num_views} "
                 f"views and patches of {high}x{wide} cells."
+            )
+        if self.config.place_grid not in (None, (rows // high, cols // wide)):
+            raise ValueError(
+                f"Latents of {rows}x{cols} cells make {rows // high}x{cols // wide} tokens a view, the network has "
+                f"embeddings for {self.config.place_grid[0]}x{self.config.place_grid[1]} places."
             )
         return Geometry(
             num_frames=frames,
@@ -307,8 +316,11 @@ class XwamNetwork(nn.Module):
         patches = rearrange(video_BCTVHW, "b c t v (h p) (w q) -> b t v (h w) (c p q)", p=high, q=wide)
         weight = self.patch_embedding.weight.flatten(1)
         tokens = F.linear(patches.to(weight.dtype), weight, self.patch_embedding.bias)
-        views = self.view_embedding.weight[: tokens.shape[2], None]
-        return (tokens + views).flatten(1, 3)
+        num_views = tokens.shape[2]
+        tokens = tokens + self.view_embedding.weight[:num_views, None]
+        if self.config.place_grid is not None:
+            tokens = tokens + self.place_embedding[:num_views]
+        return tokens.flatten(1, 3)
 
     def _patch_twice(self, video_BCTVHW: Tensor) -> Tensor:
         """Return video tokens, then as many depth tokens: sequence concatenation."""

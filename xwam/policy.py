@@ -18,7 +18,7 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from xwam.benches import BORDERS
 from xwam.config import NANO, PRECISIONS, ModelConfig, count_parameters
-from xwam.header import CheckpointError, locate, read_model
+from xwam.header import CheckpointError, locate, read_model, read_notes
 
 if TYPE_CHECKING:
     from xwam.checkpoints import Bundle
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from xwam.sampler import Schedule
 
 
-FRESH = {"nano": NANO, "nano-robocasa": replace(NANO, name="xwam-nano-robocasa", bench="robocasa")}
-"""Models that run without a checkpoint, with random weights: they test plumbing, one for each kind of picture."""
+FRESH = {
+    "random-nano": NANO,
+    "random-nano-robocasa": replace(NANO, name="xwam-nano-robocasa", bench="robocasa"),
+}
+"""Names that stand for random weights: a control, and a test of plumbing for each kind of picture."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class XwamPolicyConfig:
     """Settings of the policy.
 
     Attributes:
-        checkpoint: Weights; None for random ones.
-        model: Which model has the random weights: `nano`, for robosuite, or `nano-robocasa`.
+        checkpoint: Weights: a path, an id on the hub, `nano` for those that come along (robosuite), or one of `FRESH`
+            for random ones.
         init_seed: Seed of random weights.
         num_video_steps: Denoising steps of the video; None for the model's own.
         num_action_steps: Denoising steps of actions and states, the first ones of the video; None likewise.
@@ -48,8 +51,7 @@ class XwamPolicyConfig:
         text_cache: Folder that keeps encoded prompts; None to encode them anew in every run.
     """
 
-    checkpoint: str | None = None
-    model: str = "nano"
+    checkpoint: str = "nano"
     init_seed: int = 0
     num_video_steps: int | None = None
     num_action_steps: int | None = None
@@ -73,7 +75,7 @@ class XwamPlugin:
     """The entry point `xwam`; importing it loads no framework."""
 
     name = "xwam"
-    summary = "X-WAM: video, depth, states and actions denoised together; nano size unless a checkpoint says otherwise"
+    summary = "X-WAM: video, depth, states and actions denoised together; nano unless a checkpoint is named"
     config_type = XwamPolicyConfig
 
     def spec(self, config: XwamPolicyConfig) -> PolicySpec:
@@ -84,7 +86,7 @@ class XwamPlugin:
         border = BORDERS[model.bench]
         depth = ("depth",) if model.network.depth != "none" else ()
         return PolicySpec(
-            policy_id=f"xwam/{model.name}" + ("" if config.checkpoint else "-random"),
+            policy_id=f"xwam/{model.name}" + ("-random" if config.checkpoint in FRESH else ""),
             action_layouts=(border.layout,),
             chunk_len=model.num_actions,
             execute_steps=pace.execute_steps,
@@ -102,12 +104,11 @@ class XwamPlugin:
         """Return hash and size of the weights, the schedule, and what of it is not the model's own."""
         model = _model(config)
         pace = _pace(config, model)
-        weights = f"random, init_seed {config.init_seed}: an untrained network"
-        if config.checkpoint is not None:
-            weights = _identity(config)
+        untrained = ": an untrained network" if config.checkpoint in FRESH else ""
         facts = {
             "model": model.name,
-            "weights": weights,
+            "weights": _identity(config) + untrained,
+            "training": _training(config),
             "parameters": _num_parameters(config),
             "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {config.guidance}",
@@ -165,7 +166,7 @@ class XwamPlugin:
                 num_action_steps=pace.num_action_steps,
                 guidance=config.guidance,
             )
-            if config.checkpoint is None:
+            if config.checkpoint in FRESH:
                 return checkpoints.fresh_bundle(_model(config), seed=config.init_seed), schedule
             return checkpoints.load(config.checkpoint), schedule
         except ValueError as error:
@@ -218,8 +219,6 @@ class XwamPolicy:
 
 def _check(config: XwamPolicyConfig) -> None:
     """Refuse settings that no model can follow, before anything is loaded."""
-    if config.model not in FRESH:
-        raise BadConfig(f"policy.xwam.model must be one of {', '.join(FRESH)}, got {config.model}.")
     if config.precision not in PRECISIONS:
         raise BadConfig(f"policy.xwam.precision must be one of {', '.join(PRECISIONS)}, got {config.precision}.")
     if config.threads < 1 or config.guidance < 0:
@@ -265,11 +264,16 @@ def _depth_scale(model: ModelConfig) -> str:
     return f"assumed {scale}; the released map is unpublished, so metres are a guess"
 
 
+def _training(config: XwamPolicyConfig) -> str:
+    """Return what a checkpoint of ours says about its making."""
+    notes = {} if config.checkpoint in FRESH else read_notes(locate(config.checkpoint))
+    return f"{notes['steps']} steps, data sha256 {notes['data_sha256']}" if "steps" in notes else "not stated"
+
+
 def _num_parameters(config: XwamPolicyConfig) -> str:
     """Return how many parameters the network has, counted off the weights where nothing else tells."""
     try:
-        released = config.checkpoint is not None and (locate(config.checkpoint) / "config.yaml").is_file()
-        if config.checkpoint is None or not released:
+        if config.checkpoint in FRESH or not (locate(config.checkpoint) / "config.yaml").is_file():
             return str(sum(count_parameters(_model(config).network)))
         from xwam.checkpoints import parameters
 
@@ -295,8 +299,8 @@ def _model(config: XwamPolicyConfig) -> ModelConfig:
     Raises:
         BadConfig: If the checkpoint cannot be used.
     """
-    if config.checkpoint is None:
-        return FRESH[config.model]
+    if config.checkpoint in FRESH:
+        return FRESH[config.checkpoint]
     try:
         return read_model(locate(config.checkpoint, header_only=True))
     except CheckpointError as error:
@@ -305,7 +309,7 @@ def _model(config: XwamPolicyConfig) -> ModelConfig:
 
 def _identity(config: XwamPolicyConfig) -> str:
     """Return what names the weights: the hash of the file, or of every file of a folder."""
-    if config.checkpoint is None:
+    if config.checkpoint in FRESH:
         return f"random, init_seed {config.init_seed}"
     path = locate(config.checkpoint)
     if path.is_file():

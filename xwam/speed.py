@@ -29,7 +29,7 @@ from xwam.straight import StraightReading
 
 SIZES: dict[str, tuple[NetworkConfig, Geometry]] = {
     "5b": (WAN22_5B, RELEASE_GEOMETRY),
-    "nano": (NANO.network, replace(RELEASE_GEOMETRY, rows=4, cols=4)),
+    "nano": (NANO.network, replace(RELEASE_GEOMETRY, rows=2, cols=2)),
 }
 PEAK_SIZE = {"cuda": 8192, "cpu": 1024}
 NUM_WORDS = 20

@@ -92,7 +92,10 @@ class StraightReading:
     def _patches(self, video_BCTVHW: Tensor) -> Tensor:
         patches = self.network.patch_embedding(rearrange(video_BCTVHW, "b c t v h w -> (b v) c t h w"))
         tokens = rearrange(patches, "(b v) d t h w -> b t v (h w) d", v=video_BCTVHW.shape[3])
-        return (tokens + self.network.view_embedding.weight[: tokens.shape[2], None]).flatten(1, 3)
+        tokens = tokens + self.network.view_embedding.weight[: tokens.shape[2], None]
+        if self.config.place_grid is not None:
+            tokens = tokens + self.network.place_embedding[: tokens.shape[2]]
+        return tokens.flatten(1, 3)
 
     def _heads(self, x_BLD: Tensor) -> Tensor:
         return x_BLD.unflatten(-1, (self.num_heads, -1))

@@ -40,7 +40,7 @@ DEMONSTRATION_SEEDS = range(1_000_000)
 EPISODES_PER_TASK = 100_000
 """Numbers of episodes, and seeds, that each task of a data set has to itself."""
 
-BLOCK = 30
+BLOCK = 20
 """Episodes that one process records before a fresh one takes over."""
 
 FAILED = "failed"

@@ -121,7 +121,10 @@ def test_departures_of_settings_and_policy():
 
 def test_xwam_executes_as_many_as_its_protocol_says():
     made = plan(
-        "bench.robocasa.protocol=xwam", "policy.xwam.model=nano-robocasa", "policy.xwam.execute_steps=32", policy="xwam"
+        "bench.robocasa.protocol=xwam",
+        "policy.xwam.checkpoint=random-nano-robocasa",
+        "policy.xwam.execute_steps=32",
+        policy="xwam",
     )
     assert made.departures == ()
 

@@ -78,11 +78,10 @@ def bundle():
     return checkpoints.Bundle(MODEL, network_of(NETWORK), WanVae(vae.eval().requires_grad_(False)), text)
 
 
-@pytest.mark.parametrize("layout", convert.WRITERS)
+@pytest.mark.parametrize("layout", ["ours", *convert.WRITERS])
 def test_every_layout_gives_the_same_numbers_back(bundle, layout, tmp_path):
     folder = tmp_path / layout
-    folder.mkdir()
-    convert.WRITERS[layout](bundle, folder)
+    convert.write(bundle, folder, layout)
     again = checkpoints.load(str(folder))
     assert again.model.bounds == MODEL.bounds
     assert again.model.network == NETWORK
@@ -159,6 +158,18 @@ def test_the_command(bundle, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
     assert cli.main(["convert", str(source), str(tmp_path / "x"), "--start", "robotwin"]) == 2
     assert "needs --statistics" in capsys.readouterr().err
+
+
+def test_notes_of_the_training_travel_with_the_weights(bundle, tmp_path, capsys):
+    notes = {"steps": "7", "data_sha256": "abc", "command": "xwam train data out", "recipe": "{}"}
+    convert.write(bundle, tmp_path / "source", "ours", notes=notes)
+    assert cli.main(["convert", str(tmp_path / "source"), str(tmp_path / "target"), "--precision", "bfloat16"]) == 0
+    assert header.read_notes(tmp_path / "target") == notes
+    capsys.readouterr()
+    assert cli.main(["show", str(tmp_path / "target")]) == 0
+    assert "command: xwam train data out" in capsys.readouterr().out
+    convert.write(bundle, tmp_path / "released", "released", notes=notes)
+    assert header.read_notes(tmp_path / "released") == {}
 
 
 def test_half_precision_keeps_what_must_be_exact(bundle, tmp_path):
@@ -289,7 +300,7 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch):
         return real(model, seed=seed)._replace(codec=Weighty(), text_encoder=Weighty())
 
     monkeypatch.setattr(checkpoints, "fresh_bundle", fresh)
-    policy = XwamPlugin().make(XwamPolicyConfig(device="meta", precision="bfloat16"))
+    policy = XwamPlugin().make(XwamPolicyConfig(checkpoint="random-nano", device="meta", precision="bfloat16"))
     assert asked == ["meta", "meta"]
     assert policy.engine.network.dtype == torch.bfloat16
 

@@ -76,11 +76,11 @@ def test_latent_means_of_another_length_are_named(released):  # noqa: F811
 
 
 def test_a_conversion_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):  # noqa: F811
-    def broken(bundle, folder):
+    def broken(bundle, folder, notes):
         (folder / "half").write_text("x")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(convert.WRITERS, "ours", broken)
+    monkeypatch.setattr(convert, "write_ours", broken)
     with pytest.raises(header.CheckpointError, match=r"could not be written: .*No space left on device"):
         convert.write(bundle, tmp_path / "deep" / "target", "ours")
     assert list((tmp_path / "deep").iterdir()) == []

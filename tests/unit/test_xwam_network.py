@@ -165,6 +165,24 @@ def test_rivals_of_the_depth_branch(mode):
         assert not torch.allclose(forward(network, changed).video_BCTVHW[:, :4], out.video_BCTVHW[:, :4], atol=1e-3)
 
 
+def test_places_are_told_apart_by_their_embeddings():
+    inputs = inputs_of()
+    *_, rows, cols = inputs[0].shape
+    places = (rows // TINY.patch_hw[0], cols // TINY.patch_hw[1])
+    config = replace(TINY, place_grid=places)
+    network, plain = network_of(config), network_of()
+    assert sum(weight.numel() for weight in network.parameters()) == sum(count_parameters(config))
+    weights = network.state_dict()
+    plain.load_state_dict({name: value for name, value in weights.items() if name != "place_embedding"})
+    with torch.no_grad():
+        changed = forward(network, inputs).action_BKA
+        network.place_embedding.zero_()
+    torch.testing.assert_close(forward(network, inputs).action_BKA, forward(plain, inputs).action_BKA)
+    assert not torch.allclose(changed, forward(plain, inputs).action_BKA, atol=1e-4)
+    with pytest.raises(ValueError, match="the network has embeddings for 1x1 places"):
+        network_of(replace(TINY, place_grid=(1, 1))).geometry(inputs[0], ACTIONS, STATES)
+
+
 def test_without_depth_the_rival_is_the_main_branch():
     network, inputs = network_of(), inputs_of()
     plain = XwamNetwork(replace(TINY, depth="none"))

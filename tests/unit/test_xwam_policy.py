@@ -18,7 +18,8 @@ from xwam.config import NANO
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 
 PLUGIN = XwamPlugin()
-QUICK = XwamPolicyConfig(num_video_steps=3, num_action_steps=2)
+RANDOM = XwamPolicyConfig(checkpoint="random-nano")
+QUICK = replace(RANDOM, num_video_steps=3, num_action_steps=2)
 ENV = contract.EnvSpec(
     env_id="robosuite/Lift",
     cameras=tuple(contract.CameraSpec(name=f"c{index}", kind=kind) for index, kind in enumerate(NANO.views)),
@@ -63,8 +64,8 @@ def policy():
 
 
 def test_spec_needs_no_framework():
-    code = "import sys; from xwam.policy import *; p = XwamPlugin(); c = XwamPolicyConfig(); p.spec(c); p.provenance(c)"
-    check = "; assert 'torch' not in sys.modules, 'torch'"
+    code = "import sys; from xwam.policy import *; p = XwamPlugin(); c = XwamPolicyConfig('random-nano'); "
+    check = "p.spec(c); p.provenance(c); assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code + check], check=True)
 
 
@@ -172,24 +173,24 @@ def test_settings_that_cannot_be_used_say_so(tmp_path):
 
 
 def test_steps_that_are_left_open_are_the_models_own():
-    assert PLUGIN.spec(XwamPolicyConfig()).execute_steps == 8
-    own = PLUGIN.provenance(XwamPolicyConfig())
+    assert PLUGIN.spec(RANDOM).execute_steps == 8
+    own = PLUGIN.provenance(RANDOM)
     assert own["denoising"] == "4 steps for actions, 10 for video, guidance 0.0"
     assert own["departures from the model's own schedule"] == "none"
     assert own["depth scale"].endswith("the one it was trained with")
-    other = XwamPolicyConfig(num_video_steps=25, execute_steps=3, guidance=2.0)
+    other = replace(RANDOM, num_video_steps=25, execute_steps=3, guidance=2.0)
     assert PLUGIN.spec(other).execute_steps == 3
     assert PLUGIN.provenance(other)["departures from the model's own schedule"] == (
         "num_video_steps 25 in place of 10, execute_steps 3 in place of 8, guidance 2.0 in place of 0"
     )
-    engine = PLUGIN.make(XwamPolicyConfig(num_action_steps=2)).engine
+    engine = PLUGIN.make(replace(RANDOM, num_action_steps=2)).engine
     assert (engine.schedule.num_video_steps, engine.schedule.num_action_steps) == (10, 2)
     open_again = OmegaConf.merge(OmegaConf.structured(XwamPolicyConfig), {"num_video_steps": None, "execute_steps": 4})
     assert OmegaConf.to_object(open_again) == XwamPolicyConfig(execute_steps=4)
     with pytest.raises(BadConfig, match=r"execute_steps must be 1 to 32, got 33\."):
-        PLUGIN.spec(XwamPolicyConfig(execute_steps=33))
+        PLUGIN.spec(replace(RANDOM, execute_steps=33))
     with pytest.raises(BadConfig, match="num_action_steps=4 and num_video_steps=3"):
-        PLUGIN.spec(XwamPolicyConfig(num_video_steps=3))
+        PLUGIN.spec(replace(RANDOM, num_video_steps=3))
 
 
 def test_threads_are_set():

@@ -33,7 +33,16 @@ TINY = replace(
     NANO,
     image_hw_px=(32, 32),
     views=("static", "wrist"),
-    network=replace(NANO.network, width=16, ffn_width=32, num_heads=2, num_blocks=3, num_depth_blocks=1),
+    network=replace(
+        NANO.network,
+        width=16,
+        ffn_width=32,
+        num_heads=2,
+        num_blocks=3,
+        num_depth_blocks=1,
+        patch_hw=(2, 2),
+        place_grid=(1, 1),
+    ),
 )
 RECIPE = replace(
     RECIPES["nano"],
