@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 DepthMode = Literal["interleaved", "none", "sequence", "channel"]
+VideoPrediction = Literal["velocity", "clean"]
 
 SIGMA_SHIFT = 5.0
 """Both noise levels are moved towards 1 by sigma = 5 u / (1 + 4 u), in training and at inference."""
@@ -49,6 +50,9 @@ class NetworkConfig:
         depth: How depth is predicted; all but the first are the rivals of the ablation.
         place_grid: Token rows and columns of a view that each have a learned embedding too, as no released model does.
             Rotary positions alone tell where a thing is only after long training; a nano model lacks that.
+        video_prediction: What the last layer gives for video: velocities as in every released model, or `clean`
+            latents, from which the velocities are taken. A velocity holds all of the noise, which does not pass through
+            a token with fewer numbers than its patch (Li and He 2025, arXiv 2511.13720).
     """
 
     width: int
@@ -69,6 +73,7 @@ class NetworkConfig:
     eps: float = 1e-6
     depth: DepthMode = "interleaved"
     place_grid: tuple[int, int] | None = None
+    video_prediction: VideoPrediction = "velocity"
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or self.head_width % 2:
@@ -263,6 +268,7 @@ NANO = ModelConfig(
         num_depth_blocks=2,
         patch_hw=(4, 4),
         place_grid=(2, 2),
+        video_prediction="clean",
         text_width=64,
         text_len=32,
         time_width=64,

@@ -67,7 +67,8 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
     """Return the losses of one batch.
 
     What is seen (first latent frame, first state) is clean and carries no loss; nor do actions and states of samples
-    drawn with clean actions. Depth is regressed where the network predicts it clean, at every latent frame.
+    drawn with clean actions. A network that predicts clean video is judged by those latents, not by velocities. Depth
+    is regressed where the network predicts it clean, at every latent frame.
 
     Args:
         network: The model.
@@ -88,16 +89,18 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
     times = network.timesteps(t_video, t_action, geometry)
     out = network(video, action, proprio, times, text, depth=network.config.depth == "interleaved")
     acting = (~levels.clean_action_B).to(action)[:, None, None]
-    velocity = noise.video_BCTVHW - clean_video
+    error = out.video_BCTVHW - (noise.video_BCTVHW - clean_video)
+    if network.config.video_prediction == "clean":  # the error of the clean latents is sigma times that of velocities
+        error = error * levels.sigma_video_B.view(-1, 1, 1, 1, 1, 1).to(error)
     return Losses(
-        video=_mean_square(out.video_BCTVHW[:, :seen, 1:] - velocity[:, :seen, 1:]),
+        video=_mean_square(error[:, :seen, 1:]),
         action=masked_mean_square(
             out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
         ),
         proprio=masked_mean_square(
             (out.proprio_BPS - (noise.proprio_BPS - batch.proprio_BPS))[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting
         ),
-        depth=_depth_loss(out.depth_BCTVHW, out.video_BCTVHW[:, seen:] - velocity[:, seen:], batch.depth_BCTVHW),
+        depth=_depth_loss(out.depth_BCTVHW, error[:, seen:], batch.depth_BCTVHW),
     )
 
 
@@ -138,6 +141,6 @@ def _mean_square(error: Tensor) -> Tensor:
     return error.square().mean() if error.numel() else error.sum()
 
 
-def _depth_loss(predicted: Tensor | None, velocity_error: Tensor, depth_BCTVHW: Tensor) -> Tensor:
-    """Return the loss of the depth branch, or of the velocities of depth where a rival denoises it; else 0."""
-    return _mean_square(velocity_error) if predicted is None else _mean_square(predicted - depth_BCTVHW)
+def _depth_loss(predicted: Tensor | None, denoised_error: Tensor, depth_BCTVHW: Tensor) -> Tensor:
+    """Return the loss of the depth branch, or of depth as a rival denoises it; else 0."""
+    return _mean_square(denoised_error) if predicted is None else _mean_square(predicted - depth_BCTVHW)

@@ -21,7 +21,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xwam.config import DepthMode, Geometry, NetworkConfig
+from xwam.config import NUM_TRAIN_TIMESTEPS, DepthMode, Geometry, NetworkConfig
 from xwam.layers import Block, Head, KeyValue, Rope, head_runs, mlp, rope_table, timestep_code
 
 
@@ -298,6 +298,8 @@ class XwamNetwork(nn.Module):
                 branch.advance(index, before_BLD, keys, time_BG6D)
         video, action_BKD, proprio_BPD = self._split(x_BLD, geometry)
         out = self._unpatch(self.head(video, time_BGD, head_runs(runs, video.shape[1])), geometry)
+        if self.config.video_prediction == "clean":
+            out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
         return Denoised(
             video_BCTVHW=out,
             action_BKA=self.action_decoder(action_BKD.to(self.dtype)).float(),
@@ -333,6 +335,16 @@ class XwamNetwork(nn.Module):
             [x_BLD.shape[1] - tail, geometry.num_actions, geometry.num_proprios], dim=1
         )
         return video, action, proprio
+
+    def _sigma(self, times: Timesteps, geometry: Geometry, *, like: Tensor) -> Tensor:
+        """Return the noise level of each latent number, at least that of one timestep."""
+        numbers = self.head.head.out_features
+        num_tokens = like[0].numel() // numbers
+        t_BL = torch.cat(
+            [times.t_BG[:, g, None].expand(-1, length) for g, length in head_runs(times.runs, num_tokens)], dim=1
+        )
+        sigma_BLX = (t_BL.clamp(min=1) / NUM_TRAIN_TIMESTEPS)[..., None].expand(-1, -1, numbers)
+        return self._unpatch(sigma_BLX, geometry).to(like)
 
     def _unpatch(self, patches_BLX: Tensor, geometry: Geometry) -> Tensor:
         """Return latents from one patch a token; a patch lists rows, columns, then channels."""

@@ -65,6 +65,7 @@ def draw_levels(
     mode: NoiseMode = "ans",
     *,
     clean_frac: float = CLEAN_ACTION_FRAC,
+    start_frac: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> NoiseLevels:
     """Return noise levels of `num` training samples.
@@ -73,13 +74,21 @@ def draw_levels(
         num: Samples.
         mode: `ans` couples both levels; `decoupled` draws them independently; `sync` uses one for both.
         clean_frac: Share of samples with clean actions, `ans` only.
+        start_frac: Share of samples at the levels where every inference begins, which is all that actions see of one
+            step; 0 in the paper. With `clean_frac` at most 1.
         generator: Where the randomness comes from.
     """
     pick, action, video = torch.rand(3, num, generator=generator)
     if mode == "ans":
-        return ans_levels(pick, action, video, clean_frac)
-    never = torch.zeros(num, dtype=torch.bool)
-    return NoiseLevels(shift(video), shift(video if mode == "sync" else action), never)
+        levels = ans_levels(pick, action, video, clean_frac)
+    else:
+        never = torch.zeros(num, dtype=torch.bool)
+        levels = NoiseLevels(shift(video), shift(video if mode == "sync" else action), never)
+    first, starting = sigma_grid(1)[0], pick > 1 - start_frac
+    return levels._replace(
+        sigma_video_B=levels.sigma_video_B.masked_fill(starting, first),
+        sigma_action_B=levels.sigma_action_B.masked_fill(starting, first),
+    )
 
 
 def sigma_grid(num_steps: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def hashes(path: Path) -> dict[str, str | None]:
 def test_x_wam_acts_imagines_is_scored_and_reported(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     plan = ["--policy", "xwam", "--bench", "robosuite", "--tasks", "Lift,Door", "--episodes", "1", "--seed", "5"]
-    done = evalkit("run", *plan, "bench.max_steps=16", "--out", str(folder))
+    done = evalkit("run", *plan, "policy.xwam.checkpoint=random-nano", "bench.max_steps=16", "--out", str(folder))
     assert done.returncode == 0, done.stderr
     records = open_run(folder).records()
     assert [(r.outcome, r.steps, r.num_chunks) for r in records] == [("failure", 16, 2)] * 2

@@ -57,6 +57,19 @@ def test_rivals_have_a_loss_too(mode):
     assert found.total.isfinite()
 
 
+@pytest.mark.parametrize("mode", ["interleaved", "sequence", "channel"])
+def test_a_network_that_predicts_clean_video_is_judged_by_it(mode):
+    """The last layer gives zeros here, so the loss is the mean square of the clean latents whatever the noise."""
+    network, batch, noise, text = batch_of(mode)
+    network.config = replace(network.config, video_prediction="clean")
+    network.head.head.weight.zero_()
+    network.head.head.bias.zero_()
+    found = losses(network, batch, noise, LEVELS, text)
+    assert found.video.item() == pytest.approx(batch.video_BCTVHW[:, :, 1:].square().mean().item(), rel=1e-5)
+    if mode != "interleaved":
+        assert found.depth.item() == pytest.approx(batch.depth_BCTVHW.square().mean().item(), rel=1e-5)
+
+
 def test_a_few_steps_bring_the_loss_down():
     network, batch, noise, text = batch_of()
     network.requires_grad_(True)

@@ -304,3 +304,19 @@ def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone():
     assert not torch.equal(one.head.head.weight, other.head.head.weight)
     assert torch.equal(one.extra_blocks[0][1].ffn[0].weight, one.blocks[2].ffn[0].weight)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "none", "sequence", "channel"])
+def test_clean_video_is_what_lies_behind_its_velocities(mode):
+    """noisy - sigma * velocity is what the last layer gave, frame for frame at its own noise level."""
+    config = replace(TINY, depth=mode)
+    network, inputs = network_of(config), inputs_of(channels=config.state_channels)
+    clean = forward(network, inputs).video_BCTVHW
+    network.config = replace(config, video_prediction="clean")
+    velocity = forward(network, inputs).video_BCTVHW
+    sigma = torch.tensor([0.7, 0.3]).view(2, 1, 1, 1, 1, 1)
+    later = inputs[0] - sigma * velocity
+    torch.testing.assert_close(later[:, :, 1:], clean[:, :, 1:], atol=1e-5, rtol=1e-5)
+    if mode == "channel":  # depth is denoised in the first latent frame too
+        torch.testing.assert_close(later[:, 4:, :1], clean[:, 4:, :1], atol=1e-5, rtol=1e-5)
+    assert velocity.isfinite().all()

@@ -60,6 +60,18 @@ def test_rivals_of_ans():
         assert stats.kstest(unshift(sigma), "uniform").pvalue > 0.01
 
 
+@pytest.mark.parametrize("mode", ["ans", "decoupled", "sync"])
+def test_some_samples_stand_where_inference_begins(mode):
+    draws = {"clean_frac": 0.25, "start_frac": 0.25}
+    levels = draw_levels(MANY, mode, **draws, generator=torch.Generator().manual_seed(3))
+    plain = draw_levels(MANY, mode, clean_frac=0.25, generator=torch.Generator().manual_seed(3))
+    first = (levels.sigma_video_B == sigma_grid(1)[0].astype(np.float32)) & (levels.sigma_action_B > 0.9997)
+    assert first.float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(levels.clean_action_B, plain.clean_action_B)
+    assert not (levels.clean_action_B & first).any()
+    assert all(torch.equal(a[~first], b[~first]) for a, b in zip(levels, plain, strict=True))
+
+
 def test_seeds_are_written_down():
     assert release_seed(3, 14, 32) == 3_501_555_843
     assert request_seed("robosuite", "default", "Lift", 0, 100, "chunk0") != request_seed(

@@ -216,7 +216,15 @@ class Encoder:
             for draw in range(recipe.noise_draws):
                 seed = request_seed("train", recipe.seed, ticket.step, ticket.place, draw)
                 generator = torch.Generator().manual_seed(seed)
-                levels.append(draw_levels(1, recipe.noise, clean_frac=recipe.clean_action_frac, generator=generator))
+                levels.append(
+                    draw_levels(
+                        1,
+                        recipe.noise,
+                        clean_frac=recipe.clean_action_frac,
+                        start_frac=recipe.start_frac,
+                        generator=generator,
+                    )
+                )
                 dropped = torch.rand(1, generator=generator).item() < recipe.text_drop
                 text.append(self.prompt("" if dropped else sample.instruction))
                 noise.append([torch.randn(list(shape), generator=generator) for shape in shapes])

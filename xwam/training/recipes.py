@@ -47,6 +47,7 @@ class Recipe:
         compile: Compile the blocks; minutes at the start, faster steps afterwards. On a CPU it needs a C++ compiler.
         noise: How noise levels are drawn.
         clean_action_frac: The paper's p.
+        start_frac: Share of samples at the levels where an inference begins; not in the paper.
         text_drop: Share of samples whose prompt is empty.
         weight_action: Lambda of the actions (equation 6).
         weight_proprio: Lambda of the states.
@@ -88,6 +89,7 @@ class Recipe:
     compile: bool = False
     noise: NoiseMode = "ans"
     clean_action_frac: float = CLEAN_ACTION_FRAC
+    start_frac: float = 0.0
     text_drop: float = 0.1
     weight_action: float = 1.0
     weight_proprio: float = 1.0
@@ -111,6 +113,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch:
             raise RecipeError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
+        if not 0 <= self.clean_action_frac + self.start_frac <= 1:
+            raise RecipeError(
+                f"clean_action_frac {self.clean_action_frac} and start_frac {self.start_frac} are shares of one whole."
+            )
         if not 0 <= self.warmup_steps <= self.num_steps:
             raise RecipeError(f"warmup_steps {self.warmup_steps} must lie in 0..{self.num_steps} (num_steps).")
 
@@ -142,10 +148,9 @@ FINETUNING = Recipe(
 
 NANO = Recipe(
     name="nano",
-    num_steps=40_000,
+    num_steps=20_000,
     batch_size=16,
     micro_batch=16,
-    noise_draws=2,
     optimizer="muon",
     learning_rate=1e-3,
     warmup_steps=200,
@@ -153,6 +158,10 @@ NANO = Recipe(
     ema_decay=0.999,
     precision="no",
     checkpointing=False,
+    clean_action_frac=0.25,
+    start_frac=0.25,
+    weight_action=3.0,
+    weight_depth=4.0,
     crop_frac=1.0,
     augmentation=None,
     past_end="hold",
