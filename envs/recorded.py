@@ -2,7 +2,7 @@
 
 In: MJCF that another machine wrote, flattened states (time, positions, velocities). Out: what stands in for
 robosuite's simulation in an env.
-Read next: `robosuite/replay.py` and `robocasa/replay.py`, the envs; `baselines/replay.py`, which has them render.
+Read next: `robosuite/replay.py` and `robocasa/replay.py`, the envs; `baselines/replay/`, which has them render.
 
 An action does not lead to the same state twice on another machine; a state is a state anywhere.
 """

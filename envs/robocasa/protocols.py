@@ -6,7 +6,7 @@ Read next: `tasks.py` for step limits, which the protocols share; `scene.py`, wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
@@ -94,23 +94,18 @@ class Protocol:
         return Start(env_seed=episode_seed, scenes=SCENES)
 
 
+_XWAM = Protocol(
+    name="robocasa-24/xwam",
+    seeds="xwam",
+    image_hw_px=(256, 256),
+    settle_steps=0,
+    execute_steps=32,
+    base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
+)
+
 PROTOCOLS: dict[str, Protocol] = {
-    "standard": Protocol(
-        name="robocasa-24/standard",
-        seeds="standard",
-        image_hw_px=(256, 256),
-        settle_steps=0,
-        execute_steps=32,
-        base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
-    ),
-    "xwam": Protocol(
-        name="robocasa-24/xwam",
-        seeds="xwam",
-        image_hw_px=(256, 256),
-        settle_steps=0,
-        execute_steps=32,
-        base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
-    ),
+    "standard": replace(_XWAM, name="robocasa-24/standard", seeds="standard"),
+    "xwam": _XWAM,
     "cosmos": Protocol(
         name="robocasa-24/cosmos",
         seeds="cosmos",

@@ -58,21 +58,11 @@ class RobocasaReplay(RobocasaEnv):
             self._T_base_world, self._placed = geometry.inverse(self._site_pose(BASE_SITE)), True
         return False
 
-    def observe(self, *, render: bool) -> dict[str, Any]:
-        """Return an observation; `privileged` says where hand and base are in the world, as demonstrations tell it."""
-        self._update_kinematics()
-        views = self._renderer.capture(self._model, self._data, self._camera_names if render else [])
+    def _privileged(self) -> dict[str, np.ndarray]:
+        """Return where hand and base are in the world, as demonstrations tell it."""
         return {
-            "rgb": views.rgb,
-            "depth": views.depth,
-            "intrinsics": views.intrinsics,
-            "T_base_cam": self._T_base_world @ views.T_world_cam,
-            "proprio": self._proprio(),
-            "instruction": self._instruction,
-            "privileged": {
-                "hand_world_m": np.array(self._data.site(GRIP_SITE).xpos),
-                "base_world_m": np.array(self._data.site(BASE_SITE).xpos),
-            },
+            "hand_world_m": np.array(self._data.site(GRIP_SITE).xpos),
+            "base_world_m": np.array(self._data.site(BASE_SITE).xpos),
         }
 
 

@@ -1,17 +1,17 @@
 """One robosuite task as an env: begin, advance, observe, close.
 
 In: 14-number actions along the base axes, seeds. Out: RGB-D, camera matrices, proprio, state for oracles.
-Read next: `scene.py`, how an episode is built; `../mujoco_views.py`, how it is seen; `../gymnasium_env.py`.
+Read next: `scene.py`, how an episode is built; `../observed.py`, how it is observed; `../gymnasium_env.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from envs.mujoco_views import ViewRenderer, simplify_meshes
+from envs.observed import ObservedEnv
 from envs.robosuite import scene
 from envs.robosuite.tasks import TASKS, env_spec
 from evalkit.contracts import geometry
@@ -21,7 +21,7 @@ FINGER_TRAVEL_M = 0.08
 """Gap between the Panda's fingers when it is fully open."""
 
 
-class RobosuiteEnv:
+class RobosuiteEnv(ObservedEnv):
     """One task; satisfies `evalkit.contracts.env.Env`. There is one in a process.
 
     The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range a step.
@@ -47,15 +47,11 @@ class RobosuiteEnv:
         instruction: str | None = None,
     ) -> None:
         height, width = image_hw_px
-        self.spec = env_spec(task, image_hw_px=(height, width))
+        renderer = ViewRenderer(image_hw_px=(height, width), antialias_samples=antialias_samples)
+        super().__init__(env_spec(task, image_hw_px=(height, width)), renderer)
         self._task_name, self._task, self._setting = task, TASKS[task], setting
         self._mesh_cell_m = mesh_cell_m
         self._instruction = instruction or self._task.instruction
-        self._renderer = ViewRenderer(image_hw_px=(height, width), antialias_samples=antialias_samples)
-        self.about = {"renderer": self._renderer.describe()}
-        self._camera_names = [camera.name for camera in self._task.camera_specs]
-        self._sim: Any = None
-        self._T_base_world = np.eye(4)
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
         """Build the episode of this seed; return whether it is already solved."""
@@ -70,43 +66,6 @@ class RobosuiteEnv:
         """Execute one action for 50 ms; return whether the goal is met."""
         self._sim.step(self._simulator_action(np.asarray(action, np.float64)))
         return bool(self._sim._check_success())
-
-    def observe(self, *, render: bool) -> dict[str, Any]:
-        """Return the fields of an `Observation`; with `render=False` V is 0."""
-        import mujoco
-
-        # robosuite leaves positions one 2 ms substep behind; the next step recomputes all of this anyway
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-        views = self._renderer.capture(self._model, self._data, self._camera_names if render else [])
-        return {
-            "rgb": views.rgb,
-            "depth": views.depth,
-            "intrinsics": views.intrinsics,
-            "T_base_cam": self._T_base_world @ views.T_world_cam,
-            "proprio": self._proprio(),
-            "instruction": self._instruction,
-            "privileged": scene.read_state(self._model, self._data, self._task, self._T_base_world),
-        }
-
-    def close(self) -> None:
-        """Free the simulator and the GL context; calling it twice is fine."""
-        self._drop_simulation()
-        self._renderer.close()
-
-    @property
-    def _model(self) -> Any:
-        return self._sim.sim.model._model
-
-    @property
-    def _data(self) -> Any:
-        return self._sim.sim.data._data
-
-    def _drop_simulation(self) -> None:
-        self._renderer.forget()
-        if self._sim is not None:
-            self._sim.close()
-            self._sim = None
 
     def _simulator_action(self, action: np.ndarray) -> np.ndarray:
         """Return robosuite's action: each robot's own base axes, gripper +1 closes."""
@@ -123,10 +82,12 @@ class RobosuiteEnv:
     def _proprio(self) -> np.ndarray:
         proprio = np.zeros(PROPRIO_DIM, np.float32)
         for i, arm in enumerate(self._task.arms):
-            site = self._data.site(f"gripper{i}_right_grip_site")
-            T_base_ee = self._T_base_world @ geometry.transform(site.xmat.reshape(3, 3), site.xpos)
+            T_base_ee = self._T_base_world @ self._site_pose(f"gripper{i}_right_grip_site")
             fingers = [self._data.joint(f"gripper{i}_right_finger_joint{finger}").qpos[0] for finger in (1, 2)]
             open_frac = np.clip((fingers[0] - fingers[1]) / FINGER_TRAVEL_M, 0.0, 1.0)
             quat_wxyz = geometry.quat_from_matrix(T_base_ee[:3, :3])
             proprio[ARM_PROPRIO[arm]] = [*T_base_ee[:3, 3], *quat_wxyz, open_frac]
         return proprio
+
+    def _privileged(self) -> dict[str, np.ndarray]:
+        return scene.read_state(self._model, self._data, self._task, self._T_base_world)

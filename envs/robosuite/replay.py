@@ -48,13 +48,9 @@ class RobosuiteReplay(RobosuiteEnv):
         self._sim.put(np.asarray(action, np.float64))
         return False
 
-    def observe(self, *, render: bool) -> dict[str, Any]:
-        """Return an observation; `privileged` says where the hand is in the world, as demonstrations tell it."""
-        seen = super().observe(render=render)
-        base = self._data.body("robot0_base")
-        return seen | {
-            "privileged": {
-                "hand_world_m": np.array(self._data.site("gripper0_right_grip_site").xpos),
-                "base_world_m": np.array(base.xpos),
-            }
+    def _privileged(self) -> dict[str, np.ndarray]:
+        """Return where hand and base are in the world, as demonstrations tell it."""
+        return {
+            "hand_world_m": np.array(self._data.site("gripper0_right_grip_site").xpos),
+            "base_world_m": np.array(self._data.body("robot0_base").xpos),
         }
