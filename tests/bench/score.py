@@ -25,7 +25,7 @@ from evalkit.store.records import Outcome
 from tests.bench.figure import Figure, compare
 
 SIZE = (256, 320)
-NUM_CLIPS, NUM_CHUNKS = 6, 4
+NUM_CLIPS, NUM_CHUNKS = 12, 4
 STATIC = (0, 1)
 
 
@@ -51,7 +51,7 @@ def chunk_figure() -> Figure:
 def two_cores_figure() -> Figure:
     """Return the time of a run's chunks on one core over that on two; what starting processes costs is in it.
 
-    24 chunks bear that cost, about a second of each process; the thousand of a real run hardly would.
+    48 chunks bear that cost, about a second of each process; the thousand of a real run hardly would.
     """
     options = ScoreOptions(lpips_nets=())
     with tempfile.TemporaryDirectory() as folder:
