@@ -23,6 +23,7 @@ import numpy as np
 from scipy import ndimage
 
 from evalkit.score import cloud, depth, image, lpips
+from evalkit.score.measure import Measure
 
 Case = Mapping[str, np.ndarray]
 Values = dict[str, Any]
@@ -83,9 +84,9 @@ def main(folder: Path) -> int:
 def compute(case: Case, keys: Mapping[str, Any]) -> tuple[Values, dict[str, str]]:
     """Return our value of every key of a case, and the prefixes of keys that cannot be had, with the reason."""
     values: Values = {}
-    for part in (_images, _depths, _clouds):
-        values.update(part(case, keys))
-    values.update(_edges())
+    for prefixes, part in PARTS.items():
+        if any(key.startswith(prefixes) for key in keys):
+            values.update(part(case, keys))
     unavailable = {}
     for net in lpips.NETS:
         if any(key.startswith(f"lpips/{net}") for key in keys):
@@ -128,8 +129,9 @@ def _add_example(groups: dict[str, Group]) -> None:
 def _error(ours: np.ndarray, expected: np.ndarray) -> float:
     if ours.shape != expected.shape:
         return np.inf
+    equal = (ours == expected) | (np.isnan(ours) & np.isnan(expected))
     with np.errstate(invalid="ignore"):
-        return float(np.max(np.where(ours == expected, 0.0, np.abs(ours - expected)), initial=0.0))
+        return float(np.max(np.where(equal, 0.0, np.abs(ours - expected)), initial=0.0))
 
 
 def _static_frames(case: Case) -> Iterator[tuple[int, int, str]]:
@@ -139,7 +141,7 @@ def _static_frames(case: Case) -> Iterator[tuple[int, int, str]]:
             yield view, frame, f"v{view}_t{frame}"
 
 
-def _images(case: Case, _: Mapping[str, Any]) -> Values:
+def _images(case: Case, _keys: Mapping[str, Any]) -> Values:
     values: Values = {}
     forms: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], float]]] = {
         "ssim/skimage_gauss11_sigma1.5_popcov": ("ssim/skimage_gauss", image.ssim),
@@ -171,7 +173,7 @@ def _psnr(mean_squared: float) -> float:
     return np.inf if measure.status == "identical_frames" else float(measure.value or 0.0)
 
 
-def _edges() -> Values:
+def _edges(_case: Case, _keys: Mapping[str, Any]) -> Values:
     noise = np.random.default_rng(0).integers(0, 256, (32, 40, 3)).astype(np.uint8)
     dark, light = np.full((64, 80, 3), 90, np.uint8), np.full((64, 80, 3), 110, np.uint8)
     return {
@@ -210,29 +212,37 @@ def _depth(case: Case, max_m: float) -> Values:
         both = np.where(depth.is_valid(pred), true, 0.0)
         errors = depth.depth_errors(both, pred, max_depth_m=max_m)
         values[f"n_valid/{tag}"] = errors.num_valid
-        values[f"absrel/{tag}"], values[f"delta1/{tag}"] = errors.absrel().value, errors.delta(1).value
+        values[f"absrel/{tag}"], values[f"delta1/{tag}"] = _number(errors.absrel()), _number(errors.delta(1))
         means.append((values[f"absrel/{tag}"], values[f"delta1/{tag}"]))
         pooled = pooled.plus(errors)
         counted = counted.plus(depth.depth_errors(true, pred, max_depth_m=max_m))
         aligned = depth.median_aligned(true, pred, max_depth_m=max_m)
-        scaled.append(depth.depth_errors(both, aligned, max_depth_m=max_m).absrel().value)
+        scaled.append(_number(depth.depth_errors(both, aligned, max_depth_m=max_m).absrel()))
         pairs.append((both.ravel(), pred.ravel()))
     true, pred = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    fit = depth.fit_disparity(true, pred, max_depth_m=max_m)
-    assert fit is not None
+    fit = depth.fit_disparity(true, pred, max_depth_m=max_m) or depth.DisparityFit(np.nan, np.nan)
     affine = depth.depth_errors(true, fit.apply(pred, max_depth_m=max_m), max_depth_m=max_m)
     values["absrel/mean_of_frames"], values["delta1/mean_of_frames"] = np.mean(means, axis=0)
-    values["absrel/pixel_pooled"], values["delta1/pixel_pooled"] = pooled.absrel().value, pooled.delta(1).value
+    values["absrel/pixel_pooled"], values["delta1/pixel_pooled"] = _number(pooled.absrel()), _number(pooled.delta(1))
     values["absrel/median_scaled_per_frame"] = float(np.mean(scaled))
-    values["absrel/affine_disparity_clip_pooled"] = affine.absrel().value
+    values["absrel/affine_disparity_clip_pooled"] = np.nan if np.isnan(fit.scale) else _number(affine.absrel())
     values["affine_disparity_scale_shift"] = [fit.scale, fit.shift]
-    values["absrel/pooled_invalid_pred_counts_1"] = counted.absrel().value
-    values["delta1/pooled_invalid_pred_counts_0"] = counted.delta(1).value
+    values["absrel/pooled_invalid_pred_counts_1"] = _number(counted.absrel())
+    values["delta1/pooled_invalid_pred_counts_0"] = _number(counted.delta(1))
     return values
 
 
-def _clouds(case: Case, _: Mapping[str, Any]) -> Values:
-    values = _cloud_values("cloud", case["cloud_b"], case["cloud_a"])
+def _number(measure: Measure) -> float:
+    """Return a value as the references do, NaN where evalkit names why there is none."""
+    return np.nan if measure.value is None else measure.value
+
+
+def _pair(case: Case, _keys: Mapping[str, Any]) -> Values:
+    return _cloud_values("cloud", case["cloud_b"], case["cloud_a"])
+
+
+def _fused(case: Case, _keys: Mapping[str, Any]) -> Values:
+    values: Values = {}
     squares: dict[str, list[float]] = {}
     for frame in range(case["rgb_gt"].shape[1]):
         poses = {"gt_pose": case["T_world_cam"][:, frame], "pred_wrist": case["T_world_cam"][:, frame].copy()}
@@ -242,7 +252,7 @@ def _clouds(case: Case, _: Mapping[str, Any]) -> Values:
         for name, T_world_cam in poses.items():
             pred = cloud.fuse(case["depth_pred"][:, frame], case["K"], T_world_cam)
             values |= _cloud_values(f"fused/{name}/t{frame}", true, pred)
-            voxels = cloud.voxel_means(true, VOXEL_M), cloud.voxel_means(pred, VOXEL_M)
+            voxels = [cloud.voxel_means(points, VOXEL_M) if len(points) else points for points in (true, pred)]
             values |= _cloud_values(f"fused_voxel2cm/{name}/t{frame}", *voxels)
             squares.setdefault(name, []).append(values[f"fused/{name}/t{frame}/l2sq_sum"])
     return values | {f"fused/{name}/l2sq_sum/mean_of_frames": np.mean(found) for name, found in squares.items()}
@@ -253,13 +263,13 @@ def _cloud_values(prefix: str, true: np.ndarray, pred: np.ndarray) -> Values:
     values = {
         "n_pred": len(pred),
         "n_gt": len(true),
-        "l1_pred_to_gt": found.accuracy_m().value,
-        "l1_gt_to_pred": found.completeness_m().value,
-        "l1_half": found.l1_half_m().value,
-        "l1_sum": found.l1_sum_m().value,
-        "l2sq_sum": found.l2sq_sum_m2().value,
-        "l2sq_half": (found.l2sq_sum_m2().value or 0.0) / 2,
-        "fscore_1cm": found.fscore(0.01).value,
+        "l1_pred_to_gt": _number(found.accuracy_m()),
+        "l1_gt_to_pred": _number(found.completeness_m()),
+        "l1_half": _number(found.l1_half_m()),
+        "l1_sum": _number(found.l1_sum_m()),
+        "l2sq_sum": _number(found.l2sq_sum_m2()),
+        "l2sq_half": _number(found.l2sq_sum_m2()) / 2,
+        "fscore_1cm": _number(found.fscore(0.01)),
     }
     return {f"{prefix}/{name}": value for name, value in values.items()}
 
@@ -289,6 +299,16 @@ def _ssim_map(
     covariance = correction * (blur(x * y) - mean_x * mean_y)
     luminance = (2 * mean_x * mean_y + image.C1) / (mean_x**2 + mean_y**2 + image.C1)
     return np.asarray(luminance * (2 * covariance + image.C2) / (spread + image.C2))
+
+
+PARTS: dict[tuple[str, ...], Callable[[Case, Mapping[str, Any]], Values]] = {
+    ("psnr/", "ssim/"): _images,
+    ("edge/",): _edges,
+    ("depth/",): _depths,
+    ("cloud/",): _pair,
+    ("fused", "wrist_pose_pred/"): _fused,
+}
+"""What gives the keys that start so; a case whose keys lack one need not hold its arrays."""
 
 
 if __name__ == "__main__":
