@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
+from baselines.arguments import settings_of
 from baselines.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
 from baselines.replay.render import HAND_TOLERANCE_M
-from evalkit.contracts.errors import BadConfig, EvalkitError
+from evalkit.contracts.errors import EvalkitError
 from xwam.data.writer import write_metadata
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.root,
             options.files,
             options.bench,
-            settings=_settings(options.set),
+            settings=settings_of(options.set),
             task=options.task,
             first=options.first,
             hand_tolerance_m=options.hand_tolerance_mm / 1000,
@@ -67,18 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"frames in all, {noted} demonstrations cannot be reproduced"
     )
     return 1 if reasons else 0
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
-    settings = {}
-    for pair in pairs:
-        key, found, value = pair.partition("=")
-        if not found:
-            raise BadConfig(f"'{pair}' must be a setting of the bench, for example image_px=256.")
-        settings[key] = yaml.safe_load(value)
-    return settings
 
 
 if __name__ == "__main__":

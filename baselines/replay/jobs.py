@@ -18,8 +18,9 @@ from typing import Any
 
 from rich.progress import Progress
 
+from baselines.env_process import EnvProcessError
 from baselines.replay.demos import BrokenDemo, list_demos, number_of, read_demo
-from baselines.replay.player import Player, PlayerError
+from baselines.replay.player import Player
 from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
 from baselines.scripted.record import EPISODES_PER_TASK, recording_of
 from evalkit.contracts.errors import BadConfig
@@ -117,7 +118,7 @@ def replay_one(job: Job) -> str | None:
     """Replay and write one demonstration; return why not, if not.
 
     Raises:
-        PlayerError: If the simulator failed, which may pass: nothing is noted.
+        EnvProcessError: If the simulator failed, which may pass: nothing is noted.
     """
     bench = load_bench(job.bench)
     config = bench.config_type(**dict(job.settings))
@@ -165,7 +166,7 @@ def replay(todo: Sequence[Job], *, workers: int) -> tuple[int, list[str]]:
         for future in as_completed(futures):
             try:
                 reason = future.result()
-            except PlayerError as error:
+            except EnvProcessError as error:
                 reason = f"{futures[future].path}, {futures[future].name}: {error}. It will be tried again."
             written += reason is None
             reasons += [] if reason is None else [reason]

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from baselines.env_process import Refused
 from baselines.replay.demos import ARM_NUMBERS, BrokenDemo, Demo
-from baselines.replay.player import Player, Refused
+from baselines.replay.player import Player
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION
 from xwam.data.writer import Steps
@@ -37,7 +38,7 @@ def render(player: Player, demo: Demo, *, hand_tolerance_m: float = HAND_TOLERAN
 
     Raises:
         BrokenDemo: Names the first frame that could not be reproduced.
-        PlayerError: If the process failed.
+        EnvProcessError: If the process failed.
     """
     spec = player.start()
     if spec.arms != ("left",) or spec.action_layout != OSC_DELTA_BASE:

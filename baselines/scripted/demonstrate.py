@@ -59,7 +59,7 @@ class Moment(NamedTuple):
 def demonstrate(
     env: Env, policy: ScriptedPolicy, episode: Episode, disturbance: Disturbance, *, tail_steps: int = 4
 ) -> Steps | None:
-    """Return a recorded demonstration, or None if the goal was not met in time.
+    """Return a recorded demonstration, or None if the goal was met at the start, or not in time.
 
     Args:
         env: The task.
@@ -69,7 +69,8 @@ def demonstrate(
         tail_steps: Steps to record after the goal is met.
     """
     rng = np.random.default_rng([episode.seed, 0xD15])
-    env.begin(seed=episode.seed, max_steps=episode.max_steps)
+    if env.begin(seed=episode.seed, max_steps=episode.max_steps):
+        return None
     if rng.random() < disturbance.displaced_frac:
         _displace(env, rng, disturbance.displaced_steps)
     policy.reset(episode, env.spec)

@@ -3,8 +3,8 @@
 In: tasks with their numbers of episodes. Out: a data set in the released layout; run again, it does what is missing.
 Read next: `demonstrate.py`, one of them; `xwam/data/writer.py`, the layout.
 
-Seeds lie below those of every evaluation. An expert that fails costs its seed, which is named and counted; the
-episode is not kept.
+Seeds are none of an evaluation's. An expert that fails costs its seed, which is named and counted; the episode is not
+kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there.
 """
 
 from __future__ import annotations
@@ -14,34 +14,42 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
+from baselines.arguments import settings_of
 from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
-from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
-from evalkit.contracts.env import Bench, Env
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin, ScriptedPolicy
+from baselines.scripted.remote_env import RemoteEnv
+from evalkit.contracts.env import Bench, Env, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
+from xwam.benches import BORDERS
 from xwam.config import NANO
-from xwam.data.writer import Recording, View, episode_key, write_episode, write_metadata
+from xwam.data.writer import Recording, Steps, View, episode_key, write_episode, write_metadata
 
 DEMONSTRATION_SEEDS = range(1_000_000)
-"""Env seeds that no evaluation uses; see docs/conventions.md."""
+"""Env seeds below those of our evaluations; see docs/conventions.md."""
+
+PUBLISHED_SEEDS: Mapping[str, Callable[[int], bool]] = {"robocasa": lambda seed: seed < 100_000 or seed % 256 == 0}
+"""Which of them a bench's published protocols evaluate on all the same; none where a bench is not named."""
 
 EPISODES_PER_TASK = 100_000
 """Numbers of episodes, and seeds, that each task of a data set has to itself."""
 
 BLOCK = 20
-"""Episodes that one process records before a fresh one takes over."""
+SHORT_BLOCK = {"robocasa": 4}
+"""Episodes that one process records before a fresh one takes over; fewer where an episode takes half a minute."""
 
 FAILED = "failed"
 """Folder with an empty file for each seed whose expert failed, so that it is not tried again."""
@@ -56,6 +64,7 @@ class Job:
         bench: Name of the bench.
         task: The task.
         setting: Setting of the bench.
+        settings: Changes to the bench's configuration.
         numbers: Number of each episode in the data set.
         seeds: Seed of each.
         disturbance: How hard the expert is pushed.
@@ -65,6 +74,7 @@ class Job:
     bench: str
     task: str
     setting: str
+    settings: tuple[tuple[str, Any], ...]
     numbers: tuple[int, ...]
     seeds: tuple[int, ...]
     disturbance: Disturbance
@@ -76,22 +86,27 @@ def jobs(
     wanted: dict[str, int],
     *,
     setting: str,
+    settings: Mapping[str, Any] | None = None,
     first_seed: int = 0,
     disturbance: Disturbance,
 ) -> list[Job]:
     """Return what is missing in a data set, in blocks, the tasks in turn.
 
     Raises:
-        BadConfig: If there are not so many seeds, or the bench evaluates on some of them.
+        BadConfig: If there are not so many seeds, the bench evaluates on some of them, or does not know a setting.
     """
-    bench = load_bench(bench_name)
+    bench, changes = load_bench(bench_name), dict(settings or {})
+    config = _config(bench, changes)
+    block = SHORT_BLOCK.get(bench_name, BLOCK)
     blocks: list[list[Job]] = []
     for task, count in wanted.items():
-        _check_seeds(bench, task, setting, first_seed, count)
+        (first,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
+        if first.seed in DEMONSTRATION_SEEDS:
+            raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
+        seeds = _seeds(bench_name, task, first_seed, count)
         start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK
-        pairs = [(start + index, first_seed + index) for index in range(count)]
-        missing = [pair for pair in pairs if not _done(root, pair[0])]
-        parts = [missing[place : place + BLOCK] for place in range(0, len(missing), BLOCK)]
+        missing = [pair for pair in enumerate(seeds, start) if not _done(root, pair[0])]
+        parts = [missing[place : place + block] for place in range(0, len(missing), block)]
         blocks.append(
             [
                 Job(
@@ -99,6 +114,7 @@ def jobs(
                     bench=bench_name,
                     task=task,
                     setting=setting,
+                    settings=tuple(changes.items()),
                     numbers=tuple(number for number, _ in part),
                     seeds=tuple(seed for _, seed in part),
                     disturbance=disturbance,
@@ -110,16 +126,46 @@ def jobs(
     return [part[place] for place in range(longest) for part in blocks if place < len(part)]
 
 
-def _check_seeds(bench: Bench, task: str, setting: str, first_seed: int, count: int) -> None:
+def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
+    """Return the bench's configuration.
+
+    Raises:
+        BadConfig: If it has no such setting; or if it has art to choose, which demonstrations show, and none is chosen.
+    """
+    known = [entry.name for entry in fields(bench.config_type)]
+    for name in settings:
+        if name not in known:
+            raise BadConfig(f"Bench '{bench.name}' has no setting '{name}'; it has {', '.join(known)}.")
+    if "art" in known and "art" not in settings:
+        raise BadConfig(f"Say what the demonstrations of '{bench.name}' show: --set art=real, or art=placeholder.")
+    return bench.config_type(**settings)
+
+
+def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:
+    """Yield the seeds for demonstrations of a bench, from one on.
+
+    Example:
+        >>> list(islice(demonstration_seeds("robocasa", 100_095), 3)), next(demonstration_seeds("robosuite", 0))
+        ([100095, 100097, 100098], 0)
+    """
+    published = PUBLISHED_SEEDS.get(bench_name, lambda seed: False)
+    return (seed for seed in range(first_seed, DEMONSTRATION_SEEDS.stop) if not published(seed))
+
+
+def _seeds(bench_name: str, task: str, first_seed: int, count: int) -> list[int]:
+    """Return so many seeds.
+
+    Raises:
+        BadConfig: If there are fewer.
+    """
     if not (0 < count <= EPISODES_PER_TASK and first_seed in DEMONSTRATION_SEEDS):
         raise BadConfig(
             f"{task}: 1 to {EPISODES_PER_TASK} episodes can be recorded, {count} from seed {first_seed} cannot."
         )
-    if first_seed + count - 1 not in DEMONSTRATION_SEEDS:
-        raise BadConfig(f"{task}: seeds from {first_seed} to {first_seed + count - 1} leave those of demonstrations.")
-    (first,) = bench.plan_episodes(bench.config_type(), task=task, setting=setting, num_episodes=1, seed=0)
-    if first.seed in DEMONSTRATION_SEEDS:
-        raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
+    seeds = list(islice(demonstration_seeds(bench_name, first_seed), count))
+    if len(seeds) < count:
+        raise BadConfig(f"{task}: {count} seeds from {first_seed} on leave those of demonstrations.")
+    return seeds
 
 
 def _done(root: Path, number: int) -> bool:
@@ -128,29 +174,50 @@ def _done(root: Path, number: int) -> bool:
 
 
 def record_block(job: Job) -> Iterator[bool]:
-    """Record the episodes of a job in this process; yield whether each succeeded."""
+    """Record the episodes of a job; yield whether each succeeded.
+
+    Raises:
+        EvalkitError: If the env cannot be built, or its process fails.
+    """
     bench = load_bench(job.bench)
-    config = bench.config_type()
-    launch = bench.launch(config, task=job.task, setting=job.setting)
-    os.environ.update(launch.environ)
-    module, _, attribute = launch.target.partition(":")
+    config = bench.config_type(**dict(job.settings))
     policy = ScriptedPlugin().make(ScriptedConfig())
     (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
-    env: Env
-    with closing(getattr(importlib.import_module(module), attribute)(**launch.kwargs)) as env:
+    with closing(_env(bench.launch(config, task=job.task, setting=job.setting))) as env:
         check(env.spec, policy.spec)
-        recording = recording_of(env.spec)
+        recording = replace(recording_of(env.spec), axes=BORDERS[job.bench].axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             episode = replace(model, index=number, seed=seed)
-            steps = demonstrate(env, policy, episode, job.disturbance)
+            steps = _steps(env, policy, episode, job.disturbance)
             if steps is None:
                 failed = job.root / FAILED / episode_key(number)
                 failed.parent.mkdir(parents=True, exist_ok=True)
                 failed.touch()
             else:
-                about = _about(job, episode)
-                write_episode(job.root, number, steps, recording, instructions=[str(model.instruction)], about=about)
+                told = str(env.observe(render=False)["instruction"])
+                write_episode(job.root, number, steps, recording, instructions=[told], about=_about(job, episode, env))
             yield steps is not None
+
+
+def _env(launch: WorkerLaunch) -> Env:
+    """Return an env in this process, or in one of the interpreter that its simulator needs."""
+    if launch.python != sys.executable:
+        return RemoteEnv(launch)
+    os.environ.update(launch.environ)
+    module, _, attribute = launch.target.partition(":")
+    try:
+        env: Env = getattr(importlib.import_module(module), attribute)(**launch.kwargs)
+    except (ImportError, RuntimeError) as error:
+        raise EvalkitError(f"The env cannot be built: {error}.") from error
+    return env
+
+
+def _steps(env: Env, policy: ScriptedPolicy, episode: Episode, disturbance: Disturbance) -> Steps | None:
+    """Return a demonstration; None if the expert failed or the simulation blew up."""
+    try:
+        return demonstrate(env, policy, episode, disturbance)
+    except FloatingPointError:
+        return None
 
 
 def recording_of(spec: EnvSpec) -> Recording:
@@ -168,8 +235,8 @@ def recording_of(spec: EnvSpec) -> Recording:
     )
 
 
-def _about(job: Job, episode: Episode) -> dict[str, Any]:
-    return {
+def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
+    about = {
         "bench": job.bench,
         "task": job.task,
         "setting": job.setting,
@@ -177,6 +244,9 @@ def _about(job: Job, episode: Episode) -> dict[str, Any]:
         "policy": ScriptedPlugin.name,
         "disturbance": asdict(job.disturbance),
     }
+    if job.settings:
+        about |= {"protocol": episode.protocol, "settings": dict(job.settings), "env": dict(env.about)}
+    return about
 
 
 def _count_block(job: Job) -> tuple[int, int]:
@@ -202,11 +272,19 @@ def record(todo: Sequence[Job], *, workers: int) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m baselines.scripted.record", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m baselines.scripted.record",
+        description="Record demonstrations of the scripted experts as a data set; run again, it does what is missing.",
+        epilog="Examples: python -m baselines.scripted.record data/lift Lift=200 Door=200 --workers 2 · "
+        "python -m baselines.scripted.record data/kitchen CloseDrawer=100 --bench robocasa --set art=real",
+    )
     parser.add_argument("root", type=Path, help="folder of the data set")
     parser.add_argument("tasks", nargs="+", metavar="TASK=EPISODES")
     parser.add_argument("--bench", default="robosuite")
     parser.add_argument("--setting", default="default")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the bench, e.g. art=placeholder"
+    )
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--calm", action="store_true", help="do not push the expert about")
@@ -217,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.bench,
             _wanted(options.tasks),
             setting=options.setting,
+            settings=settings_of(options.set),
             first_seed=options.first_seed,
             disturbance=CALM if options.calm else Disturbance(),
         )

@@ -1,0 +1,33 @@
+"""What commands that drive a bench without the harness have in common: its settings, as `--set KEY=VALUE`.
+
+In: text. Out: values.
+Read next: `replay/__main__.py` and `scripted/record.py`, the commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evalkit.contracts.errors import BadConfig
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return settings of a bench, each value read as YAML.
+
+    Raises:
+        BadConfig: If one of them is no pair.
+
+    Example:
+        >>> settings_of(["image_px=64", "art=placeholder"])
+        {'image_px': 64, 'art': 'placeholder'}
+    """
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        key, found, value = pair.partition("=")
+        if not found:
+            raise BadConfig(f"'{pair}' must be a setting of the bench, for example image_px=256.")
+        settings[key] = yaml.safe_load(value)
+    return settings
