@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import os
 import platform
 import shutil
 import subprocess
@@ -20,18 +19,10 @@ from pathlib import Path
 from evalkit.contracts import plugins
 from evalkit.contracts.env import ExaminedBench, Finding
 from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.render_probe import draws
 from evalkit.score.lpips import find_weights
 
 _LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavailable"
-_RENDER = """
-import mujoco
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1"/></worldbody></mujoco>')
-renderer = mujoco.Renderer(model, 32, 32)
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-renderer.update_scene(data)
-assert renderer.render().std() > 1, "a blank picture"
-"""
 
 
 def examine() -> list[Finding]:
@@ -83,20 +74,8 @@ def _library(file: str, package: str, user: str, *, needed: bool = True) -> Find
 
 def _renderer(backend: str) -> Finding:
     packages = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}[backend]
-
-    def render() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", _RENDER],
-            env={**os.environ, "MUJOCO_GL": backend},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        if done.returncode != 0:
-            raise OSError((done.stderr.strip().splitlines() or ["it crashed"])[-1][:100])
-        return "draws a picture"
-
-    return _try(f"MuJoCo with MUJOCO_GL={backend}", render, f"apt-get install {packages}", needed=False)
+    remedy = f"apt-get install {packages}"
+    return _try(f"MuJoCo with MUJOCO_GL={backend}", lambda: draws(sys.executable, backend), remedy, needed=False)
 
 
 def _one_renderer(renderers: list[Finding]) -> Finding:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.contracts.env import Finding
+from evalkit.contracts.render_probe import draws
 
 SOURCE_SHA256 = "733ed9318d54c78651e0d5ce4fb607b741ea54d6aa487f51c32e5a88a1460745"
 """`probe.source_sha256` of v0.2, commit 756598a."""
@@ -34,16 +35,6 @@ PINS: dict[str, tuple[str, ...]] = {
 
 WEIGHTS = "sharinka0715/X-WAM-checkpoints"
 """Where X-WAM's authors keep their checkpoints on the Hugging Face hub."""
-
-_RENDER = """
-import mujoco
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1"/></worldbody></mujoco>')
-renderer = mujoco.Renderer(model, 32, 32)
-data = mujoco.MjData(model)
-mujoco.mj_forward(model, data)
-renderer.update_scene(data)
-assert renderer.render().std() > 1, "a blank picture"
-"""
 
 
 def look(python: str) -> dict[str, str]:
@@ -157,15 +148,8 @@ def _contents(found: Mapping[str, Any], python: str) -> list[Finding]:
 
 
 def _renderer(python: str, gl: str) -> Finding:
-    def render() -> str:
-        done = subprocess.run(
-            [python, "-c", _RENDER], env={**os.environ, "MUJOCO_GL": gl}, capture_output=True, text=True, timeout=60
-        )
-        if done.returncode != 0:
-            raise OSError((done.stderr.strip().splitlines() or ["it crashed"])[-1])
-        return "draws a picture"
-
-    return _try(f"MuJoCo with MUJOCO_GL={gl} (for robocasa)", render, "tools/system-libraries, or MUJOCO_GL=osmesa")
+    what = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)"
+    return _try(what, lambda: draws(python, gl), "tools/system-libraries, or MUJOCO_GL=osmesa")
 
 
 def _weights(environ: Mapping[str, str]) -> Finding:
