@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score import depth, image, lpips, on_device
 from evalkit.score.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
-from evalkit.score.frame import FrameScores, Named, Picture, Truth, score_frame, unfit
+from evalkit.score.frame import FrameScores, Named, Picture, Truth, names_of, score_frame, unfit
 from evalkit.score.measure import Measure
-from evalkit.score.names import METRICS
+from evalkit.score.names import METRICS, Family
 from evalkit.store.clips import ClipChunk, Frames
 
 WHOLE_CHUNK = -1
@@ -187,13 +188,25 @@ def _pooled(truth: Truth, prediction: Prediction, frames: Sequence[FrameScores])
     squares = [square for frame in frames for square in frame.squares]
     if squares:
         yield WHOLE_CHUNK, Named("static", "psnr_db/clip_pooled", image.psnr_db(float(np.mean(squares))))
-    if any(frame.num_depth_views for frame in frames):
+    else:
+        yield from _without_pool(frames, "image")
+    if not any(frame.num_depth_views for frame in frames):
+        yield from _without_pool(frames, "depth")
+    else:
         pooled = depth.NO_ERRORS
         for frame in frames:
             pooled = pooled.plus(frame.errors)
         yield WHOLE_CHUNK, Named("static", "absrel/gt_mask_clip_pooled", pooled.absrel())
         yield WHOLE_CHUNK, Named("static", "delta1/gt_mask_clip_pooled", pooled.delta(1))
         yield WHOLE_CHUNK, Named("static", "absrel/gt_mask_affine_disparity", _affine_absrel(truth, prediction))
+
+
+def _without_pool(frames: Sequence[FrameScores], family: Family) -> Iterator[tuple[int, Named]]:
+    """Yield why there is nothing to pool: what stands in the way of the first frame, if a family was asked for."""
+    found = (named.measure for frame in frames for named in frame.named if METRICS[named.metric].family == family)
+    for measure in islice(found, 1):
+        for metric in names_of(family, "chunk"):
+            yield WHOLE_CHUNK, Named("static", metric, measure)
 
 
 def _affine_absrel(truth: Truth, prediction: Prediction) -> Measure:
@@ -250,13 +263,18 @@ def _estimated(truth: Truth, prediction: Prediction, choice: EstimatorChoice, th
     """Yield depth and cloud of the policy's RGB, and of the true RGB, after an estimator of depth."""
     true = Prediction(rgb=truth.frames.rgb_fvhwc_u8, depth=None, proprio=truth.frames.proprio_fd)
     subjects = {f"policy+{choice.label}": prediction, f"truth+{choice.label}": true}
+    unreadable = {shown._replace(what="depth"): why for shown, why in truth.problems.items() if shown.what == "rgb"}
+    blind = [(shown.frame_idx, shown.view) for shown in unreadable]
     try:
-        estimated = {name: with_depth(choice, shown, truth.frames.depth_fvhw_m) for name, shown in subjects.items()}
-    except EstimatorUnavailable as error:
-        subject, missing = next(iter(subjects)), Measure(None, "unavailable", str(error))
-        yield subject, WHOLE_CHUNK, Named("static", "absrel/gt_mask", missing)
+        estimated = {
+            name: with_depth(choice, shown, truth.frames.depth_fvhw_m, blind=blind) for name, shown in subjects.items()
+        }
+    except Exception as error:  # an estimator is anyone's code
+        reason = str(error) if isinstance(error, EstimatorUnavailable) else f"{type(error).__name__}: {error}"
+        missing = Measure(None, "unavailable", f"depth estimator '{choice.name}': {reason}")
+        yield next(iter(subjects)), WHOLE_CHUNK, Named("static", "absrel/gt_mask", missing)
         return
-    for subject, frame_idx, named in _scored(truth, estimated, threads):
+    for subject, frame_idx, named in _scored(truth.with_problems(unreadable), estimated, threads):
         if METRICS[named.metric].family in ("depth", "cloud"):
             yield subject, frame_idx, named
 

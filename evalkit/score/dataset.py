@@ -24,7 +24,7 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
 from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
-from evalkit.score.job import clip_row
+from evalkit.score.job import clip_row, failure_row
 from evalkit.score.on_device import describe
 from evalkit.score.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.score.table import ClipScores, ScoreWriter
@@ -96,6 +96,10 @@ def _episode(
     except RunFolderError as error:
         row = clip_row("broken_clip" if entry.path.exists() else "missing_clip", str(error))
         yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=[row])
+    except EvalkitError:  # of the policy: without it there is nothing to score
+        raise
+    except Exception as error:
+        yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=[failure_row(error)])
 
 
 def _chunks(
@@ -117,14 +121,18 @@ def _chunks(
         if mode == "recorded" and actions_nd is not None:
             given = actions_from(actions_nd, chunk.step_idx, spec.chunk_len, env.action_layout)
         future = imagine(policy, recorded, chunk, given)
-        yield score_chunk(
-            chunk,
-            env,
-            options if with_worth else replace(options, references=False),
-            imagined={} if future is None else {SUBJECTS[mode]: future},
-            codec=codec,
-            problems=problems,
-        )
+        try:
+            scores = score_chunk(
+                chunk,
+                env,
+                options if with_worth else replace(options, references=False),
+                imagined={} if future is None else {SUBJECTS[mode]: future},
+                codec=codec,
+                problems=problems,
+            )
+        except Exception as error:
+            scores = [failure_row(error, chunk_idx=chunk.chunk_idx)]
+        yield scores
 
 
 def imagine(

@@ -9,7 +9,7 @@ in `policy+da3/median`, and `truth+da3/median` is the same estimator on the true
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -72,21 +72,34 @@ def parse_choice(text: str) -> EstimatorChoice:
     raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score --help")
 
 
-def with_depth(choice: EstimatorChoice, prediction: Prediction, true_depth_fvhw_m: np.ndarray) -> Prediction:
+def with_depth(
+    choice: EstimatorChoice,
+    prediction: Prediction,
+    true_depth_fvhw_m: np.ndarray,
+    *,
+    blind: Sequence[tuple[int, int]] = (),
+) -> Prediction:
     """Return a prediction whose depth is estimated from its RGB and aligned as the choice says.
+
+    RGB of another size than the truth gets no depth: zeros of that size, which scores name.
 
     Args:
         choice: Which estimator.
         prediction: F,V,H,W,3 RGB; its own depth is not looked at.
         true_depth_fvhw_m: What to align with; as many frames, or more.
+        blind: Frame and view of pictures that could not be read; the alignment does without them.
 
     Raises:
         EstimatorUnavailable: If the estimator cannot be had.
     """
     frames, views, height, width = prediction.rgb.shape[:4]
+    if (views, height, width) != true_depth_fvhw_m.shape[1:]:
+        return replace(prediction, depth=np.zeros(prediction.rgb.shape[:4], np.float32))
     images = prediction.rgb.reshape(-1, height, width, 3)
-    estimate = load(choice.name)(images).reshape(frames, views, height, width)
+    estimate = np.array(load(choice.name)(images), np.float32).reshape(frames, views, height, width)
     num_frames = min(frames, len(true_depth_fvhw_m))
+    for frame_idx, view in blind:
+        estimate[frame_idx : frame_idx + 1, view] = np.nan
     aligned = align(estimate[:num_frames], true_depth_fvhw_m[:num_frames], choice.alignment)
     return replace(prediction, rgb=prediction.rgb[:num_frames], depth=aligned.astype(np.float32))
 

@@ -21,10 +21,10 @@ pooled over a chunk's pixels is pooled over a part's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, PROPRIO_DIM, Prediction
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
 from evalkit.score.frame import Picture
-from evalkit.score.job import clip_row
+from evalkit.score.job import clip_row, failure_row
 from evalkit.score.measure import Measure
 from evalkit.score.on_device import describe
 from evalkit.score.pictures import Frame, View, What, open_view, place
@@ -53,6 +53,13 @@ Sides = Mapping[tuple[str, What], Sequence[View]]
 
 Read = dict[tuple[str, What], list[list[Frame]]]
 """Frames of each view of each side."""
+
+
+class Offers(NamedTuple):
+    """What predictions hold beside RGB, of any clip: where another clip has none of it, that is missing there."""
+
+    depth: bool
+    states: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,10 +98,12 @@ def score_folders(
     scored_on = describe(options.device)
     names = clip_names(true_dir)
     without = [] if names == ["."] else _without_truth(pred_dir, names)
+    offers = _offers(pred_dir / name for name in names)
     with ScoreWriter(result, scored_on=scored_on) as writer:
         for num_done, name in enumerate([*names, *without], start=1):
             task = name if name != "." else true_dir.resolve().name
-            for scores in _clip(pred_dir / name, true_dir / name, options, has_truth=name not in without):
+            has_truth = name not in without
+            for scores in _clip(pred_dir / name, true_dir / name, options, offers, has_truth=has_truth):
                 writer.write(ClipScores(task=task, index=0, outcome="unknown", scores=scores))
             if on_progress is not None:
                 on_progress(num_done, len(names) + len(without))
@@ -109,14 +118,25 @@ def _without_truth(pred_dir: Path, names: Sequence[str]) -> list[str]:
     return sorted(found - set(names))
 
 
-def _clip(pred: Path, true: Path, options: ScoreOptions | None, *, has_truth: bool) -> Iterator[list[Score]]:
+def _offers(preds: Iterable[Path]) -> Offers:
+    clips = list(preds)
+    return Offers(
+        depth=any((clip / "depth").is_dir() for clip in clips), states=any((clip / STATES).exists() for clip in clips)
+    )
+
+
+def _clip(
+    pred: Path, true: Path, options: ScoreOptions | None, offers: Offers, *, has_truth: bool
+) -> Iterator[list[Score]]:
     if not has_truth:
         yield [clip_row("no_truth", f"{true / CAMERAS} is not there")]
         return
     try:
-        yield from clip_parts(pred, true, options)
+        yield from _clip_parts(pred, true, options, offers)
     except BadConfig as error:
         yield [clip_row("broken_clip", str(error))]
+    except Exception as error:
+        yield [failure_row(error)]
 
 
 def clip_names(true_dir: Path) -> list[str]:
@@ -139,10 +159,10 @@ def score_folder_clip(pred: Path, true: Path, options: ScoreOptions | None = Non
     Raises:
         BadConfig: If the truth has no usable `cameras.json` or no readable frame.
     """
-    return [score for part in clip_parts(pred, true, options) for score in part]
+    return [score for part in _clip_parts(pred, true, options, _offers([pred])) for score in part]
 
 
-def clip_parts(pred: Path, true: Path, options: ScoreOptions | None = None) -> Iterator[list[Score]]:
+def _clip_parts(pred: Path, true: Path, options: ScoreOptions | None, offers: Offers) -> Iterator[list[Score]]:
     """Yield the scores of one clip, part by part; raises as `score_folder_clip` does."""
     cameras, arms = read_cameras(true / CAMERAS)
     names = [camera.spec.name for camera in cameras]
@@ -152,6 +172,7 @@ def clip_parts(pred: Path, true: Path, options: ScoreOptions | None = None) -> I
         for what in WHAT
     }
     states = {"true": _states(true / STATES), "pred": _states(pred / STATES)}
+    has_depth = any(view.exists for view in sides["true", "depth"])
     size: tuple[int, int] | None = None
     start, first = _no_frame(cameras, (0, 0)), 0
     before: Read = {}
@@ -159,11 +180,11 @@ def clip_parts(pred: Path, true: Path, options: ScoreOptions | None = None) -> I
         size = size or _size(true, new["true", "rgb"])
         env = _env(cameras, arms, size)
         if first == 0 and (true / START).is_dir():
-            start, problem = _start(true / START, cameras, size, with_depth=_exists(sides, "pred", "depth"))
+            start, problem = _start(true / START, cameras, size, with_depth=offers.depth)
             if problem is not None:
                 yield [_without_floor(problem)]
         read = {key: [old + frames for old, frames in zip(before[key], new[key], strict=True)] for key in before} or new
-        chunk, problems = _chunk(read, sides, states, cameras, size, start, first=first)
+        chunk, problems = _chunk(read, states, cameras, size, start, offers, has_depth=has_depth, first=first)
         yield score_chunk(chunk, env, options, problems=problems, first_frame_idx=first)
         first += len(new["true", "rgb"][0])
         before = {key: [frames[-1:] for frames in views] for key, views in new.items()}
@@ -187,18 +208,15 @@ def _read(sides: Sides) -> Read:
     return read
 
 
-def _exists(sides: Sides, side: str, what: What) -> bool:
-    return any(view.exists for view in sides[side, what])
-
-
 def _chunk(
     read: Read,
-    sides: Sides,
     states: Mapping[str, np.ndarray | None],
     cameras: Sequence[Camera],
     size: tuple[int, int],
     start: Frames,
+    offers: Offers,
     *,
+    has_depth: bool,
     first: int,
 ) -> tuple[ClipChunk, dict[Picture, Measure]]:
     """Return one part as a chunk, its first frame the last one of the part before, and what could not be read."""
@@ -222,6 +240,8 @@ def _chunk(
         true_states[: len(found)] = found
     true_depth = np.zeros((num_frames, len(cameras), *size), np.float32)
     pred_states = states["pred"]
+    if pred_states is None and offers.states:
+        pred_states = np.zeros((0, PROPRIO_DIM), np.float32)
     chunk = ClipChunk(
         chunk_idx=first // FRAMES_A_PART,
         step_idx=first,
@@ -231,13 +251,13 @@ def _chunk(
         start=start,
         true=Frames(
             rgb_fvhwc_u8=stack("true", "rgb"),
-            depth_fvhw_m=stack("true", "depth") if _exists(sides, "true", "depth") else true_depth,
+            depth_fvhw_m=stack("true", "depth") if has_depth else true_depth,
             proprio_fd=true_states,
             T_base_cam_fv44=np.stack([_poses(camera, begin, num_frames) for camera in cameras], axis=1),
         ),
         predicted=Prediction(
             rgb=stack("pred", "rgb"),
-            depth=stack("pred", "depth") if _exists(sides, "pred", "depth") else None,
+            depth=stack("pred", "depth") if offers.depth else None,
             proprio=None if pred_states is None else pred_states[begin : begin + num_frames],
         ),
     )
@@ -260,18 +280,20 @@ def read_cameras(path: Path) -> tuple[list[Camera], tuple[Arm, ...]]:
         cameras = [_camera(view) for view in data["views"]]
         carriers = [camera.spec.arm for camera in cameras if camera.spec.arm is not None]
         arms: tuple[Arm, ...] = tuple(dict.fromkeys(data.get("arms", carriers)))
+        _check_cameras(path, [camera.spec for camera in cameras], arms)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadConfig(f"{path} is not a list of cameras: {type(error).__name__}: {error}.") from error
-    if not cameras:
-        raise BadConfig(f"{path} names no view.")
-    _check_cameras(path, [camera.spec for camera in cameras], arms)
     return cameras, arms
 
 
 def _check_cameras(path: Path, cameras: Sequence[CameraSpec], arms: Sequence[str]) -> None:
     names, kinds = [camera.name for camera in cameras], {camera.kind for camera in cameras}
+    if not names:
+        raise BadConfig(f"{path} names no view.")
+    if not all(isinstance(name, str) and name for name in names):
+        raise BadConfig(f"{path}: the name of a view is a text, got {', '.join(map(repr, names))}.")
     if len(set(names)) < len(names):
-        raise BadConfig(f"{path} names a view twice: {', '.join(map(str, names))}.")
+        raise BadConfig(f"{path} names a view twice: {', '.join(names)}.")
     if unknown := kinds - {"static", "wrist"}:
         raise BadConfig(f"{path}: the kind of a view is static or wrist, not {', '.join(map(repr, unknown))}.")
     if unknown_arms := {*arms, *(camera.arm for camera in cameras if camera.arm is not None)} - set(ARM_PROPRIO):
@@ -288,14 +310,15 @@ def _camera(view: Mapping[str, Any]) -> Camera:
             T_ee_cam=tuple(map(tuple, hand_eye.tolist())) if np.isfinite(hand_eye).all() else None,
         ),
         intrinsics_33_px=_matrix(view.get("intrinsics"), (3, 3)),
-        T_base_cam_f44=_matrix(view.get("T_base_cam"), (4, 4)),
+        T_base_cam_f44=_matrix(view.get("T_base_cam"), (4, 4), one_a_frame=True),
     )
 
 
-def _matrix(values: Any, shape: tuple[int, int]) -> np.ndarray:
-    """Return a matrix, or one a frame; NaN where there is none."""
+def _matrix(values: Any, shape: tuple[int, int], *, one_a_frame: bool = False) -> np.ndarray:
+    """Return a matrix, or one a frame where that may be; NaN where there is none."""
     matrix = np.asarray(np.nan if values is None else values, np.float64)
-    return matrix if matrix.shape[-2:] == shape else np.full(shape, np.nan)
+    fits = matrix.shape == shape or (one_a_frame and matrix.ndim == 3 and matrix.shape[1:] == shape)
+    return matrix if fits else np.full(shape, np.nan)
 
 
 def _poses(camera: Camera, begin: int, num_frames: int) -> np.ndarray:

@@ -102,6 +102,12 @@ class Truth:
         self._halves: dict[tuple[int, int], image.SsimHalf] = {}
         self._clouds: dict[tuple[int, tuple[int, ...]], PointTree | None] = {}
 
+    def with_problems(self, problems: Mapping[Picture, Measure]) -> Truth:
+        """Return the same truth with more pictures that cannot be scored."""
+        more = {**self.problems, **problems}
+        cameras = self.intrinsics_v33_px, self.env
+        return Truth(self.frames, *cameras, problems=more, first=self.first, device=self.device)
+
     def ssim_half(self, frame_idx: int, view: int) -> image.SsimHalf:
         """Return what SSIM needs of a true frame alone."""
         key = frame_idx, view
@@ -155,7 +161,8 @@ def _is_rigid(T: np.ndarray) -> bool:
     """Return whether a matrix is a pose: 4x4, finite, its rotation orthonormal within what rounding explains."""
     if T.shape != (4, 4) or T.dtype == object or not np.isfinite(T).all():
         return False
-    return bool(np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() < 1e-2)
+    R = T[:3, :3]
+    return bool(np.abs(R @ R.T - np.eye(3)).max() < 1e-2 and np.linalg.det(R) > 0)  # -1 mirrors
 
 
 def score_frame(truth: Truth, prediction: Prediction, frame_idx: int) -> FrameScores:
@@ -224,6 +231,8 @@ def _add_depth(
     problem = unfit(truth, Picture("depth", frame_idx, view), pred)
     if problem:
         scores.add_unfit(name, "depth", "view", problem)
+        if frame_idx:
+            scores.add_unfit(name, "depth", "change", problem)
         return
     true_m, pred_m = true[frame_idx, view], pred[frame_idx, view]
     errors = depth.depth_errors(true_m, pred_m)
@@ -231,13 +240,15 @@ def _add_depth(
     scores.num_depth_views += 1
     for metric, measure in _frame_depth(errors, true_m, pred_m):
         scores.add(name, metric, measure)
-    if frame_idx and unfit(truth, Picture("depth", frame_idx - 1, view), pred) is None:
+    if frame_idx:
         before = true[frame_idx - 1, view], true_m, pred[frame_idx - 1, view], pred_m
-        scores.add(name, "depth_change_m/gt_mask", depth.change_error_m(*before))
+        unfit_before = unfit(truth, Picture("depth", frame_idx - 1, view), pred)
+        scores.add(name, "depth_change_m/gt_mask", unfit_before or depth.change_error_m(*before))
 
 
 def _frame_depth(errors: depth.DepthErrors, true_m: np.ndarray, pred_m: np.ndarray) -> Iterator[tuple[str, Measure]]:
-    constant = errors.num_valid > 0 and pred_m.size > 1 and pred_m.min() == pred_m.max() and pred_m.flat[0] > 0
+    usable = errors.num_valid > errors.num_invalid_pred
+    constant = usable and pred_m.size > 1 and pred_m.min() == pred_m.max()
 
     def named(measure: Measure) -> Measure:
         return measure._replace(status="constant_depth") if constant else measure

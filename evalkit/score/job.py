@@ -88,12 +88,7 @@ def do(job: ChunkJob) -> ClipScores:
     except RunFolderError as error:
         return clip_scores(clip, [clip_row("broken_chunk", str(error), chunk_idx=job.chunk_idx)])
     except Exception as error:
-        return failed(job, f"{type(error).__name__}: {error}")
-
-
-def failed(job: ChunkJob, reason: str) -> ClipScores:
-    """Return the row of a chunk whose scoring itself failed."""
-    return clip_scores(job.clip, [clip_row("scoring_failed", reason, chunk_idx=job.chunk_idx)])
+        return clip_scores(clip, [failure_row(error, chunk_idx=job.chunk_idx)])
 
 
 def clip_scores(clip: ClipJob, scores: list[Score]) -> ClipScores:
@@ -113,6 +108,11 @@ def clip_row(status: str, reason: str, *, chunk_idx: int = -1) -> Score:
         status=status,
         reason=reason,
     )
+
+
+def failure_row(error: Exception, *, chunk_idx: int = -1) -> Score:
+    """Return the row that stands for a clip, or for one of its chunks, where the scorer itself failed."""
+    return clip_row("scoring_failed", f"{type(error).__name__}: {error}", chunk_idx=chunk_idx)
 
 
 def _lost(clip: ClipJob, status: str, reason: str) -> ChunkJob:

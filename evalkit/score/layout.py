@@ -28,6 +28,7 @@ from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import ACTION_DIM, ARM_PROPRIO, PROPRIO_DIM, Episode
 from evalkit.score.frame import Picture
 from evalkit.score.measure import Measure
+from evalkit.score.pictures import decoded
 from evalkit.store.clips import ClipChunk, Frames, depth_m_from_mm
 
 Problems = Mapping[Picture, Measure]
@@ -82,8 +83,27 @@ class DataSet:
         """
         try:
             return _track(self.root, json.loads(path.read_text()), index=index)
-        except (OSError, KeyError, TypeError, AttributeError, ValueError, EvalkitError) as error:
+        except (OSError, LookupError, TypeError, AttributeError, ValueError, EvalkitError) as error:
             raise BrokenEpisode(f"{path} cannot be used: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayoutView:
+    """One view as an episode describes it; a matrix that nobody wrote down is NaN.
+
+    Attributes:
+        rgb_path: Colour video.
+        depth_mm_path: Depth in millimetres; None where there is none.
+        start: Frame of the videos at which the episode starts.
+        intrinsics_33_px: 3,3.
+        T_base_cam: 4,4; looked at where the camera is static.
+    """
+
+    rgb_path: Path
+    depth_mm_path: Path | None
+    start: int
+    intrinsics_33_px: np.ndarray
+    T_base_cam: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,18 +111,16 @@ class Track:
     """An episode without its pictures.
 
     Attributes:
-        root: The data set.
         episode: What its `about` says.
         env: Of the bench that it names.
-        views: The layout's own words on each view, in the env's order.
+        views: In the env's order.
         proprio_nd: N,16 float32.
         executed_nd: N,14 float32 in the env's layout; None where nobody wrote it down.
     """
 
-    root: Path
     episode: Episode
     env: EnvSpec
-    views: Sequence[Mapping[str, Any]]
+    views: Sequence[LayoutView]
     proprio_nd: np.ndarray
     executed_nd: np.ndarray | None
 
@@ -111,28 +129,25 @@ class Track:
         """Open the videos."""
         with ExitStack() as stack:
             files = {
-                (what, view): stack.enter_context(_Video(self.root / text, pixels, start=int(said.get("start", 0))))
-                for view, said in enumerate(self.views)
-                for what, text, pixels in (
-                    ("rgb", said["rgb_path"], "rgb24"),
-                    ("depth", said.get("depth_mm_path"), "gray16le"),
-                )
-                if text is not None
+                (what, idx): stack.enter_context(_Video(path, pixels, start=view.start))
+                for idx, view in enumerate(self.views)
+                for what, path, pixels in (("rgb", view.rgb_path, "rgb24"), ("depth", view.depth_mm_path, "gray16le"))
+                if path is not None
             }
             yield Videos(self, files)
 
     def cameras(self, steps: Sequence[int]) -> np.ndarray:
         """Return the poses of all cameras, F,V,4,4; NaN where nobody wrote them down."""
-        poses = [self._pose(camera, said, steps) for camera, said in zip(self.env.cameras, self.views, strict=True)]
+        poses = [self._pose(camera, view, steps) for camera, view in zip(self.env.cameras, self.views, strict=True)]
         return np.stack(poses, axis=1)
 
     def intrinsics(self) -> np.ndarray:
         """Return V,3,3; NaN where nobody wrote them down."""
-        return np.stack([_matrix(said.get("intrinsics"), (3, 3)) for said in self.views])
+        return np.stack([view.intrinsics_33_px for view in self.views])
 
-    def _pose(self, camera: CameraSpec, said: Mapping[str, Any], steps: Sequence[int]) -> np.ndarray:
+    def _pose(self, camera: CameraSpec, view: LayoutView, steps: Sequence[int]) -> np.ndarray:
         if camera.arm is None or camera.T_ee_cam is None:
-            return np.broadcast_to(_matrix(said.get("T_base_cam"), (4, 4)), (len(steps), 4, 4))
+            return np.broadcast_to(view.T_base_cam, (len(steps), 4, 4))
         states = self.proprio_nd[steps, ARM_PROPRIO[camera.arm]]
         poses = [ee_pose_from_proprio(state) @ np.asarray(camera.T_ee_cam) for state in states]
         return np.reshape(poses, (len(steps), 4, 4))
@@ -204,9 +219,9 @@ class _Video:
     def __enter__(self) -> _Video:
         try:
             self._container = av.open(str(self._path))
-        except (OSError, av.error.FFmpegError) as error:
+        except (OSError, ValueError, av.error.FFmpegError) as error:
             raise BrokenEpisode(f"{self._path} is missing, or no whole video: {error}.") from error
-        self._frames = iter(self._container.decode(video=0))
+        self._frames = decoded(self._container)
         self._next = 0
         return self
 
@@ -220,7 +235,7 @@ class _Video:
             image = self._frame.to_ndarray(format=self._pixels)
         except StopIteration:
             raise BrokenEpisode(f"{self._path} ends after {self._next} frames, before step {step}.") from None
-        except (OSError, av.error.FFmpegError) as error:
+        except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
             raise BrokenEpisode(f"{self._path} breaks off at step {step}: {error}.") from error
         if image.shape != shape:
             raise BrokenEpisode(f"{self._path} holds frames of {image.shape}, the bench gives {shape}.")
@@ -245,7 +260,6 @@ def _track(root: Path, said: Mapping[str, Any], *, index: int) -> Track:
         raise ValueError(f"its views are {kinds}, those of {env.env_id} {expected}.")
     executed = said["actions"].get("executed")
     return Track(
-        root=root,
         episode=Episode(
             bench=about["bench"],
             setting=setting,
@@ -257,9 +271,22 @@ def _track(root: Path, said: Mapping[str, Any], *, index: int) -> Track:
             max_steps=count,
         ),
         env=env,
-        views=views,
+        views=[_view(root, view) for view in views],
         proprio_nd=_proprio(said["proprios"], env, count),
         executed_nd=None if executed is None else _table("executed", executed, (count, ACTION_DIM)),
+    )
+
+
+def _view(root: Path, said: Mapping[str, Any]) -> LayoutView:
+    depth_mm, start = said.get("depth_mm_path"), int(said.get("start", 0))
+    if start < 0:
+        raise ValueError(f"a view starts at frame {start} of its videos.")
+    return LayoutView(
+        rgb_path=root / said["rgb_path"],
+        depth_mm_path=None if depth_mm is None else root / depth_mm,
+        start=start,
+        intrinsics_33_px=_matrix(said.get("intrinsics"), (3, 3)),
+        T_base_cam=_matrix(said.get("T_base_cam"), (4, 4)),
     )
 
 
@@ -267,6 +294,8 @@ def _proprio(states: Mapping[str, Any], env: EnvSpec, count: int) -> np.ndarray:
     proprio = np.zeros((count, PROPRIO_DIM), np.float32)
     for arm in env.arms:
         matrices = _table(f"{arm}_ee_rotm", states[f"{arm}_ee_rotm"], (count, 9)).reshape(-1, 3, 3)
+        if np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max() > 1e-2:
+            raise ValueError(f"a matrix of '{arm}_ee_rotm' is no rotation.")
         parts = [
             _table(f"{arm}_ee_pos", states[f"{arm}_ee_pos"], (count, 3)),
             np.stack([quat_from_matrix(matrix) for matrix in matrices.astype(np.float64)]),

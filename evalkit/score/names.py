@@ -11,7 +11,7 @@ from typing import Literal
 
 Family = Literal["image", "lpips", "depth", "cloud", "state"]
 Better = Literal["higher", "lower"]
-Per = Literal["view", "frame", "arm", "chunk"]
+Per = Literal["view", "change", "frame", "arm", "chunk"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class Metric:
         name: `what_unit/convention`.
         family: Which part of a prediction it needs.
         better: Which way is better.
-        per: What one row covers: a frame of a view, a frame of all views, a frame of an arm, or a chunk.
+        per: What one row covers: a frame of a view, likewise but for the first frame, a frame of all views, a frame of
+            an arm, or a chunk.
         definition: Mask, pooling and form, one sentence.
     """
 
@@ -54,7 +55,7 @@ def _metrics() -> tuple[Metric, ...]:
         ("invalid_depth_frac/gt_mask", "depth", "lower", "view", "share of the mask whose prediction is no depth"),
         ("absrel/gt_mask_median_scaled", "depth", "lower", "view", "AbsRel after scaling each frame by medians"),
         ("absrel/gt_mask_affine_disparity", "depth", "lower", "chunk", "AbsRel after one affine disparity fit a chunk"),
-        ("depth_change_m/gt_mask", "depth", "lower", "view", "mean |change of prediction - change of truth| a frame"),
+        ("depth_change_m/gt_mask", "depth", "lower", "change", "mean |change of prediction - change of truth| a frame"),
         ("chamfer_m/l1_half", "cloud", "lower", "frame", f"mean of accuracy and completeness, metres; {cloud}"),
         ("chamfer_m/l1_sum", "cloud", "lower", "frame", f"accuracy plus completeness, metres; {cloud}"),
         ("chamfer_m/l1_pred_to_gt", "cloud", "lower", "frame", f"accuracy, metres; {cloud}"),

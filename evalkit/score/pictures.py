@@ -22,6 +22,12 @@ What = Literal["rgb", "depth"]
 Frame = np.ndarray | Measure
 """H,W,3 uint8 or H,W metres; or why there is none."""
 
+FLAGS: dict[What, int] = {
+    "rgb": cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
+    "depth": cv2.IMREAD_UNCHANGED,
+}
+"""How PNGs are decoded: nothing is turned or brought to fewer bits."""
+
 
 class View:
     """The frames of one view, read forwards.
@@ -86,12 +92,14 @@ def _pngs(folder: Path, what: What) -> Iterator[Frame]:
 def _png(path: Path, what: What) -> Frame:
     try:
         data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR if what == "rgb" else cv2.IMREAD_UNCHANGED) if data.size else None
+        image = cv2.imdecode(data, FLAGS[what]) if data.size else None
     except (OSError, cv2.error) as error:
         return Measure(None, "unreadable", f"{path}: {error}")
     whole = data[-12:].tobytes()[4:8] == b"IEND"  # the decoder fills up a truncated file without a word
     if image is None or not whole:
         return Measure(None, "unreadable", f"{path} is broken or cut off")
+    if what == "rgb" and image.dtype != np.uint8:
+        return Measure(None, "unreadable", f"{path} has {image.dtype} colours, 8 bits are needed")
     if what == "rgb":
         return image[..., ::-1]
     if image.dtype != np.uint16 or image.ndim != 2:
@@ -115,7 +123,8 @@ def _npz(path: Path, what: What) -> Iterator[Frame]:
             num_bytes = int(np.prod(shape[1:])) * dtype.itemsize
             for _ in range(shape[0]):
                 frame = np.frombuffer(file.read(num_bytes), dtype).reshape(shape[1:])
-                yield frame if what == "rgb" else frame.astype(np.float32)
+                with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which scores name
+                    yield frame if what == "rgb" else frame.astype(np.float32)
     except Exception as error:  # a broken archive raises whatever its decoder raises
         yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
 
@@ -126,7 +135,25 @@ def _mp4(path: Path, what: What) -> Iterator[Frame]:
         return
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
+            for frame in decoded(container):
                 yield frame.to_ndarray(format="rgb24")
     except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
         yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
+
+
+def decoded(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a video in order, none after the place where its file is cut off.
+
+    Decoders fill up what is missing with what was there before; some, as mpeg4's, do so without a word.
+
+    Raises:
+        ValueError: If the file is cut off.
+    """
+    stream, num_whole = container.streams.video[0], 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ValueError(f"the video is cut off after {num_whole} of {stream.frames or 'its'} frames")
+        num_whole += packet.size > 0
+        yield from packet.decode()
+    if num_whole < stream.frames:
+        raise ValueError(f"the video is cut off after {num_whole} of {stream.frames} frames")

@@ -23,7 +23,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.score.ceiling import CodecChoice
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.coverage import Coverage
-from evalkit.score.job import ChunkJob, ClipJob, chunk_jobs, do, failed
+from evalkit.score.job import ChunkJob, ClipJob, chunk_jobs, clip_row, clip_scores, do
 from evalkit.score.on_device import CPU, describe
 from evalkit.score.table import ClipScores, ScoreWriter
 from evalkit.store.run_folder import open_run
@@ -175,7 +175,8 @@ def _score_alone(job: ChunkJob) -> ClipScores:
         with _pool(1) as pool:
             return pool.submit(do, job).result()
     except BrokenProcessPool:
-        return failed(job, f"the process that scored {job.clip.path} died, perhaps for want of memory")
+        reason = f"the process that scored {job.clip.path} died, perhaps for want of memory"
+        return clip_scores(job.clip, [clip_row("scoring_failed", reason, chunk_idx=job.chunk_idx)])
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -30,6 +30,9 @@ from evalkit.contracts.types import Episode, Observation, Prediction
 from evalkit.store.files import write_whole
 
 FORMAT = "evalkit-clip-1"
+BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+"""What h5py raises for a file that is cut off or overwritten."""
+
 MAX_DEPTH_M = 65.535
 """What uint16 millimetres can hold; a depth beyond it is stored as this value."""
 
@@ -149,17 +152,19 @@ class ClipReader:
             self._file = h5py.File(path, "r")
         except OSError as error:
             raise RunFolderError(f"Cannot read the clip {path}: {error}.") from error
-        if self._file.attrs.get("format") != FORMAT:
-            self._file.close()
-            raise RunFolderError(f"{path} is not a clip of format '{FORMAT}'.")
         try:
-            self.header = _read_header(self._file.attrs)
-            self._names = sorted(self._file["chunks"])
-        except (OSError, KeyError, ValueError, TypeError) as error:
+            is_clip = self._file.attrs.get("format") == FORMAT
+            if is_clip:
+                self.header = _read_header(self._file.attrs)
+                self._names = sorted(self._file["chunks"])
+        except BROKEN as error:
             self._file.close()
             raise RunFolderError(
                 f"The clip {path} does not say what it is: {type(error).__name__}: {error}."
             ) from error
+        if not is_clip:
+            self._file.close()
+            raise RunFolderError(f"{path} is not a clip of format '{FORMAT}'.")
 
     def __enter__(self) -> ClipReader:
         return self
@@ -182,7 +187,7 @@ class ClipReader:
         name = self._names[position]
         try:
             return _read_chunk(self._file["chunks"][name], int(name))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except BROKEN as error:
             raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {error}.") from error
 
     def read_actions(self) -> np.ndarray | None:
@@ -191,12 +196,12 @@ class ClipReader:
         Raises:
             RunFolderError: If it is broken.
         """
-        groups = [self._file["chunks"][name] for name in self._names]
-        if not groups or not all("actions_nd" in group for group in groups):
-            return None
         try:
+            groups = [self._file["chunks"][name] for name in self._names]
+            if not groups or not all("actions_nd" in group for group in groups):
+                return None
             return np.concatenate([group["actions_nd"][()] for group in groups])
-        except (OSError, ValueError) as error:
+        except BROKEN as error:
             raise RunFolderError(f"The actions of the clip {self.path} are broken: {error}.") from error
 
 

@@ -12,7 +12,8 @@ import pytest
 from evalkit.contracts.errors import BadConfig, EvalkitError, SpecMismatch
 from evalkit.contracts.spec import OSC_DELTA_BASE, PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
-from evalkit.score.chunk import ScoreOptions
+from evalkit.score import dataset
+from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.dataset import score_dataset
 from evalkit.score.scene import write_scene_run
 from evalkit.score.table import read_scores
@@ -135,6 +136,26 @@ def test_a_missing_clip_is_a_row(run, tmp_path):
     lost = scores[scores["metric"] == "clip"]
     assert list(zip(lost["index"], lost["status"], strict=True)) == [(0, "missing_clip")]
     assert set(scores["index"]) == {0, 2}
+
+
+def test_where_the_scorer_fails_a_row_says_so_and_no_other_chunk_is_lost(run, tmp_path, monkeypatch):
+    def fails(chunk, *args, **kwargs):
+        return 1 / 0 if chunk.chunk_idx == 1 else score_chunk(chunk, *args, **kwargs)
+
+    monkeypatch.setattr(dataset, "score_chunk", fails)
+    scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
+    rows = scores[scores["metric"] == "clip"]
+    assert list(zip(rows["index"], rows["chunk_idx"], rows["status"], strict=True)) == [
+        (0, 1, "scoring_failed"),
+        (2, 1, "scoring_failed"),
+    ]
+    assert set(scores[scores["value"].notna()]["index"]) == {0, 2}
+
+
+def test_an_episode_that_cannot_be_read_in_an_unforeseen_way_is_a_row(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(ClipReader, "read_actions", lambda self: 1 / 0)
+    scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
+    assert list(zip(scores["index"], scores["status"], strict=True)) == [(0, "scoring_failed"), (2, "scoring_failed")]
 
 
 def test_frames_that_do_not_meet_are_refused(run, tmp_path):

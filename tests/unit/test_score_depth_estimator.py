@@ -13,6 +13,8 @@ import pytest
 from evalkit.contracts.errors import UnknownName
 from evalkit.score import depth_estimator
 from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.frame import Picture
+from evalkit.score.measure import Measure
 from evalkit.score.scene import scene_chunk, scene_spec
 
 SIZE = (24, 32)
@@ -56,6 +58,44 @@ def test_an_estimator_that_is_not_there_is_named():
     assert (row.value, row.status) == (None, "unavailable")
     with pytest.raises(UnknownName, match="alignment"):
         depth_estimator.parse_choice("plane/medan")
+
+
+def failing():
+    return lambda images: 1 / 0
+
+
+def of_the_seen_pictures():
+    """Return an estimator that gives the truth, and nonsense where a picture is black."""
+    return lambda images: np.where(images.any(axis=(1, 2, 3))[:, None, None], TRUE.reshape(-1, *SIZE), 50.0)
+
+
+def test_an_estimator_that_fails_is_named_and_costs_no_other_score(monkeypatch):
+    monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
+    scores = score_chunk(CHUNK, scene_spec(SIZE), _options("estimators_of_the_test:failing/metric"))
+    (row,) = [s for s in scores if s.subject.startswith("policy+")]
+    assert (row.value, row.status) == (None, "unavailable")
+    assert row.reason.endswith("ZeroDivisionError: division by zero")
+    assert any(s.subject == "policy" and s.value is not None for s in scores)
+
+
+def test_pictures_that_cannot_be_seen_get_no_depth(monkeypatch):
+    monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
+    broken = CHUNK.predicted.rgb.copy()
+    broken[1, 0] = 0
+    chunk = replace(CHUNK, predicted=replace(CHUNK.predicted, rgb=broken, depth=None))
+    problems = {Picture("rgb", 1, 0): Measure(None, "unreadable")}
+    options = _options("estimators_of_the_test:of_the_seen_pictures/median")
+    scores = score_chunk(chunk, scene_spec(SIZE), options, problems=problems)
+    depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
+    said = {(s.frame_idx, s.view): s.value if s.status == "ok" else s.status for s in depths}
+    assert said == pytest.approx({(0, "front"): 0, (0, "side"): 0, (1, "front"): "unreadable", (1, "side"): 0})
+
+
+def test_rgb_of_another_size_gets_no_depth():
+    small = replace(CHUNK.predicted, rgb=np.zeros((2, 3, 12, 16, 3), np.uint8), depth=None)
+    scores = score_chunk(replace(CHUNK, predicted=small), scene_spec(SIZE), _options("plane/median"))
+    depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
+    assert {(s.status, s.value) for s in depths} == {("wrong_size", None)}
 
 
 @pytest.mark.skipif("depth_anything_3" in sys.modules, reason="Depth Anything 3 is installed")

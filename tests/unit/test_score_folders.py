@@ -17,6 +17,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.score import folders as folders_module
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
+from evalkit.score.pictures import open_view
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders
 from evalkit.score.table import read_scores
 
@@ -201,6 +202,9 @@ def test_states_that_cannot_be_read_are_bad_and_those_that_end_are_missing(folde
         (lambda views: views[0].update(T_base_cam=np.zeros((4, 4)).tolist()), [{"bad_camera"}] * 2),
         (lambda views: views[0].update(intrinsics=[[0, 0, 0]] * 3), [{"bad_camera"}] * 2),
         (lambda views: views[0].update(T_base_cam=views[0]["T_base_cam"][:1]), [{"ok"}, {"bad_camera"}]),
+        (lambda views: views[0].update(T_base_cam=np.diag([1, 1, -1, 1]).tolist()), [{"bad_camera"}] * 2),
+        (lambda views: views[0].update(T_base_cam=[views[0]["T_base_cam"]]), [{"bad_camera"}] * 2),
+        (lambda views: views[0].update(intrinsics=[views[0]["intrinsics"]] * 3), [{"bad_camera"}] * 2),
     ],
 )
 def test_cameras_that_cannot_be_used_are_named(folders, change, statuses):
@@ -220,6 +224,8 @@ def test_cameras_that_cannot_be_used_are_named(folders, change, statuses):
         (lambda views: views[1].update(name="front"), "names a view twice"),
         (lambda views: views.clear(), "names no view"),
         (lambda views: views[0].pop("name"), "not a list of cameras"),
+        (lambda views: views[0].update(name=5), "the name of a view is a text, got 5"),
+        (lambda views: views[0].update(kind=["static"]), "not a list of cameras"),
     ],
 )
 def test_one_broken_truth_costs_no_other_clip(folders, tmp_path, chunk, change, said):
@@ -263,6 +269,68 @@ def test_an_mp4_without_a_picture_is_named(folders):
     for data in (b"", b"no video" * 100):
         (folders[0] / "clip/rgb/front.mp4").write_bytes(data)
         assert _status(folders, "psnr_db/frame_mean", 0) == {"unreadable", "ok"}
+
+
+def test_a_video_that_is_cut_off_gives_no_frame_from_there_on(tmp_path):
+    """mpeg4's decoder shows the frame before in place of what is lost, and says nothing."""
+    rng, path = np.random.default_rng(0), tmp_path / "rgb/front.mp4"
+    path.parent.mkdir()
+    pictures = rng.integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+    for codec in ("mpeg4", "libx264"):
+        with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream(codec, rate=5)
+            stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+            for picture in pictures:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        whole = open_view(tmp_path, "rgb", "front").take(99)
+        assert len(whole) == 20
+        data = path.read_bytes()
+        for share in (0.4, 0.7, 0.95):
+            path.write_bytes(data[: int(share * len(data))])
+            *frames, last = open_view(tmp_path, "rgb", "front").take(99)
+            assert last.status == "unreadable"
+            assert all(np.array_equal(a, b) for a, b in zip(frames, whole, strict=False))
+
+
+def test_colours_of_sixteen_bits_are_named(folders):
+    path = folders[0] / "clip/rgb/front/0000.png"
+    path.write_bytes(cv2.imencode(".png", np.full((*SIZE, 3), 40000, np.uint16))[1].tobytes())
+    assert _status(folders, "psnr_db/frame_mean", 0) == {"unreadable", "ok"}
+
+
+def test_what_one_clip_has_is_missing_in_another(folders, tmp_path, chunk):
+    pred, true = folders
+    write_scene_folders(pred / "other", true / "other", chunk)
+    shutil.rmtree(pred / "other/depth")
+    (pred / "other/states.npz").unlink()
+    scores = read_scores(score_folders(pred, true, tmp_path / "scores.parquet", options=NO_LPIPS))
+    scores = scores[(scores["subject"] == "policy") & (scores["task"] == "other")].set_index("metric")
+    for metric in ("absrel/gt_mask", "absrel/gt_mask_clip_pooled", "chamfer_m/l1_half", "ee_position_mm/euclidean"):
+        assert set(scores.loc[[metric], "status"]) == {"missing_frame"}
+    assert scores["value"].count() == len(scores.filter(regex="psnr|ssim", axis=0))
+
+
+def test_a_change_from_a_broken_frame_is_named(folders):
+    (folders[0] / "clip/depth/front/0001.png").unlink()
+    for frame_idx, said in ((0, set()), (1, {"missing_frame", "ok"}), (2, {"missing_frame", "ok"})):
+        assert _status(folders, "depth_change_m/gt_mask", frame_idx) == said
+    assert _status(folders, "absrel/gt_mask", 2) == {"ok"}
+
+
+def test_where_the_scorer_fails_a_row_says_so_and_other_clips_are_scored(folders, tmp_path, chunk, monkeypatch):
+    write_scene_folders(folders[0] / "other", folders[1] / "other", chunk)
+    calls = []
+
+    def fails_once(*args, **kwargs):
+        calls.append(args)
+        return 1 / 0 if len(calls) == 1 else score_chunk(*args, **kwargs)
+
+    monkeypatch.setattr(folders_module, "score_chunk", fails_once)
+    scores = read_scores(score_folders(*folders, tmp_path / "scores.parquet", options=NO_LPIPS))
+    (row,) = scores[scores["metric"] == "clip"].itertuples()
+    assert (row.task, row.status, row.reason) == ("clip", "scoring_failed", "ZeroDivisionError: division by zero")
+    assert scores[scores["task"] == "other"]["value"].notna().any()
 
 
 def test_pictures_smaller_than_a_window_are_named(tmp_path):

@@ -162,6 +162,27 @@ def test_broken_files_are_rows(root, tmp_path):
     assert list(scores["status"]) == ["broken_clip", "missing_clip"]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda said: said["observations"]["0_view_left"].pop("rgb_path"), "KeyError: 'rgb_path'"),
+        (lambda said: said["observations"]["0_view_left"].update(start=-1), "a view starts at frame -1"),
+        (lambda said: said.update(instructions=[]), "IndexError"),
+        (lambda said: said["proprios"].update(left_ee_rotm=[[0] * 9] * NUM_STEPS), "'left_ee_rotm' is no rotation"),
+    ],
+)
+def test_an_episode_that_does_not_fit_the_layout_is_a_row(root, tmp_path, change, said):
+    first, _ = sorted(root.glob("data/*/*.json"))
+    content = json.loads(first.read_text())
+    change(content)
+    first.write_text(json.dumps(content))
+    scores = _score(root, tmp_path, modes=("own",))
+    (row,) = scores[scores["metric"] == "clip"].itertuples()
+    assert row.status == "broken_clip"
+    assert said in row.reason
+    assert scores[scores["index"] == 7]["value"].notna().any()
+
+
 def test_a_view_without_depth_is_named(root, tmp_path):
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())

@@ -73,6 +73,7 @@ def test_only_frames_with_a_truth_are_scored():
     [
         ({"depth": np.zeros((2, 3, *SIZE), np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
         ({"depth": np.full((2, 3, *SIZE), np.nan, np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
+        ({"depth": np.full((2, 3, *SIZE), np.inf, np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
         ({"depth": np.full((2, 3, *SIZE), -1, np.float32)}, "chamfer_m/l1_half", "empty_cloud", None),
         (
             {"depth": np.ones((2, 3, *SIZE), np.float32)},
@@ -81,14 +82,16 @@ def test_only_frames_with_a_truth_are_scored():
             None,
         ),
         ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "chamfer_m/l1_half", "wrong_size", None),
+        ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "absrel/gt_mask_clip_pooled", "wrong_size", None),
         ({"rgb": np.zeros((2, 3, 12, 16, 3), np.uint8)}, "ssim/gauss11", "wrong_size", None),
+        ({"rgb": np.zeros((2, 3, 12, 16, 3), np.uint8)}, "psnr_db/clip_pooled", "wrong_size", None),
         ({"proprio": np.full((2, 16), np.nan, np.float32)}, "chamfer_m/l1_half", "bad_state", None),
         ({"proprio": np.full((2, 16), np.nan, np.float32)}, "ee_rotation_deg/geodesic", "bad_state", None),
     ],
 )
 def test_bad_predictions_are_named(change, metric, status, value):
-    for score in _policy(score_chunk(_chunk(**change), SPEC), metric):
-        assert (score.status, score.value) == (status, value)
+    scores = _policy(score_chunk(_chunk(**change), SPEC), metric)
+    assert {(score.status, score.value) for score in scores} == {(status, value)}
 
 
 def test_constant_depth_keeps_its_value_and_says_so():
@@ -149,6 +152,15 @@ def test_processes_give_the_same_scores(tmp_path):
     write_scene_run(run, outcomes=["success", "failure", "success"], image_hw_px=SIZE)
     alone = read_scores(score_run(run, workers=1))
     assert alone.equals(read_scores(score_run(run, workers=2)))
+
+
+def test_a_clip_that_is_overwritten_inside_is_a_row(tmp_path):
+    write_scene_run(tmp_path / "run", outcomes=["success", "success"], image_hw_px=SIZE)
+    clip = tmp_path / "run/clips/ball/0000.h5"
+    clip.write_bytes(clip.read_bytes().replace(b"HEAP", b"XXXX"))  # what h5py says to this is a RuntimeError
+    scores = read_scores(score_run(tmp_path / "run", workers=1))
+    assert list(scores[scores["metric"] == "clip"]["status"]) == ["broken_clip"]
+    assert scores[scores["index"] == 1]["value"].notna().any()
 
 
 def test_missing_and_broken_clips_are_rows(tmp_path):
