@@ -44,12 +44,14 @@ class Request:
     Attributes:
         state: Where its denoising stands.
         seen_BCVHW: The pictures it was asked with as the model sees them, in [-1, 1].
+        seen_depth_BCVHW: The camera's depth of them as a depth video; None for the network's own.
         start: The state, as the bench knows it, that its first action leads on from: the observed one at a halt, the
             last commanded one where it joins a chunk that is still being executed.
     """
 
     state: sampler.SamplerState
     seen_BCVHW: Tensor
+    seen_depth_BCVHW: Tensor | None
     start: np.ndarray
 
 
@@ -79,11 +81,16 @@ class Engine:
         bundle: Configuration, network, codec and text encoder.
         schedule: Step counts and guidance.
         device: Where the network lives.
+        camera_depth: Whether a codec that builds on the first frame takes its depth from the camera, as it takes its
+            RGB; else from the network, which sees no depth either way.
     """
 
-    def __init__(self, bundle: Bundle, schedule: sampler.Schedule, *, device: str = "cpu") -> None:
+    def __init__(
+        self, bundle: Bundle, schedule: sampler.Schedule, *, device: str = "cpu", camera_depth: bool = False
+    ) -> None:
         self.model, self.network, self.codec, self.text_encoder = bundle
         self.schedule, self.device = schedule, torch.device(device)
+        self.camera_depth = camera_depth and not self.model.blind
         self.border = BORDERS[self.model.bench]
         self.pipeline = ImagePipeline(
             env_hw_px=self.border.picture_hw_px(self.model),
@@ -100,6 +107,7 @@ class Engine:
         instruction: str,
         *,
         seed: int,
+        depth_vhw_m: np.ndarray | None = None,
         after: Underway | None = None,
         given_actions: np.ndarray | None = None,
     ) -> Request:
@@ -110,6 +118,7 @@ class Engine:
             proprio: 16 numbers, the bench's state now.
             instruction: The prompt.
             seed: Fixes all of its noise; drawn on the CPU, so that it is the same on every device.
+            depth_vhw_m: V,H,W metres, what the cameras measure now; only read with `camera_depth`.
             after: The chunk that is still being executed, for real-time chunking; None to start from a halt.
             given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
         """
@@ -136,7 +145,9 @@ class Engine:
             given_action_BKA=None if given_actions is None else self._known(given_actions, proprio),
         )
         start = proprio if after is None else self._commanded(after.request, after.executed)
-        return Request(state=state, seen_BCVHW=seen, start=start)
+        measured = self.camera_depth and depth_vhw_m is not None
+        seen_depth = self._depth_video(np.asarray(depth_vhw_m)[None])[:, :, 0] if measured else None
+        return Request(state=state, seen_BCVHW=seen, seen_depth_BCVHW=seen_depth, start=start)
 
     @torch.no_grad()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
@@ -191,7 +202,7 @@ class Engine:
         states = self.border.axes.sim_from_model(actions.tidy_quaternions(states, model.arms), model.arms)
         return Future(
             rgb=rgb_from_video(self._to_env(rgb_BCFVHW)),
-            depth=None if depth is None else self._metres(depth.cpu()),
+            depth=None if depth is None else self._metres(depth.cpu(), request.seen_depth_BCVHW),
             proprio=states.astype(np.float32),
         )
 
@@ -214,11 +225,8 @@ class Engine:
         rgb = rgb_from_video(self._to_env(decoded[:, :, 1 : count + 1]))
         if depth_fvhw_m is None:
             return rgb, None
-        grey = torch.from_numpy(codecs.video_from_depth(depth_fvhw_m[frames], self.model.depth_range))
-        grey = self.pipeline.to_model(grey.flatten(0, 1)[:, None], "nearest-exact")[:, 0].unflatten(
-            0, (len(frames), -1)
-        )
-        metres = self._metres(codecs.encode_views(self.codec, grey[None, None].expand(-1, 3, -1, -1, -1, -1)))
+        grey = self._depth_video(depth_fvhw_m[frames])
+        metres = self._metres(codecs.encode_views(self.codec, grey), grey[:, :, 0] if self.camera_depth else None)
         return rgb, metres[:count]
 
     def prompt(self, text: str) -> TextContext:
@@ -252,8 +260,16 @@ class Engine:
         flat = video_BCFVHW[0].flatten(0, 2)[:, None]
         return self.pipeline.to_env(flat).unflatten(0, (channels, frames, -1))[:, :, :, 0]
 
-    def _metres(self, latent_BCTVHW: Tensor) -> np.ndarray:
-        grey = codecs.decode_views(self.codec, latent_BCTVHW)[:, :, 1:].mean(1, keepdim=True)
+    def _depth_video(self, depth_fvhw_m: np.ndarray) -> Tensor:
+        """Return the bench's depth as the model's depth video, 1,3,F,V,H,W in [-1, 1]."""
+        grey = torch.from_numpy(codecs.video_from_depth(depth_fvhw_m, self.model.depth_range))
+        grey = self.pipeline.to_model(grey.flatten(0, 1)[:, None], "nearest-exact")[:, 0].unflatten(
+            0, (len(depth_fvhw_m), -1)
+        )
+        return grey[None, None].expand(-1, 3, -1, -1, -1, -1)
+
+    def _metres(self, latent_BCTVHW: Tensor, seen_BCVHW: Tensor | None) -> np.ndarray:
+        grey = codecs.decode_views(self.codec, latent_BCTVHW, seen_BCVHW)[:, :, 1:].mean(1, keepdim=True)
         return codecs.depth_from_video(self._to_env(grey)[0].numpy(), self.model.depth_range)
 
 

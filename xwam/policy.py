@@ -49,6 +49,8 @@ class XwamPolicyConfig:
         device: Where network, VAE and text encoder live, for example `cuda`.
         precision: Type of the network's matrices, for example `bfloat16`.
         text_cache: Folder that keeps encoded prompts; None to encode them anew in every run.
+        camera_depth: Whether a codec that builds on the frame that was seen (nano's) takes that frame's depth from the
+            camera, as it takes its RGB; else all depth is the network's own, which sees none either way.
     """
 
     checkpoint: str = "nano"
@@ -61,6 +63,7 @@ class XwamPolicyConfig:
     device: str = "cpu"
     precision: str = "float32"
     text_cache: str | None = None
+    camera_depth: bool = True
 
 
 class Pace(NamedTuple):
@@ -115,7 +118,7 @@ class XwamPlugin:
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
-        return facts if model.network.depth == "none" else facts | {"depth scale": _depth_scale(model)}
+        return facts if model.network.depth == "none" else facts | _depth_facts(config, model)
 
     def make(self, config: XwamPolicyConfig) -> XwamPolicy:
         """Return the policy with its weights in memory.
@@ -134,7 +137,9 @@ class XwamPlugin:
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
             bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
-        return XwamPolicy(self.spec(config), Engine(bundle, schedule, device=config.device))
+        return XwamPolicy(
+            self.spec(config), Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth)
+        )
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec alone, there and back; the network stays where it was loaded and is not used.
@@ -148,7 +153,7 @@ class XwamPlugin:
         bundle, schedule = self._load(config)
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
-        return XwamPolicy(self.spec(config), Engine(bundle, schedule)).round_trip
+        return XwamPolicy(self.spec(config), Engine(bundle, schedule, camera_depth=config.camera_depth)).round_trip
 
     def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
         """Return the model as its checkpoint holds it, and how it is denoised."""
@@ -196,7 +201,12 @@ class XwamPolicy:
         seen = request.observation
         given = request.given_actions
         under_way = self.engine.begin(
-            seen.rgb, seen.proprio, seen.instruction, seed=_seed(request), given_actions=given
+            seen.rgb,
+            seen.proprio,
+            seen.instruction,
+            seed=_seed(request),
+            depth_vhw_m=seen.depth if seen.depth.any() else None,
+            given_actions=given,
         )
         encoded = time.perf_counter()
         actions, under_way = self.engine.act(under_way)
@@ -253,6 +263,18 @@ def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
     changed = [name for name in Pace._fields if getattr(pace, name) != getattr(model, name)]
     phrases = [f"{name} {getattr(pace, name)} in place of {getattr(model, name)}" for name in changed]
     return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
+
+
+def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]:
+    facts = {"depth scale": _depth_scale(model)}
+    if model.codec.kind != "patch_dct":  # the others decode depth without the frame that was seen
+        return facts
+    measured = config.camera_depth and not model.blind
+    return facts | {
+        "depth of the frame that was seen": "the camera's; the network, which sees no depth, predicts what changes"
+        if measured
+        else "the network's own"
+    }
 
 
 def _depth_scale(model: ModelConfig) -> str:

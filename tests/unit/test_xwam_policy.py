@@ -37,7 +37,7 @@ def request_of(seed=0, chunk_idx=0, *, want_prediction=False, instruction="Lift 
     proprio[:8] = [0.5, 0.1, 0.2, 0.0, 1.0, 0.0, 0.0, 1.0]
     observation = Observation(
         rgb=rng.integers(0, 256, (views, height, width, 3), dtype=np.uint8),
-        depth=np.ones((views, height, width), np.float32),
+        depth=np.broadcast_to(np.linspace(0.5, 2.0, width, dtype=np.float32), (views, height, width)).copy(),
         intrinsics=np.tile(np.eye(3), (views, 1, 1)),
         T_base_cam=np.tile(np.eye(4), (views, 1, 1)),
         proprio=proprio,
@@ -117,6 +117,23 @@ def test_the_imagined_future_does_not_move_the_actions(policy):
     assert np.array_equal(policy.infer([plain])[0].actions, reply.actions)
     assert np.array_equal(one.rgb, two.rgb)
     assert np.array_equal(one.depth, two.depth)
+
+
+def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras():
+    request, found = request_of(want_prediction=True), {}
+    for camera_depth in (True, False):
+        config = replace(QUICK, camera_depth=camera_depth)
+        policy = PLUGIN.make(config)
+        policy.engine.network.extra_heads[0].head.requires_grad_(False)
+        policy.engine.network.extra_heads[0].head.weight.zero_()
+        policy.engine.network.extra_heads[0].head.bias.zero_()
+        found[camera_depth] = (reply := policy.infer([request])[0]).actions, reply.prediction().depth
+        stated = PLUGIN.provenance(config)["depth of the frame that was seen"]
+        assert stated.startswith("the camera's" if camera_depth else "the network's own")
+    measured = np.broadcast_to(request.observation.depth, found[True][1].shape)
+    np.testing.assert_allclose(found[True][1], measured, rtol=1e-4)
+    assert not np.allclose(found[False][1], measured, rtol=0.1)
+    assert np.array_equal(found[True][0], found[False][0])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])
