@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from xwam.config import Geometry
+from xwam.config import NUM_TRAIN_TIMESTEPS, Geometry
 from xwam.layers import Attention, Block, Head, KeyValue, rope_axes, timestep_code, token_positions
 from xwam.network import Denoised, TextContext, Timesteps, XwamNetwork
 
@@ -72,8 +72,12 @@ class StraightReading:
                 twin = network.depth_blocks()[index - first]
                 branch, _ = self._block(twin, branch, e_BL6D[:, :count], self.turn_LP[:count], words, other=keys)
         _, action, proprio = x.to(dtype).split([count, g.num_actions, g.num_proprios], dim=1)
+        out = self._head(network.head, x[:, :count], e_BLD[:, :count].float())
+        if self.config.video_prediction == "clean":
+            sigma_BT = t_BL[:, : count : g.tokens_per_frame].clamp(min=1) / NUM_TRAIN_TIMESTEPS
+            out = (video_BCTVHW - out) / sigma_BT[:, None, :, None, None, None]
         return Denoised(
-            video_BCTVHW=self._head(network.head, x[:, :count], e_BLD[:, :count].float()),
+            video_BCTVHW=out,
             action_BKA=network.action_decoder(action).float(),
             proprio_BPS=network.proprio_decoder(proprio).float(),
             depth_BCTVHW=None
