@@ -143,4 +143,6 @@ def _stacked(moments: list[Moment]) -> Steps:
         proprio=np.stack([moment.seen.proprio for moment in moments]),
         action=np.stack([moment.meant for moment in moments]),
         executed=np.stack([moment.executed for moment in moments]),
+        intrinsics=np.stack([moment.seen.intrinsics for moment in moments]),
+        T_base_cam=np.stack([moment.seen.T_base_cam for moment in moments]),
     )

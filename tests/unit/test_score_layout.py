@@ -5,6 +5,7 @@ Read next: `evalkit/score/layout.py`, `evalkit/score/recorded.py`.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,30 @@ def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root, tmp_
     scores = _score(root, tmp_path, modes=("recorded",))
     cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
     assert cloud["value"].max() < 1e-3
+
+
+def test_matrices_that_were_recorded_make_the_cloud(root, tmp_path):
+    before = sorted(root.glob("data/*/*.json"))[0].read_text()
+    intrinsics = np.broadcast_to([[90.0, 0, 60], [0, 90, 70], [0, 0, 1]], (NUM_STEPS, 3, 3, 3))
+    poses = np.broadcast_to(np.eye(4), (NUM_STEPS, 3, 4, 4)).copy()
+    poses[:, :, 0, 3] = [1.0, 2.0, 3.0]
+    about = {"bench": "robosuite", "task": "Lift", "setting": "default", "seed": 5}
+    for name, moved_m in (("still", 0.0), ("moving", 0.01)):
+        poses[-1, 1, 0, 3] += moved_m
+        known = replace(STEPS, intrinsics=intrinsics, T_base_cam=poses)
+        write_episode(root, 0, known, recording_of(ENV), instructions=["Lift the cube."], about=about)
+        write_metadata(root)
+        written = json.loads((root / "data/chunk-0000/episode_0000000.json").read_text())
+        views = written["observations"]
+        assert [view.pop("intrinsics") for view in views.values()] == [intrinsics[0, 0].tolist()] * 3
+        found = [(view.pop("T_base_cam", None) or np.zeros((4, 4)))[0][3] for view in views.values()]
+        assert found == ([1.0, 2.0, 0.0] if name == "still" else [1.0, 0.0, 0.0])
+        assert json.dumps(written) == before
+        scores = _score(root, tmp_path, modes=("recorded",))
+        clouds = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["index"] == 0)]
+        clouds = clouds[clouds["subject"] == "policy_given_actions"]
+        assert set(clouds["status"]) == ({"ok"} if name == "still" else {"bad_camera"})
+        assert name == "moving" or clouds["value"].max() < 1e-3
 
 
 def test_broken_files_are_rows(root, tmp_path):

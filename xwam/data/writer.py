@@ -29,6 +29,9 @@ from xwam.frames import SAME_AXES, Axes
 
 EPISODES_PER_CHUNK = 1000
 MAX_DEPTH_MM = 65535
+SAME_MATRIX = 1e-6
+"""How far the numbers of a camera's matrix may spread over an episode in which it stays: metres, pixels."""
+
 STEP_M, STEP_RAD = 0.05, 0.5
 """What 1 means in an action of the layout `osc_delta_base`."""
 
@@ -85,6 +88,8 @@ class Steps:
         action: N,14 float32, what a learner should do there, in the bench's layout.
         executed: N,14 float32, what the robot was told; None for the same.
         trusted: N bool, actions to learn from; None for all.
+        intrinsics: N,V,3,3, pixels, of the images as they are; None where nobody knows.
+        T_base_cam: N,V,4,4, camera in the robot base frame; None where nobody knows.
     """
 
     rgb: np.ndarray
@@ -93,6 +98,8 @@ class Steps:
     action: np.ndarray
     executed: np.ndarray | None = None
     trusted: np.ndarray | None = None
+    intrinsics: np.ndarray | None = None
+    T_base_cam: np.ndarray | None = None
 
 
 def episode_key(index: int) -> str:
@@ -148,6 +155,7 @@ def write_episode(
             "start": 0,
             "end": len(steps.rgb),
             "fps": recording.control_hz,
+            **_matrices(steps, view_idx, view),
         }
     content = {
         "num_frames": len(steps.rgb),
@@ -201,6 +209,19 @@ def _check(key: str, steps: Steps, recording: Recording) -> None:
     if wrong or count == 0 or steps.rgb.shape[:4] != steps.depth.shape or steps.rgb.shape[1] != views:
         shapes = {name: value.shape for name, value in given.items()}
         raise ValueError(f"{key}: {views} views and equal numbers of steps are needed, got {shapes}.")
+
+
+def _matrices(steps: Steps, view_idx: int, view: View) -> dict[str, list[list[float]]]:
+    """Return a view's intrinsics, and the pose of a static one, where they are known and stay what they are.
+
+    A moving camera's pose is that of its arm times hand-eye, so it needs no place of its own.
+    """
+    known = {"intrinsics": steps.intrinsics, "T_base_cam": steps.T_base_cam if view.kind == "static" else None}
+    return {
+        name: np.asarray(matrices[0, view_idx], np.float64).tolist()
+        for name, matrices in known.items()
+        if matrices is not None and np.ptp(matrices[:, view_idx], axis=0).max() <= SAME_MATRIX
+    }
 
 
 def _poses(proprio: np.ndarray, arms: Sequence[str]) -> dict[str, list[list[float]]]:
