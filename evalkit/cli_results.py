@@ -21,60 +21,69 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.policy import PolicyPlugin
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+What = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN...]|[PRED_DIR GT_DIR] [KEY=VALUE...]",
+        help="Run folders; or a folder of predictions and one of truths (docs/scoring.md). Settings of the policy.",
+        show_default=False,
+    ),
+]
+Workers = Annotated[int, typer.Option("--workers", help="Processes; 0 takes every core, or on a GPU one process.")]
+Device = Annotated[
+    str, typer.Option("--device", help="Where SSIM, clouds and LPIPS are computed: cpu, cuda, cuda:1; the same values.")
+]
+Dataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", help="Ask --policy again, on the frames of this run, or data set in X-WAM's layout."),
+]
+ScoredPolicy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy", help="With --dataset: who imagines, xwam if not given. With RUN: where the policy that ran is."
+    ),
+]
+Actions = Annotated[
+    str | None,
+    typer.Option(
+        "--actions",
+        help="With --dataset: imagine the policy's own actions (own), the recorded ones (recorded: the model as a "
+        "world simulator), or both; both where the policy can, if not given.",
+    ),
+]
+LpipsNets = Annotated[
+    str, typer.Option("--lpips", help="Networks of LPIPS, commas between: alex, squeeze, vgg; or none.")
+]
+LpipsWeights = Annotated[
+    Path | None, typer.Option("--lpips-weights", help="Folder of their weights; else the torch hub cache.")
+]
+References = Annotated[
+    bool, typer.Option(help="Also score what says what a number is worth: last frame repeated, codec, truth itself.")
+]
+DepthEstimator = Annotated[
+    str | None,
+    typer.Option("--depth-estimator", help="Give predicted RGB a depth: name/alignment, for example plane/median."),
+]
+ScoresFolder = Annotated[
+    Path | None, typer.Option("--out", help="Result folder of --dataset or PRED_DIR GT_DIR; `scores` if not given.")
+]
+"""What `score` takes, in the order of its help."""
+
 OnProgress = Callable[[int, int], None]
 
 
 def score(
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN...]|[PRED_DIR GT_DIR] [KEY=VALUE...]",
-            help="Run folders; or a folder of predictions and one of truths (docs/scoring.md). Settings of the policy.",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", help="Processes; 0 takes every core, or on a GPU one process.")
-    ] = 0,
-    device: Annotated[
-        str,
-        typer.Option("--device", help="Where SSIM, clouds and LPIPS are computed: cpu, cuda, cuda:1; the same values."),
-    ] = "cpu",
-    dataset: Annotated[
-        Path | None,
-        typer.Option("--dataset", help="Ask --policy again, on the frames of this run, or data set in X-WAM's layout."),
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy", help="With --dataset: who imagines, xwam if not given. With RUN: where the policy that ran is."
-        ),
-    ] = None,
-    actions: Annotated[
-        str | None,
-        typer.Option(
-            "--actions",
-            help="With --dataset: imagine the policy's own actions (own), the recorded ones (recorded: the model as a "
-            "world simulator), or both; both where the policy can, if not given.",
-        ),
-    ] = None,
-    lpips: Annotated[
-        str, typer.Option("--lpips", help="Networks of LPIPS, commas between: alex, squeeze, vgg; or none.")
-    ] = "alex",
-    lpips_weights: Annotated[
-        Path | None, typer.Option("--lpips-weights", help="Folder of their weights; else the torch hub cache.")
-    ] = None,
-    references: Annotated[
-        bool,
-        typer.Option(help="Also score what says what a number is worth: last frame repeated, codec, truth itself."),
-    ] = True,
-    depth_estimator: Annotated[
-        str | None,
-        typer.Option("--depth-estimator", help="Give predicted RGB a depth: name/alignment, for example plane/median."),
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="Result folder of --dataset or PRED_DIR GT_DIR; `scores` if not given.")
-    ] = None,
+    what: What = None,
+    workers: Workers = 0,
+    device: Device = "cpu",
+    dataset: Dataset = None,
+    policy: ScoredPolicy = None,
+    actions: Actions = None,
+    lpips: LpipsNets = "alex",
+    lpips_weights: LpipsWeights = None,
+    references: References = True,
+    depth_estimator: DepthEstimator = None,
+    to: ScoresFolder = None,
 ) -> None:
     """Score what was imagined against what really happened.
 
@@ -99,14 +108,9 @@ def score(
             raise BadConfig(f"--dataset scores one folder; {paths[0]} is one too many (settings are key=value).")
         _score_dataset(dataset, policy or "xwam", overrides, result, _on_all_cores(options, workers), actions)
     elif len(paths) == 2 and not (paths[0] / "plan.json").exists() and paths[0].is_dir():
-        from evalkit.score.folders import score_folders
-
         if overrides or policy:
             raise BadConfig("PRED_DIR GT_DIR are scored without a policy; leave --policy and its settings out.")
-        with _bar("score") as on_progress:
-            everywhere = _on_all_cores(options, workers)
-            score_folders(paths[0], paths[1], result, on_progress=on_progress, options=everywhere)
-        _report_scores(result)
+        _score_folders(paths[0], paths[1], result, _on_all_cores(options, workers))
     elif not paths:
         raise BadConfig("Nothing to score: name run folders, or PRED_DIR GT_DIR, or --dataset DIR --policy NAME.")
     else:
@@ -214,6 +218,14 @@ def _score_run(path: Path, workers: int, options: Any, policy: str | None, overr
     if made_of is not None and lost:
         out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
     out.print(f"scores: {written}")
+
+
+def _score_folders(pred: Path, true: Path, result: Path, options: Any) -> None:
+    from evalkit.score.folders import score_folders
+
+    with _bar("score") as on_progress:
+        score_folders(pred, true, result, on_progress=on_progress, options=options)
+    _report_scores(result)
 
 
 def _score_dataset(
