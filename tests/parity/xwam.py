@@ -36,8 +36,9 @@ from xwam.loading import fill
 from xwam.losses import Batch, Noise, losses
 from xwam.network import Denoised, TextContext, XwamNetwork, free_timesteps
 from xwam.noise import NoiseLevels, shift
-from xwam.sampler import Schedule, UniPCState, begin, guide, run, unipc_grid, unipc_step
+from xwam.sampler import Schedule, begin, guide, run
 from xwam.umt5 import encode_ids, umt5_from_wan
+from xwam.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.wan_vae import vae_from_wan
 
 TENSOR_TOLERANCE = 2e-4

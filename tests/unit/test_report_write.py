@@ -77,6 +77,8 @@ def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
     assert open_run(run).plan.sha256 in text
     assert "repeat_last_frame" in text
     assert "mask from truth alone" in text
+    titles = [line.removeprefix("#### By ") for line in text.splitlines() if line.startswith("#### By ")]
+    assert titles == ["task", "outcome of the episode", "view", "horizon"]
     assert "identical_frames" in (tmp_path / "out/scores.csv").read_text()
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out/success.csv").read_text())))
     assert [row["task"] for row in rows] == ["ball", POOLED, MEAN_OF_TASKS]

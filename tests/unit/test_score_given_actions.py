@@ -16,8 +16,9 @@ from xwam.benches import BORDERS
 from xwam.chunking import commit
 from xwam.frames import accumulate, differences
 from xwam.network import Denoised
+from xwam.unipc import unipc_grid
 
-GRID = sampler.unipc_grid(3)
+GRID = unipc_grid(3)
 
 
 class Painter:
@@ -71,7 +72,7 @@ def test_given_actions_are_hidden_by_as_much_noise_as_the_states_and_end_clean(m
     start = _begin(given)
     state = sampler.run(painter, start, stop_after_actions=True, depth=False)
     assert torch.equal(state.action.x, given)
-    sigma = sampler.unipc_grid(2).sigmas[1]
+    sigma = unipc_grid(2).sigmas[1]
     noise = start.given.noise_BKA
     torch.testing.assert_close(painter.seen[1][2], (1 - sigma) * given + sigma * noise)
 
