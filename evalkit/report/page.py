@@ -28,6 +28,9 @@ from evalkit.report.stats import Interval
 from evalkit.report.tables import ScoreRow
 from evalkit.score.names import IMAGINED, METRICS, SUBJECTS
 
+TITLES = {"task": "By task", "outcome": "By outcome of the episode", "view": "By view", "horizon": "By horizon"}
+"""The splits that are shown; `scores.csv` has intervals and counts of each."""
+
 
 def markdown(
     runs: Sequence[RunReport], caveats: Sequence[str] = (), published: Mapping[str, Beside] | None = None
@@ -174,7 +177,7 @@ def _imagination(run: Imagination) -> Iterable[str]:
     yield _bullets([f"`{name}`: {meaning(name)}" for name in shown])
     for subject in subjects:
         of = "" if subject == "policy" else f", `{subject}`"
-        for split, title in (("task", "By task"), ("outcome", "By outcome of the episode"), ("horizon", "By horizon")):
+        for split, title in TITLES.items():
             yield f"#### {title}{of}"
             yield _table(*headline_table(run, split, subject))
     if run.correlations:
