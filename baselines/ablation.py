@@ -20,11 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from rich.progress import track
 from scipy import stats
 
-from evalkit.score.table import read_scores
-from evalkit.store.run_folder import open_run
 
 VIDEO_STEPS = 10
 METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask"}
@@ -152,19 +151,20 @@ def run_quietly(module: str, *arguments: object) -> None:
 
 def measure(row: Row, seed: int, folder: Path) -> Measured:
     """Return what a row's run and scores say."""
-    records = [record for record in open_run(folder / "run").records() if record.outcome in ("success", "failure")]
+    lines = (folder / "run" / "episodes.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["outcome"] in ("success", "failure")]
     latencies_s = [
-        (record.timings_s["policy/encode"] + record.timings_s["policy/denoise_actions"]) / record.num_chunks
+        (record["timings_s"]["policy/encode"] + record["timings_s"]["policy/denoise_actions"]) / record["num_chunks"]
         for record in records
-        if record.num_chunks
+        if record["num_chunks"]
     ]
-    scores = read_scores(folder / "imagined" / "scores.parquet")
+    scores = pd.read_parquet(folder / "imagined" / "scores.parquet")
     scores = scores[(scores["subject"] == "policy") & (scores["status"] == "ok")]
     means = {name: float(scores["value"][scores["metric"] == metric].mean()) for name, metric in METRICS.items()}
     return Measured(
         row=row.name,
         seed=seed,
-        num_success=sum(record.outcome == "success" for record in records),
+        num_success=sum(record["outcome"] == "success" for record in records),
         num_episodes=len(records),
         action_latency_ms=1e3 * float(np.median(latencies_s)) if latencies_s else math.nan,
         psnr_db=None if math.isnan(means["psnr_db"]) else means["psnr_db"],
