@@ -24,7 +24,6 @@ import pandas as pd
 from rich.progress import track
 from scipy import stats
 
-
 VIDEO_STEPS = 10
 METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask"}
 """Names in the result, and those of the metrics in the scores."""
