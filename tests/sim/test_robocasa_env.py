@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -153,23 +154,17 @@ def played(worker, episode):
 
 
 def check_task(task, tmp_path):
+    """Three seeds of 50 steps that hold still and 10 at random, and the first once more in another process, last."""
     config = RobocasaConfig(art="placeholder", image_px=64)
-    first, second = BENCH.plan_episodes(config, task=task, setting="default", num_episodes=2, seed=0)
-    worker = worker_for(task, tmp_path)
-    try:
+    first, second, third = BENCH.plan_episodes(config, task=task, setting="default", num_episodes=3, seed=0)
+    with closing(worker_for(task, tmp_path)) as worker:
         one = played(worker, first)
-    finally:
-        worker.close()
-    worker = worker_for(task, tmp_path)
-    try:
-        other = played(worker, second)
+    with closing(worker_for(task, tmp_path)) as worker:
+        others = [played(worker, episode) for episode in (third, second)]
         again = played(worker, first)
-    finally:
-        worker.close()
-    assert one == again, "the same episode in another process and after another one"
-    assert one[0] != other[0]
-    assert not one[2], "holding still solves nothing"
-    assert not other[2], "holding still solves nothing"
+    assert one == again, "the same episode in another process and after others"
+    assert len({start for start, _, _ in (one, *others)}) == 3
+    assert not any(solved for _, _, solved in (one, *others)), "holding still solves nothing"
 
 
 def test_one_task_begins_runs_and_repeats(tmp_path):
