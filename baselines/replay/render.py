@@ -54,10 +54,11 @@ def render(player: Player, demo: Demo, *, hand_tolerance_m: float = HAND_TOLERAN
     return Rendered(
         spec=spec,
         steps=Steps(
-            rgb=np.stack([observation["rgb"] for observation in seen]),
-            depth=np.stack([observation["depth"] for observation in seen]),
-            proprio=np.stack([observation["proprio"] for observation in seen]),
             action=actions_of(demo),
+            **{
+                name: np.stack([observation[name] for observation in seen])
+                for name in ("rgb", "depth", "proprio", "intrinsics", "T_base_cam")
+            },
         ),
         instruction=str(demo.ep_meta.get("lang") or seen[0]["instruction"]),
         hand_error_m=None if demo.hand_world_m is None else max(_hand_error_m(s, demo, i) for i, s in enumerate(seen)),

@@ -82,6 +82,8 @@ def test_a_state_looks_as_it_did(recorded, tmp_path):
         np.testing.assert_allclose(track.action[:, :6], np.float32(actions[:, :6]))
         np.testing.assert_allclose(track.action[:, 6], -np.float32(actions[:, 6]))  # 1 opens
         assert track.instructions == (frames[0]["instruction"],)
+        views = json.loads((tmp_path / "data" / f"{key}.json").read_text())["observations"].values()
+        np.testing.assert_allclose([view["intrinsics"] for view in views], frames[0]["intrinsics"])
         for view_idx, camera in enumerate(track.cameras):
             rgb = read_frames(camera.rgb_path, range(LENGTH)).astype(int)
             depth_m = read_frames(camera.depth_mm_path, range(LENGTH), "gray16le") / 1000
