@@ -18,7 +18,6 @@ from rich.text import Text
 from evalkit.console import out, progress_bar
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.policy import PolicyPlugin
 
 RunFolders = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
 What = Annotated[
@@ -188,6 +187,20 @@ def _on_all_cores(options: Any, workers: int) -> Any:
     return replace(options, threads=workers or num_cores())
 
 
+def _policy_settings(plan: Any, policy: str | None, overrides: list[str]) -> dict[str, Any]:
+    """Return the settings of the policy that are given anew, by name."""
+    from evalkit.config import load_config
+
+    plugin = plugins.load_policy(policy or plan.policy.name)
+    if stray := [override for override in overrides if not override.startswith(f"policy.{plugin.name}.")]:
+        raise BadConfig(
+            f"'{stray[0]}' changes nothing about the codec; a setting here starts with policy.{plugin.name}."
+        )
+    given = load_config(plugins.load_bench(plan.bench.name), plugin, overrides).policy
+    names = [override.partition("=")[0].rpartition(".")[2] for override in overrides]
+    return {name: getattr(given, name) for name in names}
+
+
 def _score_run(path: Path, workers: int, options: Any, policy: str | None, overrides: list[str]) -> None:
     from evalkit.score.ceiling import find_codec
     from evalkit.score.coverage import lost_clips, lost_sentence, nothing_to_score
@@ -197,17 +210,10 @@ def _score_run(path: Path, workers: int, options: Any, policy: str | None, overr
 
     run = open_run(path)
     nothing = nothing_to_score(run.plan, run.records())
-
-    def change(plugin: PolicyPlugin, planned: Any) -> Any:
-        from evalkit.config import load_config
-
-        changed = load_config(plugins.load_bench(run.plan.bench.name), plugin, overrides).policy
-        names = [override.partition("=")[0].rpartition(".")[2] for override in overrides]
-        return replace(planned, **{name: getattr(changed, name) for name in names})
-
+    changes = _policy_settings(run.plan, policy, overrides) if overrides else {}
     codec = None
     if options.references and not nothing:
-        codec = find_codec(run.plan, policy=policy, change=change if overrides else None)
+        codec = find_codec(run.plan, policy=policy, changes=changes)
     if isinstance(codec, str):
         out.print(Text(f"The codec round trip (the ceiling) is unavailable, because {codec}", style="yellow"))
     with nullcontext() if nothing else _bar(f"score {path.name}") as on_progress:

@@ -7,14 +7,13 @@ Read next: `chunk.py`, which scores it as `codec_round_trip`; `evalkit/contracts
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.policy import PolicyPlugin
 from evalkit.score.chunk import RoundTrip
 from evalkit.store.plan import Plan
 
@@ -33,7 +32,7 @@ class CodecChoice:
 
 
 def find_codec(
-    plan: Plan, *, policy: str | None = None, change: Callable[[PolicyPlugin, Any], Any] | None = None
+    plan: Plan, *, policy: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> CodecChoice | str | None:
     """Return the codec of the policy that a plan names, or why it cannot be had; None where nothing was imagined.
 
@@ -43,7 +42,7 @@ def find_codec(
     Args:
         plan: Of the run.
         policy: Where the plugin is found, if not under the plan's name.
-        change: Changes settings that leave the policy what it is: where its weights lie, on which device they run.
+        changes: Settings that leave the policy what it is: where its weights lie now, on which device they run.
     """
     if not any(spec.get("predicts") for spec in plan.policy.specs.values()):
         return None
@@ -52,8 +51,7 @@ def find_codec(
         plugin = plugins.load_policy(name)
         if not hasattr(plugin, "codec"):
             return f"policy '{plan.policy.name}' offers no codec."
-        config = plugin.config_type(**plan.policy.config)
-        config = config if change is None else change(plugin, config)
+        config = plugin.config_type(**{**plan.policy.config, **(changes or {})})
         if difference := _difference(plan.policy.provenance, plugin.provenance(config)):
             return f"the policy here is not the one that ran: {difference}."
         return CodecChoice(policy=name, settings=json.dumps(asdict(config)))

@@ -132,9 +132,7 @@ def test_a_policy_that_imagines_nothing_has_no_ceiling(run):
 
 
 def test_settings_may_change_where_the_weights_lie(run):
-    found = find_codec(
-        open_run(run).plan, policy=f"{HERE}:Plugin", change=lambda plugin, planned: replace(planned, folder="there")
-    )
+    found = find_codec(open_run(run).plan, policy=f"{HERE}:Plugin", changes={"folder": "there"})
     assert isinstance(found, CodecChoice)
     assert '"folder": "there"' in found.settings
 
@@ -146,6 +144,17 @@ def test_the_verb_says_it(run):
     done = CliRunner().invoke(app, [*arguments, "--policy", f"{HERE}:Plugin"])
     assert done.exit_code == 0
     assert "ceiling" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("policy.noise.nowhere=1", "nowhere"), ("run.workers=2", "changes nothing about the codec")],
+)
+def test_a_mistyped_setting_is_refused_before_anything_is_scored(run, setting, said):
+    done = CliRunner().invoke(app, ["score", str(run), "--policy", f"{HERE}:Plugin", setting])
+    assert done.exit_code != 0
+    assert said in " ".join((done.output + str(done.exception)).split())
+    assert not (run / "scores.parquet").exists()
 
 
 def test_xwam_offers_the_codec_of_its_policy():
