@@ -96,12 +96,18 @@ def motion_std(time: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray
     return 12.0 / (1 + 1.3 * (row + col) + 0.9 * time) ** 1.3
 
 
+SHRINKAGE = 0.2
+"""What decoding takes off the root mean square of a block's change; what has less stands still."""
+
+
 class PatchDCT:
     """The cosine transform of blocks, cut to its strongest coefficients: the codec of the embedded default.
 
     The first frame is transformed in blocks of 16x16; every later group of four frames in blocks of 4x16x16, after
-    the first frame has been taken off, so that what stands still is zero. Each coefficient is divided by a fixed
-    spread, and the C coefficients of largest spread are the channels.
+    the first frame has been taken off, so that what stands still is zero. The C coefficients of largest spread are the
+    channels. Each is divided by the root of its spread, all by a common factor: the mean square of a latent is about 1,
+    and what weighs most in a picture still weighs most. Divided by the spread itself, a loss would be mostly texture.
+    Decoding shrinks every change a little, so that a block of four frames that hardly changes stands still.
 
     Args:
         channels: C, at most 768.
@@ -112,8 +118,8 @@ class PatchDCT:
         if not 1 <= channels <= len(COLOURS) * rows * cols:
             raise ValueError(f"PatchDCT keeps 1 to {len(COLOURS) * rows * cols} coefficients, not {channels}.")
         self.channels = channels
-        self.still_CX, self.still_std_C = _basis(channels, 1)
-        self.motion_CX, self.motion_std_C = _basis(channels, frames)
+        self.still_CX, self.still_unit_C = _basis(channels, 1)
+        self.motion_CX, self.motion_unit_C = _basis(channels, frames)
 
     def encode(self, video_BCTHW: Float[Tensor, "b 3 t h w"]) -> Float[Tensor, "b c lt lh lw"]:
         """Return the latents of a video of 1 + 4n frames.
@@ -129,19 +135,25 @@ class PatchDCT:
                 f"got {count} frames of {height}x{width}."
             )
         first, rest = video_BCTHW[:, :, :1], video_BCTHW[:, :, 1:]
-        latents = [_analyse(first, self.still_CX, self.still_std_C, 1)]
+        latents = [_analyse(first, self.still_CX, self.still_unit_C, 1)]
         if count > 1:
-            latents.append(_analyse(rest - first, self.motion_CX, self.motion_std_C, frames))
+            latents.append(_analyse(rest - first, self.motion_CX, self.motion_unit_C, frames))
         return torch.cat(latents, dim=2)
 
     def decode(self, latent_BCTHW: Tensor, seen_BCHW: Tensor | None = None) -> Tensor:
         """Return the video; with the first frame seen, what stands still keeps its full detail."""
         frames = LATENT_STRIDES[0]
-        first = _synthesise(latent_BCTHW[:, :, :1], self.still_CX, self.still_std_C, 1)
+        first = _synthesise(latent_BCTHW[:, :, :1], self.still_CX, self.still_unit_C, 1)
         if seen_BCHW is not None:
             first = seen_BCHW[:, :, None]
-        rest = _synthesise(latent_BCTHW[:, :, 1:], self.motion_CX, self.motion_std_C, frames)
+        rest = _synthesise(_shrunk(latent_BCTHW[:, :, 1:]), self.motion_CX, self.motion_unit_C, frames)
         return torch.cat([first, first + rest], dim=2).clamp(-1, 1)
+
+
+def _shrunk(motion_BCTHW: Tensor) -> Tensor:
+    """Return changes, each block's pulled towards none: soft thresholding (Donoho and Johnstone 1994)."""
+    size = motion_BCTHW.square().mean(1, keepdim=True).sqrt()
+    return motion_BCTHW * (1 - SHRINKAGE / size.clamp(min=SHRINKAGE))
 
 
 def dct_matrix(size: int) -> np.ndarray:
@@ -158,7 +170,7 @@ def dct_matrix(size: int) -> np.ndarray:
 
 
 def _basis(channels: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Return the C orthonormal patterns of largest spread over a block (colour, time, row, column), and the spreads."""
+    """Return the C orthonormal patterns of largest spread over a block (colour, time, row, column), and their units."""
     _, rows, cols = LATENT_STRIDES
     axes = np.meshgrid(*(np.arange(size) for size in (3, frames, rows, cols)), indexing="ij")
     colour, time, row, col = (axis.ravel() for axis in axes)
@@ -168,16 +180,17 @@ def _basis(channels: int, frames: int) -> tuple[Tensor, Tensor]:
     patterns = np.einsum(
         "xc,xt,xh,xw->xcthw", COLOURS[colour[kept]], dct[frames][time[kept]], dct[rows][row[kept]], dct[cols][col[kept]]
     )
-    return torch.tensor(patterns.reshape(channels, -1), dtype=torch.float32), torch.tensor(std[kept]).float()
+    unit = np.sqrt(std[kept] * std[kept].mean())
+    return torch.tensor(patterns.reshape(channels, -1), dtype=torch.float32), torch.tensor(unit).float()
 
 
-def _analyse(video_BCTHW: Tensor, basis_CX: Tensor, std_C: Tensor, frames: int) -> Tensor:
+def _analyse(video_BCTHW: Tensor, basis_CX: Tensor, unit_C: Tensor, frames: int) -> Tensor:
     _, rows, cols = LATENT_STRIDES
     blocks = rearrange(video_BCTHW, "b c (t f) (h p) (w q) -> b t h w (c f p q)", f=frames, p=rows, q=cols)
-    return rearrange(blocks @ basis_CX.T.to(blocks) / std_C.to(blocks), "b t h w c -> b c t h w")
+    return rearrange(blocks @ basis_CX.T.to(blocks) / unit_C.to(blocks), "b t h w c -> b c t h w")
 
 
-def _synthesise(latent_BCTHW: Tensor, basis_CX: Tensor, std_C: Tensor, frames: int) -> Tensor:
+def _synthesise(latent_BCTHW: Tensor, basis_CX: Tensor, unit_C: Tensor, frames: int) -> Tensor:
     _, rows, cols = LATENT_STRIDES
-    blocks = (rearrange(latent_BCTHW, "b c t h w -> b t h w c") * std_C.to(latent_BCTHW)) @ basis_CX.to(latent_BCTHW)
+    blocks = (rearrange(latent_BCTHW, "b c t h w -> b t h w c") * unit_C.to(latent_BCTHW)) @ basis_CX.to(latent_BCTHW)
     return rearrange(blocks, "b t h w (c f p q) -> b c (t f) (h p) (w q)", c=3, f=frames, p=rows, q=cols)

@@ -286,6 +286,8 @@ NANO = ModelConfig(
     views=("static", "static", "wrist"),
     arms=("left",),
     control_hz=20.0,
+    num_video_steps=2,
+    num_action_steps=1,
 )
 """Small enough for one CPU core; the embedded default, for robosuite at 128x128."""
 

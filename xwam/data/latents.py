@@ -29,6 +29,9 @@ from xwam.config import CodecConfig
 from xwam.data.clips import ClipDataset
 from xwam.data.layout import Track
 
+FORMAT = 2
+"""Raised when a codec's latents change, so that kept ones are made anew."""
+
 
 class EncodedSample(NamedTuple):
     """One clip as a `Sample`, its videos encoded: C,T,V,H,W."""
@@ -60,6 +63,7 @@ class LatentClips(Dataset[EncodedSample]):
             raise ValueError("Pictures that are augmented differ from look to look; they cannot be encoded once.")
         self.clips, self._codec = clips, codec
         settings = {
+            "format": FORMAT,
             "codec": asdict(codec_config),
             "channels": codec.channels,
             "shape": asdict(clips.shape),
