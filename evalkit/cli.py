@@ -207,10 +207,11 @@ def run(
     to: Annotated[
         Path | None, typer.Option("--out", help="Run folder; a name made of the plan under results/runs if not given.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    estimate: Annotated[
+    dry_run: Annotated[
         bool,
-        typer.Option("--estimate", help="A dry run that tries two episodes and tells how long all would take."),
+        typer.Option(
+            "--dry-run", help="Show the plan, try two of its episodes, tell how long all would take, and keep nothing."
+        ),
     ] = False,
     overrides: Overrides = None,
 ) -> None:
@@ -218,15 +219,15 @@ def run(
 
     Examples: `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10` ·
     `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2` ·
-    `evalkit run --policy xwam --bench robocasa --estimate bench.robocasa.protocol=xwam`
+    `evalkit run --policy xwam --bench robocasa --dry-run bench.robocasa.protocol=xwam`
     """
     call = _call(policy, bench, setting, tasks, episodes, seed, overrides)
     path = to or _default_path(call.plan)
     _print_plan(call.plan)
     out.print(f"folder   {path}")
-    if estimate:
+    if dry_run:
         _estimate(call)
-    elif not dry_run:
+    else:
         _run(call, path)
 
 

@@ -156,5 +156,5 @@ def test_commands_of_the_readme_are_accepted() -> None:
     commands = [line.partition("#")[0].split()[1:] for line in lines if line.startswith("evalkit run")]
     assert commands
     for command in commands:
-        done = evalkit(*command, "--dry-run")
+        done = evalkit("plan", *command[1:])
         assert done.returncode == 0, done.stderr

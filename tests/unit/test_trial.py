@@ -33,7 +33,7 @@ def test_more_workers_help_until_the_policy_never_rests():
     assert estimate_hours(plan(5), [PACE], workers=100) == pytest.approx(200 * 0.25 / 3600)
 
 
-def test_estimate_runs_nothing_but_two_trials(tmp_path):
+def test_a_dry_run_runs_nothing_but_two_trials(tmp_path):
     doubles = ["--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePolicyPlugin"]
     done = subprocess.run(
         [
@@ -41,7 +41,7 @@ def test_estimate_runs_nothing_but_two_trials(tmp_path):
             "-m",
             "evalkit.cli",
             "run",
-            "--estimate",
+            "--dry-run",
             *doubles,
             "--episodes",
             "3",
