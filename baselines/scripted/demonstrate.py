@@ -5,16 +5,21 @@ Read next: `record.py`, which writes many of them; `experts.py`.
 
 A learner that only saw calm experts knows no way back. So the robot starts displaced, its actions are noisy, and now
 and then it is dragged off for some steps; the action to learn is always what the expert meant to do from there.
+
+And one that only saw willing experts need not listen, where each task has a scene of its own. So there are refusals: a
+robot that was told what cannot be done here, and stands still.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from baselines.scripted.motion import OPEN
 from baselines.scripted.policy import ScriptedPolicy
 from evalkit.contracts.env import Env
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, Observation, PolicyRequest
@@ -69,10 +74,8 @@ def demonstrate(
         tail_steps: Steps to record after the goal is met.
     """
     rng = np.random.default_rng([episode.seed, 0xD15])
-    if env.begin(seed=episode.seed, max_steps=episode.max_steps):
+    if not _begin(env, episode, rng, disturbance):
         return None
-    if rng.random() < disturbance.displaced_frac:
-        _displace(env, rng, disturbance.displaced_steps)
     policy.reset(episode, env.spec)
     pushes = _pushes(rng, disturbance)
     moments: list[Moment] = []
@@ -87,6 +90,39 @@ def demonstrate(
         if env.advance(executed) and not met:
             met, left = True, tail_steps
     return _stacked(moments) if met else None
+
+
+def refuse(env: Env, episode: Episode, disturbance: Disturbance, *, num_steps: int = 24) -> Steps | None:
+    """Return a recording of a robot that means to stand still, its hand open, or None if the goal was met on the way.
+
+    Args:
+        env: The task that nobody asked for.
+        episode: Its seed fixes the scene and every push.
+        disturbance: How hard to push.
+        num_steps: Length.
+    """
+    rng = np.random.default_rng([episode.seed, 0x5717])
+    if not _begin(env, episode, rng, disturbance):
+        return None
+    meant = np.zeros(ACTION_DIM, np.float32)
+    meant[ARM_ACTION["left"]][6] = OPEN
+    moments: list[Moment] = []
+    for push in islice(_pushes(rng, disturbance), num_steps):
+        seen = Observation(**env.observe(render=True))
+        executed = disturbed(meant, push)
+        moments.append(Moment(seen, meant, executed))
+        if env.advance(executed):
+            return None
+    return _stacked(moments)
+
+
+def _begin(env: Env, episode: Episode, rng: np.random.Generator, disturbance: Disturbance) -> bool:
+    """Start an episode, the robot perhaps somewhere else; return False if the goal is met as it is."""
+    if env.begin(seed=episode.seed, max_steps=episode.max_steps):
+        return False
+    if rng.random() < disturbance.displaced_frac:
+        _displace(env, rng, disturbance.displaced_steps)
+    return True
 
 
 def disturbed(meant: np.ndarray, push: tuple[np.ndarray, bool]) -> np.ndarray:
@@ -124,7 +160,7 @@ def _displace(env: Env, rng: np.random.Generator, steps: tuple[int, int]) -> Non
     arm = action[ARM_ACTION["left"]]
     arm[TRANSLATION] = rng.uniform([-0.6, -0.6, -0.15], [0.6, 0.6, 0.6])
     arm[ROTATION] = rng.uniform(-0.08, 0.08, 3)
-    arm[6] = 1.0
+    arm[6] = OPEN
     for _ in range(rng.integers(*steps, endpoint=True)):
         env.advance(action)
 

@@ -4,7 +4,8 @@ In: tasks with their numbers of episodes. Out: a data set in the released layout
 Read next: `demonstrate.py`, one of them; `xwam/data/writer.py`, the layout.
 
 Seeds are none of an evaluation's. An expert that fails costs its seed, which is named and counted; the episode is not
-kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there.
+kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there. With `--refuse` the
+robot is told what cannot be done in the scene, and stands still: from those a learner learns to listen.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 from rich.progress import Progress
 
 from baselines.arguments import settings_of
-from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
+from baselines.floors import HoldPlugin
+from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate, refuse
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin, ScriptedPolicy
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import Bench, Env, WorkerLaunch
@@ -51,6 +53,12 @@ BLOCK = 20
 SHORT_BLOCK = {"robocasa": 4}
 """Episodes that one process records before a fresh one takes over; fewer where an episode takes half a minute."""
 
+FIRST_REFUSAL = EPISODES_PER_TASK // 2
+"""Number, among those of a task, of the first refusal; their scenes are those of its demonstrations."""
+
+POSSIBLE: Mapping[str, Mapping[str, frozenset[str]]] = {"robosuite": {"Stack": frozenset({"Lift"})}}
+"""Which other tasks can be done in a task's scene, so that nobody may refuse them; of other benches nobody knows."""
+
 FAILED = "failed"
 """Folder with an empty file for each seed whose expert failed, so that it is not tried again."""
 
@@ -68,6 +76,7 @@ class Job:
         numbers: Number of each episode in the data set.
         seeds: Seed of each.
         disturbance: How hard the expert is pushed.
+        refused: What the robot is told, and does not do because it cannot; empty to be told the task and do it.
     """
 
     root: Path
@@ -78,6 +87,7 @@ class Job:
     numbers: tuple[int, ...]
     seeds: tuple[int, ...]
     disturbance: Disturbance
+    refused: tuple[str, ...] = ()
 
 
 def jobs(
@@ -89,11 +99,13 @@ def jobs(
     settings: Mapping[str, Any] | None = None,
     first_seed: int = 0,
     disturbance: Disturbance,
+    refusals: bool = False,
 ) -> list[Job]:
     """Return what is missing in a data set, in blocks, the tasks in turn.
 
     Raises:
-        BadConfig: If there are not so many seeds, the bench evaluates on some of them, or does not know a setting.
+        BadConfig: If there are not so many seeds, the bench evaluates on some of them, or does not know a setting; or
+            if nobody knows what its scenes do not allow.
     """
     bench, changes = load_bench(bench_name), dict(settings or {})
     config = _config(bench, changes)
@@ -104,7 +116,8 @@ def jobs(
         if first.seed in DEMONSTRATION_SEEDS:
             raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
         seeds = _seeds(bench_name, task, first_seed, count)
-        start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK
+        start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK + refusals * FIRST_REFUSAL
+        refused = _impossible(bench, config, task, setting) if refusals else ()
         missing = [pair for pair in enumerate(seeds, start) if not _done(root, pair[0])]
         parts = [missing[place : place + block] for place in range(0, len(missing), block)]
         blocks.append(
@@ -118,6 +131,7 @@ def jobs(
                     numbers=tuple(number for number, _ in part),
                     seeds=tuple(seed for _, seed in part),
                     disturbance=disturbance,
+                    refused=refused,
                 )
                 for part in parts
             ]
@@ -139,6 +153,29 @@ def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
     if "art" in known and "art" not in settings:
         raise BadConfig(f"Say what the demonstrations of '{bench.name}' show: --set art=real, or art=placeholder.")
     return bench.config_type(**settings)
+
+
+def _impossible(bench: Bench, config: Any, task: str, setting: str) -> tuple[str, ...]:
+    """Return the instructions of all other tasks of as many arms that the scene of a task does not allow.
+
+    Raises:
+        BadConfig: If nobody wrote down what it allows.
+    """
+    if bench.name not in POSSIBLE:
+        raise BadConfig(
+            f"Nobody wrote down what scenes of '{bench.name}' do not allow, so nothing can be refused there."
+        )
+
+    def arms(name: str) -> tuple[str, ...]:
+        return bench.env_spec(config, task=name, setting=setting).arms
+
+    def instruction(name: str) -> str | None:
+        (episode,) = bench.plan_episodes(config, task=name, setting=setting, num_episodes=1, seed=0)
+        return episode.instruction
+
+    possible = {task} | POSSIBLE[bench.name].get(task, frozenset())
+    others = [other for other in bench.tasks if other not in possible and arms(other) == arms(task)]
+    return tuple(told for told in map(instruction, others) if told is not None)
 
 
 def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:
@@ -188,14 +225,14 @@ def record_block(job: Job) -> Iterator[bool]:
         recording = replace(recording_of(env.spec), axes=BORDERS[job.bench].axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             episode = replace(model, index=number, seed=seed)
-            steps = _steps(env, policy, episode, job.disturbance)
+            steps = _steps(env, policy, episode, job)
             if steps is None:
                 failed = job.root / FAILED / episode_key(number)
                 failed.parent.mkdir(parents=True, exist_ok=True)
                 failed.touch()
             else:
-                told = str(env.observe(render=False)["instruction"])
-                write_episode(job.root, number, steps, recording, instructions=[told], about=_about(job, episode, env))
+                told = job.refused or (str(env.observe(render=False)["instruction"]),)
+                write_episode(job.root, number, steps, recording, instructions=told, about=_about(job, episode, env))
             yield steps is not None
 
 
@@ -212,10 +249,12 @@ def _env(launch: WorkerLaunch) -> Env:
     return env
 
 
-def _steps(env: Env, policy: ScriptedPolicy, episode: Episode, disturbance: Disturbance) -> Steps | None:
+def _steps(env: Env, policy: ScriptedPolicy, episode: Episode, job: Job) -> Steps | None:
     """Return a demonstration; None if the expert failed or the simulation blew up."""
     try:
-        return demonstrate(env, policy, episode, disturbance)
+        if job.refused:
+            return refuse(env, episode, job.disturbance)
+        return demonstrate(env, policy, episode, job.disturbance)
     except FloatingPointError:
         return None
 
@@ -241,7 +280,7 @@ def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
         "task": job.task,
         "setting": job.setting,
         "seed": episode.seed,
-        "policy": ScriptedPlugin.name,
+        "policy": HoldPlugin.name if job.refused else ScriptedPlugin.name,
         "disturbance": asdict(job.disturbance),
     }
     if job.settings:
@@ -288,6 +327,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--calm", action="store_true", help="do not push the expert about")
+    parser.add_argument(
+        "--refuse", action="store_true", help="tell the robot what cannot be done in the scene; it stands still"
+    )
     options = parser.parse_args(arguments)
     try:
         todo = jobs(
@@ -298,6 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings=settings_of(options.set),
             first_seed=options.first_seed,
             disturbance=CALM if options.calm else Disturbance(),
+            refusals=options.refuse,
         )
         successes, tries = record(todo, workers=options.workers)
     except (EvalkitError, ValueError) as error:

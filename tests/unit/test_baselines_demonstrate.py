@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from baselines.scripted import record
-from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
+from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate, refuse
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.types import Episode, PolicyReply
@@ -99,6 +99,21 @@ def test_an_expert_that_fails_gives_nothing():
     assert demonstrate(PointEnv(), PointExpert(), replace(EPISODE, max_steps=3), CALM) is None
 
 
+def test_a_refusal_means_to_stand_still_wherever_it_is_pushed():
+    steps = refuse(PointEnv(), EPISODE, Disturbance(burst_prob=0.1, displaced_frac=1.0), num_steps=10)
+    assert len(steps.rgb) == 10
+    np.testing.assert_array_equal(steps.action, np.tile(np.eye(14, dtype=np.float32)[6], (10, 1)))
+    assert np.ptp(steps.proprio[:, :3], axis=0).max() > 0.01
+    still = refuse(PointEnv(), EPISODE, CALM, num_steps=10)
+    np.testing.assert_array_equal(still.executed, still.action)
+
+
+def test_a_refusal_that_meets_the_goal_is_not_kept():
+    env = PointEnv()
+    env.begin = lambda **_: setattr(env, "position_m", GOAL_M) or setattr(env, "num_steps", 0) or False
+    assert refuse(env, EPISODE, CALM) is None
+
+
 def test_views_keep_the_envs_order(tmp_path):
     recording = record.recording_of(PointEnv.spec)
     assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
@@ -123,6 +138,38 @@ def test_tasks_take_turns_and_numbers_do_not_meet(tmp_path):
     numbers = [number for job in todo for number in job.numbers]
     assert len(set(numbers)) == 66
     assert [seed for job in todo if job.task == "Door" for seed in job.seeds] == list(range(21))
+
+
+def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path):
+    words = {
+        task: load_bench("robosuite")
+        .plan_episodes(load_bench("robosuite").config_type(), task=task, setting="default", num_episodes=1, seed=0)[0]
+        .instruction
+        for task in ("Lift", "Stack", "Door", "PickPlaceCan", "NutAssemblySquare", "TwoArmLift", "TwoArmHandover")
+    }
+    told = {job.task: set(job.refused) for job in jobs(tmp_path, wanted={"Lift": 1, "Stack": 1}, refusals=True)}
+    assert told["Lift"] == {words[task] for task in ("Stack", "Door", "PickPlaceCan", "NutAssemblySquare")}
+    assert told["Stack"] == told["Lift"] - {words["Stack"]}  # there is a cube to be lifted, too
+
+
+def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_own(tmp_path):
+    (done,), (refused,) = (jobs(tmp_path, wanted={"Lift": 5}, refusals=way) for way in (False, True))
+    assert done.seeds == refused.seeds
+    assert not done.refused
+    assert not set(done.numbers) & set(refused.numbers)
+
+
+def test_nobody_refuses_in_a_kitchen(tmp_path):
+    with pytest.raises(BadConfig, match="'robocasa' do not allow"):
+        record.jobs(
+            tmp_path,
+            "robocasa",
+            {"CloseDrawer": 1},
+            setting="default",
+            settings={"art": "placeholder"},
+            disturbance=CALM,
+            refusals=True,
+        )
 
 
 def test_what_is_there_or_failed_is_not_recorded_again(tmp_path):
