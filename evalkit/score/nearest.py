@@ -27,7 +27,10 @@ FAR_M = 1e150
 NEAR_FRAC = 0.05
 """Leaves nearer to a group of queries than this share of its bound, squared, are searched as soon as they are found."""
 
-_FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"}
+_FAST = {"nnan", "ninf", "nsz"}
+"""Enough for minima in vector registers. Sums keep their order and every rounding, so that each compilation, which may
+arrange its code otherwise, gives the same distances to the bit."""
+
 _jit = numba.njit(cache=True, nogil=True, fastmath=_FAST)
 _inline = numba.njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
 

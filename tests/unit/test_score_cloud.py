@@ -27,6 +27,15 @@ def test_nearest_neighbours_are_exact(points, queries):
     np.testing.assert_allclose(cloud.distances(points, queries).pred_to_true_m, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_distances_are_those_of_plain_arithmetic_to_the_bit():
+    """Compilers that were free to reorder or fuse would do so differently from one compilation to the next."""
+    rng = np.random.default_rng(0)
+    points, queries = rng.normal(size=(300, 3)), rng.normal(size=(200, 3))
+    across = queries[:, None] - points[None]
+    squares = (across[..., 0] * across[..., 0] + across[..., 1] * across[..., 1]) + across[..., 2] * across[..., 2]
+    np.testing.assert_array_equal(cloud.distances(points, queries).pred_to_true_m, np.sqrt(squares.min(axis=1)))
+
+
 @pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "far", "holes", "outliers"])
 def test_nearest_neighbours_of_depth_images_are_exact_whatever_their_order(kind):
     chunk = scene_chunk(seed=2, num_frames=1, image_hw_px=(48, 64), depth_error_frac=0.05)
