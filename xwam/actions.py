@@ -130,6 +130,25 @@ def denormalise(values: np.ndarray, low: Sequence[float], high: Sequence[float])
     return np.where(span > 0, low_ + (np.asarray(values, np.float64) + 1) / 2 * span, 0.0).astype(np.float32)
 
 
+def with_quaternions_near(proprio: np.ndarray, arms: Sequence[str], side_wxyz: Sequence[float]) -> np.ndarray:
+    """Return states whose quaternions lie on the side of a given one: of q and -q, one rotation, that with q . side >= 0.
+
+    Benches give w >= 0. A hand that points down has a w of about 0, so that its numbers would jump again and again.
+
+    Example:
+        >>> state = np.float32([0, 0, 0, 0.1, -0.7, -0.7, 0, 1] + [0] * 8)
+        >>> with_quaternions_near(state, ["left"], (0.0, 1.0, 1.0, 0.0))[3:7].round(1).tolist()
+        [-0.10000000149011612, 0.699999988079071, 0.699999988079071, -0.0]
+    """
+    states = np.array(proprio)
+    for arm in arms:
+        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_IN_ARM]
+        quat = states[..., columns]
+        away = np.sum(quat * np.asarray(side_wxyz, quat.dtype), axis=-1, keepdims=True) < 0
+        states[..., columns] = np.where(away, -quat, quat)
+    return states
+
+
 def tidy_quaternions(proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     """Return states whose quaternions are unit with w >= 0; one that is nearly zero becomes no rotation."""
     tidy = np.array(proprio, np.float64)

@@ -208,6 +208,8 @@ class ModelConfig:
         execute_steps: Actions of a chunk that are executed before the next one is asked for.
         depth_known: Whether `depth_range` is the map that it was trained with; False where that map was not published.
         blind: Whether it is shown grey in place of pictures, in training and afterwards: a control.
+        quat_side_wxyz: Of the two quaternions of a rotation it is given the one on this side, as benches do (w >= 0)
+            unless hands are mostly where that one jumps.
     """
 
     name: str
@@ -229,6 +231,7 @@ class ModelConfig:
     execute_steps: int = 8
     depth_known: bool = True
     blind: bool = False
+    quat_side_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
@@ -288,6 +291,7 @@ NANO = ModelConfig(
     control_hz=20.0,
     num_video_steps=2,
     num_action_steps=1,
+    quat_side_wxyz=(0.0, 1.0, 1.0, 0.0),
 )
 """Small enough for one CPU core; the embedded default, for robosuite at 128x128."""
 

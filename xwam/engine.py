@@ -125,6 +125,7 @@ class Engine:
         model, bounds = self.model, self.model.bounds
         seen = self._pictures(rgb_vhwc_u8)
         known = self.border.axes.model_from_sim(proprio, model.arms)
+        known = actions.with_quaternions_near(known, model.arms, model.quat_side_wxyz)
         known = actions.normalise(known, bounds.proprio_low, bounds.proprio_high)
         video, action, states = noise.draw_noise(
             seed,

@@ -279,3 +279,16 @@ def test_augmentation_is_one_draw_a_clip(root):
 def test_tracks_leave_broken_episodes_out(root):
     cut_off(root / "data" / f"{key_of(2)}.json")
     assert [track.key for track in layout.tracks(root)] == [key_of(0), key_of(1)]
+
+
+def test_quaternions_are_given_on_the_models_side_and_stay_the_same_rotations(tmp_path):
+    write_episode(tmp_path, 0, steps_of(0), RECORDING, instructions=["go"])
+    write_metadata(tmp_path)
+    track = read_track(tmp_path, key_of(0))
+    plain = clip_states(track, 0, ClipShape(), NO_BOUNDS).proprio_PS
+    side = -plain[0, 3:7]
+    turned = clip_states(track, 0, ClipShape(), NO_BOUNDS, quat_side_wxyz=side).proprio_PS
+    assert (turned[:, 3:7] @ side >= 0).all()
+    np.testing.assert_array_equal(turned[0, 3:7], side)
+    np.testing.assert_array_equal(np.abs(turned), np.abs(plain))
+    np.testing.assert_array_equal(np.delete(turned, range(3, 7), axis=1), np.delete(plain, range(3, 7), axis=1))

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from xwam.actions import ARM_ACTION, ARM_PROPRIO
+from xwam.actions import ARM_ACTION, ARM_PROPRIO, with_quaternions_near
 from xwam.codecs import video_from_depth
 from xwam.config import Bounds, DepthRange, ModelConfig
 from xwam.data.augment import Augmentation, crop, draw_augmentation
@@ -91,7 +91,14 @@ class Sample(NamedTuple):
 # ---- states and actions
 
 
-def clip_states(track: Track, start: int, shape: ClipShape, bounds: Bounds) -> States:
+def clip_states(
+    track: Track,
+    start: int,
+    shape: ClipShape,
+    bounds: Bounds,
+    *,
+    quat_side_wxyz: Sequence[float] = (1.0, 0.0, 0.0, 0.0),
+) -> States:
     """Return the numbers of the clip that starts at a step.
 
     Args:
@@ -99,6 +106,7 @@ def clip_states(track: Track, start: int, shape: ClipShape, bounds: Bounds) -> S
         start: Control step of the seen frame.
         shape: Which steps follow.
         bounds: Sent to -1 and 1.
+        quat_side_wxyz: Side on which quaternions are given, see `ModelConfig`.
 
     Raises:
         IndexError: If the clip reaches beyond an episode that is not to be held.
@@ -111,8 +119,9 @@ def clip_states(track: Track, start: int, shape: ClipShape, bounds: Bounds) -> S
     action, trusted = track.action[np.minimum(steps, last)], track.trusted[np.minimum(steps, last)]
     action = np.where((steps > last)[:, None], _standing_still(track), action)
     proprio_mask, action_mask = _mask(ARM_PROPRIO, track.arms, 16), _mask(ARM_ACTION, track.arms, 14)
+    proprio = with_quaternions_near(track.proprio[seen], track.arms, quat_side_wxyz)
     return States(
-        proprio_PS=scaled(track.proprio[seen], bounds.proprio_low, bounds.proprio_high) * proprio_mask,
+        proprio_PS=scaled(proprio, bounds.proprio_low, bounds.proprio_high) * proprio_mask,
         proprio_mask_PS=np.repeat(proprio_mask[None], shape.num_frames, 0),
         action_KA=scaled(action, bounds.action_low, bounds.action_high) * action_mask,
         action_mask_KA=action_mask * (trusted | (steps > last))[:, None].astype(np.float32),
@@ -212,6 +221,7 @@ class ClipDataset(Dataset[Sample]):
         pictures: What becomes of its pictures.
         bounds: Normalisation.
         augmentation: Colour jitter and whether crops move; None for validation.
+        quat_side_wxyz: Side on which quaternions are given, see `ModelConfig`.
     """
 
     def __init__(
@@ -223,8 +233,10 @@ class ClipDataset(Dataset[Sample]):
         pictures: PictureSettings,
         bounds: Bounds,
         augmentation: Augmentation | None,
+        quat_side_wxyz: Sequence[float] = (1.0, 0.0, 0.0, 0.0),
     ) -> None:
         self.root, self.shape, self.pictures = root, shape, pictures
+        self.quat_side_wxyz = quat_side_wxyz
         self.bounds, self.augmentation = bounds, augmentation
         self.keys = list(lengths)
         self._ends = np.cumsum([shape.num_starts(count) for count in lengths.values()])
@@ -255,7 +267,15 @@ class ClipDataset(Dataset[Sample]):
             depth_range=model.depth_range,
             exact_depth=exact_depth,
         )
-        return cls(root, lengths, shape=shape, pictures=pictures, bounds=model.bounds, augmentation=augmentation)
+        return cls(
+            root,
+            lengths,
+            shape=shape,
+            pictures=pictures,
+            bounds=model.bounds,
+            augmentation=augmentation,
+            quat_side_wxyz=model.quat_side_wxyz,
+        )
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -287,7 +307,7 @@ class ClipDataset(Dataset[Sample]):
         """Return states, actions, their masks and a prompt of one clip, in the order of `Sample`."""
         key, start = self.where(index)
         track = self.track(key)
-        found = clip_states(track, start, self.shape, self.bounds)
+        found = clip_states(track, start, self.shape, self.bounds, quat_side_wxyz=self.quat_side_wxyz)
         proprio, proprio_mask, action, action_mask = (torch.from_numpy(part) for part in found)
         instruction = track.instructions[int(rng.integers(len(track.instructions)))]
         return proprio, proprio_mask, action, action_mask, instruction
