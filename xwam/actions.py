@@ -131,9 +131,10 @@ def denormalise(values: np.ndarray, low: Sequence[float], high: Sequence[float])
 
 
 def with_quaternions_near(proprio: np.ndarray, arms: Sequence[str], side_wxyz: Sequence[float]) -> np.ndarray:
-    """Return states whose quaternions lie on the side of a given one: of q and -q, one rotation, that with q . side >= 0.
+    """Return states whose quaternions lie on the side of a given one.
 
-    Benches give w >= 0. A hand that points down has a w of about 0, so that its numbers would jump again and again.
+    Of q and -q, which are one rotation, that is the one whose product with the given one is not negative. Benches
+    give w >= 0; a hand that points down has a w of about 0, so that its numbers would jump again and again.
 
     Example:
         >>> state = np.float32([0, 0, 0, 0.1, -0.7, -0.7, 0, 1] + [0] * 8)

@@ -184,6 +184,10 @@ class Bounds:
     action_high: tuple[float, ...]
 
 
+W_POSITIVE = (1.0, 0.0, 0.0, 0.0)
+"""Side on which benches and data sets give quaternions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """All that a checkpoint must say beside its weights.
@@ -231,7 +235,7 @@ class ModelConfig:
     execute_steps: int = 8
     depth_known: bool = True
     blind: bool = False
-    quat_side_wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    quat_side_wxyz: tuple[float, float, float, float] = W_POSITIVE
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:

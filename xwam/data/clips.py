@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from xwam.actions import ARM_ACTION, ARM_PROPRIO, with_quaternions_near
 from xwam.codecs import video_from_depth
-from xwam.config import Bounds, DepthRange, ModelConfig
+from xwam.config import W_POSITIVE, Bounds, DepthRange, ModelConfig
 from xwam.data.augment import Augmentation, crop, draw_augmentation
 from xwam.data.layout import BrokenEpisode, Camera, DataSetError, Track, read_track
 from xwam.data.videos import UnreadableVideo, read_frames
@@ -97,7 +97,7 @@ def clip_states(
     shape: ClipShape,
     bounds: Bounds,
     *,
-    quat_side_wxyz: Sequence[float] = (1.0, 0.0, 0.0, 0.0),
+    quat_side_wxyz: Sequence[float] = W_POSITIVE,
 ) -> States:
     """Return the numbers of the clip that starts at a step.
 
@@ -233,7 +233,7 @@ class ClipDataset(Dataset[Sample]):
         pictures: PictureSettings,
         bounds: Bounds,
         augmentation: Augmentation | None,
-        quat_side_wxyz: Sequence[float] = (1.0, 0.0, 0.0, 0.0),
+        quat_side_wxyz: Sequence[float] = W_POSITIVE,
     ) -> None:
         self.root, self.shape, self.pictures = root, shape, pictures
         self.quat_side_wxyz = quat_side_wxyz
