@@ -13,12 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import ARM_PROPRIO, Episode, Observation, PolicyReply, PolicyRequest, Prediction
 from xwam.benches import BORDERS
 from xwam.config import NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.header import CheckpointError, locate, read_model, read_notes
+from xwam.surfaces import carried_along, on_surfaces
 
 if TYPE_CHECKING:
     from xwam.checkpoints import Bundle
@@ -194,6 +198,10 @@ class XwamPolicy:
     def round_trip(self, future: Prediction) -> Prediction:
         """Return a future after the model's codec, there and back: the ceiling of what it can show."""
         rgb, depth = self.engine.round_trip(future.rgb, future.depth)
+        if depth is not None and future.depth is not None and self._builds_on_measured_depth:
+            first = np.repeat(future.depth[:1], len(depth), 0)
+            first[:, self._moving] = 0  # nobody says how these cameras move
+            depth = on_surfaces(depth, first, self._moving)
         return replace(future, rgb=rgb, depth=depth)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
@@ -214,17 +222,36 @@ class XwamPolicy:
         return PolicyReply(
             actions=actions if given is None else given,
             timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
-            prediction=self._prediction(under_way) if request.want_prediction else None,
+            prediction=self._prediction(under_way, seen) if request.want_prediction else None,
         )
 
-    def _prediction(self, under_way: Request) -> Callable[[], Prediction]:
+    def _prediction(self, under_way: Request, seen: Observation) -> Callable[[], Prediction]:
         """Return what finishes the video of a request whose actions have left."""
 
         def finish() -> Prediction:
             future = self.engine.imagine(under_way)
-            return Prediction(rgb=future.rgb, depth=future.depth, proprio=future.proprio)
+            depth = future.depth
+            if depth is not None and seen.depth.any() and self._builds_on_measured_depth:
+                depth = on_surfaces(depth, self._measured(seen, future.proprio), self._moving)
+            return Prediction(rgb=future.rgb, depth=depth, proprio=future.proprio)
 
         return finish
+
+    @property
+    def _builds_on_measured_depth(self) -> bool:
+        return self.engine.camera_depth and self.engine.model.codec.kind == "patch_dct"
+
+    @property
+    def _moving(self) -> list[int]:
+        """Return the views that move with the hand."""
+        return [view for view, kind in enumerate(self.engine.model.views) if kind == "wrist"]
+
+    def _measured(self, seen: Observation, future_proprio: np.ndarray) -> np.ndarray:
+        """Return F,V,H,W metres: what the cameras measure now, carried along with the hand."""
+        hand = ARM_PROPRIO[self.engine.model.arms[0]]
+        T_now = np.linalg.inv(ee_pose_from_proprio(seen.proprio[hand]))
+        moves = np.stack([ee_pose_from_proprio(state[hand]) @ T_now for state in future_proprio])
+        return carried_along(seen.depth, seen.intrinsics, seen.T_base_cam, moves, self._moving)
 
 
 def _check(config: XwamPolicyConfig) -> None:
@@ -271,7 +298,8 @@ def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]
         return facts
     measured = config.camera_depth and not model.blind
     return facts | {
-        "depth of the frame that was seen": "the camera's; the network, which sees no depth, predicts what changes"
+        "depth of the frame that was seen": "the camera's, carried along where a camera moves; the network, which "
+        "sees no depth, predicts which measured surface a pixel will show"
         if measured
         else "the network's own"
     }

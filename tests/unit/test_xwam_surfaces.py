@@ -1,0 +1,112 @@
+"""Depth put onto measured surfaces: edges that move, cameras that move, holes.
+
+In: planes and a wall behind a bar. Out: a verdict.
+Read next: `xwam/surfaces.py`.
+"""
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from evalkit.contracts.geometry import points_from_depth
+from xwam.surfaces import REACH_PX, carried_along, on_surfaces, seen_from
+
+K = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 23.5], [0.0, 0.0, 1.0]])
+SIZE = (48, 64)
+WALL_M, BAR_M = 3.0, 1.0
+
+
+def bar(left_px):
+    """Return a near bar before a far wall."""
+    depth = np.full(SIZE, WALL_M)
+    depth[:, left_px : left_px + 10] = BAR_M
+    return depth
+
+
+def blurred(depth, width=3):
+    kernel = np.ones(width) / width
+    padded = np.pad(depth, ((0, 0), (width // 2, width // 2)), mode="edge")
+    return np.stack([np.convolve(row, kernel, "valid") for row in padded])
+
+
+def one(depth):
+    return depth[None, None]
+
+
+def test_a_blurred_edge_that_moves_becomes_an_edge_again_where_it_went():
+    seen, future = bar(20), bar(22)
+    found = on_surfaces(one(blurred(future)), one(seen))[0, 0]
+    assert set(np.unique(found)) == {BAR_M, WALL_M}
+    assert (found != future).mean() <= 0.5 * (seen != future).mean()
+
+
+def test_small_departures_leave_the_measurement():
+    seen = bar(20)
+    noise = np.random.default_rng(0).uniform(-0.25, 0.25, SIZE)
+    np.testing.assert_array_equal(on_surfaces(one(seen + noise), one(seen))[0, 0], seen.astype(np.float32))
+
+
+def test_a_surface_beyond_reach_or_hardly_nearer_is_not_taken():
+    seen, pred = bar(20), np.full(SIZE, WALL_M)
+    pred[:, 50] = BAR_M
+    assert REACH_PX < 50 - 30
+    np.testing.assert_array_equal(on_surfaces(one(pred), one(seen))[0, 0][:, 50], WALL_M)
+    halfway = np.full(SIZE, (WALL_M + BAR_M) / 2)
+    np.testing.assert_array_equal(on_surfaces(one(halfway), one(seen))[0, 0], seen.astype(np.float32))
+
+
+def test_holes_take_the_surface_beside_them_or_the_prediction():
+    seen = np.full(SIZE, WALL_M)
+    seen[:, 40:] = 0.0
+    found = on_surfaces(one(np.full(SIZE, WALL_M - 0.1)), one(seen))[0, 0]
+    np.testing.assert_allclose(found[:, : 40 + REACH_PX], WALL_M)
+    np.testing.assert_allclose(found[:, 40 + REACH_PX :], WALL_M - 0.1)
+
+
+def test_views_that_move_keep_what_was_carried_along():
+    seen = np.stack([bar(20), bar(20)])[None]
+    pred = np.stack([bar(24), bar(24)])[None]
+    found = on_surfaces(pred, seen, moving=[1])
+    np.testing.assert_array_equal(found[0, 1], seen[0, 1].astype(np.float32))
+    np.testing.assert_array_equal(found[0, 0], pred[0, 0].astype(np.float32))
+
+
+def test_a_camera_that_stays_sees_the_same_and_one_that_goes_ahead_sees_it_nearer():
+    np.testing.assert_allclose(seen_from(bar(20), K, np.eye(4)), bar(20))
+    ahead = np.eye(4)
+    ahead[2, 3] = 0.4
+    found = seen_from(np.full(SIZE, 2.0), K, ahead)
+    np.testing.assert_allclose(found[found > 0], 1.6)
+    assert (found > 0).all()
+    back = seen_from(np.full(SIZE, 2.0), K, np.linalg.inv(ahead))
+    assert (back[[0, -1]] == 0).all()  # nobody saw what comes in at the border
+
+
+def test_what_is_carried_along_lies_where_it_was_in_space():
+    rng = np.random.default_rng(3)
+    v, u = np.mgrid[: SIZE[0], : SIZE[1]]
+    depth = 1.5 + 0.3 * np.sin(u / 9) * np.cos(v / 7)
+    T_base_cam = np.eye(4)
+    T_base_cam[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    T_base_cam[:3, :3] *= np.linalg.det(T_base_cam[:3, :3])
+    T_base_cam[:3, 3] = rng.normal(size=3)
+    move = np.eye(4)
+    angle = 0.1
+    move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    move[:3, 3] = [0.05, -0.03, 0.04]
+    carried = carried_along(depth[None], K[None], T_base_cam[None], move[None], [0])
+    before = points_from_depth(depth, K, T_base_cam)
+    after = points_from_depth(carried[0, 0], K, move @ T_base_cam)
+    left_behind = points_from_depth(depth, K, move @ T_base_cam)
+    near, far = (np.median(cKDTree(before).query(points)[0]) for points in (after, left_behind))
+    assert near < 0.5 * 1.5 / K[0, 0]  # half a pixel
+    assert far > 4 * near
+    assert len(after) > 0.5 * len(before)
+    still = carried_along(depth[None], K[None], T_base_cam[None], move[None], [])
+    np.testing.assert_array_equal(still[0, 0], depth)
+
+
+@pytest.mark.parametrize("nothing", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
+def test_where_nothing_is_measured_the_prediction_stays(nothing):
+    pred = np.full(SIZE, WALL_M)
+    np.testing.assert_array_equal(on_surfaces(one(pred), one(nothing))[0, 0], pred.astype(np.float32))

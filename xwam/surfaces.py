@@ -1,0 +1,116 @@
+"""Depth of a future that starts from what cameras measure now: surfaces move, they do not blur into one another.
+
+In: predicted depth, measured depth, where the cameras are and will be. Out: depth made of measured surfaces.
+Read next: `policy.py`, which asks for it; `codecs.py`, whose decoded depth is blurred.
+
+A codec of few numbers blurs the edge between a near hand and a far wall into depths at which nothing is. So predicted
+depth only chooses: a pixel keeps the surface that was measured in it until the prediction is clearly nearer to another
+one that was measured beside it. A camera that moves carries its measurement along to where its hand is predicted to be;
+there the prediction only fills what was not seen before.
+
+Letters: F future frames, V views, H W rows and columns. Depths are z along the axis, metres, 0 where there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import minimum_filter
+
+STILL_M = 0.3
+"""A prediction that departs less than this from the surface in its pixel means that surface."""
+
+SURE_FRAC = 0.4
+"""A surface beside the pixel must be nearer to the prediction than this share of how far the pixel's own is off."""
+
+REACH_PX = 5
+"""How far beside the pixel, in rows and in columns."""
+
+
+def carried_along(
+    depth_vhw_m: np.ndarray,
+    intrinsics_v33_px: np.ndarray,
+    T_base_cam_v44: np.ndarray,
+    T_now_future_f44: np.ndarray,
+    moving: Sequence[int],
+) -> np.ndarray:
+    """Return F,V,H,W: measured depth as each view will have it if nothing moves but the hand and its cameras.
+
+    Args:
+        depth_vhw_m: V,H,W, measured now.
+        intrinsics_v33_px: V,3,3.
+        T_base_cam_v44: V,4,4, where the cameras are now.
+        T_now_future_f44: F,4,4, how the hand will have moved, in the base frame.
+        moving: Views that move with the hand.
+    """
+    carried = np.repeat(depth_vhw_m[None].astype(np.float64), len(T_now_future_f44), 0)
+    for frame_idx, T_now_future in enumerate(T_now_future_f44):
+        for view in moving:
+            T_base_cam = T_base_cam_v44[view]
+            T_cam_future = np.linalg.inv(T_base_cam) @ T_now_future @ T_base_cam
+            carried[frame_idx, view] = seen_from(depth_vhw_m[view], intrinsics_v33_px[view], T_cam_future)
+    return carried
+
+
+def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -> np.ndarray:
+    """Return a depth image as its camera sees the same surfaces from elsewhere, H,W; 0 where it sees none of them.
+
+    Every point falls into one pixel; of several the nearest counts. Gaps of one pixel, where points spread out, take
+    the nearest depth beside them.
+
+    Args:
+        depth_hw_m: H,W, measured now.
+        K: 3,3 intrinsics, pixels.
+        T_now_future: 4,4, the camera's future pose in its present frame.
+    """
+    height, width = depth_hw_m.shape
+    v, u = np.nonzero(depth_hw_m > 0)
+    z = depth_hw_m[v, u].astype(np.float64)
+    now = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z])
+    x, y, z = T_now_future[:3, :3].T @ (now - T_now_future[:3, 3:])
+    ahead = z > 1e-3
+    x, y, z = x[ahead], y[ahead], z[ahead]
+    u, v = (np.rint(K[axis, axis] * across / z + K[axis, 2]).astype(int) for axis, across in ((0, x), (1, y)))
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    nearest = np.full((height, width), np.inf)
+    np.minimum.at(nearest, (v[inside], u[inside]), z[inside])
+    filled = np.where(np.isfinite(nearest), nearest, minimum_filter(nearest, 3, mode="nearest"))
+    return np.where(np.isfinite(filled), filled, 0.0)
+
+
+def on_surfaces(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray, moving: Sequence[int] = ()) -> np.ndarray:
+    """Return F,V,H,W float32: predicted depth, put onto measured surfaces.
+
+    Args:
+        pred_fvhw_m: Predicted.
+        measured_fvhw_m: Measured, as `carried_along` gives it.
+        moving: Views that keep every surface that was measured in a pixel.
+    """
+    has_own = measured_fvhw_m > 0
+    off = np.where(has_own, np.abs(measured_fvhw_m - pred_fvhw_m), np.inf)
+    doubted = off >= STILL_M
+    doubted[:, list(moving)] &= ~has_own[:, list(moving)]
+    places = np.nonzero(doubted)
+    beside, gap = _nearest_beside(pred_fvhw_m[places], measured_fvhw_m, places)
+    own = np.where(has_own, measured_fvhw_m, pred_fvhw_m)
+    own[places] = np.where(gap < SURE_FRAC * off[places], beside, own[places])
+    return own.astype(np.float32)
+
+
+def _nearest_beside(
+    pred_m: np.ndarray, measured_fvhw_m: np.ndarray, places: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the depth measured around each place that is nearest to its prediction, and how far off it is."""
+    frames, views, rows, cols = places
+    height, width = measured_fvhw_m.shape[2:]
+    best, least = pred_m.astype(np.float64), np.full(pred_m.shape, np.inf)
+    steps = range(-REACH_PX, REACH_PX + 1)
+    for down in steps:
+        beside_rows = np.clip(rows + down, 0, height - 1)
+        for right in steps:
+            there = measured_fvhw_m[frames, views, beside_rows, np.clip(cols + right, 0, width - 1)]
+            gap = np.where(there > 0, np.abs(there - pred_m), np.inf)
+            better = gap < least
+            best[better], least[better] = there[better], gap[better]
+    return best, least
