@@ -211,7 +211,7 @@ class Engine:
     def round_trip(
         self, rgb_fvhwc_u8: np.ndarray, depth_fvhw_m: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return a future after pictures and codec, there and back: no prediction of this model can be better.
+        """Return a future after pictures and codec, there and back: what the network could give at best.
 
         The first frame stands for the one that a request would have seen; it comes before the future once more.
 

@@ -196,11 +196,14 @@ class XwamPolicy:
         return [self._infer_one(request) for request in requests]
 
     def round_trip(self, future: Prediction) -> Prediction:
-        """Return a future after the model's codec, there and back: the ceiling of what it can show."""
+        """Return a future after the model's codec, there and back: the ceiling of what it can show.
+
+        Nobody says here how cameras move, so their depth is the codec's alone, and a prediction's may be better.
+        """
         rgb, depth = self.engine.round_trip(future.rgb, future.depth)
         if depth is not None and future.depth is not None and self._builds_on_measured_depth:
             first = np.repeat(future.depth[:1], len(depth), 0)
-            first[:, self._moving] = 0  # nobody says how these cameras move
+            first[:, self._moving] = 0
             depth = on_surfaces(depth, first, self._moving)
         return replace(future, rgb=rgb, depth=depth)
 
