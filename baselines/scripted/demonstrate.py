@@ -92,25 +92,44 @@ def demonstrate(
     return _stacked(moments) if met else None
 
 
-def refuse(env: Env, episode: Episode, disturbance: Disturbance, *, num_steps: int = 24) -> Steps | None:
-    """Return a recording of a robot that means to stand still, its hand open, or None if the goal was met on the way.
+def refuse(
+    env: Env,
+    policy: ScriptedPolicy,
+    episode: Episode,
+    disturbance: Disturbance,
+    *,
+    most_steps_before: int = 60,
+    num_steps: int = 24,
+) -> Steps | None:
+    """Return a recording of a robot that means to stand still, or None if the goal was met on the way.
+
+    It stands wherever the task's expert has taken it: a robot that drifts a little must not fall back into the task.
 
     Args:
         env: The task that nobody asked for.
-        episode: Its seed fixes the scene and every push.
+        policy: Who knows how.
+        episode: Its seed fixes the scene, where the robot stands and every push.
         disturbance: How hard to push.
+        most_steps_before: Most steps of the expert that come before, unrecorded.
         num_steps: Length.
     """
     rng = np.random.default_rng([episode.seed, 0x5717])
     if not _begin(env, episode, rng, disturbance):
         return None
-    meant = np.zeros(ACTION_DIM, np.float32)
-    meant[ARM_ACTION["left"]][6] = OPEN
+    policy.reset(episode, env.spec)
+    pushes = _pushes(rng, disturbance)
+    still = np.zeros(ACTION_DIM, np.float32)
+    still[ARM_ACTION["left"]][6] = OPEN
+    for step_idx in range(rng.integers(most_steps_before, endpoint=True)):
+        meant = _meant(policy, episode, Observation(**env.observe(render=False)), step_idx)
+        still[ARM_ACTION["left"]][6] = meant[ARM_ACTION["left"]][6]
+        if env.advance(disturbed(meant, next(pushes))):
+            return None
     moments: list[Moment] = []
-    for push in islice(_pushes(rng, disturbance), num_steps):
+    for push in islice(pushes, num_steps):
         seen = Observation(**env.observe(render=True))
-        executed = disturbed(meant, push)
-        moments.append(Moment(seen, meant, executed))
+        executed = disturbed(still, push)
+        moments.append(Moment(seen, still, executed))
         if env.advance(executed):
             return None
     return _stacked(moments)

@@ -253,7 +253,7 @@ def _steps(env: Env, policy: ScriptedPolicy, episode: Episode, job: Job) -> Step
     """Return a demonstration; None if the expert failed or the simulation blew up."""
     try:
         if job.refused:
-            return refuse(env, episode, job.disturbance)
+            return refuse(env, policy, episode, job.disturbance)
         return demonstrate(env, policy, episode, job.disturbance)
     except FloatingPointError:
         return None

@@ -100,18 +100,30 @@ def test_an_expert_that_fails_gives_nothing():
 
 
 def test_a_refusal_means_to_stand_still_wherever_it_is_pushed():
-    steps = refuse(PointEnv(), EPISODE, Disturbance(burst_prob=0.1, displaced_frac=1.0), num_steps=10)
+    pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
+    steps = refuse(PointEnv(), PointExpert(), EPISODE, pushed, most_steps_before=0, num_steps=10)
     assert len(steps.rgb) == 10
     np.testing.assert_array_equal(steps.action, np.tile(np.eye(14, dtype=np.float32)[6], (10, 1)))
     assert np.ptp(steps.proprio[:, :3], axis=0).max() > 0.01
-    still = refuse(PointEnv(), EPISODE, CALM, num_steps=10)
+    still = refuse(PointEnv(), PointExpert(), EPISODE, CALM, most_steps_before=0, num_steps=10)
     np.testing.assert_array_equal(still.executed, still.action)
+
+
+def test_refusals_stand_anywhere_on_the_experts_way():
+    starts = []
+    for seed in range(12):
+        steps = refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=seed), CALM, most_steps_before=4)
+        assert np.ptp(steps.proprio[:, :3], axis=0).max() == 0.0
+        starts.append(np.linalg.norm(steps.proprio[0, :3]))
+    assert min(starts) == 0.0
+    assert max(starts) > 0.1
 
 
 def test_a_refusal_that_meets_the_goal_is_not_kept():
     env = PointEnv()
     env.begin = lambda **_: setattr(env, "position_m", GOAL_M) or setattr(env, "num_steps", 0) or False
-    assert refuse(env, EPISODE, CALM) is None
+    assert refuse(env, PointExpert(), EPISODE, CALM, most_steps_before=0) is None
+    assert refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=3), CALM, most_steps_before=200) is None
 
 
 def test_views_keep_the_envs_order(tmp_path):
