@@ -59,9 +59,6 @@ FIRST_REFUSAL = EPISODES_PER_TASK // 2
 POSSIBLE: Mapping[str, Mapping[str, frozenset[str]]] = {"robosuite": {"Stack": frozenset({"Lift"})}}
 """Which other tasks can be done in a task's scene, so that nobody may refuse them; of other benches nobody knows."""
 
-LOOKS_ALIKE: Mapping[str, Mapping[str, str]] = {"robosuite": {"Lift": "Stack"}}
-"""Another task whose scene could be taken for a task's; its instruction is refused as often as all others together."""
-
 FAILED = "failed"
 """Folder with an empty file for each seed whose expert failed, so that it is not tried again."""
 
@@ -161,8 +158,6 @@ def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
 def _impossible(bench: Bench, config: Any, task: str, setting: str) -> tuple[str, ...]:
     """Return the instructions of all other tasks of as many arms that the scene of a task does not allow.
 
-    One is drawn each time that an episode is shown to a learner, so that how often it stands here is how often it is.
-
     Raises:
         BadConfig: If nobody wrote down what it allows.
     """
@@ -180,9 +175,7 @@ def _impossible(bench: Bench, config: Any, task: str, setting: str) -> tuple[str
 
     possible = {task} | POSSIBLE[bench.name].get(task, frozenset())
     others = [other for other in bench.tasks if other not in possible and arms(other) == arms(task)]
-    alike = LOOKS_ALIKE.get(bench.name, {}).get(task)
-    more = [alike] * (len(others) - 2) if alike in others else []
-    return tuple(told for told in map(instruction, others + more) if told is not None)
+    return tuple(told for told in map(instruction, others) if told is not None)
 
 
 def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:

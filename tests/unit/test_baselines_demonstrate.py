@@ -164,14 +164,6 @@ def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path):
     assert told["Stack"] == told["Lift"] - {words["Stack"]}  # there is a cube to be lifted, too
 
 
-def test_what_is_most_easily_mixed_up_is_refused_as_often_as_all_else(tmp_path):
-    (lift,) = jobs(tmp_path, wanted={"Lift": 1}, refusals=True)
-    stacking = [told.startswith("Stack") for told in lift.refused]
-    assert sum(stacking) == len(stacking) / 2
-    (door,) = jobs(tmp_path, wanted={"Door": 1}, refusals=True)
-    assert len(set(door.refused)) == len(door.refused)
-
-
 def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_own(tmp_path):
     (done,), (refused,) = (jobs(tmp_path, wanted={"Lift": 5}, refusals=way) for way in (False, True))
     assert done.seeds == refused.seeds
