@@ -6,7 +6,7 @@ Read next: `evalkit/score/depth.py`.
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,6 +18,7 @@ DEPTHS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.015625,
 @settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, scale=st.floats(0.1, 3.0))
 def test_absrel_of_a_depth_scaled_by_s_is_s_minus_1(true, scale):
+    assume(abs(max(scale, 1 / scale) - 1.25) > 1e-6)  # at delta's very bound, rounding decides
     errors = depth.depth_errors(true, true.astype(np.float64) * scale)
     assert errors.absrel().value == pytest.approx(abs(scale - 1.0), abs=1e-9)
     assert errors.delta(1).value == float(max(scale, 1 / scale) < 1.25)
