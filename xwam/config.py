@@ -144,6 +144,11 @@ class CodecConfig:
 
     kind: Literal["patch_dct", "wan22"] = "patch_dct"
 
+    @property
+    def builds_on_first_frame(self) -> bool:
+        """Return whether decoding takes the frame that was seen, to which latents add changes."""
+        return self.kind == "patch_dct"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.geometry import ee_pose_from_proprio
+from evalkit.contracts.geometry import ee_pose_from_proprio, inverse
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import ARM_PROPRIO, Episode, Observation, PolicyReply, PolicyRequest, Prediction
 from xwam.benches import BORDERS
@@ -54,7 +54,8 @@ class XwamPolicyConfig:
         precision: Type of the network's matrices, for example `bfloat16`.
         text_cache: Folder that keeps encoded prompts; None to encode them anew in every run.
         camera_depth: Whether a codec that builds on the frame that was seen (nano's) takes that frame's depth from the
-            camera, as it takes its RGB; else all depth is the network's own, which sees none either way.
+            camera, as it takes its RGB, and lays predicted depth on the surfaces that cameras measure (surfaces.py);
+            else all depth is the network's own, which sees none either way.
     """
 
     checkpoint: str = "nano"
@@ -201,7 +202,7 @@ class XwamPolicy:
         Nobody says here how cameras move, so their depth is the codec's alone, and a prediction's may be better.
         """
         rgb, depth = self.engine.round_trip(future.rgb, future.depth)
-        if depth is not None and future.depth is not None and self._builds_on_measured_depth:
+        if depth is not None and future.depth is not None and self.engine.camera_depth:
             first = np.repeat(future.depth[:1], len(depth), 0)
             first[:, self._moving] = 0
             depth = on_surfaces(depth, first, self._moving)
@@ -234,15 +235,11 @@ class XwamPolicy:
         def finish() -> Prediction:
             future = self.engine.imagine(under_way)
             depth = future.depth
-            if depth is not None and seen.depth.any() and self._builds_on_measured_depth:
+            if depth is not None and under_way.seen_depth_BCVHW is not None:
                 depth = on_surfaces(depth, self._measured(seen, future.proprio), self._moving)
             return Prediction(rgb=future.rgb, depth=depth, proprio=future.proprio)
 
         return finish
-
-    @property
-    def _builds_on_measured_depth(self) -> bool:
-        return self.engine.camera_depth and self.engine.model.codec.kind == "patch_dct"
 
     @property
     def _moving(self) -> list[int]:
@@ -252,8 +249,8 @@ class XwamPolicy:
     def _measured(self, seen: Observation, future_proprio: np.ndarray) -> np.ndarray:
         """Return F,V,H,W metres: what the cameras measure now, carried along with the hand."""
         hand = ARM_PROPRIO[self.engine.model.arms[0]]
-        T_now = np.linalg.inv(ee_pose_from_proprio(seen.proprio[hand]))
-        moves = np.stack([ee_pose_from_proprio(state[hand]) @ T_now for state in future_proprio])
+        T_ee_base = inverse(ee_pose_from_proprio(seen.proprio[hand]))
+        moves = np.stack([ee_pose_from_proprio(state[hand]) @ T_ee_base for state in future_proprio])
         return carried_along(seen.depth, seen.intrinsics, seen.T_base_cam, moves, self._moving)
 
 
@@ -297,7 +294,7 @@ def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
 
 def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]:
     facts = {"depth scale": _depth_scale(model)}
-    if model.codec.kind != "patch_dct":  # the others decode depth without the frame that was seen
+    if not model.codec.builds_on_first_frame:
         return facts
     measured = config.camera_depth and not model.blind
     return facts | {

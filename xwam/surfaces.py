@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import minimum_filter
+from numpy.lib.stride_tricks import sliding_window_view
 
 STILL_M = 0.3
 """A prediction that departs less than this from the surface in its pixel means that surface."""
@@ -45,10 +45,10 @@ def carried_along(
         moving: Views that move with the hand.
     """
     carried = np.repeat(depth_vhw_m[None].astype(np.float64), len(T_now_future_f44), 0)
-    for frame_idx, T_now_future in enumerate(T_now_future_f44):
-        for view in moving:
-            T_base_cam = T_base_cam_v44[view]
-            T_cam_future = np.linalg.inv(T_base_cam) @ T_now_future @ T_base_cam
+    for view in moving:
+        T_base_cam = T_base_cam_v44[view]
+        T_cam_future_f44 = np.linalg.inv(T_base_cam) @ T_now_future_f44 @ T_base_cam
+        for frame_idx, T_cam_future in enumerate(T_cam_future_f44):
             carried[frame_idx, view] = seen_from(depth_vhw_m[view], intrinsics_v33_px[view], T_cam_future)
     return carried
 
@@ -75,7 +75,8 @@ def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     nearest = np.full((height, width), np.inf)
     np.minimum.at(nearest, (v[inside], u[inside]), z[inside])
-    filled = np.where(np.isfinite(nearest), nearest, minimum_filter(nearest, 3, mode="nearest"))
+    around = sliding_window_view(np.pad(nearest, 1, constant_values=np.inf), (3, 3)).min(axis=(2, 3))
+    filled = np.where(np.isfinite(nearest), nearest, around)
     return np.where(np.isfinite(filled), filled, 0.0)
 
 

@@ -119,10 +119,11 @@ def refuse(
     policy.reset(episode, env.spec)
     pushes = _pushes(rng, disturbance)
     still = np.zeros(ACTION_DIM, np.float32)
-    still[ARM_ACTION["left"]][6] = OPEN
+    arm = still[ARM_ACTION["left"]]  # a view
+    arm[6] = OPEN
     for step_idx in range(rng.integers(most_steps_before, endpoint=True)):
         meant = _meant(policy, episode, Observation(**env.observe(render=False)), step_idx)
-        still[ARM_ACTION["left"]][6] = meant[ARM_ACTION["left"]][6]
+        arm[6] = meant[ARM_ACTION["left"]][6]
         if env.advance(disturbed(meant, next(pushes))):
             return None
     moments: list[Moment] = []

@@ -106,7 +106,7 @@ def test_what_is_carried_along_lies_where_it_was_in_space():
     np.testing.assert_array_equal(still[0, 0], depth)
 
 
-@pytest.mark.parametrize("nothing", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
-def test_where_nothing_is_measured_the_prediction_stays(nothing):
+@pytest.mark.parametrize("measured", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
+def test_where_nothing_else_is_measured_the_prediction_stays(measured):
     pred = np.full(SIZE, WALL_M)
-    np.testing.assert_array_equal(on_surfaces(one(pred), one(nothing))[0, 0], pred.astype(np.float32))
+    np.testing.assert_array_equal(on_surfaces(one(pred), one(measured))[0, 0], pred.astype(np.float32))
