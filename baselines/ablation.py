@@ -26,7 +26,7 @@ from scipy import stats
 
 VIDEO_STEPS = 10
 FIRST_UNSEEN = 50_000
-"""Seed from which the demonstrations are recorded that are imagined; those that are learnt from stay below."""
+"""Seed from which what is imagined is recorded; whoever records demonstrations to learn from stays below."""
 
 METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask"}
 """Names in the result, and those of the metrics in the scores."""
@@ -70,7 +70,8 @@ class Measured:
         seed: Of weights, clips and noise.
         num_success: Episodes solved.
         num_episodes: Episodes that ended in success or failure.
-        action_latency_ms: Median time from an observation to its actions.
+        num_errors: Episodes that ended otherwise.
+        action_latency_ms: Median time from an observation to its actions; None if nobody acted.
         psnr_db: Mean over frames, static views; None where nothing was scored.
         absrel: Likewise; None without depth.
     """
@@ -79,14 +80,21 @@ class Measured:
     seed: int
     num_success: int
     num_episodes: int
-    action_latency_ms: float
+    num_errors: int = 0
+    action_latency_ms: float | None
     psnr_db: float | None
     absrel: float | None
 
     @property
-    def success_percent(self) -> float:
-        """Return the success rate in percent."""
-        return 100 * self.num_success / max(1, self.num_episodes)
+    def success_percent(self) -> float | None:
+        """Return the success rate in percent; None without episodes."""
+        return 100 * self.num_success / self.num_episodes if self.num_episodes else None
+
+    @property
+    def counts(self) -> str:
+        """Return how many episodes were solved, of how many, and how many broke."""
+        errors = f" ({self.num_errors} errors)" if self.num_errors else ""
+        return f"{self.num_success} of {self.num_episodes}{errors}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe of all")
     options = parser.parse_args(arguments)
     bench = ["--bench", "robosuite", "--setting", options.setting, "--tasks", options.tasks]
-    truth, wanted = options.out / "truth", [f"{task}={options.imagined}" for task in options.tasks.split(",")]
+    imagined = f"imagined-{options.imagined}"
+    truth, wanted = options.out / imagined, [f"{task}={options.imagined}" for task in options.tasks.split(",")]
     unseen = ["--setting", options.setting, "--first-seed", FIRST_UNSEEN]
     run_quietly("baselines.scripted.record", truth, *wanted, *unseen)
     found = []
@@ -124,10 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         evalkit(
             "run", "--policy", "xwam", *plan, "--out", folder / "run", *policy, "run.clips=false", "run.video=false"
         )
-        if not (folder / "imagined" / "scores.parquet").is_file():
+        if not (folder / imagined / "scores.parquet").is_file():
             asked = ["--dataset", truth, "--policy", "xwam", "--actions", "own", "--lpips", "none", "--no-references"]
-            evalkit("score", *asked, "--out", folder / "imagined", *policy)
-        found.append(measure(row, seed, folder))
+            evalkit("score", *asked, "--out", folder / imagined, *policy)
+        found.append(measure(row, seed, folder / "run", folder / imagined))
         write(options.out, found, options)
     print((options.out / "ablation.md").read_text())
     return 0
@@ -151,16 +160,17 @@ def run_quietly(module: str, *arguments: object) -> None:
         raise SystemExit(f"{' '.join(command)} failed:\n{said}")
 
 
-def measure(row: Row, seed: int, folder: Path) -> Measured:
-    """Return what a row's run and scores say."""
-    lines = (folder / "run" / "episodes.jsonl").read_text().splitlines()
-    records = [record for record in map(json.loads, lines) if record["outcome"] in ("success", "failure")]
+def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
+    """Return what the folders of a row's run and scores say."""
+    lines = map(json.loads, (run / "episodes.jsonl").read_text().splitlines())
+    last = {(record["task"], record["index"]): record for record in lines}
+    records = [record for record in last.values() if record["outcome"] in ("success", "failure")]
     latencies_s = [
         (record["timings_s"]["policy/encode"] + record["timings_s"]["policy/denoise_actions"]) / record["num_chunks"]
         for record in records
         if record["num_chunks"]
     ]
-    scores = pd.read_parquet(folder / "imagined" / "scores.parquet")
+    scores = pd.read_parquet(imagined / "scores.parquet")
     scores = scores[(scores["subject"] == "policy") & (scores["status"] == "ok")]
     means = {name: float(scores["value"][scores["metric"] == metric].mean()) for name, metric in METRICS.items()}
     return Measured(
@@ -168,7 +178,8 @@ def measure(row: Row, seed: int, folder: Path) -> Measured:
         seed=seed,
         num_success=sum(record["outcome"] == "success" for record in records),
         num_episodes=len(records),
-        action_latency_ms=1e3 * float(np.median(latencies_s)) if latencies_s else math.nan,
+        num_errors=len(last) - len(records),
+        action_latency_ms=1e3 * float(np.median(latencies_s)) if latencies_s else None,
         psnr_db=None if math.isnan(means["psnr_db"]) else means["psnr_db"],
         absrel=None if math.isnan(means["absrel"]) else means["absrel"],
     )
@@ -196,14 +207,22 @@ def table(found: Sequence[Measured]) -> str:
         shared = [seed for seed in seeds if seed in base]
         cells = [
             with_interval([one.success_percent for one in seeds.values()], 1),
-            ", ".join(f"{one.num_success} of {one.num_episodes}" for one in seeds.values()),
-            with_interval([seeds[seed].success_percent - base[seed].success_percent for seed in shared], 1),
+            ", ".join(one.counts for one in seeds.values()),
+            with_interval([_minus(seeds[seed].success_percent, base[seed].success_percent) for seed in shared], 1),
             with_interval([one.psnr_db for one in seeds.values()], 2),
             with_interval([one.absrel for one in seeds.values()], 4),
-            with_interval([seeds[seed].action_latency_ms / base[seed].action_latency_ms for seed in shared], 2),
+            with_interval([_over(seeds[seed].action_latency_ms, base[seed].action_latency_ms) for seed in shared], 2),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _minus(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value - base
+
+
+def _over(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value / base
 
 
 def with_interval(values: Sequence[float | None], digits: int) -> str:

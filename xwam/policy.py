@@ -56,6 +56,8 @@ class XwamPolicyConfig:
         camera_depth: Whether a codec that builds on the frame that was seen (nano's) takes that frame's depth from the
             camera, as it takes its RGB, and lays predicted depth on the surfaces that cameras measure (surfaces.py);
             else all depth is the network's own, which sees none either way.
+        motion_compensation: Whether with such a codec predicted RGB is made of the pixels that were seen, moved to
+            where it shows them (motion.py); else it is as the codec decodes it.
     """
 
     checkpoint: str = "nano"
@@ -69,6 +71,7 @@ class XwamPolicyConfig:
     precision: str = "float32"
     text_cache: str | None = None
     camera_depth: bool = True
+    motion_compensation: bool = True
 
 
 class Pace(NamedTuple):
@@ -123,6 +126,12 @@ class XwamPlugin:
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
+        if model.codec.builds_on_first_frame:
+            facts["predicted pictures"] = (
+                "made of the pixels that were seen: each changed block takes those that fit best near by"
+                if _motion_compensated(config, model)
+                else "as the codec decodes them"
+            )
         return facts if model.network.depth == "none" else facts | _depth_facts(config, model)
 
     def make(self, config: XwamPolicyConfig) -> XwamPolicy:
@@ -142,9 +151,8 @@ class XwamPlugin:
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
             bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
-        return XwamPolicy(
-            self.spec(config), Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth)
-        )
+        engine = Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth)
+        return XwamPolicy(self.spec(config), engine, motion_compensated=_motion_compensated(config, bundle.model))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec alone, there and back; the network stays where it was loaded and is not used.
@@ -158,7 +166,9 @@ class XwamPlugin:
         bundle, schedule = self._load(config)
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
-        return XwamPolicy(self.spec(config), Engine(bundle, schedule, camera_depth=config.camera_depth)).round_trip
+        engine = Engine(bundle, schedule, camera_depth=config.camera_depth)
+        policy = XwamPolicy(self.spec(config), engine, motion_compensated=_motion_compensated(config, bundle.model))
+        return policy.round_trip
 
     def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
         """Return the model as its checkpoint holds it, and how it is denoised."""
@@ -186,8 +196,8 @@ class XwamPlugin:
 class XwamPolicy:
     """The model in memory. A reply depends on nothing but its request."""
 
-    def __init__(self, spec: PolicySpec, engine: Engine) -> None:
-        self.spec, self.engine = spec, engine
+    def __init__(self, spec: PolicySpec, engine: Engine, *, motion_compensated: bool) -> None:
+        self.spec, self.engine, self.motion_compensated = spec, engine, motion_compensated
 
     def reset(self, episode: Episode, env: EnvSpec) -> None:
         """Do nothing: no memory is kept from request to request."""
@@ -202,6 +212,7 @@ class XwamPolicy:
         Nobody says here how cameras move, so their depth is the codec's alone, and a prediction's may be better.
         """
         rgb, depth = self.engine.round_trip(future.rgb, future.depth)
+        rgb = self._sharpened(rgb, future.rgb[0])
         if depth is not None and future.depth is not None and self.engine.camera_depth:
             first = np.repeat(future.depth[:1], len(depth), 0)
             first[:, self._moving] = 0
@@ -217,7 +228,7 @@ class XwamPolicy:
             seen.proprio,
             seen.instruction,
             seed=_seed(request),
-            depth_vhw_m=seen.depth if seen.depth.any() else None,
+            depth_vhw_m=seen.depth if seen.depth.any((1, 2)).all() else None,
             given_actions=given,
         )
         encoded = time.perf_counter()
@@ -237,9 +248,15 @@ class XwamPolicy:
             depth = future.depth
             if depth is not None and under_way.seen_depth_BCVHW is not None:
                 depth = on_surfaces(depth, self._measured(seen, future.proprio), self._moving)
-            return Prediction(rgb=future.rgb, depth=depth, proprio=future.proprio)
+            return Prediction(rgb=self._sharpened(future.rgb, seen.rgb), depth=depth, proprio=future.proprio)
 
         return finish
+
+    def _sharpened(self, rgb_fvhwc_u8: np.ndarray, seen_vhwc_u8: np.ndarray) -> np.ndarray:
+        """Return predicted RGB made of pixels that were seen, if that is wanted."""
+        from xwam.motion import compensated
+
+        return compensated(rgb_fvhwc_u8, seen_vhwc_u8) if self.motion_compensated else rgb_fvhwc_u8
 
     @property
     def _moving(self) -> list[int]:
@@ -250,8 +267,9 @@ class XwamPolicy:
         """Return F,V,H,W metres: what the cameras measure now, carried along with the hand."""
         hand = ARM_PROPRIO[self.engine.model.arms[0]]
         T_ee_base = inverse(ee_pose_from_proprio(seen.proprio[hand]))
-        moves = np.stack([ee_pose_from_proprio(state[hand]) @ T_ee_base for state in future_proprio])
-        return carried_along(seen.depth, seen.intrinsics, seen.T_base_cam, moves, self._moving)
+        moves_f44 = np.stack([ee_pose_from_proprio(state[hand]) @ T_ee_base for state in future_proprio])
+        T_cam_future_fv44 = inverse(seen.T_base_cam) @ moves_f44[:, None] @ seen.T_base_cam
+        return carried_along(seen.depth, seen.intrinsics, T_cam_future_fv44, self._moving)
 
 
 def _check(config: XwamPolicyConfig) -> None:
@@ -292,14 +310,18 @@ def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
     return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
 
 
+def _motion_compensated(config: XwamPolicyConfig, model: ModelConfig) -> bool:
+    return config.motion_compensation and model.codec.builds_on_first_frame and not model.blind
+
+
 def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]:
     facts = {"depth scale": _depth_scale(model)}
     if not model.codec.builds_on_first_frame:
         return facts
     measured = config.camera_depth and not model.blind
     return facts | {
-        "depth of the frame that was seen": "the camera's, carried along where a camera moves; the network, which "
-        "sees no depth, predicts which measured surface a pixel will show"
+        "depth of the frame that was seen": "the camera's where all views have it, carried along where a camera moves; "
+        "the network, which sees no depth, predicts which measured surface a pixel will show"
         if measured
         else "the network's own"
     }
@@ -317,7 +339,9 @@ def _depth_scale(model: ModelConfig) -> str:
 def _training(config: XwamPolicyConfig) -> str:
     """Return what a checkpoint of ours says about its making."""
     notes = {} if config.checkpoint in FRESH else read_notes(locate(config.checkpoint))
-    return f"{notes['steps']} steps, data sha256 {notes['data_sha256']}" if "steps" in notes else "not stated"
+    if "steps" not in notes:
+        return "not stated"
+    return f"{notes['steps']} steps of its last training, data sha256 {notes['data_sha256']}"
 
 
 def _num_parameters(config: XwamPolicyConfig) -> str:

@@ -5,8 +5,8 @@ Read next: `policy.py`, which asks for it; `codecs.py`, whose decoded depth is b
 
 A codec of few numbers blurs the edge between a near hand and a far wall into depths at which nothing is. So predicted
 depth only chooses: a pixel keeps the surface that was measured in it until the prediction is clearly nearer to another
-one that was measured beside it. A camera that moves carries its measurement along to where its hand is predicted to be;
-there the prediction only fills what was not seen before.
+one that was measured beside it. A camera that moves carries its measurement along to where its hand is predicted to be,
+but for the hand itself, which comes along; there the prediction only fills what was not seen before.
 
 Letters: F future frames, V views, H W rows and columns. Depths are z along the axis, metres, 0 where there is none.
 """
@@ -27,37 +27,36 @@ SURE_FRAC = 0.4
 REACH_PX = 5
 """How far beside the pixel, in rows and in columns."""
 
+HAND_M = 0.1
+"""What is nearer than this to a camera on a hand is the hand, or held by it."""
+
 
 def carried_along(
-    depth_vhw_m: np.ndarray,
-    intrinsics_v33_px: np.ndarray,
-    T_base_cam_v44: np.ndarray,
-    T_now_future_f44: np.ndarray,
-    moving: Sequence[int],
+    depth_vhw_m: np.ndarray, intrinsics_v33_px: np.ndarray, T_cam_future_fv44: np.ndarray, moving: Sequence[int]
 ) -> np.ndarray:
     """Return F,V,H,W: measured depth as each view will have it if nothing moves but the hand and its cameras.
 
     Args:
         depth_vhw_m: V,H,W, measured now.
         intrinsics_v33_px: V,3,3.
-        T_base_cam_v44: V,4,4, where the cameras are now.
-        T_now_future_f44: F,4,4, how the hand will have moved, in the base frame.
+        T_cam_future_fv44: F,V,4,4, future poses of the cameras, each in its present frame.
         moving: Views that move with the hand.
     """
-    carried = np.repeat(depth_vhw_m[None].astype(np.float64), len(T_now_future_f44), 0)
+    carried = np.repeat(depth_vhw_m[None].astype(np.float64), len(T_cam_future_fv44), 0)
     for view in moving:
-        T_base_cam = T_base_cam_v44[view]
-        T_cam_future_f44 = np.linalg.inv(T_base_cam) @ T_now_future_f44 @ T_base_cam
-        for frame_idx, T_cam_future in enumerate(T_cam_future_f44):
-            carried[frame_idx, view] = seen_from(depth_vhw_m[view], intrinsics_v33_px[view], T_cam_future)
+        depth_m = depth_vhw_m[view]
+        hand = (depth_m > 0) & (depth_m < HAND_M)
+        scene = np.where(hand, 0.0, depth_m)
+        for frame_idx, T_cam_future in enumerate(T_cam_future_fv44[:, view]):
+            carried[frame_idx, view] = np.where(hand, depth_m, seen_from(scene, intrinsics_v33_px[view], T_cam_future))
     return carried
 
 
 def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -> np.ndarray:
     """Return a depth image as its camera sees the same surfaces from elsewhere, H,W; 0 where it sees none of them.
 
-    Every point falls into one pixel; of several the nearest counts. Gaps of one pixel, where points spread out, take
-    the nearest depth beside them.
+    Every point falls into one pixel; of several the nearest counts. An empty pixel beside a filled one, as where points
+    spread out, takes the nearest depth beside it.
 
     Args:
         depth_hw_m: H,W, measured now.
@@ -89,14 +88,31 @@ def on_surfaces(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray, moving: Se
         moving: Views that keep every surface that was measured in a pixel.
     """
     has_own = measured_fvhw_m > 0
-    off = np.where(has_own, np.abs(measured_fvhw_m - pred_fvhw_m), np.inf)
-    doubted = off >= STILL_M
+    off = np.abs(measured_fvhw_m - pred_fvhw_m)
+    enough = np.where(has_own, SURE_FRAC * off, STILL_M)  # how near another surface must be to be meant
+    doubted = ~has_own | (off >= STILL_M)
     doubted[:, list(moving)] &= ~has_own[:, list(moving)]
+    doubted &= _distance_to_range_beside(pred_fvhw_m, measured_fvhw_m) < enough
     places = np.nonzero(doubted)
     beside, gap = _nearest_beside(pred_fvhw_m[places], measured_fvhw_m, places)
     own = np.where(has_own, measured_fvhw_m, pred_fvhw_m)
-    own[places] = np.where(gap < SURE_FRAC * off[places], beside, own[places])
+    own[places] = np.where(gap < enough[places], beside, own[places])
     return own.astype(np.float32)
+
+
+def _distance_to_range_beside(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
+    """Return how far each prediction is from the range of depths around it: no surface there can be nearer to it."""
+    lowest = -_highest_beside(np.where(measured_fvhw_m > 0, -measured_fvhw_m, -np.inf))
+    highest = _highest_beside(np.where(measured_fvhw_m > 0, measured_fvhw_m, -np.inf))
+    return np.maximum(0, np.maximum(lowest - pred_fvhw_m, pred_fvhw_m - highest))
+
+
+def _highest_beside(values_fvhw: np.ndarray) -> np.ndarray:
+    for axis in (2, 3):
+        margins = [(REACH_PX, REACH_PX) if axis == each else (0, 0) for each in range(4)]
+        padded = np.pad(values_fvhw, margins, constant_values=-np.inf)
+        values_fvhw = sliding_window_view(padded, 2 * REACH_PX + 1, axis=axis).max(-1)
+    return values_fvhw
 
 
 def _nearest_beside(

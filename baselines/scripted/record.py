@@ -5,7 +5,8 @@ Read next: `demonstrate.py`, one of them; `xwam/data/writer.py`, the layout.
 
 Seeds are none of an evaluation's. An expert that fails costs its seed, which is named and counted; the episode is not
 kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there. With `--refuse` the
-robot is told what cannot be done in the scene, and stands still: from those a learner learns to listen.
+robot is told what cannot be done in the scene, any of it or one task alone, and stands still: from those a learner
+learns to listen.
 """
 
 from __future__ import annotations
@@ -56,8 +57,14 @@ SHORT_BLOCK = {"robocasa": 4}
 FIRST_REFUSAL = EPISODES_PER_TASK // 2
 """Number, among those of a task, of the first refusal; their scenes are those of its demonstrations."""
 
+REFUSALS = 5_000
+"""Numbers of refusals that a task has for each task that is refused, and before those for refusing any."""
+
 POSSIBLE: Mapping[str, Mapping[str, frozenset[str]]] = {"robosuite": {"Stack": frozenset({"Lift"})}}
 """Which other tasks can be done in a task's scene, so that nobody may refuse them; of other benches nobody knows."""
+
+ANYTHING = "anything"
+"""What is refused where no task is named."""
 
 FAILED = "failed"
 """Folder with an empty file for each seed whose expert failed, so that it is not tried again."""
@@ -99,9 +106,20 @@ def jobs(
     settings: Mapping[str, Any] | None = None,
     first_seed: int = 0,
     disturbance: Disturbance,
-    refusals: bool = False,
+    refuse: str | None = None,
 ) -> list[Job]:
     """Return what is missing in a data set, in blocks, the tasks in turn.
+
+    Args:
+        root: The data set.
+        bench_name: Name of the bench.
+        wanted: Tasks and their numbers of episodes.
+        setting: Setting of the bench.
+        settings: Changes to the bench's configuration.
+        first_seed: Where seeds begin.
+        disturbance: How hard the expert is pushed.
+        refuse: `ANYTHING` to record refusals of what cannot be done, a task to record refusals of that one alone; None
+            for demonstrations.
 
     Raises:
         BadConfig: If there are not so many seeds, the bench evaluates on some of them, or does not know a setting; or
@@ -115,9 +133,12 @@ def jobs(
         (first,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
         if first.seed in DEMONSTRATION_SEEDS:
             raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
-        seeds = _seeds(bench_name, task, first_seed, count)
-        start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK + refusals * FIRST_REFUSAL
-        refused = _impossible(bench, config, task, setting) if refusals else ()
+        seeds = _seeds(bench_name, task, first_seed, count, REFUSALS if refuse else FIRST_REFUSAL)
+        start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK
+        refused: tuple[str, ...] = ()
+        if refuse is not None:
+            refused = _impossible(bench, config, task, setting, refuse)
+            start += FIRST_REFUSAL + REFUSALS * [ANYTHING, *sorted(bench.tasks)].index(refuse)
         missing = [pair for pair in enumerate(seeds, start) if not _done(root, pair[0])]
         parts = [missing[place : place + block] for place in range(0, len(missing), block)]
         blocks.append(
@@ -155,16 +176,18 @@ def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
     return bench.config_type(**settings)
 
 
-def _impossible(bench: Bench, config: Any, task: str, setting: str) -> tuple[str, ...]:
-    """Return the instructions of all other tasks of as many arms that the scene of a task does not allow.
+def _impossible(bench: Bench, config: Any, task: str, setting: str, refuse: str) -> tuple[str, ...]:
+    """Return the instructions that are refused: of other tasks of as many arms that the scene of a task does not allow.
 
     Raises:
-        BadConfig: If nobody wrote down what it allows.
+        BadConfig: If nobody wrote down what it allows, or it allows the one task that is to be refused.
     """
     if bench.name not in POSSIBLE:
         raise BadConfig(
             f"Nobody wrote down what scenes of '{bench.name}' do not allow, so nothing can be refused there."
         )
+    if getattr(config, "shuffle_instructions", False):
+        raise BadConfig("Refusals need each task's own instruction: leave shuffle_instructions out.")
 
     def arms(name: str) -> tuple[str, ...]:
         return bench.env_spec(config, task=name, setting=setting).arms
@@ -175,7 +198,10 @@ def _impossible(bench: Bench, config: Any, task: str, setting: str) -> tuple[str
 
     possible = {task} | POSSIBLE[bench.name].get(task, frozenset())
     others = [other for other in bench.tasks if other not in possible and arms(other) == arms(task)]
-    return tuple(told for told in map(instruction, others) if told is not None)
+    if refuse not in (ANYTHING, *others):
+        raise BadConfig(f"In the scene of {task}, {', '.join(others)} can be refused, not {refuse}.")
+    chosen = others if refuse == ANYTHING else [refuse]
+    return tuple(told for told in map(instruction, chosen) if told is not None)
 
 
 def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:
@@ -189,16 +215,14 @@ def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:
     return (seed for seed in range(first_seed, DEMONSTRATION_SEEDS.stop) if not published(seed))
 
 
-def _seeds(bench_name: str, task: str, first_seed: int, count: int) -> list[int]:
+def _seeds(bench_name: str, task: str, first_seed: int, count: int, most: int) -> list[int]:
     """Return so many seeds.
 
     Raises:
         BadConfig: If there are fewer.
     """
-    if not (0 < count <= EPISODES_PER_TASK and first_seed in DEMONSTRATION_SEEDS):
-        raise BadConfig(
-            f"{task}: 1 to {EPISODES_PER_TASK} episodes can be recorded, {count} from seed {first_seed} cannot."
-        )
+    if not (0 < count <= most and first_seed in DEMONSTRATION_SEEDS):
+        raise BadConfig(f"{task}: 1 to {most} episodes can be recorded, {count} from seed {first_seed} cannot.")
     seeds = list(islice(demonstration_seeds(bench_name, first_seed), count))
     if len(seeds) < count:
         raise BadConfig(f"{task}: {count} seeds from {first_seed} on leave those of demonstrations.")
@@ -315,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m baselines.scripted.record",
         description="Record demonstrations of the scripted experts as a data set; run again, it does what is missing.",
         epilog="Examples: python -m baselines.scripted.record data/lift Lift=200 Door=200 --workers 2 · "
+        "python -m baselines.scripted.record data/lift Lift=100 --refuse · "
         "python -m baselines.scripted.record data/kitchen CloseDrawer=100 --bench robocasa --set art=real",
     )
     parser.add_argument("root", type=Path, help="folder of the data set")
@@ -328,7 +353,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--calm", action="store_true", help="do not push the expert about")
     parser.add_argument(
-        "--refuse", action="store_true", help="tell the robot what cannot be done in the scene; it stands still"
+        "--refuse",
+        nargs="?",
+        const=ANYTHING,
+        metavar="TASK",
+        help="tell the robot what cannot be done in the scene, or this task alone; it stands still",
     )
     options = parser.parse_args(arguments)
     try:
@@ -340,7 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings=settings_of(options.set),
             first_seed=options.first_seed,
             disturbance=CALM if options.calm else Disturbance(),
-            refusals=options.refuse,
+            refuse=options.refuse,
         )
         successes, tries = record(todo, workers=options.workers)
     except (EvalkitError, ValueError) as error:

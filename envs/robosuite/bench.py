@@ -155,13 +155,10 @@ def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:
 
 
 def _instruction(config: RobosuiteConfig, task: str) -> str:
-    """Return what a task is told: its own words, or those of the task half the list of as many arms further on.
-
-    Neighbours would do worse: Stack follows Lift, and whoever starts to stack lifts.
-    """
+    """Return what a task is told: its own words, or those of the next task with as many arms."""
     if config.shuffle_instructions:
         alike = [name for name, info in TASKS.items() if info.num_arms == TASKS[task].num_arms]
-        task = alike[(alike.index(task) + len(alike) // 2) % len(alike)]
+        task = alike[(alike.index(task) + 1) % len(alike)]
     return TASKS[task].instruction
 
 

@@ -1,10 +1,13 @@
-"""The ablation's table, against intervals by hand."""
+"""The ablation's table, against intervals and means by hand."""
 
+import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
-from baselines.ablation import ROWS, Measured, table, with_interval
+from baselines.ablation import METRICS, ROWS, Measured, measure, table, with_interval
+from evalkit.score.names import METRICS as KNOWN
 
 BASE = Measured(
     row=ROWS[0].name, seed=0, num_success=8, num_episodes=10, action_latency_ms=20.0, psnr_db=20.0, absrel=0.02
@@ -33,3 +36,44 @@ def test_rows_share_a_training_only_where_the_recipe_is_the_same():
     assert all(len(changes) == 1 for changes in trainings.values())
     assert len(trainings) == 4
     assert with_interval([], 1) == "-"
+
+
+def record(index, outcome, encode_s=0.1, denoise_s=0.3, num_chunks=4):
+    timings = {"policy/encode": encode_s, "policy/denoise_actions": denoise_s}
+    return {"task": "Lift", "index": index, "outcome": outcome, "num_chunks": num_chunks, "timings_s": timings}
+
+
+def test_a_row_is_measured_by_what_its_folders_hold(tmp_path):
+    records = [
+        record(0, "error"),
+        record(1, "success"),
+        record(2, "failure", denoise_s=0.7),
+        record(3, "error"),
+        record(0, "success", denoise_s=1.1),
+    ]
+    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+    psnr_db, absrel = METRICS.values()
+    rows = [
+        ("policy", "ok", psnr_db, 20.0),
+        ("policy", "ok", psnr_db, 22.0),
+        ("policy", "missing", psnr_db, 99.0),
+        ("repeat_last_frame", "ok", psnr_db, 50.0),
+        ("policy", "ok", absrel, 0.1),
+    ]
+    pd.DataFrame(rows, columns=["subject", "status", "metric", "value"]).to_parquet(tmp_path / "scores.parquet")
+    found = measure(ROWS[0], 3, tmp_path, tmp_path)
+    assert (found.num_success, found.num_episodes, found.num_errors) == (2, 3, 1)
+    assert found.action_latency_ms == pytest.approx(1e3 * 0.8 / 4)
+    assert (found.psnr_db, found.absrel, found.seed) == (21.0, 0.1, 3)
+    assert found.counts == "2 of 3 (1 errors)"
+
+
+def test_the_metrics_of_the_table_are_metrics():
+    assert set(METRICS.values()) <= set(KNOWN)
+
+
+def test_a_row_that_only_broke_has_no_rate():
+    broken = replace(BASE, row=ROWS[1].name, num_success=0, num_episodes=0, num_errors=10, action_latency_ms=None)
+    cells = [cell.strip() for cell in table([BASE, broken]).splitlines()[3].split("|")[1:-1]]
+    assert cells[1:4] == ["-", "0 of 0 (10 errors)", "-"]
+    assert cells[6] == "-"

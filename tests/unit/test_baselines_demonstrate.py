@@ -1,5 +1,6 @@
 """Demonstrations on a robot of one point: what is meant, what is executed, what is kept."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -54,6 +55,8 @@ class PointEnv:
 
 class PointExpert:
     """Goes straight; never looks."""
+
+    spec = None
 
     def reset(self, episode, env):
         self.asked = 0
@@ -126,6 +129,71 @@ def test_a_refusal_that_meets_the_goal_is_not_kept():
     assert refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=3), CALM, most_steps_before=200) is None
 
 
+class GrippingExpert(PointExpert):
+    """Closes its hand at the second step."""
+
+    def infer(self, requests):
+        (reply,) = super().infer(requests)
+        reply.actions[0, 6] = 1.0 if requests[0].step_idx < 2 else -1.0
+        return [reply]
+
+
+def test_a_refusal_holds_what_the_expert_held():
+    grips = set()
+    for seed in range(8):
+        steps = refuse(PointEnv(), GrippingExpert(), replace(EPISODE, seed=seed), CALM, most_steps_before=4)
+        walked = round(np.abs(steps.proprio[0, :3]).max() / 0.05)
+        assert set(steps.action[:, 6]) == {1.0 if walked <= 2 else -1.0}
+        grips |= set(steps.action[:, 6])
+    assert grips == {1.0, -1.0}
+
+
+def test_a_goal_met_for_one_step_of_the_experts_way_is_met():
+    class Passing(PointEnv):
+        def advance(self, action):
+            super().advance(action)
+            return self.num_steps == 2 and np.abs(action[:3]).max() > 0
+
+    kept = set()
+    for seed in range(12):
+        expert = PointExpert()
+        steps = refuse(Passing(), expert, replace(EPISODE, seed=seed), CALM, most_steps_before=4)
+        assert (steps is None) == (expert.asked == 2)
+        assert expert.asked <= 2
+        kept.add(steps is not None)
+    assert kept == {True, False}
+
+
+@pytest.mark.parametrize("refused", [(), ("dance", "sing")])
+def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch, refused):
+    config = SimpleNamespace
+    bench = SimpleNamespace(config_type=config, plan_episodes=lambda *_, **__: [EPISODE], launch=lambda *_, **__: None)
+    env = PointEnv()
+    env.close = lambda: None
+    monkeypatch.setattr(record, "load_bench", lambda name: bench)
+    monkeypatch.setattr(record, "_env", lambda launch: env)
+    monkeypatch.setattr(record, "check", lambda *_: None)
+    monkeypatch.setattr(record.ScriptedPlugin, "make", lambda self, _: PointExpert())
+    job = record.Job(
+        root=tmp_path,
+        bench="robosuite",
+        task="Go",
+        setting="default",
+        settings=(),
+        numbers=tuple(range(20)),
+        seeds=tuple(range(20)),
+        disturbance=CALM,
+        refused=refused,
+    )
+    kept = [number for number, done in enumerate(record.record_block(job)) if done]
+    assert len(kept) == 20 if not refused else kept
+    for key in map(episode_key, kept):
+        stored = json.loads((tmp_path / "data" / f"{key}.json").read_text())
+        assert stored["instructions"] == list(refused or ("go",))
+        assert stored["about"]["policy"] == ("hold" if refused else "scripted")
+        assert np.abs(read_track(tmp_path, key).action[:, :3]).max() == (0.0 if refused else 1.0)
+
+
 def test_views_keep_the_envs_order(tmp_path):
     recording = record.recording_of(PointEnv.spec)
     assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
@@ -159,16 +227,28 @@ def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path):
         .instruction
         for task in ("Lift", "Stack", "Door", "PickPlaceCan", "NutAssemblySquare", "TwoArmLift", "TwoArmHandover")
     }
-    told = {job.task: set(job.refused) for job in jobs(tmp_path, wanted={"Lift": 1, "Stack": 1}, refusals=True)}
+    told = {job.task: set(job.refused) for job in jobs(tmp_path, wanted={"Lift": 1, "Stack": 1}, refuse="anything")}
     assert told["Lift"] == {words[task] for task in ("Stack", "Door", "PickPlaceCan", "NutAssemblySquare")}
     assert told["Stack"] == told["Lift"] - {words["Stack"]}  # there is a cube to be lifted, too
 
 
 def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_own(tmp_path):
-    (done,), (refused,) = (jobs(tmp_path, wanted={"Lift": 5}, refusals=way) for way in (False, True))
-    assert done.seeds == refused.seeds
-    assert not done.refused
-    assert not set(done.numbers) & set(refused.numbers)
+    of_way = {way: jobs(tmp_path, wanted={"Lift": 5}, refuse=way)[0] for way in (None, "anything", "Stack", "Door")}
+    assert all(job.seeds == of_way[None].seeds for job in of_way.values())
+    assert not of_way[None].refused
+    assert len({number for job in of_way.values() for number in job.numbers}) == 4 * 5
+    for way, most in ((None, 50_000), ("anything", 5_000), ("Stack", 5_000)):
+        with pytest.raises(BadConfig, match=f"Lift: 1 to {most} episodes"):
+            jobs(tmp_path, wanted={"Lift": most + 1}, refuse=way)
+
+
+def test_one_task_alone_is_refused_where_it_cannot_be_done(tmp_path):
+    (job,) = jobs(tmp_path, wanted={"Lift": 1}, refuse="Stack")
+    assert job.refused == ("Stack the small red cube on top of the green cube.",)
+    with pytest.raises(BadConfig, match=r"In the scene of Stack, Door, .* can be refused, not Lift"):
+        jobs(tmp_path, wanted={"Stack": 1}, refuse="Lift")
+    with pytest.raises(BadConfig, match="leave shuffle_instructions out"):
+        jobs(tmp_path, wanted={"Lift": 1}, refuse="Stack", settings={"shuffle_instructions": True})
 
 
 def test_nobody_refuses_in_a_kitchen(tmp_path):
@@ -180,7 +260,7 @@ def test_nobody_refuses_in_a_kitchen(tmp_path):
             setting="default",
             settings={"art": "placeholder"},
             disturbance=CALM,
-            refusals=True,
+            refuse="anything",
         )
 
 

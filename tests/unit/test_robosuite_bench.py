@@ -65,7 +65,6 @@ def test_a_shuffled_instruction_is_another_tasks_and_a_departure():
     told = {task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS}
     assert all(episode.instruction != TASKS[task].instruction for task, episode in told.items())
     assert sorted(episode.instruction for episode in told.values()) == sorted(t.instruction for t in TASKS.values())
-    assert told["Lift"].instruction == TASKS["Door"].instruction, "Stack's begins with lifting"
     assert told["TwoArmLift"].instruction == TASKS["TwoArmHandover"].instruction
     assert told["Lift"].instruction == BENCH.launch(config, task="Lift", setting="wide").kwargs["instruction"]
     assert BENCH.departures(config) == ["Each task is told the instruction of another one."]

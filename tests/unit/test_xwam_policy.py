@@ -13,8 +13,10 @@ from omegaconf import OmegaConf
 from evalkit.contracts import spec as contract
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import Episode, Observation, PolicyRequest, Prediction
-from xwam import checkpoints
+from xwam import checkpoints, motion
 from xwam.config import NANO
+from xwam.data.clips import ClipDataset
+from xwam.data.writer import Recording, Steps, View, episode_key, write_episode
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 
 PLUGIN = XwamPlugin()
@@ -110,6 +112,30 @@ def test_a_request_is_answered_the_same_whatever_else_was_asked(policy):
     assert not np.array_equal(first[0], policy.infer([request_of(0, chunk_idx=1)])[0].actions)
 
 
+def test_a_request_and_a_clip_give_the_network_the_same_state(policy, tmp_path):
+    request = request_of()
+    proprio = request.observation.proprio
+    proprio[3:7] = [0.02, -0.7, -0.71, 0.07]  # w >= 0, as benches give it, and not on nano's side
+    proprio[3:7] /= np.linalg.norm(proprio[3:7])
+    seen = request.observation
+    steps = Steps(
+        rgb=seen.rgb[None], depth=seen.depth[None], proprio=proprio[None], action=np.zeros((1, 14), np.float32)
+    )
+    names = ("0_a", "1_b", "2_c")
+    views = tuple(View(name=name, kind="static") for name in names)
+    recording = Recording(
+        views=views, arms=("left",), layout="osc_delta_base", control_hz=20.0, depth_range=NANO.depth_range
+    )
+    write_episode(tmp_path, 0, steps, recording, instructions=["go"])
+    clips = ClipDataset.for_model(
+        tmp_path, {episode_key(0): 1}, NANO, crop_frac=1.0, past_end="hold", augmentation=None
+    )
+    learnt = clips.numbers(0, np.random.default_rng(0))[0][0]
+    asked = policy.engine.begin(seen.rgb, proprio, "go", seed=0).state.proprio.x[0, 0]
+    torch.testing.assert_close(asked, learnt, atol=1e-6, rtol=0)
+    assert (asked[4:6] > 0).all()
+
+
 def test_the_imagined_future_does_not_move_the_actions(policy):
     plain, asked = request_of(), request_of(want_prediction=True)
     reply = policy.infer([asked])[0]
@@ -135,6 +161,46 @@ def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras():
     np.testing.assert_allclose(found[True][1][:, static], measured, rtol=1e-4)
     assert not np.allclose(found[False][1][:, static], measured, rtol=0.1)
     assert np.array_equal(found[True][0], found[False][0])
+
+
+def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(policy):
+    seen = request_of().observation
+    wrist = list(NANO.views).index("wrist")
+    K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
+    T_base_cam = np.eye(4)
+    T_base_cam[:3, :3] = np.diag([1.0, -1.0, -1.0])  # looks down
+    T_base_cam[:3, 3] = [0.4, 0.0, 1.0]
+    depth = np.full_like(seen.depth, 0.8)
+    depth[wrist, 100:] = 0.05  # the hand
+    seen = replace(seen, depth=depth, intrinsics=np.tile(K, (3, 1, 1)), T_base_cam=np.tile(T_base_cam, (3, 1, 1)))
+    future = np.stack([seen.proprio, seen.proprio])
+    future[1, 2] -= 0.3  # the hand goes down in the base frame, so ahead in the camera's
+    now, later = policy._measured(seen, future)
+    np.testing.assert_allclose(now, depth, rtol=1e-6)
+    np.testing.assert_allclose(later[wrist, :96], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(later[wrist, 100:], 0.05, rtol=1e-6)
+    static = [view for view, kind in enumerate(NANO.views) if kind == "static"]
+    np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
+
+
+def test_a_view_without_measured_depth_leaves_all_depth_to_the_network():
+    policy = PLUGIN.make(QUICK)
+    half = request_of(want_prediction=True)
+    half.observation.depth[0] = 0.0
+    own = PLUGIN.make(replace(QUICK, camera_depth=False))
+    np.testing.assert_array_equal(*(one.infer([half])[0].prediction().depth for one in (policy, own)))
+
+
+def test_pictures_are_made_of_seen_pixels_unless_the_codecs_are_wanted():
+    request = request_of(want_prediction=True)
+    found = {}
+    for compensated in (True, False):
+        config = replace(QUICK, motion_compensation=compensated)
+        found[compensated] = PLUGIN.make(config).infer([request])[0].prediction().rgb
+        stated = PLUGIN.provenance(config)["predicted pictures"]
+        assert stated.startswith("made of the pixels" if compensated else "as the codec")
+    np.testing.assert_array_equal(found[True], motion.compensated(found[False], request.observation.rgb))
+    assert not np.array_equal(found[True], found[False])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from evalkit.contracts.geometry import points_from_depth
-from xwam.surfaces import REACH_PX, carried_along, on_surfaces, seen_from
+from xwam.surfaces import HAND_M, REACH_PX, STILL_M, SURE_FRAC, carried_along, on_surfaces, seen_from
 
 K = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 23.5], [0.0, 0.0, 1.0]])
 SIZE = (48, 64)
@@ -94,7 +94,8 @@ def test_what_is_carried_along_lies_where_it_was_in_space():
     angle = 0.1
     move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     move[:3, 3] = [0.05, -0.03, 0.04]
-    carried = carried_along(depth[None], K[None], T_base_cam[None], move[None], [0])
+    T_cam_future = (np.linalg.inv(T_base_cam) @ move @ T_base_cam)[None, None]
+    carried = carried_along(depth[None], K[None], T_cam_future, [0])
     before = points_from_depth(depth, K, T_base_cam)
     after = points_from_depth(carried[0, 0], K, move @ T_base_cam)
     left_behind = points_from_depth(depth, K, move @ T_base_cam)
@@ -102,11 +103,46 @@ def test_what_is_carried_along_lies_where_it_was_in_space():
     assert near < 0.5 * 1.5 / K[0, 0]  # half a pixel
     assert far > 4 * near
     assert len(after) > 0.5 * len(before)
-    still = carried_along(depth[None], K[None], T_base_cam[None], move[None], [])
-    np.testing.assert_array_equal(still[0, 0], depth)
+    np.testing.assert_array_equal(carried_along(depth[None], K[None], T_cam_future, [])[0, 0], depth)
+
+
+def test_a_hand_comes_along_with_its_camera():
+    depth = np.full(SIZE, 0.5)
+    depth[30:, 20:40] = finger = HAND_M / 2
+    closer = np.eye(4)
+    closer[2, 3] = 0.1
+    carried = carried_along(depth[None], K[None], closer[None, None], [0])[0, 0]
+    np.testing.assert_array_equal(carried[30:, 20:40], finger)
+    np.testing.assert_allclose(carried[:28], 0.4)
 
 
 @pytest.mark.parametrize("measured", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
 def test_where_nothing_else_is_measured_the_prediction_stays(measured):
     pred = np.full(SIZE, WALL_M)
     np.testing.assert_array_equal(on_surfaces(one(pred), one(measured))[0, 0], pred.astype(np.float32))
+
+
+def test_a_hole_far_from_every_surface_takes_the_prediction():
+    seen = np.full(SIZE, WALL_M)
+    seen[:, 40:] = 0.0
+    found = on_surfaces(one(np.full(SIZE, 0.4)), one(seen), moving=[0])[0, 0]
+    np.testing.assert_allclose(found[:, 40:], 0.4)
+    np.testing.assert_array_equal(found[:, :40], WALL_M)
+
+
+@pytest.mark.parametrize("moving", [[], [0]])
+def test_every_pixel_follows_the_rule_as_it_is_written(moving):
+    rng = np.random.default_rng(5)
+    size = (14, 16)
+    measured = np.where(rng.random(size) < 0.2, 0, rng.choice([0.5, 1.0, 1.6, 3.0], size))
+    pred = rng.uniform(0.3, 3.2, size)
+    expected = np.where(measured > 0, measured, pred)
+    for row, col in np.ndindex(size):
+        own = measured[row, col]
+        if own > 0 and (moving or abs(own - pred[row, col]) < STILL_M):
+            continue
+        around = measured[max(0, row - REACH_PX) : row + REACH_PX + 1, max(0, col - REACH_PX) : col + REACH_PX + 1]
+        gaps = np.abs(around[around > 0] - pred[row, col])
+        if gaps.min() < (SURE_FRAC * abs(own - pred[row, col]) if own > 0 else STILL_M):
+            expected[row, col] = around[around > 0][gaps.argmin()]
+    np.testing.assert_allclose(on_surfaces(one(pred), one(measured), moving)[0, 0], expected, rtol=1e-6)
