@@ -21,14 +21,17 @@ BLOCK_PX = 4
 WINDOW_PX = 10
 """Rows and columns around a block that are compared."""
 
-REACH_PX = 8
+REACH_PX = 14
 """How far a block is looked for, in rows and in columns."""
 
-BLUR_PX = 1.5
+BLUR_PX = 2.0
 """Spread of the Gaussian that takes off what the codec takes off."""
 
-NEAR_WEIGHT = 30.0
+NEAR_WEIGHT = 15.0
 """Squared difference of colours, summed over the three, that a pixel of distance weighs; it grows with its square."""
+
+BETTER_FRAC = 0.7
+"""A block moves if it fits with less than this share of the misfit of standing still."""
 
 CHANGE = 20.0
 """Root mean square change of colours, about a pixel, from which it has moved."""
@@ -75,15 +78,17 @@ class _Seen:
         moved = self.rgb.astype(np.float32)
         height, width = changed.shape
         blocks = changed.reshape(height // BLOCK_PX, BLOCK_PX, width // BLOCK_PX, BLOCK_PX).any((1, 3))
+        has_moved = np.zeros((height, width), np.float32)
         for row, col in np.argwhere(blocks) * BLOCK_PX:
             around = slice(row, row + WINDOW_PX + 2 * REACH_PX), slice(col, col + WINDOW_PX + 2 * REACH_PX)
             window = pred[row : row + WINDOW_PX, col : col + WINDOW_PX]
             misfit = cv2.matchTemplate(self.blurred[around], window, cv2.TM_SQDIFF) + self.too_far
             down, right = np.unravel_index(misfit.argmin(), misfit.shape)
-            moved[row : row + BLOCK_PX, col : col + BLOCK_PX] = self.pixels[
-                row + down : row + down + BLOCK_PX, col + right : col + right + BLOCK_PX
-            ]
-        weight = cv2.GaussianBlur(changed.astype(np.float32), (0, 0), 1.0)[..., None]
+            if misfit[down, right] < BETTER_FRAC * misfit[REACH_PX, REACH_PX]:
+                block = slice(row, row + BLOCK_PX), slice(col, col + BLOCK_PX)
+                moved[block] = self.pixels[row + down :, col + right :][:BLOCK_PX, :BLOCK_PX]
+                has_moved[block] = 1.0
+        weight = cv2.GaussianBlur(has_moved * changed, (0, 0), 1.0)[..., None]
         return (self.rgb + weight * (moved - self.rgb)).round().astype(np.uint8)
 
 
