@@ -216,7 +216,7 @@ class XwamPolicy:
         if depth is not None and future.depth is not None and self.engine.camera_depth:
             first = np.repeat(future.depth[:1], len(depth), 0)
             first[:, self._moving] = 0
-            depth = on_surfaces(depth, first, self._moving)
+            depth = on_surfaces(depth, first)
         return replace(future, rgb=rgb, depth=depth)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
@@ -247,7 +247,9 @@ class XwamPolicy:
             future = self.engine.imagine(under_way)
             depth = future.depth
             if depth is not None and under_way.seen_depth_BCVHW is not None:
-                depth = on_surfaces(depth, self._measured(seen, future.proprio), self._moving)
+                measured, moving = self._measured(seen, future.proprio), self._moving
+                depth = on_surfaces(depth, measured)
+                depth[:, moving] = np.where(measured > 0, measured, depth)[:, moving]
             return Prediction(rgb=self._sharpened(future.rgb, seen.rgb), depth=depth, proprio=future.proprio)
 
         return finish
@@ -320,8 +322,8 @@ def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]
         return facts
     measured = config.camera_depth and not model.blind
     return facts | {
-        "depth of the frame that was seen": "the camera's where all views have it, carried along where a camera moves; "
-        "the network, which sees no depth, predicts which measured surface a pixel will show"
+        "depth of the frame that was seen": "the camera's where all views have it; the network, which sees no depth, "
+        "predicts which measured surface a pixel will show, and where the hand carries its camera's"
         if measured
         else "the network's own"
     }

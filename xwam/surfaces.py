@@ -6,7 +6,7 @@ Read next: `policy.py`, which asks for it; `codecs.py`, whose decoded depth is b
 A codec of few numbers blurs the edge between a near hand and a far wall into depths at which nothing is. So predicted
 depth only chooses: a pixel keeps the surface that was measured in it until the prediction is clearly nearer to another
 one that was measured beside it. A camera that moves carries its measurement along to where its hand is predicted to be,
-but for the hand itself, which comes along; there the prediction only fills what was not seen before.
+but for the hand itself, which comes along; what comes into its view is taken for the surface beside it.
 
 Letters: F future frames, V views, H W rows and columns. Depths are z along the axis, metres, 0 where there is none.
 """
@@ -36,6 +36,8 @@ def carried_along(
 ) -> np.ndarray:
     """Return F,V,H,W: measured depth as each view will have it if nothing moves but the hand and its cameras.
 
+    What a moving view will see for the first time takes the depth of the nearest pixel that has one.
+
     Args:
         depth_vhw_m: V,H,W, measured now.
         intrinsics_v33_px: V,3,3.
@@ -48,8 +50,20 @@ def carried_along(
         hand = (depth_m > 0) & (depth_m < HAND_M)
         scene = np.where(hand, 0.0, depth_m)
         for frame_idx, T_cam_future in enumerate(T_cam_future_fv44[:, view]):
-            carried[frame_idx, view] = np.where(hand, depth_m, seen_from(scene, intrinsics_v33_px[view], T_cam_future))
+            seen = seen_from(scene, intrinsics_v33_px[view], T_cam_future)
+            carried[frame_idx, view] = _without_holes(np.where(hand, depth_m, seen))
     return carried
+
+
+def _without_holes(depth_hw_m: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import distance_transform_edt
+
+    hole = depth_hw_m <= 0
+    if hole.all():
+        return depth_hw_m
+    nearest = distance_transform_edt(hole, return_distances=False, return_indices=True)
+    filled: np.ndarray = depth_hw_m[tuple(nearest)]
+    return filled
 
 
 def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -> np.ndarray:
@@ -79,19 +93,17 @@ def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -
     return np.where(np.isfinite(filled), filled, 0.0)
 
 
-def on_surfaces(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray, moving: Sequence[int] = ()) -> np.ndarray:
-    """Return F,V,H,W float32: predicted depth, put onto measured surfaces.
+def on_surfaces(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
+    """Return F,V,H,W float32: predicted depth, put onto measured surfaces; as predicted where none is near.
 
     Args:
         pred_fvhw_m: Predicted.
-        measured_fvhw_m: Measured, as `carried_along` gives it.
-        moving: Views that keep every surface that was measured in a pixel.
+        measured_fvhw_m: Measured in each pixel.
     """
     has_own = measured_fvhw_m > 0
     off = np.abs(measured_fvhw_m - pred_fvhw_m)
     enough = np.where(has_own, SURE_FRAC * off, STILL_M)  # how near another surface must be to be meant
     doubted = ~has_own | (off >= STILL_M)
-    doubted[:, list(moving)] &= ~has_own[:, list(moving)]
     doubted &= _distance_to_range_beside(pred_fvhw_m, measured_fvhw_m) < enough
     places = np.nonzero(doubted)
     beside, gap = _nearest_beside(pred_fvhw_m[places], measured_fvhw_m, places)
