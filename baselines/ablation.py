@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe of all")
     options = parser.parse_args(arguments)
     bench = ["--bench", "robosuite", "--setting", options.setting, "--tasks", options.tasks]
-    imagined = f"imagined-{options.imagined}"
+    imagined = f"imagined-{options.setting}-{options.tasks}-{options.imagined}"
     truth, wanted = options.out / imagined, [f"{task}={options.imagined}" for task in options.tasks.split(",")]
     unseen = ["--setting", options.setting, "--first-seed", FIRST_UNSEEN]
     run_quietly("baselines.scripted.record", truth, *wanted, *unseen)
@@ -162,9 +162,8 @@ def run_quietly(module: str, *arguments: object) -> None:
 
 def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
     """Return what the folders of a row's run and scores say."""
-    lines = map(json.loads, (run / "episodes.jsonl").read_text().splitlines())
-    last = {(record["task"], record["index"]): record for record in lines}
-    records = [record for record in last.values() if record["outcome"] in ("success", "failure")]
+    lines = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
+    records = [record for record in lines if record["outcome"] in ("success", "failure")]
     latencies_s = [
         (record["timings_s"]["policy/encode"] + record["timings_s"]["policy/denoise_actions"]) / record["num_chunks"]
         for record in records
@@ -178,7 +177,7 @@ def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
         seed=seed,
         num_success=sum(record["outcome"] == "success" for record in records),
         num_episodes=len(records),
-        num_errors=len(last) - len(records),
+        num_errors=len(lines) - len(records),
         action_latency_ms=1e3 * float(np.median(latencies_s)) if latencies_s else None,
         psnr_db=None if math.isnan(means["psnr_db"]) else means["psnr_db"],
         absrel=None if math.isnan(means["absrel"]) else means["absrel"],

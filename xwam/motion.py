@@ -5,7 +5,8 @@ Read next: `policy.py`, which asks for it; `surfaces.py`, the same thought for d
 
 A codec of few numbers shows where things move to, without their detail. So each small block that changes is looked for
 in the blurred picture that was seen, near by, and takes the pixels found there (block matching: Jain and Jain 1981,
-doi:10.1109/TCOM.1981.1094950). What does not change stays as it was seen.
+doi:10.1109/TCOM.1981.1094950). What does not change stays as it was seen, and so does what changes into something that
+nothing near by fits clearly better: what newly appears is not shown.
 
 Letters: F future frames, V views, H W rows and columns, C = 3 colours. Colours are 0 to 255.
 """
@@ -45,8 +46,10 @@ def compensated(rgb_fvhwc_u8: np.ndarray, seen_vhwc_u8: np.ndarray) -> np.ndarra
         seen_vhwc_u8: Seen, of the same views and size.
 
     Raises:
-        ValueError: If rows or columns are no multiples of `BLOCK_PX`.
+        ValueError: If views or sizes differ, or rows or columns are no multiples of `BLOCK_PX`.
     """
+    if rgb_fvhwc_u8.shape[1:] != seen_vhwc_u8.shape:
+        raise ValueError(f"Predicted pictures are {rgb_fvhwc_u8.shape[1:]}, those seen {seen_vhwc_u8.shape}.")
     height, width = seen_vhwc_u8.shape[1:3]
     if height % BLOCK_PX or width % BLOCK_PX:
         raise ValueError(f"Pictures must be multiples of {BLOCK_PX} pixels, got {height}x{width}.")

@@ -57,7 +57,7 @@ class XwamPolicyConfig:
             camera, as it takes its RGB, and lays predicted depth on the surfaces that cameras measure (surfaces.py);
             else all depth is the network's own, which sees none either way.
         motion_compensation: Whether with such a codec predicted RGB is made of the pixels that were seen, moved to
-            where it shows them (motion.py); else it is as the codec decodes it.
+            where it shows them, what appears newly left out (motion.py); else it is as the codec decodes it.
     """
 
     checkpoint: str = "nano"
@@ -128,7 +128,7 @@ class XwamPlugin:
         }
         if model.codec.builds_on_first_frame:
             facts["predicted pictures"] = (
-                "made of the pixels that were seen: each changed block takes those that fit best near by"
+                "made of the pixels that were seen: a changed block takes those that fit clearly better, or stays"
                 if _motion_compensated(config, model)
                 else "as the codec decodes them"
             )

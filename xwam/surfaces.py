@@ -51,7 +51,7 @@ def carried_along(
         scene = np.where(hand, 0.0, depth_m)
         for frame_idx, T_cam_future in enumerate(T_cam_future_fv44[:, view]):
             seen = seen_from(scene, intrinsics_v33_px[view], T_cam_future)
-            carried[frame_idx, view] = _without_holes(np.where(hand, depth_m, seen))
+            carried[frame_idx, view] = np.where(hand, depth_m, _without_holes(seen))
     return carried
 
 

@@ -5,7 +5,7 @@ Read next: `demonstrate.py`, one of them; `xwam/data/writer.py`, the layout.
 
 Seeds are none of an evaluation's. An expert that fails costs its seed, which is named and counted; the episode is not
 kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there. With `--refuse` the
-robot is told what cannot be done in the scene, any of it or one task alone, and stands still: from those a learner
+robot is told what cannot be done in the scene, anything or one task alone, and stands still: from those a learner
 learns to listen.
 """
 
@@ -48,7 +48,7 @@ PUBLISHED_SEEDS: Mapping[str, Callable[[int], bool]] = {"robocasa": lambda seed:
 """Which of them a bench's published protocols evaluate on all the same; none where a bench is not named."""
 
 EPISODES_PER_TASK = 100_000
-"""Numbers of episodes, and seeds, that each task of a data set has to itself."""
+"""Numbers of episodes that each task of a data set has to itself: half for demonstrations, half for refusals."""
 
 BLOCK = 20
 SHORT_BLOCK = {"robocasa": 4}
@@ -58,7 +58,7 @@ FIRST_REFUSAL = EPISODES_PER_TASK // 2
 """Number, among those of a task, of the first refusal; their scenes are those of its demonstrations."""
 
 REFUSALS = 5_000
-"""Numbers of refusals that a task has for each task that is refused, and before those for refusing any."""
+"""Numbers of refusals that a task has for refusing anything, and then for each task that alone is refused."""
 
 POSSIBLE: Mapping[str, Mapping[str, frozenset[str]]] = {"robosuite": {"Stack": frozenset({"Lift"})}}
 """Which other tasks can be done in a task's scene, so that nobody may refuse them; of other benches nobody knows."""
@@ -123,7 +123,7 @@ def jobs(
 
     Raises:
         BadConfig: If there are not so many seeds, the bench evaluates on some of them, or does not know a setting; or
-            if nobody knows what its scenes do not allow.
+            if what is to be refused can be done there, or nobody knows what can.
     """
     bench, changes = load_bench(bench_name), dict(settings or {})
     config = _config(bench, changes)
@@ -180,7 +180,7 @@ def _impossible(bench: Bench, config: Any, task: str, setting: str, refuse: str)
     """Return the instructions that are refused: of other tasks of as many arms that the scene of a task does not allow.
 
     Raises:
-        BadConfig: If nobody wrote down what it allows, or it allows the one task that is to be refused.
+        BadConfig: If nobody wrote down what it allows, it allows what is to be refused, or instructions are shuffled.
     """
     if bench.name not in POSSIBLE:
         raise BadConfig(
@@ -199,9 +199,11 @@ def _impossible(bench: Bench, config: Any, task: str, setting: str, refuse: str)
     possible = {task} | POSSIBLE[bench.name].get(task, frozenset())
     others = [other for other in bench.tasks if other not in possible and arms(other) == arms(task)]
     if refuse not in (ANYTHING, *others):
-        raise BadConfig(f"In the scene of {task}, {', '.join(others)} can be refused, not {refuse}.")
-    chosen = others if refuse == ANYTHING else [refuse]
-    return tuple(told for told in map(instruction, chosen) if told is not None)
+        raise BadConfig(f"--refuse {refuse}: in the scene of {task} only these can be refused: {', '.join(others)}.")
+    refused = tuple(filter(None, map(instruction, others if refuse == ANYTHING else [refuse])))
+    if not refused:
+        raise BadConfig(f"--refuse {refuse}: no other task has an instruction that could be refused in that of {task}.")
+    return refused
 
 
 def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:
@@ -339,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m baselines.scripted.record",
         description="Record demonstrations of the scripted experts as a data set; run again, it does what is missing.",
         epilog="Examples: python -m baselines.scripted.record data/lift Lift=200 Door=200 --workers 2 · "
-        "python -m baselines.scripted.record data/lift Lift=100 --refuse · "
+        "python -m baselines.scripted.record data/lift Lift=100 --refuse anything · "
         "python -m baselines.scripted.record data/kitchen CloseDrawer=100 --bench robocasa --set art=real",
     )
     parser.add_argument("root", type=Path, help="folder of the data set")
@@ -354,10 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calm", action="store_true", help="do not push the expert about")
     parser.add_argument(
         "--refuse",
-        nargs="?",
-        const=ANYTHING,
         metavar="TASK",
-        help="tell the robot what cannot be done in the scene, or this task alone; it stands still",
+        help=f"tell the robot to do a task that cannot be done in the scene, or {ANYTHING} such; it stands still",
     )
     options = parser.parse_args(arguments)
     try:

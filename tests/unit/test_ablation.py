@@ -45,11 +45,10 @@ def record(index, outcome, encode_s=0.1, denoise_s=0.3, num_chunks=4):
 
 def test_a_row_is_measured_by_what_its_folders_hold(tmp_path):
     records = [
-        record(0, "error"),
+        record(0, "success", denoise_s=1.1),
         record(1, "success"),
         record(2, "failure", denoise_s=0.7),
         record(3, "error"),
-        record(0, "success", denoise_s=1.1),
     ]
     (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
     psnr_db, absrel = METRICS.values()

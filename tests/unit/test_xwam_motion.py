@@ -53,7 +53,7 @@ def test_what_is_predicted_to_stand_still_keeps_every_pixel():
     np.testing.assert_array_equal(made_of(faint, seen), seen)
 
 
-def test_only_pixels_that_were_seen_near_by_are_used():
+def test_what_was_not_seen_near_by_is_not_shown():
     seen = np.full((*SIZE, 3), 100, np.uint8)
     seen[:, 80:] = 200
     pred = seen.copy()
@@ -71,6 +71,8 @@ def test_views_and_frames_are_made_each_by_itself():
         np.testing.assert_array_equal(found[frame, view], made_of(pred[frame, view], seen[view]))
 
 
-def test_pictures_that_no_blocks_fill_are_named():
+def test_pictures_that_do_not_belong_together_are_named():
+    with pytest.raises(ValueError, match=r"Predicted pictures are \(2, .* those seen \(1, "):
+        compensated(np.zeros((3, 2, 64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="multiples of 4 pixels, got 62x96"):
         made_of(np.zeros((62, 96, 3), np.uint8), np.zeros((62, 96, 3), np.uint8))

@@ -181,6 +181,12 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     np.testing.assert_allclose(later[wrist, 100:], 0.05, rtol=1e-6)
     static = [view for view, kind in enumerate(NANO.views) if kind == "static"]
     np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
+    asked = replace(request_of(want_prediction=True), observation=seen)
+    prediction = policy.infer([asked])[0].prediction()
+    carried = policy._measured(seen, prediction.proprio)[:, wrist]
+    known = carried > 0  # an untrained hand may fly to where nothing was seen
+    assert known.mean() > 0.5
+    np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
 
 
 def test_a_view_without_measured_depth_leaves_all_depth_to_the_network():

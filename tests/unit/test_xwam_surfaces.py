@@ -107,6 +107,10 @@ def test_a_hand_comes_along_with_its_camera():
     carried = carried_along(depth[None], K[None], closer[None, None], [0])[0, 0]
     np.testing.assert_array_equal(carried[30:, 20:40], finger)
     np.testing.assert_allclose(carried[:28], 0.4)
+    aside = np.eye(4)
+    aside[0, 3] = 0.1
+    carried = carried_along(depth[None], K[None], aside[None, None], [0])[0, 0]
+    np.testing.assert_array_equal(carried < HAND_M, depth < HAND_M)
 
 
 def test_what_comes_into_the_view_of_a_moving_camera_takes_the_depth_beside_it():
