@@ -13,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import operator
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -207,21 +208,25 @@ def table(found: Sequence[Measured]) -> str:
         cells = [
             with_interval([one.success_percent for one in seeds.values()], 1),
             ", ".join(one.counts for one in seeds.values()),
-            with_interval([_minus(seeds[seed].success_percent, base[seed].success_percent) for seed in shared], 1),
+            with_interval(
+                [_against(operator.sub, seeds[seed].success_percent, base[seed].success_percent) for seed in shared], 1
+            ),
             with_interval([one.psnr_db for one in seeds.values()], 2),
             with_interval([one.absrel for one in seeds.values()], 4),
-            with_interval([_over(seeds[seed].action_latency_ms, base[seed].action_latency_ms) for seed in shared], 2),
+            with_interval(
+                [
+                    _against(operator.truediv, seeds[seed].action_latency_ms, base[seed].action_latency_ms)
+                    for seed in shared
+                ],
+                2,
+            ),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _minus(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else value - base
-
-
-def _over(value: float | None, base: float | None) -> float | None:
-    return None if value is None or base is None else value / base
+def _against(operation: Callable[[float, float], float], value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else operation(value, base)
 
 
 def with_interval(values: Sequence[float | None], digits: int) -> str:

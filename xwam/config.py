@@ -243,6 +243,11 @@ class ModelConfig:
     quat_side_wxyz: tuple[float, float, float, float] = W_POSITIVE
 
     @property
+    def shows_what_it_saw(self) -> bool:
+        """Return whether what it predicts builds on the frame that was seen, where that is shown to it."""
+        return self.codec.builds_on_first_frame and not self.blind
+
+    @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Return the sizes of what is denoised as video: channels, latent frames, views, rows, columns.
 

@@ -90,7 +90,7 @@ class Engine:
     ) -> None:
         self.model, self.network, self.codec, self.text_encoder = bundle
         self.schedule, self.device = schedule, torch.device(device)
-        self.camera_depth = camera_depth and not self.model.blind and self.model.codec.builds_on_first_frame
+        self.camera_depth = camera_depth and self.model.shows_what_it_saw
         self.border = BORDERS[self.model.bench]
         self.pipeline = ImagePipeline(
             env_hw_px=self.border.picture_hw_px(self.model),

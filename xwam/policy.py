@@ -22,7 +22,6 @@ from evalkit.contracts.types import ARM_PROPRIO, Episode, Observation, PolicyRep
 from xwam.benches import BORDERS
 from xwam.config import NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.header import CheckpointError, locate, read_model, read_notes
-from xwam.surfaces import carried_along, on_surfaces
 
 if TYPE_CHECKING:
     from xwam.checkpoints import Bundle
@@ -129,7 +128,7 @@ class XwamPlugin:
         if model.codec.builds_on_first_frame:
             facts["predicted pictures"] = (
                 "made of the pixels that were seen: a changed block takes those that fit clearly better, or stays"
-                if _motion_compensated(config, model)
+                if config.motion_compensation and model.shows_what_it_saw
                 else "as the codec decodes them"
             )
         return facts if model.network.depth == "none" else facts | _depth_facts(config, model)
@@ -152,7 +151,7 @@ class XwamPlugin:
         if config.text_cache is not None:
             bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
         engine = Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth)
-        return XwamPolicy(self.spec(config), engine, motion_compensated=_motion_compensated(config, bundle.model))
+        return XwamPolicy(self.spec(config), engine, motion_compensation=config.motion_compensation)
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec alone, there and back; the network stays where it was loaded and is not used.
@@ -167,8 +166,7 @@ class XwamPlugin:
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
         engine = Engine(bundle, schedule, camera_depth=config.camera_depth)
-        policy = XwamPolicy(self.spec(config), engine, motion_compensated=_motion_compensated(config, bundle.model))
-        return policy.round_trip
+        return XwamPolicy(self.spec(config), engine, motion_compensation=config.motion_compensation).round_trip
 
     def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
         """Return the model as its checkpoint holds it, and how it is denoised."""
@@ -196,8 +194,9 @@ class XwamPlugin:
 class XwamPolicy:
     """The model in memory. A reply depends on nothing but its request."""
 
-    def __init__(self, spec: PolicySpec, engine: Engine, *, motion_compensated: bool) -> None:
-        self.spec, self.engine, self.motion_compensated = spec, engine, motion_compensated
+    def __init__(self, spec: PolicySpec, engine: Engine, *, motion_compensation: bool) -> None:
+        self.spec, self.engine = spec, engine
+        self.motion_compensation = motion_compensation and engine.model.shows_what_it_saw
 
     def reset(self, episode: Episode, env: EnvSpec) -> None:
         """Do nothing: no memory is kept from request to request."""
@@ -216,7 +215,7 @@ class XwamPolicy:
         if depth is not None and future.depth is not None and self.engine.camera_depth:
             first = np.repeat(future.depth[:1], len(depth), 0)
             first[:, self._moving] = 0
-            depth = on_surfaces(depth, first)
+            depth = self._on_measured(depth, first)
         return replace(future, rgb=rgb, depth=depth)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
@@ -247,18 +246,27 @@ class XwamPolicy:
             future = self.engine.imagine(under_way)
             depth = future.depth
             if depth is not None and under_way.seen_depth_BCVHW is not None:
-                measured, moving = self._measured(seen, future.proprio), self._moving
-                depth = on_surfaces(depth, measured)
-                depth[:, moving] = np.where(measured > 0, measured, depth)[:, moving]
+                depth = self._on_measured(depth, self._measured(seen, future.proprio))
             return Prediction(rgb=self._sharpened(future.rgb, seen.rgb), depth=depth, proprio=future.proprio)
 
         return finish
 
     def _sharpened(self, rgb_fvhwc_u8: np.ndarray, seen_vhwc_u8: np.ndarray) -> np.ndarray:
         """Return predicted RGB made of pixels that were seen, if that is wanted."""
+        if not self.motion_compensation:
+            return rgb_fvhwc_u8
         from xwam.motion import compensated
 
-        return compensated(rgb_fvhwc_u8, seen_vhwc_u8) if self.motion_compensated else rgb_fvhwc_u8
+        return compensated(rgb_fvhwc_u8, seen_vhwc_u8)
+
+    def _on_measured(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
+        """Return predicted depth on measured surfaces; views that move keep what was carried along in a pixel."""
+        from xwam.surfaces import on_surfaces
+
+        moving, pred_fvhw_m = self._moving, pred_fvhw_m.copy()
+        measured_moving = measured_fvhw_m[:, moving]
+        pred_fvhw_m[:, moving] = np.where(measured_moving > 0, measured_moving, pred_fvhw_m[:, moving])
+        return on_surfaces(pred_fvhw_m, measured_fvhw_m)
 
     @property
     def _moving(self) -> list[int]:
@@ -267,6 +275,8 @@ class XwamPolicy:
 
     def _measured(self, seen: Observation, future_proprio: np.ndarray) -> np.ndarray:
         """Return F,V,H,W metres: what the cameras measure now, carried along with the hand."""
+        from xwam.surfaces import carried_along
+
         hand = ARM_PROPRIO[self.engine.model.arms[0]]
         T_ee_base = inverse(ee_pose_from_proprio(seen.proprio[hand]))
         moves_f44 = np.stack([ee_pose_from_proprio(state[hand]) @ T_ee_base for state in future_proprio])
@@ -312,15 +322,11 @@ def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
     return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
 
 
-def _motion_compensated(config: XwamPolicyConfig, model: ModelConfig) -> bool:
-    return config.motion_compensation and model.codec.builds_on_first_frame and not model.blind
-
-
 def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]:
     facts = {"depth scale": _depth_scale(model)}
     if not model.codec.builds_on_first_frame:
         return facts
-    measured = config.camera_depth and not model.blind
+    measured = config.camera_depth and model.shows_what_it_saw
     return facts | {
         "depth of the frame that was seen": "the camera's where all views have it; the network, which sees no depth, "
         "predicts which measured surface a pixel will show, and where the hand carries its camera's"

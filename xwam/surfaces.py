@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 
 STILL_M = 0.3
 """A prediction that departs less than this from the surface in its pixel means that surface."""
@@ -56,8 +56,6 @@ def carried_along(
 
 
 def _without_holes(depth_hw_m: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import distance_transform_edt
-
     hole = depth_hw_m <= 0
     if hole.all():
         return depth_hw_m
@@ -88,7 +86,7 @@ def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
     nearest = np.full((height, width), np.inf)
     np.minimum.at(nearest, (v[inside], u[inside]), z[inside])
-    around = sliding_window_view(np.pad(nearest, 1, constant_values=np.inf), (3, 3)).min(axis=(2, 3))
+    around = minimum_filter(nearest, 3, mode="constant", cval=np.inf)
     filled = np.where(np.isfinite(nearest), nearest, around)
     return np.where(np.isfinite(filled), filled, 0.0)
 
@@ -114,17 +112,10 @@ def on_surfaces(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndar
 
 def _distance_to_range_beside(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
     """Return how far each prediction is from the range of depths around it: no surface there can be nearer to it."""
-    lowest = -_highest_beside(np.where(measured_fvhw_m > 0, -measured_fvhw_m, -np.inf))
-    highest = _highest_beside(np.where(measured_fvhw_m > 0, measured_fvhw_m, -np.inf))
+    around = {"size": (1, 1, 2 * REACH_PX + 1, 2 * REACH_PX + 1), "mode": "nearest"}  # an edge repeated adds nothing
+    lowest = minimum_filter(np.where(measured_fvhw_m > 0, measured_fvhw_m, np.inf), **around)
+    highest = maximum_filter(measured_fvhw_m, **around)
     return np.maximum(0, np.maximum(lowest - pred_fvhw_m, pred_fvhw_m - highest))
-
-
-def _highest_beside(values_fvhw: np.ndarray) -> np.ndarray:
-    for axis in (2, 3):
-        margins = [(REACH_PX, REACH_PX) if axis == each else (0, 0) for each in range(4)]
-        padded = np.pad(values_fvhw, margins, constant_values=-np.inf)
-        values_fvhw = sliding_window_view(padded, 2 * REACH_PX + 1, axis=axis).max(-1)
-    return values_fvhw
 
 
 def _nearest_beside(

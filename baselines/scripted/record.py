@@ -133,13 +133,10 @@ def jobs(
         (first,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
         if first.seed in DEMONSTRATION_SEEDS:
             raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
-        seeds = _seeds(bench_name, task, first_seed, count, REFUSALS if refuse else FIRST_REFUSAL)
-        start = sorted(bench.tasks).index(task) * EPISODES_PER_TASK
-        refused: tuple[str, ...] = ()
-        if refuse is not None:
-            refused = _impossible(bench, config, task, setting, refuse)
-            start += FIRST_REFUSAL + REFUSALS * [ANYTHING, *sorted(bench.tasks)].index(refuse)
-        missing = [pair for pair in enumerate(seeds, start) if not _done(root, pair[0])]
+        seeds = _seeds(bench_name, task, first_seed, count, FIRST_REFUSAL if refuse is None else REFUSALS)
+        refused = _impossible(bench, config, task, setting, refuse) if refuse is not None else ()
+        numbered = enumerate(seeds, _first_number(bench, task, refuse))
+        missing = [(number, seed) for number, seed in numbered if not _done(root, number)]
         parts = [missing[place : place + block] for place in range(0, len(missing), block)]
         blocks.append(
             [
@@ -229,6 +226,15 @@ def _seeds(bench_name: str, task: str, first_seed: int, count: int, most: int) -
     if len(seeds) < count:
         raise BadConfig(f"{task}: {count} seeds from {first_seed} on leave those of demonstrations.")
     return seeds
+
+
+def _first_number(bench: Bench, task: str, refuse: str | None) -> int:
+    """Return the number of the first episode of a task's demonstrations, or of its refusals of one kind."""
+    tasks = sorted(bench.tasks)
+    start = tasks.index(task) * EPISODES_PER_TASK
+    if refuse is None:
+        return start
+    return start + FIRST_REFUSAL + REFUSALS * [ANYTHING, *tasks].index(refuse)
 
 
 def _done(root: Path, number: int) -> bool:
