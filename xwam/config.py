@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 DepthMode = Literal["interleaved", "none", "sequence", "channel"]
 VideoPrediction = Literal["velocity", "clean"]
+ProprioPrediction = Literal["velocity", "change"]
 
 SIGMA_SHIFT = 5.0
 """Both noise levels are moved towards 1 by sigma = 5 u / (1 + 4 u), in training and at inference."""
@@ -53,6 +54,9 @@ class NetworkConfig:
         video_prediction: What the last layer gives for video: velocities as in every released model, or `clean`
             latents, from which the velocities are taken. A velocity holds all of the noise, which does not pass through
             a token with fewer numbers than its patch (Li and He 2025, arXiv 2511.13720).
+        proprio_prediction: What the last layer gives for states: velocities as in every released model, or how the
+            states will differ from the one at hand (`change`), from which the velocities are taken. A velocity holds
+            noise of 1, beside which the millimetres of a state are lost.
     """
 
     width: int
@@ -74,6 +78,7 @@ class NetworkConfig:
     depth: DepthMode = "interleaved"
     place_grid: tuple[int, int] | None = None
     video_prediction: VideoPrediction = "velocity"
+    proprio_prediction: ProprioPrediction = "velocity"
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or self.head_width % 2:
@@ -140,9 +145,15 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """What turns frames into latents: `patch_dct` needs no weights, `wan22` is the VAE of Wan2.2."""
+    """What turns frames into latents: `patch_dct` needs no weights, `wan22` is the VAE of Wan2.2.
+
+    Attributes:
+        kind: Which of them.
+        warp_widths: Channels of the learned decoder (`WarpDecoder`) that lies beside the network; None for none.
+    """
 
     kind: Literal["patch_dct", "wan22"] = "patch_dct"
+    warp_widths: tuple[int, ...] | None = None
 
     @property
     def builds_on_first_frame(self) -> bool:
@@ -248,6 +259,16 @@ class ModelConfig:
         return self.codec.builds_on_first_frame and not self.blind
 
     @property
+    def moving_views(self) -> list[int]:
+        """Return the views that move with a hand."""
+        return [view for view, kind in enumerate(self.views) if kind == "wrist"]
+
+    @property
+    def static_views(self) -> list[int]:
+        """Return the views that do not."""
+        return [view for view, kind in enumerate(self.views) if kind == "static"]
+
+    @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
         """Return the sizes of what is denoised as video: channels, latent frames, views, rows, columns.
 
@@ -286,6 +307,7 @@ NANO = ModelConfig(
         patch_hw=(4, 4),
         place_grid=(2, 2),
         video_prediction="clean",
+        proprio_prediction="change",
         text_width=64,
         text_len=32,
         time_width=64,

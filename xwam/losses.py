@@ -31,6 +31,8 @@ class Batch:
         proprio_BPS: States; the first is the one at hand.
         action_mask_BKA: 1 where an action carries loss; 0 for absent arms.
         proprio_mask_BPS: The same for states.
+        executed_BKA: What the robot was really told, whose outcome pictures and states show; equal to the actions
+            unless a demonstrator was pushed about. What samples with clean actions are given.
     """
 
     video_BCTVHW: Tensor
@@ -39,6 +41,7 @@ class Batch:
     proprio_BPS: Tensor
     action_mask_BKA: Tensor
     proprio_mask_BPS: Tensor
+    executed_BKA: Tensor
 
 
 class Noise(NamedTuple):
@@ -67,8 +70,9 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
     """Return the losses of one batch.
 
     What is seen (first latent frame, first state) is clean and carries no loss; nor do actions and states of samples
-    drawn with clean actions. A network that predicts clean video is judged by those latents, not by velocities. Depth
-    is regressed where the network predicts it clean, at every latent frame.
+    drawn with clean actions, which are those that were executed. A network that predicts clean video, or how states
+    change, is judged by that, not by velocities. Depth is regressed where the network predicts it clean, at every
+    latent frame.
 
     Args:
         network: The model.
@@ -82,6 +86,7 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
     seen = batch.video_BCTVHW.shape[1]
     video = torch.cat([_first_clean(video[:, :seen], clean_video[:, :seen]), video[:, seen:]], dim=1)
     action = mix(batch.action_BKA, noise.action_BKA, levels.sigma_action_B)
+    action = torch.where(levels.clean_action_B[:, None, None], batch.executed_BKA, action)
     proprio = mix(batch.proprio_BPS, noise.proprio_BPS, levels.sigma_action_B)
     proprio = torch.cat([batch.proprio_BPS[:, :1], proprio[:, 1:]], dim=1)
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
@@ -90,16 +95,17 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
     out = network(video, action, proprio, times, text, depth=network.config.depth == "interleaved")
     acting = (~levels.clean_action_B).to(action)[:, None, None]
     error = out.video_BCTVHW - (noise.video_BCTVHW - clean_video)
+    proprio_error = out.proprio_BPS - (noise.proprio_BPS - batch.proprio_BPS)
     if network.config.video_prediction == "clean":  # the error of the clean latents is sigma times that of velocities
         error = error * levels.sigma_video_B.view(-1, 1, 1, 1, 1, 1).to(error)
+    if network.config.proprio_prediction == "change":
+        proprio_error = proprio_error * levels.sigma_action_B.view(-1, 1, 1).to(error)
     return Losses(
         video=_mean_square(error[:, :seen, 1:]),
         action=masked_mean_square(
             out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
         ),
-        proprio=masked_mean_square(
-            (out.proprio_BPS - (noise.proprio_BPS - batch.proprio_BPS))[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting
-        ),
+        proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting),
         depth=_depth_loss(out.depth_BCTVHW, error[:, seen:], batch.depth_BCTVHW),
     )
 

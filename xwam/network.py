@@ -162,6 +162,17 @@ def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor
     return Timesteps(t_BG, tuple(enumerate(lengths)))
 
 
+def sigma_of(times: Timesteps) -> Tensor:
+    """Return the noise level of each token, B,L, at least that of one timestep: what stands at 0 is divided by it too.
+
+    Example:
+        >>> sigma_of(Timesteps(torch.tensor([[0.0, 500.0]]), ((0, 1), (1, 2)))).tolist()
+        [[0.0010000000474974513, 0.5, 0.5]]
+    """
+    t_BL = torch.cat([times.t_BG[:, group, None].expand(-1, length) for group, length in times.runs], dim=1)
+    return t_BL.clamp(min=1) / NUM_TRAIN_TIMESTEPS
+
+
 def is_exact(name: str) -> bool:
     """Return whether a parameter stays float32 whatever the type of the matrices."""
     return any(part in name for part in ("time_embedding.", "time_projection.", "modulation", ".norm3."))
@@ -300,10 +311,14 @@ class XwamNetwork(nn.Module):
         out = self._unpatch(self.head(video, time_BGD, head_runs(runs, video.shape[1])), geometry)
         if self.config.video_prediction == "clean":
             out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
+        proprio = self.proprio_decoder(proprio_BPD.to(self.dtype)).float()
+        if self.config.proprio_prediction == "change":
+            sigma_BP = sigma_of(times)[:, -geometry.num_proprios :]
+            proprio = (proprio_BPS - proprio_BPS[:, :1] - proprio) / sigma_BP[..., None].to(proprio)
         return Denoised(
             video_BCTVHW=out,
             action_BKA=self.action_decoder(action_BKD.to(self.dtype)).float(),
-            proprio_BPS=self.proprio_decoder(proprio_BPD.to(self.dtype)).float(),
+            proprio_BPS=proprio,
             depth_BCTVHW=None if branch is None else branch.finish(time_BGD),
         )
 
@@ -340,10 +355,7 @@ class XwamNetwork(nn.Module):
         """Return the noise level of each latent number, at least that of one timestep."""
         numbers = self.head.head.out_features
         num_tokens = like[0].numel() // numbers
-        t_BL = torch.cat(
-            [times.t_BG[:, g, None].expand(-1, length) for g, length in head_runs(times.runs, num_tokens)], dim=1
-        )
-        sigma_BLX = (t_BL.clamp(min=1) / NUM_TRAIN_TIMESTEPS)[..., None].expand(-1, -1, numbers)
+        sigma_BLX = sigma_of(times)[:, :num_tokens, None].expand(-1, -1, numbers)
         return self._unpatch(sigma_BLX, geometry).to(like)
 
     def _unpatch(self, patches_BLX: Tensor, geometry: Geometry) -> Tensor:

@@ -71,15 +71,19 @@ class StraightReading:
                 branch = before[:, :count] if branch is None else branch
                 twin = network.depth_blocks()[index - first]
                 branch, _ = self._block(twin, branch, e_BL6D[:, :count], self.turn_LP[:count], words, other=keys)
-        _, action, proprio = x.to(dtype).split([count, g.num_actions, g.num_proprios], dim=1)
+        _, action, state = x.to(dtype).split([count, g.num_actions, g.num_proprios], dim=1)
         out = self._head(network.head, x[:, :count], e_BLD[:, :count].float())
         if self.config.video_prediction == "clean":
             sigma_BT = t_BL[:, : count : g.tokens_per_frame].clamp(min=1) / NUM_TRAIN_TIMESTEPS
             out = (video_BCTVHW - out) / sigma_BT[:, None, :, None, None, None]
+        state = network.proprio_decoder(state).float()
+        if self.config.proprio_prediction == "change":
+            sigma_BP = t_BL[:, -g.num_proprios :].clamp(min=1) / NUM_TRAIN_TIMESTEPS
+            state = (proprio_BPS - (proprio_BPS[:, :1] + state)) / sigma_BP[..., None]
         return Denoised(
             video_BCTVHW=out,
             action_BKA=network.action_decoder(action).float(),
-            proprio_BPS=network.proprio_decoder(proprio).float(),
+            proprio_BPS=state,
             depth_BCTVHW=None
             if branch is None
             else self._head(network.extra_heads[0], branch, e_BLD[:, :count].float()),  # type: ignore[arg-type]

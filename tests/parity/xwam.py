@@ -148,6 +148,7 @@ def training_loss(folder: Path) -> Iterator[Finding]:
         proprio_BPS=data["proprios"],
         action_mask_BKA=data["action_mask"],
         proprio_mask_BPS=data["proprio_mask"],
+        executed_BKA=data["actions"],
     )
     noise = Noise(data["noise_video"], data["noise_actions"], data["noise_proprios"])
     sigma_video, sigma_action = (shift(data[f"t_{name}_unshifted"]) for name in ("video", "action"))

@@ -244,6 +244,17 @@ def test_scaling_by_hand():
     assert scaled(np.float32([2.0]), [1.0], [5.0]).tolist() == [-0.5]
 
 
+def test_what_was_executed_is_kept_beside_what_to_learn(tmp_path):
+    steps = steps_of()
+    pushed = np.clip(steps.action + 0.25, -1, 1).astype(np.float32) * (steps.action != 0)
+    for number, executed in enumerate((None, pushed)):
+        write_episode(tmp_path, number, replace(steps, executed=executed), RECORDING, instructions=["x"])
+        found = clip_states(read_track(tmp_path, key_of(number)), 2, ClipShape(), NO_BOUNDS)
+        told = steps.action if executed is None else executed
+        np.testing.assert_allclose(found.executed_KA, told[2:34] * found.action_mask_KA, atol=1e-6)
+        np.testing.assert_allclose(found.action_KA, steps.action[2:34] * found.action_mask_KA, atol=1e-6)
+
+
 # ---- pictures
 
 

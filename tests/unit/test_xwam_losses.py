@@ -25,6 +25,7 @@ def batch_of(mode: DepthMode = "interleaved"):
         proprio_BPS=proprio,
         action_mask_BKA=mask,
         proprio_mask_BPS=torch.ones(2, STATES, 16),
+        executed_BKA=action,
     )
     generator = torch.Generator().manual_seed(3)
     shape = (2, config.state_channels, *video.shape[2:])
@@ -68,6 +69,25 @@ def test_a_network_that_predicts_clean_video_is_judged_by_it(mode):
     assert found.video.item() == pytest.approx(batch.video_BCTVHW[:, :, 1:].square().mean().item(), rel=1e-5)
     if mode != "interleaved":
         assert found.depth.item() == pytest.approx(batch.depth_BCTVHW.square().mean().item(), rel=1e-5)
+
+
+def test_a_network_that_predicts_change_is_judged_by_it():
+    """The last layer gives zeros here: a guess that the state at hand stays, whatever the noise."""
+    network, batch, noise, text = batch_of()
+    network.config = replace(network.config, proprio_prediction="change")
+    network.proprio_decoder[-1].weight.zero_()
+    network.proprio_decoder[-1].bias.zero_()
+    found = losses(network, batch, noise, LEVELS, text)
+    acting = batch.proprio_BPS[0]  # the other sample has clean actions
+    assert found.proprio.item() == pytest.approx((acting[1:] - acting[:1]).square().mean().item(), rel=1e-4)
+
+
+def test_clean_actions_are_those_that_were_executed():
+    network, batch, noise, text = batch_of()
+    other = replace(batch, executed_BKA=batch.executed_BKA + 1)
+    first, second = (losses(network, each, noise, LEVELS, text) for each in (batch, other))
+    assert first.video != second.video  # the sample with clean actions sees them
+    assert (first.action, first.proprio) == (second.action, second.proprio)  # where actions are learnt, nobody does
 
 
 def test_a_few_steps_bring_the_loss_down():

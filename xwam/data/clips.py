@@ -68,12 +68,16 @@ class ClipShape:
 
 
 class States(NamedTuple):
-    """States and actions of one clip, normalised; masks are 1 where there is loss."""
+    """States and actions of one clip, normalised; masks are 1 where there is loss.
+
+    `executed_KA` is what the robot was really told and the pictures show the outcome of; `action_KA` is what to learn.
+    """
 
     proprio_PS: np.ndarray
     proprio_mask_PS: np.ndarray
     action_KA: np.ndarray
     action_mask_KA: np.ndarray
+    executed_KA: np.ndarray
 
 
 class Sample(NamedTuple):
@@ -85,6 +89,7 @@ class Sample(NamedTuple):
     proprio_mask_PS: Tensor
     action_KA: Tensor
     action_mask_KA: Tensor
+    executed_KA: Tensor
     instruction: str
 
 
@@ -116,8 +121,12 @@ def clip_states(
     last = track.num_frames - 1
     seen = np.minimum(start + np.arange(shape.num_frames) * shape.frame_stride, last)
     steps = start + np.arange(shape.num_actions)
-    action, trusted = track.action[np.minimum(steps, last)], track.trusted[np.minimum(steps, last)]
-    action = np.where((steps > last)[:, None], _standing_still(track), action)
+    trusted = track.trusted[np.minimum(steps, last)]
+    told = track.executed if track.raw and track.executed is not None else track.action
+    action, executed = (
+        np.where((steps > last)[:, None], _standing_still(track), rows[np.minimum(steps, last)])
+        for rows in (track.action, told)
+    )
     proprio_mask, action_mask = _mask(ARM_PROPRIO, track.arms, 16), _mask(ARM_ACTION, track.arms, 14)
     proprio = with_quaternions_near(track.proprio[seen], track.arms, quat_side_wxyz)
     return States(
@@ -125,6 +134,7 @@ def clip_states(
         proprio_mask_PS=np.repeat(proprio_mask[None], shape.num_frames, 0),
         action_KA=scaled(action, bounds.action_low, bounds.action_high) * action_mask,
         action_mask_KA=action_mask * (trusted | (steps > last))[:, None].astype(np.float32),
+        executed_KA=scaled(executed, bounds.action_low, bounds.action_high) * action_mask,
     )
 
 
@@ -303,14 +313,14 @@ class ClipDataset(Dataset[Sample]):
         video_CFVHW, depth_CFVHW = self._pictures(track, wanted.tolist(), rng)
         return Sample(video_CFVHW, depth_CFVHW, *numbers)
 
-    def numbers(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, str]:
-        """Return states, actions, their masks and a prompt of one clip, in the order of `Sample`."""
+    def numbers(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, str]:
+        """Return the numbers of one clip and a prompt, in the order of `Sample`."""
         key, start = self.where(index)
         track = self.track(key)
         found = clip_states(track, start, self.shape, self.bounds, quat_side_wxyz=self.quat_side_wxyz)
-        proprio, proprio_mask, action, action_mask = (torch.from_numpy(part) for part in found)
+        proprio, proprio_mask, action, action_mask, executed = (torch.from_numpy(part) for part in found)
         instruction = track.instructions[int(rng.integers(len(track.instructions)))]
-        return proprio, proprio_mask, action, action_mask, instruction
+        return proprio, proprio_mask, action, action_mask, executed, instruction
 
     def track(self, key: str) -> Track:
         """Return an episode's numbers; the most recent ones are kept."""

@@ -42,6 +42,7 @@ class EncodedSample(NamedTuple):
     proprio_mask_PS: Tensor
     action_KA: Tensor
     action_mask_KA: Tensor
+    executed_KA: Tensor
     instruction: str
 
 
@@ -64,7 +65,7 @@ class LatentClips(Dataset[EncodedSample]):
         self.clips, self._codec = clips, codec
         settings = {
             "format": FORMAT,
-            "codec": asdict(codec_config),
+            "codec": {"kind": codec_config.kind},
             "channels": codec.channels,
             "shape": asdict(clips.shape),
             "pictures": asdict(clips.pictures),

@@ -196,6 +196,7 @@ class Encoder:
             action_BKA=column("action_KA").repeat_interleave(draws, 0),
             proprio_BPS=column("proprio_PS").repeat_interleave(draws, 0),
             action_mask_BKA=column("action_mask_KA").repeat_interleave(draws, 0),
+            executed_BKA=column("executed_KA").repeat_interleave(draws, 0),
             proprio_mask_BPS=column("proprio_mask_PS").repeat_interleave(draws, 0),
         )
 
