@@ -45,6 +45,10 @@ from xwam.network import XwamNetwork, is_exact
 from xwam.text import HashedText, StoredText, TextEncoder
 from xwam.umt5 import UmT5Text, umt5_from_wan
 from xwam.wan_vae import VAE_TYPE, WanVae, vae_from_wan
+from xwam.warp import WarpDecoder
+
+DECODER = "decoder."
+"""What the names of a decoder's weights begin with, beside those of the network."""
 
 WAN_HEAD_WIDTH = 128
 """Width of an attention head in every published Wan; no tensor's shape tells it."""
@@ -66,6 +70,7 @@ class Bundle(NamedTuple):
     network: XwamNetwork
     codec: Codec
     text_encoder: TextEncoder
+    decoder: WarpDecoder | None = None
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Bundle:
         """Return the bundle with all of its weights on a device.
@@ -78,7 +83,7 @@ class Bundle(NamedTuple):
         if dtype is not None:
             self.network.cast(dtype)
         self.network.to(device)
-        for part in (self.codec, self.text_encoder):
+        for part in (self.codec, self.text_encoder, self.decoder):
             if isinstance(part, Movable):
                 part.to(device)
         return self
@@ -114,8 +119,9 @@ def load(name: str, *, num_heads: int | None = None) -> Bundle:
         return load_released(path, num_heads=num_heads)
     if (path / MODEL_JSON).is_file() and not (path / MODEL_FILE).is_file():
         return load_beside_wan(path)
-    network, model = load_checkpoint(path / MODEL_FILE if path.is_dir() else path)
-    return Bundle(model, network, _codec(model, path), _text_encoder(model, path))
+    file = path / MODEL_FILE if path.is_dir() else path
+    network, model = load_checkpoint(file)
+    return Bundle(model, network, _codec(model, path), _text_encoder(model, path), load_decoder(file, model))
 
 
 def parameters(path: Path) -> ParameterCount | None:
@@ -143,8 +149,20 @@ def parameters(path: Path) -> ParameterCount | None:
 
 def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
     """Return network and configuration of a safetensors file of ours."""
-    model = read_model(path)
-    return _network(model.network, read_tensors(path), source=str(path)), model
+    model, tensors = read_model(path), read_tensors(path)
+    weights = {name: weight for name, weight in tensors.items() if not name.startswith(DECODER)}
+    return _network(model.network, weights, source=str(path)), model
+
+
+def load_decoder(path: Path, model: ModelConfig) -> WarpDecoder | None:
+    """Return the decoder in a safetensors file of ours, in float32; None where its model has none."""
+    widths = model.codec.warp_widths
+    if widths is None:
+        return None
+    with torch.device("meta"):
+        decoder = WarpDecoder(widths)
+    fill(decoder, _under(read_tensors(path), DECODER), source=f"{path} (decoder)")
+    return decoder.float().eval().requires_grad_(False)
 
 
 def load_beside_wan(folder: Path) -> Bundle:
@@ -156,20 +174,37 @@ def load_beside_wan(folder: Path) -> Bundle:
 
 
 def save_checkpoint(
-    path: Path, network: XwamNetwork, model: ModelConfig, *, notes: Mapping[str, str] | None = None
+    path: Path,
+    network: XwamNetwork,
+    model: ModelConfig,
+    *,
+    decoder: WarpDecoder | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write weights and configuration into one safetensors file; it appears whole or not at all.
 
     Args:
         path: Where to.
         network: The weights, which must be those of `model.network`.
-        model: The configuration.
+        model: The configuration; without the decoder's widths where there is none.
+        decoder: What draws the model's pictures; its weights take the type of the network's matrices.
         notes: Anything else worth keeping, for example what it was trained on.
     """
+    widths = None if decoder is None else decoder.widths
+    model = replace(model, codec=replace(model.codec, warp_widths=widths))
     metadata = {"format": FORMAT, "model": json.dumps(model.to_json()), "notes": json.dumps(dict(notes or {}))}
+    weights = network.state_dict()
+    if decoder is not None:
+        weights |= {DECODER + name: weight.to(network.dtype) for name, weight in decoder.state_dict().items()}
     partial = path.with_name(path.name + ".partial")
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial, metadata)
+    save_file({name: value.contiguous() for name, value in weights.items()}, partial, metadata)
     partial.replace(path)
+
+
+def without_decoder(bundle: Bundle) -> Bundle:
+    """Return a bundle whose network shows what it imagines as its codec decodes it."""
+    model = replace(bundle.model, codec=replace(bundle.model.codec, warp_widths=None))
+    return bundle._replace(model=model, decoder=None)
 
 
 # ---- the released container

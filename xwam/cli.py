@@ -27,6 +27,7 @@ EXAMPLES = {
     "statistics": "`xwam statistics data/robocasa` · `xwam statistics data/robocasa --out quantiles.json`",
     "export-lerobot": "`xwam export-lerobot data/lift lerobot/lift`",
     "import-lerobot": "`xwam import-lerobot lerobot/lift data/lift` · `xwam import-lerobot their data/x --map x.json`",
+    "train-decoder": "`xwam train-decoder data/lift runs/lift/checkpoint.safetensors lift.safetensors --threads 2`",
     "train": "`xwam train data/lift runs/lift --recipe nano --minutes 10` · `xwam train --help`",
 }
 

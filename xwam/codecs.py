@@ -47,6 +47,11 @@ def decode_views(codec: Codec, latent_BCTVHW: Tensor, seen_BCVHW: Tensor | None 
     return rearrange(codec.decode(latent, seen), "(b v) c t h w -> b c t v h w", v=latent_BCTVHW.shape[3])
 
 
+def change_of_views(codec: PatchDCT, motion_CTVHW: Float[Tensor, "c lt v lh lw"]) -> Float[Tensor, "f v 3 h w"]:
+    """Return what the latents of all views after the first add to what is seen."""
+    return rearrange(codec.change(rearrange(motion_CTVHW, "c t v h w -> v c t h w")), "v c f h w -> f v c h w")
+
+
 # ---- depth as a video
 
 
@@ -142,12 +147,15 @@ class PatchDCT:
 
     def decode(self, latent_BCTHW: Tensor, seen_BCHW: Tensor | None = None) -> Tensor:
         """Return the video; with the first frame seen, what stands still keeps its full detail."""
-        frames = LATENT_STRIDES[0]
         first = _synthesise(latent_BCTHW[:, :, :1], self.still_CX, self.still_unit_C, 1)
         if seen_BCHW is not None:
             first = seen_BCHW[:, :, None]
-        rest = _synthesise(_shrunk(latent_BCTHW[:, :, 1:]), self.motion_CX, self.motion_unit_C, frames)
+        rest = self.change(_shrunk(latent_BCTHW[:, :, 1:]))
         return torch.cat([first, first + rest], dim=2).clamp(-1, 1)
+
+    def change(self, motion_BCTHW: Tensor) -> Tensor:
+        """Return what the latents after the first add to the first frame, B,3,4T,H,W."""
+        return _synthesise(motion_BCTHW, self.motion_CX, self.motion_unit_C, LATENT_STRIDES[0])
 
 
 def _shrunk(motion_BCTHW: Tensor) -> Tensor:

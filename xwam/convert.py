@@ -20,7 +20,15 @@ from torch import Tensor
 
 from xwam import keys
 from xwam.actions import statistics_from_bounds
-from xwam.checkpoints import Bundle, load_wan, load_wan_text, load_wan_vae, save_checkpoint, start_from_wan
+from xwam.checkpoints import (
+    Bundle,
+    load_wan,
+    load_wan_text,
+    load_wan_vae,
+    save_checkpoint,
+    start_from_wan,
+    without_decoder,
+)
 from xwam.config import ModelConfig, NetworkConfig, release_from_network
 from xwam.header import ADDITIONS_FILE, MODEL_FILE, MODEL_JSON, RELEASED_WEIGHTS, CheckpointError, start_model
 from xwam.umt5 import UmT5Text
@@ -59,7 +67,7 @@ def write(bundle: Bundle, target: Path, layout: str, *, notes: Mapping[str, str]
 
 def write_ours(bundle: Bundle, folder: Path, *, notes: Mapping[str, str] | None = None) -> None:
     """Write `model.safetensors`, and beside it VAE and text encoder in the layout of diffusers and transformers."""
-    save_checkpoint(folder / MODEL_FILE, bundle.network, bundle.model, notes=notes)
+    save_checkpoint(folder / MODEL_FILE, bundle.network, bundle.model, decoder=bundle.decoder, notes=notes)
     (folder / MODEL_JSON).write_text(json.dumps(bundle.model.to_json(), indent=2))
     _write_parts(bundle, folder)
 
@@ -162,7 +170,7 @@ def _write_network(
     save_file(wan, place / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     (place / "config.json").write_text(json.dumps(settings, indent=2))
     save_file(added, folder / ADDITIONS_FILE, {"format": "pt"})
-    (folder / MODEL_JSON).write_text(json.dumps(bundle.model.to_json(), indent=2))
+    (folder / MODEL_JSON).write_text(json.dumps(without_decoder(bundle).model.to_json(), indent=2))
 
 
 def _refuse_rivals(model: ModelConfig) -> None:

@@ -17,16 +17,23 @@ import torch
 from torch import Tensor
 
 from xwam import actions, codecs, noise, sampler
+from xwam.actions import ARM_PROPRIO
 from xwam.benches import BORDERS
 from xwam.checkpoints import Bundle
 from xwam.chunking import Commitment, commit
 from xwam.config import LATENT_STRIDES
-from xwam.frames import accumulate
+from xwam.frames import accumulate, ee_pose
 from xwam.images import ImagePipeline
 from xwam.network import TextContext
+from xwam.unipc import UniPCState
+from xwam.warp import Scene, hand_hints
 
 MAX_PROMPTS = 64
 """Prompts whose keys and values are kept."""
+
+LEAST_STATE_STEPS = 8
+"""Fewest passes that look for the states that go with given actions. These stand at the level of the states, so that in
+a single pass they would be all noise, and the states would know nothing of them."""
 
 
 class Future(NamedTuple):
@@ -45,6 +52,7 @@ class Request:
         state: Where its denoising stands.
         seen_BCVHW: The pictures it was asked with as the model sees them, in [-1, 1].
         seen_depth_BCVHW: The camera's depth of them as a depth video; None for the network's own.
+        scene: What the decoder is told beside; None where there is no decoder, or the cameras measured no depth.
         start: The state, as the bench knows it, that its first action leads on from: the observed one at a halt, the
             last commanded one where it joins a chunk that is still being executed.
     """
@@ -52,6 +60,7 @@ class Request:
     state: sampler.SamplerState
     seen_BCVHW: Tensor
     seen_depth_BCVHW: Tensor | None
+    scene: Scene | None
     start: np.ndarray
 
 
@@ -83,14 +92,22 @@ class Engine:
         device: Where the network lives.
         camera_depth: Whether a codec that builds on the first frame takes its depth from the camera, as it takes its
             RGB; else from the network, which sees no depth either way.
+        warp: Whether the bundle's decoder draws what is imagined, where it has one and the cameras measure depth.
     """
 
     def __init__(
-        self, bundle: Bundle, schedule: sampler.Schedule, *, device: str = "cpu", camera_depth: bool = False
+        self,
+        bundle: Bundle,
+        schedule: sampler.Schedule,
+        *,
+        device: str = "cpu",
+        camera_depth: bool = False,
+        warp: bool = True,
     ) -> None:
-        self.model, self.network, self.codec, self.text_encoder = bundle
+        self.model, self.network, self.codec, self.text_encoder, decoder = bundle
         self.schedule, self.device = schedule, torch.device(device)
         self.camera_depth = camera_depth and self.model.shows_what_it_saw
+        self.decoder = decoder if warp and self.camera_depth else None
         self.border = BORDERS[self.model.bench]
         self.pipeline = ImagePipeline(
             env_hw_px=self.border.picture_hw_px(self.model),
@@ -108,6 +125,7 @@ class Engine:
         *,
         seed: int,
         depth_vhw_m: np.ndarray | None = None,
+        cameras: tuple[np.ndarray, np.ndarray] | None = None,
         after: Underway | None = None,
         given_actions: np.ndarray | None = None,
     ) -> Request:
@@ -119,6 +137,7 @@ class Engine:
             instruction: The prompt.
             seed: Fixes all of its noise; drawn on the CPU, so that it is the same on every device.
             depth_vhw_m: V,H,W metres, what the cameras measure now; only read with `camera_depth`.
+            cameras: Their V,3,3 intrinsics and V,4,4 `T_base_cam`; only the decoder asks.
             after: The chunk that is still being executed, for real-time chunking; None to start from a halt.
             given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
         """
@@ -148,7 +167,16 @@ class Engine:
         start = proprio if after is None else self._commanded(after.request, after.executed)
         measured = self.camera_depth and depth_vhw_m is not None
         seen_depth = self._depth_video(np.asarray(depth_vhw_m)[None])[:, :, 0] if measured else None
-        return Request(state=state, seen_BCVHW=seen, seen_depth_BCVHW=seen_depth, start=start)
+        scene = None
+        if self.decoder is not None and measured and cameras is not None:
+            hand = ee_pose(self.border.axes.model_from_sim(proprio, model.arms)[ARM_PROPRIO[model.arms[0]]])
+            scene = Scene(
+                depth_vhw_m=np.asarray(depth_vhw_m)[model.static_views],
+                intrinsics_v33_px=cameras[0][model.static_views],
+                T_base_cam_v44=cameras[1][model.static_views],
+                T_base_ee=hand,
+            )
+        return Request(state=state, seen_BCVHW=seen, seen_depth_BCVHW=seen_depth, scene=scene, start=start)
 
     @torch.no_grad()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
@@ -157,13 +185,28 @@ class Engine:
         Where actions are given, this phase only finds the states that go with them. The video then starts anew, so
         that actions and states are clean in every pass of it, as in the clean half of training (equation 4).
         """
-        given, schedule = request.state.given, self.schedule
-        video_done = given is None and schedule.num_action_steps == schedule.num_video_steps  # no later pass for depth
-        state = sampler.run(self.network, request.state, stop_after_actions=True, depth=video_done)
-        if given is not None:
-            state = replace(state, video=request.state.video)
+        schedule = self.schedule
+        if request.state.given is not None:
+            state = self._with_states(request.state)
+        else:
+            video_done = schedule.num_action_steps == schedule.num_video_steps  # no later pass for depth
+            state = sampler.run(self.network, request.state, stop_after_actions=True, depth=video_done)
         request = replace(request, state=state)
         return self.actions(request), request
+
+    def _with_states(self, state: sampler.SamplerState) -> sampler.SamplerState:
+        """Return a request whose actions are given with the states that go with them; its video is still all noise."""
+        num_steps = max(LEAST_STATE_STEPS, self.schedule.num_action_steps)
+        slow = replace(
+            self.schedule, num_action_steps=num_steps, num_video_steps=max(num_steps, self.schedule.num_video_steps)
+        )
+        found = sampler.run(self.network, replace(state, schedule=slow), stop_after_actions=True, depth=False)
+        clean = self.schedule.num_action_steps
+        return replace(
+            state,
+            action=UniPCState(x=found.action.x, step_idx=clean),
+            proprio=UniPCState(x=found.proprio.x, step_idx=clean),
+        )
 
     def actions(self, request: Request) -> np.ndarray:
         """Return the clean actions of a request in the bench's layout."""
@@ -200,12 +243,38 @@ class Engine:
         rgb_BCFVHW = codecs.decode_views(self.codec, video.cpu(), request.seen_BCVHW)[:, :, 1:]
         states = state.proprio.x[0, 1:].cpu().numpy()
         states = actions.denormalise(states, model.bounds.proprio_low, model.bounds.proprio_high)
-        states = self.border.axes.sim_from_model(actions.tidy_quaternions(states, model.arms), model.arms)
-        return Future(
+        states = actions.tidy_quaternions(states, model.arms)
+        future = Future(
             rgb=rgb_from_video(self._to_env(rgb_BCFVHW)),
             depth=None if depth is None else self._metres(depth.cpu(), request.seen_depth_BCVHW),
-            proprio=states.astype(np.float32),
+            proprio=self.border.axes.sim_from_model(states, model.arms).astype(np.float32),
         )
+        if request.scene is not None and depth is not None:
+            self._draw(future, request, request.scene, video, depth, states)
+        return future
+
+    def _draw(
+        self, future: Future, request: Request, scene: Scene, video: Tensor, depth: Tensor, states: np.ndarray
+    ) -> None:
+        """Put what the decoder draws into the static views of a future; states are the model's, F,16."""
+        assert isinstance(self.codec, codecs.PatchDCT), "what a decoder is trained for"
+        assert self.decoder is not None, "there is a scene"
+        assert request.seen_depth_BCVHW is not None, "there is a scene"
+        assert future.depth is not None, "the network gave depth"
+        views, count = self.model.static_views, self.model.num_future_frames
+        hands_f44 = ee_pose(states[:, ARM_PROPRIO[self.model.arms[0]]])
+        hints = torch.from_numpy(hand_hints(scene, hands_f44, [(frame + 1) / count for frame in range(count)]))
+        rgb, grey = (
+            codecs.change_of_views(self.codec, latent[0][:, 1:, views].cpu().float()) for latent in (video, depth)
+        )
+        change = torch.cat([rgb, grey.mean(2, keepdim=True)], dim=2)
+        seen = torch.cat([request.seen_BCVHW[0][:, views], request.seen_depth_BCVHW[0, :1][:, views]]).transpose(0, 1)
+        device = next(self.decoder.parameters()).device
+        drawn = self.decoder(*(part.flatten(0, 1).to(device) for part in (seen[None].expand_as(change), change, hints)))
+        rgb_CFVHW = drawn.blended_NCHW[:, :3].cpu().unflatten(0, (count, len(views))).permute(2, 0, 1, 3, 4)
+        grey_FVHW = drawn.depth_N1HW[:, 0].cpu().unflatten(0, (count, len(views)))
+        future.rgb[:, views] = rgb_from_video(rgb_CFVHW)
+        future.depth[:, views] = codecs.depth_from_video(grey_FVHW.numpy(), self.model.depth_range)
 
     @torch.no_grad()
     def round_trip(

@@ -114,6 +114,20 @@ def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     return states
 
 
+def ee_pose(state: np.ndarray) -> np.ndarray:
+    """Return the hand's pose, ...,4,4 `T_base_ee`, from the eight numbers of an arm's state.
+
+    Example:
+        >>> ee_pose(np.float32([0.5, 0, 0.25, 0, 0, 0, 1, 1]))[:, 3].tolist()
+        [0.5, 0.0, 0.25, 1.0]
+    """
+    pose = np.zeros((*np.shape(state)[:-1], 4, 4))
+    pose[..., :3, :3] = _rotation(np.asarray(state, np.float64)[..., 3:7]).as_matrix()
+    pose[..., :3, 3] = state[..., :3]
+    pose[..., 3, 3] = 1
+    return pose
+
+
 def _turn(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_right: np.ndarray) -> np.ndarray:
     turned = np.zeros(np.shape(proprio))
     for arm in arms:

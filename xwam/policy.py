@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xwam.checkpoints import Bundle
     from xwam.engine import Engine, Request
     from xwam.sampler import Schedule
+    from xwam.surfaces import Carried
 
 
 FRESH = {
@@ -55,8 +56,8 @@ class XwamPolicyConfig:
         camera_depth: Whether a codec that builds on the frame that was seen (nano's) takes that frame's depth from the
             camera, as it takes its RGB, and lays predicted depth on the surfaces that cameras measure (surfaces.py);
             else all depth is the network's own, which sees none either way.
-        motion_compensation: Whether with such a codec predicted RGB is made of the pixels that were seen, moved to
-            where it shows them, what appears newly left out (motion.py); else it is as the codec decodes it.
+        warp: Whether a decoder that lies beside the network draws what is imagined (warp.py), as nano's does, from what
+            cameras see, which takes `camera_depth`; else RGB is as the codec decodes it.
     """
 
     checkpoint: str = "nano"
@@ -70,7 +71,7 @@ class XwamPolicyConfig:
     precision: str = "float32"
     text_cache: str | None = None
     camera_depth: bool = True
-    motion_compensation: bool = True
+    warp: bool = True
 
 
 class Pace(NamedTuple):
@@ -127,8 +128,8 @@ class XwamPlugin:
         }
         if model.codec.builds_on_first_frame:
             facts["predicted pictures"] = (
-                "made of the pixels that were seen: a changed block takes those that fit clearly better, or stays"
-                if config.motion_compensation and model.shows_what_it_saw
+                "drawn by the decoder beside the network, from the pixels that were seen"
+                if _draws(config, model)
                 else "as the codec decodes them"
             )
         return facts if model.network.depth == "none" else facts | _depth_facts(config, model)
@@ -150,8 +151,8 @@ class XwamPlugin:
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
             bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
-        engine = Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth)
-        return XwamPolicy(self.spec(config), engine, motion_compensation=config.motion_compensation)
+        engine = Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth, warp=config.warp)
+        return XwamPolicy(self.spec(config), engine)
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec alone, there and back; the network stays where it was loaded and is not used.
@@ -165,8 +166,8 @@ class XwamPlugin:
         bundle, schedule = self._load(config)
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
-        engine = Engine(bundle, schedule, camera_depth=config.camera_depth)
-        return XwamPolicy(self.spec(config), engine, motion_compensation=config.motion_compensation).round_trip
+        engine = Engine(bundle, schedule, camera_depth=config.camera_depth, warp=False)
+        return XwamPolicy(self.spec(config), engine).round_trip
 
     def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
         """Return the model as its checkpoint holds it, and how it is denoised."""
@@ -194,9 +195,8 @@ class XwamPlugin:
 class XwamPolicy:
     """The model in memory. A reply depends on nothing but its request."""
 
-    def __init__(self, spec: PolicySpec, engine: Engine, *, motion_compensation: bool) -> None:
+    def __init__(self, spec: PolicySpec, engine: Engine) -> None:
         self.spec, self.engine = spec, engine
-        self.motion_compensation = motion_compensation and engine.model.shows_what_it_saw
 
     def reset(self, episode: Episode, env: EnvSpec) -> None:
         """Do nothing: no memory is kept from request to request."""
@@ -211,10 +211,9 @@ class XwamPolicy:
         Nobody says here how cameras move, so their depth is the codec's alone, and a prediction's may be better.
         """
         rgb, depth = self.engine.round_trip(future.rgb, future.depth)
-        rgb = self._sharpened(rgb, future.rgb[0])
         if depth is not None and future.depth is not None and self.engine.camera_depth:
             first = np.repeat(future.depth[:1], len(depth), 0)
-            first[:, self._moving] = 0
+            first[:, self.engine.model.moving_views] = 0
             depth = self._on_measured(depth, first)
         return replace(future, rgb=rgb, depth=depth)
 
@@ -228,6 +227,7 @@ class XwamPolicy:
             seen.instruction,
             seed=_seed(request),
             depth_vhw_m=seen.depth if seen.depth.any((1, 2)).all() else None,
+            cameras=(seen.intrinsics, seen.T_base_cam),
             given_actions=given,
         )
         encoded = time.perf_counter()
@@ -243,45 +243,35 @@ class XwamPolicy:
         """Return what finishes the video of a request whose actions have left."""
 
         def finish() -> Prediction:
-            future = self.engine.imagine(under_way)
-            depth = future.depth
+            rgb, depth, proprio = self.engine.imagine(under_way)
             if depth is not None and under_way.seen_depth_BCVHW is not None:
-                depth = self._on_measured(depth, self._measured(seen, future.proprio))
-            return Prediction(rgb=self._sharpened(future.rgb, seen.rgb), depth=depth, proprio=future.proprio)
+                carried, moving = self._carried_along(seen, proprio), self.engine.model.moving_views
+                depth = self._on_measured(depth, carried.depth_fvhw_m)
+                if under_way.scene is not None:
+                    rgb[:, moving] = carried.rgb_fvhwc_u8[:, moving]
+            return Prediction(rgb=rgb, depth=depth, proprio=proprio)
 
         return finish
-
-    def _sharpened(self, rgb_fvhwc_u8: np.ndarray, seen_vhwc_u8: np.ndarray) -> np.ndarray:
-        """Return predicted RGB made of pixels that were seen, if that is wanted."""
-        if not self.motion_compensation:
-            return rgb_fvhwc_u8
-        from xwam.motion import compensated
-
-        return compensated(rgb_fvhwc_u8, seen_vhwc_u8)
 
     def _on_measured(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
         """Return predicted depth on measured surfaces; views that move keep what was carried along in a pixel."""
         from xwam.surfaces import on_surfaces
 
-        moving, pred_fvhw_m = self._moving, pred_fvhw_m.copy()
+        moving, pred_fvhw_m = self.engine.model.moving_views, pred_fvhw_m.copy()
         measured_moving = measured_fvhw_m[:, moving]
         pred_fvhw_m[:, moving] = np.where(measured_moving > 0, measured_moving, pred_fvhw_m[:, moving])
         return on_surfaces(pred_fvhw_m, measured_fvhw_m)
 
-    @property
-    def _moving(self) -> list[int]:
-        """Return the views that move with the hand."""
-        return [view for view, kind in enumerate(self.engine.model.views) if kind == "wrist"]
-
-    def _measured(self, seen: Observation, future_proprio: np.ndarray) -> np.ndarray:
-        """Return F,V,H,W metres: what the cameras measure now, carried along with the hand."""
+    def _carried_along(self, seen: Observation, future_proprio: np.ndarray) -> Carried:
+        """Return what the cameras see and measure now, carried along with the hand."""
         from xwam.surfaces import carried_along
 
         hand = ARM_PROPRIO[self.engine.model.arms[0]]
         T_ee_base = inverse(ee_pose_from_proprio(seen.proprio[hand]))
         moves_f44 = np.stack([ee_pose_from_proprio(state[hand]) @ T_ee_base for state in future_proprio])
         T_cam_future_fv44 = inverse(seen.T_base_cam) @ moves_f44[:, None] @ seen.T_base_cam
-        return carried_along(seen.depth, seen.intrinsics, T_cam_future_fv44, self._moving)
+        moving = self.engine.model.moving_views
+        return carried_along(seen.rgb, seen.depth, seen.intrinsics, T_cam_future_fv44, moving)
 
 
 def _check(config: XwamPolicyConfig) -> None:
@@ -320,6 +310,11 @@ def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
     changed = [name for name in Pace._fields if getattr(pace, name) != getattr(model, name)]
     phrases = [f"{name} {getattr(pace, name)} in place of {getattr(model, name)}" for name in changed]
     return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
+
+
+def _draws(config: XwamPolicyConfig, model: ModelConfig) -> bool:
+    """Return whether a decoder draws what a model imagines."""
+    return config.warp and config.camera_depth and model.shows_what_it_saw and model.codec.warp_widths is not None
 
 
 def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]:

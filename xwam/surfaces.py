@@ -1,6 +1,6 @@
-"""Depth of a future that starts from what cameras measure now: surfaces move, they do not blur into one another.
+"""A future that starts from what cameras measure now: surfaces move, they do not blur into one another.
 
-In: predicted depth, measured depth, where the cameras are and will be. Out: depth made of measured surfaces.
+In: predicted depth, what cameras see and measure, where they are and will be. Out: pictures and depth of what was seen.
 Read next: `policy.py`, which asks for it; `codecs.py`, whose decoded depth is blurred.
 
 A codec of few numbers blurs the edge between a near hand and a far wall into depths at which nothing is. So predicted
@@ -14,6 +14,7 @@ Letters: F future frames, V views, H W rows and columns. Depths are z along the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
@@ -31,44 +32,66 @@ HAND_M = 0.1
 """What is nearer than this to a camera on a hand is the hand, or held by it."""
 
 
-def carried_along(
-    depth_vhw_m: np.ndarray, intrinsics_v33_px: np.ndarray, T_cam_future_fv44: np.ndarray, moving: Sequence[int]
-) -> np.ndarray:
-    """Return F,V,H,W: measured depth as each view will have it if nothing moves but the hand and its cameras.
+class Carried(NamedTuple):
+    """What each view will show if nothing moves but the hand and its cameras: F,V,H,W,3 uint8 and F,V,H,W metres."""
 
-    What a moving view will see for the first time takes the depth of the nearest pixel that has one.
+    rgb_fvhwc_u8: np.ndarray
+    depth_fvhw_m: np.ndarray
+
+
+class Elsewhere(NamedTuple):
+    """What a camera sees from elsewhere: metres, 0 where none of its surfaces is; the pixels that it was seen in."""
+
+    depth_hw_m: np.ndarray
+    rows_hw: np.ndarray
+    cols_hw: np.ndarray
+
+
+def carried_along(
+    rgb_vhwc_u8: np.ndarray,
+    depth_vhw_m: np.ndarray,
+    intrinsics_v33_px: np.ndarray,
+    T_cam_future_fv44: np.ndarray,
+    moving: Sequence[int],
+) -> Carried:
+    """Return what is seen now, as each view will show it if nothing moves but the hand and its cameras.
+
+    What a moving view will see for the first time looks like the nearest pixel that was seen.
 
     Args:
+        rgb_vhwc_u8: V,H,W,3, seen now.
         depth_vhw_m: V,H,W, measured now.
         intrinsics_v33_px: V,3,3.
         T_cam_future_fv44: F,V,4,4, future poses of the cameras, each in its present frame.
         moving: Views that move with the hand.
     """
-    carried = np.repeat(depth_vhw_m[None].astype(np.float64), len(T_cam_future_fv44), 0)
+    rgb = np.repeat(rgb_vhwc_u8[None], len(T_cam_future_fv44), 0)
+    depth = np.repeat(depth_vhw_m[None].astype(np.float64), len(T_cam_future_fv44), 0)
     for view in moving:
         depth_m = depth_vhw_m[view]
         hand = (depth_m > 0) & (depth_m < HAND_M)
         scene = np.where(hand, 0.0, depth_m)
         for frame_idx, T_cam_future in enumerate(T_cam_future_fv44[:, view]):
-            seen = seen_from(scene, intrinsics_v33_px[view], T_cam_future)
-            carried[frame_idx, view] = np.where(hand, depth_m, _without_holes(seen))
-    return carried
+            seen = _without_holes(seen_from(scene, intrinsics_v33_px[view], T_cam_future))
+            depth[frame_idx, view] = np.where(hand, depth_m, seen.depth_hw_m)
+            colours = rgb_vhwc_u8[view][seen.rows_hw, seen.cols_hw]
+            rgb[frame_idx, view] = np.where(hand[..., None], rgb_vhwc_u8[view], colours)
+    return Carried(rgb, depth)
 
 
-def _without_holes(depth_hw_m: np.ndarray) -> np.ndarray:
-    hole = depth_hw_m <= 0
+def _without_holes(seen: Elsewhere) -> Elsewhere:
+    hole = seen.depth_hw_m <= 0
     if hole.all():
-        return depth_hw_m
-    nearest = distance_transform_edt(hole, return_distances=False, return_indices=True)
-    filled: np.ndarray = depth_hw_m[tuple(nearest)]
-    return filled
+        return seen
+    nearest = tuple(distance_transform_edt(hole, return_distances=False, return_indices=True))
+    return Elsewhere(*(part[nearest] for part in seen))
 
 
-def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -> np.ndarray:
-    """Return a depth image as its camera sees the same surfaces from elsewhere, H,W; 0 where it sees none of them.
+def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -> Elsewhere:
+    """Return a depth image as its camera sees the same surfaces from elsewhere.
 
     Every point falls into one pixel; of several the nearest counts. An empty pixel beside a filled one, as where points
-    spread out, takes the nearest depth beside it.
+    spread out, takes the nearest surface beside it.
 
     Args:
         depth_hw_m: H,W, measured now.
@@ -84,11 +107,31 @@ def seen_from(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -
     x, y, z = x[ahead], y[ahead], z[ahead]
     u, v = (np.rint(K[axis, axis] * across / z + K[axis, 2]).astype(int) for axis, across in ((0, x), (1, y)))
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    nearest = np.full((height, width), np.inf)
-    np.minimum.at(nearest, (v[inside], u[inside]), z[inside])
-    around = minimum_filter(nearest, 3, mode="constant", cval=np.inf)
-    filled = np.where(np.isfinite(nearest), nearest, around)
-    return np.where(np.isfinite(filled), filled, 0.0)
+    points = np.flatnonzero(inside)
+    points = points[np.argsort(-z[points], kind="stable")]  # of what is written to one place, the last stays
+    nearest, source = np.full((height, width), np.inf), np.zeros((height, width), np.int64)
+    nearest[v[points], u[points]] = z[points]
+    source[v[points], u[points]] = np.flatnonzero(depth_hw_m > 0)[ahead][points]
+    empty = ~np.isfinite(nearest)
+    depth = nearest.copy()
+    for down, right in BESIDE:
+        beside = _moved(nearest, down, right, np.inf)
+        better = empty & (beside < depth)
+        depth[better] = beside[better]
+        source[better] = _moved(source, down, right, 0)[better]
+    rows, cols = np.divmod(source, width)
+    return Elsewhere(np.where(np.isfinite(depth), depth, 0.0), rows, cols)
+
+
+BESIDE = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (down, right) != (0, 0)]
+"""The eight pixels around one, in rows and columns."""
+
+
+def _moved(image_hw: np.ndarray, down: int, right: int, fill: float) -> np.ndarray:
+    """Return an image moved by up to a pixel, filled up with a value at its edge."""
+    height, width = image_hw.shape
+    padded = np.pad(image_hw, 1, constant_values=fill)
+    return padded[1 - down : 1 - down + height, 1 - right : 1 - right + width]
 
 
 def on_surfaces(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:

@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 from evalkit.contracts import spec as contract
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import Episode, Observation, PolicyRequest, Prediction
-from xwam import checkpoints, motion
+from xwam import checkpoints
 from xwam.config import NANO
 from xwam.data.clips import ClipDataset
 from xwam.data.writer import Recording, Steps, View, episode_key, write_episode
 from xwam.policy import XwamPlugin, XwamPolicyConfig
+from xwam.training.warp import fresh_decoder
 
 PLUGIN = XwamPlugin()
 RANDOM = XwamPolicyConfig(checkpoint="random-nano")
@@ -175,7 +176,7 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     seen = replace(seen, depth=depth, intrinsics=np.tile(K, (3, 1, 1)), T_base_cam=np.tile(T_base_cam, (3, 1, 1)))
     future = np.stack([seen.proprio, seen.proprio])
     future[1, 2] -= 0.3  # the hand goes down in the base frame, so ahead in the camera's
-    now, later = policy._measured(seen, future)
+    now, later = policy._carried_along(seen, future).depth_fvhw_m
     np.testing.assert_allclose(now, depth, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, :96], 0.5, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, 100:], 0.05, rtol=1e-6)
@@ -183,7 +184,7 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
     asked = replace(request_of(want_prediction=True), observation=seen)
     prediction = policy.infer([asked])[0].prediction()
-    carried = policy._measured(seen, prediction.proprio)[:, wrist]
+    carried = policy._carried_along(seen, prediction.proprio).depth_fvhw_m[:, wrist]
     known = carried > 0  # an untrained hand may fly to where nothing was seen
     assert known.mean() > 0.5
     np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
@@ -197,16 +198,43 @@ def test_a_view_without_measured_depth_leaves_all_depth_to_the_network():
     np.testing.assert_array_equal(*(one.infer([half])[0].prediction().depth for one in (policy, own)))
 
 
-def test_pictures_are_made_of_seen_pixels_unless_the_codecs_are_wanted():
+@pytest.fixture
+def drawn_as_seen(tmp_path):
+    """A checkpoint of a fresh network, with a decoder beside it that takes nothing to move."""
+    decoder = fresh_decoder(0)
+    with torch.no_grad():
+        decoder.leave.bias[8:12] = -30.0
+    path = tmp_path / "drawn.safetensors"
+    checkpoints.save_checkpoint(path, checkpoints.fresh_network(NANO.network, seed=0), NANO, decoder=decoder)
+    return replace(QUICK, checkpoint=str(path))
+
+
+def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(drawn_as_seen):
     request = request_of(want_prediction=True)
-    found = {}
-    for compensated in (True, False):
-        config = replace(QUICK, motion_compensation=compensated)
-        found[compensated] = PLUGIN.make(config).infer([request])[0].prediction().rgb
-        stated = PLUGIN.provenance(config)["predicted pictures"]
-        assert stated.startswith("made of the pixels" if compensated else "as the codec")
-    np.testing.assert_array_equal(found[True], motion.compensated(found[False], request.observation.rgb))
-    assert not np.array_equal(found[True], found[False])
+    K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
+    request = replace(request, observation=replace(request.observation, intrinsics=np.tile(K, (3, 1, 1))))
+    policy = PLUGIN.make(drawn_as_seen)
+    found = policy.infer([request])[0].prediction()
+    seen, moving = request.observation, NANO.moving_views
+    for view in NANO.static_views:
+        assert (found.rgb[:, view] == seen.rgb[view]).all()
+        np.testing.assert_allclose(found.depth[:, view], np.broadcast_to(seen.depth[view], (8, 128, 128)), rtol=1e-3)
+    carried = policy._carried_along(seen, found.proprio)
+    np.testing.assert_array_equal(found.rgb[:, moving], carried.rgb_fvhwc_u8[:, moving])
+    assert PLUGIN.provenance(drawn_as_seen)["predicted pictures"].startswith("drawn by the decoder")
+
+
+@pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])
+def test_without_a_decoder_or_measured_depth_pictures_are_the_codecs(drawn_as_seen, without):
+    request = request_of(want_prediction=True)
+    plain = PLUGIN.make(replace(drawn_as_seen, warp=False)).infer([request])[0].prediction().rgb
+    config = drawn_as_seen if without == "measured" else replace(drawn_as_seen, **{without: False})
+    if without == "measured":
+        request.observation.depth[:] = 0.0
+    else:
+        assert PLUGIN.provenance(config)["predicted pictures"] == "as the codec decodes them"
+    np.testing.assert_array_equal(PLUGIN.make(config).infer([request])[0].prediction().rgb, plain)
+    assert not (plain[:, 0] == request.observation.rgb[0]).all()
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])

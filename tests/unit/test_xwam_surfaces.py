@@ -64,14 +64,31 @@ def test_holes_take_the_surface_beside_them_or_the_prediction():
 
 
 def test_a_camera_that_stays_sees_the_same_and_one_that_goes_ahead_sees_it_nearer():
-    np.testing.assert_allclose(seen_from(bar(20), K, np.eye(4)), bar(20))
+    np.testing.assert_allclose(seen_from(bar(20), K, np.eye(4)).depth_hw_m, bar(20))
     ahead = np.eye(4)
     ahead[2, 3] = 0.4
-    found = seen_from(np.full(SIZE, 2.0), K, ahead)
+    found = seen_from(np.full(SIZE, 2.0), K, ahead).depth_hw_m
     np.testing.assert_allclose(found[found > 0], 1.6)
     assert (found > 0).all()
-    back = seen_from(np.full(SIZE, 2.0), K, np.linalg.inv(ahead))
+    back = seen_from(np.full(SIZE, 2.0), K, np.linalg.inv(ahead)).depth_hw_m
     assert (back[[0, -1]] == 0).all()  # nobody saw what comes in at the border
+
+
+def carried_depth(depth, T_cam_future, moving):
+    return carried_along(np.zeros((1, *SIZE, 3), np.uint8), depth[None], K[None], T_cam_future, moving).depth_fvhw_m
+
+
+def test_pictures_are_carried_along_with_their_depth():
+    """A camera that moves aside by whole pixels before a wall shows the same picture, moved by as many."""
+    rgb, depth = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8), np.full(SIZE, 1.0)
+    depth[40:] = HAND_M / 2
+    aside = np.eye(4)
+    aside[0, 3] = 5 / K[0, 0]
+    (found,) = carried_along(rgb[None], depth[None], K[None], aside[None, None], [0]).rgb_fvhwc_u8[:, 0]
+    np.testing.assert_array_equal(found[:39, :-6], rgb[:39, 5:-1])
+    np.testing.assert_array_equal(found[40:], rgb[40:])  # the hand
+    (still,) = carried_along(rgb[None], depth[None], K[None], aside[None, None], []).rgb_fvhwc_u8[:, 0]
+    np.testing.assert_array_equal(still, rgb)
 
 
 def test_what_is_carried_along_lies_where_it_was_in_space():
@@ -87,16 +104,16 @@ def test_what_is_carried_along_lies_where_it_was_in_space():
     move[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     move[:3, 3] = [0.05, -0.03, 0.04]
     T_cam_future = (np.linalg.inv(T_base_cam) @ move @ T_base_cam)[None, None]
-    carried = carried_along(depth[None], K[None], T_cam_future, [0])
+    carried = carried_depth(depth, T_cam_future, [0])
     before = points_from_depth(depth, K, T_base_cam)
-    was_seen = seen_from(depth, K, T_cam_future[0, 0]) > 0
+    was_seen = seen_from(depth, K, T_cam_future[0, 0]).depth_hw_m > 0
     assert was_seen.mean() > 0.5
     after = points_from_depth(np.where(was_seen, carried[0, 0], 0.0), K, move @ T_base_cam)
     left_behind = points_from_depth(depth, K, move @ T_base_cam)
     near, far = (np.median(cKDTree(before).query(points)[0]) for points in (after, left_behind))
     assert near < 0.5 * 1.5 / K[0, 0]  # half a pixel
     assert far > 4 * near
-    np.testing.assert_array_equal(carried_along(depth[None], K[None], T_cam_future, [])[0, 0], depth)
+    np.testing.assert_array_equal(carried_depth(depth, T_cam_future, [])[0, 0], depth)
 
 
 def test_a_hand_comes_along_with_its_camera():
@@ -104,12 +121,12 @@ def test_a_hand_comes_along_with_its_camera():
     depth[30:, 20:40] = finger = HAND_M / 2
     closer = np.eye(4)
     closer[2, 3] = 0.1
-    carried = carried_along(depth[None], K[None], closer[None, None], [0])[0, 0]
+    carried = carried_depth(depth, closer[None, None], [0])[0, 0]
     np.testing.assert_array_equal(carried[30:, 20:40], finger)
     np.testing.assert_allclose(carried[:28], 0.4)
     aside = np.eye(4)
     aside[0, 3] = 0.1
-    carried = carried_along(depth[None], K[None], aside[None, None], [0])[0, 0]
+    carried = carried_depth(depth, aside[None, None], [0])[0, 0]
     np.testing.assert_array_equal(carried < HAND_M, depth < HAND_M)
 
 
@@ -118,11 +135,11 @@ def test_what_comes_into_the_view_of_a_moving_camera_takes_the_depth_beside_it()
     back[2, 3] = -0.5
     seen = np.full(SIZE, 1.0)
     seen[:, : SIZE[1] // 2] = 2.0
-    (carried,) = carried_along(seen[None], K[None], back[None, None], [0])[:, 0]
-    assert (seen_from(seen, K, back) == 0).any()
+    (carried,) = carried_depth(seen, back[None, None], [0])[:, 0]
+    assert (seen_from(seen, K, back).depth_hw_m == 0).any()
     np.testing.assert_allclose(carried[:, 0], 2.5)
     np.testing.assert_allclose(carried[:, -1], 1.5)
-    nothing = carried_along(np.zeros((1, *SIZE)), K[None], back[None, None], [0])
+    nothing = carried_depth(np.zeros(SIZE), back[None, None], [0])
     assert not nothing.any()
 
 

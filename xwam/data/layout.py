@@ -30,6 +30,9 @@ ROTATION_TOLERANCE = 1e-2
 """How far a rotation matrix may be from orthonormal; beyond it, it is something else."""
 
 
+Matrix = tuple[tuple[float, ...], ...]
+
+
 class BrokenEpisode(ValueError):
     """An episode that cannot be used; the sentence names the file and what is wrong with it."""
 
@@ -51,6 +54,8 @@ class Camera:
         depth_range: How metres became the 8-bit depth; None where nobody wrote it down.
         start: Frame of the videos at which the episode starts.
         fps: Frames in a second.
+        intrinsics: 3,3 pixels; None where nobody wrote them down.
+        T_base_cam: 4,4, of a static camera; None likewise.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Camera:
     depth_range: DepthRange | None
     start: int
     fps: float
+    intrinsics: Matrix | None = None
+    T_base_cam: Matrix | None = None
 
     @property
     def videos(self) -> tuple[Path, ...]:
@@ -222,7 +229,9 @@ def read_track(root: Path, key: str) -> Track:
         raise BrokenEpisode(f"{path} cannot be read: {error}.") from error
     try:
         return track_from_json(content, root=root, key=key)
-    except (KeyError, TypeError, AttributeError) as error:
+    except BrokenEpisode:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BrokenEpisode(f"{path} lacks {error}, or holds it in another form.") from error
 
 
@@ -262,7 +271,18 @@ def _camera(root: Path, name: str, view: Mapping[str, Any]) -> Camera:
         depth_range=None if depth_range is None else DepthRange(**depth_range),
         start=int(view.get("start", 0)),
         fps=float(view["fps"]),
+        intrinsics=_matrix(view.get("intrinsics"), 3),
+        T_base_cam=_matrix(view.get("T_base_cam"), 4),
     )
+
+
+def _matrix(rows: Any, size: int) -> Matrix | None:
+    """Return a square matrix, None if there is none; ValueError if it has another size."""
+    if rows is None:
+        return None
+    if np.shape(rows) != (size, size):
+        raise ValueError(f"a camera's matrix must be {size}x{size}, got {np.shape(rows)}")
+    return tuple(tuple(float(number) for number in row) for row in rows)
 
 
 def _rows(key: str, name: str, rows: Any, count: int) -> np.ndarray:

@@ -29,6 +29,15 @@ def add_verbs(verbs: Any) -> None:
     train.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     train.set_defaults(run=train_model)
 
+    decoder = verbs.add_parser("train-decoder", help="train the decoder that draws what a trained network imagines")
+    decoder.add_argument("data", type=Path, help="folder with metadata.json; episodes that say where cameras are")
+    decoder.add_argument("checkpoint", help="the trained network")
+    decoder.add_argument("out", type=Path, help="safetensors file: network and decoder")
+    decoder.add_argument("--episodes", type=int, default=200, help="episodes to learn from; they are held in memory")
+    decoder.add_argument("--steps", type=int, help="steps of the optimizer")
+    decoder.add_argument("--threads", type=int, help="CPU threads")
+    decoder.set_defaults(run=train_decoder)
+
 
 def train_model(options: argparse.Namespace) -> int:
     """Train until the recipe is done or the time is up; return 0."""
@@ -71,6 +80,44 @@ def train_model(options: argparse.Namespace) -> int:
         print(trainer.try_out())
     else:
         trainer.run(until_s=until_s)
+    return 0
+
+
+def train_decoder(options: argparse.Namespace) -> int:
+    """Train a decoder and write it beside its network; return 0."""
+    import torch
+
+    from xwam import checkpoints
+    from xwam.codecs import PatchDCT
+    from xwam.data.clips import ClipDataset
+    from xwam.data.layout import scan
+    from xwam.header import locate, read_notes
+    from xwam.training import warp
+    from xwam.training.fit import check_fit
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    recipe = warp.WarpRecipe() if options.steps is None else warp.WarpRecipe(num_steps=options.steps)
+    bundle, notes = checkpoints.load(options.checkpoint), read_notes(locate(options.checkpoint))
+    warp.check_model(bundle.model)
+    found = scan(options.data)
+    check_fit(options.data, found, bundle.model)
+    clips = ClipDataset.for_model(
+        options.data, found.lengths, bundle.model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
+    )
+    keys = warp.choose(found, options.episodes, recipe)
+    print(f"{found.describe()}; {len(keys)} to learn from")
+    assert isinstance(bundle.codec, PatchDCT), "what `check_model` asked for"
+    stored = bundle.network.dtype
+    bundle.network.cast(torch.float32)
+    episodes = warp.read_episodes(warp.Episodes(clips, bundle, recipe), keys)
+    if not episodes:
+        raise ValueError(f"{options.data} holds no episode that a decoder can learn from.")
+    decoder = bundle.decoder or warp.fresh_decoder(recipe.seed)
+    warp.train_decoder(decoder, warp.sheets(episodes, bundle.model, bundle.codec, recipe), recipe)
+    notes |= {"decoder_command": shlex.join(["xwam", *sys.argv[1:]]), "decoder_steps": str(recipe.num_steps)}
+    network = bundle.network.cast(stored)
+    checkpoints.save_checkpoint(options.out, network, bundle.model, decoder=decoder, notes=notes)
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from xwam.checkpoints import Bundle
+from xwam.checkpoints import Bundle, without_decoder
 from xwam.config import DepthRange, ModelConfig
 from xwam.data.layout import Scan
 from xwam.training.recipes import Recipe
@@ -21,7 +21,8 @@ def to_be_trained(bundle: Bundle, found: Scan, root: Path, recipe: Recipe) -> Bu
     """Return a loaded checkpoint as training needs it.
 
     Weights become float32, whatever type they were stored in: steps of a fine-tuning are smaller than bfloat16 can add.
-    `precision` of the recipe says what matrices are multiplied in.
+    `precision` of the recipe says what matrices are multiplied in. A decoder is left behind: it was trained for the
+    weights as they are.
 
     Args:
         bundle: What was loaded, changed in place.
@@ -33,6 +34,7 @@ def to_be_trained(bundle: Bundle, found: Scan, root: Path, recipe: Recipe) -> Bu
         ValueError: If the data's depth videos were made with several maps.
     """
     bundle.network.cast(torch.float32)
+    bundle = without_decoder(bundle)
     return bundle._replace(model=with_depth_of(bundle.model, found, root, exact=recipe.exact_depth))
 
 

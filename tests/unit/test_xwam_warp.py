@@ -1,0 +1,217 @@
+"""The decoder that warps: hints against a pinhole by hand, flows that move pictures, training on a square that moves.
+
+Read next: `xwam/warp.py`, `xwam/training/warp.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.test_xwam_data import RECORDING, key_of, steps_of
+from xwam import checkpoints, convert
+from xwam.config import NANO
+from xwam.data.clips import ClipDataset
+from xwam.data.layout import BrokenEpisode, read_track, scan
+from xwam.data.writer import write_episode, write_metadata
+from xwam.training.warp import (
+    Episodes,
+    Sheet,
+    WarpRecipe,
+    cameras_of,
+    check_model,
+    fresh_decoder,
+    sheets,
+    train_decoder,
+)
+from xwam.warp import FARTHEST_PX, FLOW_PX, NEAR_M, Scene, WarpDecoder, hand_hints
+
+WIDTHS = (8, 8, 8, 8)
+K = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
+SMALL = replace(
+    NANO,
+    image_hw_px=(32, 48),
+    views=("static", "wrist"),
+    network=replace(
+        NANO.network,
+        width=16,
+        ffn_width=32,
+        num_heads=2,
+        num_blocks=3,
+        num_depth_blocks=1,
+        patch_hw=(2, 3),
+        place_grid=(1, 1),
+    ),
+)
+
+
+def pose(*position):
+    T = np.eye(4)
+    T[:3, 3] = position
+    return T
+
+
+def scene(depth_m=1.0):
+    return Scene(
+        depth_vhw_m=np.full((1, 32, 32), depth_m),
+        intrinsics_v33_px=K[None],
+        T_base_cam_v44=np.eye(4)[None],
+        T_base_ee=pose(0, 0, 1.0),
+    )
+
+
+def test_hints_are_those_of_a_pinhole():
+    hints = hand_hints(scene(), np.stack([pose(0.05, 0, 1.0), pose(0, 0.02, 1.0)]), [0.5, 1.0])
+    right, down, now, later, when = hints[:, 0].transpose(1, 0, 2, 3)
+    np.testing.assert_allclose(right[0] * FARTHEST_PX, 40 * 0.05, atol=1e-4)
+    np.testing.assert_allclose(down[1] * FARTHEST_PX, 40 * 0.02, atol=1e-4)
+    np.testing.assert_allclose(down[0], 0, atol=1e-5)
+    u, v = 20, 10
+    point = np.array([(u - 15.5) / 40, (v - 15.5) / 40, 1.0])
+    assert now[0, v, u] == pytest.approx(np.exp(-np.linalg.norm(point - [0, 0, 1]) / NEAR_M), rel=1e-4)
+    assert later[0, v, u] == pytest.approx(np.exp(-np.linalg.norm(point - [0.05, 0, 1]) / NEAR_M), rel=1e-4)
+    assert (when[0], when[1]) == (pytest.approx(np.full((32, 32), 0.5)), pytest.approx(np.ones((32, 32))))
+
+
+def test_a_turning_hand_moves_pixels_about_itself():
+    quarter = pose(0, 0, 1.0)
+    quarter[:2, :2] = [[0, -1], [1, 0]]
+    right, down = hand_hints(scene(), quarter[None], [1.0])[0, 0, :2] * FARTHEST_PX
+    np.testing.assert_allclose((right[15, 20], down[15, 20]), (0.5 - 4.5, 4.5 + 0.5), atol=1e-3)
+
+
+def test_what_was_not_measured_is_far_away_and_hardly_moves():
+    nowhere = replace(scene(), depth_vhw_m=np.zeros((1, 32, 32)))
+    right, _, now, *_ = hand_hints(nowhere, pose(0.05, 0, 1.0)[None], [1.0])[0, 0]
+    np.testing.assert_allclose(right * FARTHEST_PX, 40 * 0.05 / 5.0, atol=1e-4)
+    assert now.max() < 1e-9
+
+
+def test_a_fresh_decoder_shows_what_is_seen():
+    seen = torch.rand(2, 4, 32, 32) * 2 - 1
+    drawn = fresh_decoder(0, WIDTHS)(seen, torch.zeros_like(seen), torch.randn(2, 5, 32, 32))
+    torch.testing.assert_close(drawn.blended_NCHW, seen, atol=1e-5, rtol=0)
+    torch.testing.assert_close(drawn.depth_N1HW, seen[:, 3:])
+
+
+def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend():
+    decoder = fresh_decoder(0, WIDTHS)
+    with torch.no_grad():
+        decoder.leave.bias[:4] = 2.5 / FLOW_PX  # columns
+        decoder.leave.bias[8:12], decoder.leave.bias[12:16] = 30.0, -30.0  # all moves, nothing is painted
+    seen = torch.rand(1, 4, 32, 32) * 2 - 1
+    drawn = decoder(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
+    between = (seen[..., 2:-3] + seen[..., 3:-2]) / 2
+    torch.testing.assert_close(drawn.blended_NCHW[..., :-5], between, atol=1e-4, rtol=0)
+    assert torch.isin(drawn.depth_N1HW, seen[:, 3:]).all()
+
+
+def moving_square(recipe):
+    """Yield a bright square that moves with the hand by as much as the hints say, and comes from nothing else."""
+    rng = np.random.default_rng(recipe.seed)
+    while True:
+        pages = []
+        for _ in range(4):
+            left, shift = rng.integers(6, 14), int(rng.integers(-4, 5))
+            seen, true = torch.full((4, 32, 32), -0.5), torch.full((4, 32, 32), -0.5)
+            texture = torch.from_numpy(rng.uniform(0, 1, (4, 12, 12)).astype(np.float32))
+            seen[:, 10:22, left : left + 12] = texture
+            true[:, 10:22, left + shift : left + shift + 12] = texture
+            hints = torch.zeros(5, 32, 32)
+            hints[0] = shift / FARTHEST_PX
+            pages.append((seen, torch.zeros(4, 32, 32), hints, true))
+        yield Sheet(*(torch.stack(part) for part in zip(*pages, strict=True)))
+
+
+def test_training_learns_to_move_what_the_hand_moves():
+    torch.manual_seed(0)
+    recipe = WarpRecipe(num_steps=400, learning_rate=5e-3, warmup_steps=20)
+    decoder, lines = fresh_decoder(0, (16, 16, 16, 16)), []
+    train_decoder(decoder, moving_square(recipe), recipe, say=lines.append)
+    page = next(moving_square(replace(recipe, seed=99)))
+    with torch.no_grad():
+        drawn = decoder(*page[:3]).blended_NCHW
+    error, floor = ((picture - page.true_NCHW).abs().mean().item() for picture in (drawn, page.seen_NCHW))
+    assert error < 0.7 * floor
+    assert lines[-1].startswith("step 400/400: loss ")
+
+
+# ---- from data to a checkpoint
+
+
+def recorded(folder, count=2, **changes):
+    matrices = {
+        "intrinsics": np.broadcast_to(K, (len(steps_of().rgb), 2, 3, 3)),
+        "T_base_cam": np.broadcast_to(pose(0.4, 0, 1.2), (len(steps_of().rgb), 2, 4, 4)),
+    }
+    for index in range(count):
+        steps = replace(steps_of(index), **(matrices | changes))
+        write_episode(folder, index, steps, RECORDING, instructions=["lift the cube"])
+    write_metadata(folder)
+    return folder
+
+
+def clips_of(root, model=SMALL):
+    return ClipDataset.for_model(
+        root, scan(root).lengths, model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
+    )
+
+
+def test_pages_are_what_was_recorded(tmp_path):
+    root, recipe = recorded(tmp_path), WarpRecipe(hand_noise_m=0.0, every=16)
+    bundle = checkpoints.fresh_bundle(SMALL, seed=0)
+    episodes = [Episodes(clips_of(root), bundle, recipe).read(key_of(index)) for index in range(2)]
+    page = next(sheets(episodes, SMALL, bundle.codec, recipe))
+    assert page.seen_NCHW.shape == page.true_NCHW.shape == (recipe.clips * recipe.frames, 4, 32, 48)
+    assert page.hints_NCHW.shape == (recipe.clips * recipe.frames, 5, 32, 48)
+    recorded_rgb = torch.from_numpy(np.concatenate([steps_of(index).rgb[:, 0] for index in range(2)]))
+    for picture in (*page.seen_NCHW, *page.true_NCHW):
+        bytes_hwc = ((picture[:3] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
+        assert (recorded_rgb == bytes_hwc).flatten(1).all(1).any()  # the data set keeps RGB without loss
+    assert torch.equal(page.seen_NCHW, next(sheets(episodes, SMALL, bundle.codec, recipe)).seen_NCHW)
+
+
+def test_pictures_of_another_size_than_their_cameras_matrices_are_named(tmp_path):
+    root = recorded(tmp_path, 1)
+    other = replace(SMALL, image_hw_px=(32, 64))
+    with pytest.raises(BrokenEpisode, match=r"episode_0000000: .* 32x48 pixels, the model sees 32x64"):
+        cameras_of(read_track(root, key_of(0)), other)
+
+
+def test_an_episode_that_does_not_say_where_its_cameras_are_is_named(tmp_path):
+    root = recorded(tmp_path, 1, T_base_cam=None)
+    with pytest.raises(BrokenEpisode, match=r"episode_0000000 does not say where camera '.*' is"):
+        cameras_of(read_track(root, key_of(0)), SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"blind": True}, "is blind"), ({"bench": "robocasa"}, "resizes or crops"), ({"network": "none"}, "depth 'none'")],
+)
+def test_models_that_a_decoder_cannot_serve_are_refused(change, reason):
+    if "network" in change:
+        change = {"network": replace(SMALL.network, depth="none")}
+    with pytest.raises(ValueError, match=reason):
+        check_model(replace(SMALL, **change))
+
+
+def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_changes(tmp_path):
+    from xwam.training.recipes import RECIPES
+    from xwam.training.start import to_be_trained
+
+    bundle = checkpoints.fresh_bundle(SMALL, seed=0)
+    decoder = fresh_decoder(3, WIDTHS)
+    path = tmp_path / "with.safetensors"
+    checkpoints.save_checkpoint(path, bundle.network, bundle.model, decoder=decoder, notes={"steps": "1"})
+    loaded = checkpoints.load(str(path))
+    assert loaded.model.codec.warp_widths == WIDTHS
+    assert isinstance(loaded.decoder, WarpDecoder)
+    for name, weight in loaded.decoder.state_dict().items():
+        assert torch.equal(weight, decoder.state_dict()[name])
+    convert.write(loaded, tmp_path / "ours", "ours")
+    assert checkpoints.load(str(tmp_path / "ours")).decoder is not None
+    root = recorded(tmp_path / "data", 1)
+    started = to_be_trained(loaded, scan(root), root, RECIPES["nano"])
+    assert started.decoder is None
+    assert started.model.codec.warp_widths is None

@@ -1,0 +1,325 @@
+"""Training of the decoder that warps, once a network is trained: what it shows of recorded clips, made into pictures.
+
+In: a data set, a trained model. Out: a `WarpDecoder` for it.
+Read next: `xwam/warp.py`, what is trained; `commands.py`, the verb `train-decoder`.
+
+The network imagines the future of what was really executed, once and for all; then the decoder learns to draw that
+future, told where the hand really went, give or take what a prediction is off by.
+
+Letters: B clips, N pictures, F future frames, V views, H W rows and columns, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from xwam import sampler
+from xwam.actions import ARM_PROPRIO
+from xwam.benches import BORDERS
+from xwam.checkpoints import Bundle
+from xwam.codecs import PatchDCT, change_of_views, depth_from_video, encode_views
+from xwam.config import ModelConfig
+from xwam.data.clips import ClipDataset, clip_states
+from xwam.data.layout import BrokenEpisode, Scan, Track
+from xwam.data.videos import UnreadableVideo, read_frames
+from xwam.frames import ee_pose
+from xwam.network import TextContext
+from xwam.unipc import UniPCState
+from xwam.warp import Scene, WarpDecoder, hand_hints
+
+WIDTHS = (32, 48, 64, 96)
+"""Channels of a fresh decoder."""
+
+REPORT_EVERY = 100
+"""Steps between two lines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpRecipe:
+    """How a decoder is trained.
+
+    Attributes:
+        num_steps: Steps of the optimizer.
+        clips: Clips in a step.
+        frames: Future frames of each, all views of them.
+        every: Control steps between two clips of an episode.
+        learning_rate: At its peak, after `warmup_steps`; a cosine to 1 % follows.
+        warmup_steps: Linear from 0.
+        hand_noise_m: Spread of what the hand's place is off by one frame ahead; it grows with the root of their number.
+        moved_weight: Weight of a pixel that changes, beside 1 of one that stays.
+        changed: Difference of a pixel, -1 to 1, from which it counts as changed.
+        edge_weight: Weight of the differences between pixels side by side.
+        seed: Fixes weights, the order of clips and the noise.
+    """
+
+    num_steps: int = 6000
+    clips: int = 3
+    frames: int = 2
+    every: int = 8
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    hand_noise_m: float = 0.004
+    moved_weight: float = 5.0
+    changed: float = 0.1
+    edge_weight: float = 0.5
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """One episode, its static views alone, and what the network imagines of it.
+
+    Attributes:
+        rgb_NVCHW: uint8, every control step.
+        depth_NVHW: Depth video, float16.
+        hand_N44: `T_base_ee`.
+        intrinsics_V33: Pixels.
+        T_base_cam_V44: Of each view.
+        starts: Control steps at which clips start.
+        change_latents: Of each clip, what the codec adds: C,T,V,H,W of video and of depth, float16.
+    """
+
+    rgb_NVCHW: Tensor
+    depth_NVHW: Tensor
+    hand_N44: np.ndarray
+    intrinsics_V33: np.ndarray
+    T_base_cam_V44: np.ndarray
+    starts: tuple[int, ...]
+    change_latents: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Sheet(NamedTuple):
+    """What a decoder sees, and what is true: N,4,H,W each, and N,5,H,W of hints."""
+
+    seen_NCHW: Tensor
+    change_NCHW: Tensor
+    hints_NCHW: Tensor
+    true_NCHW: Tensor
+
+
+class Episodes:
+    """Reads episodes and lets a network imagine what was executed in them.
+
+    Args:
+        clips: The data.
+        bundle: The trained model.
+        recipe: How far apart clips are, and the seed of the network's noise.
+
+    Raises:
+        ValueError: If no decoder can be trained for such a model.
+    """
+
+    def __init__(self, clips: ClipDataset, bundle: Bundle, recipe: WarpRecipe) -> None:
+        check_model(bundle.model)
+        self.clips, self.bundle, self.recipe = clips, bundle, recipe
+        self.schedule = sampler.Schedule(
+            num_video_steps=bundle.model.num_video_steps, num_action_steps=bundle.model.num_action_steps
+        )
+
+    @torch.no_grad()
+    def read(self, key: str) -> Seen:
+        """Return one episode.
+
+        Raises:
+            BrokenEpisode: If it cannot be read, or does not say where its cameras are.
+        """
+        track, model = self.clips.track(key), self.bundle.model
+        intrinsics, T_base_cam = cameras_of(track, model)
+        video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
+        rgb_CNVHW = video_CNVHW[:, :, model.static_views]
+        starts = range(0, track.num_frames, self.recipe.every)
+        changes = [self._imagined(track, video_CNVHW[:, start], start) for start in starts]
+        return Seen(
+            rgb_NVCHW=rearrange(
+                ((rgb_CNVHW + 1) * 127.5).round().to(torch.uint8), "c n v h w -> n v c h w"
+            ).contiguous(),
+            depth_NVHW=depth_CNVHW[0][:, model.static_views].half(),
+            hand_N44=ee_pose(track.proprio[:, ARM_PROPRIO[model.arms[0]]]),
+            intrinsics_V33=intrinsics,
+            T_base_cam_V44=T_base_cam,
+            starts=tuple(starts),
+            change_latents=tuple(changes),
+        )
+
+    def _imagined(self, track: Track, seen_CVHW: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Return latents of video and depth: the future of what was executed, where the hand really went."""
+        model, network, clips = self.bundle.model, self.bundle.network, self.clips
+        numbers = clip_states(track, start, clips.shape, clips.bounds, quat_side_wxyz=clips.quat_side_wxyz)
+        states, executed = (torch.from_numpy(part)[None] for part in (numbers.proprio_PS, numbers.executed_KA))
+        noise = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(start))
+        state = sampler.begin(
+            self.schedule,
+            noise_video_BCTVHW=noise,
+            noise_action_BKA=executed,
+            noise_proprio_BPS=states,
+            seen_latent_BCVHW=encode_views(self.bundle.codec, seen_CVHW[None, :, None])[:, :, 0],
+            seen_proprio_BS=states[:, 0],
+            text=self._prompt(track.instructions[0]),
+        )
+        done = self.schedule.num_action_steps
+        known = replace(
+            state, action=UniPCState(x=executed, step_idx=done), proprio=UniPCState(x=states, step_idx=done)
+        )
+        found = sampler.run(network, known)
+        assert found.depth_BCTVHW is not None, "the model predicts depth"
+        video, depth = (latent[0][:, 1:, model.static_views].half() for latent in (found.video.x, found.depth_BCTVHW))
+        return video, depth
+
+    def _prompt(self, text: str) -> TextContext:
+        network = self.bundle.network
+        return network.with_depth_text(network.encode_text(self.bundle.text_encoder.encode(text)[None]))
+
+
+def check_model(model: ModelConfig) -> None:
+    """Return quietly if a decoder can be trained for a model.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    border = BORDERS[model.bench]
+    plain = border.picture_hw_px(model) == model.image_hw_px and border.crop_frac == 1
+    if not model.shows_what_it_saw or model.network.depth != "interleaved" or not plain:
+        raise ValueError(
+            f"A decoder is trained for models whose codec builds on the frame that was seen, with a depth branch, on "
+            f"the bench's own pictures; {model.name} has the codec '{model.codec.kind}', depth '{model.network.depth}'"
+            f"{', is blind' if model.blind else ''}{'' if plain else ', and resizes or crops its pictures'}."
+        )
+
+
+def cameras_of(track: Track, model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return V,3,3 intrinsics and V,4,4 `T_base_cam` of an episode's static views.
+
+    Raises:
+        BrokenEpisode: If they were not written down, or are of pictures of another size than the model's.
+    """
+    cameras, size = [track.cameras[view] for view in model.static_views], model.image_hw_px
+    for camera in cameras:
+        try:
+            found = read_frames(camera.rgb_path, [camera.start]).shape[1:3]
+        except UnreadableVideo as error:
+            raise BrokenEpisode(f"{track.key}: {error}") from error
+        if found != size:
+            recorded = f"camera '{camera.name}' was recorded with {found[0]}x{found[1]} pixels"
+            raise BrokenEpisode(f"{track.key}: {recorded}, the model sees {size[0]}x{size[1]}.")
+        if camera.intrinsics is None or camera.T_base_cam is None:
+            raise BrokenEpisode(f"{track.key} does not say where camera '{camera.name}' is, or its intrinsics.")
+    return np.array([camera.intrinsics for camera in cameras]), np.array([camera.T_base_cam for camera in cameras])
+
+
+# ---- what a step sees
+
+
+def sheets(episodes: Sequence[Seen], model: ModelConfig, codec: PatchDCT, recipe: WarpRecipe) -> Iterator[Sheet]:
+    """Yield the pictures of one step after another, without end."""
+    rng = np.random.default_rng(recipe.seed)
+    while True:
+        parts = []
+        for _ in range(recipe.clips):
+            episode = episodes[rng.integers(len(episodes))]
+            frames = rng.choice(model.num_future_frames, recipe.frames, replace=False)
+            parts.append(sheet(episode, int(rng.integers(len(episode.starts))), frames, model, codec, recipe, rng))
+        yield Sheet(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def sheet(
+    episode: Seen,
+    clip: int,
+    frames: np.ndarray,
+    model: ModelConfig,
+    codec: PatchDCT,
+    recipe: WarpRecipe,
+    rng: np.random.Generator,
+) -> Sheet:
+    """Return some future frames of one clip, all views of them; frames count from 0."""
+    start, last = episode.starts[clip], len(episode.rgb_NVCHW) - 1
+    later = np.minimum(start + (frames + 1) * model.frame_stride, last)
+    hands_F44 = episode.hand_N44[later].copy()
+    off_m = recipe.hand_noise_m * np.sqrt(frames + 1)
+    hands_F44[:, :3, 3] += off_m[:, None] * rng.standard_normal(3)
+    depth_NVHW = episode.depth_NVHW.float()
+    scene = Scene(
+        depth_vhw_m=depth_from_video(depth_NVHW[start].numpy(), model.depth_range),
+        intrinsics_v33_px=episode.intrinsics_V33,
+        T_base_cam_v44=episode.T_base_cam_V44,
+        T_base_ee=episode.hand_N44[start],
+    )
+    hints = torch.from_numpy(hand_hints(scene, hands_F44, ((frames + 1) / model.num_future_frames).tolist()))
+    rgb, depth = (change_of_views(codec, latent.float()) for latent in episode.change_latents[clip])
+    change_FVCHW = torch.cat([rgb, depth.mean(2, keepdim=True)], dim=2)[frames]
+
+    def pictures(steps: np.ndarray) -> Tensor:
+        video = episode.rgb_NVCHW[steps].float() / 127.5 - 1
+        return torch.cat([video, depth_NVHW[steps][:, :, None]], dim=2)
+
+    seen = pictures(np.full(len(frames), start))
+    parts = (seen, change_FVCHW, hints, pictures(later))
+    return Sheet(*(rearrange(part, "f v c h w -> (f v) c h w") for part in parts))
+
+
+# ---- training
+
+
+def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe) -> Tensor:
+    """Return how far drawn pictures are from true ones: mean absolute differences, of pixels and of their edges."""
+    drawn = decoder(page.seen_NCHW, page.change_NCHW, page.hints_NCHW).blended_NCHW
+    moved = (page.true_NCHW - page.seen_NCHW).abs().mean(1, keepdim=True) > recipe.changed
+    weight = 1 + (recipe.moved_weight - 1) * moved
+    loss = ((drawn - page.true_NCHW).abs() * weight).mean()
+    for axis in (-1, -2):
+        loss = loss + recipe.edge_weight * (drawn.diff(dim=axis) - page.true_NCHW.diff(dim=axis)).abs().mean()
+    return loss
+
+
+def train_decoder(
+    decoder: WarpDecoder, pages: Iterator[Sheet], recipe: WarpRecipe, *, say: Callable[[str], None] = print
+) -> None:
+    """Train a decoder in place."""
+    decoder.train().requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    since: list[float] = []
+    for step in range(recipe.num_steps):
+        falling = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / recipe.num_steps))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * falling
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = drawing_loss(decoder, next(pages), recipe)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimizer.step()
+        since.append(loss.item())
+        if (step + 1) % REPORT_EVERY == 0 or step + 1 == recipe.num_steps:
+            say(f"step {step + 1}/{recipe.num_steps}: loss {sum(since) / len(since):.4f}")
+            since = []
+    decoder.eval().requires_grad_(False)
+
+
+def choose(found: Scan, most: int, recipe: WarpRecipe) -> list[str]:
+    """Return episodes to learn from, at most so many, in a drawn order."""
+    keys = sorted(found.lengths)
+    return [keys[place] for place in np.random.default_rng(recipe.seed).permutation(len(keys))[:most]]
+
+
+def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str], None] = print) -> list[Seen]:
+    """Return the episodes that can be used; what is left out is said."""
+    found = []
+    for key in keys:
+        try:
+            found.append(reader.read(key))
+        except BrokenEpisode as error:
+            say(f"left out: {error}")
+    return found
+
+
+def fresh_decoder(seed: int, widths: Sequence[int] = WIDTHS) -> WarpDecoder:
+    """Return an untrained decoder, which shows what is seen; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return WarpDecoder(widths)
