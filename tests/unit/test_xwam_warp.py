@@ -15,6 +15,7 @@ from xwam.config import NANO
 from xwam.data.clips import ClipDataset
 from xwam.data.layout import BrokenEpisode, read_track, scan
 from xwam.data.writer import write_episode, write_metadata
+from xwam.header import read_notes
 from xwam.training.warp import (
     Episodes,
     Sheet,
@@ -215,3 +216,21 @@ def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_
     started = to_be_trained(loaded, scan(root), root, RECIPES["nano"])
     assert started.decoder is None
     assert started.model.codec.warp_widths is None
+
+
+def test_the_command_writes_network_and_decoder(tmp_path, capsys):
+    from xwam.cli import main
+
+    root = recorded(tmp_path / "data")
+    bundle = checkpoints.fresh_bundle(SMALL, seed=0)
+    start, out = tmp_path / "start.safetensors", tmp_path / "drawn.safetensors"
+    checkpoints.save_checkpoint(start, bundle.network, SMALL, notes={"steps": "7"})
+    assert main(["train-decoder", str(root), str(start), str(out), "--steps", "2", "--episodes", "1"]) == 0
+    assert "step 2/2: loss" in capsys.readouterr().out
+    drawn = checkpoints.load(str(out))
+    assert drawn.decoder is not None
+    assert torch.equal(drawn.network.head.head.weight, bundle.network.head.head.weight)
+    notes = read_notes(out)
+    assert (notes["steps"], notes["decoder_steps"]) == ("7", "2")
+    assert main(["train-decoder", str(recorded(tmp_path / "lost", 1, intrinsics=None)), str(start), str(out)]) == 2
+    assert "holds no episode that a decoder can learn from" in capsys.readouterr().err

@@ -29,7 +29,9 @@ def add_verbs(verbs: Any) -> None:
     train.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
     train.set_defaults(run=train_model)
 
-    decoder = verbs.add_parser("train-decoder", help="train the decoder that draws what a trained network imagines")
+    decoder = verbs.add_parser(
+        "train-decoder", help="train the decoder that draws what a trained network imagines; begins anew when killed"
+    )
     decoder.add_argument("data", type=Path, help="folder with metadata.json; episodes that say where cameras are")
     decoder.add_argument("checkpoint", help="the trained network")
     decoder.add_argument("out", type=Path, help="safetensors file: network and decoder")
@@ -100,6 +102,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     recipe = warp.WarpRecipe() if options.steps is None else warp.WarpRecipe(num_steps=options.steps)
     bundle, notes = checkpoints.load(options.checkpoint), read_notes(locate(options.checkpoint))
     warp.check_model(bundle.model)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     found = scan(options.data)
     check_fit(options.data, found, bundle.model)
     clips = ClipDataset.for_model(

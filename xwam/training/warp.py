@@ -60,13 +60,13 @@ class WarpRecipe:
     """
 
     num_steps: int = 6000
-    clips: int = 3
+    clips: int = 4
     frames: int = 2
     every: int = 8
     learning_rate: float = 2e-3
     warmup_steps: int = 100
     hand_noise_m: float = 0.004
-    moved_weight: float = 5.0
+    moved_weight: float = 2.0
     changed: float = 0.1
     edge_weight: float = 0.5
     seed: int = 0
