@@ -23,6 +23,10 @@ NUM_TRAIN_TIMESTEPS = 1000
 PRECISIONS = ("float32", "bfloat16", "float16")
 """Types that matrices may have."""
 
+LEAST_STATE_STEPS = 8
+"""Fewest passes that look for the states that go with given actions. These stand at the level of the states, so that in
+a single pass they would be all noise, and the states would know nothing of them."""
+
 LATENT_STRIDES = (4, 16, 16)
 """Frames, rows and columns behind one latent cell; the first frame has a latent frame of its own."""
 
@@ -154,6 +158,10 @@ class CodecConfig:
 
     kind: Literal["patch_dct", "wan22"] = "patch_dct"
     warp_widths: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.warp_widths is not None and len(self.warp_widths) != 4:
+            raise ValueError(f"warp_widths must be four numbers, got {self.warp_widths}.")
 
     @property
     def builds_on_first_frame(self) -> bool:

@@ -21,7 +21,7 @@ from xwam.actions import ARM_PROPRIO
 from xwam.benches import BORDERS
 from xwam.checkpoints import Bundle
 from xwam.chunking import Commitment, commit
-from xwam.config import LATENT_STRIDES
+from xwam.config import LATENT_STRIDES, LEAST_STATE_STEPS
 from xwam.frames import accumulate, ee_pose
 from xwam.images import ImagePipeline
 from xwam.network import TextContext
@@ -30,10 +30,6 @@ from xwam.warp import Scene, hand_hints
 
 MAX_PROMPTS = 64
 """Prompts whose keys and values are kept."""
-
-LEAST_STATE_STEPS = 8
-"""Fewest passes that look for the states that go with given actions. These stand at the level of the states, so that in
-a single pass they would be all noise, and the states would know nothing of them."""
 
 
 class Future(NamedTuple):
@@ -168,10 +164,10 @@ class Engine:
         measured = self.camera_depth and depth_vhw_m is not None
         seen_depth = self._depth_video(np.asarray(depth_vhw_m)[None])[:, :, 0] if measured else None
         scene = None
-        if self.decoder is not None and measured and cameras is not None:
+        if self.decoder is not None and seen_depth is not None and cameras is not None:
             hand = ee_pose(self.border.axes.model_from_sim(proprio, model.arms)[ARM_PROPRIO[model.arms[0]]])
             scene = Scene(
-                depth_vhw_m=np.asarray(depth_vhw_m)[model.static_views],
+                depth_vhw_m=codecs.depth_from_video(seen_depth[0, 0, model.static_views].numpy(), model.depth_range),
                 intrinsics_v33_px=cameras[0][model.static_views],
                 T_base_cam_v44=cameras[1][model.static_views],
                 T_base_ee=hand,
@@ -272,7 +268,7 @@ class Engine:
         device = next(self.decoder.parameters()).device
         drawn = self.decoder(*(part.flatten(0, 1).to(device) for part in (seen[None].expand_as(change), change, hints)))
         rgb_CFVHW = drawn.blended_NCHW[:, :3].cpu().unflatten(0, (count, len(views))).permute(2, 0, 1, 3, 4)
-        grey_FVHW = drawn.depth_N1HW[:, 0].cpu().unflatten(0, (count, len(views)))
+        grey_FVHW = drawn.sharp_NCHW[:, 3].cpu().unflatten(0, (count, len(views)))
         future.rgb[:, views] = rgb_from_video(rgb_CFVHW)
         future.depth[:, views] = codecs.depth_from_video(grey_FVHW.numpy(), self.model.depth_range)
 

@@ -20,7 +20,7 @@ from evalkit.contracts.geometry import ee_pose_from_proprio, inverse
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import ARM_PROPRIO, Episode, Observation, PolicyReply, PolicyRequest, Prediction
 from xwam.benches import BORDERS
-from xwam.config import NANO, PRECISIONS, ModelConfig, count_parameters
+from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.header import CheckpointError, locate, read_model, read_notes
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ class XwamPolicyConfig:
         camera_depth: Whether a codec that builds on the frame that was seen (nano's) takes that frame's depth from the
             camera, as it takes its RGB, and lays predicted depth on the surfaces that cameras measure (surfaces.py);
             else all depth is the network's own, which sees none either way.
-        warp: Whether a decoder that lies beside the network draws what is imagined (warp.py), as nano's does, from what
-            cameras see, which takes `camera_depth`; else RGB is as the codec decodes it.
+        warp: Whether a decoder that lies beside the network, as nano's, draws what static cameras will show (warp.py),
+            and a wrist camera's picture is carried along with the hand, which takes `camera_depth`; else RGB is as the
+            codec decodes it.
     """
 
     checkpoint: str = "nano"
@@ -123,12 +124,14 @@ class XwamPlugin:
             "parameters": _num_parameters(config),
             "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {config.guidance}",
+            "denoising of states where actions are given": f"{max(LEAST_STATE_STEPS, pace.num_action_steps)} steps",
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
         if model.codec.builds_on_first_frame:
             facts["predicted pictures"] = (
-                "drawn by the decoder beside the network, from the pixels that were seen"
+                "drawn by the decoder beside the network, from the pixels that were seen; a wrist camera's are carried "
+                "along with the hand; as the codec decodes them where a view has no measured depth"
                 if _draws(config, model)
                 else "as the codec decodes them"
             )

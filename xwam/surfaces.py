@@ -74,8 +74,9 @@ def carried_along(
         for frame_idx, T_cam_future in enumerate(T_cam_future_fv44[:, view]):
             seen = _without_holes(seen_from(scene, intrinsics_v33_px[view], T_cam_future))
             depth[frame_idx, view] = np.where(hand, depth_m, seen.depth_hw_m)
+            same = hand | (seen.depth_hw_m == 0)  # where nothing that was seen comes into view, nobody knows better
             colours = rgb_vhwc_u8[view][seen.rows_hw, seen.cols_hw]
-            rgb[frame_idx, view] = np.where(hand[..., None], rgb_vhwc_u8[view], colours)
+            rgb[frame_idx, view] = np.where(same[..., None], rgb_vhwc_u8[view], colours)
     return Carried(rgb, depth)
 
 

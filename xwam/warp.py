@@ -5,8 +5,8 @@ Read next: `engine.py`, which asks for it; `training/warp.py`, which trains it; 
 
 A codec of few numbers shows where things move to, but not what they look like. Here a small network (a U-Net:
 Ronneberger et al. 2015, arXiv 1505.04597) reads that, and gives for each pixel the place in the seen picture that it
-comes from (a backward flow: Liu et al. 2017, arXiv 1702.02463), whether anything moves there at all, and what to paint
-where something comes to light that was hidden.
+comes from (a backward flow: Liu et al. 2017, arXiv 1702.02463). Nothing is painted: what the future is unsure of would
+be painted as a blur. What comes to light where it was hidden looks like something that is seen.
 
 Letters: N pictures, F future frames, V views, H W rows and columns, C channels.
 """
@@ -56,10 +56,10 @@ class Scene:
 
 
 class Drawn(NamedTuple):
-    """Future pictures: RGB and depth video blended, N,4,H,W, for losses; and depth, which must not blend, N,1,H,W."""
+    """Future pictures, N,4,H,W: RGB and depth video; blended between pixels, for losses, and as they were seen."""
 
     blended_NCHW: Tensor
-    depth_N1HW: Tensor
+    sharp_NCHW: Tensor
 
 
 class WarpDecoder(nn.Module):
@@ -80,8 +80,8 @@ class WarpDecoder(nn.Module):
         )
         self.deepest = _Conv(sixteenth, sixteenth)
         self.up = nn.ModuleList(_Conv(a + b, b) for a, b in ((sixteenth, eighth), (eighth, quarter), (quarter, half)))
-        self.leave = nn.Conv2d(half, 4 * 9, 3, padding=1)
-        for weight in self.leave.parameters():  # so that a fresh one shows what is seen, and a little of the change
+        self.leave = nn.Conv2d(half, 4 * 3, 3, padding=1)
+        for weight in self.leave.parameters():  # so that a fresh one shows what is seen
             nn.init.zeros_(weight)
 
     def forward(self, seen_NCHW: Tensor, change_NCHW: Tensor, hints_NCHW: Tensor) -> Drawn:
@@ -99,20 +99,14 @@ class WarpDecoder(nn.Module):
         x = self.deepest(kept.pop())
         for step in self.up:
             x = step(torch.cat([F.interpolate(x, scale_factor=2.0), kept.pop()], dim=1))
-        out = F.pixel_shuffle(self.leave(x), 2).float()
-        flow, moves, painted, paint, nearer = out.split([2, 1, 1, 4, 1], dim=1)
-        grid, moves, painted = _grid(flow * FLOW_PX), (moves - 1).sigmoid(), (painted - 2).sigmoid()
-        warped = F.grid_sample(seen_NCHW, grid, padding_mode="border", align_corners=True)
-        warped = torch.cat([warped[:, :3], warped[:, 3:] + nearer], dim=1)
-        paint = seen_NCHW + change_NCHW + paint
-        made = warped + painted * (paint - warped)
-        seen_depth = seen_NCHW[:, 3:]
-        source = F.grid_sample(seen_depth, grid, mode="nearest", padding_mode="border", align_corners=True) + nearer
-        depth = torch.where(painted > 0.5, paint[:, 3:], source)
-        return Drawn(
-            (seen_NCHW + moves * (made - seen_NCHW)).clamp(-1, 1),
-            torch.where(moves > 0.5, depth, seen_depth).clamp(-1, 1),
-        )
+        flow, nearer = F.pixel_shuffle(self.leave(x), 2).float().split([2, 1], dim=1)
+        grid = _grid(flow * FLOW_PX)
+
+        def taken(mode: str) -> Tensor:
+            picture = F.grid_sample(seen_NCHW, grid, mode=mode, padding_mode="border", align_corners=True)
+            return torch.cat([picture[:, :3], (picture[:, 3:] + nearer).clamp(-1, 1)], dim=1)
+
+        return Drawn(taken("bilinear"), taken("nearest"))
 
 
 class _Conv(nn.Sequential):

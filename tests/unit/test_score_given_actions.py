@@ -14,6 +14,7 @@ from tests.unit.test_xwam_policy import PLUGIN, QUICK, request_of
 from xwam import sampler
 from xwam.benches import BORDERS
 from xwam.chunking import commit
+from xwam.config import LEAST_STATE_STEPS
 from xwam.frames import accumulate, differences
 from xwam.network import Denoised
 from xwam.unipc import unipc_grid
@@ -151,3 +152,23 @@ def test_both_borders_know_the_way_back():
         commands = border.env_actions(deltas, start, arms)
         back = border.model_actions(commands, start, arms)
         np.testing.assert_allclose(back, deltas, atol=1e-6)
+
+
+def test_states_hear_of_given_actions_whatever_the_schedule(monkeypatch):
+    """In the single pass of nano's schedule actions would stand at all noise, and no state could follow from them."""
+    once = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=1))
+    seen, levels = request_of().observation, []
+
+    def spy(network, states, *, depth=False):
+        levels.append(sampler.timesteps_of(states[0])[1])
+        return advance(network, states, depth=depth)
+
+    advance = sampler.advance
+    monkeypatch.setattr(sampler, "advance", spy)
+    under_way = once.engine.begin(seen.rgb, seen.proprio, "lift", seed=0, given_actions=_given(0))
+    _, under_way = once.engine.act(under_way)
+    assert len(levels) == LEAST_STATE_STEPS
+    assert levels == sorted(levels, reverse=True)
+    assert levels[-1] < 500
+    assert under_way.state.actions_clean
+    assert under_way.state.video.step_idx == 0

@@ -17,8 +17,10 @@ from xwam import checkpoints
 from xwam.config import NANO
 from xwam.data.clips import ClipDataset
 from xwam.data.writer import Recording, Steps, View, episode_key, write_episode
+from xwam.frames import ee_pose
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.training.warp import fresh_decoder
+from xwam.warp import hand_hints
 
 PLUGIN = XwamPlugin()
 RANDOM = XwamPolicyConfig(checkpoint="random-nano")
@@ -200,12 +202,10 @@ def test_a_view_without_measured_depth_leaves_all_depth_to_the_network():
 
 @pytest.fixture
 def drawn_as_seen(tmp_path):
-    """A checkpoint of a fresh network, with a decoder beside it that takes nothing to move."""
-    decoder = fresh_decoder(0)
-    with torch.no_grad():
-        decoder.leave.bias[8:12] = -30.0
+    """A checkpoint of a fresh network, with a fresh decoder beside it, which takes nothing to move."""
     path = tmp_path / "drawn.safetensors"
-    checkpoints.save_checkpoint(path, checkpoints.fresh_network(NANO.network, seed=0), NANO, decoder=decoder)
+    network = checkpoints.fresh_network(NANO.network, seed=0)
+    checkpoints.save_checkpoint(path, network, NANO, decoder=fresh_decoder(0))
     return replace(QUICK, checkpoint=str(path))
 
 
@@ -222,6 +222,44 @@ def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(draw
     carried = policy._carried_along(seen, found.proprio)
     np.testing.assert_array_equal(found.rgb[:, moving], carried.rgb_fvhwc_u8[:, moving])
     assert PLUGIN.provenance(drawn_as_seen)["predicted pictures"].startswith("drawn by the decoder")
+
+
+def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen, monkeypatch):
+    request = request_of(want_prediction=True)
+    K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
+    T_base_cam = np.tile(np.eye(4), (3, 1, 1))
+    T_base_cam[:, :3, 3] = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]]
+    observation = replace(request.observation, intrinsics=np.stack([K, K * [[2], [2], [1]], K]), T_base_cam=T_base_cam)
+    engine, told = PLUGIN.make(drawn_as_seen).engine, []
+    generator = torch.Generator().manual_seed(0)
+    video, depth = torch.randn(2, 1, *NANO.latent_shape, generator=generator)
+    monkeypatch.setattr(engine, "_latents", lambda state: (video, depth))
+    decoder = engine.decoder
+    monkeypatch.setattr(engine, "decoder", lambda *parts: (told.append(parts), decoder(*parts))[1])
+    monkeypatch.setattr(engine.decoder, "parameters", decoder.parameters, raising=False)
+    cameras = (observation.intrinsics, observation.T_base_cam)
+    under_way = engine.begin(
+        observation.rgb, observation.proprio, "lift", seed=0, depth_vhw_m=observation.depth, cameras=cameras
+    )
+    future = engine.imagine(engine.act(under_way)[1])
+    ((seen, change, hints),) = told
+    assert len(seen) == len(change) == len(hints) == 8 * 2
+    for frame, view in ((0, 1), (5, 0), (7, 1)):
+        place = 2 * frame + view
+        picture = torch.from_numpy(observation.rgb[view]).permute(2, 0, 1) / 127.5 - 1
+        torch.testing.assert_close(seen[place, :3], picture)
+        expected = [engine.codec.change(latent[:, :, 1:, view])[0, :, frame] for latent in (video, depth)]
+        torch.testing.assert_close(change[place, :3], expected[0])
+        torch.testing.assert_close(change[place, 3], expected[1].mean(0))
+        scene = replace(
+            under_way.scene,
+            depth_vhw_m=observation.depth[[view]],
+            intrinsics_v33_px=observation.intrinsics[[view]],
+            T_base_cam_v44=observation.T_base_cam[[view]],
+        )
+        hand = ee_pose(future.proprio[frame, :8])
+        told_of = hand_hints(scene, hand[None], [(frame + 1) / 8])[0, 0]
+        np.testing.assert_allclose(hints[place], told_of, atol=2e-3)
 
 
 @pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])

@@ -87,6 +87,10 @@ def test_pictures_are_carried_along_with_their_depth():
     (found,) = carried_along(rgb[None], depth[None], K[None], aside[None, None], [0]).rgb_fvhwc_u8[:, 0]
     np.testing.assert_array_equal(found[:39, :-6], rgb[:39, 5:-1])
     np.testing.assert_array_equal(found[40:], rgb[40:])  # the hand
+    away = np.eye(4)
+    away[:3, :3] = np.diag([-1.0, 1.0, -1.0])  # turned round: nothing that was seen is there
+    (elsewhere,) = carried_along(rgb[None], np.full((1, *SIZE), 1.0), K[None], away[None, None], [0]).rgb_fvhwc_u8[:, 0]
+    np.testing.assert_array_equal(elsewhere, rgb)
     (still,) = carried_along(rgb[None], depth[None], K[None], aside[None, None], []).rgb_fvhwc_u8[:, 0]
     np.testing.assert_array_equal(still, rgb)
 

@@ -229,9 +229,7 @@ def read_track(root: Path, key: str) -> Track:
         raise BrokenEpisode(f"{path} cannot be read: {error}.") from error
     try:
         return track_from_json(content, root=root, key=key)
-    except BrokenEpisode:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise BrokenEpisode(f"{path} lacks {error}, or holds it in another form.") from error
 
 
@@ -250,17 +248,17 @@ def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Trac
     return Track(
         key=key,
         instructions=tuple(content["instructions"]),
-        cameras=tuple(_camera(root, name, view) for name, view in sorted(content.get("observations", {}).items())),
+        cameras=tuple(_camera(root, key, name, view) for name, view in sorted(content.get("observations", {}).items())),
         arms=arms,
         proprio=_proprio(key, states, arms),
         action=_raw_action(key, moves, arms) if "raw_actions" in moves else _delta_action(key, states, moves, arms),
         trusted=moves["trusted"][:, 0] > 0 if "trusted" in moves else np.ones(count, bool),
         raw="raw_actions" in moves,
-        executed=moves.get("executed"),
+        executed=_executed(key, moves.get("executed")),
     )
 
 
-def _camera(root: Path, name: str, view: Mapping[str, Any]) -> Camera:
+def _camera(root: Path, key: str, name: str, view: Mapping[str, Any]) -> Camera:
     depth_range = view.get("depth_range")
     return Camera(
         name=name,
@@ -271,17 +269,22 @@ def _camera(root: Path, name: str, view: Mapping[str, Any]) -> Camera:
         depth_range=None if depth_range is None else DepthRange(**depth_range),
         start=int(view.get("start", 0)),
         fps=float(view["fps"]),
-        intrinsics=_matrix(view.get("intrinsics"), 3),
-        T_base_cam=_matrix(view.get("T_base_cam"), 4),
+        intrinsics=_matrix(key, view.get("intrinsics"), 3),
+        T_base_cam=_matrix(key, view.get("T_base_cam"), 4),
     )
 
 
-def _matrix(rows: Any, size: int) -> Matrix | None:
-    """Return a square matrix, None if there is none; ValueError if it has another size."""
+def _matrix(key: str, rows: Any, size: int) -> Matrix | None:
+    """Return a square matrix of a camera, None if there is none.
+
+    Raises:
+        BrokenEpisode: If it is of another size, or not finite.
+    """
     if rows is None:
         return None
-    if np.shape(rows) != (size, size):
-        raise ValueError(f"a camera's matrix must be {size}x{size}, got {np.shape(rows)}")
+    matrix = _rows(key, "a camera's matrix", rows, size)
+    if matrix.shape != (size, size):
+        raise BrokenEpisode(f"{key}: a camera's matrix must be {size}x{size}, got {matrix.shape}.")
     return tuple(tuple(float(number) for number in row) for row in rows)
 
 
@@ -296,6 +299,12 @@ def _rows(key: str, name: str, rows: Any, count: int) -> np.ndarray:
     if not np.isfinite(table).all():
         raise BrokenEpisode(f"{key}: '{name}' holds numbers that are not finite.")
     return table
+
+
+def _executed(key: str, rows: np.ndarray | None) -> np.ndarray | None:
+    if rows is not None and rows.shape[1] != 14:
+        raise BrokenEpisode(f"{key}: 'actions.executed' has rows of {rows.shape[1]}, 14 are needed.")
+    return rows
 
 
 def _proprio(key: str, states: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The verb `train` of the command `xwam`.
+"""The verbs `train` and `train-decoder` of the command `xwam`.
 
 In: parsed arguments. Out: a run folder; mistakes as one sentence.
 Read next: `recipes.py` for what `--recipe` takes, `trainer.py`, which does the work.
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def add_verbs(verbs: Any) -> None:
-    """Add `train` to an argument parser's verbs; it sets `run`, which returns the exit status."""
+    """Add both to an argument parser's verbs; each sets `run`, which returns the exit status."""
     train = verbs.add_parser("train", help="train on a data set; the same command again goes on where it stopped")
     train.add_argument("data", type=Path, help="folder with metadata.json and statistics.json")
     train.add_argument("out", type=Path, help="run folder")
@@ -33,7 +33,7 @@ def add_verbs(verbs: Any) -> None:
         "train-decoder", help="train the decoder that draws what a trained network imagines; begins anew when killed"
     )
     decoder.add_argument("data", type=Path, help="folder with metadata.json; episodes that say where cameras are")
-    decoder.add_argument("checkpoint", help="the trained network")
+    decoder.add_argument("checkpoint", help="the trained network; a decoder beside it is trained on")
     decoder.add_argument("out", type=Path, help="safetensors file: network and decoder")
     decoder.add_argument("--episodes", type=int, default=200, help="episodes to learn from; they are held in memory")
     decoder.add_argument("--steps", type=int, help="steps of the optimizer")
@@ -100,6 +100,12 @@ def train_decoder(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     recipe = warp.WarpRecipe() if options.steps is None else warp.WarpRecipe(num_steps=options.steps)
+    if recipe.num_steps < 1 or options.episodes < 1:
+        raise ValueError(f"--steps and --episodes must be 1 or more, got {recipe.num_steps} and {options.episodes}.")
+    if options.out.is_dir():
+        raise ValueError(
+            f"{options.out} is a folder; name the file to write, for example {options.out}/nano.safetensors."
+        )
     bundle, notes = checkpoints.load(options.checkpoint), read_notes(locate(options.checkpoint))
     warp.check_model(bundle.model)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +114,8 @@ def train_decoder(options: argparse.Namespace) -> int:
     clips = ClipDataset.for_model(
         options.data, found.lengths, bundle.model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
     )
+    for broken in found.broken:
+        print(f"left out: {broken.reason}")
     keys = warp.choose(found, options.episodes, recipe)
     print(f"{found.describe()}; {len(keys)} to learn from")
     assert isinstance(bundle.codec, PatchDCT), "what `check_model` asked for"
@@ -118,7 +126,8 @@ def train_decoder(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.data} holds no episode that a decoder can learn from.")
     decoder = bundle.decoder or warp.fresh_decoder(recipe.seed)
     warp.train_decoder(decoder, warp.sheets(episodes, bundle.model, bundle.codec, recipe), recipe)
-    notes |= {"decoder_command": shlex.join(["xwam", *sys.argv[1:]]), "decoder_steps": str(recipe.num_steps)}
+    steps = recipe.num_steps + (int(notes.get("decoder_steps", 0)) if bundle.decoder else 0)
+    notes |= {"decoder_command": shlex.join(["xwam", *sys.argv[1:]]), "decoder_steps": str(steps)}
     network = bundle.network.cast(stored)
     checkpoints.save_checkpoint(options.out, network, bundle.model, decoder=decoder, notes=notes)
     return 0

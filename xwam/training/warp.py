@@ -3,8 +3,8 @@
 In: a data set, a trained model. Out: a `WarpDecoder` for it.
 Read next: `xwam/warp.py`, what is trained; `commands.py`, the verb `train-decoder`.
 
-The network imagines the future of what was really executed, once and for all; then the decoder learns to draw that
-future, told where the hand really went, give or take what a prediction is off by.
+The network acts and imagines from every few steps of recorded episodes, once and for all, as it will when it runs; then
+the decoder learns to draw what was recorded next, told what the network is able to tell.
 
 Letters: B clips, N pictures, F future frames, V views, H W rows and columns, C channels.
 """
@@ -12,16 +12,17 @@ Letters: B clips, N pictures, F future frames, V views, H W rows and columns, C 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from xwam import sampler
-from xwam.actions import ARM_PROPRIO
+from xwam.actions import ARM_PROPRIO, denormalise, tidy_quaternions
 from xwam.benches import BORDERS
 from xwam.checkpoints import Bundle
 from xwam.codecs import PatchDCT, change_of_views, depth_from_video, encode_views
@@ -31,11 +32,17 @@ from xwam.data.layout import BrokenEpisode, Scan, Track
 from xwam.data.videos import UnreadableVideo, read_frames
 from xwam.frames import ee_pose
 from xwam.network import TextContext
-from xwam.unipc import UniPCState
+from xwam.noise import draw_noise, request_seed
 from xwam.warp import Scene, WarpDecoder, hand_hints
 
 WIDTHS = (32, 48, 64, 96)
 """Channels of a fresh decoder."""
+
+SMALLEST_PX = 16
+"""What the decoder makes one pixel of, in the middle."""
+
+SAY_EVERY = 20
+"""Episodes between two lines."""
 
 REPORT_EVERY = 100
 """Steps between two lines."""
@@ -52,22 +59,21 @@ class WarpRecipe:
         every: Control steps between two clips of an episode.
         learning_rate: At its peak, after `warmup_steps`; a cosine to 1 % follows.
         warmup_steps: Linear from 0.
-        hand_noise_m: Spread of what the hand's place is off by one frame ahead; it grows with the root of their number.
-        moved_weight: Weight of a pixel that changes, beside 1 of one that stays.
-        changed: Difference of a pixel, -1 to 1, from which it counts as changed.
+        depth_weight: Weight of depth beside each colour.
+        coarse_weight: Weight of the same pictures at a half, a quarter and an eighth of their size each: what is moved
+            too far to meet where it belongs is led there.
         edge_weight: Weight of the differences between pixels side by side.
-        seed: Fixes weights, the order of clips and the noise.
+        seed: Fixes weights, the order of clips and the network's noise.
     """
 
     num_steps: int = 6000
     clips: int = 4
     frames: int = 2
     every: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup_steps: int = 100
-    hand_noise_m: float = 0.004
-    moved_weight: float = 2.0
-    changed: float = 0.1
+    depth_weight: float = 2.0
+    coarse_weight: float = 0.5
     edge_weight: float = 0.5
     seed: int = 0
 
@@ -80,6 +86,7 @@ class Seen:
         rgb_NVCHW: uint8, every control step.
         depth_NVHW: Depth video, float16.
         hand_N44: `T_base_ee`.
+        imagined_SF44: `T_base_ee` of the future frames of each clip, as the network imagines it.
         intrinsics_V33: Pixels.
         T_base_cam_V44: Of each view.
         starts: Control steps at which clips start.
@@ -89,6 +96,7 @@ class Seen:
     rgb_NVCHW: Tensor
     depth_NVHW: Tensor
     hand_N44: np.ndarray
+    imagined_SF44: np.ndarray
     intrinsics_V33: np.ndarray
     T_base_cam_V44: np.ndarray
     starts: tuple[int, ...]
@@ -135,7 +143,7 @@ class Episodes:
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         rgb_CNVHW = video_CNVHW[:, :, model.static_views]
         starts = range(0, track.num_frames, self.recipe.every)
-        changes = [self._imagined(track, video_CNVHW[:, start], start) for start in starts]
+        imagined = [self._imagined(track, video_CNVHW[:, start], start) for start in starts]
         return Seen(
             rgb_NVCHW=rearrange(
                 ((rgb_CNVHW + 1) * 127.5).round().to(torch.uint8), "c n v h w -> n v c h w"
@@ -145,32 +153,35 @@ class Episodes:
             intrinsics_V33=intrinsics,
             T_base_cam_V44=T_base_cam,
             starts=tuple(starts),
-            change_latents=tuple(changes),
+            imagined_SF44=np.stack([hands for hands, _, _ in imagined]),
+            change_latents=tuple((video, depth) for _, video, depth in imagined),
         )
 
-    def _imagined(self, track: Track, seen_CVHW: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Return latents of video and depth: the future of what was executed, where the hand really went."""
-        model, network, clips = self.bundle.model, self.bundle.network, self.clips
+    def _imagined(self, track: Track, seen_CVHW: Tensor, start: int) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Return the hand's future poses, and latents of video and depth of the static views after the first frame."""
+        model, bounds, clips = self.bundle.model, self.bundle.model.bounds, self.clips
         numbers = clip_states(track, start, clips.shape, clips.bounds, quat_side_wxyz=clips.quat_side_wxyz)
-        states, executed = (torch.from_numpy(part)[None] for part in (numbers.proprio_PS, numbers.executed_KA))
-        noise = torch.randn(1, *model.latent_shape, generator=torch.Generator().manual_seed(start))
+        noise = draw_noise(
+            request_seed("train-decoder", self.recipe.seed, track.key, start),
+            (1, *model.latent_shape),
+            (1, *numbers.action_KA.shape),
+            (1, *numbers.proprio_PS.shape),
+        )
         state = sampler.begin(
             self.schedule,
-            noise_video_BCTVHW=noise,
-            noise_action_BKA=executed,
-            noise_proprio_BPS=states,
+            noise_video_BCTVHW=noise[0],
+            noise_action_BKA=noise[1],
+            noise_proprio_BPS=noise[2],
             seen_latent_BCVHW=encode_views(self.bundle.codec, seen_CVHW[None, :, None])[:, :, 0],
-            seen_proprio_BS=states[:, 0],
+            seen_proprio_BS=torch.from_numpy(numbers.proprio_PS)[None, 0],
             text=self._prompt(track.instructions[0]),
         )
-        done = self.schedule.num_action_steps
-        known = replace(
-            state, action=UniPCState(x=executed, step_idx=done), proprio=UniPCState(x=states, step_idx=done)
-        )
-        found = sampler.run(network, known)
+        found = sampler.run(self.bundle.network, state)
         assert found.depth_BCTVHW is not None, "the model predicts depth"
+        states = denormalise(found.proprio.x[0, 1:].numpy(), bounds.proprio_low, bounds.proprio_high)
+        hands = ee_pose(tidy_quaternions(states, model.arms)[:, ARM_PROPRIO[model.arms[0]]])
         video, depth = (latent[0][:, 1:, model.static_views].half() for latent in (found.video.x, found.depth_BCTVHW))
-        return video, depth
+        return hands, video, depth
 
     def _prompt(self, text: str) -> TextContext:
         network = self.bundle.network
@@ -185,6 +196,12 @@ def check_model(model: ModelConfig) -> None:
     """
     border = BORDERS[model.bench]
     plain = border.picture_hw_px(model) == model.image_hw_px and border.crop_frac == 1
+    if any(size % SMALLEST_PX for size in model.image_hw_px) or len(model.arms) != 1 or not model.static_views:
+        raise ValueError(
+            f"A decoder is trained for models of one arm and at least one static view, with pictures of multiples of "
+            f"{SMALLEST_PX} pixels; {model.name} has the arms {model.arms}, the views {model.views} and pictures of "
+            f"{model.image_hw_px[0]}x{model.image_hw_px[1]}."
+        )
     if not model.shows_what_it_saw or model.network.depth != "interleaved" or not plain:
         raise ValueError(
             f"A decoder is trained for models whose codec builds on the frame that was seen, with a depth branch, on "
@@ -240,23 +257,21 @@ def sheet(
     """Return some future frames of one clip, all views of them; frames count from 0."""
     start, last = episode.starts[clip], len(episode.rgb_NVCHW) - 1
     later = np.minimum(start + (frames + 1) * model.frame_stride, last)
-    hands_F44 = episode.hand_N44[later].copy()
-    off_m = recipe.hand_noise_m * np.sqrt(frames + 1)
-    hands_F44[:, :3, 3] += off_m[:, None] * rng.standard_normal(3)
-    depth_NVHW = episode.depth_NVHW.float()
     scene = Scene(
-        depth_vhw_m=depth_from_video(depth_NVHW[start].numpy(), model.depth_range),
+        depth_vhw_m=depth_from_video(episode.depth_NVHW[start].float().numpy(), model.depth_range),
         intrinsics_v33_px=episode.intrinsics_V33,
         T_base_cam_v44=episode.T_base_cam_V44,
         T_base_ee=episode.hand_N44[start],
     )
-    hints = torch.from_numpy(hand_hints(scene, hands_F44, ((frames + 1) / model.num_future_frames).tolist()))
+    hints = torch.from_numpy(
+        hand_hints(scene, episode.imagined_SF44[clip, frames], ((frames + 1) / model.num_future_frames).tolist())
+    )
     rgb, depth = (change_of_views(codec, latent.float()) for latent in episode.change_latents[clip])
     change_FVCHW = torch.cat([rgb, depth.mean(2, keepdim=True)], dim=2)[frames]
 
     def pictures(steps: np.ndarray) -> Tensor:
         video = episode.rgb_NVCHW[steps].float() / 127.5 - 1
-        return torch.cat([video, depth_NVHW[steps][:, :, None]], dim=2)
+        return torch.cat([video, episode.depth_NVHW[steps].float()[:, :, None]], dim=2)
 
     seen = pictures(np.full(len(frames), start))
     parts = (seen, change_FVCHW, hints, pictures(later))
@@ -267,13 +282,17 @@ def sheet(
 
 
 def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe) -> Tensor:
-    """Return how far drawn pictures are from true ones: mean absolute differences, of pixels and of their edges."""
-    drawn = decoder(page.seen_NCHW, page.change_NCHW, page.hints_NCHW).blended_NCHW
-    moved = (page.true_NCHW - page.seen_NCHW).abs().mean(1, keepdim=True) > recipe.changed
-    weight = 1 + (recipe.moved_weight - 1) * moved
-    loss = ((drawn - page.true_NCHW).abs() * weight).mean()
+    """Return how far drawn pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
+    their edges.
+    """
+    drawn, true = decoder(page.seen_NCHW, page.change_NCHW, page.hints_NCHW).blended_NCHW, page.true_NCHW
+    loss = torch.zeros(())
     for axis in (-1, -2):
-        loss = loss + recipe.edge_weight * (drawn.diff(dim=axis) - page.true_NCHW.diff(dim=axis)).abs().mean()
+        loss = loss + recipe.edge_weight * (drawn.diff(dim=axis) - true.diff(dim=axis)).abs().mean()
+    weight_C11 = torch.tensor([1.0, 1.0, 1.0, recipe.depth_weight])[:, None, None]
+    for scale_weight in (1.0, *[recipe.coarse_weight] * 3):
+        loss = loss + scale_weight * ((drawn - true).abs() * weight_C11).mean()
+        drawn, true = F.avg_pool2d(drawn, 2), F.avg_pool2d(true, 2)
     return loss
 
 
@@ -288,8 +307,9 @@ def train_decoder(
         falling = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / recipe.num_steps))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * falling
+        page = next(pages)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = drawing_loss(decoder, next(pages), recipe)
+            loss = drawing_loss(decoder, page, recipe)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
@@ -309,8 +329,10 @@ def choose(found: Scan, most: int, recipe: WarpRecipe) -> list[str]:
 
 def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str], None] = print) -> list[Seen]:
     """Return the episodes that can be used; what is left out is said."""
-    found = []
-    for key in keys:
+    found: list[Seen] = []
+    for done, key in enumerate(keys):
+        if done and done % SAY_EVERY == 0:
+            say(f"read and imagined {done} of {len(keys)} episodes")
         try:
             found.append(reader.read(key))
         except BrokenEpisode as error:
