@@ -28,6 +28,9 @@ SEEN, CHANGE, HINTS = 4, 4, 5
 FLOW_PX = 8.0
 """Pixels that an output of 1 stands for."""
 
+STILL_PX = 0.5
+"""What a trained decoder takes off the length of every flow."""
+
 FARTHEST_PX = 32.0
 """Displacements are hinted at up to here."""
 
@@ -100,7 +103,8 @@ class WarpDecoder(nn.Module):
         for step in self.up:
             x = step(torch.cat([F.interpolate(x, scale_factor=2.0), kept.pop()], dim=1))
         flow, nearer = F.pixel_shuffle(self.leave(x), 2).float().split([2, 1], dim=1)
-        grid = _grid(flow * FLOW_PX)
+        flow_px = flow * FLOW_PX
+        grid = _grid(flow_px if self.training else _shortened(flow_px))
 
         def taken(mode: str) -> Tensor:
             picture = F.grid_sample(seen_NCHW, grid, mode=mode, padding_mode="border", align_corners=True)
@@ -112,6 +116,12 @@ class WarpDecoder(nn.Module):
 class _Conv(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1), nn.SiLU())
+
+
+def _shortened(flow_N2HW: Tensor) -> Tensor:
+    """Return flows that are shorter by `STILL_PX`, so that what hardly moves stands still, as sharp as it was seen."""
+    length = flow_N2HW.norm(dim=1, keepdim=True)
+    return flow_N2HW * (1 - STILL_PX / length.clamp(min=STILL_PX))
 
 
 def _grid(flow_N2HW: Tensor) -> Tensor:

@@ -367,3 +367,15 @@ def test_the_command_trains_and_goes_on(root, tmp_path, capsys):
         ValueError, match=r"views: the data hold \('static', 'wrist'\), the model needs \('static', 'static', 'wrist'\)"
     ):
         options.run(options)
+
+
+def test_only_the_weights_that_are_named_are_trained(root, tmp_path):
+    chosen = ("proprio_decoder.", "extra_")
+    trainer = trainer_of(root, tmp_path, replace(RECIPE, num_steps=3, validate_every=0, train_only=chosen))
+    before = {name: weight.clone() for name, weight in trainer.bundle.network.state_dict().items()}
+    trainer.run()
+    for name, weight in weights_of(tmp_path).items():
+        assert torch.equal(weight, before[name]) != name.startswith(chosen), name
+    with pytest.raises(ValueError, match="no weights whose names begin with 'depth_'"):
+        trainer_of(root, tmp_path / "other", replace(RECIPE, train_only=("depth_",)))
+    assert recipe_of("nano", ['train_only=["head."]']).train_only == ("head.",)

@@ -26,7 +26,7 @@ from xwam.training.warp import (
     sheets,
     train_decoder,
 )
-from xwam.warp import FARTHEST_PX, FLOW_PX, NEAR_M, Scene, WarpDecoder, hand_hints
+from xwam.warp import FARTHEST_PX, FLOW_PX, NEAR_M, STILL_PX, Scene, WarpDecoder, hand_hints
 
 WIDTHS = (8, 8, 8, 8)
 K = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
@@ -99,12 +99,15 @@ def test_a_fresh_decoder_shows_what_is_seen():
 def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend():
     decoder = fresh_decoder(0, WIDTHS)
     with torch.no_grad():
-        decoder.leave.bias[:4] = 2.5 / FLOW_PX  # columns
+        decoder.leave.bias[:4] = (2.5 + STILL_PX) / FLOW_PX  # columns
     seen = torch.rand(1, 4, 32, 32) * 2 - 1
-    drawn = decoder(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
+    drawn = decoder.eval()(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
     between = (seen[..., 2:-3] + seen[..., 3:-2]) / 2
     torch.testing.assert_close(drawn.blended_NCHW[..., :-5], between, atol=1e-4, rtol=0)
     assert torch.isin(drawn.sharp_NCHW, seen).all()
+    with torch.no_grad():
+        decoder.leave.bias[:4] = 0.8 * STILL_PX / FLOW_PX
+    assert torch.equal(decoder(seen, seen, torch.zeros(1, 5, 32, 32)).sharp_NCHW, seen)
 
 
 def moving_square(recipe):

@@ -39,12 +39,22 @@ class XwamObjective(nn.Module):
 
     Args:
         network: The model; its weights become trainable.
-        recipe: Weights of the terms, whether activations are recomputed, whether blocks are compiled.
+        recipe: Weights of the terms, which weights are trained, whether activations are recomputed, whether blocks are
+            compiled.
+
+    Raises:
+        ValueError: If the recipe trains only weights that the network does not have.
     """
 
     def __init__(self, network: XwamNetwork, recipe: Recipe) -> None:
         super().__init__()
-        self.network = network.train().requires_grad_(True)
+        self.network = network.train().requires_grad_(not recipe.train_only)
+        for start in recipe.train_only:
+            chosen = [weight for name, weight in network.named_parameters() if name.startswith(start)]
+            if not chosen:
+                raise ValueError(f"train_only: the network has no weights whose names begin with '{start}'.")
+            for weight in chosen:
+                weight.requires_grad_(True)
         self._weights = {
             "video": 1.0,
             "action": recipe.weight_action,

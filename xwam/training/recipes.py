@@ -52,6 +52,8 @@ class Recipe:
         weight_action: Lambda of the actions (equation 6).
         weight_proprio: Lambda of the states.
         weight_depth: Lambda of depth.
+        train_only: What the names of the weights begin with that are trained, for example `("head.", "extra_")`; the
+            others stay as they are. Empty for all.
         blind: Show grey in place of pictures: the control that tells what a task owes to its cameras.
         depth: Other way with depth than the model's own; None to keep it.
         crop_frac: Share of rows and columns that is kept.
@@ -94,6 +96,7 @@ class Recipe:
     weight_action: float = 1.0
     weight_proprio: float = 1.0
     weight_depth: float = 1.0
+    train_only: tuple[str, ...] = ()
     blind: bool = False
     depth: DepthMode | None = None
     crop_frac: float = 0.95
@@ -130,6 +133,7 @@ class Recipe:
         augmentation = data["augmentation"]
         restored = {
             "betas": tuple(data["betas"]),
+            "train_only": tuple(data.get("train_only", ())),
             "imagined_steps": tuple(data["imagined_steps"]),
             "augmentation": None if augmentation is None else Augmentation(**augmentation),
         }

@@ -236,24 +236,17 @@ def cameras_of(track: Track, model: ModelConfig) -> tuple[np.ndarray, np.ndarray
 def sheets(episodes: Sequence[Seen], model: ModelConfig, codec: PatchDCT, recipe: WarpRecipe) -> Iterator[Sheet]:
     """Yield the pictures of one step after another, without end."""
     rng = np.random.default_rng(recipe.seed)
+    clips = [(episode, clip) for episode in episodes for clip in range(len(episode.starts))]
     while True:
         parts = []
-        for _ in range(recipe.clips):
-            episode = episodes[rng.integers(len(episodes))]
+        for place in rng.integers(len(clips), size=recipe.clips):
             frames = rng.choice(model.num_future_frames, recipe.frames, replace=False)
-            parts.append(sheet(episode, int(rng.integers(len(episode.starts))), frames, model, codec, recipe, rng))
+            episode, clip = clips[place]
+            parts.append(sheet(episode, clip, frames, model, codec))
         yield Sheet(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def sheet(
-    episode: Seen,
-    clip: int,
-    frames: np.ndarray,
-    model: ModelConfig,
-    codec: PatchDCT,
-    recipe: WarpRecipe,
-    rng: np.random.Generator,
-) -> Sheet:
+def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, codec: PatchDCT) -> Sheet:
     """Return some future frames of one clip, all views of them; frames count from 0."""
     start, last = episode.starts[clip], len(episode.rgb_NVCHW) - 1
     later = np.minimum(start + (frames + 1) * model.frame_stride, last)
