@@ -100,7 +100,34 @@ def convert(
     if dtype is not None:
         bundle.network.cast(dtype)
     writers.write(bundle, target, to, notes=notes)
+    if bundle.decoder is not None and to != "ours":
+        say(f"The decoder is left behind: the layout '{to}' has no place for it.")
     say(f"{target}: {bundle.model.name} in the layout '{to}'")
+
+
+@app.command()
+def average(
+    first: Source,
+    second: Source,
+    target: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    share: Annotated[float, typer.Option(help="Of the second network, 0 to 1.")] = 0.5,
+    second_only: Annotated[
+        list[str] | None, typer.Option(help="Weights whose names begin so are the second's alone; may be repeated.")
+    ] = None,
+) -> None:
+    """Write a network between two, for example between those before and after a fine-tuning.
+
+    Examples: `xwam average nano runs/tuned/checkpoint.safetensors between/ --share 0.5 --second-only proprio_decoder.`
+    """
+    from xwam import checkpoints
+    from xwam import convert as writers
+    from xwam.header import locate, read_notes
+
+    loaded = [checkpoints.load(source) for source in (first, second)]
+    between = writers.averaged(*loaded, share=share, second_only=second_only or ())
+    notes = read_notes(locate(second)) | {"averaged": f"{share} of {second} and {1 - share:g} of {first}"}
+    writers.write(between, target, "ours", notes=notes)
+    say(f"{target}: {between.model.name}, {share} of {second} and {1 - share:g} of {first}")
 
 
 def _read_json(path: Path) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,42 @@ def write_ours(bundle: Bundle, folder: Path, *, notes: Mapping[str, str] | None 
     _write_parts(bundle, folder)
 
 
+def averaged(first: Bundle, second: Bundle, *, share: float, second_only: Sequence[str] = ()) -> Bundle:
+    """Return a network between two, with the configuration of the second and without a decoder, in float32.
+
+    Where the second was trained on from the first, the one between keeps more of what both can do (Wortsman et al.
+    2022, arXiv 2109.01903).
+
+    Args:
+        first: A network, for example before a fine-tuning.
+        second: Another of the same sizes, for example after it.
+        share: Of the second, 0 to 1.
+        second_only: Weights whose names begin so are the second's alone, as those whose meaning has changed must be.
+
+    Raises:
+        CheckpointError: If the share is none, or weights of the two differ in name or size.
+    """
+    if not 0 <= share <= 1:
+        raise CheckpointError(f"The share of the second network must lie between 0 and 1, got {share}.")
+    one, two = first.network.state_dict(), second.network.state_dict()
+    sizes = [{name: tuple(weight.shape) for name, weight in weights.items()} for weights in (one, two)]
+    different = sorted(set(sizes[0].items()) ^ set(sizes[1].items()))
+    if different:
+        raise CheckpointError(f"The two networks cannot be averaged: only one has {different[0]}.")
+    second = without_decoder(second)
+    second.network.cast(torch.float32)
+    start = tuple(second_only)
+    second.network.load_state_dict(
+        {
+            name: weight.float()
+            if start and name.startswith(start)
+            else torch.lerp(one[name].float(), weight.float(), share)
+            for name, weight in two.items()
+        }
+    )
+    return second
+
+
 def write_released(bundle: Bundle, folder: Path) -> None:
     """Write `config.yaml` and the container of a released experiment.
 
@@ -81,6 +117,11 @@ def write_released(bundle: Bundle, folder: Path) -> None:
     import yaml
 
     _refuse_rivals(bundle.model)
+    network = bundle.model.network
+    if (network.video_prediction, network.proprio_prediction) != ("velocity", "velocity"):
+        raise CheckpointError(
+            f"{bundle.model.name} predicts more than velocities, as no released model does; `--to ours`."
+        )
     vae, text = _wan_parts(bundle)
     num_res_blocks = vae.vae.config.num_res_blocks
     module: dict[str, Tensor] = {f"model.{name}": value for name, value in bundle.network.state_dict().items()}

@@ -363,3 +363,32 @@ def test_the_released_container():
     assert all(torch.equal(value, expected[name]) for name, value in bundle.network.state_dict().items())
     with pytest.raises(header.CheckpointError, match="put that of google/umt5-xxl"):
         bundle.text_encoder.encode("close the drawer")
+
+
+def test_a_network_between_two_by_hand(tmp_path):
+    from xwam.config import NANO
+
+    first, second = (checkpoints.fresh_bundle(NANO, seed=seed) for seed in (1, 2))
+    one, two = ({name: w.clone() for name, w in each.network.state_dict().items()} for each in (first, second))
+    between = convert.averaged(first, second, share=0.25, second_only=("proprio_decoder.",)).network.state_dict()
+    name, own = "blocks.0.ffn.0.weight", "proprio_decoder.0.weight"
+    torch.testing.assert_close(between[name], 0.75 * one[name] + 0.25 * two[name])
+    assert torch.equal(between[own], two[own])
+    with pytest.raises(header.CheckpointError, match=r"between 0 and 1, got 1\.5"):
+        convert.averaged(first, second, share=1.5)
+    other = replace(NANO, network=replace(NANO.network, num_blocks=5))
+    with pytest.raises(header.CheckpointError, match=r"cannot be averaged: only one has \('blocks\.5"):
+        convert.averaged(first, checkpoints.fresh_bundle(other, seed=0), share=0.5)
+
+
+def test_the_command_averages(tmp_path, capsys):
+    from xwam.config import NANO
+
+    for seed in (1, 2):
+        network = checkpoints.fresh_network(NANO.network, seed=seed)
+        checkpoints.save_checkpoint(tmp_path / f"{seed}.safetensors", network, NANO, notes={"steps": str(seed)})
+    paths = [str(tmp_path / f"{seed}.safetensors") for seed in (1, 2)]
+    assert cli.main(["average", *paths, str(tmp_path / "between"), "--share", "1", "--second-only", "head."]) == 0
+    assert "1.0 of" in capsys.readouterr().out
+    network, _ = checkpoints.load_checkpoint(tmp_path / "between" / "model.safetensors")
+    assert all(torch.equal(weight, network.state_dict()[name]) for name, weight in load_file(paths[1]).items())
