@@ -23,7 +23,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 PRECISIONS = ("float32", "bfloat16", "float16")
 """Types that matrices may have."""
 
-LEAST_STATE_STEPS = 8
+LEAST_STATE_STEPS = 16
 """Fewest passes that look for the states that go with given actions. These stand at the level of the states, so that in
 a single pass they would be all noise, and the states would know nothing of them."""
 

@@ -1,0 +1,57 @@
+"""The weights that come along: what their header says, and that what they imagine follows what they are told.
+
+In: `xwam/weights/nano.safetensors`, a grey scene. Out: a verdict. How well they act and imagine: results/nano.
+Read next: `xwam/weights/README.md`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.test_xwam_policy import request_of
+from xwam.header import SHIPPED, read_model, read_notes
+from xwam.policy import XwamPlugin, XwamPolicyConfig
+
+PLUGIN, CONFIG = XwamPlugin(), XwamPolicyConfig()
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return PLUGIN.make(CONFIG)
+
+
+def asked(**changes):
+    """Return a request before a grey table, the hand above it."""
+    request = request_of(want_prediction=True, instruction="Lift the red cube off the table.")
+    K = np.array([[154.5, 0.0, 63.5], [0.0, 154.5, 63.5], [0.0, 0.0, 1.0]])
+    seen = replace(
+        request.observation, rgb=np.full_like(request.observation.rgb, 128), intrinsics=np.tile(K, (3, 1, 1))
+    )
+    seen.proprio[:8] = [0.5, 0.0, 0.1, 0.0, 0.7071, 0.7071, 0.0, 1.0]
+    return replace(request, observation=seen, **changes)
+
+
+def test_they_are_small_and_say_how_they_were_made():
+    path = SHIPPED["nano"]
+    assert path.stat().st_size <= 25e6
+    assert {"recipe", "command", "steps", "data_sha256", "decoder_command"} <= set(read_notes(path))
+    assert read_model(path).codec.warp_widths is not None
+    assert PLUGIN.provenance(CONFIG)["predicted pictures"].startswith("drawn by the decoder")
+
+
+def test_the_imagined_hand_goes_where_given_actions_take_it(policy):
+    ends = []
+    for up in (-0.6, 0.6):
+        actions = np.zeros((32, 14), np.float32)
+        actions[:, 2], actions[:, 6] = up, 1.0
+        (reply,) = policy.infer([asked(given_actions=actions)])
+        ends.append(reply.prediction().proprio[-1, 2])
+    assert ends[1] - ends[0] > 0.03
+
+
+def test_what_it_draws_is_made_of_what_it_saw(policy):
+    (reply,) = policy.infer([asked()])
+    prediction = reply.prediction()
+    assert (prediction.rgb[:, :2] == 128).all()  # wherever pixels come from, they are grey
+    assert prediction.depth.min() > 0
