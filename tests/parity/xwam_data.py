@@ -58,7 +58,8 @@ def _clip(
         frame_stride=settings["frame_skip"],
     )
     found = clip_states(track, settings["start_frame"], shape, training_bounds(quantiles, track.arms, raw=track.raw))
-    for name, got in zip(("proprios", "proprio_mask", "actions", "action_mask"), found, strict=True):
+    released = (found.proprio_PS, found.proprio_mask_PS, found.action_KA, found.action_mask_KA)
+    for name, got in zip(("proprios", "proprio_mask", "actions", "action_mask"), released, strict=True):
         yield absolute(f"{bench}: {name}", got, tensors[f"{bench}_{name}"])
 
 
