@@ -3,6 +3,7 @@
 Read next: `xwam/warp.py`, `xwam/training/warp.py`.
 """
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from xwam.training.warp import (
     WarpRecipe,
     cameras_of,
     check_model,
+    drawing_loss,
     fresh_decoder,
     sheets,
     train_decoder,
@@ -138,6 +140,16 @@ def test_training_learns_to_move_what_the_hand_moves():
     error, floor = ((picture - page.true_NCHW).abs().mean().item() for picture in (drawn, page.seen_NCHW))
     assert error < 0.6 * floor
     assert lines[-1].startswith("step 200/200: loss ")
+
+
+def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch):
+    page, decoder = next(moving_square(WarpRecipe())), fresh_decoder(0, WIDTHS)
+    plain, weighed = WarpRecipe(), WarpRecipe(perceptual_weight=0.25)
+    found = drawing_loss(decoder, page, weighed, lambda drawn, true: torch.full((len(drawn),), 2.0))
+    assert found.item() == pytest.approx(drawing_loss(decoder, page, plain).item() + 0.5, rel=1e-5)
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    with pytest.raises(ValueError, match="needs the packages lpips and torchvision"):
+        train_decoder(decoder, iter([page]), weighed)
 
 
 # ---- from data to a checkpoint

@@ -37,6 +37,7 @@ def add_verbs(verbs: Any) -> None:
     decoder.add_argument("out", type=Path, help="safetensors file: network and decoder")
     decoder.add_argument("--episodes", type=int, default=200, help="episodes to learn from; they are held in memory")
     decoder.add_argument("--steps", type=int, help="steps of the optimizer")
+    decoder.add_argument("--perceptual", type=float, default=0.0, metavar="WEIGHT", help="of LPIPS (SqueezeNet)")
     decoder.add_argument("--threads", type=int, help="CPU threads")
     decoder.set_defaults(run=train_decoder)
 
@@ -99,7 +100,11 @@ def train_decoder(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    recipe = warp.WarpRecipe() if options.steps is None else warp.WarpRecipe(num_steps=options.steps)
+    recipe = warp.WarpRecipe(perceptual_weight=options.perceptual)
+    if options.steps is not None:
+        recipe = replace(recipe, num_steps=options.steps)
+    if options.perceptual:
+        warp.perceptual_distance()  # that it cannot be had is known before anything is read
     if recipe.num_steps < 1 or options.episodes < 1:
         raise ValueError(f"--steps and --episodes must be 1 or more, got {recipe.num_steps} and {options.episodes}.")
     if options.out.is_dir():

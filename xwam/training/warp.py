@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from xwam import sampler
 from xwam.actions import ARM_PROPRIO, denormalise, tidy_quaternions
@@ -63,6 +63,7 @@ class WarpRecipe:
         coarse_weight: Weight of the same pictures at a half, a quarter and an eighth of their size each: what is moved
             too far to meet where it belongs is led there.
         edge_weight: Weight of the differences between pixels side by side.
+        perceptual_weight: Weight of LPIPS with SqueezeNet, which punishes blur and bent shapes; 0 does without.
         seed: Fixes weights, the order of clips and the network's noise.
     """
 
@@ -75,6 +76,7 @@ class WarpRecipe:
     depth_weight: float = 2.0
     coarse_weight: float = 0.5
     edge_weight: float = 0.5
+    perceptual_weight: float = 0.0
     seed: int = 0
 
 
@@ -274,12 +276,38 @@ def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, code
 # ---- training
 
 
-def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe) -> Tensor:
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Of pictures N,3,H,W in [-1, 1], one a pair."""
+
+
+def perceptual_distance() -> Distance:
+    """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924) of the package `lpips`.
+
+    Evaluation uses another backbone, AlexNet, unless it is told otherwise.
+
+    Raises:
+        ValueError: If the package or the weights of its backbone cannot be had.
+    """
+    try:
+        import lpips
+
+        distance: nn.Module = lpips.LPIPS(net="squeeze", verbose=False)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"A perceptual loss needs the packages lpips and torchvision (pip install 'evalkit[lpips]' torchvision), "
+            f"and SqueezeNet's weights: {error}."
+        ) from error
+    return distance.eval().requires_grad_(False)
+
+
+def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe, perceptual: Distance | None = None) -> Tensor:
     """Return how far drawn pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
-    their edges.
+    their edges; and how different they look, where somebody says how to tell.
     """
     drawn, true = decoder(page.seen_NCHW, page.change_NCHW, page.hints_NCHW).blended_NCHW, page.true_NCHW
     loss = torch.zeros(())
+    if perceptual is not None:
+        loss = loss + recipe.perceptual_weight * perceptual(drawn[:, :3], true[:, :3]).mean()
     for axis in (-1, -2):
         loss = loss + recipe.edge_weight * (drawn.diff(dim=axis) - true.diff(dim=axis)).abs().mean()
     weight_C11 = torch.tensor([1.0, 1.0, 1.0, recipe.depth_weight])[:, None, None]
@@ -292,7 +320,12 @@ def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe) -> Tenso
 def train_decoder(
     decoder: WarpDecoder, pages: Iterator[Sheet], recipe: WarpRecipe, *, say: Callable[[str], None] = print
 ) -> None:
-    """Train a decoder in place."""
+    """Train a decoder in place.
+
+    Raises:
+        ValueError: If the recipe wants a perceptual loss that cannot be had.
+    """
+    perceptual = perceptual_distance() if recipe.perceptual_weight else None
     decoder.train().requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
     since: list[float] = []
@@ -302,7 +335,7 @@ def train_decoder(
             group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * falling
         page = next(pages)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = drawing_loss(decoder, page, recipe)
+            loss = drawing_loss(decoder, page, recipe, perceptual)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
