@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.unit.test_xwam_data import RECORDING, key_of, steps_of
+from tests.unit.test_xwam_training import TINY
 from xwam import checkpoints, convert
-from xwam.config import NANO
 from xwam.data.clips import ClipDataset
 from xwam.data.layout import BrokenEpisode, read_track, scan
 from xwam.data.writer import write_episode, write_metadata
@@ -32,21 +32,7 @@ from xwam.warp import FARTHEST_PX, FLOW_PX, NEAR_M, STILL_PX, Scene, WarpDecoder
 
 WIDTHS = (8, 8, 8, 8)
 K = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
-SMALL = replace(
-    NANO,
-    image_hw_px=(32, 48),
-    views=("static", "wrist"),
-    network=replace(
-        NANO.network,
-        width=16,
-        ffn_width=32,
-        num_heads=2,
-        num_blocks=3,
-        num_depth_blocks=1,
-        patch_hw=(2, 3),
-        place_grid=(1, 1),
-    ),
-)
+SMALL = replace(TINY, image_hw_px=(32, 48), network=replace(TINY.network, patch_hw=(2, 3)))
 
 
 def pose(*position):
