@@ -47,9 +47,15 @@ def decode_views(codec: Codec, latent_BCTVHW: Tensor, seen_BCVHW: Tensor | None 
     return rearrange(codec.decode(latent, seen), "(b v) c t h w -> b c t v h w", v=latent_BCTVHW.shape[3])
 
 
-def change_of_views(codec: PatchDCT, motion_CTVHW: Float[Tensor, "c lt v lh lw"]) -> Float[Tensor, "f v 3 h w"]:
-    """Return what the latents of all views after the first add to what is seen."""
-    return rearrange(codec.change(rearrange(motion_CTVHW, "c t v h w -> v c t h w")), "v c f h w -> f v c h w")
+def change_of_views(
+    codec: PatchDCT, video_CTVHW: Float[Tensor, "c lt v lh lw"], depth_CTVHW: Float[Tensor, "c lt v lh lw"]
+) -> Float[Tensor, "f v 4 h w"]:
+    """Return what the latents of all views after the first add to what is seen, RGB and depth video."""
+    rgb, grey = (
+        rearrange(codec.change(rearrange(latent.float(), "c t v h w -> v c t h w")), "v c f h w -> f v c h w")
+        for latent in (video_CTVHW, depth_CTVHW)
+    )
+    return torch.cat([rgb, grey.mean(2, keepdim=True)], dim=2)
 
 
 # ---- depth as a video

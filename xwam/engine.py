@@ -260,10 +260,7 @@ class Engine:
         views, count = self.model.static_views, self.model.num_future_frames
         hands_f44 = ee_pose(states[:, ARM_PROPRIO[self.model.arms[0]]])
         hints = torch.from_numpy(hand_hints(scene, hands_f44, [(frame + 1) / count for frame in range(count)]))
-        rgb, grey = (
-            codecs.change_of_views(self.codec, latent[0][:, 1:, views].cpu().float()) for latent in (video, depth)
-        )
-        change = torch.cat([rgb, grey.mean(2, keepdim=True)], dim=2)
+        change = codecs.change_of_views(self.codec, *(latent[0][:, 1:, views].cpu() for latent in (video, depth)))
         seen = torch.cat([request.seen_BCVHW[0][:, views], request.seen_depth_BCVHW[0, :1][:, views]]).transpose(0, 1)
         device = next(self.decoder.parameters()).device
         drawn = self.decoder(*(part.flatten(0, 1).to(device) for part in (seen[None].expand_as(change), change, hints)))

@@ -115,7 +115,7 @@ class Sheet(NamedTuple):
 
 
 class Episodes:
-    """Reads episodes and lets a network imagine what was executed in them.
+    """Reads episodes and lets a network act and imagine from every few steps of them.
 
     Args:
         clips: The data.
@@ -145,7 +145,8 @@ class Episodes:
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         rgb_CNVHW = video_CNVHW[:, :, model.static_views]
         starts = range(0, track.num_frames, self.recipe.every)
-        imagined = [self._imagined(track, video_CNVHW[:, start], start) for start in starts]
+        text = self._prompt(track.instructions[0])
+        imagined = [self._imagined(track, text, video_CNVHW[:, start], start) for start in starts]
         return Seen(
             rgb_NVCHW=rearrange(
                 ((rgb_CNVHW + 1) * 127.5).round().to(torch.uint8), "c n v h w -> n v c h w"
@@ -159,7 +160,9 @@ class Episodes:
             change_latents=tuple((video, depth) for _, video, depth in imagined),
         )
 
-    def _imagined(self, track: Track, seen_CVHW: Tensor, start: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    def _imagined(
+        self, track: Track, text: TextContext, seen_CVHW: Tensor, start: int
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
         """Return the hand's future poses, and latents of video and depth of the static views after the first frame."""
         model, bounds, clips = self.bundle.model, self.bundle.model.bounds, self.clips
         numbers = clip_states(track, start, clips.shape, clips.bounds, quat_side_wxyz=clips.quat_side_wxyz)
@@ -176,7 +179,7 @@ class Episodes:
             noise_proprio_BPS=noise[2],
             seen_latent_BCVHW=encode_views(self.bundle.codec, seen_CVHW[None, :, None])[:, :, 0],
             seen_proprio_BS=torch.from_numpy(numbers.proprio_PS)[None, 0],
-            text=self._prompt(track.instructions[0]),
+            text=text,
         )
         found = sampler.run(self.bundle.network, state)
         assert found.depth_BCTVHW is not None, "the model predicts depth"
@@ -261,8 +264,7 @@ def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, code
     hints = torch.from_numpy(
         hand_hints(scene, episode.imagined_SF44[clip, frames], ((frames + 1) / model.num_future_frames).tolist())
     )
-    rgb, depth = (change_of_views(codec, latent.float()) for latent in episode.change_latents[clip])
-    change_FVCHW = torch.cat([rgb, depth.mean(2, keepdim=True)], dim=2)[frames]
+    change_FVCHW = change_of_views(codec, *episode.change_latents[clip])[frames]
 
     def pictures(steps: np.ndarray) -> Tensor:
         video = episode.rgb_NVCHW[steps].float() / 127.5 - 1
