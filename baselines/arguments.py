@@ -13,7 +13,7 @@ from evalkit.contracts.errors import BadConfig
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """Return settings of a bench, each value read as YAML.
+    """Return settings of a bench or a policy, each value read as YAML.
 
     Raises:
         BadConfig: If one of them is no pair.
@@ -28,6 +28,6 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, found, value = pair.partition("=")
         if not found:
-            raise BadConfig(f"'{pair}' must be a setting of the bench, for example image_px=256.")
+            raise BadConfig(f"'{pair}' must be a setting and its value, for example image_px=256.")
         settings[key] = yaml.safe_load(value)
     return settings

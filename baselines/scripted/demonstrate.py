@@ -8,6 +8,8 @@ and then it is dragged off for some steps; the action to learn is always what th
 
 And one that only saw willing experts need not listen, where each task has a scene of its own. So there are refusals: a
 robot that was told what cannot be done here, and stands still.
+
+And what a network imagines is of its own doing. So there are rollouts: what any policy does when nobody pushes it.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines.scripted.motion import OPEN
-from baselines.scripted.policy import ScriptedPolicy
 from evalkit.contracts.env import Env
+from evalkit.contracts.policy import Policy
+from evalkit.contracts.spec import check_actions
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, Observation, PolicyRequest
 from xwam.data.writer import Steps
 
@@ -62,7 +65,7 @@ class Moment(NamedTuple):
 
 
 def demonstrate(
-    env: Env, policy: ScriptedPolicy, episode: Episode, disturbance: Disturbance, *, tail_steps: int = 4
+    env: Env, policy: Policy, episode: Episode, disturbance: Disturbance, *, tail_steps: int = 4
 ) -> Steps | None:
     """Return a recorded demonstration, or None if the goal was met at the start, or not in time.
 
@@ -94,7 +97,7 @@ def demonstrate(
 
 def refuse(
     env: Env,
-    policy: ScriptedPolicy,
+    policy: Policy,
     episode: Episode,
     disturbance: Disturbance,
     *,
@@ -134,6 +137,49 @@ def refuse(
         if env.advance(executed):
             return None
     return _stacked(moments)
+
+
+class Rollout(NamedTuple):
+    """What a policy did, and whether it met the goal."""
+
+    steps: Steps
+    success: bool
+
+
+def rollout(env: Env, policy: Policy, episode: Episode, *, tail_steps: int = 4) -> Rollout | None:
+    """Return a recording of what a policy does, or None if the goal was met at the start.
+
+    Args:
+        env: The task.
+        policy: Who acts; asked anew after as many actions as it wants executed.
+        episode: Its seed fixes the scene.
+        tail_steps: Steps to record after the goal is met.
+
+    Raises:
+        EpisodeFault: If an answer does not hold the actions that the env needs.
+    """
+    if env.begin(seed=episode.seed, max_steps=episode.max_steps):
+        return None
+    policy.reset(episode, env.spec)
+    moments: list[Moment] = []
+    chunk: list[np.ndarray] = []
+    num_chunks = 0
+    left = episode.max_steps
+    met = False
+    while left > 0:
+        seen = Observation(**env.observe(render=True))
+        if not chunk:
+            request = PolicyRequest(episode=episode, chunk_idx=num_chunks, step_idx=len(moments), observation=seen)
+            (reply,) = policy.infer([request])
+            check_actions(reply.actions, env.spec, policy.spec)
+            chunk = list(reply.actions[: policy.spec.execute_steps])
+            num_chunks += 1
+        action = chunk.pop(0)
+        moments.append(Moment(seen, action, action))
+        left -= 1
+        if env.advance(action) and not met:
+            met, left = True, min(left, tail_steps)
+    return Rollout(_stacked(moments), met)
 
 
 def _begin(env: Env, episode: Episode, rng: np.random.Generator, disturbance: Disturbance) -> bool:
@@ -185,7 +231,7 @@ def _displace(env: Env, rng: np.random.Generator, steps: tuple[int, int]) -> Non
         env.advance(action)
 
 
-def _meant(policy: ScriptedPolicy, episode: Episode, seen: Observation, step_idx: int) -> np.ndarray:
+def _meant(policy: Policy, episode: Episode, seen: Observation, step_idx: int) -> np.ndarray:
     bare = replace(seen, rgb=seen.rgb[:0], depth=seen.depth[:0])
     request = PolicyRequest(episode=episode, chunk_idx=step_idx, step_idx=step_idx, observation=bare)
     (reply,) = policy.infer([request])

@@ -6,7 +6,8 @@ Read next: `demonstrate.py`, one of them; `xwam/data/writer.py`, the layout.
 Seeds are none of an evaluation's. An expert that fails costs its seed, which is named and counted; the episode is not
 kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there. With `--refuse` the
 robot is told what cannot be done in the scene, anything or one task alone, and stands still: from those a learner
-learns to listen.
+learns to listen. With `--policy` another policy acts, and what it does is kept whether or not it succeeds: for what
+reads the future off a trained network (`train_only`, `xwam train-decoder`), not to learn actions from.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ from rich.progress import Progress
 
 from baselines.arguments import settings_of
 from baselines.floors import HoldPlugin
-from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate, refuse
-from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin, ScriptedPolicy
+from baselines.scripted.demonstrate import CALM, Disturbance, Rollout, demonstrate, refuse, rollout
+from baselines.scripted.policy import ScriptedPlugin
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import Bench, Env, WorkerLaunch
-from evalkit.contracts.errors import BadConfig, EvalkitError
-from evalkit.contracts.plugins import load_bench
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
+from evalkit.contracts.plugins import load_bench, load_policy, make_policy
+from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
 from xwam.benches import BORDERS
 from xwam.config import NANO
-from xwam.data.writer import Recording, Steps, View, episode_key, write_episode, write_metadata
+from xwam.data.writer import Recording, View, episode_key, write_episode, write_metadata
 
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds below those of our evaluations; see docs/conventions.md."""
@@ -71,6 +73,38 @@ FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        policy: Its name: `scripted`, whose failures are not kept, or any other, whose are.
+        settings: Changes to its configuration.
+        max_steps: Longest episode; None for the bench's own.
+    """
+
+    policy: str = ScriptedPlugin.name
+    settings: tuple[tuple[str, Any], ...] = ()
+    max_steps: int | None = None
+
+    @property
+    def is_expert(self) -> bool:
+        """Return whether it is the task's scripted expert."""
+        return self.policy == ScriptedPlugin.name
+
+    def config(self) -> Any:
+        """Return the policy's configuration.
+
+        Raises:
+            BadConfig: If there is no policy of that name, or it has no such setting.
+        """
+        return _configured(f"Policy '{self.policy}'", load_policy(self.policy).config_type, dict(self.settings))
+
+    def make(self) -> Policy:
+        """Return the policy; raises as `config` does, and EvalkitError if its weights cannot be had."""
+        return make_policy(load_policy(self.policy), self.config())
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """Some episodes of one task.
 
@@ -84,6 +118,7 @@ class Job:
         seeds: Seed of each.
         disturbance: How hard the expert is pushed.
         refused: What the robot is told, and does not do because it cannot; empty to be told the task and do it.
+        actor: Who acts.
     """
 
     root: Path
@@ -95,6 +130,7 @@ class Job:
     seeds: tuple[int, ...]
     disturbance: Disturbance
     refused: tuple[str, ...] = ()
+    actor: Actor = Actor()
 
 
 def jobs(
@@ -105,8 +141,10 @@ def jobs(
     setting: str,
     settings: Mapping[str, Any] | None = None,
     first_seed: int = 0,
+    first_number: int = 0,
     disturbance: Disturbance,
     refuse: str | None = None,
+    actor: Actor = Actor(),
 ) -> list[Job]:
     """Return what is missing in a data set, in blocks, the tasks in turn.
 
@@ -117,9 +155,11 @@ def jobs(
         setting: Setting of the bench.
         settings: Changes to the bench's configuration.
         first_seed: Where seeds begin.
+        first_number: Where a task's numbers of episodes begin, to add to a data set what is recorded otherwise.
         disturbance: How hard the expert is pushed.
         refuse: `ANYTHING` to record refusals of what cannot be done, a task to record refusals of that one alone; None
             for demonstrations.
+        actor: Who acts.
 
     Raises:
         BadConfig: If there are not so many seeds, the bench evaluates on some of them, or does not know a setting; or
@@ -127,15 +167,21 @@ def jobs(
     """
     bench, changes = load_bench(bench_name), dict(settings or {})
     config = _config(bench, changes)
+    actor.config()
+    if first_number < 0 or (actor.max_steps is not None and actor.max_steps < 1):
+        raise BadConfig(f"--first-number {first_number} must be 0 or more, and --max-steps 1 or more.")
+    if refuse is not None and not actor.is_expert:
+        raise BadConfig(f"Refusals begin on the scripted expert's way; leave out --refuse, or --policy {actor.policy}.")
     block = SHORT_BLOCK.get(bench_name, BLOCK)
     blocks: list[list[Job]] = []
     for task, count in wanted.items():
         (first,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
         if first.seed in DEMONSTRATION_SEEDS:
             raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
-        seeds = _seeds(bench_name, task, first_seed, count, FIRST_REFUSAL if refuse is None else REFUSALS)
+        most = (FIRST_REFUSAL if refuse is None else REFUSALS) - first_number
+        seeds = _seeds(bench_name, task, first_seed, count, most)
         refused = _impossible(bench, config, task, setting, refuse) if refuse is not None else ()
-        numbered = enumerate(seeds, _first_number(bench, task, refuse))
+        numbered = enumerate(seeds, _first_number(bench, task, refuse) + first_number)
         missing = [(number, seed) for number, seed in numbered if not _done(root, number)]
         parts = [missing[place : place + block] for place in range(0, len(missing), block)]
         blocks.append(
@@ -150,6 +196,7 @@ def jobs(
                     seeds=tuple(seed for _, seed in part),
                     disturbance=disturbance,
                     refused=refused,
+                    actor=actor,
                 )
                 for part in parts
             ]
@@ -164,13 +211,23 @@ def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
     Raises:
         BadConfig: If it has no such setting; or if it has art to choose, which demonstrations show, and none is chosen.
     """
-    known = [entry.name for entry in fields(bench.config_type)]
+    config = _configured(f"Bench '{bench.name}'", bench.config_type, settings)
+    if hasattr(config, "art") and "art" not in settings:
+        raise BadConfig(f"Say what the demonstrations of '{bench.name}' show: --set art=real, or art=placeholder.")
+    return config
+
+
+def _configured(whose: str, config_type: type, settings: Mapping[str, Any]) -> Any:
+    """Return a configuration.
+
+    Raises:
+        BadConfig: If it has no such setting.
+    """
+    known = [entry.name for entry in fields(config_type)]
     for name in settings:
         if name not in known:
-            raise BadConfig(f"Bench '{bench.name}' has no setting '{name}'; it has {', '.join(known)}.")
-    if "art" in known and "art" not in settings:
-        raise BadConfig(f"Say what the demonstrations of '{bench.name}' show: --set art=real, or art=placeholder.")
-    return bench.config_type(**settings)
+            raise BadConfig(f"{whose} has no setting '{name}'; it has {', '.join(known) or 'none'}.")
+    return config_type(**settings)
 
 
 def _impossible(bench: Bench, config: Any, task: str, setting: str, refuse: str) -> tuple[str, ...]:
@@ -243,29 +300,30 @@ def _done(root: Path, number: int) -> bool:
 
 
 def record_block(job: Job) -> Iterator[bool]:
-    """Record the episodes of a job; yield whether each succeeded.
+    """Record the episodes of a job; yield whether each was kept.
 
     Raises:
-        EvalkitError: If the env cannot be built, or its process fails.
+        EvalkitError: If the env cannot be built, its process fails, or the policy does not fit it.
     """
     bench = load_bench(job.bench)
     config = bench.config_type(**dict(job.settings))
-    policy = ScriptedPlugin().make(ScriptedConfig())
+    policy = job.actor.make()
     (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
     with closing(_env(bench.launch(config, task=job.task, setting=job.setting))) as env:
         check(env.spec, policy.spec)
         recording = replace(recording_of(env.spec), axes=BORDERS[job.bench].axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
-            episode = replace(model, index=number, seed=seed)
-            steps = _steps(env, policy, episode, job)
-            if steps is None:
+            episode = replace(model, index=number, seed=seed, max_steps=job.actor.max_steps or model.max_steps)
+            done = _done_by(policy, env, episode, job)
+            if done is None:
                 failed = job.root / FAILED / episode_key(number)
                 failed.parent.mkdir(parents=True, exist_ok=True)
                 failed.touch()
             else:
                 told = job.refused or (str(env.observe(render=False)["instruction"]),)
-                write_episode(job.root, number, steps, recording, instructions=told, about=_about(job, episode, env))
-            yield steps is not None
+                about = _about(job, episode, env) | {"success": done.success}
+                write_episode(job.root, number, done.steps, recording, instructions=told, about=about)
+            yield done is not None
 
 
 def _env(launch: WorkerLaunch) -> Env:
@@ -281,14 +339,16 @@ def _env(launch: WorkerLaunch) -> Env:
     return env
 
 
-def _steps(env: Env, policy: ScriptedPolicy, episode: Episode, job: Job) -> Steps | None:
-    """Return a demonstration; None if the expert failed or the simulation blew up."""
+def _done_by(policy: Policy, env: Env, episode: Episode, job: Job) -> Rollout | None:
+    """Return what to keep of an episode; None if the expert failed, nothing was to do, or the simulation blew up."""
     try:
-        if job.refused:
-            return refuse(env, policy, episode, job.disturbance)
-        return demonstrate(env, policy, episode, job.disturbance)
+        if not job.actor.is_expert:
+            return rollout(env, policy, episode)
+        how = refuse if job.refused else demonstrate
+        steps = how(env, policy, episode, job.disturbance)
     except FloatingPointError:
         return None
+    return None if steps is None else Rollout(steps, success=not job.refused)
 
 
 def recording_of(spec: EnvSpec) -> Recording:
@@ -312,9 +372,12 @@ def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
         "task": job.task,
         "setting": job.setting,
         "seed": episode.seed,
-        "policy": HoldPlugin.name if job.refused else ScriptedPlugin.name,
-        "disturbance": asdict(job.disturbance),
+        "policy": HoldPlugin.name if job.refused else job.actor.policy,
     }
+    if job.actor.is_expert:
+        about["disturbance"] = asdict(job.disturbance)
+    else:
+        about["policy_settings"] = dict(job.actor.settings)
     if job.settings:
         about |= {"protocol": episode.protocol, "settings": dict(job.settings), "env": dict(env.about)}
     return about
@@ -345,10 +408,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m baselines.scripted.record",
-        description="Record demonstrations of the scripted experts as a data set; run again, it does what is missing.",
+        description="Record demonstrations of the scripted experts as a data set, or what another policy does; run "
+        "again, it does what is missing.",
         epilog="Examples: python -m baselines.scripted.record data/lift Lift=200 Door=200 --workers 2 · "
         "python -m baselines.scripted.record data/lift Lift=100 --refuse anything · "
-        "python -m baselines.scripted.record data/kitchen CloseDrawer=100 --bench robocasa --set art=real",
+        "python -m baselines.scripted.record data/kitchen CloseDrawer=100 --bench robocasa --set art=real · "
+        "python -m baselines.scripted.record data/own Lift=40 Door=40 --policy xwam --policy-set execute_steps=32",
     )
     parser.add_argument("root", type=Path, help="folder of the data set")
     parser.add_argument("tasks", nargs="+", metavar="TASK=EPISODES")
@@ -358,7 +423,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the bench, e.g. art=placeholder"
     )
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument(
+        "--first-number",
+        type=int,
+        default=0,
+        help="where each task's numbers of episodes begin, to add what is recorded otherwise to a data set",
+    )
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--policy",
+        default=ScriptedPlugin.name,
+        metavar="NAME",
+        help="who acts; what any other than the scripted experts does is kept even where it fails",
+    )
+    parser.add_argument("--policy-set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the policy")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="longest episode; the bench's own unless given")
     parser.add_argument("--calm", action="store_true", help="do not push the expert about")
     parser.add_argument(
         "--refuse",
@@ -374,11 +453,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setting=options.setting,
             settings=settings_of(options.set),
             first_seed=options.first_seed,
+            first_number=options.first_number,
             disturbance=CALM if options.calm else Disturbance(),
             refuse=options.refuse,
+            actor=Actor(
+                policy=options.policy,
+                settings=tuple(settings_of(options.policy_set).items()),
+                max_steps=options.max_steps,
+            ),
         )
         successes, tries = record(todo, workers=options.workers)
-    except (EvalkitError, ValueError) as error:
+    except (EvalkitError, EpisodeFault, ValueError) as error:
         print(f"record: {error}", file=sys.stderr)
         return 2
     lengths = write_metadata(options.root)

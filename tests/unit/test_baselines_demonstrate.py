@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from baselines.scripted import record
-from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate, refuse
-from evalkit.contracts.errors import BadConfig
+from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate, refuse, rollout
+from evalkit.contracts.errors import BadConfig, EpisodeFault
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.types import Episode, PolicyReply
 from xwam.data.layout import read_track
@@ -89,6 +89,50 @@ def test_labels_are_what_the_expert_meant_from_where_it_was_pushed():
     np.testing.assert_array_equal(steps.action[:, 6], steps.executed[:, 6])
     moved = np.diff(steps.proprio[:, :3], axis=0)
     np.testing.assert_allclose(moved, 0.05 * steps.executed[:-1, :3], atol=1e-6)
+
+
+class ChunkPolicy:
+    """Goes straight on for a chunk of five, three of them executed; `step_idx` is checked against the env's clock."""
+
+    spec = SimpleNamespace(execute_steps=3, chunk_len=5, policy_id="chunks")
+
+    def __init__(self, env, *, speed=1.0):
+        self.env, self.speed, self.chunks = env, speed, []
+
+    def reset(self, episode, env):
+        self.chunks = []
+
+    def infer(self, requests):
+        (request,) = requests
+        self.chunks.append((request.chunk_idx, request.step_idx, self.env.num_steps))
+        assert request.observation.rgb.shape[0] == 2
+        actions = np.zeros((5, 14), np.float32)
+        actions[:, :3] = self.speed * np.clip((GOAL_M - request.observation.proprio[:3]) / 0.15, -1, 1)
+        return [PolicyReply(actions=actions)]
+
+
+def test_a_rollout_is_what_the_policy_did_chunk_by_chunk_whether_or_not_it_met_the_goal(monkeypatch):
+    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    env = PointEnv()
+    policy = ChunkPolicy(env)
+    steps, success = rollout(env, policy, EPISODE, tail_steps=4)
+    assert success
+    assert policy.chunks == [(place, 3 * place, 3 * place) for place in range(len(policy.chunks))]
+    np.testing.assert_array_equal(steps.action, steps.executed)
+    np.testing.assert_allclose(np.diff(steps.proprio[:, :3], axis=0), 0.05 * steps.executed[:-1, :3], atol=1e-6)
+    met = np.linalg.norm(steps.proprio[:, :3] - GOAL_M, axis=1) < 0.03
+    assert met.sum() == 4  # the goal is met by the action before the first of them
+    steps, success = rollout(env, ChunkPolicy(env, speed=0.0), replace(EPISODE, max_steps=7))
+    assert not success
+    assert len(steps.rgb) == 7
+
+
+def test_a_rollout_of_broken_actions_is_refused():
+    bench = load_bench("robosuite")
+    env = PointEnv()
+    env.spec = bench.env_spec(bench.config_type(), task="Lift", setting="default")
+    with pytest.raises(EpisodeFault, match="not finite"):
+        rollout(env, ChunkPolicy(env, speed=np.nan), EPISODE)
 
 
 def test_the_same_seed_is_pushed_in_the_same_way():
@@ -194,6 +238,35 @@ def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch
         assert np.abs(read_track(tmp_path, key).action[:, :3]).max() == (0.0 if refused else 1.0)
 
 
+def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypatch):
+    bench = SimpleNamespace(
+        config_type=SimpleNamespace, plan_episodes=lambda *_, **__: [EPISODE], launch=lambda *_, **__: None
+    )
+    env = PointEnv()
+    env.close = lambda: None
+    plugin = SimpleNamespace(config_type=record.HoldPlugin.config_type, make=lambda _: ChunkPolicy(env, speed=0.0))
+    monkeypatch.setattr(record, "load_bench", lambda name: bench)
+    monkeypatch.setattr(record, "load_policy", lambda name: plugin)
+    for name in ("record._env", "record.check", "demonstrate.check_actions"):
+        monkeypatch.setattr(f"baselines.scripted.{name}", lambda *_: env)
+    job = record.Job(
+        root=tmp_path,
+        bench="robosuite",
+        task="Go",
+        setting="default",
+        settings=(),
+        numbers=(3,),
+        seeds=(5,),
+        disturbance=CALM,
+        actor=record.Actor(policy="chunks", max_steps=4),
+    )
+    assert list(record.record_block(job)) == [True]
+    stored = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())
+    assert stored["about"]["policy"] == "chunks"
+    assert stored["about"]["success"] is False
+    assert read_track(tmp_path, episode_key(3)).num_frames == 4
+
+
 def test_views_keep_the_envs_order(tmp_path):
     recording = record.recording_of(PointEnv.spec)
     assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
@@ -251,6 +324,13 @@ def test_one_task_alone_is_refused_where_it_cannot_be_done(tmp_path):
         jobs(tmp_path, wanted={"Lift": 1}, refuse="Stack", settings={"shuffle_instructions": True})
 
 
+def test_what_is_recorded_otherwise_is_added_under_other_numbers(tmp_path):
+    (first,), (second,) = (jobs(tmp_path, wanted={"Lift": 3}, first_number=number) for number in (0, 3))
+    assert second.numbers == tuple(number + 3 for number in first.numbers)
+    with pytest.raises(BadConfig, match="Lift: 1 to 10 episodes"):
+        jobs(tmp_path, wanted={"Lift": 11}, first_number=49_990)
+
+
 def test_nobody_refuses_in_a_kitchen(tmp_path):
     with pytest.raises(BadConfig, match="'robocasa' do not allow"):
         record.jobs(
@@ -290,3 +370,12 @@ def test_seeds_stay_away_from_every_evaluation(tmp_path, monkeypatch):
 def test_mistakes_are_one_sentence(tmp_path, capsys):
     assert record.main([str(tmp_path), "Lift"]) == 2
     assert "for example Lift=200" in capsys.readouterr().err
+    for wrong, said in (
+        (["--policy", "nobody"], "nobody"),
+        (["--policy", "xwam", "--policy-set", "speed=3"], "Policy 'xwam' has no setting 'speed'; it has checkpoint, "),
+        (["--policy", "xwam", "--refuse", "anything"], "leave out --refuse, or --policy xwam"),
+        (["--first-number", "-1"], "must be 0 or more"),
+        (["--max-steps", "0"], "--max-steps 1 or more"),
+    ):
+        assert record.main([str(tmp_path), "Lift=1", *wrong]) == 2
+        assert said in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         jobs(tmp_path, settings={**ART, "protocol": "xwam"})
     arguments = [str(tmp_path), "CloseDrawer=1", "--bench", "robocasa", "--set", "art"]
     assert record.main(arguments) == 2
-    assert "'art' must be a setting of the bench" in capsys.readouterr().err
+    assert "'art' must be a setting and its value" in capsys.readouterr().err
 
 
 class Straight:

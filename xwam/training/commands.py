@@ -37,6 +37,7 @@ def add_verbs(verbs: Any) -> None:
     decoder.add_argument("out", type=Path, help="safetensors file: network and decoder")
     decoder.add_argument("--episodes", type=int, default=200, help="episodes to learn from; they are held in memory")
     decoder.add_argument("--steps", type=int, help="steps of the optimizer")
+    decoder.add_argument("--learning-rate", type=float, help="at its peak")
     decoder.add_argument("--perceptual", type=float, default=0.0, metavar="WEIGHT", help="of LPIPS (SqueezeNet)")
     decoder.add_argument("--threads", type=int, help="CPU threads")
     decoder.set_defaults(run=train_decoder)
@@ -100,9 +101,10 @@ def train_decoder(options: argparse.Namespace) -> int:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    recipe = warp.WarpRecipe(perceptual_weight=options.perceptual)
-    if options.steps is not None:
-        recipe = replace(recipe, num_steps=options.steps)
+    chosen = {"num_steps": options.steps, "learning_rate": options.learning_rate}
+    recipe = warp.WarpRecipe(
+        perceptual_weight=options.perceptual, **{name: value for name, value in chosen.items() if value is not None}
+    )
     if options.perceptual:
         warp.perceptual_distance()  # that it cannot be had is known before anything is read
     if recipe.num_steps < 1 or options.episodes < 1:

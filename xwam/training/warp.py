@@ -55,7 +55,8 @@ class WarpRecipe:
     Attributes:
         num_steps: Steps of the optimizer.
         clips: Clips in a step.
-        frames: Future frames of each, all views of them.
+        frames: Future frames of each, all views of them; one twice as far ahead is drawn half as often, because what
+            comes next is what is executed and judged most.
         every: Control steps between two clips of an episode.
         learning_rate: At its peak, after `warmup_steps`; a cosine to 1 % follows.
         warmup_steps: Linear from 0.
@@ -242,10 +243,11 @@ def sheets(episodes: Sequence[Seen], model: ModelConfig, codec: PatchDCT, recipe
     """Yield the pictures of one step after another, without end."""
     rng = np.random.default_rng(recipe.seed)
     clips = [(episode, clip) for episode in episodes for clip in range(len(episode.starts))]
+    share_F = 1 / np.arange(1, model.num_future_frames + 1)
     while True:
         parts = []
         for place in rng.integers(len(clips), size=recipe.clips):
-            frames = rng.choice(model.num_future_frames, recipe.frames, replace=False)
+            frames = rng.choice(model.num_future_frames, recipe.frames, replace=False, p=share_F / share_F.sum())
             episode, clip = clips[place]
             parts.append(sheet(episode, clip, frames, model, codec))
         yield Sheet(*(torch.cat(part) for part in zip(*parts, strict=True)))
