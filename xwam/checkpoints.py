@@ -1,17 +1,17 @@
 """Weights on disk: ours, the released container, Wan's and diffusers' folders.
 
 In: a path, or an id on the hub. Out: a `Bundle` ready for inference; or one sentence that names what is wrong.
-Read next: `header.py` for what a checkpoint says about itself, `convert.py` for the command that rewrites one.
+Read next: `header.py` for what a checkpoint says about itself, `released.py` and `wan_folder.py` for what others wrote,
+`convert.py` for the command that rewrites one.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save_file
@@ -21,12 +21,10 @@ from xwam import keys
 from xwam.codecs import Codec, PatchDCT
 from xwam.config import (
     PRECISIONS,
-    WAN22_5B,
     ModelConfig,
     NetworkConfig,
     ParameterCount,
     count_parameters,
-    network_from_release,
 )
 from xwam.header import (
     ADDITIONS_FILE,
@@ -40,18 +38,17 @@ from xwam.header import (
     read_yaml,
     stated_sizes,
 )
-from xwam.loading import fill, only_tensors, read_pickle, read_tensors, stored_type
+from xwam.loading import fill, read_tensors, stored_type, under
 from xwam.network import XwamNetwork, is_exact
+from xwam.released import read_container, sizes_of
 from xwam.text import HashedText, StoredText, TextEncoder
 from xwam.umt5 import UmT5Text, umt5_from_wan
-from xwam.wan_vae import VAE_TYPE, WanVae, vae_from_wan
+from xwam.wan_folder import load_diffusers_vae, load_tokenizer, load_transformers_umt5, load_wan
+from xwam.wan_vae import vae_from_wan
 from xwam.warp import WarpDecoder
 
 DECODER = "decoder."
 """What the names of a decoder's weights begin with, beside those of the network."""
-
-WAN_HEAD_WIDTH = 128
-"""Width of an attention head in every published Wan; no tensor's shape tells it."""
 
 
 @runtime_checkable
@@ -161,8 +158,25 @@ def load_decoder(path: Path, model: ModelConfig) -> WarpDecoder | None:
         return None
     with torch.device("meta"):
         decoder = WarpDecoder(widths)
-    fill(decoder, _under(read_tensors(path), DECODER), source=f"{path} (decoder)")
+    fill(decoder, under(read_tensors(path), DECODER), source=f"{path} (decoder)")
     return decoder.float().eval().requires_grad_(False)
+
+
+def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
+    """Return a released experiment; see `load`."""
+    model, container = read_model(folder), read_container(folder)
+    stated = stated_sizes(read_yaml(folder / "config.yaml"))
+    sizes = sizes_of(
+        container.network,
+        num_heads=num_heads or (stated.num_heads if stated else None),
+        num_blocks=stated.num_blocks if stated else None,
+        like=model.network,
+    )
+    model = replace(model, network=sizes)
+    network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
+    codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
+    text = UmT5Text(umt5_from_wan(container.text_encoder), load_tokenizer(folder), num_tokens=sizes.text_len)
+    return Bundle(model, network, codec, text)
 
 
 def load_beside_wan(folder: Path) -> Bundle:
@@ -207,156 +221,6 @@ def without_decoder(bundle: Bundle) -> Bundle:
     return bundle._replace(model=model, decoder=None)
 
 
-# ---- the released container
-
-
-class Container(NamedTuple):
-    """The tensors of a released experiment by owner, mapped from disk."""
-
-    network: dict[str, Tensor]
-    vae: dict[str, Tensor]
-    vae_mean: Tensor
-    vae_std: Tensor
-    text_encoder: dict[str, Tensor]
-
-
-def read_container(folder: Path) -> Container:
-    """Return the tensors of a released experiment.
-
-    Raises:
-        CheckpointError: If the file is missing, cut off, or lacks a part.
-    """
-    path = folder / RELEASED_WEIGHTS
-    content = read_pickle(path)
-    if not isinstance(content, dict) or not isinstance(content.get("module"), dict):
-        raise CheckpointError(f"{path} must hold a dictionary with 'module' in it, as DeepSpeed writes it.")
-    module = only_tensors(content["module"], path)
-    parts = {prefix: _under(module, prefix) for prefix in ("model.", "vae.model.", "text_encoder.model.")}
-    absent = [prefix for prefix, tensors in parts.items() if not tensors]
-    absent += [name for name in ("vae.mean", "vae.std") if name not in module]
-    known = (*parts, "vae.mean", "vae.std")
-    extra = sorted(name for name in module if not name.startswith(known))
-    if absent:
-        raise CheckpointError(f"{path} holds nothing under '{absent[0]}'.")
-    if extra:
-        raise CheckpointError(f"{path} holds '{extra[0]}', which belongs to no part of the model.")
-    network, vae, text_encoder = parts.values()
-    return Container(network, vae, module["vae.mean"], module["vae.std"], text_encoder)
-
-
-def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
-    """Return a released experiment; see `load`."""
-    model, container = read_model(folder), read_container(folder)
-    stated = stated_sizes(read_yaml(folder / "config.yaml"))
-    sizes = sizes_of(
-        container.network,
-        num_heads=num_heads or (stated.num_heads if stated else None),
-        num_blocks=stated.num_blocks if stated else None,
-        like=model.network,
-    )
-    model = replace(model, network=sizes)
-    network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
-    codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
-    text = UmT5Text(umt5_from_wan(container.text_encoder), _tokenizer(folder), num_tokens=sizes.text_len)
-    return Bundle(model, network, codec, text)
-
-
-def sizes_of(
-    weights: Mapping[str, Tensor], *, like: NetworkConfig, num_heads: int | None = None, num_blocks: int | None = None
-) -> NetworkConfig:
-    """Return the sizes of a network, read off the shapes of its tensors (Wan's names).
-
-    Args:
-        weights: The tensors.
-        like: Gives what no shape tells: text length, eps, the way with depth, and how many depth blocks there must be.
-        num_heads: Attention heads; Wan's heads of 128 if not given.
-        num_blocks: Main blocks that there must be; if not given, 30 at Wan's width, and at another width no gap.
-
-    Raises:
-        CheckpointError: If a tensor that tells a size is missing, or a block, or nothing tells the heads.
-    """
-    try:
-        width, channels, _, rows, cols = weights["patch_embedding.weight"].shape
-        views = weights["view_embedding.weight"].shape[0] if "view_embedding.weight" in weights else like.num_views
-        if num_heads is None and width % WAN_HEAD_WIDTH:
-            raise CheckpointError(
-                f"The network is {width} wide, which is no multiple of Wan's heads of {WAN_HEAD_WIDTH}; say how many "
-                f"heads it has: `xwam convert --num-heads N`."
-            )
-        if num_blocks is None and width == WAN22_5B.width:
-            num_blocks = WAN22_5B.num_blocks
-        return replace(
-            like,
-            width=width,
-            ffn_width=weights["blocks.0.ffn.0.weight"].shape[0],
-            num_heads=num_heads or width // WAN_HEAD_WIDTH,
-            num_blocks=_count_blocks(weights, "blocks.", expected=num_blocks),
-            num_depth_blocks=_count_depth_blocks(weights, like),
-            num_views=views,
-            latent_channels=channels,
-            patch_hw=(rows, cols),
-            text_width=weights["text_embedding.0.weight"].shape[1],
-            time_width=weights["time_embedding.0.weight"].shape[1],
-        )
-    except KeyError as error:
-        raise CheckpointError(f"The weights of the network lack {error}.") from error
-    except CheckpointError:
-        raise
-    except ValueError as error:  # from the unpacking of a shape, or sizes that fit no network
-        raise CheckpointError(f"The weights are of no network of ours: {error}") from error
-
-
-# ---- the video model to start from
-
-
-def load_wan(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
-    """Return sizes and tensors (Wan's names) of a Wan2.2 transformer, from Wan's own folder or one of diffusers.
-
-    Raises:
-        CheckpointError: If the folder holds neither.
-    """
-    for place in (folder, folder / "transformer"):
-        for file in ("diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.safetensors"):
-            if (place / file).is_file() and (place / "config.json").is_file():
-                settings = json.loads((place / "config.json").read_text())
-                weights = read_tensors(place / file)
-                if keys.is_diffusers_dit(weights):
-                    return _diffusers_sizes(settings), {keys.wan_dit_name(name): t for name, t in weights.items()}
-                return network_from_release(settings), weights
-    raise CheckpointError(f"{folder} holds no transformer: neither Wan's files nor 'transformer' of diffusers.")
-
-
-def load_wan_vae(folder: Path) -> WanVae:
-    """Return the VAE of a Wan2.2 folder: `Wan2.2_VAE.pth`, or `vae/` of diffusers."""
-    if (folder / "Wan2.2_VAE.pth").is_file():
-        return vae_from_wan(read_tensors(folder / "Wan2.2_VAE.pth"))
-    return _diffusers_vae(folder / "vae")
-
-
-def load_wan_text(folder: Path, *, num_tokens: int) -> UmT5Text:
-    """Return the text encoder of a Wan2.2 folder: `models_t5_*.pth`, or `text_encoder/` of transformers."""
-    originals = sorted(folder.glob("models_t5_*.pth"))
-    model = umt5_from_wan(read_tensors(originals[0])) if originals else _transformers_umt5(folder / "text_encoder")
-    return UmT5Text(model, _tokenizer(folder), num_tokens=num_tokens)
-
-
-def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
-    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
-
-    Args:
-        config: The network; its main branch must have Wan's sizes.
-        wan: Wan's tensors under Wan's names.
-        seed: Of what is fresh.
-    """
-    network = fresh_network(config, seed=seed)
-    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
-    fill(network, {**wan, **fresh}, source="The video model to start from")
-    network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
-    if config.depth == "interleaved":
-        start_depth_branch(network)
-    return network
-
-
 # ---- fresh weights
 
 
@@ -397,6 +261,23 @@ def start_depth_branch(network: XwamNetwork) -> None:
         twin.load_state_dict(block.state_dict())
 
 
+def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
+    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
+
+    Args:
+        config: The network; its main branch must have Wan's sizes.
+        wan: Wan's tensors under Wan's names.
+        seed: Of what is fresh.
+    """
+    network = fresh_network(config, seed=seed)
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
+    fill(network, {**wan, **fresh}, source="The video model to start from")
+    network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
+    if config.depth == "interleaved":
+        start_depth_branch(network)
+    return network
+
+
 def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
     """Return the bundle with prompts kept in a folder.
 
@@ -430,96 +311,16 @@ def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: st
 def _codec(model: ModelConfig, folder: Path) -> Codec:
     if model.codec.kind == "patch_dct":
         return PatchDCT(model.network.latent_channels)
-    return _diffusers_vae(folder / "vae")
+    return load_diffusers_vae(folder / "vae")
 
 
 def _text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
     network = model.network
     if model.text.kind == "hashed":
         return HashedText(num_tokens=network.text_len, width=network.text_width)
-    return UmT5Text(_transformers_umt5(folder / "text_encoder"), _tokenizer(folder), num_tokens=network.text_len)
-
-
-def _diffusers_vae(folder: Path) -> WanVae:
-    from diffusers import AutoencoderKLWan
-
-    settings = _settings(folder)
-    with torch.device("meta"):
-        vae: Any = AutoencoderKLWan.from_config(settings)
-    fill(vae, read_tensors(folder / "diffusion_pytorch_model.safetensors"), source=str(folder))
-    return WanVae(nn.Module.to(vae.eval(), VAE_TYPE).requires_grad_(False))
-
-
-def _transformers_umt5(folder: Path) -> Any:
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    settings = _settings(folder)
-    with torch.device("meta"):
-        model = UMT5EncoderModel(UMT5Config(**settings))
-    index = folder / "model.safetensors.index.json"
-    weights = read_tensors(index if index.is_file() else folder / "model.safetensors")
-    shared = weights.get("shared.weight", weights.get("encoder.embed_tokens.weight"))
-    if shared is not None:
-        weights |= {"shared.weight": shared, "encoder.embed_tokens.weight": shared}
-    fill(model, weights, source=str(folder))
-    model = model.eval().requires_grad_(False)
-    return cast(nn.Module, model).to(stored_type(weights))
-
-
-def _tokenizer(folder: Path) -> Any:
-    """Return the tokenizer beside the weights, or None; its absence matters only to who encodes a new prompt."""
-    for place in (folder / "tokenizer", folder / "google" / "umt5-xxl"):
-        if place.is_dir():
-            from transformers import AutoTokenizer
-
-            return AutoTokenizer.from_pretrained(place)
-    return None
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"There is no {folder / 'config.json'}, which this model needs.")
-    return json.loads((folder / "config.json").read_text())
-
-
-def _diffusers_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
-    return network_from_release(
-        {
-            "dim": settings["num_attention_heads"] * settings["attention_head_dim"],
-            "ffn_dim": settings["ffn_dim"],
-            "num_heads": settings["num_attention_heads"],
-            "num_layers": settings["num_layers"],
-            "in_dim": settings["in_channels"],
-            "out_dim": settings["out_channels"],
-            "text_dim": settings["text_dim"],
-            "freq_dim": settings["freq_dim"],
-            "eps": settings["eps"],
-            "patch_size": settings["patch_size"],
-        }
+    return UmT5Text(
+        load_transformers_umt5(folder / "text_encoder"), load_tokenizer(folder), num_tokens=network.text_len
     )
-
-
-def _count_depth_blocks(weights: Mapping[str, Tensor], like: NetworkConfig) -> int:
-    """Return the depth blocks; a network that predicts no depth keeps its number for what may start from it."""
-    if like.depth != "interleaved":
-        return like.num_depth_blocks
-    return _count_blocks(weights, "extra_blocks.0.", expected=like.num_depth_blocks)
-
-
-def _count_blocks(weights: Mapping[str, Tensor], prefix: str, *, expected: int | None) -> int:
-    """Return how many blocks there are.
-
-    Raises:
-        CheckpointError: Names the first that is absent, or the first that is too many.
-    """
-    found = {int(match[1]) for name in weights if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
-    count = max(found, default=-1) + 1 if expected is None else expected
-    absent = sorted(set(range(count)) - found)
-    surplus = sorted(found - set(range(count)))
-    if absent or surplus:
-        wrong = f"lack '{prefix}{absent[0]}'" if absent else f"hold '{prefix}{surplus[0]}', which is one too many"
-        raise CheckpointError(f"The weights of the network {wrong}: {count} blocks belong there, {len(found)} are.")
-    return count
 
 
 def _owner(name: str) -> str:
@@ -527,7 +328,3 @@ def _owner(name: str) -> str:
     owners = {"view_": "views", "place_": "views", "extra_": "depth"}
     owners |= dict.fromkeys(("action_", "proprio_"), "actions_and_states")
     return next((part for start, part in owners.items() if name.startswith(start)), "wan")
-
-
-def _under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)}

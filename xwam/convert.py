@@ -20,18 +20,11 @@ from torch import Tensor
 
 from xwam import keys
 from xwam.actions import statistics_from_bounds
-from xwam.checkpoints import (
-    Bundle,
-    load_wan,
-    load_wan_text,
-    load_wan_vae,
-    save_checkpoint,
-    start_from_wan,
-    without_decoder,
-)
+from xwam.checkpoints import Bundle, save_checkpoint, start_from_wan, without_decoder
 from xwam.config import ModelConfig, NetworkConfig, release_from_network
 from xwam.header import ADDITIONS_FILE, MODEL_FILE, MODEL_JSON, RELEASED_WEIGHTS, CheckpointError, start_model
 from xwam.umt5 import UmT5Text
+from xwam.wan_folder import load_wan, load_wan_text, load_wan_vae
 from xwam.wan_vae import WanVae
 
 

@@ -124,3 +124,8 @@ def only_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path} must hold tensors alone, '{name}' is of type {type(value).__name__}.")
     return dict(content)
+
+
+def under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)}

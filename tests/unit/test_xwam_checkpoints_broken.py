@@ -20,9 +20,10 @@ from tests.unit.test_xwam_checkpoints import (  # noqa: F401 - two of them are f
     settings_of,
 )
 from tests.unit.test_xwam_network import TINY, network_of
-from xwam import checkpoints, convert, header, loading
+from xwam import checkpoints, convert, header, loading, wan_folder
 from xwam.config import NANO, WAN22_5B
 from xwam.network import XwamNetwork
+from xwam.released import sizes_of
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_at_wans_width_there_are_thirty_blocks():
         weights = XwamNetwork(replace(WAN22_5B, num_blocks=29, num_depth_blocks=2)).state_dict()
     like = replace(WAN22_5B, num_depth_blocks=2)
     with pytest.raises(header.CheckpointError, match=r"lack 'blocks\.29': 30 blocks belong there, 29 are\."):
-        checkpoints.sizes_of(weights, like=like)
+        sizes_of(weights, like=like)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_cut_off_and_foreign_files_are_named(tmp_path):
     with pytest.raises(header.CheckpointError, match="header is not JSON"):
         checkpoints.load(str(foreign))
     with pytest.raises(header.CheckpointError, match="no transformer"):
-        checkpoints.load_wan(tmp_path)
+        wan_folder.load_wan(tmp_path)
 
 
 class Payload:
