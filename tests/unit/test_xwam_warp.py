@@ -27,6 +27,7 @@ from xwam.training.warp import (
     fresh_decoder,
     sheets,
     train_decoder,
+    unit_length,
 )
 from xwam.warp import FARTHEST_PX, FLOW_PX, NEAR_M, STILL_PX, Scene, WarpDecoder, hand_hints
 
@@ -136,6 +137,20 @@ def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ValueError, match="needs the packages lpips and torchvision"):
         train_decoder(decoder, iter([page]), weighed)
+
+
+def test_features_are_of_unit_length_and_even_places_do_not_swamp_the_gradient():
+    layer = torch.rand(2, 8, 3, 3)
+    layer[0, :, 1, 1] = 0.0
+    layer.requires_grad_(True)
+    found = unit_length(layer)
+    lengths = found.norm(dim=1)
+    torch.testing.assert_close(lengths[1], torch.ones(3, 3))
+    assert lengths[0, 1, 1] == 0
+    (found - 1).square().sum().backward()
+    assert layer.grad.isfinite().all()
+    plain = layer.detach()[1] / layer.detach()[1].norm(dim=0)
+    torch.testing.assert_close(found.detach()[1], plain)
 
 
 # ---- from data to a checkpoint

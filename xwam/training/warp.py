@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from xwam import sampler
 from xwam.actions import ARM_PROPRIO, denormalise, tidy_quaternions
@@ -46,6 +46,9 @@ SAY_EVERY = 20
 
 REPORT_EVERY = 100
 """Steps between two lines."""
+
+SMALLEST_SQUARE = 1e-10
+"""What is added to the squared length of features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +288,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def perceptual_distance() -> Distance:
-    """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924) of the package `lpips`.
+    """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924), of the weights of the package `lpips`.
 
     Evaluation uses another backbone, AlexNet, unless it is told otherwise.
 
@@ -295,13 +298,32 @@ def perceptual_distance() -> Distance:
     try:
         import lpips
 
-        distance: nn.Module = lpips.LPIPS(net="squeeze", verbose=False)
+        model: Any = lpips.LPIPS(net="squeeze", verbose=False).eval().requires_grad_(False)
     except (ImportError, OSError, RuntimeError) as error:
         raise ValueError(
             f"A perceptual loss needs the packages lpips and torchvision (pip install 'evalkit[lpips]' torchvision), "
             f"and SqueezeNet's weights: {error}."
         ) from error
-    return distance.eval().requires_grad_(False)
+
+    def features(rgb_N3HW: Tensor) -> list[Tensor]:
+        return [unit_length(layer) for layer in model.net(model.scaling_layer(rgb_N3HW))]
+
+    def distance(drawn_N3HW: Tensor, true_N3HW: Tensor) -> Tensor:
+        with torch.no_grad():
+            true = features(true_N3HW)
+        layers = zip(model.lins, features(drawn_N3HW), true, strict=True)
+        return torch.stack([lin((a - b).square()).mean(dim=(1, 2, 3)) for lin, a, b in layers]).sum(dim=0)
+
+    return distance
+
+
+def unit_length(layer_NCHW: Tensor) -> Tensor:
+    """Return features of length 1 at each place; unlike those of the package, their gradient is finite at 0, too.
+
+    Dark and even places have no features at all. There the package's gradient is that of a root at 0: it swamps all
+    others, and the decoder is lost within some hundred steps.
+    """
+    return layer_NCHW / (layer_NCHW.square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
 
 
 def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe, perceptual: Distance | None = None) -> Tensor:
