@@ -139,7 +139,7 @@ def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch):
         train_decoder(decoder, iter([page]), weighed)
 
 
-def test_features_are_of_unit_length_and_even_places_do_not_swamp_the_gradient():
+def test_features_are_of_unit_length_and_have_a_gradient_where_there_are_none():
     layer = torch.rand(2, 8, 3, 3)
     layer[0, :, 1, 1] = 0.0
     layer.requires_grad_(True)

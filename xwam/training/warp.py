@@ -318,11 +318,7 @@ def perceptual_distance() -> Distance:
 
 
 def unit_length(layer_NCHW: Tensor) -> Tensor:
-    """Return features of length 1 at each place; unlike those of the package, their gradient is finite at 0, too.
-
-    Dark and even places have no features at all. There the package's gradient is that of a root at 0: it swamps all
-    others, and the decoder is lost within some hundred steps.
-    """
+    """Return features of length 1 at each place; unlike the package's, their gradient is a number even at 0."""
     return layer_NCHW / (layer_NCHW.square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
 
 
