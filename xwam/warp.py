@@ -28,6 +28,9 @@ SEEN, CHANGE, HINTS = 4, 4, 5
 FLOW_PX = 8.0
 """Pixels that an output of 1 stands for."""
 
+LONGEST_PX = 64.0
+"""What no flow is longer than: without a bound, some grow until training is lost."""
+
 STILL_PX = 0.5
 """What a trained decoder takes off the length of every flow."""
 
@@ -103,7 +106,7 @@ class WarpDecoder(nn.Module):
         for step in self.up:
             x = step(torch.cat([F.interpolate(x, scale_factor=2.0), kept.pop()], dim=1))
         flow, nearer = F.pixel_shuffle(self.leave(x), 2).float().split([2, 1], dim=1)
-        flow_px = flow * FLOW_PX
+        flow_px = bounded(flow * FLOW_PX)
         grid = _grid(flow_px if self.training else _shortened(flow_px))
 
         def taken(mode: str) -> Tensor:
@@ -116,6 +119,11 @@ class WarpDecoder(nn.Module):
 class _Conv(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1), nn.SiLU())
+
+
+def bounded(flow_N2HW: Tensor) -> Tensor:
+    """Return flows of at most `LONGEST_PX`; short ones stay as they are."""
+    return flow_N2HW / (1 + (flow_N2HW / LONGEST_PX).square().sum(dim=1, keepdim=True)).sqrt()
 
 
 def _shortened(flow_N2HW: Tensor) -> Tensor:

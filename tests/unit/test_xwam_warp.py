@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.unit.test_xwam_data import RECORDING, key_of, steps_of
 from tests.unit.test_xwam_training import TINY
@@ -29,7 +30,17 @@ from xwam.training.warp import (
     train_decoder,
     unit_length,
 )
-from xwam.warp import FARTHEST_PX, FLOW_PX, NEAR_M, STILL_PX, Scene, WarpDecoder, hand_hints
+from xwam.warp import (
+    FARTHEST_PX,
+    FLOW_PX,
+    LONGEST_PX,
+    NEAR_M,
+    STILL_PX,
+    Scene,
+    WarpDecoder,
+    bounded,
+    hand_hints,
+)
 
 WIDTHS = (8, 8, 8, 8)
 K = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
@@ -87,8 +98,9 @@ def test_a_fresh_decoder_shows_what_is_seen():
 
 def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend():
     decoder = fresh_decoder(0, WIDTHS)
+    columns_px = 2.5 + STILL_PX
     with torch.no_grad():
-        decoder.leave.bias[:4] = (2.5 + STILL_PX) / FLOW_PX  # columns
+        decoder.leave.bias[:4] = columns_px / (1 - (columns_px / LONGEST_PX) ** 2) ** 0.5 / FLOW_PX
     seen = torch.rand(1, 4, 32, 32) * 2 - 1
     drawn = decoder.eval()(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
     between = (seen[..., 2:-3] + seen[..., 3:-2]) / 2
@@ -114,6 +126,14 @@ def moving_square(recipe):
             hints[0] = shift / FARTHEST_PX
             pages.append((seen, torch.zeros(4, 32, 32), hints, true))
         yield Sheet(*(torch.stack(part) for part in zip(*pages, strict=True)))
+
+
+def test_no_flow_is_longer_than_any_picture_needs_and_short_ones_stay():
+    flow = torch.randn(1, 2, 8, 8) * torch.logspace(-1, 8, 8)
+    found = bounded(flow)
+    assert found.norm(dim=1).max() <= LONGEST_PX * (1 + 1e-6)
+    torch.testing.assert_close(F.normalize(found), F.normalize(flow))
+    torch.testing.assert_close(found[..., 0], flow[..., 0], rtol=1e-4, atol=1e-6)
 
 
 def test_training_learns_to_move_what_the_hand_moves():
