@@ -75,8 +75,8 @@ def test_floors_do_not_lift(policy):
     assert count(policy, "Lift", setting="default", num_episodes=1, seed=43) == 0
 
 
-@pytest.mark.parametrize("task", ["Lift", "Door"])
-def test_what_solves_one_scene_of_wide_solves_few_others(task):
+def test_what_lifts_in_one_scene_of_wide_lifts_in_few_others():
+    task = "Lift"
     first, *others = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting="wide", num_episodes=9, seed=44)
     with closing(RobosuiteEnv(task=task, setting="wide")) as env:
         solved, actions = run_episode(scripted(), env, first)
