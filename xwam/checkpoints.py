@@ -19,13 +19,7 @@ from torch import Tensor, nn
 
 from xwam import keys
 from xwam.codecs import Codec, PatchDCT
-from xwam.config import (
-    PRECISIONS,
-    ModelConfig,
-    NetworkConfig,
-    ParameterCount,
-    count_parameters,
-)
+from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
 from xwam.header import (
     ADDITIONS_FILE,
     FORMAT,

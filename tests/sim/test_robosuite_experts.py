@@ -76,9 +76,8 @@ def test_floors_do_not_lift(policy):
 
 
 def test_what_lifts_in_one_scene_of_wide_lifts_in_few_others():
-    task = "Lift"
-    first, *others = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting="wide", num_episodes=9, seed=44)
-    with closing(RobosuiteEnv(task=task, setting="wide")) as env:
+    first, *others = BENCH.plan_episodes(RobosuiteConfig(), task="Lift", setting="wide", num_episodes=9, seed=44)
+    with closing(RobosuiteEnv(task="Lift", setting="wide")) as env:
         solved, actions = run_episode(scripted(), env, first)
         assert solved
         met = 0

@@ -208,27 +208,29 @@ def test_a_goal_met_for_one_step_of_the_experts_way_is_met():
     assert kept == {True, False}
 
 
-@pytest.mark.parametrize("refused", [(), ("dance", "sing")])
-def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch, refused):
-    config = SimpleNamespace
-    bench = SimpleNamespace(config_type=config, plan_episodes=lambda *_, **__: [EPISODE], launch=lambda *_, **__: None)
+@pytest.fixture
+def stage(monkeypatch):
+    """Let the recorder find a bench of one point, and return its env."""
+    bench = SimpleNamespace(
+        config_type=SimpleNamespace, plan_episodes=lambda *_, **__: [EPISODE], launch=lambda *_, **__: None
+    )
     env = PointEnv()
     env.close = lambda: None
     monkeypatch.setattr(record, "load_bench", lambda name: bench)
     monkeypatch.setattr(record, "_env", lambda launch: env)
     monkeypatch.setattr(record, "check", lambda *_: None)
+    return env
+
+
+def job_of(root, numbers, **changes):
+    same = {"bench": "robosuite", "task": "Go", "setting": "default", "settings": (), "disturbance": CALM}
+    return record.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), **same, **changes)
+
+
+@pytest.mark.parametrize("refused", [(), ("dance", "sing")])
+def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch, stage, refused):
     monkeypatch.setattr(record.ScriptedPlugin, "make", lambda self, _: PointExpert())
-    job = record.Job(
-        root=tmp_path,
-        bench="robosuite",
-        task="Go",
-        setting="default",
-        settings=(),
-        numbers=tuple(range(20)),
-        seeds=tuple(range(20)),
-        disturbance=CALM,
-        refused=refused,
-    )
+    job = job_of(tmp_path, range(20), refused=refused)
     kept = [number for number, done in enumerate(record.record_block(job)) if done]
     assert len(kept) == 20 if not refused else kept
     for key in map(episode_key, kept):
@@ -238,28 +240,11 @@ def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch
         assert np.abs(read_track(tmp_path, key).action[:, :3]).max() == (0.0 if refused else 1.0)
 
 
-def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypatch):
-    bench = SimpleNamespace(
-        config_type=SimpleNamespace, plan_episodes=lambda *_, **__: [EPISODE], launch=lambda *_, **__: None
-    )
-    env = PointEnv()
-    env.close = lambda: None
-    plugin = SimpleNamespace(config_type=record.HoldPlugin.config_type, make=lambda _: ChunkPolicy(env, speed=0.0))
-    monkeypatch.setattr(record, "load_bench", lambda name: bench)
+def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypatch, stage):
+    plugin = SimpleNamespace(config_type=record.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=0.0))
     monkeypatch.setattr(record, "load_policy", lambda name: plugin)
-    for name in ("record._env", "record.check", "demonstrate.check_actions"):
-        monkeypatch.setattr(f"baselines.scripted.{name}", lambda *_: env)
-    job = record.Job(
-        root=tmp_path,
-        bench="robosuite",
-        task="Go",
-        setting="default",
-        settings=(),
-        numbers=(3,),
-        seeds=(5,),
-        disturbance=CALM,
-        actor=record.Actor(policy="chunks", max_steps=4),
-    )
+    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    job = job_of(tmp_path, [3], actor=record.Actor(policy="chunks", max_steps=4))
     assert list(record.record_block(job)) == [True]
     stored = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())
     assert stored["about"]["policy"] == "chunks"

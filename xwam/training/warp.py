@@ -11,6 +11,7 @@ Letters: B clips, N pictures, F future frames, V views, H W rows and columns, C 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -287,6 +288,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 """Of pictures N,3,H,W in [-1, 1], one a pair."""
 
 
+@functools.cache
 def perceptual_distance() -> Distance:
     """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924), of the weights of the package `lpips`.
 
