@@ -6,6 +6,10 @@ Read next: `record.py`, which writes many of them; `experts.py`.
 A learner that only saw calm experts knows no way back. So the robot starts displaced, its actions are noisy, and now
 and then it is dragged off for some steps; the action to learn is always what the expert meant to do from there.
 
+Where it is told which learner, the expert takes over from that one, somewhere on its way: what is recorded begins where
+the learner's own mistakes have led (DAgger, Ross et al. 2011, with the expert's own path in place of relabelled steps,
+because a chunk is a path).
+
 And one that only saw willing experts need not listen, where each task has a scene of its own. So there are refusals: a
 robot that was told what cannot be done here, and stands still.
 
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +28,7 @@ import numpy as np
 from baselines.scripted.motion import OPEN
 from evalkit.contracts.env import Env
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.spec import check_actions
+from evalkit.contracts.spec import allowed, check_actions
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, Observation, PolicyRequest
 from xwam.data.writer import Steps
 
@@ -64,20 +68,37 @@ class Moment(NamedTuple):
     executed: np.ndarray
 
 
+class Learner(NamedTuple):
+    """Who acts before the expert takes over, and for how many steps at most."""
+
+    policy: Policy
+    most_steps: int
+
+
 def demonstrate(
-    env: Env, policy: Policy, episode: Episode, disturbance: Disturbance, *, tail_steps: int = 4
+    env: Env,
+    policy: Policy,
+    episode: Episode,
+    disturbance: Disturbance,
+    *,
+    learner: Learner | None = None,
+    tail_steps: int = 4,
 ) -> Steps | None:
-    """Return a recorded demonstration, or None if the goal was met at the start, or not in time.
+    """Return a recorded demonstration, or None if the goal was met before it began, or not in time.
 
     Args:
         env: The task.
         policy: Who knows how.
         episode: Its seed fixes the scene and every push.
         disturbance: How hard to push.
+        learner: Whose steps come before, unrecorded, in place of a displacement; nobody's where None.
         tail_steps: Steps to record after the goal is met.
+
+    Raises:
+        EpisodeFault: If an answer of the learner does not hold the actions that the env needs.
     """
     rng = np.random.default_rng([episode.seed, 0xD15])
-    if not _begin(env, episode, rng, disturbance):
+    if not (_begin(env, episode, rng, disturbance) if learner is None else _led(env, episode, rng, learner)):
         return None
     policy.reset(episode, env.spec)
     pushes = _pushes(rng, disturbance)
@@ -160,21 +181,13 @@ def rollout(env: Env, policy: Policy, episode: Episode, *, tail_steps: int = 4) 
     """
     if env.begin(seed=episode.seed, max_steps=episode.max_steps):
         return None
-    policy.reset(episode, env.spec)
+    actions = _actions(env, policy, episode)
     moments: list[Moment] = []
-    chunk: list[np.ndarray] = []
-    num_chunks = 0
     left = episode.max_steps
     met = False
     while left > 0:
         seen = Observation(**env.observe(render=True))
-        if not chunk:
-            request = PolicyRequest(episode=episode, chunk_idx=num_chunks, step_idx=len(moments), observation=seen)
-            (reply,) = policy.infer([request])
-            check_actions(reply.actions, env.spec, policy.spec)
-            chunk = list(reply.actions[: policy.spec.execute_steps])
-            num_chunks += 1
-        action = chunk.pop(0)
+        action = next(actions)
         moments.append(Moment(seen, action, action))
         left -= 1
         if env.advance(action) and not met:
@@ -189,6 +202,28 @@ def _begin(env: Env, episode: Episode, rng: np.random.Generator, disturbance: Di
     if rng.random() < disturbance.displaced_frac:
         _displace(env, rng, disturbance.displaced_steps)
     return True
+
+
+def _led(env: Env, episode: Episode, rng: np.random.Generator, learner: Learner) -> bool:
+    """Start an episode and let the learner act for a while; return False if it met the goal."""
+    if env.begin(seed=episode.seed, max_steps=episode.max_steps):
+        return False
+    num_steps = rng.integers(learner.most_steps, endpoint=True)
+    return not any(env.advance(action) for action in islice(_actions(env, learner.policy, episode), num_steps))
+
+
+def _actions(env: Env, policy: Policy, episode: Episode) -> Iterator[np.ndarray]:
+    """Yield what a policy does next; it is asked anew, in the state of then, after as many as it wants executed."""
+    policy.reset(episode, env.spec)
+    step_idx = 0
+    for chunk_idx in count():
+        seen = allowed(Observation(**env.observe(render=policy.spec.needs_images)), policy.spec)
+        request = PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=step_idx, observation=seen)
+        (reply,) = policy.infer([request])
+        check_actions(reply.actions, env.spec, policy.spec)
+        chunk = reply.actions[: policy.spec.execute_steps]
+        yield from chunk
+        step_idx += len(chunk)
 
 
 def disturbed(meant: np.ndarray, push: tuple[np.ndarray, bool]) -> np.ndarray:

@@ -4,7 +4,7 @@ In: senses. Out: goals of the hand, one a control step.
 Read next: `motion.py` for the words; `policy.py` for who listens.
 
 Every expert sees the object all the time and corrects for it: what counts is where the cube is, not where the hand
-was told to go.
+was told to go. And it goes on from what another has begun: who holds the cube already need not pick it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from baselines.scripted.motion import (
 
 HOVER_M = 0.09
 """Distance from a grasp at which the hand gets into line."""
+
+CLOSED_AROUND_FRAC = 0.9
+"""Opening of the fingers from which on they hold nothing that is between them."""
 
 CLOSING_STEPS = 8
 """Control steps for the fingers to close and press."""
@@ -126,9 +129,10 @@ def door(senses: Senses) -> Expert:
         return senses.distance_m(hand(turn_rad()).position_m) < 0.05
 
     while True:
-        yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.015)
-        yield from reach(senses, lambda: hand(turn_rad(), gripper=OPEN), within_m=0.008, max_steps=40)
-        yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
+        if not on_handle() or senses.open_frac > CLOSED_AROUND_FRAC:
+            yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.015)
+            yield from reach(senses, lambda: hand(turn_rad(), gripper=OPEN), within_m=0.008, max_steps=40)
+            yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
         while turn_rad() < RELEASED_RAD and on_handle():
             yield hand(min(turn_rad() + 0.35, TURNED_RAD))
         while on_handle():
@@ -137,7 +141,9 @@ def door(senses: Senses) -> Expert:
 
 
 def _pick(senses: Senses, point_key: str, yaw: Callable[[], float]) -> Expert:
-    """Come from above with open fingers, go down around a point, close."""
+    """Come from above with open fingers, go down around a point, close; nothing where the fingers hold it already."""
+    if _holds(senses, point_key) and senses.open_frac < CLOSED_AROUND_FRAC:
+        return
 
     def hand(up_m: float) -> Goal:
         return Goal(position_m=senses[point_key] + up_m * UP, R_base_ee=down(yaw()), gripper=OPEN)

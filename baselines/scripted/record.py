@@ -7,7 +7,9 @@ Seeds are none of an evaluation's. An expert that fails costs its seed, which is
 kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there. With `--refuse` the
 robot is told what cannot be done in the scene, anything or one task alone, and stands still: from those a learner
 learns to listen. With `--policy` another policy acts, and what it does is kept whether or not it succeeds: for what
-reads the future off a trained network (`train_only`, `xwam train-decoder`), not to learn actions from.
+reads the future off a trained network (`train_only`, `xwam train-decoder`), not to learn actions from. With
+`--take-over N` the expert takes over from it after up to N steps, and only what the expert does from there is kept,
+to learn actions from: a way back from the policy's own mistakes.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
 from baselines.arguments import settings_of
 from baselines.floors import HoldPlugin
-from baselines.scripted.demonstrate import CALM, Disturbance, Rollout, demonstrate, refuse, rollout
-from baselines.scripted.policy import ScriptedPlugin
+from baselines.scripted.demonstrate import CALM, Disturbance, Learner, Rollout, demonstrate, refuse, rollout
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import Bench, Env, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
@@ -80,11 +82,13 @@ class Actor:
         policy: Its name: `scripted`, whose failures are not kept, or any other, whose are.
         settings: Changes to its configuration.
         max_steps: Longest episode; None for the bench's own.
+        take_over: Most steps of it before the task's scripted expert takes over; None where nobody does.
     """
 
     policy: str = ScriptedPlugin.name
     settings: tuple[tuple[str, Any], ...] = ()
     max_steps: int | None = None
+    take_over: int | None = None
 
     @property
     def is_expert(self) -> bool:
@@ -99,9 +103,19 @@ class Actor:
         """
         return _configured(f"Policy '{self.policy}'", load_policy(self.policy).config_type, dict(self.settings))
 
-    def make(self) -> Policy:
-        """Return the policy; raises as `config` does, and EvalkitError if its weights cannot be had."""
-        return make_policy(load_policy(self.policy), self.config())
+    def make(self) -> Cast:
+        """Return who takes part; raises as `config` does, and EvalkitError if its weights cannot be had."""
+        policy = make_policy(load_policy(self.policy), self.config())
+        if self.take_over is None:
+            return Cast(policy)
+        return Cast(ScriptedPlugin().make(ScriptedConfig()), Learner(policy, self.take_over))
+
+
+class Cast(NamedTuple):
+    """Whose doings are recorded, and from whom it takes over."""
+
+    policy: Policy
+    learner: Learner | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +184,8 @@ def jobs(
     actor.config()
     if first_number < 0 or (actor.max_steps is not None and actor.max_steps < 1):
         raise BadConfig(f"--first-number {first_number} must be 0 or more, and --max-steps 1 or more.")
+    if actor.take_over is not None and (actor.is_expert or actor.take_over < 1):
+        raise BadConfig(f"--take-over {actor.take_over} must be 1 or more, and --policy say from whom.")
     if refuse is not None and not actor.is_expert:
         raise BadConfig(f"Refusals begin on the scripted expert's way; leave out --refuse, or --policy {actor.policy}.")
     block = SHORT_BLOCK.get(bench_name, BLOCK)
@@ -307,14 +323,15 @@ def record_block(job: Job) -> Iterator[bool]:
     """
     bench = load_bench(job.bench)
     config = bench.config_type(**dict(job.settings))
-    policy = job.actor.make()
+    cast = job.actor.make()
     (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
     with closing(_env(bench.launch(config, task=job.task, setting=job.setting))) as env:
-        check(env.spec, policy.spec)
+        for policy in (cast.policy, *([cast.learner.policy] if cast.learner else [])):
+            check(env.spec, policy.spec)
         recording = replace(recording_of(env.spec), axes=BORDERS[job.bench].axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             episode = replace(model, index=number, seed=seed, max_steps=job.actor.max_steps or model.max_steps)
-            done = _done_by(policy, env, episode, job)
+            done = _done_by(cast, env, episode, job)
             if done is None:
                 failed = job.root / FAILED / episode_key(number)
                 failed.parent.mkdir(parents=True, exist_ok=True)
@@ -339,13 +356,15 @@ def _env(launch: WorkerLaunch) -> Env:
     return env
 
 
-def _done_by(policy: Policy, env: Env, episode: Episode, job: Job) -> Rollout | None:
+def _done_by(cast: Cast, env: Env, episode: Episode, job: Job) -> Rollout | None:
     """Return what to keep of an episode; None if the expert failed, nothing was to do, or the simulation blew up."""
     try:
-        if not job.actor.is_expert:
-            return rollout(env, policy, episode)
-        how = refuse if job.refused else demonstrate
-        steps = how(env, policy, episode, job.disturbance)
+        if job.refused:
+            steps = refuse(env, cast.policy, episode, job.disturbance)
+        elif job.actor.is_expert or cast.learner:
+            steps = demonstrate(env, cast.policy, episode, job.disturbance, learner=cast.learner)
+        else:
+            return rollout(env, cast.policy, episode)
     except FloatingPointError:
         return None
     return None if steps is None else Rollout(steps, success=not job.refused)
@@ -374,10 +393,16 @@ def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
         "seed": episode.seed,
         "policy": HoldPlugin.name if job.refused else job.actor.policy,
     }
-    if job.actor.is_expert:
+    if job.actor.is_expert or job.actor.take_over is not None:
         about["disturbance"] = asdict(job.disturbance)
-    else:
+    if not job.actor.is_expert:
         about["policy_settings"] = dict(job.actor.settings)
+    if job.actor.take_over is not None:
+        about |= {
+            "policy": ScriptedPlugin.name,
+            "takes_over_from": job.actor.policy,
+            "after_up_to": job.actor.take_over,
+        }
     if job.settings:
         about |= {"protocol": episode.protocol, "settings": dict(job.settings), "env": dict(env.about)}
     return about
@@ -413,7 +438,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Examples: python -m baselines.scripted.record data/lift Lift=200 Door=200 --workers 2 · "
         "python -m baselines.scripted.record data/lift Lift=100 --refuse anything · "
         "python -m baselines.scripted.record data/kitchen CloseDrawer=100 --bench robocasa --set art=real · "
-        "python -m baselines.scripted.record data/own Lift=40 Door=40 --policy xwam --policy-set execute_steps=32",
+        "python -m baselines.scripted.record data/own Lift=40 Door=40 --policy xwam --policy-set execute_steps=32 · "
+        "python -m baselines.scripted.record data/lift Stack=100 --policy xwam --take-over 200",
     )
     parser.add_argument("root", type=Path, help="folder of the data set")
     parser.add_argument("tasks", nargs="+", metavar="TASK=EPISODES")
@@ -438,6 +464,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--policy-set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the policy")
     parser.add_argument("--max-steps", type=int, metavar="N", help="longest episode; the bench's own unless given")
+    parser.add_argument(
+        "--take-over",
+        type=int,
+        metavar="N",
+        help="after up to N steps of the policy the expert takes over; only what the expert does is kept",
+    )
     parser.add_argument("--calm", action="store_true", help="do not push the expert about")
     parser.add_argument(
         "--refuse",
@@ -460,6 +492,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 policy=options.policy,
                 settings=tuple(settings_of(options.policy_set).items()),
                 max_steps=options.max_steps,
+                take_over=options.take_over,
             ),
         )
         successes, tries = record(todo, workers=options.workers)

@@ -68,7 +68,7 @@ class RobosuiteBench:
     config_type = RobosuiteConfig
     tasks = tuple(TASKS)
     settings = SETTINGS
-    protocol = "robosuite-7/standard-v1"
+    protocol = "robosuite-7/standard-v2"
 
     def plan_episodes(
         self, config: RobosuiteConfig, *, task: str, setting: str, num_episodes: int, seed: int

@@ -167,7 +167,7 @@ TASKS: dict[str, Task] = {
             StateItem(name="door", kind="pose", source="Door_door"),
             StateItem(name="door", kind="hinge", source="Door_hinge"),
         ),
-        spread=Spread(x_m=(0.02, 0.12), y_m=(-0.02, 0.1), yaw_rad=(-1.92, -1.42)),
+        spread=Spread(x_m=(0.05, 0.15), y_m=(-0.24, 0.12), yaw_rad=(-1.92, -1.42)),
     ),
     "PickPlaceCan": Task(
         instruction="Put the can into its compartment of the other bin.",

@@ -6,7 +6,7 @@ Read next: `env.py` and `policy.py`, the two protocols that carry these specs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -219,6 +219,13 @@ def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool)
     missing = sorted(set(env.privileged_keys) - set(observation.privileged))
     if missing:
         raise EpisodeFault("env", f"{env.env_id}: the simulator state {missing} that the spec promises is missing.")
+
+
+def allowed(observation: Observation, spec: PolicySpec) -> Observation:
+    """Return the observation without the simulator state that the policy's spec does not ask for."""
+    if EVERYTHING in spec.privileged_keys:
+        return observation
+    return replace(observation, privileged={key: observation.privileged[key] for key in spec.privileged_keys})
 
 
 def check_actions(actions: np.ndarray, env: EnvSpec, policy: PolicySpec) -> None:

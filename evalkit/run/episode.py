@@ -11,15 +11,15 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.spec import EVERYTHING, EnvSpec, PolicySpec, check_actions
-from evalkit.contracts.types import PROPRIO_DIM, Episode, Observation, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.spec import EnvSpec, PolicySpec, allowed, check_actions
+from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
 from evalkit.run.worker import ChunkOutcome, EnvWorker
 
 
@@ -130,7 +130,7 @@ def run_episode(
             episode=episode,
             chunk_idx=tally.num_chunks,
             step_idx=tally.steps,
-            observation=_allowed(observation, spec),
+            observation=allowed(observation, spec),
             want_prediction=imagine,
         )
         with clock.span("policy"):
@@ -167,13 +167,6 @@ def _frame_offsets(step_idx: int, num_actions: int, stride: int) -> list[int]:
     if num_actions >= stride:
         return list(range(stride, num_actions + 1, stride))
     return [offset for offset in range(1, num_actions + 1) if (step_idx + offset) % stride == 0]
-
-
-def _allowed(observation: Observation, spec: PolicySpec) -> Observation:
-    """Return the observation without the simulator state that the policy's spec does not ask for."""
-    if EVERYTHING in spec.privileged_keys:
-        return observation
-    return replace(observation, privileged={key: observation.privileged[key] for key in spec.privileged_keys})
 
 
 def _infer(policy: Policy, request: PolicyRequest, env_spec: EnvSpec) -> PolicyReply:

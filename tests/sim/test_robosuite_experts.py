@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from baselines.floors import HoldConfig, HoldPlugin, RandomConfig, RandomPlugin
-from baselines.scripted.experts import EXPERTS
+from baselines.scripted.experts import CLOSING_STEPS, EXPERTS
+from baselines.scripted.motion import CLOSED
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
 from envs.robosuite.bench import RobosuiteBench, RobosuiteConfig
 from envs.robosuite.env import RobosuiteEnv
 from evalkit.contracts.spec import check_actions
-from evalkit.contracts.types import Observation, PolicyRequest
+from evalkit.contracts.types import ARM_ACTION, Observation, PolicyRequest
 from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
 
 BENCH = RobosuiteBench()
@@ -68,6 +69,29 @@ def test_experts_repeat_themselves():
     np.testing.assert_array_equal(runs[0][1], runs[1][1])
 
 
+@pytest.mark.parametrize("task", ["Lift", "Stack", "Door", "PickPlaceCan"])
+def test_experts_go_on_with_what_another_holds(task):
+    (episode,) = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting="default", num_episodes=1, seed=45)
+    with closing(RobosuiteEnv(task=task)) as env:
+        solved, actions = run_episode(scripted(), env, episode)
+        assert solved
+        gripper = actions[:, ARM_ACTION["left"]][:, 6]
+        grasped = int(np.argmax(gripper == CLOSED)) + CLOSING_STEPS
+        holding = slice(grasped, grasped + 4)
+        assert (gripper[holding] == CLOSED).all()
+        env.begin(seed=episode.seed, max_steps=episode.max_steps)
+        for action in actions[:grasped]:
+            assert not env.advance(action)
+        policy = scripted()
+        policy.reset(episode, env.spec)
+        for step_idx, action in enumerate(actions[holding]):
+            seen = Observation(**env.observe(render=False))
+            request = PolicyRequest(episode=episode, chunk_idx=step_idx, step_idx=step_idx, observation=seen)
+            (reply,) = policy.infer([request])
+            np.testing.assert_allclose(reply.actions[0], action, atol=1e-5)
+            env.advance(action)
+
+
 @pytest.mark.parametrize(
     "policy", [HoldPlugin().make(HoldConfig()), RandomPlugin().make(RandomConfig())], ids=["hold", "random"]
 )
@@ -75,9 +99,10 @@ def test_floors_do_not_lift(policy):
     assert count(policy, "Lift", setting="default", num_episodes=1, seed=43) == 0
 
 
-def test_what_lifts_in_one_scene_of_wide_lifts_in_few_others():
-    first, *others = BENCH.plan_episodes(RobosuiteConfig(), task="Lift", setting="wide", num_episodes=9, seed=44)
-    with closing(RobosuiteEnv(task="Lift", setting="wide")) as env:
+@pytest.mark.parametrize("task", ["Lift", "Door"])
+def test_what_solves_one_scene_of_wide_solves_few_others(task):
+    first, *others = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting="wide", num_episodes=9, seed=44)
+    with closing(RobosuiteEnv(task=task, setting="wide")) as env:
         solved, actions = run_episode(scripted(), env, first)
         assert solved
         met = 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from baselines.scripted import record
-from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate, refuse, rollout
+from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from evalkit.contracts.errors import BadConfig, EpisodeFault
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.types import Episode, PolicyReply
@@ -50,6 +50,7 @@ class PointEnv:
             "T_base_cam": np.zeros((2, 4, 4)),
             "proprio": proprio,
             "instruction": "go",
+            "privileged": {"goal": GOAL_M, "unasked": GOAL_M},
         }
 
 
@@ -94,7 +95,9 @@ def test_labels_are_what_the_expert_meant_from_where_it_was_pushed():
 class ChunkPolicy:
     """Goes straight on for a chunk of five, three of them executed; `step_idx` is checked against the env's clock."""
 
-    spec = SimpleNamespace(execute_steps=3, chunk_len=5, policy_id="chunks")
+    spec = SimpleNamespace(
+        execute_steps=3, chunk_len=5, policy_id="chunks", needs_images=True, privileged_keys=("goal",)
+    )
 
     def __init__(self, env, *, speed=1.0):
         self.env, self.speed, self.chunks = env, speed, []
@@ -106,6 +109,7 @@ class ChunkPolicy:
         (request,) = requests
         self.chunks.append((request.chunk_idx, request.step_idx, self.env.num_steps))
         assert request.observation.rgb.shape[0] == 2
+        assert set(request.observation.privileged) == {"goal"}
         actions = np.zeros((5, 14), np.float32)
         actions[:, :3] = self.speed * np.clip((GOAL_M - request.observation.proprio[:3]) / 0.15, -1, 1)
         return [PolicyReply(actions=actions)]
@@ -133,6 +137,32 @@ def test_a_rollout_of_broken_actions_is_refused():
     env.spec = bench.env_spec(bench.config_type(), task="Lift", setting="default")
     with pytest.raises(EpisodeFault, match="not finite"):
         rollout(env, ChunkPolicy(env, speed=np.nan), EPISODE)
+
+
+def test_an_expert_takes_over_where_the_learner_has_led_and_only_its_steps_are_kept(monkeypatch):
+    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    away_m = []
+    for seed in range(8):
+        env = PointEnv()
+        learner = Learner(ChunkPolicy(env, speed=-0.3), most_steps=10)
+        steps = demonstrate(env, PointExpert(), replace(EPISODE, seed=seed), CALM, learner=learner, tail_steps=0)
+        first_step = int(steps.rgb[0, 0, 0, 0, 0])  # the env's clock
+        assert first_step <= 10
+        np.testing.assert_array_equal(steps.rgb[:, 0, 0, 0, 0], first_step + np.arange(len(steps.rgb)))
+        np.testing.assert_allclose(steps.action[0, :3], np.clip((GOAL_M - steps.proprio[0, :3]) / 0.05, -1, 1))
+        away_m.append(np.linalg.norm(steps.proprio[0, :3]))
+    assert len(set(away_m)) > 3
+    assert max(away_m) > 0.1
+
+
+def test_an_expert_has_nothing_to_show_where_the_learner_met_the_goal(monkeypatch):
+    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    env, expert = PointEnv(), PointExpert()
+    kept = [
+        demonstrate(env, expert, replace(EPISODE, seed=seed), CALM, learner=Learner(ChunkPolicy(env), 20)) is not None
+        for seed in range(8)
+    ]
+    assert set(kept) == {True, False}
 
 
 def test_the_same_seed_is_pushed_in_the_same_way():
@@ -252,6 +282,18 @@ def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypa
     assert read_track(tmp_path, episode_key(3)).num_frames == 4
 
 
+def test_what_an_expert_does_after_another_says_after_whom(tmp_path, monkeypatch, stage):
+    plugin = SimpleNamespace(config_type=record.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=-0.3))
+    monkeypatch.setattr(record, "load_policy", lambda name: plugin)
+    monkeypatch.setattr(record.ScriptedPlugin, "make", lambda self, _: PointExpert())
+    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    job = job_of(tmp_path, [3], actor=record.Actor(policy="chunks", take_over=5))
+    assert list(record.record_block(job)) == [True]
+    about = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())["about"]
+    assert (about["policy"], about["takes_over_from"], about["after_up_to"]) == ("scripted", "chunks", 5)
+    assert np.abs(read_track(tmp_path, episode_key(3)).action[:, :3]).max() == 1.0
+
+
 def test_views_keep_the_envs_order(tmp_path):
     recording = record.recording_of(PointEnv.spec)
     assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
@@ -361,6 +403,9 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         (["--policy", "xwam", "--refuse", "anything"], "leave out --refuse, or --policy xwam"),
         (["--first-number", "-1"], "must be 0 or more"),
         (["--max-steps", "0"], "--max-steps 1 or more"),
+        (["--take-over", "9"], "--policy say from whom"),
+        (["--policy", "xwam", "--take-over", "0"], "must be 1 or more"),
+        (["--policy", "hold", "--take-over", "9", "--refuse", "anything"], "leave out --refuse"),
     ):
         assert record.main([str(tmp_path), "Lift=1", *wrong]) == 2
         assert said in capsys.readouterr().err

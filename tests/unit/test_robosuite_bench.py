@@ -54,7 +54,7 @@ def test_seeds_and_counts_that_run_into_others_are_refused(changes):
 
 def test_episodes_say_what_the_policy_is_told():
     (episode,) = plan(task="Door", num_episodes=1, setting="randomized")
-    assert (episode.bench, episode.protocol) == ("robosuite", "robosuite-7/standard-v1")
+    assert (episode.bench, episode.protocol) == ("robosuite", "robosuite-7/standard-v2")
     assert (episode.setting, episode.key) == ("randomized", "Door/0000")
     assert episode.instruction == "Turn the handle and pull the door open."
     assert episode.max_steps == 400
