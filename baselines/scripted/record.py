@@ -71,7 +71,7 @@ ANYTHING = "anything"
 """What is refused where no task is named."""
 
 FAILED = "failed"
-"""Folder with an empty file for each seed whose expert failed, so that it is not tried again."""
+"""Folder with an empty file for each seed that gave nothing, mostly because its expert failed; none is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +91,9 @@ class Actor:
     take_over: int | None = None
 
     @property
-    def is_expert(self) -> bool:
-        """Return whether it is the task's scripted expert."""
-        return self.policy == ScriptedPlugin.name
+    def shows_expert(self) -> bool:
+        """Return whether what is recorded is done by the task's scripted expert."""
+        return self.policy == ScriptedPlugin.name or self.take_over is not None
 
     def config(self) -> Any:
         """Return the policy's configuration.
@@ -184,9 +184,9 @@ def jobs(
     actor.config()
     if first_number < 0 or (actor.max_steps is not None and actor.max_steps < 1):
         raise BadConfig(f"--first-number {first_number} must be 0 or more, and --max-steps 1 or more.")
-    if actor.take_over is not None and (actor.is_expert or actor.take_over < 1):
+    if actor.take_over is not None and (actor.policy == ScriptedPlugin.name or actor.take_over < 1):
         raise BadConfig(f"--take-over {actor.take_over} must be 1 or more, and --policy say from whom.")
-    if refuse is not None and not actor.is_expert:
+    if refuse is not None and actor.policy != ScriptedPlugin.name:
         raise BadConfig(f"Refusals begin on the scripted expert's way; leave out --refuse, or --policy {actor.policy}.")
     block = SHORT_BLOCK.get(bench_name, BLOCK)
     blocks: list[list[Job]] = []
@@ -361,7 +361,7 @@ def _done_by(cast: Cast, env: Env, episode: Episode, job: Job) -> Rollout | None
     try:
         if job.refused:
             steps = refuse(env, cast.policy, episode, job.disturbance)
-        elif job.actor.is_expert or cast.learner:
+        elif job.actor.shows_expert:
             steps = demonstrate(env, cast.policy, episode, job.disturbance, learner=cast.learner)
         else:
             return rollout(env, cast.policy, episode)
@@ -386,23 +386,20 @@ def recording_of(spec: EnvSpec) -> Recording:
 
 
 def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
-    about = {
+    actor = job.actor
+    about: dict[str, Any] = {
         "bench": job.bench,
         "task": job.task,
         "setting": job.setting,
         "seed": episode.seed,
-        "policy": HoldPlugin.name if job.refused else job.actor.policy,
+        "policy": HoldPlugin.name if job.refused else ScriptedPlugin.name if actor.shows_expert else actor.policy,
     }
-    if job.actor.is_expert or job.actor.take_over is not None:
+    if actor.shows_expert:
         about["disturbance"] = asdict(job.disturbance)
-    if not job.actor.is_expert:
-        about["policy_settings"] = dict(job.actor.settings)
-    if job.actor.take_over is not None:
-        about |= {
-            "policy": ScriptedPlugin.name,
-            "takes_over_from": job.actor.policy,
-            "after_up_to": job.actor.take_over,
-        }
+    if actor.policy != ScriptedPlugin.name:
+        about["policy_settings"] = dict(actor.settings)
+    if actor.take_over is not None:
+        about |= {"takes_over_from": actor.policy, "after_up_to": actor.take_over}
     if job.settings:
         about |= {"protocol": episode.protocol, "settings": dict(job.settings), "env": dict(env.about)}
     return about
