@@ -3,7 +3,8 @@
 In: a `ClipDataset` that changes no picture, a codec, a folder. Out: the same clips with latents in place of pictures.
 Read next: `clips.py`; `../training/batches.py`, which takes either.
 
-An episode is encoded when its first clip is wanted, into one file with a clip at every control step.
+An episode is encoded when its first clip is wanted, into one file with a clip at every control step. The file's name
+tells which recording it is of: an episode that was recorded anew is encoded anew.
 
 Letters: S starts, C channels, T latent frames, V views, H W latent rows and columns.
 """
@@ -14,6 +15,7 @@ import hashlib
 import json
 import uuid
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,8 +72,11 @@ class LatentClips(Dataset[EncodedSample]):
             "shape": asdict(clips.shape),
             "pictures": asdict(clips.pictures),
         }
+        if isinstance(codec, torch.nn.Module):
+            settings["weights"] = _digest_of(codec)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._folder = folder / digest[:16]
+        self._path = lru_cache(maxsize=None)(self._path_of)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -86,9 +91,11 @@ class LatentClips(Dataset[EncodedSample]):
             BrokenEpisode: If one of its files turns out broken.
         """
         key, start = self.clips.where(index)
-        path = self._folder / f"{key}.safetensors"
+        path = self._path(key)
         numbers = self.clips.numbers(index, rng)
         if not path.is_file():
+            for stale in path.parent.glob(f"{Path(key).name}-*.safetensors"):
+                stale.unlink()
             self._encode(self.clips.track(key), path)
         try:
             with safe_open(path, "pt") as file:
@@ -96,6 +103,14 @@ class LatentClips(Dataset[EncodedSample]):
         except SafetensorError as error:
             raise ValueError(f"{path} is broken ({error}); delete it, and it is made anew.") from error
         return EncodedSample(video, depth, *numbers)
+
+    def _path_of(self, key: str) -> Path:
+        """Return where an episode's latents are; its JSON and the sizes of its videos tell recordings apart."""
+        digest = hashlib.sha256((self.clips.root / "data" / f"{key}.json").read_bytes())
+        for camera in self.clips.track(key).cameras:
+            for video in (camera.rgb_path, camera.depth_path, camera.depth_mm_path):
+                digest.update(str(video and video.stat().st_size).encode())
+        return self._folder / f"{key}-{digest.hexdigest()[:16]}.safetensors"
 
     @torch.no_grad()
     def _encode(self, track: Track, path: Path) -> None:
@@ -111,3 +126,12 @@ class LatentClips(Dataset[EncodedSample]):
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         save_file({name: torch.cat(part).contiguous() for name, part in parts.items()}, partial)
         partial.replace(path)
+
+
+def _digest_of(codec: torch.nn.Module) -> str:
+    """Return a hash of a codec's weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(codec.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

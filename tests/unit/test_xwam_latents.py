@@ -1,0 +1,65 @@
+"""Kept latents: they are those of the recording that is there, and of the codec that is asked."""
+
+import pytest
+import torch
+
+from tests.unit.test_xwam_data import NO_BOUNDS, RECORDING, key_of, steps_of
+from xwam.codecs import PatchDCT
+from xwam.config import CodecConfig, DepthRange
+from xwam.data.clips import ClipDataset, ClipShape, PictureSettings
+from xwam.data.latents import LatentClips
+from xwam.data.writer import write_episode
+
+CODEC = CodecConfig(kind="patch_dct")
+
+
+def write(root, seed):
+    write_episode(root, 0, steps_of(seed), RECORDING, instructions=["lift the cube"])
+
+
+def kept(root, codec):
+    clips = ClipDataset(
+        root,
+        {key_of(0): 40},
+        shape=ClipShape(num_actions=8, num_frames=5, frame_stride=2, past_end="hold"),
+        pictures=PictureSettings(image_hw_px=(32, 48), crop_frac=1.0, depth_range=DepthRange(), exact_depth=True),
+        bounds=NO_BOUNDS,
+        augmentation=None,
+    )
+    return LatentClips(clips, codec, CODEC, root / "latents")
+
+
+def test_an_episode_that_was_recorded_anew_is_encoded_anew(tmp_path):
+    write(tmp_path, seed=0)
+    first = kept(tmp_path, PatchDCT(48))[3].video_CTVHW
+    assert torch.equal(kept(tmp_path, PatchDCT(48))[3].video_CTVHW, first)
+    write(tmp_path, seed=1)
+    second = kept(tmp_path, PatchDCT(48))[3].video_CTVHW
+    assert not torch.equal(second, first)
+    assert len(list((tmp_path / "latents").rglob("*.safetensors"))) == 1  # those of the first are gone
+    (path,) = (tmp_path / "latents").rglob("*.safetensors")
+    path.unlink()
+    assert torch.equal(kept(tmp_path, PatchDCT(48))[3].video_CTVHW, second)
+
+
+class Scaled(torch.nn.Module):
+    """A codec with a weight."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.plain, self.channels = PatchDCT(48), 48
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+    def encode(self, video_BCTHW):
+        return self.scale * self.plain.encode(video_BCTHW)
+
+    def decode(self, latent_BCTHW, seen_BCHW=None):
+        return self.plain.decode(latent_BCTHW / self.scale, seen_BCHW)
+
+
+def test_codecs_with_other_weights_keep_latents_of_their_own(tmp_path):
+    write(tmp_path, seed=0)
+    once, twice = (kept(tmp_path, Scaled(scale))[3].video_CTVHW for scale in (0.5, 1.0))
+    torch.testing.assert_close(2 * once, twice, atol=1e-2, rtol=1e-2)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(once, twice, atol=1e-2, rtol=1e-2)
