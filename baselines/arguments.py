@@ -6,7 +6,8 @@ Read next: `replay/__main__.py` and `scripted/record.py`, the commands.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from evalkit.contracts.errors import BadConfig
@@ -31,3 +32,21 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
             raise BadConfig(f"'{pair}' must be a setting and its value, for example image_px=256.")
         settings[key] = yaml.safe_load(value)
     return settings
+
+
+def configured(whose: str, config_type: type, settings: Mapping[str, Any]) -> Any:
+    """Return a configuration of a bench or a policy.
+
+    Args:
+        whose: For errors: `Bench 'robosuite'`.
+        config_type: The dataclass of its settings.
+        settings: Changes to them.
+
+    Raises:
+        BadConfig: If it has no such setting.
+    """
+    known = [entry.name for entry in fields(config_type)]
+    for name in settings:
+        if name not in known:
+            raise BadConfig(f"{whose} has no setting '{name}'; it has {', '.join(known) or 'none'}.")
+    return config_type(**settings)

@@ -28,7 +28,7 @@ EXAMPLES = {
     "export-lerobot": "`xwam export-lerobot data/lift lerobot/lift`",
     "import-lerobot": "`xwam import-lerobot lerobot/lift data/lift` · `xwam import-lerobot their data/x --map x.json`",
     "train-decoder": "`xwam train-decoder data/lift runs/lift/checkpoint.safetensors lift.safetensors --threads 2`",
-    "train": "`xwam train data/lift runs/lift --recipe nano --minutes 10` · `xwam train --help`",
+    "train": "`xwam train data/lift runs/lift --recipe nano --minutes 10` · `xwam train --recipes`",
 }
 
 app = typer.Typer(
@@ -125,7 +125,8 @@ def average(
 
     loaded = [checkpoints.load(source) for source in (first, second)]
     between = writers.averaged(*loaded, share=share, second_only=second_only or ())
-    notes = read_notes(locate(second)) | {"averaged": f"{share} of {second} and {1 - share:g} of {first}"}
+    notes = {name: note for name, note in read_notes(locate(second)).items() if not name.startswith("decoder_")}
+    notes["averaged"] = f"{share} of {second} and {1 - share:g} of {first}"
     writers.write(between, target, "ours", notes=notes)
     say(f"{target}: {between.model.name}, {share} of {second} and {1 - share:g} of {first}")
 

@@ -9,6 +9,7 @@ demonstration's `model_file` and `ep_meta`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from typing import Any
 
 from rich.progress import Progress
 
+from baselines.arguments import configured
 from baselines.env_process import EnvProcessError
-from baselines.replay.demos import BrokenDemo, list_demos, number_of, read_demo
+from baselines.replay.demos import list_demos, number_of, read_demo
 from baselines.replay.player import Player
 from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
-from baselines.scripted.record import EPISODES_PER_TASK, recording_of
+from baselines.scripted.record import recording_of
+from baselines.scripted.refusals import EPISODES_PER_TASK
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from xwam.benches import BORDERS
@@ -81,12 +84,13 @@ def jobs(
     """Return what is not there yet, and was not found to be beyond reproduction.
 
     Raises:
-        BadConfig: If a file is none of robomimic's, its task is none of the bench's, or two demonstrations would be
-            the same episode.
+        BadConfig: If a file is none of robomimic's, its task is none of the bench's, two demonstrations would be the
+            same episode, or the bench has no such setting.
     """
     bench = load_bench(bench_name)
     if bench_name not in PLAYERS:
         raise BadConfig(f"Bench '{bench_name}' cannot play states back; {', '.join(PLAYERS)} can.")
+    configured(f"Bench '{bench_name}'", bench.config_type, settings)
     found: dict[int, Job] = {}
     for path in files:
         stated, names = list_demos(path)
@@ -127,30 +131,51 @@ def replay_one(job: Job) -> str | None:
         launch = bench.launch(config, task=job.task, setting=bench.settings[0])
         kwargs = {**launch.kwargs, "model_file": demo.model_file, "ep_meta": demo.ep_meta}
         with Player(replace(launch, target=PLAYERS[job.bench], kwargs=kwargs)) as player:
-            rendered = render(player, demo, hand_tolerance_m=job.hand_tolerance_m)
-    except BrokenDemo as error:
+            _write(job, render(player, demo, hand_tolerance_m=job.hand_tolerance_m))
+    except ValueError as error:
         reason = f"{job.path}, {job.name}: {error}."
         write_whole(_note(job), reason + "\n")
         return reason
-    _write(job, rendered)
     return None
 
 
 def _write(job: Job, rendered: Rendered) -> None:
     recording = replace(recording_of(rendered.spec), axes=BORDERS[job.bench].axes)
     error_mm = None if rendered.hand_error_m is None else round(1000 * rendered.hand_error_m, 4)
-    about = {
-        "bench": job.bench,
-        "task": job.task,
-        "replayed_from": job.path.name,
-        "demonstration": job.name,
-        "hand_error_mm": error_mm,
-    }
+    about = _about(job) | {"hand_error_mm": error_mm}
     write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)
 
 
+def _about(job: Job) -> dict[str, Any]:
+    """Return what tells where an episode comes from; files of one name differ in size."""
+    return {
+        "bench": job.bench,
+        "task": job.task,
+        "settings": dict(job.settings),
+        "replayed_from": job.path.name,
+        "replayed_from_bytes": job.path.stat().st_size,
+        "demonstration": job.name,
+    }
+
+
 def _done(job: Job) -> bool:
-    return (job.root / "data" / f"{job.key}.json").exists() or _note(job).exists()
+    """Return whether a demonstration is there, or is known to be beyond reproduction.
+
+    Raises:
+        BadConfig: If another demonstration is there under its number.
+    """
+    path = job.root / "data" / f"{job.key}.json"
+    if not path.exists():
+        return _note(job).exists()
+    there, now = json.loads(path.read_text())["about"], json.loads(json.dumps(_about(job)))
+    differing = [name for name in now if there.get(name) != now[name]]
+    if differing:
+        was = ", ".join(f"{name} {there.get(name)!r}" for name in differing)
+        raise BadConfig(
+            f"{path} holds another demonstration than {job.name} of {job.path}: {was}. "
+            f"Replay into another folder, or beside it, under other numbers (--first)."
+        )
+    return True
 
 
 def _note(job: Job) -> Path:

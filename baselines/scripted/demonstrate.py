@@ -91,14 +91,14 @@ def demonstrate(
         policy: Who knows how.
         episode: Its seed fixes the scene and every push.
         disturbance: How hard to push.
-        learner: Whose steps come before, unrecorded, in place of a displacement; nobody's where None.
+        learner: Whose steps come before, unrecorded; nobody's where None.
         tail_steps: Steps to record after the goal is met.
 
     Raises:
         EpisodeFault: If an answer of the learner does not hold the actions that the env needs.
     """
     rng = np.random.default_rng([episode.seed, 0xD15])
-    if not (_begin(env, episode, rng, disturbance) if learner is None else _led(env, episode, rng, learner)):
+    if not _begin(env, episode, rng, disturbance) or (learner and _meets(env, episode, rng, learner)):
         return None
     policy.reset(episode, env.spec)
     pushes = _pushes(rng, disturbance)
@@ -204,12 +204,10 @@ def _begin(env: Env, episode: Episode, rng: np.random.Generator, disturbance: Di
     return True
 
 
-def _led(env: Env, episode: Episode, rng: np.random.Generator, learner: Learner) -> bool:
-    """Start an episode and let the learner act for a while; return False if it met the goal."""
-    if env.begin(seed=episode.seed, max_steps=episode.max_steps):
-        return False
+def _meets(env: Env, episode: Episode, rng: np.random.Generator, learner: Learner) -> bool:
+    """Let the learner act for a while; return whether it met the goal."""
     num_steps = rng.integers(learner.most_steps, endpoint=True)
-    return not any(env.advance(action) for action in islice(_actions(env, learner.policy, episode), num_steps))
+    return any(env.advance(action) for action in islice(_actions(env, learner.policy, episode), num_steps))
 
 
 def _actions(env: Env, policy: Policy, episode: Episode) -> Iterator[np.ndarray]:

@@ -4,7 +4,8 @@ In: senses. Out: goals of the hand, one a control step.
 Read next: `motion.py` for the words; `policy.py` for who listens.
 
 Every expert sees the object all the time and corrects for it: what counts is where the cube is, not where the hand
-was told to go. And it goes on from what another has begun: who holds the cube already need not pick it.
+was told to go. And it goes on from what another has begun: what it holds already it need not pick, nuts excepted, which
+are turned over one way or another as they are picked.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from baselines.scripted.motion import (
 HOVER_M = 0.09
 """Distance from a grasp at which the hand gets into line."""
 
-CLOSED_AROUND_FRAC = 0.9
-"""Opening of the fingers from which on they hold nothing that is between them."""
+CLOSED_AROUND_FRAC = (0.05, 0.9)
+"""Openings of the fingers below which they are empty, and above which they do not touch what is between them."""
 
 CLOSING_STEPS = 8
 """Control steps for the fingers to close and press."""
@@ -63,7 +64,8 @@ YAW_LIMITS_RAD = (-1.9, 2.9)
 def lift(senses: Senses) -> Expert:
     """Grasp the cube and raise it."""
     while True:
-        yield from _pick(senses, "cube_pos_m", _square_yaw(senses, "cube"))
+        if not _grasps(senses, "cube_pos_m"):
+            yield from _pick(senses, "cube_pos_m", _square_yaw(senses, "cube"))
         top = Goal(position_m=senses.position_m + 0.15 * UP, R_base_ee=senses.R_base_ee, gripper=CLOSED)
         while _holds(senses, "cube_pos_m"):
             yield top
@@ -77,7 +79,8 @@ def stack(senses: Senses) -> Expert:
         return senses["green_cube_pos_m"] + height_m * UP
 
     while True:
-        yield from _pick(senses, "red_cube_pos_m", _square_yaw(senses, "red_cube", avoid="green_cube"))
+        if not _grasps(senses, "red_cube_pos_m"):
+            yield from _pick(senses, "red_cube_pos_m", _square_yaw(senses, "red_cube", avoid="green_cube"))
         yield from _carry(senses, "red_cube", "red_cube_pos_m", on_green, clearance_m=0.06, within_m=0.004)
 
 
@@ -88,7 +91,8 @@ def can(senses: Senses) -> Expert:
         return senses["compartment_pos_m"] + NEAR_CORNER_M
 
     while True:
-        yield from _pick(senses, "can_pos_m", _always(0.0))
+        if not _grasps(senses, "can_pos_m"):
+            yield from _pick(senses, "can_pos_m", _always(0.0))
         yield from _carry(senses, "can", "can_pos_m", near_corner, clearance_m=0.13, within_m=0.025)
 
 
@@ -129,7 +133,7 @@ def door(senses: Senses) -> Expert:
         return senses.distance_m(hand(turn_rad()).position_m) < 0.05
 
     while True:
-        if not on_handle() or senses.open_frac > CLOSED_AROUND_FRAC:
+        if not (on_handle() and _are_around(senses)):
             yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.015)
             yield from reach(senses, lambda: hand(turn_rad(), gripper=OPEN), within_m=0.008, max_steps=40)
             yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
@@ -141,9 +145,7 @@ def door(senses: Senses) -> Expert:
 
 
 def _pick(senses: Senses, point_key: str, yaw: Callable[[], float]) -> Expert:
-    """Come from above with open fingers, go down around a point, close; nothing where the fingers hold it already."""
-    if _holds(senses, point_key) and senses.open_frac < CLOSED_AROUND_FRAC:
-        return
+    """Come from above with open fingers, go down around a point, close."""
 
     def hand(up_m: float) -> Goal:
         return Goal(position_m=senses[point_key] + up_m * UP, R_base_ee=down(yaw()), gripper=OPEN)
@@ -192,8 +194,18 @@ def _carry(
 
 
 def _holds(senses: Senses, point_key: str) -> bool:
-    """Return whether an object's point is between the fingers."""
-    return senses.distance_m(senses[point_key]) < 0.035 and senses.open_frac > 0.05
+    """Return whether an object's point is between the fingers, open or not."""
+    return senses.distance_m(senses[point_key]) < 0.035 and senses.open_frac > CLOSED_AROUND_FRAC[0]
+
+
+def _grasps(senses: Senses, point_key: str) -> bool:
+    """Return whether the fingers are closed around an object's point."""
+    return _holds(senses, point_key) and _are_around(senses)
+
+
+def _are_around(senses: Senses) -> bool:
+    """Return whether the fingers are closed around something."""
+    return CLOSED_AROUND_FRAC[0] < senses.open_frac < CLOSED_AROUND_FRAC[1]
 
 
 def _latch_at_rest(senses: Senses) -> np.ndarray:

@@ -21,19 +21,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.progress import Progress
 
-from baselines.arguments import settings_of
+from baselines.arguments import configured, settings_of
+from baselines.env_process import EnvProcessError
 from baselines.floors import HoldPlugin
 from baselines.scripted.demonstrate import CALM, Disturbance, Learner, Rollout, demonstrate, refuse, rollout
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from baselines.scripted.refusals import ANYTHING, EPISODES_PER_TASK, FIRST_REFUSAL, REFUSALS, impossible
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import Bench, Env, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
@@ -51,24 +54,9 @@ DEMONSTRATION_SEEDS = range(1_000_000)
 PUBLISHED_SEEDS: Mapping[str, Callable[[int], bool]] = {"robocasa": lambda seed: seed < 100_000 or seed % 256 == 0}
 """Which of them a bench's published protocols evaluate on all the same; none where a bench is not named."""
 
-EPISODES_PER_TASK = 100_000
-"""Numbers of episodes that each task of a data set has to itself: half for demonstrations, half for refusals."""
-
 BLOCK = 20
 SHORT_BLOCK = {"robocasa": 4}
 """Episodes that one process records before a fresh one takes over; fewer where an episode takes half a minute."""
-
-FIRST_REFUSAL = EPISODES_PER_TASK // 2
-"""Number, among those of a task, of the first refusal; their scenes are those of its demonstrations."""
-
-REFUSALS = 5_000
-"""Numbers of refusals that a task has for refusing anything, and then for each task that alone is refused."""
-
-POSSIBLE: Mapping[str, Mapping[str, frozenset[str]]] = {"robosuite": {"Stack": frozenset({"Lift"})}}
-"""Which other tasks can be done in a task's scene, so that nobody may refuse them; of other benches nobody knows."""
-
-ANYTHING = "anything"
-"""What is refused where no task is named."""
 
 FAILED = "failed"
 """Folder with an empty file for each seed that gave nothing, mostly because its expert failed; none is tried again."""
@@ -90,6 +78,13 @@ class Actor:
     max_steps: int | None = None
     take_over: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check what can be checked without loading the policy."""
+        if self.max_steps is not None and self.max_steps < 1:
+            raise BadConfig(f"--max-steps {self.max_steps} must be 1 or more.")
+        if self.take_over is not None and (self.policy == ScriptedPlugin.name or self.take_over < 1):
+            raise BadConfig(f"--take-over {self.take_over} must be 1 or more, and --policy say from whom.")
+
     @property
     def shows_expert(self) -> bool:
         """Return whether what is recorded is done by the task's scripted expert."""
@@ -101,21 +96,11 @@ class Actor:
         Raises:
             BadConfig: If there is no policy of that name, or it has no such setting.
         """
-        return _configured(f"Policy '{self.policy}'", load_policy(self.policy).config_type, dict(self.settings))
+        return configured(f"Policy '{self.policy}'", load_policy(self.policy).config_type, dict(self.settings))
 
-    def make(self) -> Cast:
-        """Return who takes part; raises as `config` does, and EvalkitError if its weights cannot be had."""
-        policy = make_policy(load_policy(self.policy), self.config())
-        if self.take_over is None:
-            return Cast(policy)
-        return Cast(ScriptedPlugin().make(ScriptedConfig()), Learner(policy, self.take_over))
-
-
-class Cast(NamedTuple):
-    """Whose doings are recorded, and from whom it takes over."""
-
-    policy: Policy
-    learner: Learner | None = None
+    def make(self) -> Policy:
+        """Return the policy; raises as `config` does, and EvalkitError if its weights cannot be had."""
+        return make_policy(load_policy(self.policy), self.config())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +110,7 @@ class Job:
     Attributes:
         root: The data set.
         bench: Name of the bench.
+        protocol: The bench's.
         task: The task.
         setting: Setting of the bench.
         settings: Changes to the bench's configuration.
@@ -137,6 +123,7 @@ class Job:
 
     root: Path
     bench: str
+    protocol: str
     task: str
     setting: str
     settings: tuple[tuple[str, Any], ...]
@@ -182,43 +169,62 @@ def jobs(
     bench, changes = load_bench(bench_name), dict(settings or {})
     config = _config(bench, changes)
     actor.config()
-    if first_number < 0 or (actor.max_steps is not None and actor.max_steps < 1):
-        raise BadConfig(f"--first-number {first_number} must be 0 or more, and --max-steps 1 or more.")
-    if actor.take_over is not None and (actor.policy == ScriptedPlugin.name or actor.take_over < 1):
-        raise BadConfig(f"--take-over {actor.take_over} must be 1 or more, and --policy say from whom.")
+    if first_number < 0:
+        raise BadConfig(f"--first-number {first_number} must be 0 or more.")
     if refuse is not None and actor.policy != ScriptedPlugin.name:
         raise BadConfig(f"Refusals begin on the scripted expert's way; leave out --refuse, or --policy {actor.policy}.")
-    block = SHORT_BLOCK.get(bench_name, BLOCK)
-    blocks: list[list[Job]] = []
+    of_tasks: list[list[Job]] = []
     for task, count in wanted.items():
         (first,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
         if first.seed in DEMONSTRATION_SEEDS:
             raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
         most = (FIRST_REFUSAL if refuse is None else REFUSALS) - first_number
         seeds = _seeds(bench_name, task, first_seed, count, most)
-        refused = _impossible(bench, config, task, setting, refuse) if refuse is not None else ()
-        numbered = enumerate(seeds, _first_number(bench, task, refuse) + first_number)
-        missing = [(number, seed) for number, seed in numbered if not _done(root, number)]
-        parts = [missing[place : place + block] for place in range(0, len(missing), block)]
-        blocks.append(
-            [
-                Job(
-                    root=root,
-                    bench=bench_name,
-                    task=task,
-                    setting=setting,
-                    settings=tuple(changes.items()),
-                    numbers=tuple(number for number, _ in part),
-                    seeds=tuple(seed for _, seed in part),
-                    disturbance=disturbance,
-                    refused=refused,
-                    actor=actor,
-                )
-                for part in parts
-            ]
+        start = _first_number(bench, task, refuse) + first_number
+        whole = Job(
+            root=root,
+            bench=bench_name,
+            protocol=first.protocol,
+            task=task,
+            setting=setting,
+            settings=tuple(changes.items()),
+            numbers=tuple(range(start, start + count)),
+            seeds=tuple(seeds),
+            disturbance=disturbance if actor.take_over is None else replace(disturbance, displaced_frac=0.0),
+            refused=impossible(bench, config, task, setting, refuse) if refuse is not None else (),
+            actor=actor,
         )
-    longest = max((len(part) for part in blocks), default=0)
-    return [part[place] for place in range(longest) for part in blocks if place < len(part)]
+        of_tasks.append(_blocks(whole))
+    longest = max(map(len, of_tasks), default=0)
+    return [blocks[place] for place in range(longest) for blocks in of_tasks if place < len(blocks)]
+
+
+def _blocks(job: Job) -> list[Job]:
+    """Return what is missing of a job, in blocks; raises as `_is_done` does."""
+    size = SHORT_BLOCK.get(job.bench, BLOCK)
+    pairs = zip(job.numbers, job.seeds, strict=True)
+    missing = [(number, seed) for number, seed in pairs if not _is_done(job, number, seed)]
+    parts = [missing[place : place + size] for place in range(0, len(missing), size)]
+    return [replace(job, numbers=tuple(n for n, _ in part), seeds=tuple(seed for _, seed in part)) for part in parts]
+
+
+def _is_done(job: Job, number: int, seed: int) -> bool:
+    """Return whether an episode is there, or is known to give nothing.
+
+    Raises:
+        BadConfig: If one is there under its number that was recorded otherwise.
+    """
+    path = job.root / "data" / f"{episode_key(number)}.json"
+    if not path.exists():
+        return (job.root / FAILED / episode_key(number)).exists()
+    there, now = json.loads(path.read_text())["about"], json.loads(json.dumps(about_of(job, seed)))
+    for name in sorted((there.keys() | now.keys()) - {"env", "success"}):
+        if there.get(name) != now.get(name):
+            raise BadConfig(
+                f"{path} was recorded otherwise: {name} was {there.get(name)!r}, and is {now.get(name)!r} now. "
+                f"Record into another folder, or beside it, under other numbers (--first-number)."
+            )
+    return True
 
 
 def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
@@ -227,53 +233,10 @@ def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
     Raises:
         BadConfig: If it has no such setting; or if it has art to choose, which demonstrations show, and none is chosen.
     """
-    config = _configured(f"Bench '{bench.name}'", bench.config_type, settings)
+    config = configured(f"Bench '{bench.name}'", bench.config_type, settings)
     if hasattr(config, "art") and "art" not in settings:
         raise BadConfig(f"Say what the demonstrations of '{bench.name}' show: --set art=real, or art=placeholder.")
     return config
-
-
-def _configured(whose: str, config_type: type, settings: Mapping[str, Any]) -> Any:
-    """Return a configuration.
-
-    Raises:
-        BadConfig: If it has no such setting.
-    """
-    known = [entry.name for entry in fields(config_type)]
-    for name in settings:
-        if name not in known:
-            raise BadConfig(f"{whose} has no setting '{name}'; it has {', '.join(known) or 'none'}.")
-    return config_type(**settings)
-
-
-def _impossible(bench: Bench, config: Any, task: str, setting: str, refuse: str) -> tuple[str, ...]:
-    """Return the instructions that are refused: of other tasks of as many arms that the scene of a task does not allow.
-
-    Raises:
-        BadConfig: If nobody wrote down what it allows, it allows what is to be refused, or instructions are shuffled.
-    """
-    if bench.name not in POSSIBLE:
-        raise BadConfig(
-            f"Nobody wrote down what scenes of '{bench.name}' do not allow, so nothing can be refused there."
-        )
-    if getattr(config, "shuffle_instructions", False):
-        raise BadConfig("Refusals need each task's own instruction: leave shuffle_instructions out.")
-
-    def arms(name: str) -> tuple[str, ...]:
-        return bench.env_spec(config, task=name, setting=setting).arms
-
-    def instruction(name: str) -> str | None:
-        (episode,) = bench.plan_episodes(config, task=name, setting=setting, num_episodes=1, seed=0)
-        return episode.instruction
-
-    possible = {task} | POSSIBLE[bench.name].get(task, frozenset())
-    others = [other for other in bench.tasks if other not in possible and arms(other) == arms(task)]
-    if refuse not in (ANYTHING, *others):
-        raise BadConfig(f"--refuse {refuse}: in the scene of {task} only these can be refused: {', '.join(others)}.")
-    refused = tuple(filter(None, map(instruction, others if refuse == ANYTHING else [refuse])))
-    if not refused:
-        raise BadConfig(f"--refuse {refuse}: no other task has an instruction that could be refused in that of {task}.")
-    return refused
 
 
 def demonstration_seeds(bench_name: str, first_seed: int) -> Iterator[int]:
@@ -310,11 +273,6 @@ def _first_number(bench: Bench, task: str, refuse: str | None) -> int:
     return start + FIRST_REFUSAL + REFUSALS * [ANYTHING, *tasks].index(refuse)
 
 
-def _done(root: Path, number: int) -> bool:
-    key = episode_key(number)
-    return (root / "data" / f"{key}.json").exists() or (root / FAILED / key).exists()
-
-
 def record_block(job: Job) -> Iterator[bool]:
     """Record the episodes of a job; yield whether each was kept.
 
@@ -323,22 +281,25 @@ def record_block(job: Job) -> Iterator[bool]:
     """
     bench = load_bench(job.bench)
     config = bench.config_type(**dict(job.settings))
-    cast = job.actor.make()
+    policy, learner = job.actor.make(), None
+    if job.actor.take_over is not None:
+        policy, learner = ScriptedPlugin().make(ScriptedConfig()), Learner(policy, job.actor.take_over)
     (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
     with closing(_env(bench.launch(config, task=job.task, setting=job.setting))) as env:
-        for policy in (cast.policy, *([cast.learner.policy] if cast.learner else [])):
-            check(env.spec, policy.spec)
+        check(env.spec, policy.spec)
+        if learner:
+            check(env.spec, learner.policy.spec)
         recording = replace(recording_of(env.spec), axes=BORDERS[job.bench].axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             episode = replace(model, index=number, seed=seed, max_steps=job.actor.max_steps or model.max_steps)
-            done = _done_by(cast, env, episode, job)
+            done = _done_by(policy, learner, env, episode, job)
             if done is None:
                 failed = job.root / FAILED / episode_key(number)
                 failed.parent.mkdir(parents=True, exist_ok=True)
                 failed.touch()
             else:
                 told = job.refused or (str(env.observe(render=False)["instruction"]),)
-                about = _about(job, episode, env) | {"success": done.success}
+                about = about_of(job, seed) | {"env": dict(env.about), "success": done.success}
                 write_episode(job.root, number, done.steps, recording, instructions=told, about=about)
             yield done is not None
 
@@ -356,15 +317,15 @@ def _env(launch: WorkerLaunch) -> Env:
     return env
 
 
-def _done_by(cast: Cast, env: Env, episode: Episode, job: Job) -> Rollout | None:
+def _done_by(policy: Policy, learner: Learner | None, env: Env, episode: Episode, job: Job) -> Rollout | None:
     """Return what to keep of an episode; None if the expert failed, nothing was to do, or the simulation blew up."""
     try:
         if job.refused:
-            steps = refuse(env, cast.policy, episode, job.disturbance)
+            steps = refuse(env, policy, episode, job.disturbance)
         elif job.actor.shows_expert:
-            steps = demonstrate(env, cast.policy, episode, job.disturbance, learner=cast.learner)
+            steps = demonstrate(env, policy, episode, job.disturbance, learner=learner)
         else:
-            return rollout(env, cast.policy, episode)
+            return rollout(env, policy, episode)
     except FloatingPointError:
         return None
     return None if steps is None else Rollout(steps, success=not job.refused)
@@ -385,13 +346,16 @@ def recording_of(spec: EnvSpec) -> Recording:
     )
 
 
-def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
+def about_of(job: Job, seed: int) -> dict[str, Any]:
+    """Return what an episode says of itself, known before it is recorded."""
     actor = job.actor
     about: dict[str, Any] = {
         "bench": job.bench,
+        "protocol": job.protocol,
         "task": job.task,
         "setting": job.setting,
-        "seed": episode.seed,
+        "settings": dict(job.settings),
+        "seed": seed,
         "policy": HoldPlugin.name if job.refused else ScriptedPlugin.name if actor.shows_expert else actor.policy,
     }
     if actor.shows_expert:
@@ -400,8 +364,6 @@ def _about(job: Job, episode: Episode, env: Env) -> dict[str, Any]:
         about["policy_settings"] = dict(actor.settings)
     if actor.take_over is not None:
         about |= {"takes_over_from": actor.policy, "after_up_to": actor.take_over}
-    if job.settings:
-        about |= {"protocol": episode.protocol, "settings": dict(job.settings), "env": dict(env.about)}
     return about
 
 
@@ -411,19 +373,38 @@ def _count_block(job: Job) -> tuple[int, int]:
     return sum(results), len(results)
 
 
-def record(todo: Sequence[Job], *, workers: int) -> tuple[int, int]:
-    """Record all jobs, several at a time, each in a process of its own; return successes and tries."""
-    successes = tries = 0
+def record(todo: Sequence[Job], *, workers: int) -> tuple[int, int, list[str]]:
+    """Record all jobs, several at a time, each in a process of its own.
+
+    Returns:
+        How many episodes were kept, how many tried, and which simulators failed, whose rest is left for another time.
+
+    Raises:
+        EvalkitError: As `record_block` does; what was not begun yet is not begun any more.
+        BrokenProcessPool: If a process was killed.
+    """
+    kept = tried = 0
+    reasons: list[str] = []
     with (
         Progress() as progress,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
         bar = progress.add_task("episodes", total=sum(len(job.seeds) for job in todo))
-        for future in as_completed([pool.submit(_count_block, job) for job in todo]):
-            kept, tried = future.result()
-            successes, tries = successes + kept, tries + tried
-            progress.update(bar, advance=tried)
-    return successes, tries
+        futures = {pool.submit(_count_block, job): job for job in todo}
+        try:
+            for future in as_completed(futures):
+                job = futures[future]
+                try:
+                    found = future.result()
+                except EnvProcessError as error:
+                    reasons.append(f"{job.task}, from seed {job.seeds[0]} on: {error}. It will be tried again.")
+                else:
+                    kept, tried = kept + found[0], tried + found[1]
+                progress.update(bar, advance=len(job.seeds))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return kept, tried, reasons
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -492,15 +473,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 take_over=options.take_over,
             ),
         )
-        successes, tries = record(todo, workers=options.workers)
+    except (EvalkitError, ValueError) as error:
+        print(f"record: {error}", file=sys.stderr)
+        return 2
+    try:
+        kept, tried, reasons = record(todo, workers=options.workers)
     except (EvalkitError, EpisodeFault, ValueError) as error:
         print(f"record: {error}", file=sys.stderr)
         return 2
-    lengths = write_metadata(options.root)
-    failed = sum(1 for path in (options.root / FAILED).rglob("episode_*"))
-    print(f"{options.root}: {successes} of {tries} recorded now; {len(lengths)} episodes in all, {failed} seeds failed")
+    except BrokenProcessPool:
+        print(
+            "record: a process was killed, perhaps for memory; fewer --workers, and the same command again.",
+            file=sys.stderr,
+        )
+        return 2
+    finally:
+        lengths = write_metadata(options.root)
+    for reason in reasons:
+        print(f"not recorded: {reason}")
+    nothing = sum(1 for path in (options.root / FAILED).rglob("episode_*"))
+    print(
+        f"{options.root}: {kept} of {tried} recorded now; {len(lengths)} episodes in all, {nothing} seeds gave nothing"
+    )
     print(json.dumps({"frames": sum(lengths.values())}))
-    return 0
+    return 1 if reasons else 0
 
 
 def _wanted(pairs: Sequence[str]) -> dict[str, int]:

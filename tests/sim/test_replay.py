@@ -144,6 +144,32 @@ def test_files_that_are_none_of_robomimics(recorded, tmp_path):
     assert "demo_2: it cannot be read" in str(replay_one(todo[0]))
 
 
+def test_another_file_is_not_taken_for_the_one_that_is_there(recorded, tmp_path):
+    settings = {"image_hw_px": SIZE}
+    root = tmp_path / "data"
+    todo = jobs(root, [recorded[0]], "robosuite", settings=settings)
+    assert replay_one(todo[0]) is None
+    assert jobs(root, [recorded[0]], "robosuite", settings=settings) == todo[1:]
+    other = changed(recorded, tmp_path, lambda data: data.create_dataset("more", data=np.zeros(9)))
+    with pytest.raises(BadConfig, match=r"another demonstration than demo_2 of .*replayed_from 'lift.hdf5', .*--first"):
+        jobs(root, [other], "robosuite", settings=settings)
+    with pytest.raises(BadConfig, match=r"settings \{'image_hw_px': \[64, 64\]\}"):
+        jobs(root, [recorded[0]], "robosuite", settings={"image_hw_px": [32, 32]})
+    assert len(jobs(root, [other], "robosuite", settings=settings, first=50)) == 2
+    with pytest.raises(BadConfig, match="Bench 'robosuite' has no setting 'pixels'; it has "):
+        jobs(root, [other], "robosuite", settings={"pixels": 3})
+
+
+def test_what_cannot_be_written_is_named_and_not_tried_again(recorded, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ValueError("chunk-0100/episode_0100002: depth of 70 m does not fit into 16 bits of millimetres")
+
+    todo = jobs(tmp_path, [recorded[0]], "robosuite", settings={"image_hw_px": SIZE})
+    monkeypatch.setattr("baselines.replay.jobs.write_episode", refuse)
+    assert "demo_2: chunk-0100/episode_0100002: depth of 70 m does not fit" in str(replay_one(todo[0]))
+    assert jobs(tmp_path, [recorded[0]], "robosuite", settings={"image_hw_px": SIZE}) == todo[1:]
+
+
 def test_the_env_that_plays_back_keeps_to_states(recorded):
     demo = read_demo(recorded[0], "demo_10")
     env = RobosuiteReplay(model_file=demo.model_file, ep_meta={}, task="Lift", image_hw_px=SIZE)

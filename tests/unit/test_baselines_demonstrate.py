@@ -1,12 +1,15 @@
 """Demonstrations on a robot of one point: what is meant, what is executed, what is kept."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from baselines.env_process import EnvProcessError
 from baselines.scripted import record
 from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from evalkit.contracts.errors import BadConfig, EpisodeFault
@@ -31,6 +34,9 @@ class PointEnv:
         control_hz=20.0,
     )
 
+    def __init__(self):
+        self.about = {"simulator": "none"}
+
     def begin(self, *, seed, max_steps):
         self.position_m, self.num_steps = np.zeros(3), 0
         return False
@@ -44,8 +50,8 @@ class PointEnv:
         proprio = np.zeros(16, np.float32)
         proprio[:4] = [*self.position_m, 1.0]
         return {
-            "rgb": np.full((2, 32, 32, 3), self.num_steps, np.uint8),
-            "depth": np.full((2, 32, 32), 0.5, np.float32),
+            "rgb": np.full((2 * render, 32, 32, 3), self.num_steps, np.uint8),
+            "depth": np.full((2 * render, 32, 32), 0.5, np.float32),
             "intrinsics": np.zeros((2, 3, 3)),
             "T_base_cam": np.zeros((2, 4, 4)),
             "proprio": proprio,
@@ -253,8 +259,8 @@ def stage(monkeypatch):
 
 
 def job_of(root, numbers, **changes):
-    same = {"bench": "robosuite", "task": "Go", "setting": "default", "settings": (), "disturbance": CALM}
-    return record.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), **same, **changes)
+    same = {"bench": "robosuite", "protocol": "point/v1", "task": "Go", "setting": "default", "settings": ()}
+    return record.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), disturbance=CALM, **same, **changes)
 
 
 @pytest.mark.parametrize("refused", [(), ("dance", "sing")])
@@ -291,6 +297,7 @@ def test_what_an_expert_does_after_another_says_after_whom(tmp_path, monkeypatch
     assert list(record.record_block(job)) == [True]
     about = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())["about"]
     assert (about["policy"], about["takes_over_from"], about["after_up_to"]) == ("scripted", "chunks", 5)
+    assert (about["protocol"], about["env"]) == ("point/v1", {"simulator": "none"})
     assert np.abs(read_track(tmp_path, episode_key(3)).action[:, :3]).max() == 1.0
 
 
@@ -373,12 +380,86 @@ def test_nobody_refuses_in_a_kitchen(tmp_path):
 
 def test_what_is_there_or_failed_is_not_recorded_again(tmp_path):
     first = jobs(tmp_path)[0]
-    for folder, number in (("data", first.numbers[3]), (record.FAILED, first.numbers[5])):
-        path = tmp_path / folder / (episode_key(number) + (".json" if folder == "data" else ""))
-        path.parent.mkdir(parents=True)
-        path.touch()
+    say_recorded(first, 3)
+    failed = tmp_path / record.FAILED / episode_key(first.numbers[5])
+    failed.parent.mkdir(parents=True)
+    failed.touch()
     left = {number for job in jobs(tmp_path) for number in job.numbers}
     assert set(first.numbers) - left == {first.numbers[3], first.numbers[5]}
+
+
+def say_recorded(job, place, **changes):
+    """Write what an episode of a job says of itself."""
+    path = job.root / "data" / f"{episode_key(job.numbers[place])}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = record.about_of(job, job.seeds[place]) | {"env": {}, "success": True} | changes
+    path.write_text(json.dumps({"num_frames": 1, "about": about}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"setting": "wide"}, "setting was 'default', and is 'wide' now"),
+        ({"first_seed": 7}, "seed was 3, and is 10 now"),
+        ({"disturbance": Disturbance()}, "disturbance was"),
+        ({"actor": record.Actor(policy="hold")}, "disturbance was"),
+        ({"actor": record.Actor(policy="hold", take_over=9)}, "after_up_to was None, and is 9 now"),
+    ],
+)
+def test_what_is_there_and_was_recorded_otherwise_is_not_taken_for_the_same(tmp_path, changes, said):
+    say_recorded(jobs(tmp_path)[0], 3)
+    with pytest.raises(BadConfig, match=said):
+        jobs(tmp_path, **changes)
+    jobs(tmp_path, first_number=1000, **changes)
+
+
+def test_scenes_of_another_protocol_do_not_mix(tmp_path):
+    say_recorded(jobs(tmp_path)[0], 3, protocol="robosuite-7/standard-v0")
+    with pytest.raises(BadConfig, match=r"standard-v0', and is .* Record into another folder"):
+        jobs(tmp_path)
+
+
+# ---- what goes wrong on the way
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool in this process, where a double of the work can be reached."""
+
+    def __init__(self, workers, **_):
+        super().__init__(workers)
+
+
+def test_a_fault_stops_the_recording_and_what_is_there_is_listed(tmp_path, monkeypatch, capsys):
+    begun = []
+
+    def count_block(job):
+        begun.append(job)
+        if len(begun) == 2:
+            raise EpisodeFault("policy", "actions are not finite")
+        say_recorded(job, 0)
+        time.sleep(0.02)
+        return 1, 20
+
+    monkeypatch.setattr(record, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(record, "_count_block", count_block)
+    assert record.main([str(tmp_path), "Lift=1000"]) == 2
+    assert "actions are not finite" in capsys.readouterr().err
+    assert len(begun) < 10
+    assert len(json.loads((tmp_path / "metadata.json").read_text())) == len(begun) - 1
+
+
+def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, capsys):
+    def count_block(job):
+        if job.seeds[0] == 20:
+            raise EnvProcessError("the env's process died")
+        return 20, 20
+
+    monkeypatch.setattr(record, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(record, "_count_block", count_block)
+    assert record.main([str(tmp_path), "Lift=60"]) == 1
+    said = capsys.readouterr().out
+    assert "Lift, from seed 20 on: the env's process died. It will be tried again." in said
+    assert "40 of 40 recorded now" in said
 
 
 def test_seeds_stay_away_from_every_evaluation(tmp_path, monkeypatch):
@@ -402,7 +483,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         (["--policy", "xwam", "--policy-set", "speed=3"], "Policy 'xwam' has no setting 'speed'; it has checkpoint, "),
         (["--policy", "xwam", "--refuse", "anything"], "leave out --refuse, or --policy xwam"),
         (["--first-number", "-1"], "must be 0 or more"),
-        (["--max-steps", "0"], "--max-steps 1 or more"),
+        (["--max-steps", "0"], "--max-steps 0 must be 1 or more"),
         (["--take-over", "9"], "--policy say from whom"),
         (["--policy", "xwam", "--take-over", "0"], "must be 1 or more"),
         (["--policy", "hold", "--take-over", "9", "--refuse", "anything"], "leave out --refuse"),

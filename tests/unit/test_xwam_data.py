@@ -130,6 +130,94 @@ def without_grippers(content):
     del content["proprios"]["left_gripper_pos"]
 
 
+def widened(part, name):
+    """Return a change that gives a table a second copy of its columns."""
+
+    def change(content):
+        content[part][name] = [row * 2 for row in content[part][name]]
+
+    return change
+
+
+def narrower_but_as_wide_together(content):
+    states = content["proprios"]
+    states["left_gripper_pos"] = [row * 2 for row in states["left_gripper_pos"]]
+    states["left_ee_pos"] = [row[:2] for row in states["left_ee_pos"]]
+
+
+def poses_alone(content):
+    del content["actions"]["raw_actions"]
+    content["actions"]["left_ee_pos"] = [row[:1] for row in content["actions"]["left_ee_pos"]]
+
+
+def mirrored(content):
+    content["proprios"]["left_ee_rotm"][2] = [1, 0, 0, 0, 1, 0, 0, 0, -1]
+
+
+def told(**changes):
+    """Return a change of an episode's own entries."""
+    return lambda content: content.update(changes)
+
+
+def seen(**changes):
+    """Return a change of what an episode says of a camera."""
+    return lambda content: content["observations"]["b"].update(changes)
+
+
+IN_THE_JSON = {
+    "two gripper columns": (widened("proprios", "left_gripper_pos"), r"'proprios\.left_gripper_pos' has rows of 2, 1"),
+    "two positions": (widened("proprios", "left_ee_pos"), r"'proprios\.left_ee_pos' has rows of 6, 3"),
+    "widths that add up": (narrower_but_as_wide_together, r"'proprios\.left_ee_pos' has rows of 2, 3"),
+    "18 numbers a rotation": (widened("proprios", "left_ee_rotm"), r"'proprios\.left_ee_rotm' has rows of 18, 9"),
+    "goals of one number": (poses_alone, r"'actions\.left_ee_pos' has rows of 1, 3"),
+    "reflection": (mirrored, r"'proprios\.left_ee_rotm' holds a reflection, with determinant -1"),
+    "trusted of empty rows": (
+        lambda content: content["actions"].update(trusted=[[]] * STEPS),
+        r"'actions\.trusted' has rows of 0, 1",
+    ),
+    "states of dicts": (
+        lambda content: content["proprios"].update(left_ee_pos=[{}] * STEPS),
+        r"'proprios\.left_ee_pos' is no table of numbers",
+    ),
+    "states beyond any number": (
+        lambda content: content["proprios"].update(left_ee_pos=[[10**400] * 3] * STEPS),
+        r"'proprios\.left_ee_pos' is no table of numbers",
+    ),
+    "length in words": (told(num_frames="40"), "'num_frames' must be a whole number above 0, got '40'"),
+    "no length": (lambda content: content.pop("num_frames"), "lacks 'num_frames'"),
+    "bare instruction": (told(instructions="Lift the cube"), "'instructions' must be a list .* got 'Lift the cube'"),
+    "no instruction": (told(instructions=[]), r"'instructions' must be a list .* got \[\]"),
+    "empty instruction": (told(instructions=["lift", " "]), r"'instructions' must be a list .* got \['lift', ' '\]"),
+    "instruction of numbers": (told(instructions=[3]), r"'instructions' must be a list .* got \[3\]"),
+    "cameras in a list": (told(observations=[]), "holds something in another form"),
+    "unknown type of camera": (seen(type="foo"), r"'observations\.b\.type' must be static or dynamic, got 'foo'"),
+    "fps in words": (seen(fps="abc"), r"'observations\.b\.fps' must be a finite number, got 'abc'"),
+    "fps for ever": (seen(fps=float("inf")), r"'observations\.b\.fps' must be a finite number, got inf"),
+    "fps beyond any number": (seen(fps=10**400), "holds something in another form"),
+    "fps of 0": (seen(fps=0), r"'observations\.b\.fps' must be above 0, got 0"),
+    "start for ever": (seen(start=float("inf")), r"'observations\.b\.start' must be a finite number, got inf"),
+    "start before the video": (seen(start=-5), r"'observations\.b\.start' must be the number of a frame.* got -5"),
+    "path of no text": (seen(rgb_path=None), "holds something in another form"),
+    "depth range of lists": (
+        seen(depth_range={"near_m": [0.05], "far_m": 5.0, "offset_m": 0.5}),
+        r"'observations\.b\.depth_range\.near_m' must be a finite number, got \[0\.05\]",
+    ),
+    "depth range backwards": (
+        seen(depth_range={"near_m": 5.0, "far_m": 0.05, "offset_m": 0.5}),
+        r"'observations\.b\.depth_range' must go from near to far, got .*near_m=5\.0",
+    ),
+    "matrix of another size": (
+        seen(intrinsics=[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]),
+        r"'observations\.b\.intrinsics' must be 3x3, got \(3, 2\)",
+    ),
+}
+"""Changes of an episode's JSON that leave it JSON."""
+
+
+def changed(change):
+    return lambda root: rewrite(root / "data" / f"{key_of(1)}.json", change)
+
+
 BREAKAGES = {
     "json cut off": (lambda root: cut_off(root / "data" / f"{key_of(1)}.json"), "cannot be read"),
     "json missing": (lambda root: (root / "data" / f"{key_of(1)}.json").unlink(), "No such file"),
@@ -140,16 +228,14 @@ BREAKAGES = {
         lambda root: write_video(root / f"video/a/{key_of(1)}.mp4", steps_of(1).rgb[:30, 0], fps=20),
         "holds 30 frames, 40 from frame 0",
     ),
-    "wrong length": (
-        lambda root: rewrite(root / "data" / f"{key_of(1)}.json", shorter_states),
-        r"\(37, 3\).*40 frames",
-    ),
-    "no rotation": (lambda root: rewrite(root / "data" / f"{key_of(1)}.json", not_a_rotation), "not orthonormal"),
-    "no gripper": (lambda root: rewrite(root / "data" / f"{key_of(1)}.json", without_grippers), "left_gripper_pos"),
+    "wrong length": (changed(shorter_states), r"\(37, 3\).*40 rows"),
+    "no rotation": (changed(not_a_rotation), "not orthonormal"),
+    "no gripper": (changed(without_grippers), "left_gripper_pos"),
     "other count": (
         lambda root: rewrite(root / "metadata.json", lambda content: content.update({key_of(1): 41})),
         "has 40 frames, metadata.json says 41",
     ),
+    **{name: (changed(change), reason) for name, (change, reason) in IN_THE_JSON.items()},
 }
 
 
@@ -162,7 +248,18 @@ def test_what_is_broken_is_named_and_left_out(root, name):
     assert [broken.key for broken in found.broken] == [key_of(1)]
     with pytest.raises(BrokenEpisode, match=reason):
         raise BrokenEpisode(found.broken[0].reason)
+    assert "episode_0000001" in found.broken[0].reason
     assert found.describe() == "2 episodes, 80 frames; 1 broken, left out"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [told(observations={}), seen(fps=20), seen(start=0.0), told(num_frames=STEPS, about={}), seen(depth_range=None)],
+    ids=["no cameras", "whole fps", "start as a float", "no notes", "unknown depth"],
+)
+def test_what_other_writers_do_is_no_breakage(root, change):
+    changed(change)(root)
+    assert scan(root).broken == []
 
 
 def test_a_video_that_breaks_later_is_a_broken_episode(root):

@@ -1,8 +1,10 @@
 """LeRobot's format: what is exported comes back to the bit, foreign sets come by a map, what is broken is named."""
 
+import argparse
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +14,11 @@ import pytest
 
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from xwam import cli
+from xwam.data import commands, lerobot_import
 from xwam.data.layout import DataSetError, read_track, scan
 from xwam.data.lerobot import ACTION_NAMES, INFO, MAP, STATE_NAMES
 from xwam.data.lerobot_export import export
-from xwam.data.lerobot_import import import_episodes, open_lerobot
+from xwam.data.lerobot_import import VERSIONS, import_episodes, open_lerobot
 from xwam.data.videos import read_frames, write_video
 from xwam.data.writer import depth_bytes, write_episode, write_metadata
 
@@ -30,16 +33,24 @@ def assert_same(one, two):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
     assert (one.instructions, one.arms, one.raw, one.traits) == (two.instructions, two.arms, two.raw, two.traits)
     for camera, again in zip(one.cameras, two.cameras, strict=True):
-        assert (camera.name, camera.depth_range) == (again.name, again.depth_range)
+        for name in ("name", "kind", "fps", "depth_range", "intrinsics", "T_base_cam"):
+            assert getattr(camera, name) == getattr(again, name), f"{name} of {camera.name}"
         frames, same = (range(view.start, view.start + one.num_frames) for view in (camera, again))
         np.testing.assert_array_equal(read_frames(camera.rgb_path, frames), read_frames(again.rgb_path, same))
+
+
+def with_matrices(steps, seed):
+    """Give the views of an episode matrices of its own, with numbers that float32 does not hold."""
+    rng, (count, views) = np.random.default_rng(seed), steps.rgb.shape[:2]
+    known = {"intrinsics": rng.normal(size=(views, 3, 3)), "T_base_cam": rng.normal(size=(views, 4, 4))}
+    return replace(steps, **{name: np.repeat(one[None], count, axis=0) for name, one in known.items()})
 
 
 @pytest.mark.parametrize(("layout", "arms"), [("osc_delta_base", ("left",)), ("ee_pose_base", ("left", "right"))])
 def test_what_is_exported_comes_back(tmp_path, layout, arms):
     data, trusted = tmp_path / "data", np.arange(12) % 3 > 0
     for index in (0, 7, 1003):
-        steps = replace(steps_of(index, 12, arms), trusted=trusted)
+        steps = with_matrices(replace(steps_of(index, 12, arms), trusted=trusted), index)
         recording = replace(RECORDING, layout=layout, arms=arms)
         write_episode(data, index, steps, recording, instructions=["lift it", f"no. {index}"], about={"seed": index})
     lengths = write_metadata(data)
@@ -48,6 +59,8 @@ def test_what_is_exported_comes_back(tmp_path, layout, arms):
     for key in lengths:
         one, two = read_track(data, key), read_track(tmp_path / "back", key)
         assert_same(one, two)
+        assert [view.intrinsics is not None for view in two.cameras] == [True, True]
+        assert [view.T_base_cam is not None for view in two.cameras] == [True, False]  # of a static one alone
         for camera, again in zip(one.cameras, two.cameras, strict=True):
             exact = [read_frames(view.depth_mm_path, range(12), "gray16le") for view in (camera, again)]
             np.testing.assert_array_equal(*exact)
@@ -222,7 +235,7 @@ def foreign(folder, version, *, shared=True):
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["depth", "colour alone"])
-@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_anyones_data_set_comes_by_a_map(tmp_path, version, exact):
     both = foreign(tmp_path / "theirs", version)
     if not exact:
@@ -299,6 +312,15 @@ def test_maps_that_cannot_be_used(tmp_path, part, reason):
     (tmp_path / "map.json").write_text(json.dumps({**FOREIGN_MAP, **part}))
     with pytest.raises(DataSetError, match=reason):
         open_lerobot(tmp_path, tmp_path / "map.json")
+
+
+def test_what_can_be_imported_is_said_alike_everywhere():
+    parser = argparse.ArgumentParser()
+    commands.add_verbs(parser.add_subparsers())
+    told = " ".join(parser.format_help().split())
+    docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    for text in (told, lerobot_import.__doc__, docs):
+        assert ", ".join(VERSIONS) in text
 
 
 def test_the_commands(root, tmp_path, capsys):  # noqa: F811

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.unit.test_xwam_data import RECORDING, steps_of
+from xwam import cli
 from xwam.actions import training_bounds
 from xwam.data import commands
 from xwam.data.layout import read_track, tracks
@@ -70,3 +71,11 @@ def test_commands_name_what_is_broken(root, capsys):
         assert "2 episodes, 80 frames; 1 broken" in printed
     written = json.loads((root / "statistics.json").read_text())
     assert written["about"] == {"episodes": 2, "frames": 80, "left_out": 1}
+
+
+def test_statistics_look_at_no_video_and_say_so(root, capsys):
+    (root / "video" / "a" / "chunk-0000" / "episode_0000001.mp4").unlink()
+    assert cli.main(["check-data", str(root)]) == 1
+    assert "2 episodes, 80 frames; 1 broken" in capsys.readouterr().out
+    assert cli.main(["statistics", str(root)]) == 0
+    assert "3 episodes, 120 frames; 0 broken, left out; videos not looked at" in capsys.readouterr().out

@@ -12,13 +12,16 @@ import torch
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
 from xwam import checkpoints
 from xwam.actions import training_bounds
+from xwam.cli import main
 from xwam.config import NANO, ModelConfig
 from xwam.data.augment import Augmentation
 from xwam.data.latents import LatentClips
 from xwam.data.layout import scan, tracks
 from xwam.data.statistics import statistics
 from xwam.data.writer import write_episode, write_metadata
+from xwam.header import read_notes
 from xwam.losses import losses
+from xwam.training import commands
 from xwam.training.batches import Encoder, clip_at, tickets
 from xwam.training.curve import read_log
 from xwam.training.objective import XwamObjective
@@ -101,7 +104,7 @@ def test_recipes_hold_the_papers_numbers():
     [
         ("nanno", [], "There is no recipe 'nanno'"),
         ("nano", ["steps=3"], "'steps=3' changes nothing"),
-        ("nano", ["num_steps=many"], "must give a value like 20000"),
+        ("nano", ["num_steps=many"], 'num_steps must be a whole number of 1 or more, got "many"'),
         ("nano", ["micro_batch=5"], "multiple of micro_batch 5"),
         ("nano", ["warmup_steps=50000"], r"must lie in 0\.\.20000"),
     ],
@@ -345,21 +348,50 @@ def test_training_brings_the_loss_down(tmp_path):
     assert lines[-1]["proprio"] < 0.95 * lines[0]["proprio"]
 
 
-def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(root, tmp_path):
-    said = trainer_of(root, tmp_path / "run").try_out(num_steps=2)
+def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path):
+    write_episode(tmp_path, 0, steps_of(), RECORDING, instructions=["x"])
+    write_metadata(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    trainer, taken = trainer_of(tmp_path, tmp_path / "run"), []
+    trainer._one_step, one_step = lambda pictures: taken.append(one_step(pictures)), trainer._one_step
+    said = trainer.try_out()
+    assert len(taken) == 4
     assert "weights on 1 x cpu" in said
     assert "hours for 7 steps; at most" in said
-    assert not (tmp_path / "run").exists()
+    assert "read and encoded their pictures each time" in said
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    plain = replace(RECIPE, encode_once=False)
+    assert "each time" not in trainer_of(tmp_path, tmp_path / "run", plain).try_out(num_steps=2)
+
+
+def small(root, folder, *arguments):
+    """Return the arguments of a training of two clips a step."""
+    changes = ["num_steps=3", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
+    return ["train", str(root), str(folder), *arguments, "--set", *changes]
 
 
 def test_the_command_trains_and_goes_on(root, tmp_path, capsys):
-    from xwam.training import commands
+    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+    checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
+    started = bundle.network.state_dict()
+    arguments = small(root, tmp_path / "run", "--start", str(tmp_path / "tiny.safetensors"))
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "hours for 3 steps" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--minutes", "0"]) == 0  # stops after a step
+    assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "1"
+    assert main(arguments) == 0
+    assert "going on from step 1" in capsys.readouterr().out
+    assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "3"
+    assert any(not torch.equal(weight, weights_of(tmp_path / "run")[name]) for name, weight in started.items())
+    assert main(arguments) == 0
+    assert "going on from step 3" in capsys.readouterr().out
 
+
+def test_the_command_refuses_data_without_statistics_or_with_other_cameras(root, tmp_path):
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
-    small = ["--set", "num_steps=2", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
-    arguments = ["train", str(root), str(tmp_path / "run"), *small]
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(small(root, tmp_path / "run"))
     with pytest.raises(ValueError, match="run `xwam statistics"):
         options.run(options)
     (root / "statistics.json").write_text(json.dumps(statistics(lambda: tracks(root))))

@@ -25,7 +25,7 @@ def add_verbs(verbs: Any) -> None:
     export.add_argument("root", type=Path, help="folder with metadata.json")
     export.add_argument("out", type=Path, help="folder to write; the same command again goes on where it stopped")
     export.set_defaults(run=export_lerobot)
-    adopt = verbs.add_parser("import-lerobot", help="write a data set of LeRobot's (v2.1, v3.0) in our layout")
+    adopt = verbs.add_parser("import-lerobot", help="write a data set of LeRobot's (v2.0, v2.1, v3.0) in our layout")
     adopt.add_argument("source", type=Path, help="folder with meta/info.json")
     adopt.add_argument("out", type=Path, help="folder to write; the same command again goes on where it stopped")
     adopt.add_argument("--map", type=Path, help="JSON that says which feature is what; exports of ours bring their own")
@@ -44,7 +44,10 @@ def check_data(options: argparse.Namespace) -> int:
 
 
 def take_statistics(options: argparse.Namespace) -> int:
-    """Write the statistics of a data set; episodes that cannot be read are named and left out."""
+    """Write the statistics of a data set; episodes whose states or actions cannot be read are named and left out.
+
+    Videos hold none of these numbers and are not looked at: that would take far longer.
+    """
     from xwam.data.layout import scan, tracks
     from xwam.data.statistics import about, statistics
 
@@ -57,7 +60,7 @@ def take_statistics(options: argparse.Namespace) -> int:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps({**numbers, "about": notes}, indent=1) + "\n")
     partial.replace(path)
-    print(f"{path}: {found.describe()}")
+    print(f"{path}: {found.describe()}; videos not looked at")
     return 0
 
 

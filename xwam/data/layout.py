@@ -14,6 +14,7 @@ Letters: N control steps of an episode.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,7 @@ def scan(root: Path, *, videos: bool = True) -> Scan:
 
 
 def tracks(root: Path) -> Iterator[Track]:
-    """Yield the usable episodes of a data set, one at a time; see `scan` for the others."""
+    """Yield the episodes whose states and actions are whole, one at a time; videos are not looked at, see `scan`."""
     for key, count in read_metadata(root).items():
         try:
             track = read_track(root, key)
@@ -220,7 +221,7 @@ def read_track(root: Path, key: str) -> Track:
     """Return one episode of a data set.
 
     Raises:
-        BrokenEpisode: If its JSON is missing, cut off, or of wrong lengths.
+        BrokenEpisode: If its JSON is missing, cut off, or holds something else than an episode.
     """
     path = root / "data" / f"{key}.json"
     try:
@@ -229,52 +230,90 @@ def read_track(root: Path, key: str) -> Track:
         raise BrokenEpisode(f"{path} cannot be read: {error}.") from error
     try:
         return track_from_json(content, root=root, key=key)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BrokenEpisode(f"{path} lacks {error}, or holds it in another form.") from error
+    except BrokenEpisode:
+        raise
+    except KeyError as error:
+        raise BrokenEpisode(f"{path} lacks {error}.") from error
+    except (TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        raise BrokenEpisode(f"{path} holds something in another form than an episode has it: {error}.") from error
 
 
 def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Track:
     """Return the episode that a JSON describes.
 
     Raises:
-        BrokenEpisode: If a list has another length than `num_frames`.
+        BrokenEpisode: If a part has another form or length than it should. `read_track` turns what else may happen with
+            other content (KeyError, TypeError and the like) into it.
     """
-    count = content["num_frames"]
-    states = {name: _rows(key, f"proprios.{name}", rows, count) for name, rows in content["proprios"].items()}
-    moves = {name: _rows(key, f"actions.{name}", rows, count) for name, rows in content["actions"].items()}
-    arms = tuple(arm for arm in ARM_PROPRIO if f"{arm}_ee_pos" in states)
+    file, count = root / "data" / f"{key}.json", content["num_frames"]
+    if type(count) is not int or count < 1:
+        raise BrokenEpisode(f"{file}: 'num_frames' must be a whole number above 0, got {_shown(count)}.")
+    tables = {
+        f"{part}.{name}": _rows(file, f"{part}.{name}", rows, count)
+        for part in ("proprios", "actions")
+        for name, rows in content[part].items()
+    }
+    tables.setdefault("actions.trusted", np.ones((count, 1), np.float32))
+    arms = tuple(arm for arm in ARM_PROPRIO if f"proprios.{arm}_ee_pos" in tables)
     if not arms:
-        raise BrokenEpisode(f"{key}: there is neither 'left_ee_pos' nor 'right_ee_pos' among the states.")
+        raise BrokenEpisode(f"{file}: there is neither 'left_ee_pos' nor 'right_ee_pos' among the states.")
+    raw, views = "actions.raw_actions" in tables, content.get("observations", {})
     return Track(
         key=key,
-        instructions=tuple(content["instructions"]),
-        cameras=tuple(_camera(root, key, name, view) for name, view in sorted(content.get("observations", {}).items())),
+        instructions=_instructions(file, content["instructions"]),
+        cameras=tuple(_camera(file, root, name, view) for name, view in sorted(views.items())),
         arms=arms,
-        proprio=_proprio(key, states, arms),
-        action=_raw_action(key, moves, arms) if "raw_actions" in moves else _delta_action(key, states, moves, arms),
-        trusted=moves["trusted"][:, 0] > 0 if "trusted" in moves else np.ones(count, bool),
-        raw="raw_actions" in moves,
-        executed=_executed(key, moves.get("executed")),
+        proprio=_proprio(file, tables, arms),
+        action=_raw_action(file, tables, arms) if raw else _delta_action(file, tables, arms),
+        trusted=_table(file, tables, "actions.trusted", 1)[:, 0] > 0,
+        raw=raw,
+        executed=_table(file, tables, "actions.executed", 14) if "actions.executed" in tables else None,
     )
 
 
-def _camera(root: Path, key: str, name: str, view: Mapping[str, Any]) -> Camera:
-    depth_range = view.get("depth_range")
+def _instructions(file: Path, listed: Any) -> tuple[str, ...]:
+    """Return the prompts; a bare sentence is refused, for it would become a prompt a letter."""
+    if not isinstance(listed, list) or not listed or not all(isinstance(one, str) and one.strip() for one in listed):
+        raise BrokenEpisode(
+            f"{file}: 'instructions' must be a list of one or more sentences, none of them empty, got {_shown(listed)}."
+        )
+    return tuple(listed)
+
+
+def _camera(file: Path, root: Path, name: str, view: Mapping[str, Any]) -> Camera:
+    place = f"observations.{name}"
+    kind, fps, start = view["type"], _number(file, f"{place}.fps", view["fps"]), view.get("start", 0)
+    if kind not in ("static", "dynamic"):
+        raise BrokenEpisode(f"{file}: '{place}.type' must be static or dynamic, got {_shown(kind)}.")
+    if fps <= 0:
+        raise BrokenEpisode(f"{file}: '{place}.fps' must be above 0, got {fps}.")
+    if _number(file, f"{place}.start", start) != int(start) or start < 0:
+        raise BrokenEpisode(f"{file}: '{place}.start' must be the number of a frame, from 0, got {start}.")
     return Camera(
         name=name,
-        kind=view["type"],
+        kind=kind,
         rgb_path=root / view["rgb_path"],
         depth_path=root / view["depth_path"] if view.get("depth_path") else None,
         depth_mm_path=root / view["depth_mm_path"] if view.get("depth_mm_path") else None,
-        depth_range=None if depth_range is None else DepthRange(**depth_range),
-        start=int(view.get("start", 0)),
-        fps=float(view["fps"]),
-        intrinsics=_matrix(key, view.get("intrinsics"), 3),
-        T_base_cam=_matrix(key, view.get("T_base_cam"), 4),
+        depth_range=_depth_range(file, f"{place}.depth_range", view.get("depth_range")),
+        start=int(start),
+        fps=fps,
+        intrinsics=_matrix(file, f"{place}.intrinsics", view.get("intrinsics"), 3),
+        T_base_cam=_matrix(file, f"{place}.T_base_cam", view.get("T_base_cam"), 4),
     )
 
 
-def _matrix(key: str, rows: Any, size: int) -> Matrix | None:
+def _depth_range(file: Path, name: str, stated: Mapping[str, Any] | None) -> DepthRange | None:
+    """Return how metres became the depth video, None if nobody wrote it down."""
+    if stated is None:
+        return None
+    found = DepthRange(**{part: _number(file, f"{name}.{part}", value) for part, value in stated.items()})
+    if not -found.offset_m < found.near_m < found.far_m:
+        raise BrokenEpisode(f"{file}: '{name}' must go from near to far, got {found}.")
+    return found
+
+
+def _matrix(file: Path, name: str, rows: Any, size: int) -> Matrix | None:
     """Return a square matrix of a camera, None if there is none.
 
     Raises:
@@ -282,69 +321,85 @@ def _matrix(key: str, rows: Any, size: int) -> Matrix | None:
     """
     if rows is None:
         return None
-    matrix = _rows(key, "a camera's matrix", rows, size)
+    matrix = _rows(file, name, rows, size)
     if matrix.shape != (size, size):
-        raise BrokenEpisode(f"{key}: a camera's matrix must be {size}x{size}, got {matrix.shape}.")
+        raise BrokenEpisode(f"{file}: '{name}' must be {size}x{size}, got {matrix.shape}.")
     return tuple(tuple(float(number) for number in row) for row in rows)
 
 
-def _rows(key: str, name: str, rows: Any, count: int) -> np.ndarray:
+def _number(file: Path, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BrokenEpisode(f"{file}: '{name}' must be a finite number, got {_shown(value)}.")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    """Return what arrived, short enough for a sentence."""
+    return f"{value!r:.80}"
+
+
+def _rows(file: Path, name: str, rows: Any, count: int) -> np.ndarray:
     """Return a table as N,X float32; subtraction in that type is what the released numbers come from."""
     try:
         table = np.array(rows, np.float32)
-    except ValueError as error:
-        raise BrokenEpisode(f"{key}: '{name}' is no table of numbers: {error}.") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BrokenEpisode(f"{file}: '{name}' is no table of numbers: {error}.") from error
     if len(table.shape) != 2 or len(table) != count:
-        raise BrokenEpisode(f"{key}: '{name}' has the shape {table.shape}, the episode {count} frames.")
+        raise BrokenEpisode(f"{file}: '{name}' has the shape {table.shape}, {count} rows are needed.")
     if not np.isfinite(table).all():
-        raise BrokenEpisode(f"{key}: '{name}' holds numbers that are not finite.")
+        raise BrokenEpisode(f"{file}: '{name}' holds numbers that are not finite.")
     return table
 
 
-def _executed(key: str, rows: np.ndarray | None) -> np.ndarray | None:
-    if rows is not None and rows.shape[1] != 14:
-        raise BrokenEpisode(f"{key}: 'actions.executed' has rows of {rows.shape[1]}, 14 are needed.")
-    return rows
+def _table(file: Path, tables: Mapping[str, np.ndarray], name: str, width: int) -> np.ndarray:
+    """Return one of an episode's tables, N,width.
+
+    Raises:
+        BrokenEpisode: If there is none, or its rows are of another width.
+    """
+    if name not in tables:
+        raise BrokenEpisode(f"{file}: there is no '{name}', rows of {width} are needed.")
+    if (found := tables[name].shape[1]) != width:
+        raise BrokenEpisode(f"{file}: '{name}' has rows of {found}, {width} are needed.")
+    return tables[name]
 
 
-def _proprio(key: str, states: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
-    proprio = np.zeros((len(states[f"{arms[0]}_ee_pos"]), 16), np.float32)
+def _proprio(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
+    proprio = np.zeros((len(tables[f"proprios.{arms[0]}_ee_pos"]), 16), np.float32)
     for arm in arms:
-        quat = _rotation(key, states[f"{arm}_ee_rotm"]).as_quat()[:, [3, 0, 1, 2]]
+        position = _table(file, tables, f"proprios.{arm}_ee_pos", 3)
+        quat = _rotation(file, tables, f"proprios.{arm}_ee_rotm").as_quat()[:, [3, 0, 1, 2]]
         quat = np.where(quat[:, :1] < 0, -quat, quat)
-        proprio[:, ARM_PROPRIO[arm]] = np.hstack([states[f"{arm}_ee_pos"], quat, states[f"{arm}_gripper_pos"]])
+        gripper = _table(file, tables, f"proprios.{arm}_gripper_pos", 1)
+        proprio[:, ARM_PROPRIO[arm]] = np.hstack([position, quat, gripper])
     return proprio
 
 
-def _delta_action(
-    key: str, states: Mapping[str, np.ndarray], moves: Mapping[str, np.ndarray], arms: tuple[str, ...]
-) -> np.ndarray:
+def _delta_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
     """Return what leads from the state of each step to where it was told to go: R_delta = R_action R_state^T."""
-    action = np.zeros((len(states[f"{arms[0]}_ee_pos"]), 14), np.float32)
+    action = np.zeros((len(tables[f"proprios.{arms[0]}_ee_pos"]), 14), np.float32)
     for arm in arms:
-        translation = moves[f"{arm}_ee_pos"] - states[f"{arm}_ee_pos"]
-        turn = _rotation(key, moves[f"{arm}_ee_rotm"]) * _rotation(key, states[f"{arm}_ee_rotm"]).inv()
-        gripper = states[f"{arm}_gripper_pos"]
+        goal, state = (_table(file, tables, f"{part}.{arm}_ee_pos", 3) for part in ("actions", "proprios"))
+        R_goal, R_state = (_rotation(file, tables, f"{part}.{arm}_ee_rotm") for part in ("actions", "proprios"))
+        gripper = _table(file, tables, f"proprios.{arm}_gripper_pos", 1)
         change = np.diff(gripper, axis=0, append=gripper[-1:])
-        action[:, ARM_ACTION[arm]] = np.hstack([translation, turn.as_rotvec(), change])
+        action[:, ARM_ACTION[arm]] = np.hstack([goal - state, (R_goal * R_state.inv()).as_rotvec(), change])
     return action
 
 
-def _raw_action(key: str, moves: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
+def _raw_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
     """Return the controller's own numbers; robosuite closes the gripper with 1, the model opens it."""
-    raw = moves["raw_actions"]
-    if raw.shape[1] != 7 * len(arms):
-        raise BrokenEpisode(f"{key}: 'actions.raw_actions' has rows of {raw.shape[1]}, {7 * len(arms)} are needed.")
+    raw = _table(file, tables, "actions.raw_actions", 7 * len(arms))
     action, opens = np.zeros((len(raw), 14), np.float32), np.array([1, 1, 1, 1, 1, 1, -1], np.float32)
     for index, arm in enumerate(arms):
         action[:, ARM_ACTION[arm]] = raw[:, 7 * index : 7 * index + 7] * opens
     return action
 
 
-def _rotation(key: str, flat_N9: np.ndarray) -> Rotation:
-    if flat_N9.shape[1] != 9:
-        raise BrokenEpisode(f"{key}: rotation matrices need 9 numbers a row, got {flat_N9.shape[1]}.")
-    matrices = flat_N9.astype(np.float64).reshape(-1, 3, 3)
+def _rotation(file: Path, tables: Mapping[str, np.ndarray], name: str) -> Rotation:
+    matrices = _table(file, tables, name, 9).astype(np.float64).reshape(-1, 3, 3)
     if np.abs(matrices @ matrices.transpose(0, 2, 1) - np.eye(3)).max() > ROTATION_TOLERANCE:
-        raise BrokenEpisode(f"{key}: a rotation matrix is not orthonormal.")
+        raise BrokenEpisode(f"{file}: '{name}' holds a rotation matrix that is not orthonormal.")
+    if (least := np.linalg.det(matrices).min()) < 0:
+        raise BrokenEpisode(f"{file}: '{name}' holds a reflection, with determinant {least:.0f}; rotations have 1.")
     return Rotation.from_matrix(matrices)

@@ -4,7 +4,8 @@ In: a folder in our layout. Out: a folder that LeRobot's own loader opens.
 Read next: `lerobot.py` for what lies where, `lerobot_import.py` for the way back.
 
 `observation.state` and `action` are what a track holds, 16 and 14 named numbers, zeros for an absent arm. Beside them
-stand the tables of our layout themselves (`xwam.*`), so that nothing is rounded on the way back.
+stand the tables of our layout themselves (`xwam.*`), so that nothing is rounded on the way back. Our key of an episode,
+its notes and the matrices of its cameras stand in its row of `meta/episodes` (`xwam/*`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xwam.data.layout import Camera, DataSetError, Scan, Track, read_track
+from xwam.data.layout import Camera, DataSetError, Matrix, Scan, Track, read_track
 from xwam.data.lerobot import (
     ACTION_NAMES,
     EPISODES,
@@ -175,6 +176,7 @@ def _write(
         "meta/episodes/file_index": 0,
         "xwam/key": episode.key,
         "xwam/about": json.dumps(episode.content.get("about", {})),
+        "xwam/cameras": json.dumps({camera.name: _matrices(camera) for camera in track.cameras}),
     }
     target = out / "data" / f"{file_of(number)}.parquet"
     table = None if target.is_file() else _rows(episode, number, first_row, prompts, feature_map)
@@ -194,6 +196,12 @@ def _write(
     if table is not None:  # last: an episode with rows is a whole one
         _table_whole(table, target)
     return row
+
+
+def _matrices(camera: Camera) -> dict[str, Matrix]:
+    """Return what is known of where a camera stands and how it maps to pixels."""
+    known = {"intrinsics": camera.intrinsics, "T_base_cam": camera.T_base_cam}
+    return {name: matrix for name, matrix in known.items() if matrix is not None}
 
 
 def _rows(

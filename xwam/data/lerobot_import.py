@@ -1,4 +1,4 @@
-"""LeRobot's data sets, v2.1 and v3.0, as ours: one that we exported comes back as it was, any other by a map.
+"""LeRobot's data sets (v2.0, v2.1, v3.0) as ours: one that we exported comes back as it was, any other by a map.
 
 In: a folder in LeRobot's format, a map of its features. Out: a folder in our layout; what is broken, each by name.
 Read next: `lerobot.py` for the map, `layout.py` for what is written here.
@@ -188,6 +188,9 @@ def _content(opened: Import, episode: Mapping[str, Any], key: str, files: _Files
         name: _pictures(opened, episode, rows, view, files, f"{name}/{key}")
         for name, view in opened.feature_map.cameras.items()
     }
+    for name, matrices in json.loads(episode.get("xwam/cameras") or "{}").items():
+        if name in views:
+            views[name] |= matrices
     return {
         "num_frames": count,
         "instructions": list(episode["tasks"]),

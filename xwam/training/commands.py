@@ -7,13 +7,19 @@ Read next: `recipes.py` for what `--recipe` takes, `trainer.py`, which does the 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+PACKAGES = ("accelerate", "matplotlib")
+"""What the extra `train` brings."""
 
 
 def add_verbs(verbs: Any) -> None:
@@ -21,12 +27,19 @@ def add_verbs(verbs: Any) -> None:
     train = verbs.add_parser("train", help="train on a data set; the same command again goes on where it stopped")
     train.add_argument("data", type=Path, help="folder with metadata.json and statistics.json")
     train.add_argument("out", type=Path, help="run folder")
-    train.add_argument("--recipe", default="nano", help="name of a recipe")
+    train.add_argument("--recipe", default="nano", metavar="NAME", help="nano if not given; --recipes lists all")
+    train.add_argument("--recipes", action=_ListRecipes, help="list recipes and the settings of --recipe, and stop")
     train.add_argument("--start", help="checkpoint to start from; fresh nano weights if not given")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.add_argument("--minutes", type=float, help="stop, with the state saved, after this long")
-    train.add_argument("--dry-run", action="store_true", help="take three steps, save nothing, print time and memory")
-    train.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe")
+    train.add_argument("--dry-run", action="store_true", help="take four steps, save nothing, print time and memory")
+    train.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes to the recipe, values as JSON or plain text; --recipes lists the keys",
+    )
     train.set_defaults(run=train_model)
 
     decoder = verbs.add_parser(
@@ -43,8 +56,26 @@ def add_verbs(verbs: Any) -> None:
     decoder.set_defaults(run=train_decoder)
 
 
+class _ListRecipes(argparse.Action):
+    """Prints all recipes, what their settings mean, and those of the recipe named before it; then stops."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, *_: Any) -> None:
+        from xwam.training.recipes import RECIPES, Recipe, recipe_of
+
+        for each in RECIPES.values():
+            print(f"{each.name:<26}{each.num_steps:>6} steps of {each.batch_size} clips at {each.learning_rate:g}")
+        print(f"\n{inspect.getdoc(Recipe)}\n\nSettings of {options.recipe}:")
+        for key, value in recipe_of(options.recipe).to_json().items():
+            print(f"    {key}={json.dumps(value)}")
+        parser.exit()
+
+
 def train_model(options: argparse.Namespace) -> int:
     """Train until the recipe is done or the time is up; return 0."""
+    _check_packages()
     import torch
 
     from xwam import checkpoints
@@ -98,6 +129,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     from xwam.header import locate, read_notes
     from xwam.training import warp
     from xwam.training.fit import check_fit
+    from xwam.training.trainer import data_sha256
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -126,6 +158,10 @@ def train_decoder(options: argparse.Namespace) -> int:
     keys = warp.choose(found, options.episodes, recipe)
     print(f"{found.describe()}; {len(keys)} to learn from")
     assert isinstance(bundle.codec, PatchDCT), "what `check_model` asked for"
+    trainings = decoder_trainings(notes) if bundle.decoder else []
+    sha256 = data_sha256(options.data, found.lengths)
+    command = shlex.join(["xwam", *sys.argv[1:]])
+    trainings.append({"command": command, "steps": recipe.num_steps, "data_sha256": sha256})
     stored = bundle.network.dtype
     bundle.network.cast(torch.float32)
     episodes = warp.read_episodes(warp.Episodes(clips, bundle, recipe), keys)
@@ -133,11 +169,42 @@ def train_decoder(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.data} holds no episode that a decoder can learn from.")
     decoder = bundle.decoder or warp.fresh_decoder(recipe.seed)
     warp.train_decoder(decoder, warp.sheets(episodes, bundle.model, bundle.codec, recipe), recipe)
-    steps = recipe.num_steps + (int(notes.get("decoder_steps", 0)) if bundle.decoder else 0)
-    notes |= {"decoder_command": shlex.join(["xwam", *sys.argv[1:]]), "decoder_steps": str(steps)}
+    notes = {name: note for name, note in notes.items() if not name.startswith("decoder_")}
+    notes |= {
+        "decoder_steps": str(sum(training["steps"] for training in trainings)),
+        "decoder_trainings": json.dumps(trainings),
+    }
     network = bundle.network.cast(stored)
     checkpoints.save_checkpoint(options.out, network, bundle.model, decoder=decoder, notes=notes)
     return 0
+
+
+def decoder_trainings(notes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return how a decoder was trained, in order: command, steps, hash of all usable episodes of the data.
+
+    Notes of before keep the last command and the steps of all trainings alone, which count as one of unknown data.
+
+    Example:
+        >>> decoder_trainings({"decoder_command": "xwam train-decoder a b c", "decoder_steps": "7"})
+        [{'command': 'xwam train-decoder a b c', 'steps': 7, 'data_sha256': None}]
+    """
+    if "decoder_trainings" in notes:
+        return json.loads(notes["decoder_trainings"])
+    if "decoder_command" not in notes:
+        return []
+    steps = int(notes.get("decoder_steps", 0))
+    return [{"command": notes["decoder_command"], "steps": steps, "data_sha256": None}]
+
+
+def _check_packages() -> None:
+    """Return quietly if what only training needs is installed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"Training needs {' and '.join(missing)}: pip install -e '.[train]'.")
 
 
 def _bounds(root: Path, model: Any, *, raw: bool, least_action: float) -> Any:

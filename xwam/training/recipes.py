@@ -7,9 +7,11 @@ Read next: `trainer.py`, which follows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 from xwam.config import DepthMode
 from xwam.data.augment import Augmentation
@@ -21,6 +23,23 @@ OptimizerKind = Literal["adamw", "muon"]
 
 class RecipeError(ValueError):
     """A recipe that nobody wrote, or a change that it does not know."""
+
+
+class Must(NamedTuple):
+    """What a setting must be beside its type: in words, and as a test."""
+
+    be: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Must("of 1 or more", lambda number: number >= 1)]
+Natural = Annotated[int, Must("of 0 or more", lambda number: number >= 0)]
+Amount = Annotated[float, Must("of 0 or more", lambda number: number >= 0)]
+Positive = Annotated[float, Must("above 0", lambda number: number > 0)]
+Share = Annotated[float, Must("from 0 to 1", lambda number: 0 <= number <= 1)]
+Decay = Annotated[float, Must("of 0 or more, below 1", lambda number: 0 <= number < 1)]
+Part = Annotated[float, Must("above 0, up to 1", lambda number: 0 < number <= 1)]
+Names = Annotated[tuple[str, ...], Must("""of names such as '["head.", "extra_"]'""", all)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +71,7 @@ class Recipe:
         weight_action: Lambda of the actions (equation 6).
         weight_proprio: Lambda of the states.
         weight_depth: Lambda of depth.
-        train_only: What the names of the weights begin with that are trained, for example `("head.", "extra_")`; the
+        train_only: What the names of the weights begin with that are trained, for example `["head.", "extra_"]`; the
             others stay as they are. Empty for all.
         blind: Show grey in place of pictures: the control that tells what a task owes to its cameras.
         depth: Other way with depth than the model's own; None to keep it.
@@ -73,54 +92,54 @@ class Recipe:
     """
 
     name: str
-    seed: int = 0
-    num_steps: int
-    batch_size: int
-    micro_batch: int
-    noise_draws: int = 1
+    seed: Natural = 0
+    num_steps: Count
+    batch_size: Count
+    micro_batch: Count
+    noise_draws: Count = 1
     optimizer: OptimizerKind = "adamw"
-    learning_rate: float
-    warmup_steps: int
-    final_lr_frac: float = 0.0
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float = 1.0
-    ema_decay: float = 0.0
+    learning_rate: Amount
+    warmup_steps: Natural
+    final_lr_frac: Share = 0.0
+    weight_decay: Amount = 0.01
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    clip_norm: Positive = 1.0
+    ema_decay: Decay = 0.0
     precision: Literal["no", "bf16"] = "bf16"
     checkpointing: bool = True
     compile: bool = False
     noise: NoiseMode = "ans"
-    clean_action_frac: float = CLEAN_ACTION_FRAC
-    start_frac: float = 0.0
-    text_drop: float = 0.1
-    weight_action: float = 1.0
-    weight_proprio: float = 1.0
-    weight_depth: float = 1.0
-    train_only: tuple[str, ...] = ()
+    clean_action_frac: Share = CLEAN_ACTION_FRAC
+    start_frac: Share = 0.0
+    text_drop: Share = 0.1
+    weight_action: Amount = 1.0
+    weight_proprio: Amount = 1.0
+    weight_depth: Amount = 1.0
+    train_only: Names = ()
     blind: bool = False
     depth: DepthMode | None = None
-    crop_frac: float = 0.95
+    crop_frac: Part = 0.95
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     past_end: PastEnd = "leave_out"
     exact_depth: bool = False
     encode_once: bool = False
-    least_action: float = 0.0
-    validation_share: float = 0.02
-    validate_every: int = 1000
-    validation_clips: int = 64
-    imagined_clips: int = 4
-    imagined_steps: tuple[int, int] = (50, 10)
-    save_every: int = 1000
-    workers: int = 8
+    least_action: Amount = 0.0
+    validation_share: Share = 0.02
+    validate_every: Natural = 1000
+    validation_clips: Count = 64
+    imagined_clips: Natural = 4
+    imagined_steps: tuple[Count, Count] = (50, 10)
+    save_every: Count = 1000
+    workers: Natural = 8
 
     def __post_init__(self) -> None:
         if self.batch_size % self.micro_batch:
             raise RecipeError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
-        if not 0 <= self.clean_action_frac + self.start_frac <= 1:
+        if self.clean_action_frac + self.start_frac > 1:
             raise RecipeError(
                 f"clean_action_frac {self.clean_action_frac} and start_frac {self.start_frac} are shares of one whole."
             )
-        if not 0 <= self.warmup_steps <= self.num_steps:
+        if self.warmup_steps > self.num_steps:
             raise RecipeError(f"warmup_steps {self.warmup_steps} must lie in 0..{self.num_steps} (num_steps).")
 
     def to_json(self) -> dict[str, Any]:
@@ -129,15 +148,91 @@ class Recipe:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:
-        """Return the recipe that `to_json` wrote."""
-        augmentation = data["augmentation"]
-        restored = {
-            "betas": tuple(data["betas"]),
-            "train_only": tuple(data.get("train_only", ())),
-            "imagined_steps": tuple(data["imagined_steps"]),
-            "augmentation": None if augmentation is None else Augmentation(**augmentation),
-        }
-        return cls(**{**data, **restored})
+        """Return the recipe that `to_json` wrote.
+
+        Raises:
+            RecipeError: For a value that the setting's type does not allow.
+        """
+        kinds, settings = get_type_hints(cls, include_extras=True), {}
+        for name, value in data.items():
+            try:
+                settings[name] = _fitted(kinds[name], value)
+            except _Misfit as error:
+                raise RecipeError(f"{name} must be {_told(kinds[name])}, got {json.dumps(value)}.") from error
+        return cls(**settings)
+
+
+# ---- settings and their types
+
+
+class _Misfit(Exception):
+    """A value is of another type than its setting."""
+
+
+UNIONS = (Union, UnionType)
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text, in double quotes where it looks like a number",
+    NoneType: "null",
+}
+
+
+def _fitted(kind: Any, value: Any) -> Any:
+    """Return a value read from JSON as a setting of a type holds it: lists as tuples, 1e3 as a whole number.
+
+    Raises:
+        _Misfit: If no setting of that type can hold it.
+    """
+    origin, parts, fits = get_origin(kind), get_args(kind), True
+    if origin is Annotated:
+        value = _fitted(parts[0], value)
+        fits = parts[1].holds(value)
+    elif origin in UNIONS:
+        value = None if value is None else _fitted(parts[0], value)
+    elif origin is Literal:
+        fits = value in parts
+    elif origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise _Misfit
+        kinds = parts[:1] * len(value) if parts[-1] is ... else parts
+        if len(kinds) != len(value):
+            raise _Misfit
+        value = tuple(_fitted(part, item) for part, item in zip(kinds, value, strict=True))
+    elif is_dataclass(kind):
+        named = get_type_hints(kind)
+        if not isinstance(value, dict) or not value.keys() <= named.keys():
+            raise _Misfit
+        value = cast(Any, kind)(**{name: _fitted(named[name], item) for name, item in value.items()})
+    elif kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    elif kind is float:
+        fits = type(value) in (int, float) and math.isfinite(value)
+    else:
+        fits = type(value) is kind
+    if not fits:
+        raise _Misfit
+    return value
+
+
+def _told(kind: Any) -> str:
+    """Return in words what `_fitted` takes."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{_told(parts[0])} {parts[1].be}"
+    if origin in UNIONS:
+        return " or ".join(_told(part) for part in parts)
+    if origin is Literal:
+        return f"one of {', '.join(parts)}"
+    if origin is tuple:
+        return "a list" if parts[-1] is ... else f"a list [{', '.join(_told(part) for part in parts)}]"
+    if is_dataclass(kind):
+        return f"an object of numbers named {', '.join(entry.name for entry in fields(kind))}"
+    return WORDS[kind]
+
+
+# ---- recipes by name
 
 
 PRETRAINING = Recipe(
@@ -221,17 +316,12 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> Recipe:
         if not found or key not in data:
             known = ", ".join(entry.name for entry in fields(Recipe))
             raise RecipeError(f"'{change}' changes nothing; write key=value with one of {known}.")
-        data[key] = _value(text, like=data[key], change=change)
+        data[key] = _read(text)
     return Recipe.from_json(data)
 
 
-def _value(text: str, *, like: Any, change: str) -> Any:
+def _read(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError:
-        value = text
-    number = isinstance(like, int | float) and not isinstance(like, bool)
-    fits = isinstance(value, int | float) and not isinstance(value, bool) if number else True
-    if not fits or (isinstance(like, bool) and not isinstance(value, bool)):
-        raise RecipeError(f"'{change}' must give a value like {like!r}.")
-    return value
+        return text

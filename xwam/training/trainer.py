@@ -12,7 +12,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +48,11 @@ CHECKPOINT, STATE, LOG, CURVE, ABOUT = (
 )
 LOG_EVERY = 10
 
+ENCODED_EACH_TIME = (
+    " These steps read and encoded their pictures each time; a training keeps them encoded (encode_once), "
+    "and takes less time once it has seen every episode."
+)
+
 VALIDATION_STEP = -1
 """Number of the step whose noise validation uses; no training step has it."""
 
@@ -59,7 +64,7 @@ class Data:
     Attributes:
         training: Clips of most episodes.
         held_out: Clips of the others, neither cropped at random nor jittered; None for none.
-        sha256: Hash of the names, lengths and numbers of all episodes.
+        sha256: Hash of all episodes, see `data_sha256`.
         description: Counts, what was left out among them.
     """
 
@@ -67,6 +72,14 @@ class Data:
     held_out: ClipDataset | LatentClips | None
     sha256: str
     description: str
+
+
+def data_sha256(root: Path, keys: Iterable[str]) -> str:
+    """Return the hash of episodes: what their JSON files hold, names, lengths and numbers, but not their pictures."""
+    digest = hashlib.sha256()
+    for key in sorted(keys):
+        digest.update((root / "data" / f"{key}.json").read_bytes())
+    return digest.hexdigest()
 
 
 def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Data:
@@ -89,13 +102,10 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
         training, held_out = (LatentClips(clips, bundle.codec, bundle.model.codec, root / "latents") for clips in plain)
     if not len(training):
         raise ValueError(f"{root} holds no clip to train on: {found.describe()}.")
-    digest = hashlib.sha256()
-    for key in sorted(found.lengths):
-        digest.update((root / "data" / f"{key}.json").read_bytes())
     return Data(
         training=training,
         held_out=held_out if len(held_out) else None,
-        sha256=digest.hexdigest(),
+        sha256=data_sha256(root, found.lengths),
         description=f"{found.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
     )
 
@@ -160,7 +170,7 @@ class Trainer:
             self.log = Log(self.folder / LOG, first_step=self.step)
             self._write_about()
         started, since = time.monotonic(), list[dict[str, float]]()
-        for pictures in self._read(self.step, last):
+        for pictures in self._read(self.data.training, self.step, last):
             since.append(self._one_step(pictures))
             self.step += 1
             if self.step % LOG_EVERY == 0 or self.step == last:
@@ -176,24 +186,30 @@ class Trainer:
             if late:
                 break
 
-    def try_out(self, num_steps: int = 3) -> str:
-        """Take a few steps, save nothing, and return what a step needs on this machine."""
+    def try_out(self, num_steps: int = 4) -> str:
+        """Take a few steps, save nothing, not even latents, and return what a step needs on this machine.
+
+        Args:
+            num_steps: At least 2; the first is timed by itself.
+        """
+        plain = _with_pictures(self.data.training)
         started, lines = time.monotonic(), []
-        for pictures in self._read(self.step, self.step + num_steps + 1):
+        for pictures in self._read(plain, self.step, self.step + num_steps):
             self._one_step(pictures)
             lines.append(time.monotonic())
-        pace = (lines[-1] - lines[0]) / num_steps
+        pace = (lines[-1] - lines[0]) / (num_steps - 1)
         hours = pace * self.recipe.num_steps / 3600
         weights = sum(weight.numel() for weight in self._network.parameters())
         return (
             f"{weights:,} weights on {self.accelerator.num_processes} x {self.accelerator.device}: "
             f"{lines[0] - started:.1f} s for the first step, {pace:.2f} s for each after it, "
             f"{hours:.1f} hours for {self.recipe.num_steps} steps; at most {_peak_gib():.1f} GiB of memory."
+            + ("" if plain is self.data.training else ENCODED_EACH_TIME)
         )
 
-    def _read(self, first: int, last: int) -> Iterator[Pictures]:
+    def _read(self, clips: ClipDataset | LatentClips, first: int, last: int) -> Iterator[Pictures]:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        return read(self.data.training, self.recipe, first_step=first, num_steps=last, rank=rank, world=world)
+        return read(clips, self.recipe, first_step=first, num_steps=last, rank=rank, world=world)
 
     def _one_step(self, pictures: Pictures) -> dict[str, float]:
         """Take one step of the optimizer; return what to log."""
@@ -253,7 +269,7 @@ class Trainer:
 
     def _imagine(self, clips: ClipDataset | LatentClips) -> None:
         """Judge and draw what the model imagines on a few held-out clips."""
-        plain = clips.clips if isinstance(clips, LatentClips) else clips
+        plain = _with_pictures(clips)
         count = min(self.recipe.imagined_clips, len(plain))
         if count == 0:
             return
@@ -341,6 +357,11 @@ class Trainer:
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(about, indent=1) + "\n")
         partial.replace(path)
+
+
+def _with_pictures(clips: ClipDataset | LatentClips) -> ClipDataset:
+    """Return clips as they are before they are encoded."""
+    return clips.clips if isinstance(clips, LatentClips) else clips
 
 
 def _peak_gib() -> float:

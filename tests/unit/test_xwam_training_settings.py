@@ -1,0 +1,155 @@
+"""What `xwam train` and `xwam train-decoder` take, refuse and write down."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_xwam_warp import SMALL, recorded
+from xwam import checkpoints
+from xwam.cli import main
+from xwam.data.augment import Augmentation
+from xwam.data.layout import scan
+from xwam.header import read_notes
+from xwam.training.commands import decoder_trainings
+from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
+from xwam.training.trainer import data_sha256
+
+WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "weights" / "README.md"
+
+
+# ---- recipes
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("optimizer=moun", 'optimizer must be one of adamw, muon, got "moun".'),
+        ("noise=snyc", 'noise must be one of ans, decoupled, sync, got "snyc".'),
+        ("past_end=holdd", 'past_end must be one of leave_out, hold, got "holdd".'),
+        ("depth=foo", 'depth must be one of interleaved, none, sequence, channel or null, got "foo".'),
+        ("precision=fp16", 'precision must be one of no, bf16, got "fp16".'),
+        ("num_steps=1.5", "num_steps must be a whole number of 1 or more, got 1.5."),
+        ("num_steps=Infinity", "num_steps must be a whole number of 1 or more, got Infinity."),
+        ("train_only=head", """train_only must be a list of names such as '["head.", "extra_"]', got "head"."""),
+        ("train_only=[head.]", """train_only must be a list of names such as '["head.", "extra_"]', got "[head.]"."""),
+        ("micro_batch=0", "micro_batch must be a whole number of 1 or more, got 0."),
+        ("save_every=0", "save_every must be a whole number of 1 or more, got 0."),
+        ("seed=true", "seed must be a whole number of 0 or more, got true."),
+        ("blind=yes", 'blind must be true or false, got "yes".'),
+        ("name=3", "name must be text, in double quotes where it looks like a number, got 3."),
+        ("learning_rate=NaN", "learning_rate must be a number of 0 or more, got NaN."),
+        ("start_frac=-0.1", "start_frac must be a number from 0 to 1, got -0.1."),
+        (
+            "imagined_steps=[3]",
+            "imagined_steps must be a list [a whole number of 1 or more, a whole number of 1 or more]",
+        ),
+        (
+            "betas=0.9",
+            "betas must be a list [a number of 0 or more, below 1, a number of 0 or more, below 1], got 0.9.",
+        ),
+        (
+            'augmentation={"foo":1}',
+            "augmentation must be an object of numbers named brightness, contrast, saturation, hue or null, "
+            'got {"foo": 1}.',
+        ),
+        ('augmentation={"hue":"x"}', 'got {"hue": "x"}.'),
+    ],
+)
+def test_values_of_another_type_are_refused_in_one_sentence(change, reason):
+    with pytest.raises(RecipeError) as caught:
+        recipe_of("nano", [change])
+    assert reason in str(caught.value)
+
+
+def test_values_are_taken_as_their_settings_have_them():
+    recipe = recipe_of(
+        "robocasa", ["num_steps=2e3", "betas=[0.9,0.95]", 'augmentation={"hue":0.1}', "weight_depth=2", "depth=none"]
+    )
+    assert (recipe.num_steps, type(recipe.num_steps)) == (2000, int)
+    assert (recipe.betas, recipe.weight_depth, recipe.depth) == ((0.9, 0.95), 2, "none")
+    assert recipe.augmentation == Augmentation(hue=0.1)
+    assert recipe_of("robocasa", ["augmentation=null", "depth=null"]).augmentation is None
+
+
+def test_recipes_come_back_from_json():
+    for recipe in RECIPES.values():
+        assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_the_changes_that_nano_was_trained_with_are_taken():
+    lines = WEIGHTS_README.read_text().replace("\\\n", " ").splitlines()
+    changes = [
+        shlex.split(line.partition("--set")[2], comments=True) for line in lines if line.startswith("xwam train ")
+    ]
+    assert len(changes) > 1
+    for given in changes:
+        recipe_of("nano", [change for change in given if change != "..."])
+
+
+def test_the_command_lists_recipes_and_settings(capsys):
+    assert main(["train", "--recipe", "robotwin-released", "--recipes"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in RECIPES)
+    assert "micro_batch: Clips in one forward pass of one device" in said
+    assert "    num_steps=40000\n" in said
+    assert main(["train", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--recipes lists all" in said
+    assert "--recipes lists the keys" in said
+    assert "take four steps, save nothing" in said
+
+
+@pytest.mark.parametrize("package", ["accelerate", "matplotlib"])
+def test_a_missing_package_is_known_before_anything_is_read(package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["train", str(tmp_path / "nothing"), str(tmp_path / "run")]) == 2
+    assert f"xwam: Training needs {package}: pip install -e '.[train]'." in capsys.readouterr().err
+
+
+# ---- what a decoder's training writes down
+
+
+def trained_on(root, start, out) -> dict[str, str]:
+    assert main(["train-decoder", str(root), str(start), str(out), "--steps", "2", "--episodes", "1"]) == 0
+    return read_notes(out)
+
+
+def test_every_training_of_a_decoder_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["xwam", "train-decoder", "data"])
+    roots = [recorded(tmp_path / "one"), recorded(tmp_path / "two", 1)]
+    paths = [tmp_path / f"{name}.safetensors" for name in ("start", "once", "twice", "old", "on")]
+    start, once, twice, old, on = paths
+    network = checkpoints.fresh_bundle(SMALL, seed=0).network
+    checkpoints.save_checkpoint(start, network, SMALL, notes={"steps": "7", "decoder_command": "of one left behind"})
+    trained_on(roots[0], start, once)
+    notes = trained_on(roots[1], once, twice)
+    hashes = [data_sha256(root, scan(root).lengths) for root in roots]
+    told = [{"command": "xwam train-decoder data", "steps": 2, "data_sha256": sha256} for sha256 in hashes]
+    assert hashes[0] != hashes[1]
+    assert decoder_trainings(notes) == told
+    assert {name: notes[name] for name in ("steps", "decoder_steps")} == {"steps": "7", "decoder_steps": "4"}
+    assert "decoder_command" not in notes
+    assert main(["show", str(twice)]) == 0
+    assert f"decoder_trainings: {json.dumps(told)}" in capsys.readouterr().out
+
+    bundle = checkpoints.load(str(twice))
+    before = {"steps": "7", "decoder_command": "xwam train-decoder a b c", "decoder_steps": "30"}
+    checkpoints.save_checkpoint(old, bundle.network, bundle.model, decoder=bundle.decoder, notes=before)
+    notes = trained_on(roots[1], old, on)
+    first = {"command": "xwam train-decoder a b c", "steps": 30, "data_sha256": None}
+    assert decoder_trainings(notes) == [first, told[1]]
+    assert notes["decoder_steps"] == "32"
+
+    assert main(["average", str(start), str(twice), str(tmp_path / "between")]) == 0
+    left = read_notes(tmp_path / "between")
+    assert left["steps"] == "7"
+    assert not any(name.startswith("decoder_") for name in left)
+
+
+def test_the_hash_of_data_is_that_of_its_episodes_in_order(tmp_path):
+    root = recorded(tmp_path / "data")
+    keys = list(scan(root).lengths)
+    assert data_sha256(root, keys) == data_sha256(root, keys[::-1]) != data_sha256(root, keys[:1])
