@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class Augmentation:
         saturation: Of the distance from grey.
         hue: Share of the circle, either way.
     """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     brightness: float = 0.2
     contrast: float = 0.2

@@ -7,11 +7,11 @@ Read next: `trainer.py`, which follows it.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from xwam.config import DepthMode
 from xwam.data.augment import Augmentation
@@ -25,21 +25,14 @@ class RecipeError(ValueError):
     """A recipe that nobody wrote, or a change that it does not know."""
 
 
-class Must(NamedTuple):
-    """What a setting must be beside its type: in words, and as a test."""
-
-    be: str
-    holds: Callable[[Any], bool]
-
-
-Count = Annotated[int, Must("of 1 or more", lambda number: number >= 1)]
-Natural = Annotated[int, Must("of 0 or more", lambda number: number >= 0)]
-Amount = Annotated[float, Must("of 0 or more", lambda number: number >= 0)]
-Positive = Annotated[float, Must("above 0", lambda number: number > 0)]
-Share = Annotated[float, Must("from 0 to 1", lambda number: 0 <= number <= 1)]
-Decay = Annotated[float, Must("of 0 or more, below 1", lambda number: 0 <= number < 1)]
-Part = Annotated[float, Must("above 0, up to 1", lambda number: 0 < number <= 1)]
-Names = Annotated[tuple[str, ...], Must("""of names such as '["head.", "extra_"]'""", all)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(gt=0, le=1)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +108,7 @@ class Recipe:
     weight_action: Amount = 1.0
     weight_proprio: Amount = 1.0
     weight_depth: Amount = 1.0
-    train_only: Names = ()
+    train_only: tuple[Name, ...] = ()
     blind: bool = False
     depth: DepthMode | None = None
     crop_frac: Part = 0.95
@@ -153,86 +146,14 @@ class Recipe:
         Raises:
             RecipeError: For a value that the setting's type does not allow.
         """
-        kinds, settings = get_type_hints(cls, include_extras=True), {}
-        for name, value in data.items():
-            try:
-                settings[name] = _fitted(kinds[name], value)
-            except _Misfit as error:
-                raise RecipeError(f"{name} must be {_told(kinds[name])}, got {json.dumps(value)}.") from error
-        return cls(**settings)
-
-
-# ---- settings and their types
-
-
-class _Misfit(Exception):
-    """A value is of another type than its setting."""
-
-
-UNIONS = (Union, UnionType)
-WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text, in double quotes where it looks like a number",
-    NoneType: "null",
-}
-
-
-def _fitted(kind: Any, value: Any) -> Any:
-    """Return a value read from JSON as a setting of a type holds it: lists as tuples, 1e3 as a whole number.
-
-    Raises:
-        _Misfit: If no setting of that type can hold it.
-    """
-    origin, parts, fits = get_origin(kind), get_args(kind), True
-    if origin is Annotated:
-        value = _fitted(parts[0], value)
-        fits = parts[1].holds(value)
-    elif origin in UNIONS:
-        value = None if value is None else _fitted(parts[0], value)
-    elif origin is Literal:
-        fits = value in parts
-    elif origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise _Misfit
-        kinds = parts[:1] * len(value) if parts[-1] is ... else parts
-        if len(kinds) != len(value):
-            raise _Misfit
-        value = tuple(_fitted(part, item) for part, item in zip(kinds, value, strict=True))
-    elif is_dataclass(kind):
-        named = get_type_hints(kind)
-        if not isinstance(value, dict) or not value.keys() <= named.keys():
-            raise _Misfit
-        value = cast(Any, kind)(**{name: _fitted(named[name], item) for name, item in value.items()})
-    elif kind is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    elif kind is float:
-        fits = type(value) in (int, float) and math.isfinite(value)
-    else:
-        fits = type(value) is kind
-    if not fits:
-        raise _Misfit
-    return value
-
-
-def _told(kind: Any) -> str:
-    """Return in words what `_fitted` takes."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        return f"{_told(parts[0])} {parts[1].be}"
-    if origin in UNIONS:
-        return " or ".join(_told(part) for part in parts)
-    if origin is Literal:
-        return f"one of {', '.join(parts)}"
-    if origin is tuple:
-        return "a list" if parts[-1] is ... else f"a list [{', '.join(_told(part) for part in parts)}]"
-    if is_dataclass(kind):
-        return f"an object of numbers named {', '.join(entry.name for entry in fields(kind))}"
-    return WORDS[kind]
-
-
-# ---- recipes by name
+        try:
+            return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if "error" in first.get("ctx", {}):
+                raise first["ctx"]["error"] from error
+            name = ".".join(map(str, first["loc"]))
+            raise RecipeError(f"{name}: {first['msg']}, got {json.dumps(first['input'])}.") from error
 
 
 PRETRAINING = Recipe(
