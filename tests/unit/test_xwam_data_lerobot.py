@@ -168,6 +168,18 @@ def test_episodes_that_differ_are_not_exported_together(root, tmp_path):  # noqa
         export(root, scan(root), tmp_path / "out")
 
 
+def test_episodes_of_another_rate_or_without_cameras_are_not_exported(root, tmp_path):  # noqa: F811
+    write_episode(root, 3, steps_of(3), replace(RECORDING, control_hz=10.0), instructions=["x"])
+    write_metadata(root)
+    with pytest.raises(DataSetError, match=f"up to {key_of(3)} they have 10 Hz and 20 Hz"):
+        export(root, scan(root), tmp_path / "out")
+    path = root / "data" / f"{key_of(3)}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"observations": {}}))
+    (root / "metadata.json").write_text(json.dumps({key_of(3): 40}))
+    with pytest.raises(DataSetError, match="none, for there is no camera"):
+        export(root, scan(root), tmp_path / "other")
+
+
 # ---- data sets of others
 
 FOREIGN_MAP = {

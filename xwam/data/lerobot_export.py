@@ -74,7 +74,8 @@ def export(root: Path, found: Scan, out: Path, *, told: Callable[[], None] = lam
         told: Called after each episode.
 
     Raises:
-        DataSetError: If there is nothing to write, something else at `out`, or episodes differ in what they hold.
+        DataSetError: If there is nothing to write, something else at `out`, or episodes differ in what they hold or
+            in their rate, or have no camera.
     """
     if not found.lengths:
         raise DataSetError(f"{root} holds no usable episode.")
@@ -89,6 +90,11 @@ def export(root: Path, found: Scan, out: Path, *, told: Callable[[], None] = lam
         if (other := map_of(episode)) != feature_map:
             raise DataSetError(
                 f"{root}: all episodes of a LeRobot data set hold the same; {_difference(key, other, feature_map)}"
+            )
+        if len(rates := first.track.traits.rates_hz | episode.track.traits.rates_hz) != 1:
+            raise DataSetError(
+                f"{root}: all cameras of a LeRobot data set have one rate; up to {key} they have "
+                f"{' and '.join(f'{rate:g} Hz' for rate in sorted(rates)) or 'none, for there is no camera'}."
             )
         for prompt in episode.track.instructions:
             prompts.setdefault(prompt, len(prompts))
