@@ -5,10 +5,10 @@ Read next: `lerobot_export.py` and `lerobot_import.py`.
 
     meta/info.json                          version, rate, features with their shapes and names, templates of paths
     meta/episodes/*/*.parquet (v3.0)        an episode a row: prompts, length, where its rows and frames lie
-    meta/episodes.jsonl       (v2.0 and v2.1)        the same, where they lie follows from the number
+    meta/episodes.jsonl       (v2.x)        the same, where they lie follows from the number
     meta/tasks.parquet, meta/stats.json     prompts by number; mean, spread, least and most of every feature
     data/*/*.parquet                        a control step a row; images (here: depth) inside, as PNG
-    videos/.../*.mp4                        one camera, one episode (v2.0 and v2.1) or several after another (v3.0)
+    videos/.../*.mp4                        one camera, one episode (v2.x) or several after another (v3.0)
     meta/xwam.json                          ours: which feature is which table and camera of our layout
 """
 
