@@ -9,7 +9,6 @@ demonstration's `model_file` and `ep_meta`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from baselines.env_process import EnvProcessError
 from baselines.replay.demos import list_demos, number_of, read_demo
 from baselines.replay.player import Player
 from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
-from baselines.scripted.record import recording_of
+from baselines.scripted.record import differences, recording_of
 from baselines.scripted.refusals import EPISODES_PER_TASK
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
@@ -167,10 +166,9 @@ def _done(job: Job) -> bool:
     path = job.root / "data" / f"{job.key}.json"
     if not path.exists():
         return _note(job).exists()
-    there, now = json.loads(path.read_text())["about"], json.loads(json.dumps(_about(job)))
-    differing = [name for name in now if there.get(name) != now[name]]
+    differing = differences(path, _about(job), besides={"hand_error_mm"})
     if differing:
-        was = ", ".join(f"{name} {there.get(name)!r}" for name in differing)
+        was = ", ".join(f"{name} {there!r}" for name, (there, _) in differing.items())
         raise BadConfig(
             f"{path} holds another demonstration than {job.name} of {job.path}: {was}. "
             f"Replay into another folder, or beside it, under other numbers (--first)."

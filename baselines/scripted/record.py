@@ -19,7 +19,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -217,14 +217,25 @@ def _is_done(job: Job, number: int, seed: int) -> bool:
     path = job.root / "data" / f"{episode_key(number)}.json"
     if not path.exists():
         return (job.root / FAILED / episode_key(number)).exists()
-    there, now = json.loads(path.read_text())["about"], json.loads(json.dumps(about_of(job, seed)))
-    for name in sorted((there.keys() | now.keys()) - {"env", "success"}):
-        if there.get(name) != now.get(name):
-            raise BadConfig(
-                f"{path} was recorded otherwise: {name} was {there.get(name)!r}, and is {now.get(name)!r} now. "
-                f"Record into another folder, or beside it, under other numbers (--first-number)."
-            )
+    for name, (was, now) in differences(path, about_of(job, seed), besides={"env", "success"}).items():
+        raise BadConfig(
+            f"{path} was recorded otherwise: {name} was {was!r}, and is {now!r} now. "
+            f"Record into another folder, or beside it, under other numbers (--first-number)."
+        )
     return True
+
+
+def differences(path: Path, about: Mapping[str, Any], *, besides: Set[str]) -> dict[str, tuple[Any, Any]]:
+    """Return where an episode's JSON says something else of itself than it would now: by name, what was and what is.
+
+    Args:
+        path: The JSON.
+        about: What it would say, known before it is made.
+        besides: What is only known once it is made.
+    """
+    there, now = json.loads(path.read_text())["about"], json.loads(json.dumps(about))
+    names = sorted((there.keys() | now.keys()) - besides)
+    return {name: (there.get(name), now.get(name)) for name in names if there.get(name) != now.get(name)}
 
 
 def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:
