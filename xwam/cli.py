@@ -121,11 +121,11 @@ def average(
     """
     from xwam import checkpoints
     from xwam import convert as writers
-    from xwam.header import locate, read_notes
+    from xwam.header import locate, network_notes, read_notes
 
     loaded = [checkpoints.load(source) for source in (first, second)]
     between = writers.averaged(*loaded, share=share, second_only=second_only or ())
-    notes = {name: note for name, note in read_notes(locate(second)).items() if not name.startswith("decoder_")}
+    notes = network_notes(read_notes(locate(second)))
     notes["averaged"] = f"{share} of {second} and {1 - share:g} of {first}"
     writers.write(between, target, "ours", notes=notes)
     say(f"{target}: {between.model.name}, {share} of {second} and {1 - share:g} of {first}")

@@ -134,6 +134,16 @@ def read_notes(path: Path) -> dict[str, str]:
     return json.loads(read_metadata(file).get("notes", "{}")) if file.is_file() else {}
 
 
+def network_notes(notes: Mapping[str, str]) -> dict[str, str]:
+    """Return the notes on the network alone, without those on its decoder, which is left behind or trained anew.
+
+    Example:
+        >>> network_notes({"steps": "9000", "decoder_steps": "700"})
+        {'steps': '9000'}
+    """
+    return {name: note for name, note in notes.items() if not name.startswith("decoder_")}
+
+
 def stated_sizes(settings: Mapping[str, Any]) -> NetworkConfig | None:
     """Return the sizes that a released `config.yaml` states; `xwam convert` writes them, the authors do not.
 

@@ -126,7 +126,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     from xwam.codecs import PatchDCT
     from xwam.data.clips import ClipDataset
     from xwam.data.layout import scan
-    from xwam.header import locate, read_notes
+    from xwam.header import locate, network_notes, read_notes
     from xwam.training import warp
     from xwam.training.fit import check_fit
     from xwam.training.trainer import data_sha256
@@ -169,8 +169,7 @@ def train_decoder(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.data} holds no episode that a decoder can learn from.")
     decoder = bundle.decoder or warp.fresh_decoder(recipe.seed)
     warp.train_decoder(decoder, warp.sheets(episodes, bundle.model, bundle.codec, recipe), recipe)
-    notes = {name: note for name, note in notes.items() if not name.startswith("decoder_")}
-    notes |= {
+    notes = network_notes(notes) | {
         "decoder_steps": str(sum(training["steps"] for training in trainings)),
         "decoder_trainings": json.dumps(trainings),
     }
