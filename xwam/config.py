@@ -333,8 +333,8 @@ NANO = ModelConfig(
     views=("static", "static", "wrist"),
     arms=("left",),
     control_hz=20.0,
-    num_video_steps=2,
-    num_action_steps=1,
+    num_video_steps=3,
+    num_action_steps=2,
     quat_side_wxyz=(0.0, 1.0, 1.0, 0.0),
 )
 """Small enough for one CPU core; the embedded default, for robosuite at 128x128."""

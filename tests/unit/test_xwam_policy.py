@@ -331,21 +331,21 @@ def test_settings_that_cannot_be_used_say_so(tmp_path):
 def test_steps_that_are_left_open_are_the_models_own():
     assert PLUGIN.spec(RANDOM).execute_steps == 8
     own = PLUGIN.provenance(RANDOM)
-    assert own["denoising"] == "1 steps for actions, 2 for video, guidance 0.0"
+    assert own["denoising"] == "2 steps for actions, 3 for video, guidance 0.0"
     assert own["departures from the model's own schedule"] == "none"
     assert own["depth scale"].endswith("the one it was trained with")
     other = replace(RANDOM, num_video_steps=25, execute_steps=3, guidance=2.0)
     assert PLUGIN.spec(other).execute_steps == 3
     assert PLUGIN.provenance(other)["departures from the model's own schedule"] == (
-        "num_video_steps 25 in place of 2, execute_steps 3 in place of 8, guidance 2.0 in place of 0"
+        "num_video_steps 25 in place of 3, execute_steps 3 in place of 8, guidance 2.0 in place of 0"
     )
-    engine = PLUGIN.make(replace(RANDOM, num_action_steps=2)).engine
-    assert (engine.schedule.num_video_steps, engine.schedule.num_action_steps) == (2, 2)
+    engine = PLUGIN.make(replace(RANDOM, num_action_steps=3)).engine
+    assert (engine.schedule.num_video_steps, engine.schedule.num_action_steps) == (3, 3)
     open_again = OmegaConf.merge(OmegaConf.structured(XwamPolicyConfig), {"num_video_steps": None, "execute_steps": 4})
     assert OmegaConf.to_object(open_again) == XwamPolicyConfig(execute_steps=4)
     with pytest.raises(BadConfig, match=r"execute_steps must be 1 to 32, got 33\."):
         PLUGIN.spec(replace(RANDOM, execute_steps=33))
-    with pytest.raises(BadConfig, match="num_action_steps=4 and num_video_steps=2"):
+    with pytest.raises(BadConfig, match="num_action_steps=4 and num_video_steps=3"):
         PLUGIN.spec(replace(RANDOM, num_action_steps=4))
 
 
