@@ -1,7 +1,7 @@
 """One demonstration: an expert that is pushed about, and what it meant to do all the same.
 
 In: an env, a planned episode, how hard to push. Out: what was seen, meant and executed at each step; None if it failed.
-Read next: `record.py`, which writes many of them; `experts.py`.
+Read next: `workers.py`, which writes many of them; `experts.py`.
 
 A learner that only saw calm experts knows no way back. So the robot starts displaced, its actions are noisy, and now
 and then it is dragged off for some steps; the action to learn is always what the expert meant to do from there.

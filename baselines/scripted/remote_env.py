@@ -1,7 +1,7 @@
 """An env in the bench's own interpreter, as if it were in this process.
 
 In: how to launch it. Out: what `evalkit.contracts.env.Env` promises.
-Read next: `../env_process.py`, the process; `record.py`, which records demonstrations with it.
+Read next: `../env_process.py`, the process; `workers.py`, which records demonstrations with it.
 
 The process renders at every step, which is what demonstrations are made of.
 """

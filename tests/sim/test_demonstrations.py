@@ -1,7 +1,7 @@
 """Demonstrations of the real experts: recorded, read back, replayed.
 
 In: the real simulator, rendered. Out: a small data set.
-Read next: `baselines/scripted/record.py`.
+Read next: `baselines/scripted/workers.py`.
 """
 
 from contextlib import closing
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.scripted import record
+from baselines.scripted import plan, workers
 from baselines.scripted.demonstrate import CALM
 from envs.robosuite.env import RobosuiteEnv
 from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
@@ -19,8 +19,8 @@ from xwam.data.writer import episode_key, write_metadata
 
 
 def test_a_recorded_episode_replays_to_the_same_frames(tmp_path: Path) -> None:
-    (job,) = record.jobs(tmp_path, "robosuite", {"Lift": 1}, setting="default", first_seed=5, disturbance=CALM)
-    assert list(record.record_block(job)) == [True]
+    (job,) = plan.jobs(tmp_path, "robosuite", {"Lift": 1}, setting="default", first_seed=5, disturbance=CALM)
+    assert list(workers.record_block(job)) == [True]
     write_metadata(tmp_path)
     assert not scan(tmp_path).broken
     track = read_track(tmp_path, episode_key(job.numbers[0]))

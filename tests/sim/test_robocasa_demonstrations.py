@@ -1,7 +1,7 @@
 """A demonstration of RoboCasa: recorded from the other interpreter, read back, and what it says of itself.
 
 In: RoboCasa v0.2 in an interpreter of its own, with placeholder art. Out: a data set of one episode.
-Read next: `baselines/scripted/record.py`; `test_robocasa_replay.py`, demonstrations that others recorded.
+Read next: `baselines/scripted/workers.py`; `test_robocasa_replay.py`, demonstrations that others recorded.
 """
 
 from contextlib import closing
@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from baselines.scripted import record
+from baselines.scripted import plan, workers
 from baselines.scripted.demonstrate import CALM
 from envs.robocasa.bench import RobocasaConfig
 from evalkit.contracts.types import Episode
@@ -27,7 +27,7 @@ LOOK_AT = 12
 
 @pytest.mark.timeout(600)
 def test_a_recorded_episode_is_what_the_harness_sees(tmp_path):
-    (job,) = record.jobs(
+    (job,) = plan.jobs(
         tmp_path,
         "robocasa",
         {"CoffeePressButton": 1},
@@ -36,7 +36,7 @@ def test_a_recorded_episode_is_what_the_harness_sees(tmp_path):
         first_seed=123_456,
         disturbance=CALM,
     )
-    assert list(record.record_block(job)) == [True]
+    assert list(workers.record_block(job)) == [True]
     write_metadata(tmp_path)
     assert not scan(tmp_path).broken
     track = read_track(tmp_path, episode_key(job.numbers[0]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from baselines.env_process import EnvProcessError
-from baselines.scripted import record
+from baselines.scripted import plan, record, workers
 from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from evalkit.contracts.errors import BadConfig, EpisodeFault
 from evalkit.contracts.plugins import load_bench
@@ -252,22 +252,22 @@ def stage(monkeypatch):
     )
     env = PointEnv()
     env.close = lambda: None
-    monkeypatch.setattr(record, "load_bench", lambda name: bench)
-    monkeypatch.setattr(record, "_env", lambda launch: env)
-    monkeypatch.setattr(record, "check", lambda *_: None)
+    monkeypatch.setattr(workers, "load_bench", lambda name: bench)
+    monkeypatch.setattr(workers, "_env", lambda launch: env)
+    monkeypatch.setattr(workers, "check", lambda *_: None)
     return env
 
 
 def job_of(root, numbers, **changes):
     same = {"bench": "robosuite", "protocol": "point/v1", "task": "Go", "setting": "default", "settings": ()}
-    return record.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), disturbance=CALM, **same, **changes)
+    return plan.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), disturbance=CALM, **same, **changes)
 
 
 @pytest.mark.parametrize("refused", [(), ("dance", "sing")])
 def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch, stage, refused):
-    monkeypatch.setattr(record.ScriptedPlugin, "make", lambda self, _: PointExpert())
+    monkeypatch.setattr(workers.ScriptedPlugin, "make", lambda self, _: PointExpert())
     job = job_of(tmp_path, range(20), refused=refused)
-    kept = [number for number, done in enumerate(record.record_block(job)) if done]
+    kept = [number for number, done in enumerate(workers.record_block(job)) if done]
     assert len(kept) == 20 if not refused else kept
     for key in map(episode_key, kept):
         stored = json.loads((tmp_path / "data" / f"{key}.json").read_text())
@@ -277,11 +277,11 @@ def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch
 
 
 def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypatch, stage):
-    plugin = SimpleNamespace(config_type=record.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=0.0))
-    monkeypatch.setattr(record, "load_policy", lambda name: plugin)
+    plugin = SimpleNamespace(config_type=plan.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=0.0))
+    monkeypatch.setattr(plan, "load_policy", lambda name: plugin)
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
-    job = job_of(tmp_path, [3], actor=record.Actor(policy="chunks", max_steps=4))
-    assert list(record.record_block(job)) == [True]
+    job = job_of(tmp_path, [3], actor=plan.Actor(policy="chunks", max_steps=4))
+    assert list(workers.record_block(job)) == [True]
     stored = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())
     assert stored["about"]["policy"] == "chunks"
     assert stored["about"]["success"] is False
@@ -289,12 +289,12 @@ def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypa
 
 
 def test_what_an_expert_does_after_another_says_after_whom(tmp_path, monkeypatch, stage):
-    plugin = SimpleNamespace(config_type=record.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=-0.3))
-    monkeypatch.setattr(record, "load_policy", lambda name: plugin)
-    monkeypatch.setattr(record.ScriptedPlugin, "make", lambda self, _: PointExpert())
+    plugin = SimpleNamespace(config_type=plan.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=-0.3))
+    monkeypatch.setattr(plan, "load_policy", lambda name: plugin)
+    monkeypatch.setattr(workers.ScriptedPlugin, "make", lambda self, _: PointExpert())
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
-    job = job_of(tmp_path, [3], actor=record.Actor(policy="chunks", take_over=5))
-    assert list(record.record_block(job)) == [True]
+    job = job_of(tmp_path, [3], actor=plan.Actor(policy="chunks", take_over=5))
+    assert list(workers.record_block(job)) == [True]
     about = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())["about"]
     assert (about["policy"], about["takes_over_from"], about["after_up_to"]) == ("scripted", "chunks", 5)
     assert (about["protocol"], about["env"]) == ("point/v1", {"simulator": "none"})
@@ -302,7 +302,7 @@ def test_what_an_expert_does_after_another_says_after_whom(tmp_path, monkeypatch
 
 
 def test_views_keep_the_envs_order(tmp_path):
-    recording = record.recording_of(PointEnv.spec)
+    recording = workers.recording_of(PointEnv.spec)
     assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
     steps = demonstrate(PointEnv(), PointExpert(), EPISODE, CALM)
     write_episode(tmp_path, 0, steps, recording, instructions=["go"])
@@ -316,7 +316,7 @@ def test_views_keep_the_envs_order(tmp_path):
 
 def jobs(root, **changes):
     arguments = {"wanted": {"Lift": 45, "Door": 21}, "setting": "default", "disturbance": CALM} | changes
-    return record.jobs(root, "robosuite", arguments.pop("wanted"), **arguments)
+    return plan.jobs(root, "robosuite", arguments.pop("wanted"), **arguments)
 
 
 def test_tasks_take_turns_and_numbers_do_not_meet(tmp_path):
@@ -367,7 +367,7 @@ def test_what_is_recorded_otherwise_is_added_under_other_numbers(tmp_path):
 
 def test_nobody_refuses_in_a_kitchen(tmp_path):
     with pytest.raises(BadConfig, match="'robocasa' do not allow"):
-        record.jobs(
+        plan.jobs(
             tmp_path,
             "robocasa",
             {"CloseDrawer": 1},
@@ -381,7 +381,7 @@ def test_nobody_refuses_in_a_kitchen(tmp_path):
 def test_what_is_there_or_failed_is_not_recorded_again(tmp_path):
     first = jobs(tmp_path)[0]
     say_recorded(first, 3)
-    failed = tmp_path / record.FAILED / episode_key(first.numbers[5])
+    failed = tmp_path / plan.FAILED / episode_key(first.numbers[5])
     failed.parent.mkdir(parents=True)
     failed.touch()
     left = {number for job in jobs(tmp_path) for number in job.numbers}
@@ -392,7 +392,7 @@ def say_recorded(job, place, **changes):
     """Write what an episode of a job says of itself."""
     path = job.root / "data" / f"{episode_key(job.numbers[place])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = record.about_of(job, job.seeds[place]) | {"env": {}, "success": True} | changes
+    about = plan.about_of(job, job.seeds[place]) | {"env": {}, "success": True} | changes
     path.write_text(json.dumps({"num_frames": 1, "about": about}))
 
 
@@ -402,8 +402,8 @@ def say_recorded(job, place, **changes):
         ({"setting": "wide"}, "setting was 'default', and is 'wide' now"),
         ({"first_seed": 7}, "seed was 3, and is 10 now"),
         ({"disturbance": Disturbance()}, "disturbance was"),
-        ({"actor": record.Actor(policy="hold")}, "disturbance was"),
-        ({"actor": record.Actor(policy="hold", take_over=9)}, "after_up_to was None, and is 9 now"),
+        ({"actor": plan.Actor(policy="hold")}, "disturbance was"),
+        ({"actor": plan.Actor(policy="hold", take_over=9)}, "after_up_to was None, and is 9 now"),
     ],
 )
 def test_what_is_there_and_was_recorded_otherwise_is_not_taken_for_the_same(tmp_path, changes, said):
@@ -440,8 +440,8 @@ def test_a_fault_stops_the_recording_and_what_is_there_is_listed(tmp_path, monke
         time.sleep(0.02)
         return 1, 20
 
-    monkeypatch.setattr(record, "ProcessPoolExecutor", Threads)
-    monkeypatch.setattr(record, "_count_block", count_block)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(workers, "_count_block", count_block)
     assert record.main([str(tmp_path), "Lift=1000"]) == 2
     assert "actions are not finite" in capsys.readouterr().err
     assert len(begun) < 10
@@ -454,8 +454,8 @@ def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, caps
             raise EnvProcessError("the env's process died")
         return 20, 20
 
-    monkeypatch.setattr(record, "ProcessPoolExecutor", Threads)
-    monkeypatch.setattr(record, "_count_block", count_block)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(workers, "_count_block", count_block)
     assert record.main([str(tmp_path), "Lift=60"]) == 1
     said = capsys.readouterr().out
     assert "Lift, from seed 20 on: the env's process died. It will be tried again." in said
@@ -465,12 +465,12 @@ def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, caps
 def test_seeds_stay_away_from_every_evaluation(tmp_path, monkeypatch):
     bench = load_bench("robosuite")
     planned = bench.plan_episodes(bench.config_type(), task="Lift", setting="default", num_episodes=1, seed=0)
-    assert planned[0].seed not in record.DEMONSTRATION_SEEDS
+    assert planned[0].seed not in plan.DEMONSTRATION_SEEDS
     with pytest.raises(BadConfig, match="leave those of demonstrations"):
         jobs(tmp_path, first_seed=999_990)
     with pytest.raises(BadConfig, match="from seed 1000000 cannot"):
         jobs(tmp_path, first_seed=1_000_000)
-    monkeypatch.setattr(record, "DEMONSTRATION_SEEDS", range(2_000_000))
+    monkeypatch.setattr(plan, "DEMONSTRATION_SEEDS", range(2_000_000))
     with pytest.raises(BadConfig, match="evaluates on seed 1000000"):
         jobs(tmp_path)
 

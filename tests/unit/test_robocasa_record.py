@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from baselines.scripted import record
+from baselines.scripted import plan, record
 from baselines.scripted.demonstrate import CALM, demonstrate
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import WorkerLaunch
@@ -23,21 +23,21 @@ ART = {"art": "placeholder"}
 
 def jobs(root, *, count=30, settings=ART, **changes):
     arguments = {"setting": "default", "disturbance": CALM} | changes
-    return record.jobs(root, "robocasa", {"CloseDrawer": count}, settings=settings, **arguments)
+    return plan.jobs(root, "robocasa", {"CloseDrawer": count}, settings=settings, **arguments)
 
 
 def test_demonstrations_are_on_no_seed_of_a_published_evaluation():
     """X-WAM: rank x episodes + i, 96 ranks (four workers a task) of 100 episodes. Cosmos: seed x i x 256, i < 50."""
     xwam = {rank * 100 + i for rank in range(96) for i in range(100)}
     cosmos = {seed * i * 256 for seed in (195, 196, 197) for i in range(50)}
-    ours = set(record.demonstration_seeds("robocasa", 0))
+    ours = set(plan.demonstration_seeds("robocasa", 0))
     assert min(cosmos - {0}) < 100_000 < max(cosmos) < 3_000_000, "they do lie among a million seeds"
     assert not ours & (xwam | cosmos)
     assert (min(ours), max(ours), len(ours)) == (100_000, 999_999, 900_000 - (3906 - 390)), "390 x 256 < 100,000"
 
 
 def test_robosuites_seeds_are_all_there():
-    assert list(islice(record.demonstration_seeds("robosuite", 250), 10)) == list(range(250, 260))
+    assert list(islice(plan.demonstration_seeds("robosuite", 250), 10)) == list(range(250, 260))
 
 
 def test_episodes_are_numbered_without_gaps_and_say_what_they_show(tmp_path):
