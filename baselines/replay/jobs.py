@@ -23,8 +23,9 @@ from baselines.env_process import EnvProcessError
 from baselines.replay.demos import list_demos, number_of, read_demo
 from baselines.replay.player import Player
 from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
-from baselines.scripted.record import differences, recording_of
+from baselines.scripted.plan import differences
 from baselines.scripted.refusals import EPISODES_PER_TASK
+from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from xwam.benches import BORDERS

@@ -24,11 +24,9 @@ from pathlib import Path
 from baselines.arguments import settings_of
 from baselines.scripted.demonstrate import CALM, Disturbance
 from baselines.scripted.plan import FAILED, Actor, Job, jobs
-from baselines.scripted.plan import differences as differences  # `replay/jobs.py` finds it here
 from baselines.scripted.policy import ScriptedPlugin
 from baselines.scripted.refusals import ANYTHING
 from baselines.scripted.workers import Recorded, record
-from baselines.scripted.workers import recording_of as recording_of  # `replay/jobs.py` finds it here
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from xwam.data.writer import write_metadata
 

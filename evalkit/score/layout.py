@@ -2,7 +2,7 @@
 
 In: a folder with `metadata.json`, an episode's `data/<key>.json`, RGB as mp4, depth in lossless millimetres as mkv.
 Out: chunks of frames, states and actions, read one at a time.
-Read next: `recorded.py`, which sets them beside the clips of a run; `baselines/scripted/record.py`, which writes such.
+Read next: `recorded.py`, which sets them beside the clips of a run; `baselines/scripted/workers.py`, which writes such.
 
 An episode says in `about` in which bench and task it was recorded; the bench's own spec then gives the cameras. A view
 may also hold `intrinsics` (3x3) and, for a static camera, `T_base_cam` (4x4); a wrist camera hangs on the states by
