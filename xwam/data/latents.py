@@ -29,7 +29,7 @@ from torch.utils.data import Dataset
 from xwam.codecs import Codec, encode_views
 from xwam.config import CodecConfig
 from xwam.data.clips import ClipDataset
-from xwam.data.layout import Track
+from xwam.data.layout import BrokenEpisode, Track
 
 FORMAT = 2
 """Raised when a codec's latents change, so that kept ones are made anew."""
@@ -106,10 +106,13 @@ class LatentClips(Dataset[EncodedSample]):
 
     def _path_of(self, key: str) -> Path:
         """Return where an episode's latents are; its JSON and the sizes of its videos tell recordings apart."""
-        digest = hashlib.sha256((self.clips.root / "data" / f"{key}.json").read_bytes())
-        for camera in self.clips.track(key).cameras:
-            for video in (camera.rgb_path, camera.depth_path, camera.depth_mm_path):
-                digest.update(str(video and video.stat().st_size).encode())
+        try:
+            digest = hashlib.sha256((self.clips.root / "data" / f"{key}.json").read_bytes())
+            for camera in self.clips.track(key).cameras:
+                for video in (camera.rgb_path, camera.depth_path, camera.depth_mm_path):
+                    digest.update(str(video and video.stat().st_size).encode())
+        except OSError as error:
+            raise BrokenEpisode(f"{key}: {error.filename} cannot be read: {error.strerror}.") from error
         return self._folder / f"{key}-{digest.hexdigest()[:16]}.safetensors"
 
     @torch.no_grad()

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from xwam.checkpoints import Bundle, save_checkpoint
-from xwam.data.clips import ClipDataset
+from xwam.data.clips import ClipDataset, Sample
 from xwam.data.latents import LatentClips
 from xwam.data.layout import BrokenEpisode, Scan
+from xwam.header import read_notes
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
 from xwam.sampler import Schedule
@@ -169,6 +170,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.log = Log(self.folder / LOG, first_step=self.step)
             self._write_about()
+        if self._checkpoint_step() < self.step:
+            self._tell(f"{self.folder / CHECKPOINT} is missing or older than the state; it is written anew")
+            self._save_checkpoint()
         started, since = time.monotonic(), list[dict[str, float]]()
         for pictures in self._read(self.data.training, self.step, last):
             since.append(self._one_step(pictures))
@@ -248,6 +252,8 @@ class Trainer:
     def validate(self, clips: ClipDataset | LatentClips) -> dict[str, float]:
         """Return the mean losses on clips that are held out; always the same clips with the same draws.
 
+        Nothing is returned where each of them is broken.
+
         The weights are those that a checkpoint would hold, the averaged ones where there are any.
         """
         recipe = replace(self.recipe, noise_draws=1, text_drop=0.0)
@@ -278,9 +284,15 @@ class Trainer:
                 self._imagine_with(self.bundle._replace(network=network), plain, count)
 
     def _imagine_with(self, bundle: Bundle, plain: ClipDataset, count: int) -> None:
-        recipe = self.recipe
-        samples = [plain[clip_at(recipe.seed, len(plain), place)] for place in range(count)]
-        video_steps, action_steps = recipe.imagined_steps
+        samples: list[Sample] = []
+        for place in range(count):
+            try:
+                samples.append(plain[clip_at(self.recipe.seed, len(plain), place)])
+            except BrokenEpisode as error:
+                self._tell(f"left out of what is imagined: {error}")
+        if not samples:
+            return
+        video_steps, action_steps = self.recipe.imagined_steps
         schedule = Schedule(num_video_steps=video_steps, num_action_steps=action_steps)
         imagined = imagine(bundle, samples, schedule, device=self.accelerator.device)
         self._log("imagined", judge(imagined, samples))
@@ -288,8 +300,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write state, checkpoint and curve; each appears whole or not at all. Every device takes part."""
-        main = self.accelerator.is_main_process
-        network = self._whole()
         save_state(
             self.folder / STATE,
             self._network,
@@ -297,14 +307,26 @@ class Trainer:
             self._plain(),
             step=self.step,
             identity=self.identity(),
-            writer=main,
+            writer=self.accelerator.is_main_process,
         )
-        if main:
+        self._save_checkpoint()
+
+    def _save_checkpoint(self) -> None:
+        """Write checkpoint and curve; every device takes part."""
+        network = self._whole()
+        if self.accelerator.is_main_process:
             notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
             notes |= {"steps": str(self.step), "command": self.command}
             save_checkpoint(self.folder / CHECKPOINT, network, self.bundle.model, notes=notes)
             draw_curve(self.folder / LOG, self.folder / CURVE)
         self.accelerator.wait_for_everyone()
+
+    def _checkpoint_step(self) -> int:
+        """Return the step of the checkpoint in the folder, 0 for none that can be read."""
+        try:
+            return int(read_notes(self.folder / CHECKPOINT)["steps"])
+        except (KeyError, ValueError):
+            return 0
 
     def _whole(self) -> XwamNetwork:
         """Return a copy, on the CPU, of the network that a checkpoint holds; every device takes part."""
@@ -333,7 +355,7 @@ class Trainer:
         return [getattr(optimizer, "optimizer", optimizer) for optimizer in self.optimizers]
 
     def _log(self, kind: str, values: Mapping[str, float]) -> None:
-        if self.accelerator.is_main_process:
+        if values and self.accelerator.is_main_process:
             self.log.add(self.step, kind, values)
             shown = {name: f"{value:.4g}" for name, value in values.items()}
             self._say(f"step {self.step}/{self.recipe.num_steps} {kind}: {shown}")
