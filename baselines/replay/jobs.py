@@ -29,7 +29,7 @@ from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from xwam.benches import BORDERS
-from xwam.data.writer import episode_key, write_episode, write_whole
+from xwam.data.writer import episode_key, read_content, write_episode, write_whole
 
 PLAYERS = {
     "robosuite": "envs.robosuite.replay:RobosuiteReplay",
@@ -159,15 +159,15 @@ def _about(job: Job) -> dict[str, Any]:
 
 
 def _done(job: Job) -> bool:
-    """Return whether a demonstration is there, or is known to be beyond reproduction.
+    """Return whether a demonstration is there, or is known to be beyond reproduction; a broken JSON is written again.
 
     Raises:
         BadConfig: If another demonstration is there under its number.
     """
     path = job.root / "data" / f"{job.key}.json"
-    if not path.exists():
+    if (stored := read_content(path)) is None:
         return _note(job).exists()
-    differing = differences(path, _about(job), besides={"hand_error_mm"})
+    differing = differences(stored, _about(job), besides={"hand_error_mm"})
     if differing:
         was = ", ".join(f"{name} {there!r}" for name, (there, _) in differing.items())
         raise BadConfig(

@@ -25,7 +25,7 @@ from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench, load_policy, make_policy
 from evalkit.contracts.policy import Policy
-from xwam.data.writer import episode_key
+from xwam.data.writer import episode_key, read_content
 
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds below those of our evaluations; see docs/conventions.md."""
@@ -188,15 +188,15 @@ def _blocks(job: Job) -> list[Job]:
 
 
 def _is_done(job: Job, number: int, seed: int) -> bool:
-    """Return whether an episode is there, or is known to give nothing.
+    """Return whether an episode is there, or is known to give nothing; one with a broken JSON is recorded again.
 
     Raises:
         BadConfig: If one is there under its number that was recorded otherwise.
     """
     path = job.root / "data" / f"{episode_key(number)}.json"
-    if not path.exists():
+    if (stored := read_content(path)) is None:
         return (job.root / FAILED / episode_key(number)).exists()
-    for name, (was, now) in differences(path, about_of(job, seed), besides={"env", "success"}).items():
+    for name, (was, now) in differences(stored, about_of(job, seed), besides={"env", "success"}).items():
         raise BadConfig(
             f"{path} was recorded otherwise: {name} was {was!r}, and is {now!r} now. "
             f"Record into another folder, or beside it, under other numbers (--first-number)."
@@ -225,15 +225,17 @@ def about_of(job: Job, seed: int) -> dict[str, Any]:
     return about
 
 
-def differences(path: Path, about: Mapping[str, Any], *, besides: Set[str]) -> dict[str, tuple[Any, Any]]:
+def differences(
+    stored: Mapping[str, Any], about: Mapping[str, Any], *, besides: Set[str]
+) -> dict[str, tuple[Any, Any]]:
     """Return where an episode's JSON says something else of itself than it would now: by name, what was and what is.
 
     Args:
-        path: The JSON.
+        stored: What the JSON holds.
         about: What it would say, known before it is made.
         besides: What is only known once it is made.
     """
-    there, now = json.loads(path.read_text())["about"], json.loads(json.dumps(about))
+    there, now = stored.get("about", {}), json.loads(json.dumps(about))
     names = sorted((there.keys() | now.keys()) - besides)
     return {name: (there.get(name), now.get(name)) for name in names if there.get(name) != now.get(name)}
 

@@ -39,13 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EvalkitError, ValueError) as error:
         return _complain(error)
     try:
-        recorded = record(todo, workers=options.workers)
+        try:
+            recorded = record(todo, workers=options.workers)
+        finally:
+            lengths = write_metadata(options.root)
+    except OSError as error:
+        return _complain(f"{options.root}: {error}. Whole episodes are kept; mend this, and the same command goes on.")
     except (EvalkitError, EpisodeFault, ValueError) as error:
         return _complain(error)
     except BrokenProcessPool:
         return _complain("a process was killed, perhaps for memory; fewer --workers, and the same command again.")
-    finally:
-        lengths = write_metadata(options.root)
     _tell(options.root, recorded, lengths)
     return 1 if recorded.reasons else 0
 

@@ -10,9 +10,10 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from baselines.scripted.plan import FAILED, Job, about_of
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import Env, WorkerLaunch
-from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check
@@ -45,21 +46,26 @@ class Recorded(NamedTuple):
 def record(todo: Sequence[Job], *, workers: int) -> Recorded:
     """Record all jobs, several at a time, each in a process of its own; return what came of it.
 
+    A job is handed on when a process is free for it: whatever stops the recording, what was begun is brought to its
+    end, and nothing else is begun.
+
     Raises:
-        EvalkitError: As `record_block` does; what was not begun yet is not begun any more.
+        EvalkitError: As `record_block` does.
+        OSError: If an episode cannot be written, for example on a full disk.
         BrokenProcessPool: If a process was killed.
     """
     kept = tried = 0
     reasons: list[str] = []
+    waiting = iter(todo)
     with (
         Progress() as progress,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
         bar = progress.add_task("episodes", total=sum(len(job.seeds) for job in todo))
-        futures = {pool.submit(_count_block, job): job for job in todo}
-        try:
-            for future in as_completed(futures):
-                job = futures[future]
+        running = {pool.submit(_count_block, job): job for job in islice(waiting, workers)}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
                 try:
                     found = future.result()
                 except EnvProcessError as error:
@@ -67,15 +73,21 @@ def record(todo: Sequence[Job], *, workers: int) -> Recorded:
                 else:
                     kept, tried = kept + found[0], tried + found[1]
                 progress.update(bar, advance=len(job.seeds))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+                running |= {pool.submit(_count_block, job): job for job in islice(waiting, 1)}
     return Recorded(kept, tried, reasons)
 
 
 def _count_block(job: Job) -> tuple[int, int]:
-    """Record a job; return how many succeeded, and how many there were."""
-    results = list(record_block(job))
+    """Record a job; return how many succeeded, and how many there were.
+
+    Some faults are made of more than a sentence, and would not pass from this process to the one that waits.
+    """
+    try:
+        results = list(record_block(job))
+    except EnvProcessError:
+        raise
+    except (EvalkitError, EpisodeFault) as error:
+        raise EvalkitError(str(error)) from error
     return sum(results), len(results)
 
 

@@ -12,7 +12,7 @@ import pytest
 from baselines.env_process import EnvProcessError
 from baselines.scripted import plan, record, workers
 from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
-from evalkit.contracts.errors import BadConfig, EpisodeFault
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.types import Episode, PolicyReply
 from xwam.data.layout import read_track
@@ -446,6 +446,43 @@ def test_a_fault_stops_the_recording_and_what_is_there_is_listed(tmp_path, monke
     assert "actions are not finite" in capsys.readouterr().err
     assert len(begun) < 10
     assert len(json.loads((tmp_path / "metadata.json").read_text())) == len(begun) - 1
+
+
+def test_a_job_that_cannot_be_done_ends_the_recording_without_a_traceback(tmp_path, monkeypatch):
+    faults = []
+    monkeypatch.setattr("threading.excepthook", faults.append)
+    with pytest.raises(EvalkitError, match="nobody"):
+        workers.record([replace(job_of(tmp_path, [number]), bench="nobody") for number in range(4)], workers=1)
+    assert not faults
+
+
+def test_a_full_disk_is_one_sentence_and_a_new_folder_stays_empty(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record, "record", full)
+    assert record.main([str(tmp_path / "new"), "Lift=1"]) == 2
+    assert not (tmp_path / "new").exists()
+    say_recorded(jobs(tmp_path)[0], 0)
+    monkeypatch.setattr(record, "write_metadata", full)
+    assert record.main([str(tmp_path), "Lift=2", "--calm"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all("No space left on device. Whole episodes are kept; mend this, and the same" in line for line in said)
+
+
+def test_a_broken_json_is_named_and_recorded_again(tmp_path, monkeypatch, capsys):
+    job = jobs(tmp_path, wanted={"Lift": 3})[0]
+    say_recorded(job, 0)
+    say_recorded(job, 1)
+    broken = tmp_path / "data" / f"{episode_key(job.numbers[1])}.json"
+    broken.write_text("")
+    (left,) = jobs(tmp_path, wanted={"Lift": 3})
+    assert left.numbers == job.numbers[1:]
+    monkeypatch.setattr(record, "record", lambda todo, **_: workers.Recorded(0, len(todo), []))
+    assert record.main([str(tmp_path), "Lift=1", "--calm"]) == 0
+    assert f"{broken} is broken; its episode is left out. Record it again" in capsys.readouterr().out
+    assert list(json.loads((tmp_path / "metadata.json").read_text())) == [episode_key(job.numbers[0])]
 
 
 def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, capsys):

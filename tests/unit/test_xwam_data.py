@@ -104,6 +104,24 @@ def test_the_writer_refuses_what_does_not_fit(tmp_path):
         write_video(tmp_path / "x.mp4", np.zeros((2, 4, 4)), fps=5)
 
 
+def test_the_writer_refuses_what_the_reader_would(tmp_path):
+    for name in ("proprio", "action", "executed"):
+        holed = np.array(steps_of().proprio if name == "proprio" else steps_of().action)
+        holed[7, 2] = np.nan
+        with pytest.raises(ValueError, match=f"episode_0000000: '{name}' must hold finite numbers alone; at step 7"):
+            write_episode(tmp_path, 0, replace(steps_of(), **{name: holed}), RECORDING, instructions=["x"])
+    for instructions in ([], [" "], "lift"):
+        with pytest.raises(ValueError, match="a list of one or more instructions is needed"):
+            write_episode(tmp_path, 0, steps_of(), RECORDING, instructions=instructions)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_farthest_depth_is_that_of_16_bits():
+    assert millimetres(np.float32([65.535, 65.5354])).tolist() == [65535, 65535]
+    with pytest.raises(ValueError, match=r"between 0 and 65.535 m"):
+        millimetres(np.float32([65.536]))
+
+
 # ---- what is broken
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,10 +132,15 @@ def write_episode(
         about: Anything else worth keeping, for example its seed.
 
     Raises:
-        ValueError: If lengths differ, or a depth does not fit into millimetres of 16 bits.
+        ValueError: If lengths differ, a state or an action is no number, there is no instruction, or a depth does not
+            fit into millimetres of 16 bits.
     """
     key = episode_key(index)
     _check(key, steps, recording)
+    if isinstance(instructions, str) or not instructions or not all(one.strip() for one in instructions):
+        raise ValueError(
+            f"{key}: a list of one or more instructions is needed, none of them empty, got {instructions!r}."
+        )
     depth_mm = millimetres(steps.depth)
     depth_u8 = depth_bytes(steps.depth, recording.depth_range)
     views = {}
@@ -169,31 +174,51 @@ def write_episode(
     return key
 
 
-def write_metadata(root: Path) -> dict[str, int]:
-    """List every episode that has a JSON, with its frames; return the list."""
+def write_metadata(root: Path, *, told: Callable[[str], None] = print) -> dict[str, int]:
+    """List every episode that has a JSON, with its frames; return the list. Where there is nothing to list, no file is.
+
+    Args:
+        root: The data set.
+        told: Called with a sentence for each JSON that is broken, and whose episode is therefore left out.
+    """
     lengths = {}
     for path in sorted((root / "data").glob("chunk-*/episode_*.json")):
-        key = f"{path.parent.name}/{path.stem}"
-        lengths[key] = json.loads(path.read_text())["num_frames"]
-    write_whole(root / "metadata.json", json.dumps(lengths, indent=1))
+        if (content := read_content(path)) is None:
+            told(f"{path} is broken; its episode is left out. Record it again, or remove the file.")
+        else:
+            lengths[f"{path.parent.name}/{path.stem}"] = content["num_frames"]
+    if lengths or (root / "metadata.json").exists():
+        write_whole(root / "metadata.json", json.dumps(lengths, indent=1))
     return lengths
+
+
+def read_content(path: Path) -> dict[str, Any] | None:
+    """Return what an episode's JSON holds; None if there is no such file, or it is none of an episode."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    count = content.get("num_frames") if isinstance(content, dict) else None
+    return content if type(count) is int and count > 0 else None
 
 
 def millimetres(depth_m: np.ndarray) -> np.ndarray:
     """Return depth as whole millimetres, uint16; off by at most half of one, but never 0 where it is known.
 
+    So what is nearer than half a millimetre becomes 1, for 0 means unknown.
+
     Raises:
-        ValueError: Beyond 65.535 m, or where it is no number.
+        ValueError: Where it rounds to more than 65.535 m, is negative, or is no number.
 
     Example:
         >>> millimetres(np.array([0.0, 1e-5, 1.2344])).tolist()
         [0, 1, 1234]
     """
-    if not np.isfinite(depth_m).all() or depth_m.min() < 0 or depth_m.max() * 1000 > MAX_DEPTH_MM:
+    whole = np.rint(np.asarray(depth_m, np.float64) * 1000)
+    if not np.isfinite(whole).all() or depth_m.min() < 0 or whole.max() > MAX_DEPTH_MM:
         raise ValueError(
             f"Depth must lie between 0 and {MAX_DEPTH_MM / 1000} m, got {depth_m.min()} to {depth_m.max()}."
         )
-    whole = np.rint(np.asarray(depth_m, np.float64) * 1000)
     return np.where(depth_m > 0, np.maximum(whole, 1), 0).astype(np.uint16)
 
 
@@ -209,6 +234,9 @@ def _check(key: str, steps: Steps, recording: Recording) -> None:
     if wrong or count == 0 or steps.rgb.shape[:4] != steps.depth.shape or steps.rgb.shape[1] != views:
         shapes = {name: value.shape for name, value in given.items()}
         raise ValueError(f"{key}: {views} views and equal numbers of steps are needed, got {shapes}.")
+    for name in ("proprio", "action", "executed"):
+        if name in given and not (finite := np.isfinite(given[name]).all(axis=1)).all():
+            raise ValueError(f"{key}: '{name}' must hold finite numbers alone; at step {finite.argmin()} it does not.")
 
 
 def _matrices(steps: Steps, view_idx: int, view: View) -> dict[str, list[list[float]]]:
