@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from xwam.checkpoints import write_tensors
 from xwam.codecs import Codec, encode_views
 from xwam.config import CodecConfig
 from xwam.data.clips import ClipDataset
@@ -81,6 +81,10 @@ class LatentClips(Dataset[EncodedSample]):
     def __len__(self) -> int:
         return len(self.clips)
 
+    def where(self, index: int) -> tuple[str, int]:
+        """Return the episode and the control step at which clip `index` starts."""
+        return self.clips.where(index)
+
     def __getitem__(self, index: int) -> EncodedSample:
         return self.sample(index, np.random.default_rng(index))
 
@@ -90,7 +94,7 @@ class LatentClips(Dataset[EncodedSample]):
         Raises:
             BrokenEpisode: If one of its files turns out broken.
         """
-        key, start = self.clips.where(index)
+        key, start = self.where(index)
         path = self._path(key)
         numbers = self.clips.numbers(index, rng)
         if not path.is_file():
@@ -127,8 +131,7 @@ class LatentClips(Dataset[EncodedSample]):
                 parts[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        save_file({name: torch.cat(part).contiguous() for name, part in parts.items()}, partial)
-        partial.replace(path)
+        write_tensors(path, {name: torch.cat(part).contiguous() for name, part in parts.items()}, partial=partial)
 
 
 def _digest_of(codec: torch.nn.Module) -> str:

@@ -21,7 +21,9 @@ class Log:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= first_step]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.replace(path)
 
     def add(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Append one line."""

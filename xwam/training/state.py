@@ -9,14 +9,15 @@ Draws and the order of clips have no state: see `batches.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from xwam.checkpoints import write_tensors
 
 
 class StateError(ValueError):
@@ -76,10 +77,7 @@ def save_state(
                 tensors[f"optimizer/{names[id(owner)]}/{key}"] = gathered(torch.as_tensor(value))
     if writer:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        about = json.dumps({"step": step, "identity": identity}, sort_keys=True)
-        save_file(tensors, partial, {"about": about})  # one entry: safetensors writes several in any order
-        partial.replace(path)
+        write_tensors(path, tensors, {"about": json.dumps({"step": step, "identity": identity}, sort_keys=True)})
 
 
 def load_state(
@@ -100,7 +98,10 @@ def load_state(
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors has no base class of its own that it promises
-        raise StateError(f"{path} cannot be read: {error}.") from error
+        raise StateError(
+            f"{path} cannot be read ({error}); delete it to begin anew, or train in another folder with "
+            f"`--start {path.parent}/checkpoint.safetensors`, which goes on from the weights alone."
+        ) from error
     _same(path, about["identity"], json.loads(json.dumps(identity)))
     weights = dict(network.named_parameters())
     with torch.no_grad():
@@ -119,13 +120,19 @@ def load_state(
 
 
 def _same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
-    if differing:
-        key = differing[0]
+    if differing := list(_differing("", stored, wanted)):
         raise StateError(
-            f"{path} is of another run: its {key} is {stored.get(key)!r}, this one's is {wanted.get(key)!r}; "
-            "take another folder, or the same settings."
+            f"{path} is of another run: {'; '.join(differing)}; take another folder, or the same settings."
         )
+
+
+def _differing(name: str, stored: Any, wanted: Any) -> Iterator[str]:
+    """Yield every setting that differs, with what it was and what it is now."""
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        for key in sorted(stored.keys() | wanted.keys()):
+            yield from _differing(f"{name}.{key}" if name else key, stored.get(key), wanted.get(key))
+    elif stored != wanted:
+        yield f"its {name} is {stored!r:.60}, this one's is {wanted!r:.60}"
 
 
 def gathered(tensor: Tensor) -> Tensor:
