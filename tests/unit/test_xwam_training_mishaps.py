@@ -1,15 +1,24 @@
 """What goes wrong around a training: lost files, broken episodes, a full disk, another recipe, a signal."""
 
+import json
+import os
+import re
+import resource
+import stat
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
-from tests.unit.test_xwam_training import RECIPE, trainer_of, weights_of
+from tests.unit.test_xwam_training import RECIPE, TINY, model_of, small, trainer_of, weights_of
+from xwam import checkpoints
+from xwam.cli import main
 from xwam.data.writer import write_episode, write_metadata
 from xwam.header import read_notes
 from xwam.training.curve import read_log
+from xwam.training.state import StateError
 from xwam.training.trainer import CHECKPOINT, LOG, STATE
 
 SHORT = replace(RECIPE, num_steps=2, warmup_steps=1, batch_size=2, save_every=1, validate_every=0)
@@ -72,3 +81,93 @@ def test_a_video_that_disappears_costs_one_episode(root, tmp_path):
     trainer.run()
     assert trainer.step == 6
     assert any(f"{key_of(1)}: {root / 'depth' / 'b' / key_of(1)}.mp4 cannot be read" in line for line in said)
+
+
+# ---- a full disk, and what files look like
+
+
+@pytest.fixture
+def start(root, tmp_path):
+    """Return a tiny checkpoint that fits the data."""
+    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+    checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
+    return tmp_path / "tiny.safetensors"
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(root, start, tmp_path, capsys):
+    arguments, run = small(root, tmp_path / "run", "--start", str(start)), tmp_path / "run"
+    assert main([*arguments, "--minutes", "0"]) == 0
+    kept, log = (run / STATE).read_bytes(), (run / LOG).read_text()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))  # files cannot grow further, as on a full disk
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.fullmatch(
+        r"xwam: \S+\.safetensors cannot be written: .*File too large.*; training stopped after step [123]\. "
+        rf"{run} keeps the state after step 1; once that is mended, the same command goes on from there\.",
+        said,
+    )
+    assert ((run / STATE).read_bytes(), list(tmp_path.rglob("*.partial"))) == (kept, [])
+    assert (run / LOG).read_text().startswith(log)
+    assert main(arguments) == 0
+    assert read_notes(run / CHECKPOINT)["steps"] == "3"
+
+
+def test_equal_checkpoints_are_equal_to_the_byte_and_as_readable_as_other_files(start, tmp_path):
+    network, model = checkpoints.load_checkpoint(start)
+    notes, written = {"steps": "3", "said": 'ü "\n'}, set()
+    before = os.umask(0o027)
+    try:
+        for index in range(8):
+            path = tmp_path / f"{index}.safetensors"
+            checkpoints.save_checkpoint(path, network, model, notes=notes)
+            written.add(path.read_bytes())
+            assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+    assert len(written) == 1
+    assert read_notes(path) == notes
+    weights = network.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in load_file(path).items())
+
+
+# ---- another recipe, other statistics
+
+
+def test_only_the_settings_that_differ_are_told(root, tmp_path):
+    trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
+    with pytest.raises(StateError) as caught:
+        trainer_of(root, tmp_path / "run", replace(SHORT, seed=5, weight_depth=0.5))
+    assert str(caught.value) == (
+        f"{tmp_path / 'run' / STATE} is of another run: its recipe.seed is 0, this one's is 5; its recipe.weight_depth "
+        "is 4.0, this one's is 0.5; take another folder, or the same settings."
+    )
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", "Expecting value"), ("{}", "The statistics hold no 'proprio_left")])
+def test_statistics_that_cannot_be_used_are_named(root, tmp_path, capsys, text, problem):
+    (root / "statistics.json").write_text(text)
+    assert main(small(root, tmp_path / "run")) == 2
+    said = capsys.readouterr().err
+    assert f"{root / 'statistics.json'} cannot be used: {problem}" in said
+    assert f"; run `xwam statistics {root}` to write it anew." in said
+
+
+def test_statistics_of_other_data_are_told_and_kept_in_the_record(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("xwam.config.NANO", TINY)
+    assert main(["statistics", str(root)]) == 0
+    for folder, episodes in (("same", 3), ("other", 99)):
+        content = json.loads((root / "statistics.json").read_text())
+        content["about"]["episodes"] = episodes
+        (root / "statistics.json").write_text(json.dumps(content))
+        capsys.readouterr()
+        assert main([*small(root, tmp_path / folder), "num_steps=1"]) == 0
+        about = json.loads((tmp_path / folder / "run.json").read_text())["data_description"]
+        places = (capsys.readouterr().out, about, read_notes(tmp_path / folder / CHECKPOINT)["data"])
+        told = (
+            "normalised by a statistics.json of other data (99 episodes, 120 frames; here are 3 episodes, 120 frames)"
+        )
+        assert [told in place for place in places] == [episodes == 99] * 3

@@ -25,7 +25,7 @@ from xwam.checkpoints import Bundle
 from xwam.codecs import encode_views
 from xwam.data.clips import ClipDataset, Sample
 from xwam.data.latents import EncodedSample, LatentClips
-from xwam.data.layout import BrokenEpisode
+from xwam.data.layout import Broken, BrokenEpisode
 from xwam.losses import Batch, Noise
 from xwam.noise import NoiseLevels, draw_levels, request_seed
 from xwam.training.recipes import Recipe
@@ -47,7 +47,7 @@ class Pictures(NamedTuple):
 
     samples: list[Sample | EncodedSample]
     tickets: list[Ticket]
-    broken: list[str]
+    broken: list[Broken]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,14 +136,15 @@ class _Places(Dataset[Pictures]):
 
     def __getitem__(self, ticket: Ticket) -> Pictures:  # type: ignore[override]
         rng = np.random.default_rng([self._seed, ticket.step, ticket.place])
-        broken: list[str] = []
+        broken: list[Broken] = []
         for offset in range(MAX_BROKEN_IN_A_ROW):
+            index = (ticket.clip_idx + offset) % len(self._clips)
             try:
-                sample = self._clips.sample((ticket.clip_idx + offset) % len(self._clips), rng)
+                sample = self._clips.sample(index, rng)
                 return Pictures([sample], [ticket], broken)
             except BrokenEpisode as error:
-                broken.append(str(error))
-        raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken, the last one: {broken[-1]}")
+                broken.append(Broken(self._clips.where(index)[0], str(error)))
+        raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken, the last one: {broken[-1].reason}")
 
 
 def _side_by_side(parts: Sequence[Pictures]) -> Pictures:

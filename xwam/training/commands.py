@@ -16,7 +16,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xwam.data.layout import Scan
 
 PACKAGES = ("accelerate", "matplotlib")
 """What the extra `train` brings."""
@@ -94,11 +97,14 @@ def train_model(options: argparse.Namespace) -> int:
         print(f"left out: {broken.reason}")
     if not found.lengths:
         raise ValueError(f"{options.data} holds no usable episode.")
+    other = ""
     started = to_be_trained(checkpoints.load(options.start), found, options.data, recipe) if options.start else None
     model: ModelConfig = NANO if started is None else started.model
     if started is None:
         raw = read_track(options.data, next(iter(found.lengths))).raw
         model = replace(model, bounds=_bounds(options.data, model, raw=raw, least_action=recipe.least_action))
+        if other := _other_data(options.data, found):
+            print(f"warning: {options.data} is normalised by {other}; if not meant, run `xwam statistics` first.")
     if recipe.blind and not model.blind:
         model = replace(model, name=f"{model.name}-blind", blind=True)
     if recipe.depth is not None and recipe.depth != model.network.depth:
@@ -109,12 +115,21 @@ def train_model(options: argparse.Namespace) -> int:
         model = replace(model, network=replace(model.network, depth=recipe.depth))
     bundle = checkpoints.fresh_bundle(model, seed=recipe.seed) if started is None else started._replace(model=model)
     data = prepare_data(options.data, found, bundle, recipe)
+    if other:
+        data = replace(data, description=f"{data.description}; normalised by {other}")
     print(data.description)
     trainer = Trainer(options.out, bundle, data, recipe, command=shlex.join(["xwam", *sys.argv[1:]]))
     if options.dry_run:
         print(trainer.try_out())
-    else:
+        return 0
+    try:
         trainer.run(until_s=until_s)
+    except OSError as error:
+        kept = f"the state after step {trainer.saved_step}" if trainer.saved_step else "no state yet"
+        raise OSError(
+            f"{error}; training stopped after step {trainer.step}. {options.out} keeps {kept}; "
+            "once that is mended, the same command goes on from there."
+        ) from error
     return 0
 
 
@@ -213,4 +228,25 @@ def _bounds(root: Path, model: Any, *, raw: bool, least_action: float) -> Any:
     path = root / "statistics.json"
     if not path.is_file():
         raise ValueError(f"There is no {path}; run `xwam statistics {root}` first.")
-    return training_bounds(json.loads(path.read_text()), model.arms, raw=raw, least_action=least_action)
+    try:
+        return training_bounds(json.loads(path.read_text()), model.arms, raw=raw, least_action=least_action)
+    except ValueError as error:
+        problem = str(error).rstrip(".")
+        raise ValueError(f"{path} cannot be used: {problem}; run `xwam statistics {root}` to write it anew.") from error
+
+
+def _other_data(root: Path, found: Scan) -> str:
+    """Return what the statistics beside a data set were taken of, where they say so and it is something else.
+
+    They are taken without a look at videos, so episodes with broken ones may be among theirs.
+    """
+    about = json.loads((root / "statistics.json").read_text()).get("about")
+    if not isinstance(about, dict) or "episodes" not in about:
+        return ""
+    held, taken = (len(found.lengths), sum(found.lengths.values())), (about["episodes"], about.get("frames"))
+    if taken == held or held[0] < taken[0] <= held[0] + len(found.broken):
+        return ""
+    return (
+        f"a statistics.json of other data ({taken[0]} episodes, {taken[1]} frames; "
+        f"here are {held[0]} episodes, {held[1]} frames)"
+    )

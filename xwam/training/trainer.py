@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from xwam.checkpoints import Bundle, save_checkpoint
 from xwam.data.clips import ClipDataset, Sample
 from xwam.data.latents import LatentClips
-from xwam.data.layout import BrokenEpisode, Scan
+from xwam.data.layout import Broken, BrokenEpisode, Scan
 from xwam.header import read_notes
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
@@ -139,7 +139,7 @@ class Trainer:
 
         self.folder, self.bundle, self.data, self.recipe = folder, bundle, data, recipe
         self.command, self._say = command, say
-        self.num_broken = 0
+        self.broken: set[str] = set()
         self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.cuda.is_available())
         built = cast(nn.Module, objective(bundle.network, recipe))
         optimizers = optimizers_of(built, recipe)
@@ -150,9 +150,11 @@ class Trainer:
         self._network = cast(nn.Module, self.accelerator.unwrap_model(self.objective).network)
         self.average = Average(self._network, recipe.ema_decay) if recipe.ema_decay else None
         self.encoder = Encoder(bundle, recipe, self.accelerator.device)
-        self.step = 0
+        self.step = self.saved_step = 0
         if (folder / STATE).is_file():
-            self.step = load_state(folder / STATE, self._network, self.average, self._plain(), identity=self.identity())
+            self.saved_step = self.step = load_state(
+                folder / STATE, self._network, self.average, self._plain(), identity=self.identity()
+            )
             self._tell(f"going on from step {self.step}")
 
     def identity(self) -> dict[str, Any]:
@@ -217,9 +219,8 @@ class Trainer:
 
     def _one_step(self, pictures: Pictures) -> dict[str, float]:
         """Take one step of the optimizer; return what to log."""
-        for reason in pictures.broken:
-            self.num_broken += 1
-            self._tell(f"left out: {reason}")
+        for broken in pictures.broken:
+            self._tell_broken(broken, "left out")
         rate = set_rate(self._plain(), self.step, self.recipe)
         sums: dict[str, Tensor] = {}
         parts = list(self._micro_batches(pictures))
@@ -265,7 +266,7 @@ class Trainer:
                 try:
                     sample = clips[ticket.clip_idx]
                 except BrokenEpisode as error:
-                    self._tell(f"left out of the validation: {error}")
+                    self._tell_broken(Broken(clips.where(ticket.clip_idx)[0], str(error)), "left out of the validation")
                     continue
                 batch = encoder.batch([sample])
                 values = self.objective(batch, encoder.draws(batch, [sample], [ticket]))
@@ -286,10 +287,11 @@ class Trainer:
     def _imagine_with(self, bundle: Bundle, plain: ClipDataset, count: int) -> None:
         samples: list[Sample] = []
         for place in range(count):
+            clip_idx = clip_at(self.recipe.seed, len(plain), place)
             try:
-                samples.append(plain[clip_at(self.recipe.seed, len(plain), place)])
+                samples.append(plain[clip_idx])
             except BrokenEpisode as error:
-                self._tell(f"left out of what is imagined: {error}")
+                self._tell_broken(Broken(plain.where(clip_idx)[0], str(error)), "left out of what is imagined")
         if not samples:
             return
         video_steps, action_steps = self.recipe.imagined_steps
@@ -309,6 +311,7 @@ class Trainer:
             identity=self.identity(),
             writer=self.accelerator.is_main_process,
         )
+        self.saved_step = self.step
         self._save_checkpoint()
 
     def _save_checkpoint(self) -> None:
@@ -316,7 +319,7 @@ class Trainer:
         network = self._whole()
         if self.accelerator.is_main_process:
             notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
-            notes |= {"steps": str(self.step), "command": self.command}
+            notes |= {"steps": str(self.step), "command": self.command, "data": self.data.description}
             save_checkpoint(self.folder / CHECKPOINT, network, self.bundle.model, notes=notes)
             draw_curve(self.folder / LOG, self.folder / CURVE)
         self.accelerator.wait_for_everyone()
@@ -359,6 +362,12 @@ class Trainer:
             self.log.add(self.step, kind, values)
             shown = {name: f"{value:.4g}" for name, value in values.items()}
             self._say(f"step {self.step}/{self.recipe.num_steps} {kind}: {shown}")
+
+    def _tell_broken(self, broken: Broken, what: str) -> None:
+        """Say once that an episode is left out, not for each of its clips."""
+        if broken.key not in self.broken:
+            self.broken.add(broken.key)
+            self._tell(f"{what}: {broken.reason}")
 
     def _tell(self, line: str) -> None:
         if self.accelerator.is_main_process:
