@@ -103,7 +103,9 @@ def test_recipes_hold_the_papers_numbers():
     ("name", "changes", "reason"),
     [
         ("nanno", [], "There is no recipe 'nanno'"),
-        ("nano", ["steps=3"], "'steps=3' changes nothing"),
+        ("nano", ["steps=3"], r"^There is no setting 'steps'. Did you mean 'num_steps'\? `xwam train --recipes` lists"),
+        ("nano", ["qqq=3"], "^There is no setting 'qqq'. `xwam train --recipes` lists"),
+        ("nano", ["num_steps"], "'num_steps' has no value; write for example num_steps=20000"),
         ("nano", ["num_steps=many"], 'num_steps: Input should be a valid integer, got "many"'),
         ("nano", ["micro_batch=5"], "multiple of micro_batch 5"),
         ("nano", ["warmup_steps=50000"], r"must lie in 0\.\.20000"),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import signal
 import stat
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from xwam.data.writer import write_episode, write_metadata
 from xwam.header import read_notes
 from xwam.training.curve import read_log
 from xwam.training.state import StateError
-from xwam.training.trainer import CHECKPOINT, LOG, STATE
+from xwam.training.trainer import CHECKPOINT, LOG, STATE, Trainer
 
 SHORT = replace(RECIPE, num_steps=2, warmup_steps=1, batch_size=2, save_every=1, validate_every=0)
 
@@ -31,6 +32,14 @@ def root(tmp_path):
         write_episode(tmp_path / "data", index, steps_of(index), RECORDING, instructions=["lift the cube"])
     write_metadata(tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def start(root, tmp_path):
+    """Return a tiny checkpoint that fits the data."""
+    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+    checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
+    return tmp_path / "tiny.safetensors"
 
 
 def held_out_key(trainer):
@@ -83,15 +92,45 @@ def test_a_video_that_disappears_costs_one_episode(root, tmp_path):
     assert any(f"{key_of(1)}: {root / 'depth' / 'b' / key_of(1)}.mp4 cannot be read" in line for line in said)
 
 
+def test_a_run_whose_episodes_changed_says_which(root, tmp_path):
+    trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
+    (root / "data" / f"{key_of(0)}.json").unlink()
+    write_episode(root, 1, steps_of(1, 37), RECORDING, instructions=["lift the cube"])
+    write_episode(root, 7, steps_of(7), RECORDING, instructions=["lift the cube"])
+    write_metadata(root)
+    with pytest.raises(StateError) as caught:
+        trainer_of(root, tmp_path / "run", SHORT)
+    assert str(caught.value).endswith(
+        f"Since it began, 1 episode is gone or broken ({key_of(0)}) and 1 episode is new ({key_of(7)}) and 1 episode "
+        f"is of another length ({key_of(1)}). Going on needs the same episodes: put them back, or train in another folder "
+        f"with `--start {tmp_path / 'run' / CHECKPOINT}`, which goes on from the weights alone."
+    )
+
+
+# ---- a signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_training_after_its_step_saved(root, start, tmp_path, capsys, monkeypatch, number):
+    one_step, handler = Trainer._one_step, signal.getsignal(number)
+
+    def signalled(trainer, pictures):
+        if trainer.step == 1:
+            os.kill(os.getpid(), number)
+        return one_step(trainer, pictures)
+
+    monkeypatch.setattr(Trainer, "_one_step", signalled)
+    arguments = small(root, tmp_path / "run", "--start", str(start))
+    assert main(arguments) == 128 + number
+    assert f"{number.name}: stopped after step 2, saved; the same command goes on" in capsys.readouterr().out
+    assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "2"
+    assert signal.getsignal(number) == handler
+    assert main(arguments) == 0
+    assert "going on from step 2" in capsys.readouterr().out
+    assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "3"
+
+
 # ---- a full disk, and what files look like
-
-
-@pytest.fixture
-def start(root, tmp_path):
-    """Return a tiny checkpoint that fits the data."""
-    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
-    checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
-    return tmp_path / "tiny.safetensors"
 
 
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(root, start, tmp_path, capsys):

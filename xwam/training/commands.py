@@ -10,9 +10,11 @@ import argparse
 import inspect
 import json
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xwam.data.layout import Scan
+    from xwam.training.trainer import Trainer
 
 PACKAGES = ("accelerate", "matplotlib")
 """What the extra `train` brings."""
@@ -27,7 +30,7 @@ PACKAGES = ("accelerate", "matplotlib")
 
 def add_verbs(verbs: Any) -> None:
     """Add both to an argument parser's verbs; each sets `run`, which returns the exit status."""
-    train = verbs.add_parser("train", help="train on a data set; the same command again goes on where it stopped")
+    train = verbs.add_parser("train", help="train on a data set; the same command again goes on from the last save")
     train.add_argument("data", type=Path, help="folder with metadata.json and statistics.json")
     train.add_argument("out", type=Path, help="run folder")
     train.add_argument("--recipe", default="nano", metavar="NAME", help="nano if not given; --recipes lists all")
@@ -123,14 +126,45 @@ def train_model(options: argparse.Namespace) -> int:
         print(trainer.try_out())
         return 0
     try:
-        trainer.run(until_s=until_s)
+        with _stopping_at_signals(trainer) as signals:
+            trainer.run(until_s=until_s)
     except OSError as error:
         kept = f"the state after step {trainer.saved_step}" if trainer.saved_step else "no state yet"
         raise OSError(
             f"{error}; training stopped after step {trainer.step}. {options.out} keeps {kept}; "
             "once that is mended, the same command goes on from there."
         ) from error
+    if signals and trainer.step < recipe.num_steps:
+        print(f"{signals[0].name}: stopped after step {trainer.step}, saved; the same command goes on from there.")
+        return 128 + signals[0]
     return 0
+
+
+@contextmanager
+def _stopping_at_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
+    """Let SIGTERM and Ctrl-C end a training after its step, saved; a second one ends it at once. Lends those that came.
+
+    Several devices would stop in different steps and wait for one another, so there the first one ends it at once.
+    """
+    seen: list[signal.Signals] = []
+    alone = trainer.accelerator.num_processes == 1
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT) if alone}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, _: Any) -> None:
+        seen.append(signal.Signals(number))
+        trainer.asked_to_stop = True
+        restore()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield seen
+    finally:
+        restore()
 
 
 def train_decoder(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def check_fit(root: Path, found: Scan, model: ModelConfig) -> None:
         if problems := _problems(traits, model):
             unfit.setdefault("; ".join(problems), []).append(key)
     if unfit:
-        reasons = " And ".join(f"{reason} ({_named(keys, len(found.traits))})." for reason, keys in unfit.items())
+        reasons = " And ".join(f"{reason} ({_share(keys, len(found.traits))})." for reason, keys in unfit.items())
         raise ValueError(f"{root} and model '{model.name}' do not fit: {reasons}")
 
 
@@ -51,8 +51,15 @@ def _shown(value: Any) -> str:
     return ", ".join(f"{rate:g}" for rate in sorted(value)) if isinstance(value, frozenset | set) else str(value)
 
 
-def _named(keys: list[str], num_episodes: int) -> str:
-    if len(keys) == num_episodes:
-        return "all episodes"
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return f"{len(keys)} of {num_episodes} episodes: {', '.join(keys[:NAMED])}{more}"
+def _share(keys: list[str], num_episodes: int) -> str:
+    return "all episodes" if len(keys) == num_episodes else f"{len(keys)} of {num_episodes} episodes: {named(keys)}"
+
+
+def named(keys: list[str]) -> str:
+    """Return the first few names, and how many there are beside them.
+
+    Example:
+        >>> named(["a", "b", "c", "d", "e", "f", "g"])
+        'a, b, c, d, e and 2 more'
+    """
+    return ", ".join(keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")

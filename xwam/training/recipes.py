@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -234,9 +235,11 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> Recipe:
     data = RECIPES[name].to_json()
     for change in changes:
         key, found, text = change.partition("=")
-        if not found or key not in data:
-            known = ", ".join(entry.name for entry in fields(Recipe))
-            raise RecipeError(f"'{change}' changes nothing; write key=value with one of {known}.")
+        if key not in data:
+            close = [f"Did you mean '{match}'? " for match in get_close_matches(key, data, n=1)]
+            raise RecipeError(f"There is no setting '{key}'. {''.join(close)}`xwam train --recipes` lists them all.")
+        if not found:
+            raise RecipeError(f"'{key}' has no value; write for example {key}={json.dumps(data[key])}.")
         data[key] = _read(text)
     return Recipe.from_json(data)
 

@@ -31,13 +31,13 @@ from xwam.network import XwamNetwork
 from xwam.sampler import Schedule
 from xwam.training.batches import Draws, Encoder, Pictures, Ticket, clip_at, read
 from xwam.training.curve import Log, draw_curve
-from xwam.training.fit import check_fit
+from xwam.training.fit import check_fit, named
 from xwam.training.imagine import draw_imagined, imagine, judge
 from xwam.training.objective import Objective, XwamObjective
 from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
 from xwam.training.sharding import open_entrances, plan_sharding, put_back
-from xwam.training.state import Average, gathered, load_state, save_state
+from xwam.training.state import Average, StateError, gathered, load_state, save_state
 
 IMAGINED = "imagined.png"
 CHECKPOINT, STATE, LOG, CURVE, ABOUT = (
@@ -65,12 +65,14 @@ class Data:
     Attributes:
         training: Clips of most episodes.
         held_out: Clips of the others, neither cropped at random nor jittered; None for none.
+        episodes: Both, with their frames.
         sha256: Hash of all episodes, see `data_sha256`.
         description: Counts, what was left out among them.
     """
 
     training: ClipDataset | LatentClips
     held_out: ClipDataset | LatentClips | None
+    episodes: dict[str, int]
     sha256: str
     description: str
 
@@ -106,6 +108,7 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
     return Data(
         training=training,
         held_out=held_out if len(held_out) else None,
+        episodes=found.lengths,
         sha256=data_sha256(root, found.lengths),
         description=f"{found.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
     )
@@ -140,6 +143,7 @@ class Trainer:
         self.folder, self.bundle, self.data, self.recipe = folder, bundle, data, recipe
         self.command, self._say = command, say
         self.broken: set[str] = set()
+        self.asked_to_stop = False
         self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.cuda.is_available())
         built = cast(nn.Module, objective(bundle.network, recipe))
         optimizers = optimizers_of(built, recipe)
@@ -152,17 +156,42 @@ class Trainer:
         self.encoder = Encoder(bundle, recipe, self.accelerator.device)
         self.step = self.saved_step = 0
         if (folder / STATE).is_file():
-            self.saved_step = self.step = load_state(
-                folder / STATE, self._network, self.average, self._plain(), identity=self.identity()
-            )
+            try:
+                self.step = load_state(
+                    folder / STATE, self._network, self.average, self._plain(), identity=self.identity()
+                )
+            except StateError as error:
+                raise StateError(f"{error}{self._other_episodes()}") from error
+            self.saved_step = self.step
             self._tell(f"going on from step {self.step}")
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change when a run goes on."""
         return {"recipe": self.recipe.to_json(), "model": self.bundle.model.to_json(), "data": self.data.sha256}
 
+    def _other_episodes(self) -> str:
+        """Return which episodes are others than when the run in the folder began, and what to do; empty if none is."""
+        path = self.folder / ABOUT
+        began = json.loads(path.read_text()).get("episodes", {}) if path.is_file() else {}
+        now = self.data.episodes if began else {}
+        told = [
+            f"{len(keys)} {'episode is' if len(keys) == 1 else 'episodes are'} {what} ({named(keys)})"
+            for what, keys in (
+                ("gone or broken", [key for key in began if key not in now]),
+                ("new", [key for key in now if key not in began]),
+                ("of another length", [key for key in now if began.get(key, now[key]) != now[key]]),
+            )
+            if keys
+        ]
+        if not told:
+            return ""
+        return (
+            f" Since it began, {' and '.join(told)}. Going on needs the same episodes: put them back, or train in "
+            f"another folder with `--start {self.folder / CHECKPOINT}`, which goes on from the weights alone."
+        )
+
     def run(self, *, stop_at: int | None = None, until_s: float | None = None) -> None:
-        """Take the steps that are left.
+        """Take the steps that are left; `asked_to_stop`, once true, ends it after a step, with the state saved.
 
         Args:
             stop_at: Step to stop before, as a kill would, but with the state saved.
@@ -186,7 +215,7 @@ class Trainer:
             if self.data.held_out and recipe.validate_every and self.step % recipe.validate_every == 0:
                 self._log("validation", self.validate(self.data.held_out))
                 self._imagine(self.data.held_out)
-            late = until_s is not None and time.monotonic() > until_s
+            late = self.asked_to_stop or (until_s is not None and time.monotonic() > until_s)
             if self.step % recipe.save_every == 0 or self.step == last or late:
                 self.save()
             if late:
@@ -378,6 +407,7 @@ class Trainer:
             **self.identity(),
             "command": self.command,
             "data_description": self.data.description,
+            "episodes": self.data.episodes,
             "devices": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
             "threads": torch.get_num_threads(),
