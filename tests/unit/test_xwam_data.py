@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from xwam import cli
 from xwam.config import Bounds, DepthRange
 from xwam.data import layout
 from xwam.data.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
@@ -253,6 +254,15 @@ BREAKAGES = {
         lambda root: rewrite(root / "metadata.json", lambda content: content.update({key_of(1): 41})),
         "has 40 frames, metadata.json says 41",
     ),
+    "camera missing": (
+        changed(lambda content: content["observations"].pop("b")),
+        r"episode_0000001\.json: its cameras are a \(32x48\); most episodes here have a \(32x48\), b \(32x48\)",
+    ),
+    "no cameras": (changed(lambda content: content.update(observations={})), "its cameras are none; most episodes"),
+    "another size": (
+        lambda root: write_video(root / f"video/a/{key_of(1)}.mp4", steps_of(1).rgb[:, 0, ::2, ::2], fps=20),
+        r"its cameras are a \(16x24 and 32x48\), b \(32x48\); most episodes",
+    ),
     **{name: (changed(change), reason) for name, (change, reason) in IN_THE_JSON.items()},
 }
 
@@ -272,12 +282,38 @@ def test_what_is_broken_is_named_and_left_out(root, name):
 
 @pytest.mark.parametrize(
     "change",
-    [told(observations={}), seen(fps=20), seen(start=0.0), told(num_frames=STEPS, about={}), seen(depth_range=None)],
-    ids=["no cameras", "whole fps", "start as a float", "no notes", "unknown depth"],
+    [seen(fps=20), seen(start=0.0), told(num_frames=STEPS, about={}), seen(depth_range=None)],
+    ids=["whole fps", "start as a float", "no notes", "unknown depth"],
 )
 def test_what_other_writers_do_is_no_breakage(root, change):
     changed(change)(root)
     assert scan(root).broken == []
+
+
+def test_where_no_cameras_are_those_of_most_none_is_broken(root):
+    for index in range(3):
+        rewrite(root / "data" / f"{key_of(index)}.json", told(observations={}))
+    assert scan(root).broken == []
+    write_episode(root, 3, steps_of(3), RECORDING, instructions=["x"])
+    for index in (1, 2):
+        (root / "data" / f"{key_of(index)}.json").unlink()
+    write_metadata(root)
+    assert scan(root).broken == []
+
+
+def test_frames_that_cannot_be_decoded_are_found_where_all_are_decoded(root, capsys):
+    for path in (root / f"video/b/{key_of(1)}.mp4", root / f"depth/a/{key_of(2)}.mp4"):
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 9000] = np.random.default_rng(0).bytes(9000)
+        path.write_bytes(data)
+    assert cli.main(["check-data", str(root)]) == 0
+    assert "0 broken, left out; frames counted, not decoded" in capsys.readouterr().out
+    assert cli.main(["check-data", str(root), "--decode"]) == 1
+    said = capsys.readouterr().out
+    assert f"video/b/{key_of(1)}.mp4 is missing, or no whole video" in said
+    assert f"depth/a/{key_of(2)}.mp4 is missing, or no whole video" in said
+    assert said.endswith("1 episodes, 40 frames; 2 broken, left out\n")
 
 
 def test_a_video_that_breaks_later_is_a_broken_episode(root):

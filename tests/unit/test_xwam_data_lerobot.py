@@ -162,7 +162,8 @@ def test_an_export_goes_on_and_keeps_to_itself(root, tmp_path, monkeypatch):  # 
 
 def test_episodes_that_differ_are_not_exported_together(root, tmp_path):  # noqa: F811
     views = (RECORDING.views[0], replace(RECORDING.views[1], name="c"))
-    write_episode(root, 3, steps_of(3), replace(RECORDING, views=views), instructions=["x"])
+    for index in range(3, 6):
+        write_episode(root, index, steps_of(index), replace(RECORDING, views=views), instructions=["x"])
     write_metadata(root)
     with pytest.raises(DataSetError, match=rf"{key_of(3)} has the cameras \['a', 'c'\], the first one \['a', 'b'\]"):
         export(root, scan(root), tmp_path / "out")

@@ -14,8 +14,11 @@ from typing import Any
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs of data sets to an argument parser; each sets `run`, which returns the status."""
-    check = verbs.add_parser("check-data", help="look through a data set; name what is broken")
+    check = verbs.add_parser("check-data", help="look through a data set; name every episode that is broken")
     check.add_argument("root", type=Path, help="folder with metadata.json")
+    check.add_argument(
+        "--decode", action="store_true", help="decode every frame too, which takes far longer; else they are counted"
+    )
     check.set_defaults(run=check_data)
     statistics = verbs.add_parser("statistics", help="take the quantiles that normalise a data set")
     statistics.add_argument("root", type=Path, help="folder with metadata.json")
@@ -34,12 +37,16 @@ def add_verbs(verbs: Any) -> None:
 
 def check_data(options: argparse.Namespace) -> int:
     """Print each broken episode and the counts; return 1 if any is broken."""
-    from xwam.data.layout import scan
+    from rich.progress import Progress
 
-    found = scan(options.root)
+    from xwam.data.layout import read_metadata, scan
+
+    with Progress(disable=not options.decode) as progress:
+        bar = progress.add_task("episodes", total=len(read_metadata(options.root)))
+        found = scan(options.root, decoded=options.decode, told=lambda: progress.advance(bar))
     for broken in found.broken:
         print(broken.reason)
-    print(f"{options.root}: {found.describe()}")
+    print(f"{options.root}: {found.describe()}" + ("" if options.decode else "; frames counted, not decoded"))
     return 1 if found.broken else 0
 
 

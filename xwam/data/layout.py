@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,13 +26,16 @@ from scipy.spatial.transform import Rotation
 
 from xwam.actions import ARM_ACTION, ARM_PROPRIO
 from xwam.config import DepthRange
-from xwam.data.videos import UnreadableVideo, count_frames
+from xwam.data.videos import UnreadableVideo, decode, look_into
 
 ROTATION_TOLERANCE = 1e-2
 """How far a rotation matrix may be from orthonormal; beyond it, it is something else."""
 
 
 Matrix = tuple[tuple[float, ...], ...]
+
+Sights = tuple[tuple[str, frozenset[tuple[int, int]]], ...]
+"""Names of an episode's cameras, and of each the sizes of its pictures, rows and columns."""
 
 
 class BrokenEpisode(ValueError):
@@ -166,24 +170,53 @@ def read_metadata(root: Path) -> dict[str, int]:
     return dict(sorted(listed.items()))
 
 
-def scan(root: Path, *, videos: bool = True) -> Scan:
+def scan(root: Path, *, videos: bool = True, decoded: bool = False, told: Callable[[], None] = lambda: None) -> Scan:
     """Return which episodes are whole; every one that is not is named with its reason.
+
+    Where more than half of the whole ones have the same cameras, with pictures of the same size, those that have others
+    are not of this data set, and count as broken. Without videos, cameras are not looked at either.
 
     Args:
         root: The data set.
         videos: Whether to count the frames of the videos too.
+        decoded: Whether to decode every frame of them.
+        told: Called after each episode.
     """
     lengths: dict[str, int] = {}
     traits: dict[str, Traits] = {}
     broken: list[Broken] = []
+    sights: dict[str, Sights] = {}
     for key, count in read_metadata(root).items():
         try:
             track = read_track(root, key)
-            check_against(track, count, videos=videos)
+            sights[key] = check_against(track, count, videos=videos, decoded=decoded)
             lengths[key], traits[key] = count, track.traits
         except BrokenEpisode as error:
             broken.append(Broken(key, str(error)))
-    return Scan(lengths, broken, traits)
+        told()
+    for key, reason in _others(sights):
+        del lengths[key], traits[key]
+        broken.append(Broken(key, f"{root / 'data' / key}.json: {reason}"))
+    return Scan(lengths, sorted(broken), traits)
+
+
+def _others(sights: Mapping[str, Sights]) -> Iterator[tuple[str, str]]:
+    """Yield episodes whose cameras, or sizes of pictures, are others than those of more than half, and a reason."""
+    usual, num_usual = Counter(sights.values()).most_common(1)[0] if sights else ((), 0)
+    for key, seen in sights.items() if 2 * num_usual > len(sights) else ():
+        if seen != usual:
+            yield key, f"its cameras are {_listed(seen)}; most episodes here have {_listed(usual)}."
+
+
+def _listed(sights: Sights) -> str:
+    """Return cameras and their sizes in words.
+
+    Example:
+        >>> _listed((("front", frozenset({(64, 48)})), ("hand", frozenset({(64, 64)}))))
+        'front (64x48), hand (64x64)'
+    """
+    sizes = {name: " and ".join(f"{rows}x{cols}" for rows, cols in sorted(of)) for name, of in sights}
+    return ", ".join(f"{name} ({size})" for name, size in sizes.items()) or "none"
 
 
 def tracks(root: Path) -> Iterator[Track]:
@@ -197,24 +230,29 @@ def tracks(root: Path) -> Iterator[Track]:
         yield track
 
 
-def check_against(track: Track, count: int, *, videos: bool) -> None:
-    """Return quietly if an episode is as long as its data set says, in states, actions and pictures.
+def check_against(track: Track, count: int, *, videos: bool, decoded: bool = False) -> Sights:
+    """Return what an episode's cameras see, if it is as long as its data set says, in states, actions and pictures.
 
     Raises:
         BrokenEpisode: If it is not.
     """
     if track.num_frames != count:
         raise BrokenEpisode(f"{track.key}: the episode has {track.num_frames} frames, metadata.json says {count}.")
+    sights = []
     for camera in track.cameras if videos else ():
-        for path in camera.videos:
-            try:
-                found = count_frames(path)
-            except UnreadableVideo as error:
-                raise BrokenEpisode(f"{track.key}: {error}") from error
-            if found < camera.start + count:
-                raise BrokenEpisode(
-                    f"{track.key}: {path} holds {found} frames, {count} from frame {camera.start} on are needed."
-                )
+        try:
+            held = {path: look_into(path) for path in camera.videos}
+            for path, (found, _) in held.items():
+                if found < camera.start + count:
+                    raise BrokenEpisode(
+                        f"{track.key}: {path} holds {found} frames, {count} from frame {camera.start} on are needed."
+                    )
+                if decoded:
+                    decode(path, range(camera.start, camera.start + count))
+        except UnreadableVideo as error:
+            raise BrokenEpisode(f"{track.key}: {error}") from error
+        sights.append((camera.name, frozenset(hw_px for _, hw_px in held.values())))
+    return tuple(sights)
 
 
 def read_track(root: Path, key: str) -> Track:

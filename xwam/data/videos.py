@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
 
 KEYFRAME_EVERY = 8
 """Frames between two at which decoding may begin; a clip starts anywhere, so not many."""
+
+DECODED_AT_ONCE = 64
+"""Frames in memory while a whole video is decoded."""
 
 PixelFormat = Literal["rgb24", "gray16le"]
 
@@ -31,26 +34,51 @@ class UnreadableVideo(ValueError):
     """A video that is missing, cut off or too short; the sentence names it."""
 
 
-def count_frames(path: Path) -> int:
-    """Return how many frames a video really holds, without decoding them.
+class Held(NamedTuple):
+    """What a video holds: how many frames, and their rows and columns."""
+
+    num_frames: int
+    hw_px: tuple[int, int]
+
+
+def look_into(path: Path) -> Held:
+    """Return how many frames a video really holds, and their size, without decoding them.
 
     Raises:
         UnreadableVideo: If it cannot be opened.
     """
     try:
         with av.open(str(path)) as container:
-            return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+            stream = container.streams.video[0]
+            count = sum(packet.size > 0 for packet in container.demux(stream))
+            return Held(count, (stream.height, stream.width))
     except (OSError, av.FFmpegError, IndexError) as error:
         raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
 
 
-def read_frames(path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24") -> np.ndarray:
+def decode(path: Path, wanted: range) -> None:
+    """Return quietly if frames can be decoded; damage that a reader would paint over counts.
+
+    H.264 tells of such damage; FFV1, of the depth in millimetres, only where it can decode no further.
+
+    Raises:
+        UnreadableVideo: If one cannot.
+    """
+    pixels: PixelFormat = "gray16le" if path.suffix == ".mkv" else "rgb24"
+    for first in range(wanted.start, wanted.stop, DECODED_AT_ONCE):
+        read_frames(path, range(first, min(first + DECODED_AT_ONCE, wanted.stop)), pixels, strict=True)
+
+
+def read_frames(
+    path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24", *, strict: bool = False
+) -> np.ndarray:
     """Return some frames, F,H,W,3 uint8 or F,H,W uint16, in the order asked for; one may be asked for twice.
 
     Args:
         path: The video.
         wanted: Frame numbers from 0.
         pixels: What a pixel is.
+        strict: Whether to refuse what the codec finds damaged and could paint over.
 
     Raises:
         UnreadableVideo: If the video ends before the last of them, or cannot be decoded.
@@ -60,6 +88,7 @@ def read_frames(path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24"
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
+            stream.codec_context.options = {"err_detect": "explode"} if strict else {}
             step = 1 / ((stream.average_rate or stream.guessed_rate) * stream.time_base)  # type: ignore[operator]
             container.seek(int(min(needed) * step) + (stream.start_time or 0), stream=stream)
             for frame in container.decode(stream):
