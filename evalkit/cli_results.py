@@ -145,7 +145,7 @@ def report(
 
 
 def view(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A clip of a run: clips/<task>/<index>.h5.")],
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A clip of a run: clips/TASK/INDEX.h5.")],
     sheet: Annotated[Path | None, typer.Option("--sheet", help="The contact sheet; beside the clip.")] = None,
     chunk: Annotated[int, typer.Option("--chunk", help="Which chunk the contact sheet shows.")] = 0,
     rrd: Annotated[Path | None, typer.Option("--rrd", help="Also write a rerun recording (extra `viz`).")] = None,

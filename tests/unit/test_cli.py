@@ -118,6 +118,7 @@ def test_help_has_examples() -> None:
         done = evalkit(verb, "--help")
         assert done.returncode == 0
         assert verb == "doctor" or f"evalkit {verb}" in done.stdout
+    assert "clips/TASK/INDEX.h5" in evalkit("view", "--help").stdout
 
 
 def test_check_names_the_task_that_does_not_work() -> None:
