@@ -1,4 +1,4 @@
-"""What commands that drive a bench without the harness have in common: its settings, as `--set KEY=VALUE`.
+"""What commands that drive a bench without the harness have in common: its settings, as `--set KEY=VALUE`, and counts.
 
 In: text. Out: values.
 Read next: `replay/__main__.py` and `scripted/record.py`, the commands.
@@ -6,11 +6,23 @@ Read next: `replay/__main__.py` and `scripted/record.py`, the commands.
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from evalkit.contracts.errors import BadConfig
+
+
+def count(text: str) -> int:
+    """Return a whole number of 1 or more, as a type of argparse.
+
+    Raises:
+        ArgumentTypeError: If it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be a whole number, 1 or more, got '{text}'")
+    return int(text)
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from baselines.arguments import settings_of
+from baselines.arguments import count, settings_of
 from baselines.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
 from baselines.replay.render import HAND_TOLERANCE_M
 from evalkit.contracts.errors import EvalkitError
@@ -29,11 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("root", type=Path, help="folder of the data set; the same command again does what is missing")
     parser.add_argument("files", nargs="+", type=Path, help="robomimic HDF5 files, of one bench")
-    parser.add_argument("--bench", required=True, choices=sorted(PLAYERS))
+    parser.add_argument("--bench", required=True, choices=sorted(PLAYERS), help="where the demonstrations are from")
     parser.add_argument("--task", help="task of the files; theirs if not given")
     parser.add_argument("--first", type=int, default=0, help="added to the numbers of demonstrations")
-    parser.add_argument("--workers", type=int, default=1, help="simulators side by side")
-    parser.add_argument("--hand-tolerance-mm", type=float, default=1000 * HAND_TOLERANCE_M)
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="simulators side by side (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hand-tolerance-mm",
+        type=float,
+        default=1000 * HAND_TOLERANCE_M,
+        metavar="MM",
+        help="how far the hand may be from where the demonstration had it (default: %(default)s)",
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the bench, e.g. art=real"
     )

@@ -159,6 +159,7 @@ def jobs(
             raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
         most = (FIRST_REFUSAL if refuse is None else REFUSALS) - first_number
         seeds = _seeds(bench_name, task, first_seed, count, most)
+        refused = impossible(bench, config, task, setting, refuse) if refuse is not None else ()
         start = _first_number(bench, task, refuse) + first_number
         whole = Job(
             root=root,
@@ -170,7 +171,7 @@ def jobs(
             numbers=tuple(range(start, start + count)),
             seeds=tuple(seeds),
             disturbance=disturbance if actor.take_over is None else replace(disturbance, displaced_frac=0.0),
-            refused=impossible(bench, config, task, setting, refuse) if refuse is not None else (),
+            refused=refused,
             actor=actor,
         )
         of_tasks.append(_blocks(whole))

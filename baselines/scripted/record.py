@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from baselines.arguments import settings_of
+from baselines.arguments import count, settings_of
 from baselines.scripted.demonstrate import CALM, Disturbance
 from baselines.scripted.plan import FAILED, Actor, Job, jobs
 from baselines.scripted.policy import ScriptedPlugin
@@ -65,20 +65,29 @@ def _parser() -> argparse.ArgumentParser:
         "python -m baselines.scripted.record data/lift Stack=100 --policy xwam --take-over 200",
     )
     parser.add_argument("root", type=Path, help="folder of the data set")
-    parser.add_argument("tasks", nargs="+", metavar="TASK=EPISODES")
-    parser.add_argument("--bench", default="robosuite")
-    parser.add_argument("--setting", default="default")
+    parser.add_argument(
+        "tasks",
+        nargs="+",
+        metavar="TASK=EPISODES",
+        help="a task of the bench, and how many episodes of it there are to be in all",
+    )
+    parser.add_argument("--bench", default="robosuite", help="where the tasks are from (default: %(default)s)")
+    parser.add_argument("--setting", default="default", help="one of the bench's settings (default: %(default)s)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of the bench, e.g. art=placeholder"
     )
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="seed of each task's first episode (default: %(default)s)"
+    )
     parser.add_argument(
         "--first-number",
         type=int,
         default=0,
         help="where each task's numbers of episodes begin, to add what is recorded otherwise to a data set",
     )
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="simulators side by side (default: %(default)s)"
+    )
     parser.add_argument(
         "--policy",
         default=ScriptedPlugin.name,
@@ -126,10 +135,10 @@ def _todo(options: argparse.Namespace) -> list[Job]:
 def _wanted(pairs: Sequence[str]) -> dict[str, int]:
     wanted = {}
     for pair in pairs:
-        task, found, count = pair.partition("=")
-        if not found or not count.isdigit():
+        task, found, number = pair.partition("=")
+        if not found or not number.isdigit():
             raise BadConfig(f"'{pair}' must be a task and its number of episodes, for example Lift=200.")
-        wanted[task] = int(count)
+        wanted[task] = int(number)
     return wanted
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from baselines.env_process import EnvProcessError
+from baselines.replay import __main__ as replay
 from baselines.scripted import plan, record, workers
 from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
@@ -521,6 +522,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         (["--policy", "xwam", "--policy-set", "speed=3"], "Policy 'xwam' has no setting 'speed'; it has checkpoint, "),
         (["--policy", "xwam", "--refuse", "anything"], "leave out --refuse, or --policy xwam"),
         (["--first-number", "-1"], "must be 0 or more"),
+        (["--refuse", "Nope"], "--refuse Nope: in the scene of Lift only these can be refused: "),
         (["--max-steps", "0"], "--max-steps 0 must be 1 or more"),
         (["--take-over", "9"], "--policy say from whom"),
         (["--policy", "xwam", "--take-over", "0"], "must be 1 or more"),
@@ -528,3 +530,20 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
     ):
         assert record.main([str(tmp_path), "Lift=1", *wrong]) == 2
         assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        record.main([str(tmp_path), "Lift=1", "--workers", "0"])
+    assert "--workers: must be a whole number, 1 or more, got '0'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [record, replay])
+def test_every_argument_says_what_it_is(command, monkeypatch):
+    parsers = []
+
+    def parse(parser, _):
+        parsers.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", parse)
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert [action.dest for action in parsers[0]._actions if not action.help] == []
