@@ -132,6 +132,27 @@ def test_released_videos_keep_where_they_start_and_their_unknown_depth(root, tmp
         np.testing.assert_array_equal(*[read_frames(t.cameras[1].depth_path, range(7, 37)) for t in (one, two)])
 
 
+@pytest.mark.parametrize("start", [0, 7])
+def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root, tmp_path, start):  # noqa: F811
+    path = root / "data" / f"{key_of(0)}.json"
+    content = json.loads(path.read_text()) | {"num_frames": 30}
+    for part in ("proprios", "actions"):
+        content[part] = {name: rows[:30] for name, rows in content[part].items()}
+    for view in content["observations"].values():
+        view |= {"start": start, "end": start + 30}
+        del view["depth_range"]
+    path.write_text(json.dumps(content))
+    (root / "metadata.json").write_text(json.dumps({key_of(0): 30}))
+    assert there_and_back(root, tmp_path) == (1, [])
+    one, two = (read_track(place, key_of(0)) for place in (root, tmp_path / "back"))
+    assert_same(one, two)
+    for camera, again in zip(one.cameras, two.cameras, strict=True):
+        frames, same = (range(view.start, view.start + 30) for view in (camera, again))
+        for kind, pixels in (("depth_path", "rgb24"), ("depth_mm_path", "gray16le")):
+            held = read_frames(getattr(camera, kind), frames, pixels)
+            np.testing.assert_array_equal(held, read_frames(getattr(again, kind), same, pixels))
+
+
 def test_an_export_goes_on_and_keeps_to_itself(root, tmp_path, monkeypatch):  # noqa: F811
     whole, out = tmp_path / "whole", tmp_path / "out"
     export(root, scan(root), whole)

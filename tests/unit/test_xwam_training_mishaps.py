@@ -102,8 +102,8 @@ def test_a_run_whose_episodes_changed_says_which(root, tmp_path):
         trainer_of(root, tmp_path / "run", SHORT)
     assert str(caught.value).endswith(
         f"Since it began, 1 episode is gone or broken ({key_of(0)}) and 1 episode is new ({key_of(7)}) and 1 episode "
-        f"is of another length ({key_of(1)}). Going on needs the same episodes: put them back, or train in another folder "
-        f"with `--start {tmp_path / 'run' / CHECKPOINT}`, which goes on from the weights alone."
+        f"is of another length ({key_of(1)}). Going on needs the same episodes: put them back, or train in another "
+        f"folder with `--start {tmp_path / 'run' / CHECKPOINT}`, which goes on from the weights alone."
     )
 
 

@@ -119,12 +119,13 @@ def map_of(episode: _Episode) -> FeatureMap:
     cameras = {}
     for camera in episode.track.cameras:
         seen = f"observation.images.{camera.name}"
-        exact = camera.depth_mm_path is not None and camera.depth_range is not None
+        exact = camera.depth_mm_path is not None
+        known = exact and camera.depth_range is not None  # then the 8-bit video can be made again, and is left out
         cameras[camera.name] = CameraSource(
             kind=camera.kind,
             rgb=seen,
-            depth=f"{seen}_depth" if camera.depth_path is not None and not exact else None,
-            depth_mm=f"{seen}_depth" if exact else None,
+            depth=f"{seen}_depth" if camera.depth_path is not None and not known else None,
+            depth_mm=f"{seen}_depth" if known else f"{seen}_depth_mm" if exact else None,
             depth_range=camera.depth_range,
         )
     tables = {

@@ -215,28 +215,32 @@ def _pictures(
 ) -> dict[str, Any]:
     """Write one camera's videos; return what an episode's JSON says of it."""
     fps, count, start = float(opened.info["fps"]), episode["length"], 0
+
+    def video(feature: str, name: str) -> tuple[str, int]:
+        first = opened.first_frame(episode, feature)
+        if view.depth_mm is None or not files.is_shared(episode, feature):
+            return files.taken_over(episode, feature, name), first
+        frames = read_frames(opened.video_path(episode, feature), range(first, first + count))
+        return files.written(name, frames, fps), 0  # exact depth has a file for each episode
+
     entry: dict[str, Any] = {"type": view.kind, "fps": fps}
-    if not opened.is_video(view.rgb):
+    if opened.is_video(view.rgb):
+        entry["rgb_path"], start = video(view.rgb, f"video/{place}.mp4")
+    else:
         frames = np.stack([_decoded(row, cv2.IMREAD_COLOR, np.uint8)[..., ::-1] for row in rows[view.rgb].to_pylist()])
         entry["rgb_path"] = files.written(f"video/{place}.mp4", frames, fps)
-    elif view.depth_mm is not None and files.is_shared(episode, view.rgb):  # exact depth has a file for each episode
-        start = opened.first_frame(episode, view.rgb)
-        frames, start = read_frames(opened.video_path(episode, view.rgb), range(start, start + count)), 0
-        entry["rgb_path"] = files.written(f"video/{place}.mp4", frames, fps)
-    else:
-        start = opened.first_frame(episode, view.rgb)
-        entry["rgb_path"] = files.taken_over(episode, view.rgb, f"video/{place}.mp4")
     if view.depth is not None:
-        if opened.first_frame(episode, view.depth) != start:
+        entry["depth_path"], first = video(view.depth, f"depth/{place}.mp4")
+        if first != start:
             raise ValueError(f"'{view.rgb}' and '{view.depth}' start at different frames of their videos")
-        entry["depth_path"] = files.taken_over(episode, view.depth, f"depth/{place}.mp4")
     depth_range = view.depth_range
     if view.depth_mm is not None:
         exact = np.stack([_decoded(row, cv2.IMREAD_UNCHANGED, np.uint16) for row in rows[view.depth_mm].to_pylist()])
-        depth_range = depth_range or DepthRange()
-        grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
         entry["depth_mm_path"] = files.written(f"depth_mm/{place}.mkv", exact, fps)
-        entry["depth_path"] = files.written(f"depth/{place}.mp4", grey, fps)
+        if view.depth is None or depth_range is not None:
+            depth_range = depth_range or DepthRange()
+            grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
+            entry["depth_path"] = files.written(f"depth/{place}.mp4", grey, fps)
     stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
     return {**entry, **stated, "start": start, "end": start + count}
 

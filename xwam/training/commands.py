@@ -129,10 +129,12 @@ def train_model(options: argparse.Namespace) -> int:
         with _stopping_at_signals(trainer) as signals:
             trainer.run(until_s=until_s)
     except OSError as error:
-        kept = f"the state after step {trainer.saved_step}" if trainer.saved_step else "no state yet"
+        kept, then = (f"the state after step {trainer.saved_step}", "goes on from there")
+        if not trainer.saved_step:
+            kept, then = "no state yet", "begins anew"
         raise OSError(
             f"{error}; training stopped after step {trainer.step}. {options.out} keeps {kept}; "
-            "once that is mended, the same command goes on from there."
+            f"once that is mended, the same command {then}."
         ) from error
     if signals and trainer.step < recipe.num_steps:
         print(f"{signals[0].name}: stopped after step {trainer.step}, saved; the same command goes on from there.")

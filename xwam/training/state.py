@@ -132,7 +132,7 @@ def _differing(name: str, stored: Any, wanted: Any) -> Iterator[str]:
         for key in sorted(stored.keys() | wanted.keys()):
             yield from _differing(f"{name}.{key}" if name else key, stored.get(key), wanted.get(key))
     elif stored != wanted:
-        yield f"its {name} is {stored!r:.60}, this one's is {wanted!r:.60}"
+        yield f"its {name} is {stored!r:.80}, this one's is {wanted!r:.80}"
 
 
 def gathered(tensor: Tensor) -> Tensor:
