@@ -56,25 +56,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             first=options.first,
             hand_tolerance_m=options.hand_tolerance_mm / 1000,
         )
-        written, reasons = replay(todo, workers=options.workers)
+        try:
+            written, reasons = replay(todo, workers=options.workers)
+        finally:
+            lengths = write_metadata(options.root)
+    except OSError as error:
+        return _complain(f"{options.root}: {error}. Whole episodes are kept; mend this, and the same command goes on.")
     except (EvalkitError, ValueError, TypeError) as error:
-        print(f"replay: {error}", file=sys.stderr)
-        return 2
+        return _complain(error)
     except BrokenProcessPool:
-        print(
-            "replay: a process was killed, perhaps for memory; fewer --workers, and the same command again.",
-            file=sys.stderr,
-        )
-        return 2
+        return _complain("a process was killed, perhaps for memory; fewer --workers, and the same command again.")
     for reason in reasons:
         print(f"not kept: {reason}")
-    lengths = write_metadata(options.root)
     noted = sum(1 for _ in (options.root / UNREPRODUCED).rglob("*.txt"))
     print(
         f"{options.root}: {written} of {len(todo)} replayed now; {len(lengths)} episodes, {sum(lengths.values())} "
         f"frames in all, {noted} demonstrations cannot be reproduced"
     )
     return 1 if reasons else 0
+
+
+def _complain(error: Exception | str) -> int:
+    print(f"replay: {error}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -182,17 +182,28 @@ def _note(job: Job) -> Path:
 
 
 def replay(todo: Sequence[Job], *, workers: int) -> tuple[int, list[str]]:
-    """Replay all, several at a time; return how many were written, and why others were not."""
+    """Replay all, several at a time; return how many were written, and why others were not.
+
+    Whatever stops it, what was begun is brought to its end, and nothing else is begun.
+
+    Raises:
+        OSError: If an episode cannot be written, for example on a full disk.
+        BrokenProcessPool: If a process was killed.
+    """
     written, reasons = 0, list[str]()
     with Progress() as progress, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         bar = progress.add_task("demonstrations", total=len(todo))
         futures = {pool.submit(replay_one, job): job for job in todo}
-        for future in as_completed(futures):
-            try:
-                reason = future.result()
-            except EnvProcessError as error:
-                reason = f"{futures[future].path}, {futures[future].name}: {error}. It will be tried again."
-            written += reason is None
-            reasons += [] if reason is None else [reason]
-            progress.advance(bar)
+        try:
+            for future in as_completed(futures):
+                try:
+                    reason = future.result()
+                except EnvProcessError as error:
+                    reason = f"{futures[future].path}, {futures[future].name}: {error}. It will be tried again."
+                written += reason is None
+                reasons += [] if reason is None else [reason]
+                progress.advance(bar)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return written, reasons

@@ -110,7 +110,7 @@ def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded, tmp_path):
     assert status == 1
     assert "demo_10: frame 4: the hand is 5.0 mm from where the demonstration saw it, 2 mm are allowed" in out
     assert "demo_2: after frame 0: ValueError: a state of this model has 32 numbers, the recorded one has (31,)" in out
-    assert json.loads((root / "metadata.json").read_text()) == {}
+    assert not (root / "metadata.json").exists()
     assert len(list((root / UNREPRODUCED).rglob("*.txt"))) == 2
     assert replayed(path, root)[0] == 0  # what is beyond reproduction is not tried again
 
@@ -168,6 +168,21 @@ def test_what_cannot_be_written_is_named_and_not_tried_again(recorded, tmp_path,
     monkeypatch.setattr("baselines.replay.jobs.write_episode", refuse)
     assert "demo_2: chunk-0100/episode_0100002: depth of 70 m does not fit" in str(replay_one(todo[0]))
     assert jobs(tmp_path, [recorded[0]], "robosuite", settings={"image_hw_px": SIZE}) == todo[1:]
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_written_one_sentence_says_so(recorded, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "video").write_text("a file in the place of a folder")
+    code, said = replayed(recorded[0], root)
+    assert code == 2
+    assert "Traceback" not in said
+    assert "the same command goes on" in said
+    assert str(root / "video") in said
+    (root / "video").unlink()
+    assert replayed(recorded[0], root)[0] == 0
+    assert len(scan(root).lengths) == 2
 
 
 def test_the_env_that_plays_back_keeps_to_states(recorded):
