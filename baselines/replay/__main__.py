@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from baselines.arguments import count, settings_of
+from baselines.pool import why_stopped
 from baselines.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
 from baselines.replay.render import HAND_TOLERANCE_M
 from evalkit.contracts.errors import EvalkitError
@@ -60,12 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written, reasons = replay(todo, workers=options.workers)
         finally:
             lengths = write_metadata(options.root)
-    except OSError as error:
-        return _complain(f"{options.root}: {error}. Whole episodes are kept; mend this, and the same command goes on.")
-    except (EvalkitError, ValueError, TypeError) as error:
-        return _complain(error)
-    except BrokenProcessPool:
-        return _complain("a process was killed, perhaps for memory; fewer --workers, and the same command again.")
+    except (EvalkitError, ValueError, TypeError, OSError, BrokenProcessPool) as error:
+        print(f"replay: {why_stopped(error, options.root)}", file=sys.stderr)
+        return 2
     for reason in reasons:
         print(f"not kept: {reason}")
     noted = sum(1 for _ in (options.root / UNREPRODUCED).rglob("*.txt"))
@@ -74,11 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"frames in all, {noted} demonstrations cannot be reproduced"
     )
     return 1 if reasons else 0
-
-
-def _complain(error: Exception | str) -> int:
-    print(f"replay: {error}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

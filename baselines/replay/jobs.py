@@ -10,9 +10,7 @@ demonstration's `model_file` and `ep_meta`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from rich.progress import Progress
 
 from baselines.arguments import configured
 from baselines.env_process import EnvProcessError
+from baselines.pool import finished
 from baselines.replay.demos import list_demos, number_of, read_demo
 from baselines.replay.player import Player
 from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
@@ -184,26 +183,19 @@ def _note(job: Job) -> Path:
 def replay(todo: Sequence[Job], *, workers: int) -> tuple[int, list[str]]:
     """Replay all, several at a time; return how many were written, and why others were not.
 
-    Whatever stops it, what was begun is brought to its end, and nothing else is begun.
-
     Raises:
         OSError: If an episode cannot be written, for example on a full disk.
         BrokenProcessPool: If a process was killed.
     """
     written, reasons = 0, list[str]()
-    with Progress() as progress, ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with Progress() as progress:
         bar = progress.add_task("demonstrations", total=len(todo))
-        futures = {pool.submit(replay_one, job): job for job in todo}
-        try:
-            for future in as_completed(futures):
-                try:
-                    reason = future.result()
-                except EnvProcessError as error:
-                    reason = f"{futures[future].path}, {futures[future].name}: {error}. It will be tried again."
-                written += reason is None
-                reasons += [] if reason is None else [reason]
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for job, found in finished(replay_one, todo, workers=workers):
+            if isinstance(found, EnvProcessError):
+                reasons.append(f"{job.path}, {job.name}: {found}. It will be tried again.")
+            elif found is None:
+                written += 1
+            else:
+                reasons.append(found)
+            progress.advance(bar)
     return written, reasons

@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from baselines.arguments import count, settings_of
+from baselines.pool import why_stopped
 from baselines.scripted.demonstrate import CALM, Disturbance
 from baselines.scripted.plan import FAILED, Actor, Job, jobs
 from baselines.scripted.policy import ScriptedPlugin
@@ -43,12 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             recorded = record(todo, workers=options.workers)
         finally:
             lengths = write_metadata(options.root)
-    except OSError as error:
-        return _complain(f"{options.root}: {error}. Whole episodes are kept; mend this, and the same command goes on.")
-    except (EvalkitError, EpisodeFault, ValueError) as error:
-        return _complain(error)
-    except BrokenProcessPool:
-        return _complain("a process was killed, perhaps for memory; fewer --workers, and the same command again.")
+    except (EvalkitError, EpisodeFault, ValueError, OSError, BrokenProcessPool) as error:
+        return _complain(why_stopped(error, options.root))
     _tell(options.root, recorded, lengths)
     return 1 if recorded.reasons else 0
 

@@ -10,16 +10,14 @@ import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
-from multiprocessing import get_context
 from typing import NamedTuple
 
 from rich.progress import Progress
 
 from baselines.env_process import EnvProcessError
+from baselines.pool import finished
 from baselines.scripted.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
 from baselines.scripted.plan import FAILED, Job, about_of
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
@@ -46,9 +44,6 @@ class Recorded(NamedTuple):
 def record(todo: Sequence[Job], *, workers: int) -> Recorded:
     """Record all jobs, several at a time, each in a process of its own; return what came of it.
 
-    A job is handed on when a process is free for it: whatever stops the recording, what was begun is brought to its
-    end, and nothing else is begun.
-
     Raises:
         EvalkitError: As `record_block` does.
         OSError: If an episode cannot be written, for example on a full disk.
@@ -56,24 +51,14 @@ def record(todo: Sequence[Job], *, workers: int) -> Recorded:
     """
     kept = tried = 0
     reasons: list[str] = []
-    waiting = iter(todo)
-    with (
-        Progress() as progress,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
-    ):
+    with Progress() as progress:
         bar = progress.add_task("episodes", total=sum(len(job.seeds) for job in todo))
-        running = {pool.submit(_count_block, job): job for job in islice(waiting, workers)}
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    found = future.result()
-                except EnvProcessError as error:
-                    reasons.append(f"{job.task}, from seed {job.seeds[0]} on: {error}. It will be tried again.")
-                else:
-                    kept, tried = kept + found[0], tried + found[1]
-                progress.update(bar, advance=len(job.seeds))
-                running |= {pool.submit(_count_block, job): job for job in islice(waiting, 1)}
+        for job, found in finished(_count_block, todo, workers=workers, jobs_per_process=1):
+            if isinstance(found, EnvProcessError):
+                reasons.append(f"{job.task}, from seed {job.seeds[0]} on: {found}. It will be tried again.")
+            else:
+                kept, tried = kept + found[0], tried + found[1]
+            progress.update(bar, advance=len(job.seeds))
     return Recorded(kept, tried, reasons)
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from baselines import pool
 from baselines.env_process import EnvProcessError
 from baselines.replay import __main__ as replay
 from baselines.scripted import plan, record, workers
@@ -442,7 +443,7 @@ def test_a_fault_stops_the_recording_and_what_is_there_is_listed(tmp_path, monke
         time.sleep(0.02)
         return 1, 20
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Threads)
     monkeypatch.setattr(workers, "_count_block", count_block)
     assert record.main([str(tmp_path), "Lift=1000"]) == 2
     assert "actions are not finite" in capsys.readouterr().err
@@ -493,7 +494,7 @@ def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, caps
             raise EnvProcessError("the env's process died")
         return 20, 20
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Threads)
     monkeypatch.setattr(workers, "_count_block", count_block)
     assert record.main([str(tmp_path), "Lift=60"]) == 1
     said = capsys.readouterr().out

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xwam.config import Bounds, ModelConfig
     from xwam.data.layout import Scan
     from xwam.training.trainer import Trainer
 
@@ -85,7 +86,7 @@ def train_model(options: argparse.Namespace) -> int:
     import torch
 
     from xwam import checkpoints
-    from xwam.config import NANO, ModelConfig
+    from xwam.config import NANO
     from xwam.data.layout import read_track, scan
     from xwam.training.recipes import recipe_of
     from xwam.training.start import to_be_trained
@@ -105,8 +106,9 @@ def train_model(options: argparse.Namespace) -> int:
     model: ModelConfig = NANO if started is None else started.model
     if started is None:
         raw = read_track(options.data, next(iter(found.lengths))).raw
-        model = replace(model, bounds=_bounds(options.data, model, raw=raw, least_action=recipe.least_action))
-        if other := _other_data(options.data, found):
+        bounds, other = _bounds(options.data, found, model, raw=raw, least_action=recipe.least_action)
+        model = replace(model, bounds=bounds)
+        if other:
             print(f"warning: {options.data} is normalised by {other}; if not meant, run `xwam statistics` first.")
     if recipe.blind and not model.blind:
         model = replace(model, name=f"{model.name}-blind", blind=True)
@@ -129,12 +131,11 @@ def train_model(options: argparse.Namespace) -> int:
         with _stopping_at_signals(trainer) as signals:
             trainer.run(until_s=until_s)
     except OSError as error:
-        kept, then = (f"the state after step {trainer.saved_step}", "goes on from there")
-        if not trainer.saved_step:
-            kept, then = "no state yet", "begins anew"
+        saved = trainer.saved_step
+        kept = f"the state after step {saved}" if saved else "no state yet"
         raise OSError(
             f"{error}; training stopped after step {trainer.step}. {options.out} keeps {kept}; "
-            f"once that is mended, the same command {then}."
+            f"once that is mended, the same command {'goes on from there' if saved else 'begins anew'}."
         ) from error
     if signals and trainer.step < recipe.num_steps:
         print(f"{signals[0].name}: stopped after step {trainer.step}, saved; the same command goes on from there.")
@@ -257,26 +258,28 @@ def _check_packages() -> None:
         raise ValueError(f"Training needs {' and '.join(missing)}: pip install -e '.[train]'.")
 
 
-def _bounds(root: Path, model: Any, *, raw: bool, least_action: float) -> Any:
-    """Return the bounds of a data set for a fresh model."""
+def _bounds(root: Path, found: Scan, model: ModelConfig, *, raw: bool, least_action: float) -> tuple[Bounds, str]:
+    """Return the bounds of a data set for a fresh model, and what else they are of, as `_other_data` does."""
     from xwam.actions import training_bounds
 
     path = root / "statistics.json"
     if not path.is_file():
         raise ValueError(f"There is no {path}; run `xwam statistics {root}` first.")
     try:
-        return training_bounds(json.loads(path.read_text()), model.arms, raw=raw, least_action=least_action)
+        statistics = json.loads(path.read_text())
+        bounds = training_bounds(statistics, model.arms, raw=raw, least_action=least_action)
     except ValueError as error:
         problem = str(error).rstrip(".")
         raise ValueError(f"{path} cannot be used: {problem}; run `xwam statistics {root}` to write it anew.") from error
+    return bounds, _other_data(statistics, found)
 
 
-def _other_data(root: Path, found: Scan) -> str:
+def _other_data(statistics: Mapping[str, Any], found: Scan) -> str:
     """Return what the statistics beside a data set were taken of, where they say so and it is something else.
 
     They are taken without a look at videos, so episodes with broken ones may be among theirs.
     """
-    about = json.loads((root / "statistics.json").read_text()).get("about")
+    about = statistics.get("about")
     if not isinstance(about, dict) or "episodes" not in about:
         return ""
     held, taken = (len(found.lengths), sum(found.lengths.values())), (about["episodes"], about.get("frames"))

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from xwam.data.writer import write_whole
+
 
 class Log:
     """A file of JSON lines; going on from a step forgets what was written after it."""
@@ -20,10 +22,7 @@ class Log:
     def __init__(self, path: Path, *, first_step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= first_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(path)
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Append one line."""

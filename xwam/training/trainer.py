@@ -25,6 +25,7 @@ from xwam.checkpoints import Bundle, save_checkpoint
 from xwam.data.clips import ClipDataset, Sample
 from xwam.data.latents import LatentClips
 from xwam.data.layout import Broken, BrokenEpisode, Scan
+from xwam.data.writer import write_whole
 from xwam.header import read_notes
 from xwam.losses import Batch
 from xwam.network import XwamNetwork
@@ -414,10 +415,7 @@ class Trainer:
             "torch": torch.__version__,
             "host_cores": os.cpu_count(),
         }
-        path = self.folder / ABOUT
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(about, indent=1) + "\n")
-        partial.replace(path)
+        write_whole(self.folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
 def _with_pictures(clips: ClipDataset | LatentClips) -> ClipDataset:
