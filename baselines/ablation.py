@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evalkit(*arguments: object) -> None:
     """Run a verb of evalkit."""
-    run_quietly("evalkit.cli", *arguments)
+    run_quietly("evalkit.cli.main", *arguments)
 
 
 def run_quietly(module: str, *arguments: object) -> None:

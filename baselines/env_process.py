@@ -1,7 +1,8 @@
 """A process in which an env lives, in the bench's own interpreter, for commands that drive one without the harness.
 
 In: how to launch it, questions. Out: its answers; mistakes and deaths as errors.
-Read next: `evalkit/contracts/env_worker.py`, the other end; `replay/player.py` and `scripted/remote_env.py`, who ask.
+Read next: `evalkit/contracts/worker/server.py`, the other end; `replay/player.py` and `scripted/remote_env.py`, who
+ask.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import evalkit
-from evalkit.contracts import wire
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import EnvSpec
+from evalkit.contracts.worker import wire
 
 START_S, ANSWER_S = 300.0, 300.0
 """Seconds that the process has to build its env or an episode, and to answer anything else."""
@@ -54,7 +55,7 @@ class EnvProcess:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [launch.python, "-m", "evalkit.contracts.env_worker", str(theirs.fileno())],
+                    [launch.python, "-m", "evalkit.contracts.worker.server", str(theirs.fileno())],
                     env={**os.environ, "PYTHONPATH": path, **launch.environ},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,

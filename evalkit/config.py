@@ -1,7 +1,7 @@
 """Settings: dataclasses with defaults, changed by Hydra overrides such as `run.workers=2`.
 
 In: a bench, a policy, overrides. Out: one typed `Config`.
-Read next: `cli.py`, which calls it; the `config_type` of a bench or policy for its own settings.
+Read next: `cli/main.py`, which calls it; the `config_type` of a bench or policy for its own settings.
 """
 
 from __future__ import annotations

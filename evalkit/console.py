@@ -1,7 +1,7 @@
 """Where the command line prints: results to stdout, mistakes to stderr.
 
 In: nothing. Out: two rich consoles and the progress bar.
-Read next: `cli.py`.
+Read next: `cli/main.py`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from evalkit.contracts import plugins
 from evalkit.contracts.env import ExaminedBench, Finding
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.render_probe import draws
-from evalkit.score.lpips import find_weights
+from evalkit.score.metrics.lpips import find_weights
 
 _LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavailable"
 

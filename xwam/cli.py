@@ -1,7 +1,8 @@
 """The command `xwam`: what a checkpoint is, how to rewrite it, what lies in a data set, and training.
 
 In: arguments. Out: files, or lines on the screen; mistakes as one sentence and exit code 2.
-Read next: `convert.py`; `data/commands.py` and `training/commands.py` for the verbs that are added from there.
+Read next: `checkpoints/convert.py`; `data/commands.py` and `training/commands.py` for the verbs that are added from
+there.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def show(source: Source) -> None:
 
     Examples: `xwam show last.safetensors` · `xwam show sharinka0715/X-WAM-checkpoints/robocasa`
     """
-    from xwam import checkpoints
-    from xwam.header import locate, read_model, read_notes
+    from xwam.checkpoints import bundle as checkpoints
+    from xwam.checkpoints.metadata import locate, read_model, read_notes
 
     path = locate(source, header_only=True)
     model, counts = read_model(path), checkpoints.parameters(path)
@@ -82,9 +83,9 @@ def convert(
     Examples: `xwam convert experiment/ ours/` · `xwam convert ours/ wan/ --to wan --precision bfloat16` ·
     `xwam convert Wan2.2-TI2V-5B/ fresh/ --start robocasa --statistics data/robocasa/statistics.json`
     """
-    from xwam import checkpoints
-    from xwam import convert as writers
-    from xwam.header import CheckpointError, locate, read_notes
+    from xwam.checkpoints import bundle as checkpoints
+    from xwam.checkpoints import convert as writers
+    from xwam.checkpoints.metadata import CheckpointError, locate, read_notes
 
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
@@ -119,9 +120,9 @@ def average(
 
     Examples: `xwam average nano runs/tuned/checkpoint.safetensors between/ --share 0.5 --second-only proprio_decoder.`
     """
-    from xwam import checkpoints
-    from xwam import convert as writers
-    from xwam.header import locate, network_notes, read_notes
+    from xwam.checkpoints import bundle as checkpoints
+    from xwam.checkpoints import convert as writers
+    from xwam.checkpoints.metadata import locate, network_notes, read_notes
 
     loaded = [checkpoints.load(source) for source in (first, second)]
     between = writers.averaged(*loaded, share=share, second_only=second_only or ())

@@ -1,7 +1,7 @@
 """Every size of the model, from a nano one to the released 5B, as data.
 
 In: nothing, or the settings that a released checkpoint carries. Out: frozen configurations.
-Read next: `network.py`, which is built from them.
+Read next: `network/transformer.py`, which is built from them.
 """
 
 from __future__ import annotations

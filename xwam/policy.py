@@ -1,7 +1,7 @@
 """X-WAM as a policy: a chunk of actions as soon as they are clean, and the imagined future for who wants it.
 
 In: requests of evalkit. Out: replies of evalkit. This is the only file here that imports evalkit.
-Read next: `engine.py`, which does the work; `sampler.py`, the loop behind it.
+Read next: `serving/engine.py`, which does the work; `flow/sampler.py`, the loop behind it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.geometry import ee_pose_from_proprio, inverse
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import ARM_PROPRIO, Episode, Observation, PolicyReply, PolicyRequest, Prediction
-from xwam.benches import BORDERS
+from xwam.checkpoints.metadata import CheckpointError, locate, read_model, read_notes
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
-from xwam.header import CheckpointError, locate, read_model, read_notes
+from xwam.robots.interfaces import BORDERS
 
 if TYPE_CHECKING:
-    from xwam.checkpoints import Bundle
-    from xwam.engine import Engine, Request
-    from xwam.sampler import Schedule
-    from xwam.surfaces import Carried
+    from xwam.checkpoints.bundle import Bundle
+    from xwam.flow.sampler import Schedule
+    from xwam.nano.depth_refinement import Carried
+    from xwam.serving.engine import Engine, Request
 
 
 FRESH = {
@@ -143,8 +143,8 @@ class XwamPlugin:
         Raises:
             BadConfig: If checkpoint or step counts cannot be used.
         """
-        from xwam import checkpoints
-        from xwam.engine import Engine
+        from xwam.checkpoints import bundle as checkpoints
+        from xwam.serving.engine import Engine
 
         bundle, schedule = self._load(config)
         try:
@@ -163,8 +163,8 @@ class XwamPlugin:
         Raises:
             BadConfig: If the checkpoint cannot be used.
         """
-        from xwam.checkpoints import Movable
-        from xwam.engine import Engine
+        from xwam.checkpoints.bundle import Movable
+        from xwam.serving.engine import Engine
 
         bundle, schedule = self._load(config)
         if isinstance(bundle.codec, Movable):
@@ -176,8 +176,8 @@ class XwamPlugin:
         """Return the model as its checkpoint holds it, and how it is denoised."""
         import torch
 
-        from xwam import checkpoints
-        from xwam.sampler import Schedule
+        from xwam.checkpoints import bundle as checkpoints
+        from xwam.flow.sampler import Schedule
 
         _check(config)
         pace = _pace(config, _model(config))
@@ -258,7 +258,7 @@ class XwamPolicy:
 
     def _on_measured(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
         """Return predicted depth on measured surfaces; views that move keep what was carried along in a pixel."""
-        from xwam.surfaces import on_surfaces
+        from xwam.nano.depth_refinement import on_surfaces
 
         moving, pred_fvhw_m = self.engine.model.moving_views, pred_fvhw_m.copy()
         measured_moving = measured_fvhw_m[:, moving]
@@ -267,7 +267,7 @@ class XwamPolicy:
 
     def _carried_along(self, seen: Observation, future_proprio: np.ndarray) -> Carried:
         """Return what the cameras see and measure now, carried along with the hand."""
-        from xwam.surfaces import carried_along
+        from xwam.nano.depth_refinement import carried_along
 
         hand = ARM_PROPRIO[self.engine.model.arms[0]]
         T_ee_base = inverse(ee_pose_from_proprio(seen.proprio[hand]))
@@ -355,7 +355,7 @@ def _num_parameters(config: XwamPolicyConfig) -> str:
     try:
         if config.checkpoint in FRESH or not (locate(config.checkpoint) / "config.yaml").is_file():
             return str(sum(count_parameters(_model(config).network)))
-        from xwam.checkpoints import parameters
+        from xwam.checkpoints.bundle import parameters
 
         counts = parameters(locate(config.checkpoint))
     except CheckpointError as error:
@@ -365,7 +365,7 @@ def _num_parameters(config: XwamPolicyConfig) -> str:
 
 def _seed(request: PolicyRequest) -> int:
     """Return the seed of a request's noise: the episode's identity and the chunk, nothing else."""
-    from xwam.noise import request_seed
+    from xwam.flow.noise import request_seed
 
     episode = request.episode
     return request_seed(

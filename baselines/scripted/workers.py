@@ -28,9 +28,9 @@ from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
-from xwam.benches import BORDERS
 from xwam.config import NANO
 from xwam.data.writer import Recording, View, episode_key, write_episode
+from xwam.robots.interfaces import BORDERS
 
 
 class Recorded(NamedTuple):

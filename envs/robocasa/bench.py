@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from envs.mujoco_views import choose_gl
+from envs.mujoco.views import choose_gl
 from envs.robocasa import install
 from envs.robocasa.protocols import NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec

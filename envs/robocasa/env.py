@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.mujoco_views import ViewRenderer
-from envs.observed import ObservedEnv
+from envs.mujoco.observed import ObservedEnv
+from envs.mujoco.views import ViewRenderer
 from envs.robocasa import scene
 from envs.robocasa.protocols import PROTOCOLS
 from envs.robocasa.state import read_state

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from envs.recorded import Recorded, with_local_files
+from envs.mujoco.recorded import Recorded, with_local_files
 from envs.robocasa import art, scene
 from envs.robocasa.env import BASE_SITE, GRIP_SITE, RobocasaEnv
 from evalkit.contracts import geometry

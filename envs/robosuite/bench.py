@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
-from envs.mujoco_views import choose_gl
+from envs.mujoco.views import choose_gl
 from envs.robosuite.tasks import TASKS, env_spec
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName

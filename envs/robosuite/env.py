@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.mujoco_views import ViewRenderer, simplify_meshes
-from envs.observed import ObservedEnv
+from envs.mujoco.observed import ObservedEnv
+from envs.mujoco.views import ViewRenderer, simplify_meshes
 from envs.robosuite import scene
 from envs.robosuite.tasks import TASKS, env_spec
 from evalkit.contracts import geometry

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.mujoco_views import simplify_meshes
-from envs.recorded import Recorded, with_local_files
+from envs.mujoco.recorded import Recorded, with_local_files
+from envs.mujoco.views import simplify_meshes
 from envs.robosuite import scene
 from envs.robosuite.env import RobosuiteEnv
 from evalkit.contracts import geometry

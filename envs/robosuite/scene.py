@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from envs import mujoco_views
+from envs.mujoco import views as mujoco_views
 from envs.robosuite.tasks import CONTROL_HZ, TASKS, Spread, StaticCamera, Task
 from evalkit.contracts import geometry
 

@@ -1,7 +1,7 @@
 """What a bench and its envs must offer.
 
 In: a bench's name, its config, a planned episode. Out: physics steps and observations.
-Read next: `env_worker.py`, the process in which an env lives; `envs/robosuite/env.py`, the embedded default.
+Read next: `worker/server.py`, the process in which an env lives; `envs/robosuite/env.py`, the embedded default.
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ Read next: `spec.py`, which raises most of them.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 Blame = Literal["env", "policy", "harness"]
@@ -59,3 +61,12 @@ class EpisodeFault(Exception):
         self.blame: Blame = blame
         self.reason = reason
         self.retriable = retriable
+
+
+def cannot_write(path: Path, error: OSError) -> RunFolderError:
+    """Return the sentence for a write that failed, with the advice that fits the cause."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "Nothing recorded so far is lost: free some space, then run the same command again."
+    else:
+        advice = "Choose another folder with --out, or make this one writable."
+    return RunFolderError(f"Cannot write {path}: {error.strerror or error}. {advice}")

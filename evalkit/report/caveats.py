@@ -1,7 +1,7 @@
 """What a reader must know before the numbers.
 
 In: a run's plan, records, `run.json` and what its scores were made of; several runs beside each other. Out: sentences.
-Read next: `read.py`, which gathers them; `page.py` and `console.py`, which put them on top.
+Read next: `read.py`, which gathers them; `render_markdown.py` and `render_console.py`, which put them on top.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import EVERYTHING
-from evalkit.score.coverage import Coverage, LostClip, lost_sentence
+from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
 

@@ -1,7 +1,7 @@
 """Success rates that others published, beside a run's own.
 
 In: CSV files such as those in `results/published`, one number a line with its source. Out: a table a run.
-Read next: `page.py` and `console.py`, which show it.
+Read next: `render_markdown.py` and `render_console.py`, which show it.
 
 A published row belongs to a family of protocols, `robocasa-24` say: it is shown beside the runs whose protocol starts
 with that name, and beside none whose protocol says with a `+` that it is no benchmark.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.report.cells import percent
+from evalkit.report.format import percent
 from evalkit.report.read import RunReport
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED
 

@@ -26,8 +26,8 @@ from evalkit.report.tables import (
     score_rows,
     success_rows,
 )
-from evalkit.score.coverage import lost_clips, nothing_to_score
-from evalkit.score.table import read_coverage, read_scores
+from evalkit.score.results.coverage import lost_clips, nothing_to_score
+from evalkit.score.results.table import read_coverage, read_scores
 from evalkit.store.plan import Plan
 from evalkit.store.run_folder import RunFolder, open_run
 

@@ -1,7 +1,7 @@
 """The rows of a report.
 
 In: a run's plan, records and scores. Out: success per task, errors by blame, means of the imagination by split.
-Read next: `page.py` and `console.py`, which show them; `stats.py` for the intervals.
+Read next: `render_markdown.py` and `render_console.py`, which show them; `stats.py` for the intervals.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from evalkit.report.stats import Correlation, Interval, cluster_interval, success_correlation, wilson_interval
-from evalkit.score.measure import STATUSES
+from evalkit.score.results.outcome import STATUSES
 from evalkit.store.records import OUTCOMES, EpisodeRecord
 
 POOLED, MEAN_OF_TASKS = "pooled", "mean of tasks"

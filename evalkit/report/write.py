@@ -14,10 +14,10 @@ from rich.console import Console
 
 from evalkit.contracts.errors import RunFolderError
 from evalkit.report.caveats import between_caveats
-from evalkit.report.console import caveat_list, imagination, published_beside, renderables
-from evalkit.report.page import markdown, scores_csv, scores_markdown, success_csv
 from evalkit.report.published import Beside, PublishedRow, beside
 from evalkit.report.read import Imagination, RunReport, read_imagination, read_run, run_names
+from evalkit.report.render_console import caveat_list, imagination, published_beside, renderables
+from evalkit.report.render_markdown import markdown, scores_csv, scores_markdown, success_csv
 from evalkit.store.files import write_whole
 
 

@@ -20,7 +20,7 @@ from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec, allowed, check_actions
 from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
-from evalkit.run.worker import ChunkOutcome, EnvWorker
+from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

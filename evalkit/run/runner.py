@@ -1,7 +1,7 @@
 """The runner: carries out what a plan still lacks, one record an episode.
 
 In: a plan's folder, a bench, a policy, settings. Out: `episodes.jsonl`, clips and videos; faults as records.
-Read next: `episode.py`, the loop of one episode; `worker.py`, the process that it talks to.
+Read next: `episode.py`, the loop of one episode; `evalkit/contracts/worker/client.py`, the process that it talks to.
 
 Each thread owns one env worker; the policy is shared, one call at a time. An episode's actions depend on the episode
 alone, so neither the number of workers nor a restart changes them.
@@ -22,10 +22,10 @@ from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.episode import Listener, Tally, run_episode
 from evalkit.run.recorder import ClipRecorder, VideoRecorder
 from evalkit.run.settings import RunSettings
-from evalkit.run.worker import EnvWorker
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import RunFolder
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.run.worker import Timeouts
+from evalkit.contracts.worker.client import Timeouts
 
 
 @dataclass(frozen=True, kw_only=True)

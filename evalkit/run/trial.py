@@ -16,9 +16,9 @@ from typing import Any
 from evalkit.contracts.env import Bench
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.types import Episode
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.episode import Tally, run_episode
 from evalkit.run.settings import RunSettings
-from evalkit.run.worker import EnvWorker
 from evalkit.store.plan import Plan
 
 NUM_TRIAL_CHUNKS = 2

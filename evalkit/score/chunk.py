@@ -1,7 +1,7 @@
 """All metrics of one chunk: a predicted future beside the true one.
 
 In: a `ClipChunk` and the cameras. Out: `Score`s, one a metric, frame and view (or arm, or all cameras).
-Read next: `frame.py`, what is computed for each frame; `score.py`, which does this for the clips of a run.
+Read next: `frame.py`, what is computed for each frame; `run.py`, which does this for the clips of a run.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy as np
 
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
-from evalkit.score import depth, image, lpips, on_device
-from evalkit.score.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
+from evalkit.score import device as on_device
 from evalkit.score.frame import FrameScores, Named, Picture, Truth, names_of, score_frame, unfit
-from evalkit.score.measure import Measure
-from evalkit.score.names import METRICS, Family
+from evalkit.score.metrics import depth, image, lpips
+from evalkit.score.results.names import METRICS, Family
+from evalkit.score.results.outcome import Measure
+from evalkit.score.sources.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
 from evalkit.store.clips import ClipChunk, Frames
 
 WHOLE_CHUNK = -1
@@ -63,7 +64,7 @@ class ScoreOptions:
         lpips_weights: Folder of their weights, looked into before the torch hub cache.
         depth_estimator: Gives predicted RGB a depth, scored as subjects of their own; None for none.
         threads: Cores for one chunk; the values do not depend on it.
-        device: Where SSIM, nearest neighbours and LPIPS are computed: `cpu`, `cuda` or `cuda:1`; see `on_device.py`.
+        device: Where SSIM, nearest neighbours and LPIPS are computed: `cpu`, `cuda` or `cuda:1`; see `device.py`.
     """
 
     references: bool = True

@@ -1,7 +1,7 @@
 """Open-loop scoring: a policy imagines from recorded frames, and is held against what was recorded next.
 
 In: recorded episodes, by whatever policy, and a policy. Out: a result file as for a run.
-Read next: `recorded.py`, what is read; `chunk.py`, which scores; `evalkit/contracts/policy.py`, what is asked.
+Read next: `sources/recorded.py`, what is read; `chunk.py`, which scores; `evalkit/contracts/policy.py`, what is asked.
 
 Teacher-forced: every chunk starts from the recorded frame, so errors do not add up. There are two modes, subjects of
 their own in the result file. `own`: the policy imagines the outcome of its own actions, while the record shows that of
@@ -24,10 +24,10 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
 from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
-from evalkit.score.job import clip_row, failure_row
-from evalkit.score.on_device import describe
-from evalkit.score.recorded import Entry, Recorded, Source, actions_from, open_source
-from evalkit.score.table import ClipScores, ScoreWriter
+from evalkit.score.clip_jobs import clip_row, failure_row
+from evalkit.score.device import describe
+from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.sources.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.store.clips import ClipChunk
 
 Mode = Literal["own", "recorded"]

@@ -1,7 +1,7 @@
 """Scoring of anyone's predictions: two folders of frames, no run and no policy needed.
 
 In: a folder of predictions and one of truths. Out: the same result file as for a run, a task a clip.
-Read next: `pictures.py`, which reads frames; `chunk.py`, which scores them.
+Read next: `sources/images.py`, which reads frames; `chunk.py`, which scores them.
 
 Each folder holds a folder a clip, equally named on both sides (or is itself one clip). A clip holds:
 
@@ -32,12 +32,12 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, PROPRIO_DIM, Prediction
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
+from evalkit.score.clip_jobs import clip_row, failure_row
+from evalkit.score.device import describe
 from evalkit.score.frame import Picture
-from evalkit.score.job import clip_row, failure_row
-from evalkit.score.measure import Measure
-from evalkit.score.on_device import describe
-from evalkit.score.pictures import Frame, View, What, open_view, place
-from evalkit.score.table import ClipScores, ScoreWriter
+from evalkit.score.results.outcome import Measure
+from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.sources.images import Frame, View, What, open_view, place
 from evalkit.store.clips import ClipChunk, Frames
 
 CAMERAS, STATES, START = "cameras.json", "states.npz", "start"

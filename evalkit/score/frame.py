@@ -18,11 +18,11 @@ import numpy as np
 from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
-from evalkit.score import cloud, depth, image, pose
-from evalkit.score.measure import Measure
-from evalkit.score.names import METRICS, Family, Per
-from evalkit.score.nearest import PointTree, build_tree
-from evalkit.score.on_device import CPU
+from evalkit.score.device import CPU
+from evalkit.score.metrics import cloud, depth, image, pose
+from evalkit.score.metrics.nearest import PointTree, build_tree
+from evalkit.score.results.names import METRICS, Family, Per
+from evalkit.score.results.outcome import Measure
 from evalkit.store.clips import Frames
 
 

@@ -6,12 +6,11 @@ Read next: `records.py`, the one file that grows instead.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from pathlib import Path
 
-from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.errors import cannot_write
 
 _PART = re.compile(r"\..+\.\d+\.part")
 
@@ -49,12 +48,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def cannot_write(path: Path, error: OSError) -> RunFolderError:
-    """Return the sentence for a write that failed, with the advice that fits the cause."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        advice = "Nothing recorded so far is lost: free some space, then run the same command again."
-    else:
-        advice = "Choose another folder with --out, or make this one writable."
-    return RunFolderError(f"Cannot write {path}: {error.strerror or error}. {advice}")

@@ -18,10 +18,10 @@ from envs.robosuite.bench import RobosuiteBench, RobosuiteConfig
 from evalkit.contracts.plugins import resolve
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import ACTION_DIM, Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.episode import Tally, run_episode
 from evalkit.run.recorder import VideoRecorder
 from evalkit.run.settings import RunSettings
-from evalkit.run.worker import EnvWorker
 from tests.bench.figure import Figure, compare
 
 STEPS = 200

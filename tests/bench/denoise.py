@@ -1,7 +1,8 @@
 """Figures `denoise_step_depth_*`: a denoising step against a straight reading of it; and `async_speedup`.
 
 In: one set of weights, float32, one request of the released number of tokens. Out: these figures.
-Read next: `xwam/network.py` and `xwam/layers.py`, which are measured; `xwam/straight.py`, which they are measured by.
+Read next: `xwam/network/transformer.py` and `xwam/network/layers.py`, which are measured; `xwam/network/reference.py`,
+which they are measured by.
 
 Either way with depth is timed twice: with a prompt of 12 words, the length of a task's sentence, of whose padding our
 network reads one token, and (`..._full_prompt`) with one that fills all 512 tokens, of which nothing can be left out.
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor
 
 from tests.bench.figure import Figure, compare
-from xwam.checkpoints import fresh_network
+from xwam.checkpoints.bundle import fresh_network
 from xwam.config import RELEASE_GEOMETRY, NetworkConfig
-from xwam.network import XwamNetwork
-from xwam.sampler import SamplerState, Schedule, begin, run
-from xwam.straight import StraightReading
+from xwam.flow.sampler import SamplerState, Schedule, begin, run
+from xwam.network.reference import StraightReading
+from xwam.network.transformer import XwamNetwork
 
 CONFIG = NetworkConfig(width=512, ffn_width=2048, num_heads=4, num_blocks=12, num_depth_blocks=4)
 GEOMETRY = RELEASE_GEOMETRY

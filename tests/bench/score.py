@@ -1,7 +1,7 @@
 """Figures `score_chunk` and `score_two_cores`: scoring against the plain route, and two cores against one.
 
 In: a synthetic scene, 8 frames of 3 views of 320x256. Out: two figures, after checking that both routes agree.
-Read next: `evalkit/score/chunk.py`; `evalkit/score/nearest.py`, where most of the time goes.
+Read next: `evalkit/score/chunk.py`; `evalkit/score/metrics/nearest.py`, where most of the time goes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from evalkit.contracts.geometry import points_from_depth
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
-from evalkit.score.coverage import lost_clips
+from evalkit.score.results.coverage import lost_clips
+from evalkit.score.results.table import read_scores
+from evalkit.score.run import num_cores, score_run
 from evalkit.score.scene import T_EE_CAM, scene_chunk, scene_spec, write_scene_run
-from evalkit.score.score import num_cores, score_run
-from evalkit.score.table import read_scores
 from evalkit.store.clips import ClipChunk
 from evalkit.store.records import Outcome
 from tests.bench.figure import Figure, compare

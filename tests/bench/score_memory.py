@@ -2,7 +2,7 @@
 
 In: a synthetic run of so many chunks, 8 frames of 3 views. Out: the peak resident memory of the process that spreads
 and writes, and of the largest of those that score, as JSON.
-Read next: `evalkit/score/score.py`; `tests/unit/test_score_memory.py`, which holds a small run against a large one.
+Read next: `evalkit/score/run.py`; `tests/unit/test_score_memory.py`, which holds a small run against a large one.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from evalkit.contracts.env import Bench, ExaminedBench
 from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO, Observation
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.settings import RunSettings
-from evalkit.run.worker import EnvWorker
 
 BENCHES = [*plugins.names(plugins.BENCHES), "tests.doubles:FakeBench"]
 

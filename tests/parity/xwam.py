@@ -28,18 +28,18 @@ from torch import Tensor
 
 from tests.parity import xwam_data
 from tests.parity.findings import Finding, default_folder, examined, from_command_line
-from xwam.checkpoints import load_released
+from xwam.checkpoints.bundle import load_released
+from xwam.checkpoints.tensors import fill
+from xwam.codecs.wan_vae import vae_from_wan
 from xwam.config import network_from_release
-from xwam.frames import ROBOTWIN_AXES, accumulate
-from xwam.images import ImagePipeline
-from xwam.loading import fill
-from xwam.losses import Batch, Noise, losses
-from xwam.network import Denoised, TextContext, XwamNetwork, free_timesteps
-from xwam.noise import NoiseLevels, shift
-from xwam.sampler import Schedule, begin, guide, run
-from xwam.umt5 import encode_ids, umt5_from_wan
-from xwam.unipc import UniPCState, unipc_grid, unipc_step
-from xwam.wan_vae import vae_from_wan
+from xwam.flow.losses import Batch, Noise, losses
+from xwam.flow.noise import NoiseLevels, shift
+from xwam.flow.sampler import Schedule, begin, guide, run
+from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
+from xwam.network.transformer import Denoised, TextContext, XwamNetwork, free_timesteps
+from xwam.robots.axes import ROBOTWIN_AXES, accumulate
+from xwam.robots.image_pipeline import ImagePipeline
+from xwam.text.umt5 import encode_ids, umt5_from_wan
 
 TENSOR_TOLERANCE = 2e-4
 TABLE_TOLERANCE = 1e-6

@@ -16,10 +16,10 @@ import numpy as np
 from safetensors import safe_open
 
 from tests.parity.findings import Finding
-from xwam.actions import training_bounds
-from xwam.data.clips import ClipShape, clip_states
 from xwam.data.layout import Track, track_from_json
 from xwam.data.statistics import statistics
+from xwam.robots.actions import training_bounds
+from xwam.training.clips import ClipShape, clip_states
 
 TOLERANCE = 1e-6
 BENCHES = ("robocasa", "robotwin")

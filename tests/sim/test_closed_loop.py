@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def evalkit(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "evalkit.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "evalkit.cli.main", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
@@ -53,7 +53,18 @@ def test_x_wam_acts_imagines_is_scored_and_reported(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ten_kills_change_no_action(tmp_path: Path) -> None:
     command = [
-        *(sys.executable, "-m", "evalkit.cli", "run", "--policy", "xwam", "--tasks", "Lift,Door", "--episodes", "3"),
+        *(
+            sys.executable,
+            "-m",
+            "evalkit.cli.main",
+            "run",
+            "--policy",
+            "xwam",
+            "--tasks",
+            "Lift,Door",
+            "--episodes",
+            "3",
+        ),
         *("bench.max_steps=32", "run.workers=2", "run.max_attempts=9"),
     ]
     undisturbed = subprocess.run([*command, "--out", str(tmp_path / "a")], cwd=ROOT, check=False)

@@ -13,12 +13,12 @@ from baselines.scripted import plan, workers
 from baselines.scripted.demonstrate import CALM
 from envs.robocasa.bench import RobocasaConfig
 from evalkit.contracts.types import Episode
-from evalkit.run.worker import EnvWorker
+from evalkit.contracts.worker.client import EnvWorker
 from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
 from xwam.data.layout import read_track, scan
 from xwam.data.videos import read_frames
 from xwam.data.writer import episode_key, write_metadata
-from xwam.frames import ROBOCASA_AXES
+from xwam.robots.axes import ROBOCASA_AXES
 
 SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
 LOOK_AT = 12

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.mujoco_views import choose_gl
+from envs.mujoco.views import choose_gl
 from envs.robocasa.bench import PYTHON_VARIABLE, RobocasaBench, RobocasaConfig
 from envs.robocasa.protocols import SCENES
 from envs.robocasa.tasks import TASKS
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.settings import RunSettings
-from evalkit.run.worker import EnvWorker
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = RobocasaBench()

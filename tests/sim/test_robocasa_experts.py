@@ -13,7 +13,7 @@ from baselines.scripted.policy import EXPERTS, ScriptedConfig, ScriptedPlugin
 from envs.robocasa.bench import RobocasaConfig
 from evalkit.contracts.spec import check_actions
 from evalkit.contracts.types import PolicyRequest
-from evalkit.run.worker import EnvWorker
+from evalkit.contracts.worker.client import EnvWorker
 from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
 
 CONFIG = RobocasaConfig(art="placeholder")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from envs.gymnasium_env import GymnasiumEnv
-from envs.mujoco_views import choose_gl
+from envs.mujoco.views import choose_gl
 from envs.robosuite import scene
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.tasks import T_EE_CAM, TASKS

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from baselines.ablation import METRICS, ROWS, Measured, measure, table, with_interval
-from evalkit.score.names import METRICS as KNOWN
+from evalkit.score.results.names import METRICS as KNOWN
 
 BASE = Measured(
     row=ROWS[0].name, seed=0, num_success=8, num_episodes=10, action_latency_ms=20.0, psnr_db=20.0, absrel=0.02

@@ -16,7 +16,7 @@ FAKE = ["--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePol
 
 def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "evalkit.cli", *arguments],
+        [sys.executable, "-m", "evalkit.cli.main", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from evalkit.cli import app
+from evalkit.cli.main import app
 from evalkit.report.caveats import MixedProtocols, between_caveats, plan_caveats, session_caveats
 from evalkit.report.write import write_report
+from evalkit.score.run import score_run
 from evalkit.score.scene import write_scene_run
-from evalkit.score.score import score_run
 from evalkit.store.run_folder import HeldRun, open_run
 
 SIZE = (24, 32)

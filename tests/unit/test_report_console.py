@@ -1,7 +1,7 @@
 """The tables on a console of 80 columns: nothing is cut off, no name is wrapped.
 
 In: tables with the longest names that there are. Out: a verdict.
-Read next: `evalkit/report/console.py`.
+Read next: `evalkit/report/render_console.py`.
 """
 
 import io
@@ -14,7 +14,7 @@ from rich.console import Console
 from evalkit.report import console, read
 from evalkit.report.stats import Interval
 from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
-from evalkit.score.names import METRICS, SUBJECTS
+from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.scene import write_scene_run
 from evalkit.store.records import EpisodeRecord
 

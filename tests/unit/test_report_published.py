@@ -6,9 +6,9 @@ import pytest
 
 from envs.robocasa.tasks import TASKS
 from evalkit.contracts.errors import EvalkitError
-from evalkit.report.page import markdown
 from evalkit.report.published import PublishedRow, beside, read_published
 from evalkit.report.read import read_run
+from evalkit.report.render_markdown import markdown
 from evalkit.store.plan import make_plan
 from evalkit.store.run_folder import HeldRun
 from tests.doubles import FakeBench, FakePolicyPlugin

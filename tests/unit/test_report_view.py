@@ -1,7 +1,7 @@
 """Contact sheets and recordings: what they show, and what they do without a viewer.
 
 In: synthetic clips. Out: a verdict.
-Read next: `evalkit/report/sheet.py`, `evalkit/report/view.py`.
+Read next: `evalkit/report/contact_sheet.py`, `evalkit/report/rerun_export.py`.
 """
 
 import importlib.util
@@ -13,8 +13,8 @@ import pytest
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.report import sheet, view
-from evalkit.score import cloud
 from evalkit.score.frame import Truth
+from evalkit.score.metrics import cloud
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
 
 SIZE = (24, 32)

@@ -16,8 +16,8 @@ from evalkit.report.read import read_run
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_rows
 from evalkit.report.write import write_report, write_scores_report
 from evalkit.score.folders import score_folders
+from evalkit.score.run import score_run
 from evalkit.score.scene import scene_chunk, write_scene_folders, write_scene_run
-from evalkit.score.score import score_run
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
 

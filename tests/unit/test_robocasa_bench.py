@@ -165,7 +165,7 @@ def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch):
 
 def test_doctor_robocasa_on_the_command_line():
     done = subprocess.run(
-        [sys.executable, "-m", "evalkit.cli", "doctor", "robocasa"],
+        [sys.executable, "-m", "evalkit.cli.main", "doctor", "robocasa"],
         env={**os.environ, PYTHON_VARIABLE: "/nowhere/python", "COLUMNS": "300"},
         capture_output=True,
         text=True,
@@ -176,7 +176,7 @@ def test_doctor_robocasa_on_the_command_line():
 
 
 def test_run_folders_without_a_name_carry_the_mark():
-    from evalkit.cli import _default_path
+    from evalkit.cli.main import _default_path
 
     assert "-default-placeholder-art-" in _default_path(plan("bench.robocasa.art=placeholder")).name
     assert "placeholder" not in _default_path(plan()).name
@@ -258,7 +258,7 @@ def test_the_worker_may_run_on_python_3_10():
     from pathlib import Path
 
     root = Path(__file__).resolve().parents[2]
-    files = [*root.glob("evalkit/contracts/*.py"), *root.glob("envs/robocasa/*.py"), root / "envs/mujoco_views.py"]
+    files = [*root.glob("evalkit/contracts/*.py"), *root.glob("envs/robocasa/*.py"), root / "envs/mujoco/views.py"]
     for path in [*files, root / "envs/robosuite/tasks.py", root / "evalkit/__init__.py"]:
         ast.parse(path.read_text(), feature_version=(3, 10))
 

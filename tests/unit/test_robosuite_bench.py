@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from envs import mujoco_views
+from envs.mujoco import views as mujoco_views
 from envs.robosuite.bench import NUM_DEMONSTRATION_SEEDS, RobosuiteBench, RobosuiteConfig
 from envs.robosuite.scene import add_cameras
 from envs.robosuite.tasks import T_EE_CAM, TASKS

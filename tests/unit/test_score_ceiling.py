@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from evalkit.cli import app
+from evalkit.cli.main import app
 from evalkit.contracts.types import Prediction
 from evalkit.score.ceiling import CodecChoice, find_codec, load_codec
 from evalkit.score.chunk import ScoreOptions
+from evalkit.score.results.table import read_scores
+from evalkit.score.run import score_run
 from evalkit.score.scene import write_scene_run
-from evalkit.score.score import score_run
-from evalkit.score.table import read_scores
 from evalkit.store.run_folder import open_run
 from tests.unit.test_xwam_policy import PLUGIN, QUICK
 

@@ -1,7 +1,7 @@
 """Clouds and poses against scipy, closed forms and properties.
 
 In: points, depths, poses. Out: a verdict.
-Read next: `evalkit/score/cloud.py`, `evalkit/score/pose.py`.
+Read next: `evalkit/score/metrics/cloud.py`, `evalkit/score/metrics/pose.py`.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.geometry import points_from_depth, transform
 from evalkit.contracts.types import ARM_PROPRIO
-from evalkit.score import cloud, pose
+from evalkit.score.metrics import cloud, pose
 from evalkit.score.scene import scene_chunk, scene_spec
 
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-2, 2))

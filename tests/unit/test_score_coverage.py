@@ -1,7 +1,7 @@
 """What the result file says of its making, and what `evalkit score` says of clips that gave nothing.
 
 In: synthetic runs. Out: a verdict.
-Read next: `evalkit/score/coverage.py`, `evalkit/cli_results.py`.
+Read next: `evalkit/score/results/coverage.py`, `evalkit/cli/results.py`.
 """
 
 from dataclasses import replace
@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from evalkit.cli import app
+from evalkit.cli.main import app
 from evalkit.contracts.errors import BadConfig
-from evalkit.score.coverage import Coverage, LostClip, lost_sentence, nothing_to_score
+from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence, nothing_to_score
+from evalkit.score.results.table import read_coverage, read_scores
+from evalkit.score.run import score_run
 from evalkit.score.scene import write_scene_run
-from evalkit.score.score import score_run
-from evalkit.score.table import read_coverage, read_scores
 from evalkit.store.run_folder import HeldRun, open_run
 
 SIZE = (24, 32)

@@ -15,8 +15,8 @@ from evalkit.contracts.types import PolicyReply, Prediction
 from evalkit.score import dataset
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.dataset import score_dataset
+from evalkit.score.results.table import read_scores
 from evalkit.score.scene import write_scene_run
-from evalkit.score.table import read_scores
 from evalkit.store.clips import ClipReader
 
 SIZE = (24, 32)

@@ -1,7 +1,7 @@
 """Depth errors: masks, invalid predictions, alignments, closed forms.
 
 In: depths. Out: a verdict.
-Read next: `evalkit/score/depth.py`.
+Read next: `evalkit/score/metrics/depth.py`.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from evalkit.score import depth
+from evalkit.score.metrics import depth
 
 DEPTHS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.015625, 9.0, width=32))
 

@@ -1,7 +1,7 @@
 """The slot for estimators of depth: alignments, subjects, refusals.
 
 In: estimators that need no weights. Out: a verdict.
-Read next: `evalkit/score/depth_estimator.py`.
+Read next: `evalkit/score/sources/depth_estimator.py`.
 """
 
 import sys
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import UnknownName
-from evalkit.score import depth_estimator
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.frame import Picture
-from evalkit.score.measure import Measure
+from evalkit.score.results.outcome import Measure
 from evalkit.score.scene import scene_chunk, scene_spec
+from evalkit.score.sources import depth_estimator
 
 SIZE = (24, 32)
 CHUNK = scene_chunk(num_frames=2, image_hw_px=SIZE)

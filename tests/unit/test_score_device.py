@@ -1,7 +1,7 @@
 """Scoring on a device: torch gives the values of the CPU, here on torch's own CPU, and on a GPU where there is one.
 
 In: pictures, clouds, chunks, golden values. Out: a verdict.
-Read next: `evalkit/score/on_device.py`.
+Read next: `evalkit/score/device.py`.
 """
 
 import json
@@ -17,15 +17,16 @@ import torch
 from scipy.spatial import cKDTree
 from typer.testing import CliRunner
 
-from evalkit.cli import app
+from evalkit.cli.main import app
 from evalkit.contracts.errors import BadConfig
-from evalkit.score import cloud, image, lpips, nearest, on_device
+from evalkit.score import device as on_device
 from evalkit.score import score as spreading
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folders
+from evalkit.score.metrics import cloud, image, lpips, nearest
+from evalkit.score.results.table import read_scores
+from evalkit.score.run import score_run
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders, write_scene_run
-from evalkit.score.score import score_run
-from evalkit.score.table import read_scores
 
 GOLDEN = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "golden/metrics"
 TORCH = "cpu:0"

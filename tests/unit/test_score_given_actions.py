@@ -1,7 +1,7 @@
 """X-WAM as a world simulator: actions that are given come back unchanged, and decide what is imagined.
 
 In: a denoiser whose answer is known, the nano model with random weights. Out: a verdict.
-Read next: `xwam/engine.py`, `xwam/sampler.py`; `test_score_dataset.py` for the scores of both modes.
+Read next: `xwam/serving/engine.py`, `xwam/flow/sampler.py`; `test_score_dataset.py` for the scores of both modes.
 """
 
 from dataclasses import replace
@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.unit.test_xwam_policy import PLUGIN, QUICK, request_of
-from xwam import sampler
-from xwam.benches import BORDERS
-from xwam.chunking import commit
 from xwam.config import LEAST_STATE_STEPS
-from xwam.frames import accumulate, differences
-from xwam.network import Denoised
-from xwam.unipc import unipc_grid
+from xwam.flow import sampler
+from xwam.flow.realtime_chunking import commit
+from xwam.flow.unipc import unipc_grid
+from xwam.network.transformer import Denoised
+from xwam.robots.axes import accumulate, differences
+from xwam.robots.interfaces import BORDERS
 
 GRID = unipc_grid(3)
 

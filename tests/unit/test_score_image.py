@@ -1,14 +1,14 @@
 """PSNR and SSIM against golden values, scikit-image and closed forms.
 
 In: images. Out: a verdict.
-Read next: `evalkit/score/image.py`.
+Read next: `evalkit/score/metrics/image.py`.
 """
 
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from evalkit.score import image
+from evalkit.score.metrics import image
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Data sets in X-WAM's layout, imagined anew: the same frames, states and actions as were written.
 
 In: a data set written by `xwam/data/writer.py`. Out: a verdict.
-Read next: `evalkit/score/layout.py`, `evalkit/score/recorded.py`.
+Read next: `evalkit/score/sources/layout.py`, `evalkit/score/sources/recorded.py`.
 """
 
 import json
@@ -17,8 +17,8 @@ from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.dataset import score_dataset
-from evalkit.score.recorded import open_source
-from evalkit.score.table import read_scores
+from evalkit.score.results.table import read_scores
+from evalkit.score.sources.recorded import open_source
 from xwam.data.writer import Steps, write_episode, write_metadata
 
 NO_LPIPS = ScoreOptions(lpips_nets=())

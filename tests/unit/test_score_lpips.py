@@ -1,7 +1,7 @@
 """LPIPS: against golden values where the weights are at hand, and its structure and refusals anywhere.
 
 In: weights from the shared folder, or random ones. Out: a verdict.
-Read next: `evalkit/score/lpips.py`.
+Read next: `evalkit/score/metrics/lpips.py`.
 """
 
 import os
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from evalkit.score import lpips
 from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.metrics import lpips
 from evalkit.score.scene import scene_chunk, scene_spec
 
 SHARED = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -1,7 +1,7 @@
 """Scoring whole chunks and runs: every bad input is a named outcome, and nothing is lost.
 
 In: synthetic clips. Out: a verdict.
-Read next: `evalkit/score/chunk.py`, `evalkit/score/score.py`.
+Read next: `evalkit/score/chunk.py`, `evalkit/score/run.py`.
 """
 
 from dataclasses import replace
@@ -12,12 +12,12 @@ import pytest
 
 from evalkit.contracts.errors import BadConfig, RunFolderError
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
-from evalkit.score.coverage import lost_clips
-from evalkit.score.measure import STATUSES
-from evalkit.score.names import METRICS
+from evalkit.score.results.coverage import lost_clips
+from evalkit.score.results.names import METRICS
+from evalkit.score.results.outcome import STATUSES
+from evalkit.score.results.table import read_scores
+from evalkit.score.run import score_run
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
-from evalkit.score.score import score_run
-from evalkit.score.table import read_scores
 
 SIZE = (24, 32)
 SPEC = scene_spec(SIZE)

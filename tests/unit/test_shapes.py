@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from xwam.codecs import PatchDCT
+from xwam.codecs.codec import PatchDCT
 
 
 def test_a_wrong_shape_raises() -> None:

@@ -39,7 +39,7 @@ def test_a_dry_run_runs_nothing_but_two_trials(tmp_path):
         [
             sys.executable,
             "-m",
-            "evalkit.cli",
+            "evalkit.cli.main",
             "run",
             "--dry-run",
             *doubles,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from evalkit.contracts import wire
+from evalkit.contracts.worker import wire
 
 
 @given(

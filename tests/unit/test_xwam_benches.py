@@ -9,13 +9,15 @@ import torch
 from evalkit.contracts import geometry
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 from tests.unit.test_xwam_checkpoints import MODEL, bundle  # noqa: F401  (a fixture)
-from xwam import checkpoints, convert, frames
-from xwam.actions import denormalise
-from xwam.benches import BORDERS
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints import convert
+from xwam.checkpoints.metadata import start_model
 from xwam.config import WAN22_5B
-from xwam.header import start_model
-from xwam.images import ImagePipeline
 from xwam.policy import XwamPlugin, XwamPolicyConfig
+from xwam.robots import axes as frames
+from xwam.robots.actions import denormalise
+from xwam.robots.image_pipeline import ImagePipeline
+from xwam.robots.interfaces import BORDERS
 
 HALF = np.sqrt(0.5)
 BOTH = ("left", "right")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from xwam import actions, codecs
-from xwam.codecs import PatchDCT, decode_views, depth_from_video, encode_views, video_from_depth
+from xwam.codecs import codec as codecs
+from xwam.codecs.codec import PatchDCT, decode_views, depth_from_video, encode_views, video_from_depth
 from xwam.config import NANO, DepthRange
-from xwam.text import HashedText
+from xwam.robots import actions
+from xwam.text.encoders import HashedText
 
 
 def video_of(frames=9, size=32, seed=0):

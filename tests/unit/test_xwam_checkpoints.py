@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 
 from tests.parity.xwam import default_folder, load_network
 from tests.unit.test_xwam_network import TINY, inputs_of, network_of
-from xwam import checkpoints, cli, convert, header, keys
+from xwam import cli
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints import convert
+from xwam.checkpoints import metadata as header
+from xwam.checkpoints import tensor_names as keys
+from xwam.codecs.wan_vae import WanVae
 from xwam.config import (
     NANO,
     WAN22_5B,
@@ -22,11 +27,10 @@ from xwam.config import (
     network_from_release,
     release_from_network,
 )
-from xwam.network import XwamNetwork, free_timesteps
+from xwam.network.transformer import XwamNetwork, free_timesteps
 from xwam.policy import XwamPlugin, XwamPolicyConfig
-from xwam.text import HashedText, StoredText
-from xwam.umt5 import UmT5Text
-from xwam.wan_vae import WanVae
+from xwam.text.encoders import HashedText, StoredText
+from xwam.text.umt5 import UmT5Text
 
 EXPERIMENT = default_folder() / "experiment"
 NETWORK = replace(TINY, width=64, num_heads=4, latent_channels=48, text_width=16, text_len=6, eps=1e-6)

@@ -20,10 +20,14 @@ from tests.unit.test_xwam_checkpoints import (  # noqa: F401 - two of them are f
     settings_of,
 )
 from tests.unit.test_xwam_network import TINY, network_of
-from xwam import checkpoints, convert, header, loading, wan_folder
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints import convert
+from xwam.checkpoints import metadata as header
+from xwam.checkpoints import tensors as loading
+from xwam.checkpoints import wan as wan_folder
+from xwam.checkpoints.released import sizes_of
 from xwam.config import NANO, WAN22_5B
-from xwam.network import XwamNetwork
-from xwam.released import sizes_of
+from xwam.network.transformer import XwamNetwork
 
 
 @pytest.mark.parametrize(

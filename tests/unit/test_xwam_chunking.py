@@ -8,11 +8,11 @@ import torch
 
 from tests.unit.test_xwam_network import TINY
 from tests.unit.test_xwam_noise import started
-from xwam import checkpoints
-from xwam.chunking import MAX_PULL, commit, pull, soft_mask
+from xwam.checkpoints import bundle as checkpoints
 from xwam.config import NANO
-from xwam.engine import Engine, Underway
-from xwam.sampler import Schedule, advance, run
+from xwam.flow.realtime_chunking import MAX_PULL, commit, pull, soft_mask
+from xwam.flow.sampler import Schedule, advance, run
+from xwam.serving.engine import Engine, Underway
 
 
 def test_mask_by_hand():

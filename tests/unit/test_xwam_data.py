@@ -11,12 +11,12 @@ import torch
 from xwam import cli
 from xwam.config import Bounds, DepthRange
 from xwam.data import layout
-from xwam.data.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
-from xwam.data.clips import ClipDataset, ClipShape, PictureSettings, clip_states, scaled
 from xwam.data.layout import BrokenEpisode, DataSetError, read_track, scan
 from xwam.data.videos import UnreadableVideo, read_frames, write_video
 from xwam.data.writer import Recording, Steps, View, depth_bytes, millimetres, write_episode, write_metadata
-from xwam.frames import ROBOCASA_AXES
+from xwam.robots.axes import ROBOCASA_AXES
+from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
+from xwam.training.clips import ClipDataset, ClipShape, PictureSettings, clip_states, scaled
 
 STEPS, VIEWS, ROWS, COLS = 40, 2, 32, 48
 RECORDING = Recording(
@@ -410,7 +410,7 @@ def test_what_was_executed_is_kept_beside_what_to_learn(tmp_path):
 
 
 def test_a_crop_in_the_middle_is_that_of_inference():
-    from xwam.images import ImagePipeline
+    from xwam.robots.image_pipeline import ImagePipeline
 
     image = torch.rand(2, 3, 64, 80) * 2 - 1
     rgb, depth = crop(image, image, 0.95)

@@ -5,11 +5,11 @@ import pytest
 
 from tests.unit.test_xwam_data import RECORDING, steps_of
 from xwam import cli
-from xwam.actions import training_bounds
 from xwam.data import commands
 from xwam.data.layout import read_track, tracks
 from xwam.data.statistics import Tails, statistics
 from xwam.data.writer import write_episode, write_metadata
+from xwam.robots.actions import training_bounds
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 150, 5003])

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.unit.test_xwam_data import NO_BOUNDS, RECORDING, key_of, steps_of
-from xwam.codecs import PatchDCT
+from xwam.codecs.codec import PatchDCT
 from xwam.config import CodecConfig, DepthRange
-from xwam.data.clips import ClipDataset, ClipShape, PictureSettings
-from xwam.data.latents import LatentClips
 from xwam.data.writer import write_episode
+from xwam.training.clips import ClipDataset, ClipShape, PictureSettings
+from xwam.training.latent_cache import LatentClips
 
 CODEC = CodecConfig(kind="patch_dct")
 

@@ -7,8 +7,8 @@ import torch
 
 from tests.unit.test_xwam_network import ACTIONS, STATES, TINY, inputs_of, network_of
 from xwam.config import DepthMode
-from xwam.losses import Batch, Noise, losses, masked_mean_square
-from xwam.noise import NoiseLevels
+from xwam.flow.losses import Batch, Noise, losses, masked_mean_square
+from xwam.flow.noise import NoiseLevels
 
 LEVELS = NoiseLevels(torch.tensor([0.7, 0.4]), torch.tensor([0.3, 0.0]), torch.tensor([False, True]))
 

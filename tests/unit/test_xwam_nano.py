@@ -1,7 +1,7 @@
 """The weights that come along: what their header says, and that what they imagine follows what they are told.
 
-In: `xwam/weights/nano.safetensors`, a grey scene. Out: a verdict. How well they act and imagine: results/nano.
-Read next: `xwam/weights/README.md`.
+In: `xwam/nano/weights/nano.safetensors`, a grey scene. Out: a verdict. How well they act and imagine: results/nano.
+Read next: `xwam/nano/weights/README.md`.
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.unit.test_xwam_policy import request_of
-from xwam.header import SHIPPED, read_model, read_notes
+from xwam.checkpoints.metadata import SHIPPED, read_model, read_notes
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 
 PLUGIN, CONFIG = XwamPlugin(), XwamPolicyConfig()

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from xwam import checkpoints, layers
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.tensors import fill
 from xwam.config import WAN22_5B, NetworkConfig, count_parameters
-from xwam.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
-from xwam.loading import fill
-from xwam.network import TextContext, XwamNetwork, free_timesteps, shared_timesteps
-from xwam.straight import StraightReading
+from xwam.network import layers
+from xwam.network.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
+from xwam.network.reference import StraightReading
+from xwam.network.transformer import TextContext, XwamNetwork, free_timesteps, shared_timesteps
 
 TINY = NetworkConfig(
     width=48, ffn_width=64, num_heads=2, num_blocks=3, num_depth_blocks=2, latent_channels=4, text_width=8, text_len=5,

@@ -9,10 +9,19 @@ from scipy import stats
 
 from tests.unit.test_xwam_network import TINY, inputs_of, network_of
 from xwam.config import Geometry
-from xwam.network import Denoised, TextContext
-from xwam.noise import ans_levels, draw_levels, draw_noise, release_seed, request_seed, shift, sigma_grid, timestep_grid
-from xwam.sampler import Schedule, advance, begin, run
-from xwam.unipc import UniPCState, unipc_grid, unipc_step
+from xwam.flow.noise import (
+    ans_levels,
+    draw_levels,
+    draw_noise,
+    release_seed,
+    request_seed,
+    shift,
+    sigma_grid,
+    timestep_grid,
+)
+from xwam.flow.sampler import Schedule, advance, begin, run
+from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
+from xwam.network.transformer import Denoised, TextContext
 
 MANY = 20_000
 

@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from evalkit.contracts import spec as contract
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import Episode, Observation, PolicyRequest, Prediction
-from xwam import checkpoints
+from xwam.checkpoints import bundle as checkpoints
 from xwam.config import NANO
-from xwam.data.clips import ClipDataset
 from xwam.data.writer import Recording, Steps, View, episode_key, write_episode
-from xwam.frames import ee_pose
+from xwam.nano.pixel_decoder import hand_hints
 from xwam.policy import XwamPlugin, XwamPolicyConfig
-from xwam.training.warp import fresh_decoder
-from xwam.warp import hand_hints
+from xwam.robots.axes import ee_pose
+from xwam.training.clips import ClipDataset
+from xwam.training.decoder import fresh_decoder
 
 PLUGIN = XwamPlugin()
 RANDOM = XwamPolicyConfig(checkpoint="random-nano")

@@ -6,7 +6,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.unit.test_xwam_network import ACTIONS, STATES, TINY, inputs_of, network_of
-from xwam import cli, speed
+from xwam import cli
+from xwam.serving import speed
 
 
 @pytest.mark.parametrize("depth", [False, True])

@@ -1,7 +1,7 @@
 """Depth put onto measured surfaces: edges that move, cameras that move, holes.
 
 In: planes and a wall behind a bar. Out: a verdict.
-Read next: `xwam/surfaces.py`.
+Read next: `xwam/nano/depth_refinement.py`.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from evalkit.contracts.geometry import points_from_depth
-from xwam.surfaces import HAND_M, REACH_PX, STILL_M, SURE_FRAC, carried_along, on_surfaces, seen_from
+from xwam.nano.depth_refinement import HAND_M, REACH_PX, STILL_M, SURE_FRAC, carried_along, on_surfaces, seen_from
 
 K = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 23.5], [0.0, 0.0, 1.0]])
 SIZE = (48, 64)

@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
-from xwam import checkpoints
-from xwam.actions import training_bounds
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.config import NANO, ModelConfig
-from xwam.data.augment import Augmentation
-from xwam.data.latents import LatentClips
 from xwam.data.layout import scan, tracks
 from xwam.data.statistics import statistics
 from xwam.data.writer import write_episode, write_metadata
-from xwam.header import read_notes
-from xwam.losses import losses
+from xwam.flow.losses import losses
+from xwam.robots.actions import training_bounds
 from xwam.training import commands
+from xwam.training.augment import Augmentation
 from xwam.training.batches import Encoder, clip_at, tickets
-from xwam.training.curve import read_log
+from xwam.training.latent_cache import LatentClips
+from xwam.training.log import read_log
 from xwam.training.objective import XwamObjective
 from xwam.training.optim import optimizers_of
 from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of

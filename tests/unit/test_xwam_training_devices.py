@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
-from xwam.training.curve import read_log
+from xwam.training.log import read_log
 from xwam.training.recipes import Recipe
 from xwam.training.trainer import LOG
 

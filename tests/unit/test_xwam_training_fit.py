@@ -8,7 +8,7 @@ from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa:
 from xwam.config import NANO
 from xwam.data.layout import scan
 from xwam.data.writer import View, write_episode, write_metadata
-from xwam.training.fit import check_fit
+from xwam.training.check_data import check_fit
 
 MODEL = replace(NANO, views=("static", "wrist"))
 

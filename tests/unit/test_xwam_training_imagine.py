@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from xwam.data.clips import Sample
-from xwam.training.imagine import Imagined, judge, psnr_db, ssim
+from xwam.training.clips import Sample
+from xwam.training.validation import Imagined, judge, psnr_db, ssim
 
 
 def test_ssim_is_that_of_scikit_image():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
-from xwam.training.curve import read_log
+from xwam.training.log import read_log
 from xwam.training.trainer import LOG, STATE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_xwam_warp import SMALL, recorded
-from xwam import checkpoints
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
-from xwam.data.augment import Augmentation
 from xwam.data.layout import scan
-from xwam.header import read_notes
+from xwam.training.augment import Augmentation
 from xwam.training.commands import decoder_trainings
 from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
 from xwam.training.trainer import data_sha256
 
-WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "weights" / "README.md"
+WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "nano" / "weights" / "README.md"
 
 
 # ---- recipes

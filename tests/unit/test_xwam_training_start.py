@@ -9,14 +9,14 @@ import torch
 
 from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from tests.unit.test_xwam_training import RECIPE, TINY
-from xwam import checkpoints
-from xwam.actions import training_bounds
+from xwam.checkpoints import bundle as checkpoints
 from xwam.config import DepthRange, ModelConfig
 from xwam.data.layout import scan, tracks
 from xwam.data.statistics import statistics
 from xwam.data.writer import write_episode
-from xwam.network import is_exact
-from xwam.training.start import to_be_trained, with_depth_of
+from xwam.network.transformer import is_exact
+from xwam.robots.actions import training_bounds
+from xwam.training.initialise import to_be_trained, with_depth_of
 
 UNKNOWN = replace(TINY, depth_known=False)
 OTHER = DepthRange(near_m=0.1, far_m=3.0, offset_m=0.0)

@@ -1,6 +1,6 @@
 """The decoder that warps: hints against a pinhole by hand, flows that move pictures, training on a square that moves.
 
-Read next: `xwam/warp.py`, `xwam/training/warp.py`.
+Read next: `xwam/nano/pixel_decoder.py`, `xwam/training/decoder.py`.
 """
 
 import sys
@@ -13,12 +13,24 @@ import torch.nn.functional as F
 
 from tests.unit.test_xwam_data import RECORDING, key_of, steps_of
 from tests.unit.test_xwam_training import TINY
-from xwam import checkpoints, convert
-from xwam.data.clips import ClipDataset
+from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints import convert
+from xwam.checkpoints.metadata import read_notes
 from xwam.data.layout import BrokenEpisode, read_track, scan
 from xwam.data.writer import write_episode, write_metadata
-from xwam.header import read_notes
-from xwam.training.warp import (
+from xwam.nano.pixel_decoder import (
+    FARTHEST_PX,
+    FLOW_PX,
+    LONGEST_PX,
+    NEAR_M,
+    STILL_PX,
+    Scene,
+    WarpDecoder,
+    bounded,
+    hand_hints,
+)
+from xwam.training.clips import ClipDataset
+from xwam.training.decoder import (
     Episodes,
     Sheet,
     WarpRecipe,
@@ -29,17 +41,6 @@ from xwam.training.warp import (
     sheets,
     train_decoder,
     unit_length,
-)
-from xwam.warp import (
-    FARTHEST_PX,
-    FLOW_PX,
-    LONGEST_PX,
-    NEAR_M,
-    STILL_PX,
-    Scene,
-    WarpDecoder,
-    bounded,
-    hand_hints,
 )
 
 WIDTHS = (8, 8, 8, 8)
@@ -233,8 +234,8 @@ def test_models_that_a_decoder_cannot_serve_are_refused(change, reason):
 
 
 def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_changes(tmp_path):
+    from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import RECIPES
-    from xwam.training.start import to_be_trained
 
     bundle = checkpoints.fresh_bundle(SMALL, seed=0)
     decoder = fresh_decoder(3, WIDTHS)

@@ -1,7 +1,8 @@
 """What a data set folder holds, and whether it holds it whole.
 
 In: a folder in the released layout. Out: tracks (states and actions of an episode, and where its videos lie); what is
-broken, each by name. Read next: `clips.py`, which cuts clips from tracks; `videos.py`; `writer.py`, the way back.
+broken, each by name. Read next: `xwam/training/clips.py`, which cuts clips from tracks; `videos.py`; `writer.py`, the
+way back.
 
     metadata.json                            {"chunk-0000/episode_0000000": frames}
     data/<key>.json                          states, actions, prompts, cameras
@@ -24,9 +25,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from xwam.actions import ARM_ACTION, ARM_PROPRIO
 from xwam.config import DepthRange
 from xwam.data.videos import UnreadableVideo, decode, look_into
+from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 
 ROTATION_TOLERANCE = 1e-2
 """How far a rotation matrix may be from orthonormal; beyond it, it is something else."""

@@ -1,7 +1,7 @@
 """The quantiles that normalise a data set, exactly, in one fiftieth of its memory.
 
 In: the tracks of a data set, streamed twice. Out: a dictionary in the layout of the released statistics.
-Read next: `clips.py`, which makes bounds of it.
+Read next: `xwam/training/clips.py`, which makes bounds of it.
 
 Letters: N values, X numbers in a value.
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from xwam.actions import ARM_ACTION, ARM_PROPRIO
 from xwam.data.layout import Track
+from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 
 LOW_FRAC, HIGH_FRAC = 0.01, 0.99
 

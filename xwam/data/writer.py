@@ -20,12 +20,12 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from xwam.actions import ARM_ACTION, ARM_PROPRIO
-from xwam.benches import EE_POSE_BASE, OSC_DELTA_BASE
-from xwam.codecs import video_from_depth
+from xwam.codecs.codec import video_from_depth
 from xwam.config import DepthRange
 from xwam.data.videos import write_video
-from xwam.frames import SAME_AXES, Axes
+from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
+from xwam.robots.axes import SAME_AXES, Axes
+from xwam.robots.interfaces import EE_POSE_BASE, OSC_DELTA_BASE
 
 EPISODES_PER_CHUNK = 1000
 MAX_DEPTH_MM = 65535

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from xwam.checkpoints import Bundle
-from xwam.codecs import encode_views
-from xwam.data.clips import ClipDataset, Sample
-from xwam.data.latents import EncodedSample, LatentClips
+from xwam.checkpoints.bundle import Bundle
+from xwam.codecs.codec import encode_views
 from xwam.data.layout import Broken, BrokenEpisode
-from xwam.losses import Batch, Noise
-from xwam.noise import NoiseLevels, draw_levels, request_seed
+from xwam.flow.losses import Batch, Noise
+from xwam.flow.noise import NoiseLevels, draw_levels, request_seed
+from xwam.training.clips import ClipDataset, Sample
+from xwam.training.latent_cache import EncodedSample, LatentClips
 from xwam.training.recipes import Recipe
 
 MAX_BROKEN_IN_A_ROW = 100

@@ -85,11 +85,11 @@ def train_model(options: argparse.Namespace) -> int:
     _check_packages()
     import torch
 
-    from xwam import checkpoints
+    from xwam.checkpoints import bundle as checkpoints
     from xwam.config import NANO
     from xwam.data.layout import read_track, scan
+    from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import recipe_of
-    from xwam.training.start import to_be_trained
     from xwam.training.trainer import Trainer, prepare_data
 
     until_s = None if options.minutes is None else time.monotonic() + 60 * options.minutes
@@ -174,13 +174,13 @@ def train_decoder(options: argparse.Namespace) -> int:
     """Train a decoder and write it beside its network; return 0."""
     import torch
 
-    from xwam import checkpoints
-    from xwam.codecs import PatchDCT
-    from xwam.data.clips import ClipDataset
+    from xwam.checkpoints import bundle as checkpoints
+    from xwam.checkpoints.metadata import locate, network_notes, read_notes
+    from xwam.codecs.codec import PatchDCT
     from xwam.data.layout import scan
-    from xwam.header import locate, network_notes, read_notes
     from xwam.training import warp
-    from xwam.training.fit import check_fit
+    from xwam.training.check_data import check_fit
+    from xwam.training.clips import ClipDataset
     from xwam.training.trainer import data_sha256
 
     if options.threads:
@@ -260,7 +260,7 @@ def _check_packages() -> None:
 
 def _bounds(root: Path, found: Scan, model: ModelConfig, *, raw: bool, least_action: float) -> tuple[Bounds, str]:
     """Return the bounds of a data set for a fresh model, and what else they are of, as `_other_data` does."""
-    from xwam.actions import training_bounds
+    from xwam.robots.actions import training_bounds
 
     path = root / "statistics.json"
     if not path.is_file():

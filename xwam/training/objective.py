@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xwam.losses import Batch, losses
-from xwam.network import XwamNetwork
+from xwam.flow.losses import Batch, losses
+from xwam.network.transformer import XwamNetwork
 from xwam.training.batches import Draws
 from xwam.training.recipes import Recipe
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from xwam.config import DepthMode
-from xwam.data.augment import Augmentation
-from xwam.data.clips import PastEnd
-from xwam.noise import CLEAN_ACTION_FRAC, NoiseMode
+from xwam.flow.noise import CLEAN_ACTION_FRAC, NoiseMode
+from xwam.training.augment import Augmentation
+from xwam.training.clips import PastEnd
 
 OptimizerKind = Literal["adamw", "muon"]
 

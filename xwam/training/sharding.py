@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from xwam.layers import Attention, Block
+from xwam.network.layers import Attention, Block
 
 ENTRANCES = ("query", "key_value", "query_key_value", "read")
 """What is called of an `Attention` in place of `forward`: FSDP2 must know, or weights are not gathered."""

@@ -21,24 +21,24 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from xwam.checkpoints import Bundle, save_checkpoint
-from xwam.data.clips import ClipDataset, Sample
-from xwam.data.latents import LatentClips
+from xwam.checkpoints.bundle import Bundle, save_checkpoint
+from xwam.checkpoints.metadata import read_notes
 from xwam.data.layout import Broken, BrokenEpisode, Scan
 from xwam.data.writer import write_whole
-from xwam.header import read_notes
-from xwam.losses import Batch
-from xwam.network import XwamNetwork
-from xwam.sampler import Schedule
+from xwam.flow.losses import Batch
+from xwam.flow.sampler import Schedule
+from xwam.network.transformer import XwamNetwork
 from xwam.training.batches import Draws, Encoder, Pictures, Ticket, clip_at, read
-from xwam.training.curve import Log, draw_curve
-from xwam.training.fit import check_fit, named
-from xwam.training.imagine import draw_imagined, imagine, judge
+from xwam.training.check_data import check_fit, named
+from xwam.training.clips import ClipDataset, Sample
+from xwam.training.latent_cache import LatentClips
+from xwam.training.log import Log, draw_curve
 from xwam.training.objective import Objective, XwamObjective
 from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
 from xwam.training.sharding import open_entrances, plan_sharding, put_back
 from xwam.training.state import Average, StateError, gathered, load_state, save_state
+from xwam.training.validation import draw_imagined, imagine, judge
 
 IMAGINED = "imagined.png"
 CHECKPOINT, STATE, LOG, CURVE, ABOUT = (

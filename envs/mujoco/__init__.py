@@ -1,0 +1,1 @@
+"""What benches on MuJoCo share: rendering, observation, and playback of recorded states."""

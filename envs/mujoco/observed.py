@@ -1,0 +1,88 @@
+"""What the envs on robosuite share: how a running simulation is observed and let go.
+
+In: a simulation with robosuite's `sim.model._model` and `sim.data._data`. Out: the fields of an `Observation`.
+Read next: `envs/robosuite/env.py` and `envs/robocasa/env.py`, which build and step one; `views.py`, how it is seen.
+
+It knows neither simulator, and runs in the interpreter of either, Python 3.10 or 3.11.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from envs.mujoco.views import ViewRenderer
+from evalkit.contracts import geometry
+from evalkit.contracts.spec import EnvSpec
+
+
+class ObservedEnv(ABC):
+    """The part of `evalkit.contracts.env.Env` that looks at a simulation. There is one in a process.
+
+    Args:
+        spec: What the env gives; names its cameras.
+        renderer: Draws them.
+    """
+
+    def __init__(self, spec: EnvSpec, renderer: ViewRenderer) -> None:
+        self.spec, self._renderer = spec, renderer
+        self.about = {"renderer": renderer.describe()}
+        self._camera_names = [camera.name for camera in spec.cameras]
+        self._sim: Any = None
+        self._instruction = ""
+        self._T_base_world = np.eye(4)
+
+    def observe(self, *, render: bool) -> dict[str, Any]:
+        """Return the fields of an `Observation`; with `render=False` V is 0."""
+        self._update_kinematics()
+        views = self._renderer.capture(self._model, self._data, self._camera_names if render else [])
+        return {
+            "rgb": views.rgb,
+            "depth": views.depth,
+            "intrinsics": views.intrinsics,
+            "T_base_cam": self._T_base_world @ views.T_world_cam,
+            "proprio": self._proprio(),
+            "instruction": self._instruction,
+            "privileged": self._privileged(),
+        }
+
+    def close(self) -> None:
+        """Free the simulator and the GL context; calling it twice is fine."""
+        self._drop_simulation()
+        self._renderer.close()
+
+    @abstractmethod
+    def _proprio(self) -> np.ndarray:
+        """Return the 16 numbers of the state."""
+
+    @abstractmethod
+    def _privileged(self) -> dict[str, np.ndarray]:
+        """Return the simulator's state that oracles may read."""
+
+    @property
+    def _model(self) -> Any:
+        return self._sim.sim.model._model
+
+    @property
+    def _data(self) -> Any:
+        return self._sim.sim.data._data
+
+    def _drop_simulation(self) -> None:
+        self._renderer.forget()
+        if self._sim is not None:
+            self._sim.close()
+            self._sim = None
+
+    def _update_kinematics(self) -> None:
+        import mujoco
+
+        # robosuite leaves positions one 2 ms substep behind; the next step recomputes all of this anyway
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+
+    def _site_pose(self, name: str) -> np.ndarray:
+        """Return 4,4 `T_world_site`."""
+        site = self._data.site(name)
+        return geometry.transform(site.xmat.reshape(3, 3), site.xpos)

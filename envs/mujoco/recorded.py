@@ -1,0 +1,74 @@
+"""Demonstrations as they were recorded, for envs that play them back: a model file and states in place of physics.
+
+In: MJCF that another machine wrote, flattened states (time, positions, velocities). Out: what stands in for
+robosuite's simulation in an env.
+Read next: `envs/robosuite/replay.py` and `envs/robocasa/replay.py`, the envs; `baselines/replay/`, which has them
+render.
+
+An action does not lead to the same state twice on another machine; a state is a state anywhere.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+
+
+class Recorded:
+    """Stands in for robosuite's environment where only its model and data are asked for.
+
+    Args:
+        xml: The model, with files that exist here.
+    """
+
+    def __init__(self, xml: str) -> None:
+        import mujoco
+
+        model = mujoco.MjModel.from_xml_string(xml)
+        self._model, self._data = model, mujoco.MjData(model)
+        self.sim = SimpleNamespace(model=SimpleNamespace(_model=model), data=SimpleNamespace(_data=self._data))
+        self.put(np.concatenate([[0.0], model.qpos0, np.zeros(model.nv)]))
+
+    def put(self, state: np.ndarray) -> None:
+        """Take a flattened state.
+
+        Raises:
+            ValueError: If it is of another model, or holds something that is no number.
+        """
+        import mujoco
+
+        model, data = self._model, self._data
+        expected = 1 + model.nq + model.nv
+        if state.shape != (expected,):
+            raise ValueError(f"a state of this model has {expected} numbers, the recorded one has {state.shape}")
+        if not np.isfinite(state).all():
+            raise ValueError("the recorded state holds numbers that are not finite")
+        data.time, data.qpos[:], data.qvel[:] = state[0], state[1 : 1 + model.nq], state[1 + model.nq :]
+        mujoco.mj_forward(model, data)
+
+    def close(self) -> None:
+        """Do nothing; there is nothing to free."""
+
+
+def with_local_files(xml: str, packages: dict[str, str]) -> str:
+    """Return MJCF whose meshes and textures lie in the packages of this machine.
+
+    Args:
+        xml: As recorded.
+        packages: Folder of each package, by its name; the last folder of that name in a path is taken for it.
+
+    Example:
+        >>> with_local_files('<m><asset><mesh file="/home/a/robosuite/x.stl"/></asset></m>', {"robosuite": "/lib/r"})
+        '<m><asset><mesh file="/lib/r/x.stl" /></asset></m>'
+    """
+    from xml.etree import ElementTree
+
+    root = ElementTree.fromstring(xml)
+    for element in root.findall("./asset/*[@file]"):
+        parts = element.attrib["file"].split("/")
+        held = [(place, part) for place, part in enumerate(parts) if part in packages]
+        if held:
+            place, package = held[-1]
+            element.set("file", "/".join([packages[package], *parts[place + 1 :]]))
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,1 @@
+"""The command `evalkit`: one file for each group of verbs."""

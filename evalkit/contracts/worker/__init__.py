@@ -1,0 +1,1 @@
+"""The env process: wire format, server and client."""

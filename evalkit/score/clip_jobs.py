@@ -1,0 +1,132 @@
+"""One chunk of a run as a piece of work that any process can do.
+
+In: a recorded clip. Out: its chunks as jobs, and the scores of each; a clip or chunk that cannot be read is a row.
+Read next: `run.py`, which spreads the jobs over cores; `chunk.py`, which scores one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.types import Episode
+from evalkit.score.ceiling import CodecChoice, load_codec
+from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
+from evalkit.score.results.coverage import CLIP_METRIC
+from evalkit.score.results.table import ClipScores
+from evalkit.store.clips import ClipReader
+
+
+class ForeignClip(RunFolderError):
+    """A clip that lies where a planned episode's should be, and belongs elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipJob:
+    """One clip to be scored, as its record names it, with what it must hold.
+
+    Attributes:
+        task: Of the record.
+        index: Likewise.
+        outcome: Likewise.
+        path: The clip's file.
+        planned: The episode that it must hold.
+        plan_sha256: Hash of the plan that it must belong to.
+        options: What is scored.
+        codec: The policy's, or why there is none; None leaves it out.
+    """
+
+    task: str
+    index: int
+    outcome: str
+    path: Path
+    planned: Episode
+    plan_sha256: str
+    options: ScoreOptions
+    codec: CodecChoice | str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkJob:
+    """One chunk of a clip; `done` where there is nothing left to compute."""
+
+    clip: ClipJob
+    chunk_idx: int
+    is_last: bool
+    done: ClipScores | None = None
+
+
+def chunk_jobs(clip: ClipJob) -> Iterator[ChunkJob]:
+    """Yield the chunks of a clip; a clip that is missing, broken or foreign is one job that is already done."""
+    try:
+        with ClipReader(clip.path) as reader:
+            _check_belongs(reader, clip)
+            count = len(reader)
+    except ForeignClip as error:
+        yield _lost(clip, "foreign_clip", str(error))
+    except RunFolderError as error:
+        yield _lost(clip, "broken_clip" if clip.path.exists() else "missing_clip", str(error))
+    else:
+        if count == 0:
+            yield ChunkJob(clip=clip, chunk_idx=0, is_last=True, done=clip_scores(clip, []))
+        for chunk_idx in range(count):
+            yield ChunkJob(clip=clip, chunk_idx=chunk_idx, is_last=chunk_idx == count - 1)
+
+
+def do(job: ChunkJob) -> ClipScores:
+    """Return the scores of a job."""
+    if job.done is not None:
+        return job.done
+    clip = job.clip
+    codec = load_codec(clip.codec) if isinstance(clip.codec, CodecChoice) else clip.codec
+    try:
+        with ClipReader(clip.path) as reader:
+            chunk, env = reader.read(job.chunk_idx), reader.header.env_spec
+        return clip_scores(clip, score_chunk(chunk, env, clip.options, codec=codec))
+    except RunFolderError as error:
+        return clip_scores(clip, [clip_row("broken_chunk", str(error), chunk_idx=job.chunk_idx)])
+    except Exception as error:
+        return clip_scores(clip, [failure_row(error, chunk_idx=job.chunk_idx)])
+
+
+def clip_scores(clip: ClipJob, scores: list[Score]) -> ClipScores:
+    """Return scores under the names of their episode."""
+    return ClipScores(task=clip.task, index=clip.index, outcome=clip.outcome, scores=scores)
+
+
+def clip_row(status: str, reason: str, *, chunk_idx: int = -1) -> Score:
+    """Return the row that stands for a clip, or for one of its chunks, that could not be scored."""
+    return Score(
+        subject="policy",
+        chunk_idx=chunk_idx,
+        frame_idx=WHOLE_CHUNK,
+        view="",
+        metric=CLIP_METRIC,
+        value=None,
+        status=status,
+        reason=reason,
+    )
+
+
+def failure_row(error: Exception, *, chunk_idx: int = -1) -> Score:
+    """Return the row that stands for a clip, or for one of its chunks, where the scorer itself failed."""
+    return clip_row("scoring_failed", f"{type(error).__name__}: {error}", chunk_idx=chunk_idx)
+
+
+def _lost(clip: ClipJob, status: str, reason: str) -> ChunkJob:
+    return ChunkJob(clip=clip, chunk_idx=-1, is_last=True, done=clip_scores(clip, [clip_row(status, reason)]))
+
+
+def _check_belongs(reader: ClipReader, clip: ClipJob) -> None:
+    header = reader.header
+    if header.plan_sha256 not in (None, clip.plan_sha256):
+        raise ForeignClip(
+            f"{clip.path} belongs to another plan: its hash is {str(header.plan_sha256)[:12]}, not "
+            f"{clip.plan_sha256[:12]}."
+        )
+    if header.episode != clip.planned:
+        pairs = [(name, value, getattr(clip.planned, name)) for name, value in vars(header.episode).items()]
+        wrong = ", ".join(f"{name} is {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs)
+        raise ForeignClip(f"{clip.path} is the clip of another plan: {wrong}.")

@@ -1,0 +1,1 @@
+"""Metrics: images, depth, clouds, poses, LPIPS."""

@@ -1,0 +1,171 @@
+"""Fused point clouds and the distances between them.
+
+In: depths, intrinsics and poses of all cameras. Out: distances to the nearest neighbour both ways, and their forms.
+Read next: `nearest.py`, the search; `evalkit/score/chunk.py`, which puts all metrics together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from evalkit.score import on_device
+from evalkit.score.metrics.nearest import PointTree, build_tree, nearest_distances
+from evalkit.score.results.outcome import Measure
+
+FSCORE_RADII_M = (0.005, 0.010, 0.050)
+
+
+class CloudDistances(NamedTuple):
+    """Distance of every point to the other cloud's nearest point, metres, in the order of the points."""
+
+    pred_to_true_m: np.ndarray
+    true_to_pred_m: np.ndarray
+
+    def accuracy_m(self) -> Measure:
+        """Return the mean distance from prediction to truth, metres (`l1_pred_to_gt`)."""
+        return self._measure(lambda: float(self.pred_to_true_m.mean()))
+
+    def completeness_m(self) -> Measure:
+        """Return the mean distance from truth to prediction, metres (`l1_gt_to_pred`)."""
+        return self._measure(lambda: float(self.true_to_pred_m.mean()))
+
+    def l1_sum_m(self) -> Measure:
+        """Return accuracy plus completeness, metres."""
+        return self._measure(lambda: float(self.pred_to_true_m.mean() + self.true_to_pred_m.mean()))
+
+    def l1_half_m(self) -> Measure:
+        """Return the mean of accuracy and completeness, metres: the form of Depth Anything 3."""
+        return self._measure(lambda: float(self.pred_to_true_m.mean() + self.true_to_pred_m.mean()) / 2)
+
+    def l2sq_sum_m2(self) -> Measure:
+        """Return the mean squared distances of both directions, added, square metres: pytorch3d's default."""
+        return self._measure(lambda: _mean_square(self.pred_to_true_m) + _mean_square(self.true_to_pred_m))
+
+    def fscore(self, radius_m: float) -> Measure:
+        """Return the harmonic mean of precision and recall: shares of points strictly nearer than the radius."""
+        return self._measure(lambda: _fscore(self.pred_to_true_m, self.true_to_pred_m, radius_m))
+
+    def _measure(self, compute: Callable[[], float]) -> Measure:
+        empty = [
+            name for name, side in (("predicted", self.pred_to_true_m), ("true", self.true_to_pred_m)) if side.size == 0
+        ]
+        if empty:
+            return Measure(None, "empty_cloud", f"the {' and the '.join(empty)} cloud has no point")
+        return Measure(compute())
+
+
+def fuse(
+    depth_vhw_m: np.ndarray, intrinsics_v33_px: np.ndarray, T_base_cam_v44: np.ndarray | Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return N,3 points, metres, base frame, of all views, each tile by tile (see `nearest.py`).
+
+    A pixel is lifted where its own depth is finite and above 1 mm, so the clouds of truth and prediction differ in
+    size; nothing is subsampled, because a Chamfer distance falls with the density of points.
+    """
+    height, width = depth_vhw_m.shape[1:]
+    points, count = np.empty((depth_vhw_m.size, 3)), 0
+    for depth_hw_m, K, T in zip(depth_vhw_m, intrinsics_v33_px, T_base_cam_v44, strict=True):
+        flat = np.ascontiguousarray(depth_hw_m).ravel()
+        count = _lift(flat, _tile_order(height, width), width, np.ascontiguousarray(K), np.array(T), points, count)
+    return points[:count]
+
+
+def distances(
+    true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *, threads: int = 1, device: str = on_device.CPU
+) -> CloudDistances:
+    """Return exact nearest-neighbour distances both ways, float64.
+
+    Args:
+        true_m: N,3 points, or their tree where they are compared more than once.
+        pred_m: N,3 points or their tree.
+        threads: Cores to use, on the CPU; the values do not depend on it.
+        device: Where to search; the values do not depend on it either.
+
+    Example:
+        >>> distances(np.array([[0.0, 0.0, 0.0]]), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]])).l1_half_m().value
+        2.0
+    """
+    if not _size(true_m) or not _size(pred_m):
+        return CloudDistances(np.full(_size(pred_m), np.inf), np.full(_size(true_m), np.inf))
+    true = true_m if isinstance(true_m, PointTree) else build_tree(true_m)
+    pred = pred_m if isinstance(pred_m, PointTree) else build_tree(pred_m)
+
+    def search(tree: PointTree, queries: PointTree) -> np.ndarray:
+        if device == on_device.CPU:
+            return nearest_distances(tree, queries, threads=threads)
+        return on_device.nearest_distances(tree, queries, device)
+
+    return CloudDistances(pred_to_true_m=search(true, pred), true_to_pred_m=search(pred, true))
+
+
+def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
+    """Return the mean of the points in each voxel, the grid starting half a voxel below the cloud's own corner.
+
+    That is open3d's `voxel_down_sample`: two clouds get two grids. For comparison with numbers made that way only.
+
+    Example:
+        >>> voxel_means(np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [1.0, 0.0, 0.0]]), 0.5)
+        array([[0.05, 0.  , 0.  ],
+               [1.  , 0.  , 0.  ]])
+    """
+    corner = points_m.min(axis=0) - 0.5 * voxel_m
+    cells = np.floor((points_m - corner) / voxel_m).astype(np.int64)
+    _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    sums = np.stack([np.bincount(which, weights=points_m[:, axis]) for axis in range(3)], axis=1)
+    return np.asarray(sums / counts[:, None])
+
+
+def _size(cloud: np.ndarray | PointTree) -> int:
+    return cloud.num_points if isinstance(cloud, PointTree) else len(cloud)
+
+
+@numba.njit(cache=True, nogil=True)
+def _lift(
+    depth_m: np.ndarray,
+    order: np.ndarray,
+    width: int,
+    K: np.ndarray,
+    T: np.ndarray,
+    points: np.ndarray,
+    count: int,
+) -> int:
+    """Append the points of one view in the given order and return their new number.
+
+    The formula is that of `contracts.geometry.points_from_depth`, fused into one pass.
+    """
+    for pixel in order:
+        z = float(depth_m[pixel])
+        if not (1e-3 < z < np.inf):
+            continue
+        x = (pixel % width - K[0, 2]) / K[0, 0] * z
+        y = (pixel // width - K[1, 2]) / K[1, 1] * z
+        for row in range(3):
+            points[count, row] = T[row, 0] * x + T[row, 1] * y + T[row, 2] * z + T[row, 3]
+        count += 1
+    return count
+
+
+@lru_cache(maxsize=8)
+def _tile_order(height: int, width: int) -> np.ndarray:
+    """Return the pixels of an image along a Morton curve: each run of 16 is a tile of 4x4, each of 256 one of 16x16."""
+    v, u = np.mgrid[:height, :width]
+    code = np.zeros((height, width), np.int64)
+    for bit in range(16):
+        code |= ((u >> bit) & 1) << (2 * bit) | ((v >> bit) & 1) << (2 * bit + 1)
+    return np.argsort(code.ravel(), kind="stable")
+
+
+def _mean_square(distances_m: np.ndarray) -> float:
+    return float(np.mean(distances_m * distances_m))
+
+
+def _fscore(pred_to_true_m: np.ndarray, true_to_pred_m: np.ndarray, radius_m: float) -> float:
+    precision = float(np.mean(pred_to_true_m < radius_m))
+    recall = float(np.mean(true_to_pred_m < radius_m))
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0

@@ -1,0 +1,254 @@
+"""Depth errors against metric ground truth.
+
+In: depths in metres along the optical axis, true and predicted, of equal shape. Out: errors, pooled over pixels.
+Read next: `cloud.py`, where depth becomes points.
+
+The mask comes from ground truth alone: finite and 1 mm < truth < `max_depth_m`. A prediction that is not finite or not
+positive counts as a depth of 0, so AbsRel 1, no delta, its whole depth in the RMSE: masking on the prediction too
+would let a model drop its hard pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from evalkit.score.results.outcome import Measure
+
+MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 10.0
+DELTA_RATIO = 1.25
+
+
+class DepthErrors(NamedTuple):
+    """Sums over the pixels of a mask, so that frames can be pooled by adding them.
+
+    Attributes:
+        num_valid: Pixels inside the mask.
+        num_invalid_pred: Of these, pixels whose prediction is not finite or not positive.
+        sum_absrel: Sum of |pred - true| / true.
+        num_delta: Pixels with max(pred/true, true/pred) strictly below 1.25, 1.25^2, 1.25^3.
+        sum_square_m2: Sum of (pred - true)^2, square metres.
+    """
+
+    num_valid: int
+    num_invalid_pred: int
+    sum_absrel: float
+    num_delta: tuple[int, int, int]
+    sum_square_m2: float
+
+    def absrel(self) -> Measure:
+        """Return the mean of |pred - true| / true over the mask."""
+        return self._share(self.sum_absrel)
+
+    def delta(self, order: int) -> Measure:
+        """Return the share of the mask whose ratio to truth is strictly below 1.25 ** order, order 1 to 3."""
+        return self._share(self.num_delta[order - 1])
+
+    def rmse_m(self) -> Measure:
+        """Return the root of the mean squared error over the mask, metres."""
+        mean, status, reason = self._share(self.sum_square_m2)
+        return Measure(None if mean is None else float(np.sqrt(mean)), status, reason)
+
+    def invalid_frac(self) -> Measure:
+        """Return the share of the mask whose prediction is not finite or not positive."""
+        return self._share(self.num_invalid_pred)
+
+    def plus(self, other: DepthErrors) -> DepthErrors:
+        """Return the errors of both masks pooled."""
+        deltas = tuple(a + b for a, b in zip(self.num_delta, other.num_delta, strict=True))
+        return DepthErrors(
+            self.num_valid + other.num_valid,
+            self.num_invalid_pred + other.num_invalid_pred,
+            self.sum_absrel + other.sum_absrel,
+            (deltas[0], deltas[1], deltas[2]),
+            self.sum_square_m2 + other.sum_square_m2,
+        )
+
+    def _share(self, total: float) -> Measure:
+        if self.num_valid == 0:
+            return Measure(None, "no_valid_truth")
+        status = "ok"
+        if self.num_invalid_pred:
+            status = "all_invalid_depth" if self.num_invalid_pred == self.num_valid else "some_invalid_depth"
+        return Measure(float(total / self.num_valid), status)
+
+
+NO_ERRORS = DepthErrors(0, 0, 0.0, (0, 0, 0), 0.0)
+
+
+def truth_mask(true_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
+    """Return where ground truth is finite and strictly between 1 mm and `max_depth_m`.
+
+    Example:
+        >>> truth_mask(np.array([0.0, 0.5, np.nan, 10.0]))
+        array([False,  True, False, False])
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray((true_m > MIN_DEPTH_M) & (true_m < max_depth_m))
+
+
+def is_valid(pred_m: np.ndarray) -> np.ndarray:
+    """Return where a depth is finite and positive."""
+    return np.asarray(np.isfinite(pred_m) & (pred_m > 0))
+
+
+def depth_errors(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DepthErrors:
+    """Return the errors of one depth image, float64, mask from ground truth alone, no alignment.
+
+    Args:
+        true_m: Any shape, metres; 0 or NaN where there is none.
+        pred_m: The same shape, metres, not masked.
+        max_depth_m: Ground truth at or beyond it is left out.
+
+    Example:
+        >>> errors = depth_errors(np.array([1.0, 2.0, 0.0]), np.array([1.1, np.nan, 5.0]))
+        >>> errors.num_valid, errors.num_invalid_pred, round(errors.absrel().value, 3)
+        (2, 1, 0.55)
+    """
+    return DepthErrors(*_sums(np.ravel(true_m), np.ravel(pred_m), max_depth_m))
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(
+    true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float
+) -> tuple[int, int, float, tuple[int, int, int], float]:
+    num_valid, num_invalid, absrel, square = 0, 0, 0.0, 0.0
+    num_1, num_2, num_3 = 0, 0, 0
+    for i in range(true_m.size):
+        true, pred = float(true_m[i]), float(pred_m[i])
+        if not (MIN_DEPTH_M < true < max_depth_m):
+            continue
+        num_valid += 1
+        if not (0.0 < pred < np.inf):
+            num_invalid += 1
+            pred = 0.0
+        else:
+            ratio = max(pred / true, true / pred)
+            num_1 += int(ratio < DELTA_RATIO)
+            num_2 += int(ratio < DELTA_RATIO**2)
+            num_3 += int(ratio < DELTA_RATIO**3)
+        absrel += abs(pred - true) / true
+        square += (pred - true) ** 2
+    return num_valid, num_invalid, absrel, (num_1, num_2, num_3), square
+
+
+def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
+    """Return the prediction times median(true) / median(pred), both over valid pixels of the mask.
+
+    For estimators whose scale is free; a metric that uses it says so in its name (`absrel/median_scaled`).
+    An unfit prediction (nothing valid) comes back as it was.
+
+    Example:
+        >>> median_aligned(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
+        array([2., 4., 6.])
+    """
+    usable = truth_mask(true_m, max_depth_m=max_depth_m) & is_valid(pred_m)
+    if not usable.any():
+        return pred_m
+    scale = np.median(true_m[usable].astype(np.float64)) / np.median(pred_m[usable].astype(np.float64))
+    return pred_m.astype(np.float64) * scale
+
+
+class DisparityFit(NamedTuple):
+    """`1 / true ~ scale / pred + shift`, least squares over the pixels of a clip; None where it cannot be fitted."""
+
+    scale: float
+    shift: float
+
+    def apply(self, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
+        """Return aligned depth: disparity at least 1e-3, depth in [1 mm, max]; invalid pixels become 0."""
+        valid = is_valid(pred_m)
+        disparity = self.scale / np.where(valid, pred_m, 1.0).astype(np.float64) + self.shift
+        aligned = np.clip(1.0 / np.maximum(disparity, 1e-3), MIN_DEPTH_M, max_depth_m)
+        return np.where(valid, aligned, 0.0)
+
+
+def fit_disparity(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DisparityFit | None:
+    """Return the affine map of disparity that brings a whole clip's prediction nearest to truth.
+
+    Example:
+        >>> true = np.array([1.0, 2.0, 4.0])
+        >>> fit = fit_disparity(true, 1.0 / (2.0 / true + 0.5))
+        >>> round(fit.scale, 6), round(fit.shift, 6)
+        (0.5, -0.25)
+    """
+    true, pred = np.ravel(true_m), np.ravel(pred_m)
+    count, mean_true, mean_pred = _disparity_means(true, pred, max_depth_m)
+    if count < 2:
+        return None
+    variance, covariance = _disparity_spread(true, pred, max_depth_m, mean_true, mean_pred)
+    if variance <= 1e-24 * count * mean_pred**2:
+        return None
+    scale = covariance / variance
+    return DisparityFit(scale, mean_true - scale * mean_pred)
+
+
+@numba.njit(cache=True, nogil=True)
+def _disparity_means(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[int, float, float]:
+    count, sum_true, sum_pred = 0, 0.0, 0.0
+    for i in range(true_m.size):
+        true, pred = float(true_m[i]), float(pred_m[i])
+        if MIN_DEPTH_M < true < max_depth_m and 0.0 < pred < np.inf:
+            count += 1
+            sum_true += 1.0 / true
+            sum_pred += 1.0 / pred
+    return count, sum_true / max(count, 1), sum_pred / max(count, 1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _disparity_spread(
+    true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float, mean_true: float, mean_pred: float
+) -> tuple[float, float]:
+    variance, covariance = 0.0, 0.0
+    for i in range(true_m.size):
+        true, pred = float(true_m[i]), float(pred_m[i])
+        if MIN_DEPTH_M < true < max_depth_m and 0.0 < pred < np.inf:
+            across = 1.0 / pred - mean_pred
+            variance += across * across
+            covariance += across * (1.0 / true - mean_true)
+    return variance, covariance
+
+
+def change_error_m(
+    true_before_m: np.ndarray,
+    true_after_m: np.ndarray,
+    pred_before_m: np.ndarray,
+    pred_after_m: np.ndarray,
+    *,
+    max_depth_m: float = MAX_DEPTH_M,
+) -> Measure:
+    """Return the temporal inconsistency of depth: mean |change of prediction - change of truth| a frame, metres.
+
+    Mask: ground truth valid in both frames. An invalid prediction counts as a depth of 0. A prediction that is wrong
+    by a constant scores 0; one that flickers does not, however near it stays to truth.
+
+    Example:
+        >>> one = np.ones(4)
+        >>> change_error_m(one, one, one * 1.5, one * 1.6).value.__round__(3)
+        0.1
+    """
+    mask = truth_mask(true_before_m, max_depth_m=max_depth_m) & truth_mask(true_after_m, max_depth_m=max_depth_m)
+    if not mask.any():
+        return Measure(None, "no_valid_truth")
+    change_true = true_after_m[mask].astype(np.float64) - true_before_m[mask]
+    before, after = pred_before_m[mask], pred_after_m[mask]
+    valid_before, valid_after = is_valid(before), is_valid(after)
+    change_pred = np.where(valid_after, after, 0.0).astype(np.float64) - np.where(valid_before, before, 0.0)
+    status = "ok" if valid_before.all() and valid_after.all() else "some_invalid_depth"
+    return Measure(float(np.mean(np.abs(change_pred - change_true))), status)
+
+
+def quantised_8bit(depth_m: np.ndarray, *, near_m: float = 0.1, far_m: float = 4.5) -> np.ndarray:
+    """Return a depth after 8 bits of inverse depth between near and far, as depth videos store it; 0 stays 0.
+
+    Example:
+        >>> quantised_8bit(np.array([0.1, 1.0, 4.5, 0.0])).round(4)
+        array([0.1  , 1.011, 4.5  , 0.   ])
+    """
+    valid = is_valid(depth_m)
+    low, high = 1.0 / far_m, 1.0 / near_m
+    inverse = np.clip(1.0 / np.where(valid, depth_m, 1.0).astype(np.float64), low, high)
+    step = np.rint((inverse - low) / (high - low) * 255.0) / 255.0
+    return np.where(valid, 1.0 / (low + step * (high - low)), 0.0)

@@ -1,0 +1,83 @@
+"""Errors of predicted end-effector poses and states.
+
+In: predicted and true states, 16 numbers each. Out: millimetres, degrees, and what wrist cameras need.
+Read next: `cloud.py`, which lifts wrist views with predicted poses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evalkit.contracts.geometry import ee_pose_from_proprio, inverse, rotvec_from_matrix
+from evalkit.contracts.spec import Arm, CameraSpec
+from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.score.results.outcome import Measure
+
+
+class PoseError(NamedTuple):
+    """How far a predicted pose lies from the true one: millimetres, degrees in [0, 180]."""
+
+    position_mm: float
+    rotation_deg: float
+
+
+def pose_error(T_base_true: np.ndarray, T_base_pred: np.ndarray) -> PoseError:
+    """Return the distance of the origins and the angle of the rotation between two 4x4 poses.
+
+    Example:
+        >>> T_base_pred = np.eye(4)
+        >>> T_base_pred[0, 3] = 0.02
+        >>> pose_error(np.eye(4), T_base_pred)
+        PoseError(position_mm=20.0, rotation_deg=0.0)
+    """
+    T_true_pred = inverse(T_base_true) @ T_base_pred
+    shift_m = np.asarray(T_base_pred)[:3, 3] - np.asarray(T_base_true)[:3, 3]
+    angle_rad = np.linalg.norm(rotvec_from_matrix(T_true_pred[:3, :3]))
+    return PoseError(float(np.linalg.norm(shift_m) * 1000.0), float(np.degrees(angle_rad)))
+
+
+def is_valid_state(proprio_arm: np.ndarray) -> bool:
+    """Return whether one arm's 8 numbers are finite and its quaternion has a length."""
+    return bool(np.isfinite(proprio_arm).all() and np.linalg.norm(proprio_arm[3:7]) > 1e-6)
+
+
+def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple[Arm, ...]) -> Measure:
+    """Return the mean |pred - true| over the 8 numbers (metres, quaternion, open share) of each arm that exists.
+
+    The units are mixed, as in the model's own loss; the quaternion's sign is the one nearer to truth. For judging,
+    read the pose errors instead.
+
+    Example:
+        >>> true = np.zeros(16)
+        >>> true[[3, 11]] = 1.0
+        >>> pred = true.copy()
+        >>> pred[8:11] = 0.08
+        >>> round(state_mae(true, pred, arms=("right",)).value, 6)
+        0.03
+    """
+    errors = []
+    for arm in arms:
+        true, pred = (state[ARM_PROPRIO[arm]].astype(np.float64) for state in (proprio_true, proprio_pred))
+        if not (is_valid_state(true) and is_valid_state(pred)):
+            return Measure(None, "bad_state", f"{arm} arm: predicted {np.array2string(pred, precision=3)}")
+        if np.dot(true[3:7], pred[3:7]) < 0:
+            pred[3:7] *= -1
+        errors.append(np.abs(pred - true))
+    return Measure(float(np.mean(errors)))
+
+
+def wrist_pose(proprio_pred: np.ndarray, camera: CameraSpec) -> np.ndarray | None:
+    """Return `T_base_cam` of a wrist camera: predicted end-effector pose times hand-eye; None for an unfit state.
+
+    Args:
+        proprio_pred: 16 numbers, see `contracts.types.PROPRIO_DIM`.
+        camera: A wrist camera with its arm and `T_ee_cam`.
+    """
+    if camera.arm is None or camera.T_ee_cam is None:
+        return None
+    state = proprio_pred[ARM_PROPRIO[camera.arm]]
+    if not is_valid_state(state):
+        return None
+    return np.asarray(ee_pose_from_proprio(state) @ np.asarray(camera.T_ee_cam))

@@ -1,0 +1,1 @@
+"""Scores as values and as a file: outcomes, metric names, coverage, `scores.parquet`."""

@@ -1,0 +1,176 @@
+"""The result file: `scores.parquet`, one row a number, written clip by clip.
+
+In: the scores of one clip after another. Out: a file that appears whole or not at all, with definitions inside.
+Read next: `evalkit/score/run.py`, which fills it; `evalkit/report/`, which reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evalkit.contracts.errors import RunFolderError
+from evalkit.score.chunk import Score
+from evalkit.score.device import CPU
+from evalkit.score.results.coverage import Coverage
+from evalkit.score.results.names import METRICS, SUBJECTS
+from evalkit.score.results.outcome import STATUSES
+from evalkit.store.files import cannot_write, sync_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "evalkit-scores-1"
+MADE_OF = "made_of"
+"""Where in the file's metadata its `Coverage` lies."""
+
+SCORED_ON = "scored_on"
+"""Where in the file's metadata the device lies that the costly parts were computed on."""
+
+ROWS_A_GROUP = 50_000
+"""Rows that wait in memory until they are written together."""
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        ("task", _TEXT),
+        ("index", pa.int32()),
+        ("outcome", _TEXT),
+        ("subject", _TEXT),
+        ("chunk_idx", pa.int32()),
+        ("frame_idx", pa.int32()),
+        ("view", _TEXT),
+        ("metric", _TEXT),
+        ("value", pa.float64()),
+        ("status", _TEXT),
+        ("reason", _TEXT),
+    ]
+)
+"""`index` counts a task's episodes, `frame_idx` is the horizon (-1: all frames of the chunk), `value` may be null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipScores:
+    """Scores of one episode's clip, all or some of them."""
+
+    task: str
+    index: int
+    outcome: str
+    scores: Sequence[Score]
+
+
+class ScoreWriter:
+    """Writes the result file one clip at a time; use it in a `with`, leaving without an error gives it its name.
+
+    `made_of` is kept inside the file, where the scores are a run's own, and `scored_on`, the device.
+    """
+
+    def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = CPU) -> None:
+        self.path = path
+        self._unwritten: list[pa.Table] = []
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            schema = SCHEMA.with_metadata(_metadata(made_of, scored_on))
+            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def write(self, clip: ClipScores) -> None:
+        """Append rows of a clip.
+
+        Raises:
+            RunFolderError: If they cannot be written.
+        """
+        if clip.scores:
+            self._unwritten.append(_rows(clip))
+        if sum(map(len, self._unwritten)) >= ROWS_A_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            try:
+                self._writer.write_table(pa.concat_tables(self._unwritten).unify_dictionaries())
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+        self._unwritten = []
+
+    def __enter__(self) -> ScoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+            if kind is None:
+                with self._temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                self._temporary.replace(self.path)
+                sync_folder(self.path.parent)
+        except OSError as problem:
+            raise cannot_write(self.path, problem) from problem
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """Return the result file as a frame, text as categories.
+
+    Raises:
+        RunFolderError: If it is missing or broken.
+    """
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns)).to_pandas()
+    except FileNotFoundError as error:
+        raise RunFolderError(f"{path} is not there. Run `evalkit score {path.parent}` first.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
+
+
+def read_coverage(path: Path) -> Coverage | None:
+    """Return what a result file was made of; None where it does not say.
+
+    Raises:
+        RunFolderError: If it is missing or broken.
+    """
+    try:
+        text = (pq.read_schema(path).metadata or {}).get(MADE_OF.encode())
+        return None if text is None else Coverage.from_text(text)
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
+
+
+def _rows(clip: ClipScores) -> pa.Table:
+    count, scores = len(clip.scores), clip.scores
+    columns = {
+        "task": [clip.task] * count,
+        "index": [clip.index] * count,
+        "outcome": [clip.outcome] * count,
+        **{name: [getattr(score, name) for score in scores] for name in SCHEMA.names[3:]},
+    }
+    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+
+
+def _metadata(made_of: Coverage | None, scored_on: str) -> dict[str, str]:
+    packages = ("evalkit", "numpy", "opencv-python", "numba")
+    return {
+        **({} if made_of is None else {MADE_OF: made_of.to_text()}),
+        "format": FORMAT,
+        SCORED_ON: scored_on,
+        "versions": json.dumps({name: metadata.version(name) for name in packages}),
+        "metrics": json.dumps({name: asdict(metric) for name, metric in METRICS.items()}),
+        "subjects": json.dumps(SUBJECTS),
+        "statuses": json.dumps(STATUSES),
+    }

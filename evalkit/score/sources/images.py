@@ -1,0 +1,160 @@
+"""Frames of one view from PNGs, an mp4 or an npz, a few at a time; what breaks while it is read is named.
+
+In: a folder laid out as in `evalkit/score/folders.py`. Out: frames in order, each an array or the reason why it cannot
+be had.
+Read next: `evalkit/score/folders.py`, which sets truth and prediction beside each other.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import av
+import cv2
+import numpy as np
+
+from evalkit.score.results.outcome import Measure
+
+What = Literal["rgb", "depth"]
+Frame = np.ndarray | Measure
+"""H,W,3 uint8 or H,W metres; or why there is none."""
+
+FLAGS: dict[What, int] = {
+    "rgb": cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
+    "depth": cv2.IMREAD_UNCHANGED,
+}
+"""How PNGs are decoded: nothing is turned or brought to fewer bits."""
+
+
+class View:
+    """The frames of one view, read forwards.
+
+    Attributes:
+        exists: Whether there is anything to read.
+        num_read: Frames read so far.
+    """
+
+    def __init__(self, frames: Iterator[Frame] | None) -> None:
+        self.exists = frames is not None
+        self.num_read = 0
+        self._frames = iter(()) if frames is None else frames
+
+    def take(self, count: int) -> list[Frame]:
+        """Return the next frames, fewer where the view ends."""
+        taken = list(islice(self._frames, count))
+        self.num_read += len(taken)
+        return taken
+
+
+def open_view(folder: Path, what: What, name: str) -> View:
+    """Return the frames of a view of a clip."""
+    place = folder / what / name
+    if place.is_dir():
+        return View(_pngs(place, what))
+    for suffix, read in ((".npz", _npz), (".mp4", _mp4)):
+        path = place.with_name(place.name + suffix)
+        if path.exists():
+            return View(read(path, what))
+    return View(None)
+
+
+def place(target: np.ndarray, frame: Frame) -> Measure | None:
+    """Copy one frame into its place; return why that cannot be done."""
+    if isinstance(frame, Measure):
+        return frame
+    if frame.shape != target.shape:
+        return Measure(None, "wrong_size", f"expected {target.shape}, got {frame.shape}")
+    target[...] = frame
+    return None
+
+
+def _pngs(folder: Path, what: What) -> Iterator[Frame]:
+    """Yield the frames of a folder by their numbers; a number that is left out is a missing frame."""
+    paths = sorted(folder.glob("*.png"))
+    unnamed = [path for path in paths if not path.stem.isdecimal()]
+    if unnamed:
+        yield Measure(None, "unreadable", f"{unnamed[0]} is not named by its frame's number, as 0000.png is")
+        return
+    numbered = {int(path.stem): path for path in paths}
+    end = max(numbered, default=-1) + 1
+    if end > 10 * len(numbered) + 100 or len(numbered) < len(paths):
+        yield Measure(None, "unreadable", f"{folder}: frames are numbered 0, 1, 2, ..., each once")
+        return
+    for number in range(end):
+        path = numbered.get(number)
+        missing = Measure(None, "missing_frame", f"{folder} has no frame {number}")
+        yield missing if path is None else _png(path, what)
+
+
+def _png(path: Path, what: What) -> Frame:
+    try:
+        data = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(data, FLAGS[what]) if data.size else None
+    except (OSError, cv2.error) as error:
+        return Measure(None, "unreadable", f"{path}: {error}")
+    whole = data[-12:].tobytes()[4:8] == b"IEND"  # the decoder fills up a truncated file without a word
+    if image is None or not whole:
+        return Measure(None, "unreadable", f"{path} is broken or cut off")
+    if what == "rgb" and image.dtype != np.uint8:
+        return Measure(None, "unreadable", f"{path} has {image.dtype} colours, 8 bits are needed")
+    if what == "rgb":
+        return image[..., ::-1]
+    if image.dtype != np.uint16 or image.ndim != 2:
+        return Measure(None, "unreadable", f"{path} is no uint16 depth: {image.dtype}, {image.shape}")
+    return np.asarray(image.astype(np.float32) / np.float32(1000.0))
+
+
+def _npz(path: Path, what: What) -> Iterator[Frame]:
+    """Yield the frames of an array without reading the whole of it."""
+    name = "rgb" if what == "rgb" else "depth_m"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file)  # type: ignore[no-untyped-call]
+            if fortran or len(shape) < 2 or (dtype != np.uint8 if what == "rgb" else dtype.kind != "f"):
+                kind = "uint8" if what == "rgb" else "floating metres"
+                found = f"{dtype} {shape}" + (" in Fortran's order" if fortran else "")
+                yield Measure(None, "unreadable", f"{path}: {name} must be {kind}, a frame after another, got {found}")
+                return
+            num_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+            for _ in range(shape[0]):
+                frame = np.frombuffer(file.read(num_bytes), dtype).reshape(shape[1:])
+                with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which scores name
+                    yield frame if what == "rgb" else frame.astype(np.float32)
+    except Exception as error:  # a broken archive raises whatever its decoder raises
+        yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
+
+
+def _mp4(path: Path, what: What) -> Iterator[Frame]:
+    if what != "rgb":
+        yield Measure(None, "unreadable", f"{path}: depth is read from PNG or npz, an mp4 loses it")
+        return
+    try:
+        with av.open(str(path)) as container:
+            for frame in decoded(container):
+                yield frame.to_ndarray(format="rgb24")
+    except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
+        yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
+
+
+def decoded(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a video in order, none after the place where its file is cut off.
+
+    Decoders fill up what is missing with what was there before; some, as mpeg4's, do so without a word.
+
+    Raises:
+        ValueError: If the file is cut off.
+    """
+    stream, num_whole = container.streams.video[0], 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise ValueError(f"the video is cut off after {num_whole} of {stream.frames or 'its'} frames")
+        num_whole += packet.size > 0
+        yield from packet.decode()
+    if num_whole < stream.frames:
+        raise ValueError(f"the video is cut off after {num_whole} of {stream.frames} frames")

@@ -1,0 +1,169 @@
+"""Recorded episodes, whatever wrote them: chunks to be imagined anew, with the actions that were executed.
+
+In: a run folder with clips, or a data set in the layout of X-WAM. Out: `Recorded` episodes, read a chunk at a time.
+Read next: `evalkit/score/dataset.py`, which asks a policy about them; `layout.py`, the data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.spec import EnvSpec, PolicySpec, still_action
+from evalkit.contracts.types import Episode
+from evalkit.score.frame import Picture
+from evalkit.score.results.outcome import Measure
+from evalkit.score.sources.layout import DataSet
+from evalkit.store.clips import ClipChunk, ClipReader
+from evalkit.store.records import EpisodeRecord
+from evalkit.store.run_folder import RunFolder, open_run
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recorded:
+    """One recorded episode, open for reading.
+
+    Attributes:
+        episode: What was planned.
+        env: What it was recorded in.
+        instruction: What the policy is told.
+        chunks: Its chunks in order, without a prediction, each with the pictures that could not be read.
+        actions_nd: Everything that was executed, N,14; None where nobody wrote it down.
+    """
+
+    episode: Episode
+    env: EnvSpec
+    instruction: str
+    chunks: Iterator[tuple[ClipChunk, Mapping[Picture, Measure]]]
+    actions_nd: np.ndarray | None
+
+
+class Source(Protocol):
+    """Where recorded episodes come from."""
+
+    @property
+    def bench(self) -> str:
+        """Return the name of the bench that it was recorded in."""
+        ...
+
+    @property
+    def episodes(self) -> list[Entry]:
+        """Return what there is."""
+        ...
+
+    def open(self, entry: Entry, policy: PolicySpec) -> AbstractContextManager[Recorded]:
+        """Open one episode, cut as the policy's chunks ask for; raises `RunFolderError` where it is broken."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A recorded episode by name.
+
+    Attributes:
+        task: Its task.
+        index: Its number within the task.
+        outcome: How it ended; `unknown` where nobody wrote it down.
+        path: The file that it starts from.
+        record: Of a run, what it says of the episode.
+    """
+
+    task: str
+    index: int
+    outcome: str
+    path: Path
+    record: EpisodeRecord | None = field(default=None, repr=False)
+
+
+def open_source(folder: Path) -> Source:
+    """Return the episodes of a folder: a run's, or a data set's.
+
+    Raises:
+        BadConfig: If it is neither.
+        RunFolderError: If it is a run that cannot be read.
+    """
+    if (folder / "plan.json").exists():
+        return RunSource(folder)
+    if (folder / "metadata.json").exists():
+        return LayoutSource(folder)
+    raise BadConfig(f"{folder} is neither a run (plan.json) nor a data set in the layout of X-WAM (metadata.json).")
+
+
+class RunSource:
+    """The clips of a run."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run: RunFolder = open_run(run_dir)
+        self.bench = self.run.plan.bench.name
+
+    @property
+    def episodes(self) -> list[Entry]:
+        """Return the episodes that kept a clip."""
+        return [
+            Entry(
+                task=record.task,
+                index=record.index,
+                outcome=record.outcome,
+                path=self.run.path / record.clip,
+                record=record,
+            )
+            for record in self.run.records()
+            if record.clip is not None
+        ]
+
+    @contextmanager
+    def open(self, entry: Entry, policy: PolicySpec) -> Iterator[Recorded]:
+        """Open one clip; its chunks are those that were executed."""
+        with ClipReader(entry.path) as clip:
+            yield Recorded(
+                episode=clip.header.episode,
+                env=clip.header.env_spec,
+                instruction=(entry.record.instruction if entry.record else None) or "",
+                chunks=((chunk, {}) for chunk in clip),
+                actions_nd=clip.read_actions(),
+            )
+
+
+class LayoutSource:
+    """A data set in the layout of X-WAM."""
+
+    def __init__(self, root: Path) -> None:
+        self.data = DataSet(root)
+        self.bench = self.data.bench
+
+    @property
+    def episodes(self) -> list[Entry]:
+        """Return the listed episodes."""
+        return [Entry(task=task, index=index, outcome="unknown", path=path) for task, index, path in self.data.listed()]
+
+    @contextmanager
+    def open(self, entry: Entry, policy: PolicySpec) -> Iterator[Recorded]:
+        """Open one episode, cut into chunks one after another, each as long as the policy's."""
+        track = self.data.read(entry.path, index=entry.index)
+        with track.opened() as videos:
+            yield Recorded(
+                episode=track.episode,
+                env=track.env,
+                instruction=track.episode.instruction or "",
+                chunks=videos.chunks(policy),
+                actions_nd=track.executed_nd,
+            )
+
+
+def actions_from(actions_nd: np.ndarray, step_idx: int, count: int, layout: str) -> np.ndarray:
+    """Return `count` actions from a step on; after the recording's last one the robot is told to hold still.
+
+    Example:
+        >>> recorded = np.ones((3, 14), np.float32)
+        >>> actions_from(recorded, 2, 2, "osc_delta_base")[:, [0, 6]].tolist()
+        [[1.0, 1.0], [0.0, 1.0]]
+    """
+    given = actions_nd[step_idx : step_idx + count]
+    still = still_action(actions_nd[-1], layout)
+    return np.concatenate([given, np.repeat(still[None], count - len(given), axis=0)]).astype(np.float32)

@@ -1,0 +1,363 @@
+"""Weights on disk: ours, the released container, Wan's and diffusers' folders.
+
+In: a path, or an id on the hub. Out: a `Bundle` ready for inference; or one sentence that names what is wrong.
+Read next: `metadata.py` for what a checkpoint says about itself, `released.py` and `wan.py` for what others wrote,
+`convert.py` for the command that rewrites one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from xwam.checkpoints import tensor_names as keys
+from xwam.checkpoints.metadata import (
+    ADDITIONS_FILE,
+    FORMAT,
+    MODEL_FILE,
+    MODEL_JSON,
+    RELEASED_WEIGHTS,
+    CheckpointError,
+    locate,
+    read_model,
+    read_yaml,
+    stated_sizes,
+)
+from xwam.checkpoints.released import read_container, sizes_of
+from xwam.checkpoints.tensors import fill, read_tensors, stored_type, under
+from xwam.checkpoints.wan import load_diffusers_vae, load_tokenizer, load_transformers_umt5, load_wan
+from xwam.codecs.codec import Codec, PatchDCT
+from xwam.codecs.wan_vae import vae_from_wan
+from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
+from xwam.nano.pixel_decoder import WarpDecoder
+from xwam.network.transformer import XwamNetwork, is_exact
+from xwam.text.encoders import HashedText, StoredText, TextEncoder
+from xwam.text.umt5 import UmT5Text, umt5_from_wan
+
+DECODER = "decoder."
+"""What the names of a decoder's weights begin with, beside those of the network."""
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A codec or text encoder with weights; it keeps the type that it states itself."""
+
+    def to(self, device: str | torch.device) -> object:
+        """Move the weights in place."""
+        ...
+
+
+class Bundle(NamedTuple):
+    """Everything that a request needs."""
+
+    model: ModelConfig
+    network: XwamNetwork
+    codec: Codec
+    text_encoder: TextEncoder
+    decoder: WarpDecoder | None = None
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Bundle:
+        """Return the bundle with all of its weights on a device.
+
+        Args:
+            device: For example `cuda`.
+            dtype: Type of the network's matrices; None to leave it. The VAE computes in float32 and the text encoder
+                in the type it was stored in, whatever this is.
+        """
+        if dtype is not None:
+            self.network.cast(dtype)
+        self.network.to(device)
+        for part in (self.codec, self.text_encoder, self.decoder):
+            if isinstance(part, Movable):
+                part.to(device)
+        return self
+
+
+def precision(name: str) -> torch.dtype:
+    """Return the type of that name.
+
+    Raises:
+        CheckpointError: If matrices cannot have it.
+
+    Example:
+        >>> precision("bfloat16")
+        torch.bfloat16
+    """
+    if name not in PRECISIONS:
+        raise CheckpointError(f"The precision must be one of {', '.join(PRECISIONS)}, got '{name}'.")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def load(name: str, *, num_heads: int | None = None) -> Bundle:
+    """Return what a checkpoint holds.
+
+    Args:
+        name: A file or folder of ours, a released experiment, or an id on the hub.
+        num_heads: Attention heads of a released network that does not have Wan's heads of 128.
+
+    Raises:
+        CheckpointError: Names what is missing, cut off, misshapen or unknown.
+    """
+    path = locate(name)
+    if (path / "config.yaml").is_file():
+        return load_released(path, num_heads=num_heads)
+    if (path / MODEL_JSON).is_file() and not (path / MODEL_FILE).is_file():
+        return load_beside_wan(path)
+    file = path / MODEL_FILE if path.is_dir() else path
+    network, model = load_checkpoint(file)
+    return Bundle(model, network, _codec(model, path), _text_encoder(model, path), load_decoder(file, model))
+
+
+def parameters(path: Path) -> ParameterCount | None:
+    """Return how many parameters the network of a checkpoint has, counted and never guessed; weights stay on disk.
+
+    Args:
+        path: What `locate` returned.
+
+    Returns:
+        None where only the weights tell and they are not there, as after fetching a header from the hub.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be used.
+    """
+    if not (path / "config.yaml").is_file():
+        return count_parameters(read_model(path).network)
+    if not (path / RELEASED_WEIGHTS).is_file():
+        sizes = stated_sizes(read_yaml(path / "config.yaml"))
+        return None if sizes is None else count_parameters(sizes)
+    counts = dict.fromkeys(ParameterCount._fields, 0)
+    for name, weight in read_container(path).network.items():
+        counts[_owner(name)] += weight.numel()
+    return ParameterCount(**counts)
+
+
+def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
+    """Return network and configuration of a safetensors file of ours."""
+    model, tensors = read_model(path), read_tensors(path)
+    weights = {name: weight for name, weight in tensors.items() if not name.startswith(DECODER)}
+    return _network(model.network, weights, source=str(path)), model
+
+
+def load_decoder(path: Path, model: ModelConfig) -> WarpDecoder | None:
+    """Return the decoder in a safetensors file of ours, in float32; None where its model has none."""
+    widths = model.codec.warp_widths
+    if widths is None:
+        return None
+    with torch.device("meta"):
+        decoder = WarpDecoder(widths)
+    fill(decoder, under(read_tensors(path), DECODER), source=f"{path} (decoder)")
+    return decoder.float().eval().requires_grad_(False)
+
+
+def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
+    """Return a released experiment; see `load`."""
+    model, container = read_model(folder), read_container(folder)
+    stated = stated_sizes(read_yaml(folder / "config.yaml"))
+    sizes = sizes_of(
+        container.network,
+        num_heads=num_heads or (stated.num_heads if stated else None),
+        num_blocks=stated.num_blocks if stated else None,
+        like=model.network,
+    )
+    model = replace(model, network=sizes)
+    network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
+    codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
+    text = UmT5Text(umt5_from_wan(container.text_encoder), load_tokenizer(folder), num_tokens=sizes.text_len)
+    return Bundle(model, network, codec, text)
+
+
+def load_beside_wan(folder: Path) -> Bundle:
+    """Return a model whose transformer lies in the layout of Wan or diffusers, X-WAM's additions beside it."""
+    model, (_, wan) = read_model(folder), load_wan(folder)
+    weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
+    network = _network(model.network, weights, source=str(folder))
+    return Bundle(model, network, _codec(model, folder), _text_encoder(model, folder))
+
+
+def save_checkpoint(
+    path: Path,
+    network: XwamNetwork,
+    model: ModelConfig,
+    *,
+    decoder: WarpDecoder | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write weights and configuration into one safetensors file; it appears whole or not at all.
+
+    Args:
+        path: Where to.
+        network: The weights, which must be those of `model.network`.
+        model: The configuration; without the decoder's widths where there is none.
+        decoder: What draws the model's pictures; its weights take the type of the network's matrices.
+        notes: Anything else worth keeping, for example what it was trained on.
+    """
+    widths = None if decoder is None else decoder.widths
+    model = replace(model, codec=replace(model.codec, warp_widths=widths))
+    metadata = {"format": FORMAT, "model": json.dumps(model.to_json()), "notes": json.dumps(dict(notes or {}))}
+    weights = network.state_dict()
+    if decoder is not None:
+        weights |= {DECODER + name: weight.to(network.dtype) for name, weight in decoder.state_dict().items()}
+    write_tensors(path, {name: value.contiguous() for name, value in weights.items()}, metadata)
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, partial: Path | None = None
+) -> None:
+    """Write a safetensors file; it appears whole or not at all, and equal content gives equal bytes.
+
+    Args:
+        path: Where to.
+        tensors: What, by name.
+        metadata: Texts beside them.
+        partial: What the file is called until it is whole; a name of its own where several may write it at once.
+
+    Raises:
+        OSError: If it cannot be written, for example because the disk is full; a file that was there before stays.
+    """
+    partial = partial or path.with_name(path.name + ".partial")
+    try:
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # the user's choice; safetensors lets nobody but the owner read
+        save_file(tensors, partial, metadata)
+        _sort_metadata(partial)
+        partial.chmod(mode)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the texts in a header into the order of their names; safetensors writes them in any."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header |= {"__metadata__": dict(sorted(header["__metadata__"].items()))} if "__metadata__" in header else {}
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        assert len(ordered) == length, "the same header in another order"
+        file.seek(8)
+        file.write(ordered)
+
+
+def without_decoder(bundle: Bundle) -> Bundle:
+    """Return a bundle whose network shows what it imagines as its codec decodes it."""
+    model = replace(bundle.model, codec=replace(bundle.model.codec, warp_widths=None))
+    return bundle._replace(model=model, decoder=None)
+
+
+# ---- fresh weights
+
+
+def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
+    """Return an untrained network, ready for inference."""
+    with torch.device("meta"):
+        network = XwamNetwork(config)
+    return init_weights(network.to_empty(device="cpu"), seed).eval().requires_grad_(False)
+
+
+def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
+    """Return the network with fresh weights: matrices by Xavier, what X-WAM adds by N(0, 0.02), depth copied.
+
+    The global random state is left as it was.
+    """
+    config = network.config
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for name, weight in sorted(network.named_parameters()):
+            if name.endswith("modulation"):
+                weight.normal_(0, config.width**-0.5)
+            elif weight.dim() == 1:
+                weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            elif "blocks." in name or name.startswith("patch_embedding"):
+                nn.init.xavier_uniform_(weight.flatten(1))
+            else:
+                weight.normal_(0, 0.02)
+        if config.depth == "interleaved":
+            start_depth_branch(network)
+    return network
+
+
+def start_depth_branch(network: XwamNetwork) -> None:
+    """Copy the last main blocks into the depth branch, as fine-tuning begins."""
+    for twin, block in zip(
+        network.depth_blocks(), network.main_blocks()[network.config.first_depth_block :], strict=True
+    ):
+        twin.load_state_dict(block.state_dict())
+
+
+def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
+    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
+
+    Args:
+        config: The network; its main branch must have Wan's sizes.
+        wan: Wan's tensors under Wan's names.
+        seed: Of what is fresh.
+    """
+    network = fresh_network(config, seed=seed)
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
+    fill(network, {**wan, **fresh}, source="The video model to start from")
+    network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
+    if config.depth == "interleaved":
+        start_depth_branch(network)
+    return network
+
+
+def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
+    """Return the bundle with prompts kept in a folder.
+
+    Args:
+        bundle: What was loaded.
+        folder: Where encoded prompts are kept.
+        identity: Names the weights.
+    """
+    network, encoder = bundle.model.network, bundle.text_encoder
+    shape = (network.text_len, network.text_width)
+    return bundle._replace(text_encoder=StoredText(folder, identity=identity, make=lambda: encoder, shape=shape))
+
+
+# ---- parts
+
+
+def fresh_bundle(model: ModelConfig, *, seed: int) -> Bundle:
+    """Return an untrained model whose codec and text encoder need no weights."""
+    network = fresh_network(model.network, seed=seed)
+    return Bundle(model, network, _codec(model, Path()), _text_encoder(model, Path()))
+
+
+def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: str) -> XwamNetwork:
+    with torch.device("meta"):
+        network = XwamNetwork(config)
+    fill(network, weights, source=source)
+    matrices = {name: weight for name, weight in weights.items() if not is_exact(name)}
+    return network.cast(stored_type(matrices)).eval().requires_grad_(False)
+
+
+def _codec(model: ModelConfig, folder: Path) -> Codec:
+    if model.codec.kind == "patch_dct":
+        return PatchDCT(model.network.latent_channels)
+    return load_diffusers_vae(folder / "vae")
+
+
+def _text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
+    network = model.network
+    if model.text.kind == "hashed":
+        return HashedText(num_tokens=network.text_len, width=network.text_width)
+    return UmT5Text(
+        load_transformers_umt5(folder / "text_encoder"), load_tokenizer(folder), num_tokens=network.text_len
+    )
+
+
+def _owner(name: str) -> str:
+    """Return which part of `ParameterCount` a tensor belongs to."""
+    owners = {"view_": "views", "place_": "views", "extra_": "depth"}
+    owners |= dict.fromkeys(("action_", "proprio_"), "actions_and_states")
+    return next((part for start, part in owners.items() if name.startswith(start)), "wan")

@@ -1,0 +1,346 @@
+"""What a checkpoint says about itself, read without a framework and without its weights.
+
+In: a path, or an id on the Hugging Face hub. Out: its `ModelConfig`.
+Read next: `bundle.py`, which reads the weights.
+
+A checkpoint is one of: a safetensors file of ours; a folder of ours (`model.safetensors` beside `xwam.json`, `vae/`,
+`text_encoder/` and `tokenizer/`); a released experiment (`config.yaml` beside `checkpoints/last.ckpt/`); a folder of
+Wan or diffusers with `xwam.json` and `xwam_additions.safetensors` in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xwam.config import (
+    WAN22_5B,
+    CodecConfig,
+    DepthMode,
+    DepthRange,
+    ModelConfig,
+    NetworkConfig,
+    TextConfig,
+    network_from_release,
+)
+from xwam.robots.actions import training_bounds
+from xwam.robots.interfaces import BORDERS, OSC_DELTA_BASE
+
+FORMAT = "xwam/1"
+
+SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights" / "nano.safetensors"}
+"""Weights that come along, by name; `xwam/nano/weights/README.md` says how they were made."""
+
+MODEL_FILE = "model.safetensors"
+RELEASED_WEIGHTS = Path("checkpoints/last.ckpt/checkpoint/mp_rank_00_model_states.pt")
+
+MODEL_JSON = "xwam.json"
+"""Our configuration beside weights in any layout but the released one."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".json", ".yaml")
+"""A name that ends in one of these is that of a file here, not an id on the hub."""
+
+ADDITIONS_FILE = "xwam_additions.safetensors"
+"""What X-WAM adds to Wan's transformer, beside it."""
+
+RELEASED_BENCHES: dict[str, dict[str, Any]] = {
+    "robocasa": {"views": ("static", "static", "wrist"), "arms": ("left",), "control_hz": 20.0},
+    "robotwin": {"views": ("static", "wrist", "wrist"), "arms": ("left", "right"), "control_hz": None},
+}
+"""Cameras in sorted order of their names, and arms, of the two released models."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one sentence that names what is wrong."""
+
+
+def locate(name: str, *, header_only: bool = False) -> Path:
+    """Return the path of a checkpoint; an id on the hub (`owner/name`, or `owner/name/folder`) is fetched first.
+
+    `nano` is the one that comes along.
+
+    What the repository holds is listed before anything is fetched, and one experiment of it is.
+
+    Args:
+        name: A name in `SHIPPED`, a path or an id.
+        header_only: Fetch only what `read_model` needs.
+
+    Raises:
+        CheckpointError: If there is neither a path nor a hub that answers, or the id holds several experiments.
+    """
+    if name in SHIPPED:
+        return SHIPPED[name]
+    if Path(name).exists():
+        return Path(name)
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w./-]+?))?/?", name)
+    if match is None or name.startswith((".", "/")) or name.endswith(WEIGHT_SUFFIXES):
+        raise CheckpointError(f"There is no checkpoint at {name}.")
+    repo, folder = match[1], match[2] or ""
+    try:
+        files = _listed(repo)
+        inside = _only_experiment(files, folder, name)
+        place = f"{inside}/" if inside else ""
+        wanted = [f"{place}*"]
+        if header_only:
+            light = [file for file in ("config.yaml", MODEL_JSON) if place + file in files]
+            wanted = [place + file for file in light or [MODEL_FILE]]
+        return _fetched(repo, wanted) / inside
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"'{name}' is no path on this machine, and as an id on the Hugging Face hub it could not be fetched "
+            f"({type(error).__name__}); without a network, download {repo} elsewhere and give the folder's path."
+        ) from error
+
+
+def read_model(path: Path) -> ModelConfig:
+    """Return the configuration in a checkpoint.
+
+    The sizes of a released network may stand in its weights alone (see `stated_sizes`): until those are read it counts
+    as the 5B one.
+
+    Raises:
+        CheckpointError: If the file is missing, cut off or of another kind.
+    """
+    if (path / "config.yaml").is_file():
+        return released_model(read_yaml(path / "config.yaml"))
+    file = path / MODEL_FILE if path.is_dir() else path
+    if (path / MODEL_JSON).is_file() and not file.is_file():
+        return _model_of((path / MODEL_JSON).read_text(), source=path / MODEL_JSON)
+    metadata = read_metadata(file)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} holds weights without a configuration of ours (format '{FORMAT}'); convert it with `xwam convert`."
+        )
+    return _model_of(metadata.get("model", ""), source=file)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Return what training wrote beside the weights (steps, command, recipe, hash of the data); empty for others.
+
+    Args:
+        path: What `locate` returned.
+
+    Raises:
+        CheckpointError: If the file is cut off or of another kind.
+    """
+    file = path / MODEL_FILE if path.is_dir() else path
+    return json.loads(read_metadata(file).get("notes", "{}")) if file.is_file() else {}
+
+
+def network_notes(notes: Mapping[str, str]) -> dict[str, str]:
+    """Return the notes on the network alone, without those on its decoder, which is left behind or trained anew.
+
+    Example:
+        >>> network_notes({"steps": "9000", "decoder_steps": "700"})
+        {'steps': '9000'}
+    """
+    return {name: note for name, note in notes.items() if not name.startswith("decoder_")}
+
+
+def stated_sizes(settings: Mapping[str, Any]) -> NetworkConfig | None:
+    """Return the sizes that a released `config.yaml` states; `xwam convert` writes them, the authors do not.
+
+    Raises:
+        CheckpointError: If they are of no network that this code builds.
+    """
+    if "network" not in settings:
+        return None
+    try:
+        return network_from_release(settings["network"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The released config.yaml states a network that cannot be built: {error}.") from error
+
+
+def released_model(settings: Mapping[str, Any]) -> ModelConfig:
+    """Return the configuration behind the `config.yaml` of a released experiment.
+
+    Raises:
+        CheckpointError: If a setting that is needed is missing.
+    """
+    try:
+        data = settings["dataset"]
+        num_frames, stride = data["sequence_length"] - 1, data["frame_skip"]
+        model = start_model(
+            _released_sizes(settings),
+            bench=_bench(data),
+            statistics=data["statistics"],
+            num_depth_blocks=settings["num_extra_layers"],
+        )
+        height, width = data["video_size"]
+        video_steps = settings.get("sample_steps", 50)
+        together = not settings.get("use_decoupled_inference", True)
+        num_actions = num_frames * stride // data["action_skip"]
+        return replace(
+            model,
+            name=settings.get("exp_name", model.name),
+            image_hw_px=(height, width),
+            num_actions=num_actions,
+            num_future_frames=num_frames,
+            frame_stride=stride,
+            num_video_steps=video_steps,
+            num_action_steps=video_steps if together else settings.get("action_denoise_steps", 10),
+            execute_steps=settings.get("execute_steps", num_actions),
+            depth_range=DepthRange(**settings.get("depth_range", {})),
+            depth_known="depth_range" in settings,
+        )
+    except CheckpointError:
+        raise
+    except KeyError as error:
+        raise CheckpointError(f"The released config.yaml has no setting {error}.") from error
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"The released config.yaml cannot be used: {str(error).rstrip('.')}.") from error
+
+
+def _released_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
+    """Return the sizes behind a released `config.yaml`; where it does not state them all, the rest is the 5B one's.
+
+    Raises:
+        CheckpointError: If actions or states are not those of two arms, or actions do not divide among frames.
+    """
+    depth: DepthMode = "interleaved" if settings.get("use_depth", True) else "none"
+    dims = settings.get("action_dim", 14), settings.get("proprio_dim", 16)
+    if dims != (14, 16):
+        raise CheckpointError(f"Actions and states must have 14 and 16 numbers, the config.yaml says {dims}.")
+    frames, actions = settings["dataset"]["frame_skip"], settings["dataset"]["action_skip"]
+    if actions < 1 or frames < 1 or frames % actions:
+        raise CheckpointError(f"frame_skip {frames} must be a multiple of action_skip {actions} in the config.yaml.")
+    return replace(
+        stated_sizes(settings) or WAN22_5B,
+        text_len=settings["text_len"],
+        depth=depth,
+        action_dim=dims[0],
+        proprio_dim=dims[1],
+        actions_per_frame=frames // actions,
+    )
+
+
+def start_model(
+    sizes: NetworkConfig, *, bench: str, statistics: Mapping[str, Any], num_depth_blocks: int
+) -> ModelConfig:
+    """Return the configuration of a Wan-sized model for one of the two released benches.
+
+    Args:
+        sizes: The transformer.
+        bench: `robocasa` or `robotwin`.
+        statistics: Quantiles of its data, in the released layout.
+        num_depth_blocks: M, blocks doubled for depth.
+
+    Raises:
+        CheckpointError: If the bench is another one, or the statistics do not fit it.
+    """
+    if bench not in RELEASED_BENCHES:
+        raise CheckpointError(f"X-WAM was trained for {' and '.join(RELEASED_BENCHES)}, not for '{bench}'.")
+    traits = RELEASED_BENCHES[bench]
+    try:
+        bounds = training_bounds(statistics, traits["arms"], raw=BORDERS[bench].layout == OSC_DELTA_BASE)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    return ModelConfig(
+        name=f"xwam-{bench}",
+        bench=bench,
+        network=replace(sizes, num_depth_blocks=num_depth_blocks, num_views=len(traits["views"])),
+        codec=CodecConfig(kind="wan22"),
+        text=TextConfig(kind="umt5"),
+        depth_range=DepthRange(),
+        bounds=bounds,
+        image_hw_px=(256, 320),
+        num_video_steps=50,
+        num_action_steps=10,
+        execute_steps=32,
+        **traits,
+    )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file; only plain values are read."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is no plain YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold settings by name.")
+    return content
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the text stored beside the weights of a safetensors file.
+
+    Raises:
+        CheckpointError: If the file is missing, cut off or of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > size - 8:
+            raise CheckpointError(f"{path} is cut off or no safetensors file: {size} bytes are too few for its header.")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is no safetensors file: its header is not JSON.") from error
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    if size != 8 + length + end:
+        raise CheckpointError(f"{path} is cut off: {8 + length + end} bytes were written, {size} are there.")
+    return header.get("__metadata__", {})
+
+
+def _bench(data: Mapping[str, Any]) -> str:
+    path = str(data.get("dataset_path", "")).lower()
+    for bench in RELEASED_BENCHES:
+        if bench in path:
+            return bench
+    return "robotwin" if "proprio_right_ee_xyz" in data["statistics"]["q01"] else "robocasa"
+
+
+def _model_of(text: str, *, source: Path) -> ModelConfig:
+    try:
+        return ModelConfig.from_json(json.loads(text))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The configuration in {source} cannot be used: {error}.") from error
+
+
+def _listed(repo: str) -> list[str]:
+    """Return the files of a repository on the hub; without a network, those that were fetched from it before."""
+    import huggingface_hub
+
+    try:
+        return list(huggingface_hub.list_repo_files(repo))
+    except Exception:
+        try:
+            kept = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
+        except Exception:
+            kept = None
+        if kept is None:
+            raise
+        return [file.relative_to(kept).as_posix() for file in kept.rglob("*") if file.is_file()]
+
+
+def _fetched(repo: str, patterns: list[str]) -> Path:
+    import huggingface_hub
+
+    return Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
+
+
+def _only_experiment(files: Sequence[str], folder: str, name: str) -> str:
+    """Return the folder of the one checkpoint in or under a folder of a repository, "" for its root."""
+    headers = ("config.yaml", MODEL_FILE, MODEL_JSON)
+    found = {file.rpartition("/")[0] for file in files if file.rpartition("/")[2] in headers}
+    if folder in found:
+        return folder
+    below = sorted(place for place in found if not folder or place.startswith(f"{folder}/"))
+    if len(below) == 1:
+        return below[0]
+    owner_and_name = name.rstrip("/").removesuffix(f"/{folder}") if folder else name.rstrip("/")
+    choices = ", ".join(f"'{owner_and_name}/{place}'" for place in below) or "none"
+    raise CheckpointError(f"'{name}' holds {len(below)} experiments; name one of them: {choices}.")

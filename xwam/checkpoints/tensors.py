@@ -1,0 +1,131 @@
+"""Tensors into modules, and tensors out of files, without a second copy and with errors that name what is wrong.
+
+In: a module on the meta device, a path. Out: a filled module, tensors by name.
+Read next: `bundle.py`, which knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from xwam.checkpoints.metadata import CheckpointError, read_metadata
+
+SHOWN_PROBLEMS = 5
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Put weights into a module built on the meta device; they are taken over, not copied.
+
+    Args:
+        module: The module.
+        weights: Tensors by the module's names.
+        source: Begins the error message.
+
+    Raises:
+        CheckpointError: Names missing, unexpected and misshapen tensors.
+    """
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    problems = [f"'{name}' is missing" for name in expected if name not in weights]
+    problems += [f"'{name}' is not part of the network" for name in weights if name not in expected]
+    problems += [
+        f"'{name}' has shape {tuple(weights[name].shape)} in place of {shape}"
+        for name, shape in expected.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise CheckpointError(f"{source} does not fit the network: {', '.join(problems[:SHOWN_PROBLEMS])}{more}.")
+    module.load_state_dict(dict(weights), strict=True, assign=True)
+
+
+def stored_type(weights: Mapping[str, Tensor]) -> torch.dtype:
+    """Return the type that holds every matrix of a checkpoint without loss; one that mixes types gets the wider one.
+
+    Example:
+        >>> stored_type({"a": torch.ones(2, 2).bfloat16(), "b": torch.ones(2)})
+        torch.bfloat16
+    """
+    matrices = [weight.dtype for weight in weights.values() if weight.dim() > 1 and weight.is_floating_point()]
+    return functools.reduce(torch.promote_types, matrices) if matrices else torch.float32
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a `.safetensors`, `.safetensors.index.json`, `.pt` or `.pth` file, mapped from disk.
+
+    Raises:
+        CheckpointError: If the file is missing, cut off, or holds anything but tensors.
+    """
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if path.suffix == ".safetensors":
+        read_metadata(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
+    return _only_tensors(read_pickle(path), path)
+
+
+def read_pickle(path: Path) -> Any:
+    """Return the content of a file that `torch.save` wrote: tensors and plain containers, mapped from disk.
+
+    Raises:
+        CheckpointError: If the file is missing, cut off, or asks for anything else to be built.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch goes on to advise how to switch its protection off
+        what = f"it asks for '{found[1]}'" if found else "it is no plain pickle"
+        raise CheckpointError(f"{path} holds more than tensors and is refused: {what}.") from None
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
+        raise CheckpointError(f"{path} is cut off or was not written by torch.save.") from None
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    if not index.is_file():
+        raise CheckpointError(f"There is no checkpoint at {index}.")
+    files = json.loads(index.read_text())["weight_map"]
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(files.values())):
+        tensors |= read_tensors(index.parent / name)
+    lost = sorted(set(files) - set(tensors))
+    if lost:
+        raise CheckpointError(f"{index} promises '{lost[0]}' in {files[lost[0]]}, which does not hold it.")
+    return tensors
+
+
+def _only_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a dictionary of tensors, it holds {type(content).__name__}.")
+    return only_tensors(content, path)
+
+
+def only_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """Return what was given, once every value of it is known to be a tensor under a name.
+
+    Raises:
+        CheckpointError: Names the first that is not.
+    """
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path} must hold tensors alone, '{name}' is of type {type(value).__name__}.")
+    return dict(content)
+
+
+def under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Codecs: RGB and depth frames to latents and back."""

@@ -1,0 +1,1 @@
+"""Flow matching: noise levels, the UniPC solver, the sampler, losses, and real-time chunking."""

@@ -1,0 +1,152 @@
+"""The training loss: velocities of video, actions and states, and clean depth latents.
+
+In: clean tensors of a batch, their noise, their noise levels. Out: four losses and their sum.
+Read next: `noise.py` for how the levels are drawn.
+
+Letters: B batch, C latent channels, T latent frames, V views, H W latent rows and columns, K actions, P states,
+A numbers in an action, S numbers in a state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from xwam.config import NUM_TRAIN_TIMESTEPS
+from xwam.flow.noise import NoiseLevels
+from xwam.network.transformer import TextContext, XwamNetwork
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Clean, normalised training samples.
+
+    Attributes:
+        video_BCTVHW: Latents of the pictures; the first latent frame is what the robot sees.
+        depth_BCTVHW: Latents of the depth video.
+        action_BKA: Actions.
+        proprio_BPS: States; the first is the one at hand.
+        action_mask_BKA: 1 where an action carries loss; 0 for absent arms.
+        proprio_mask_BPS: The same for states.
+        executed_BKA: What the robot was really told, whose outcome pictures and states show; equal to the actions
+            unless a demonstrator was pushed about. What samples with clean actions are given.
+    """
+
+    video_BCTVHW: Tensor
+    depth_BCTVHW: Tensor
+    action_BKA: Tensor
+    proprio_BPS: Tensor
+    action_mask_BKA: Tensor
+    proprio_mask_BPS: Tensor
+    executed_BKA: Tensor
+
+
+class Noise(NamedTuple):
+    """Standard normal tensors for one batch."""
+
+    video_BCTVHW: Tensor
+    action_BKA: Tensor
+    proprio_BPS: Tensor
+
+
+class Losses(NamedTuple):
+    """The four terms of equation 6, weighted equally."""
+
+    video: Tensor
+    action: Tensor
+    proprio: Tensor
+    depth: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Return the sum."""
+        return self.video + self.action + self.proprio + self.depth
+
+
+def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels, text: TextContext) -> Losses:
+    """Return the losses of one batch.
+
+    What is seen (first latent frame, first state) is clean and carries no loss; nor do actions and states of samples
+    drawn with clean actions, which are those that were executed. A network that predicts clean video, or how states
+    change, is judged by that, not by velocities. Depth is regressed where the network predicts it clean, at every
+    latent frame.
+
+    Args:
+        network: The model.
+        batch: Clean samples.
+        noise: What is mixed in.
+        levels: Noise levels after the shift.
+        text: The prompts; the empty one where a prompt was dropped.
+    """
+    clean_video = _with_depth(network, batch)
+    video = mix(clean_video, noise.video_BCTVHW, levels.sigma_video_B)
+    seen = batch.video_BCTVHW.shape[1]
+    video = torch.cat([_first_clean(video[:, :seen], clean_video[:, :seen]), video[:, seen:]], dim=1)
+    action = mix(batch.action_BKA, noise.action_BKA, levels.sigma_action_B)
+    action = torch.where(levels.clean_action_B[:, None, None], batch.executed_BKA, action)
+    proprio = mix(batch.proprio_BPS, noise.proprio_BPS, levels.sigma_action_B)
+    proprio = torch.cat([batch.proprio_BPS[:, :1], proprio[:, 1:]], dim=1)
+    geometry = network.geometry(video, action.shape[1], proprio.shape[1])
+    t_video, t_action = (sigma * NUM_TRAIN_TIMESTEPS for sigma in levels[:2])
+    times = network.timesteps(t_video, t_action, geometry)
+    out = network(video, action, proprio, times, text, depth=network.config.depth == "interleaved")
+    acting = (~levels.clean_action_B).to(action)[:, None, None]
+    error = out.video_BCTVHW - (noise.video_BCTVHW - clean_video)
+    proprio_error = out.proprio_BPS - (noise.proprio_BPS - batch.proprio_BPS)
+    if network.config.video_prediction == "clean":  # the error of the clean latents is sigma times that of velocities
+        error = error * levels.sigma_video_B.view(-1, 1, 1, 1, 1, 1).to(error)
+    if network.config.proprio_prediction == "change":
+        proprio_error = proprio_error * levels.sigma_action_B.view(-1, 1, 1).to(error)
+    return Losses(
+        video=_mean_square(error[:, :seen, 1:]),
+        action=masked_mean_square(
+            out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
+        ),
+        proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting),
+        depth=_depth_loss(out.depth_BCTVHW, error[:, seen:], batch.depth_BCTVHW),
+    )
+
+
+def mix(clean: Tensor, noise: Tensor, sigma_B: Tensor) -> Tensor:
+    """Return (1 - sigma) clean + sigma noise.
+
+    Example:
+        >>> mix(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([0.25])).tolist()
+        [[0.25, 0.25]]
+    """
+    sigma = sigma_B.view(-1, *[1] * (clean.dim() - 1)).to(clean)
+    return (1 - sigma) * clean + sigma * noise
+
+
+def masked_mean_square(error: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean square over what the mask keeps; 0 where it keeps nothing.
+
+    Example:
+        >>> masked_mean_square(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])).item()
+        9.0
+    """
+    mask = mask.expand_as(error)
+    return (error.square() * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _with_depth(network: XwamNetwork, batch: Batch) -> Tensor:
+    """Return what is denoised as video: with sequence and channel concatenation depth lies behind it."""
+    if network.config.depth in ("sequence", "channel"):
+        return torch.cat([batch.video_BCTVHW, batch.depth_BCTVHW], dim=1)
+    return batch.video_BCTVHW
+
+
+def _first_clean(noisy_BCTVHW: Tensor, clean_BCTVHW: Tensor) -> Tensor:
+    return torch.cat([clean_BCTVHW[:, :, :1], noisy_BCTVHW[:, :, 1:]], dim=2)
+
+
+def _mean_square(error: Tensor) -> Tensor:
+    return error.square().mean() if error.numel() else error.sum()
+
+
+def _depth_loss(predicted: Tensor | None, denoised_error: Tensor, depth_BCTVHW: Tensor) -> Tensor:
+    """Return the loss of the depth branch, or of depth as a rival denoises it; else 0."""
+    return _mean_square(denoised_error) if predicted is None else _mean_square(predicted - depth_BCTVHW)

@@ -1,0 +1,383 @@
+"""The walk from noise to data: the asynchronous loop over video, actions and states.
+
+In: a state of denoising and a network. Out: the next state; nothing is changed in place.
+Read next: `unipc.py` for a step, `noise.py` for the grids, `xwam/serving/engine.py` for the caller.
+
+A caller may hold many states that stand at different steps and hand any of them to one `advance`: they share the
+forward pass, because every request brings its own timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from xwam.config import Geometry
+from xwam.flow.realtime_chunking import Commitment, pull
+from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
+from xwam.network.transformer import Denoised, TextContext, Timesteps
+
+
+class Denoiser(Protocol):
+    """What the loop calls: `XwamNetwork`, or another way to compute the same."""
+
+    def geometry(self, video_BCTVHW: Tensor, num_actions: int, num_proprios: int) -> Geometry:
+        """Return the tokens behind tensors of these sizes."""
+
+    def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
+        """Return which tokens stand at which timestep."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return the weights."""
+
+    def __call__(
+        self,
+        video_BCTVHW: Tensor,
+        action_BKA: Tensor,
+        proprio_BPS: Tensor,
+        times: Timesteps,
+        text: TextContext,
+        *,
+        depth: bool = False,
+    ) -> Denoised:
+        """Return velocities; with `depth`, clean depth latents too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How many passes each modality takes.
+
+    Attributes:
+        num_video_steps: Passes until the video is clean.
+        num_action_steps: Passes until actions and states are clean; equal for synchronous denoising.
+        guidance: 0 for one conditional pass; else the weight of conditional minus unconditional velocity.
+    """
+
+    num_video_steps: int
+    num_action_steps: int
+    guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_action_steps <= self.num_video_steps:
+            raise ValueError(
+                f"Actions need 1 to {self.num_video_steps} steps (those of the video), got {self.num_action_steps}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GivenActions:
+    """Actions that are known beforehand, B,K,A, normalised, and the noise that hides them during the action phase."""
+
+    clean_BKA: Tensor
+    noise_BKA: Tensor
+
+    def at(self, sigma: float, step_idx: int) -> UniPCState:
+        """Return the actions as they stand at a noise level."""
+        return UniPCState(x=(1 - sigma) * self.clean_BKA + sigma * self.noise_BKA, step_idx=step_idx)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplerState:
+    """One request (or several in lockstep) on its way from noise to data.
+
+    Attributes:
+        schedule: Step counts and guidance.
+        video: B,C,T,V,H,W; with sequence or channel concatenation depth lies behind the video's channels.
+        action: B,K,A.
+        proprio: B,P,S.
+        seen_latent_BCVHW: The first latent frame, clean.
+        seen_proprio_BS: The first state, clean.
+        text: The prompt.
+        null_text: The empty prompt; needed for guidance.
+        depth_BCTVHW: Clean depth latents of the last pass that had the depth branch on.
+        commitment: Actions of the chunk before that this one must join; None without real-time chunking.
+        given: Actions that are not denoised but known; None where the model acts.
+    """
+
+    schedule: Schedule
+    video: UniPCState
+    action: UniPCState
+    proprio: UniPCState
+    seen_latent_BCVHW: Tensor
+    seen_proprio_BS: Tensor
+    text: TextContext
+    null_text: TextContext | None = None
+    depth_BCTVHW: Tensor | None = None
+    commitment: Commitment | None = None
+    given: GivenActions | None = None
+
+    @property
+    def actions_clean(self) -> bool:
+        """Return whether the actions can leave."""
+        return self.action.step_idx == self.schedule.num_action_steps
+
+    @property
+    def done(self) -> bool:
+        """Return whether the video is clean too."""
+        return self.video.step_idx == self.schedule.num_video_steps
+
+
+def begin(
+    schedule: Schedule,
+    *,
+    noise_video_BCTVHW: Tensor,
+    noise_action_BKA: Tensor,
+    noise_proprio_BPS: Tensor,
+    seen_latent_BCVHW: Tensor,
+    seen_proprio_BS: Tensor,
+    text: TextContext,
+    null_text: TextContext | None = None,
+    commitment: Commitment | None = None,
+    given_action_BKA: Tensor | None = None,
+) -> SamplerState:
+    """Return the state before the first pass: noise everywhere, but for what is seen or given."""
+    given = None
+    if given_action_BKA is not None:
+        if commitment is not None:
+            raise ValueError("Actions that are given cannot join a chunk under execution as well.")
+        given = GivenActions(clean_BKA=given_action_BKA, noise_BKA=noise_action_BKA)
+    first_sigma = unipc_grid(schedule.num_action_steps).sigmas[0]
+    state = SamplerState(
+        schedule=schedule,
+        video=UniPCState(x=_with_seen_latent(noise_video_BCTVHW, seen_latent_BCVHW)),
+        action=UniPCState(x=noise_action_BKA) if given is None else given.at(first_sigma, 0),
+        proprio=UniPCState(x=_with_seen_proprio(noise_proprio_BPS, seen_proprio_BS)),
+        seen_latent_BCVHW=seen_latent_BCVHW,
+        seen_proprio_BS=seen_proprio_BS,
+        text=text,
+        null_text=null_text,
+        commitment=commitment,
+        given=given,
+    )
+    if schedule.guidance:
+        _null_text(state)
+    return state
+
+
+def advance(network: Denoiser, states: Sequence[SamplerState], *, depth: bool = False) -> list[SamplerState]:
+    """Return the states after one more pass, taken together in one forward.
+
+    Args:
+        network: The model.
+        states: Requests at any step that are not done; same tensor sizes. Guidance may differ.
+        depth: Whether the depth branch runs in this pass.
+
+    Raises:
+        ValueError: If a state is done, or its tensors have other sizes than those of the first.
+    """
+    _check(states)
+    joining = any(state.commitment is not None and not state.actions_clean for state in states)
+    velocities = (_joined if joining else _guided)(network, states, depth=depth)
+    sizes = [state.video.x.shape[0] for state in states]
+    parts = [[None] * len(states) if field is None else field.split(sizes) for field in velocities]
+    return [_step(state, Denoised(*fields)) for state, *fields in zip(states, *parts, strict=True)]
+
+
+def _check(states: Sequence[SamplerState]) -> None:
+    """Refuse states that cannot share a pass."""
+    if not states:
+        raise ValueError("A pass needs at least one state, got none.")
+    first = _sizes(states[0])
+    for index, state in enumerate(states):
+        if state.done:
+            raise ValueError(
+                f"State {index} of {len(states)} is done: its {state.schedule.num_video_steps} passes are taken; "
+                f"leave it out."
+            )
+        for name, size in _sizes(state).items():
+            if size != first[name]:
+                raise ValueError(
+                    f"State {index} of {len(states)} has {name} of {size}, state 0 of {first[name]}; states of "
+                    f"different sizes need passes of their own."
+                )
+
+
+def _sizes(state: SamplerState) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of a state's tensors but for the number of requests."""
+    parts = {"video": state.video, "actions": state.action, "states": state.proprio}
+    return {name: tuple(part.x.shape[1:]) for name, part in parts.items()}
+
+
+def run(
+    network: Denoiser, state: SamplerState, *, stop_after_actions: bool = False, depth: bool = True
+) -> SamplerState:
+    """Return the state when all is clean, or when the actions are.
+
+    Args:
+        network: The model.
+        state: Where to start.
+        stop_after_actions: Stop as soon as the actions are clean.
+        depth: Whether the last pass also gives depth; no other pass needs it.
+    """
+    last = state.schedule.num_action_steps if stop_after_actions else state.schedule.num_video_steps
+    while state.video.step_idx < last:
+        (state,) = advance(network, [state], depth=depth and state.video.step_idx == last - 1)
+    return state
+
+
+def guide(with_text: Denoised, without: Denoised, weight_B: Tensor) -> Denoised:
+    """Return without + weight * (with - without) of every velocity; depth is that of the prompt.
+
+    Args:
+        with_text: What a pass with the prompt gave.
+        without: What a pass with the empty prompt gave.
+        weight_B: The guidance of each request.
+    """
+
+    def mix(seen: Tensor, blind: Tensor) -> Tensor:
+        return blind + weight_B.view(-1, *[1] * (blind.dim() - 1)) * (seen - blind)
+
+    video, action, proprio = (mix(*pair) for pair in zip(with_text[:3], without[:3], strict=True))
+    return Denoised(video, action, proprio, with_text.depth_BCTVHW)
+
+
+def _guided(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
+    """Return the velocities of all requests; those without guidance take part in the conditional pass alone."""
+    seen = _forward(network, states, [state.text for state in states], depth=depth)
+    guided = [state for state in states if state.schedule.guidance]
+    if not guided:
+        return seen
+    blind = _forward(network, guided, [_null_text(state) for state in guided], depth=False)
+    device = seen.video_BCTVHW.device
+    rows_B = _each([bool(state.schedule.guidance) for state in states], states).nonzero()[:, 0].to(device)
+    weight_B = _each([state.schedule.guidance for state in guided], guided).to(device)
+    of_guided = Denoised(seen.video_BCTVHW[rows_B], seen.action_BKA[rows_B], seen.proprio_BPS[rows_B], None)
+    mixed = guide(of_guided, blind, weight_B)
+    video = seen.video_BCTVHW.index_copy(0, rows_B, mixed.video_BCTVHW)
+    action = seen.action_BKA.index_copy(0, rows_B, mixed.action_BKA)
+    proprio = seen.proprio_BPS.index_copy(0, rows_B, mixed.proprio_BPS)
+    return Denoised(video, action, proprio, seen.depth_BCTVHW)
+
+
+def _null_text(state: SamplerState) -> TextContext:
+    if state.null_text is None:
+        raise ValueError(f"Guidance {state.schedule.guidance} needs the context of the empty prompt (null_text).")
+    return state.null_text
+
+
+def _each(values: Sequence[float], states: Sequence[SamplerState]) -> Tensor:
+    """Return one number a state as one a request."""
+    return torch.tensor(values).repeat_interleave(torch.tensor([state.video.x.shape[0] for state in states]))
+
+
+def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
+    """Return the velocities with actions pulled towards what is committed (see `realtime_chunking.py`); needs
+    gradients.
+
+    Raises:
+        ValueError: If the weights were made under `torch.inference_mode`, which leaves them without gradients.
+    """
+    if any(weight.is_inference() for weight in network.parameters()):
+        raise ValueError(
+            "Real-time chunking needs gradients, and this network was loaded under torch.inference_mode(); load it "
+            "outside, or under torch.no_grad()."
+        )
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = [state.action.x.detach().clone().requires_grad_() for state in states]
+        with_leaves = [_recordable(state, leaf) for state, leaf in zip(states, leaves, strict=True)]
+        out = _guided(network, with_leaves, depth=depth)
+        velocities = out.action_BKA.split([leaf.shape[0] for leaf in leaves])
+        guesses, misses, gains = [], [], []
+        for state, leaf, velocity in zip(states, leaves, velocities, strict=True):
+            sigma = unipc_grid(state.schedule.num_action_steps).sigmas[state.action.step_idx]  # 0 once clean
+            guess = leaf - sigma * velocity
+            guesses.append(guess)
+            misses.append(_miss(state, guess.detach()))
+            gains.append(pull(sigma))
+        gradients = torch.autograd.grad(guesses, leaves, misses)
+    pulled = [
+        velocity.detach() - gain * gradient
+        for velocity, gradient, gain in zip(velocities, gradients, gains, strict=True)
+    ]
+    video, _, proprio, depth_latents = (None if part is None else part.detach() for part in out)
+    assert video is not None
+    assert proprio is not None
+    return Denoised(video, torch.cat(pulled), proprio, depth_latents)
+
+
+def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
+    """Return a state with these actions that gradients can pass through, also where it was made in inference mode."""
+
+    def plain(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.is_inference() else tensor
+
+    return replace(
+        state,
+        action=replace(state.action, x=action_BKA),
+        video=replace(state.video, x=plain(state.video.x)),
+        proprio=replace(state.proprio, x=plain(state.proprio.x)),
+        text=state.text.map(plain),
+        null_text=None if state.null_text is None else state.null_text.map(plain),
+    )
+
+
+def _miss(state: SamplerState, guess_BKA: Tensor) -> Tensor:
+    """Return how far a clean guess is from what is committed, weighted; zero where nothing is."""
+    if state.commitment is None or state.actions_clean:
+        return torch.zeros_like(guess_BKA)
+    weight_K1 = state.commitment.weight_K[:, None].to(guess_BKA)
+    return weight_K1 * (state.commitment.action_BKA.to(guess_BKA) - guess_BKA)
+
+
+def _forward(
+    network: Denoiser, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
+) -> Denoised:
+    video = torch.cat([state.video.x for state in states])
+    action = torch.cat([state.action.x for state in states])
+    proprio = torch.cat([state.proprio.x for state in states])
+    levels = [timesteps_of(state) for state in states]
+    t_video, t_action = (_each(level, states) for level in zip(*levels, strict=True))
+    geometry = network.geometry(video, action.shape[1], proprio.shape[1])
+    times = network.timesteps(t_video.to(video.device), t_action.to(video.device), geometry)
+    return network(video, action, proprio, times, TextContext.cat(texts), depth=depth)
+
+
+def timesteps_of(state: SamplerState) -> tuple[float, float]:
+    """Return the timesteps of video and actions in the coming pass; clean actions stand at 0."""
+    video = unipc_grid(state.schedule.num_video_steps).timesteps[state.video.step_idx]
+    if state.actions_clean:
+        return float(video), 0.0
+    return float(video), float(unipc_grid(state.schedule.num_action_steps).timesteps[state.action.step_idx])
+
+
+def _step(state: SamplerState, out: Denoised) -> SamplerState:
+    """Return the state after the velocities of one pass; what is seen is written back."""
+    video = unipc_step(unipc_grid(state.schedule.num_video_steps), state.video, out.video_BCTVHW)
+    video = replace(video, x=_with_seen_latent(video.x, state.seen_latent_BCVHW))
+    depth = state.depth_BCTVHW if out.depth_BCTVHW is None else out.depth_BCTVHW
+    if state.actions_clean:
+        return replace(state, video=video, depth_BCTVHW=depth)
+    grid = unipc_grid(state.schedule.num_action_steps)
+    proprio = unipc_step(grid, state.proprio, out.proprio_BPS)
+    action = unipc_step(grid, state.action, out.action_BKA)
+    if state.commitment is not None and action.step_idx == grid.num_steps:
+        action = replace(action, x=_with_committed(action.x, state.commitment))
+    if state.given is not None:
+        action = state.given.at(grid.sigmas[action.step_idx], action.step_idx)
+    return replace(
+        state,
+        video=video,
+        action=action,
+        proprio=replace(proprio, x=_with_seen_proprio(proprio.x, state.seen_proprio_BS)),
+        depth_BCTVHW=depth,
+    )
+
+
+def _with_seen_latent(video_BCTVHW: Tensor, seen_BCVHW: Tensor) -> Tensor:
+    """Return the video with its first latent frame as seen; depth channels behind it are left alone."""
+    video = video_BCTVHW.clone()
+    video[:, : seen_BCVHW.shape[1], 0] = seen_BCVHW
+    return video
+
+
+def _with_committed(action_BKA: Tensor, commitment: Commitment) -> Tensor:
+    """Return clean actions with those that are already committed as they were."""
+    return torch.cat([commitment.action_BKA[:, : commitment.delay], action_BKA[:, commitment.delay :]], dim=1)
+
+
+def _with_seen_proprio(proprio_BPS: Tensor, seen_BS: Tensor) -> Tensor:
+    return torch.cat([seen_BS[:, None], proprio_BPS[:, 1:]], dim=1)

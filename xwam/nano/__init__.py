@@ -1,0 +1,1 @@
+"""What only the nano weights need: refined depth and a decoder that copies pixels."""

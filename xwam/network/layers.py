@@ -1,0 +1,301 @@
+"""The parts of the transformer: rotary positions, modulation by timesteps, attention, blocks, heads.
+
+In: tokens, rotations, projected timesteps. Out: tokens.
+Read next: `transformer.py`, which puts them together.
+
+Letters: B batch, L tokens, N text tokens, D width, G distinct timesteps, J heads, E width of a head, P pairs of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xwam.config import Geometry, NetworkConfig
+
+ROPE_THETA = 10000.0
+MLP_TOKENS = 384
+"""Tokens that go through an MLP together on a CPU, so that its wide middle stays in the cache."""
+
+
+def _functional() -> bool:
+    """Return whether results must be new tensors: gradients are recorded, or a compiler fuses better than we do."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+# ---- rotary positions
+
+
+class Rope(NamedTuple):
+    """Cosine and sine of every token's rotation, L,1,E/2 each, float32; one pair of neighbours turns by one angle."""
+
+    cos_L1P: Tensor
+    sin_L1P: Tensor
+
+
+def rope_axes(head_width: int) -> tuple[int, int, int]:
+    """Return how many numbers of a head turn with time, row and column.
+
+    Example:
+        >>> rope_axes(128)
+        (44, 42, 42)
+    """
+    sixth = head_width // 6
+    return head_width - 4 * sixth, 2 * sixth, 2 * sixth
+
+
+def token_positions(config: NetworkConfig, geometry: Geometry) -> Float[Tensor, "tokens 3"]:
+    """Return (latent frame, row, column) of every token; actions and states stand between latent frames.
+
+    Action k stands at k / (frames_per_latent * actions_per_frame), state k at k / frames_per_latent, both in row and
+    column 0; all views share the positions of the first.
+    """
+    g = geometry
+    axes = [torch.arange(size, dtype=torch.float64) for size in (g.num_frames, g.num_views, g.rows, g.cols)]
+    video = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 4)[:, [0, 2, 3]]
+    positions = torch.zeros(g.num_tokens, 3, dtype=torch.float64)
+    first_action, first_proprio = g.num_video_tokens, g.num_video_tokens + g.num_actions
+    positions[:first_action] = video
+    actions = torch.arange(g.num_actions, dtype=torch.float64)
+    positions[first_action:first_proprio, 0] = actions / (config.frames_per_latent * config.actions_per_frame)
+    positions[first_proprio:, 0] = torch.arange(g.num_proprios, dtype=torch.float64) / config.frames_per_latent
+    return positions
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a table made during inference must serve training too
+def rope_table(config: NetworkConfig, geometry: Geometry, device: torch.device) -> Rope:
+    """Return the rotations of all tokens; angles are taken in float64 and kept in float32."""
+    positions = token_positions(config, geometry)
+    if config.depth == "sequence":
+        video = positions[: geometry.num_video_tokens]
+        positions = torch.cat([video, video, positions[geometry.num_video_tokens :]])
+    angles = []
+    for axis, size in enumerate(rope_axes(config.head_width)):
+        frequencies = ROPE_THETA ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angles.append(positions[:, axis, None] * frequencies)
+    angle = torch.cat(angles, dim=1)[:, None]
+    return Rope(angle.cos().float().to(device), angle.sin().float().to(device))
+
+
+def rotate(x_BLJE: Tensor, rope: Rope) -> Tensor:
+    """Return queries or keys turned by their positions, in real float32 arithmetic."""
+    pairs = x_BLJE.float().unflatten(-1, (-1, 2))
+    even, odd = pairs.unbind(-1)
+    if _functional():
+        turned = torch.stack([even * rope.cos_L1P - odd * rope.sin_L1P, odd * rope.cos_L1P + even * rope.sin_L1P], -1)
+    else:  # the same without a temporary for each product, and laid out head by head, as attention reads it
+        turned = torch.empty_like(pairs.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        torch.addcmul(even * rope.cos_L1P, odd, rope.sin_L1P, value=-1, out=turned[..., 0])
+        torch.addcmul(odd * rope.cos_L1P, even, rope.sin_L1P, out=turned[..., 1])
+    return turned.flatten(-2).to(x_BLJE.dtype)
+
+
+# ---- timesteps
+
+
+def timestep_code(t_BG: Tensor, width: int) -> Tensor:
+    """Return [cos, sin] of each timestep at geometric frequencies, B,G,width float32; angles in float64."""
+    half = width // 2
+    frequencies = 10000.0 ** -(torch.arange(half, dtype=torch.float64, device=t_BG.device) / half)
+    angle = t_BG.double()[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+def head_runs(runs: Sequence[tuple[int, int]], num_tokens: int) -> tuple[tuple[int, int], ...]:
+    """Return the runs of the first `num_tokens` tokens.
+
+    Example:
+        >>> head_runs([(0, 4), (1, 8), (2, 5)], 10)
+        ((0, 4), (1, 6))
+    """
+    kept = []
+    for group, length in runs:
+        if num_tokens > 0:
+            kept.append((group, min(length, num_tokens)))
+        num_tokens -= length
+    return tuple(kept)
+
+
+def modulate(x_BLD: Tensor, shift_BGD: Tensor, scale_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """Return x * (1 + scale) + shift, each run of tokens with its own timestep's values; float32."""
+    factor_BGD = 1 + scale_BGD
+    parts = x_BLD.split([length for _, length in runs], dim=1)
+    terms = [(shift_BGD[:, g, None], x, factor_BGD[:, g, None]) for (g, _), x in zip(runs, parts, strict=True)]
+    return _fused_by_runs(terms, x_BLD)
+
+
+def gated_add(x_BLD: Tensor, y_BLD: Tensor, gate_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    """Return x + y * gate, each run of tokens with its own timestep's gate; float32."""
+    lengths = [length for _, length in runs]
+    parts = zip(runs, x_BLD.split(lengths, dim=1), y_BLD.split(lengths, dim=1), strict=True)
+    return _fused_by_runs([(x, y, gate_BGD[:, group, None]) for (group, _), x, y in parts], x_BLD)
+
+
+def _fused_by_runs(terms: Sequence[tuple[Tensor, Tensor, Tensor]], like_BLD: Tensor) -> Tensor:
+    """Return a + b * c of each run, one run behind the other; without gradients straight into the result."""
+    if _functional():
+        return torch.cat([torch.addcmul(a, b.float(), c) for a, b, c in terms], dim=1)
+    out, start = torch.empty_like(like_BLD), 0
+    for a, b, c in terms:
+        torch.addcmul(a, b.float(), c, out=out[:, start : start + b.shape[1]])
+        start += b.shape[1]
+    return out
+
+
+# ---- layers
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, B,J,L,E each."""
+
+    key: Tensor
+    value: Tensor
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square over the full width, before heads are split."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return the scaled tokens."""
+        if x_BLD.is_cuda:  # there one kernel does it; on a CPU PyTorch's takes twice as long as these three passes
+            return F.rms_norm(x_BLD, self.weight.shape, self.weight, self.eps)
+        length = torch.linalg.vector_norm(x_BLD, dim=-1, keepdim=True, dtype=torch.float32)
+        factor = (length.square() / x_BLD.shape[-1] + self.eps).rsqrt()
+        return (x_BLD * factor).to(x_BLD.dtype) * self.weight
+
+
+def _attended(query_BJLE: Tensor, memory: KeyValue, mask: Tensor | None) -> Tensor:
+    """Return attention spelt out: its way back is three times as fast on a CPU in bfloat16 as PyTorch's kernel."""
+    logits = query_BJLE @ memory.key.transpose(-1, -2) * query_BJLE.shape[-1] ** -0.5
+    weights = (logits if mask is None else logits + mask).softmax(-1)
+    return weights.to(memory.value.dtype) @ memory.value
+
+
+class Attention(nn.Module):
+    """Multi-head attention with normalised queries and keys; serves as self- and as cross-attention."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q = nn.Linear(config.width, config.width)
+        self.k = nn.Linear(config.width, config.width)
+        self.v = nn.Linear(config.width, config.width)
+        self.o = nn.Linear(config.width, config.width)
+        self.norm_q = RMSNorm(config.width, config.eps)
+        self.norm_k = RMSNorm(config.width, config.eps)
+
+    def query(self, x_BLD: Tensor) -> Tensor:
+        """Return the queries, B,J,L,E, of cross-attention."""
+        return self._heads(self.norm_q(self.q(x_BLD)))
+
+    def key_value(self, x_BLD: Tensor) -> KeyValue:
+        """Return keys and values of the tokens to be read by cross-attention."""
+        return KeyValue(self._heads(self.norm_k(self.k(x_BLD))), self._heads(self.v(x_BLD)))
+
+    def query_key_value(self, x_BLD: Tensor, rope: Rope) -> tuple[Tensor, KeyValue]:
+        """Return queries, keys and values of self-attention."""
+        q, k, v = self.norm_q(self.q(x_BLD)), self.norm_k(self.k(x_BLD)), self.v(x_BLD)
+        return self._heads(q, rope), KeyValue(self._heads(k, rope), self._heads(v))
+
+    def read(self, query_BJLE: Tensor, memory: KeyValue, bias_BN: Tensor | None = None) -> Tensor:
+        """Return what the queries find, B,L,D; a bias is added to the logits of each token that is read."""
+        mask = None if bias_BN is None else bias_BN[:, None, None].to(query_BJLE.dtype)
+        if _functional() and not query_BJLE.is_cuda:
+            found = _attended(query_BJLE, memory, mask)
+        else:
+            found = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value, attn_mask=mask)
+        return self.o(found.transpose(1, 2).flatten(2))
+
+    def _heads(self, x_BLD: Tensor, rope: Rope | None = None) -> Tensor:
+        x_BLJE = x_BLD.unflatten(-1, (self.num_heads, -1))
+        if rope is not None:
+            return rotate(x_BLJE, rope).transpose(1, 2)
+        x_BJLE = x_BLJE.transpose(1, 2)
+        return x_BJLE if _functional() or x_BLD.is_cuda else x_BJLE.contiguous()  # a CPU reads heads faster in a row
+
+
+class Block(nn.Module):
+    """One layer: self-attention, a look at the text, an MLP; the timestep shifts, scales and gates."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
+        self.self_attn = Attention(config)
+        self.norm3 = nn.LayerNorm(config.width, config.eps)
+        self.cross_attn = Attention(config)
+        self.norm2 = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
+        self.ffn = mlp(config.width, config.ffn_width, config.width)
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.width) / config.width**0.5)
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        time_BG6D: Tensor,
+        runs: Sequence[tuple[int, int]],
+        rope: Rope,
+        text: KeyValue,
+        text_bias_BN: Tensor | None,
+        other: KeyValue | None = None,
+    ) -> tuple[Tensor, KeyValue]:
+        """Return the tokens after this layer, and this layer's own keys and values.
+
+        Args:
+            x_BLD: Residual stream, float32.
+            time_BG6D: Projected timesteps, float32.
+            runs: Which tokens stand at which timestep.
+            rope: Rotations of these tokens.
+            text: Keys and values of the prompt.
+            text_bias_BN: Added to the attention logits of the prompt's tokens; None for nothing.
+            other: Keys and values of another branch, read beside one's own.
+        """
+        dtype = self.self_attn.q.weight.dtype
+        shift1, scale1, gate1, shift2, scale2, gate2 = (time_BG6D + self.modulation.float()).unbind(2)
+        seen = modulate(self.norm1(x_BLD), shift1, scale1, runs).to(dtype)
+        query, own = self.self_attn.query_key_value(seen, rope)
+        memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
+        x_BLD = gated_add(x_BLD, self.self_attn.read(query, memory), gate1, runs)
+        normed = self.norm3(x_BLD).to(dtype)
+        x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text, text_bias_BN)
+        fed = self._fed(modulate(self.norm2(x_BLD), shift2, scale2, runs).to(dtype))
+        return gated_add(x_BLD, fed, gate2, runs), own
+
+    def _fed(self, x_BLD: Tensor) -> Tensor:
+        """Return the tokens after the MLP."""
+        if _functional() or x_BLD.is_cuda or x_BLD.shape[1] <= MLP_TOKENS:
+            return self.ffn(x_BLD)  # type: ignore[no-any-return]
+        return torch.cat([self.ffn(part) for part in x_BLD.split(MLP_TOKENS, dim=1)], dim=1)
+
+
+class Head(nn.Module):
+    """The last layer of video or depth tokens: to the numbers of a latent patch."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
+        self.head = nn.Linear(config.width, channels * math.prod(config.patch_hw))
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.width) / config.width**0.5)
+
+    def forward(self, x_BLD: Tensor, time_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+        """Return one patch a token, B,L,patch numbers."""
+        shift, scale = (time_BGD[:, :, None] + self.modulation.float()).unbind(2)
+        return self.head(modulate(self.norm(x_BLD), shift, scale, runs).to(self.head.weight.dtype)).float()
+
+
+def mlp(width_in: int, width_hidden: int, width_out: int) -> nn.Sequential:
+    """Return Linear, GELU (tanh form), Linear."""
+    return nn.Sequential(
+        nn.Linear(width_in, width_hidden), nn.GELU(approximate="tanh"), nn.Linear(width_hidden, width_out)
+    )

@@ -1,0 +1,409 @@
+"""The transformer: one pass over noisy video, actions and states, with the depth branch on or off.
+
+In: noisy tensors, the timestep of every run of tokens, text keys. Out: velocities, and clean depth latents.
+Read next: `layers.py` for its parts; `xwam/flow/sampler.py`, which calls it step after step.
+
+Letters: B batch, C latent channels, T latent frames, V views, H W latent rows and columns, K actions, P states,
+A numbers in an action, S numbers in a state, L tokens, N text tokens, D width, G distinct timesteps, J heads,
+E width of a head. Module names are those of the released weights, so that a checkpoint needs no renaming.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from xwam.config import NUM_TRAIN_TIMESTEPS, DepthMode, Geometry, NetworkConfig
+from xwam.network.layers import Block, Head, KeyValue, Rope, head_runs, mlp, rope_table, timestep_code
+
+
+class Denoised(NamedTuple):
+    """What one pass gives: velocities (noise minus data) and, with the depth branch on, clean depth latents."""
+
+    video_BCTVHW: Tensor
+    action_BKA: Tensor
+    proprio_BPS: Tensor
+    depth_BCTVHW: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextContext:
+    """A prompt as the blocks read it; computed once a request, good for all its denoising steps.
+
+    The zeros behind a prompt all give the same key and value. One of them is kept and counted n times by adding
+    log n to its attention logits, which is the same sum with fewer terms.
+
+    Attributes:
+        embedded_BND: Text tokens after the text MLP.
+        bias_BN: Added to the attention logits of each token; None where a prompt has no padding.
+        main: Keys and values of each main block.
+        depth: Keys and values of each depth block; empty until depth is first wanted.
+    """
+
+    embedded_BND: Tensor
+    bias_BN: Tensor | None
+    main: tuple[KeyValue, ...]
+    depth: tuple[KeyValue, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Return how many text tokens are read."""
+        return self.embedded_BND.shape[1]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> TextContext:
+        """Return the context with every tensor changed."""
+        return TextContext(
+            embedded_BND=change(self.embedded_BND),
+            bias_BN=None if self.bias_BN is None else change(self.bias_BN),
+            main=tuple(KeyValue(*map(change, layer)) for layer in self.main),
+            depth=tuple(KeyValue(*map(change, layer)) for layer in self.depth),
+        )
+
+    @staticmethod
+    def cat(contexts: Sequence[TextContext]) -> TextContext:
+        """Return the contexts of several requests as one batch; shorter ones are filled up with what nobody reads."""
+        if len(contexts) == 1:
+            return contexts[0]
+        longest = max(context.num_tokens for context in contexts)
+        plain = all(context.bias_BN is None and context.num_tokens == longest for context in contexts)
+
+        def fill(tensor: Tensor, axis: int, value: float = 0.0) -> Tensor:
+            missing = longest - tensor.shape[axis]
+            return F.pad(tensor, [0, 0] * (tensor.dim() - 1 - axis) + [0, missing], value=value) if missing else tensor
+
+        def join(layers: Sequence[tuple[KeyValue, ...]]) -> tuple[KeyValue, ...]:
+            return tuple(
+                KeyValue(*(torch.cat([fill(part, 2) for part in parts]) for parts in zip(*layer, strict=True)))
+                for layer in zip(*layers, strict=True)
+            )
+
+        return TextContext(
+            embedded_BND=torch.cat([fill(context.embedded_BND, 1) for context in contexts]),
+            bias_BN=None if plain else torch.cat([fill(_bias(context), 1, -math.inf) for context in contexts]),
+            main=join([context.main for context in contexts]),
+            depth=join([context.depth for context in contexts]) if all(c.depth for c in contexts) else (),
+        )
+
+
+def _bias(context: TextContext) -> Tensor:
+    """Return the bias of a context, zeros where it has none."""
+    zeros_BN = torch.zeros(context.embedded_BND.shape[:2], device=context.embedded_BND.device)
+    return zeros_BN if context.bias_BN is None else context.bias_BN
+
+
+def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return text tokens with all trailing zeros but one cut off, and the logits to add so that nothing changes.
+
+    Where there is at most one zero at the end there is nothing to add: None, which attention takes faster than zeros.
+
+    Example:
+        >>> tokens, bias = without_padding(torch.tensor([[[1.0], [0.0], [0.0], [0.0]]]))
+        >>> tokens.shape, bias.exp().round().tolist()
+        (torch.Size([1, 2, 1]), [[1.0, 3.0]])
+    """
+    used = text_BNW.any(dim=-1).any(dim=0).nonzero()
+    kept = min(text_BNW.shape[1], int(used.max()) + 2 if len(used) else 1)
+    if kept == text_BNW.shape[1]:
+        return text_BNW, None
+    bias_BN = torch.zeros(text_BNW.shape[0], kept, device=text_BNW.device)
+    bias_BN[:, -1] = math.log(text_BNW.shape[1] - kept + 1)
+    return text_BNW[:, :kept], bias_BN
+
+
+@dataclass(frozen=True, eq=False)
+class Timesteps:
+    """The distinct timesteps of each request, and which run of tokens stands at which.
+
+    Work per timestep is done G times and not L times.
+
+    Attributes:
+        t_BG: Timesteps, 0 data to 1000 noise.
+        runs: (column of `t_BG`, number of tokens) along the token sequence.
+    """
+
+    t_BG: Tensor
+    runs: tuple[tuple[int, int], ...]
+
+
+def shared_timesteps(
+    t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry, depth: DepthMode = "interleaved"
+) -> Timesteps:
+    """Return the timesteps of the usual case: first latent frame and first state clean, all others at two levels.
+
+    Args:
+        t_video_B: Timestep of the video beyond its first latent frame.
+        t_action_B: Timestep of all actions and of the states beyond the first.
+        geometry: The tokens.
+        depth: Depth is never seen, so where it is denoised it stands at the video's level in the first latent frame
+            too. With channel concatenation that frame's tokens hold clean video and noisy depth, and are told the
+            level of their noisy half.
+    """
+    frame, clean, video, action = geometry.tokens_per_frame, 0, 1, 2
+    first = video if depth == "channel" else clean
+    depth_tokens = geometry.num_video_tokens if depth == "sequence" else 0
+    runs = [(first, frame), (video, geometry.num_video_tokens - frame + depth_tokens)]
+    runs += [(action, geometry.num_actions), (clean, 1), (action, geometry.num_proprios - 1)]
+    t_BG = torch.stack([torch.zeros_like(t_video_B), t_video_B, t_action_B], dim=1)
+    return Timesteps(t_BG, tuple(run for run in runs if run[1]))
+
+
+def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor, geometry: Geometry) -> Timesteps:
+    """Return timesteps that differ from latent frame to latent frame, action to action and state to state."""
+    t_BG = torch.cat([t_video_BT, t_action_BK, t_proprio_BP], dim=1)
+    lengths = [geometry.tokens_per_frame] * geometry.num_frames + [1] * (t_BG.shape[1] - geometry.num_frames)
+    return Timesteps(t_BG, tuple(enumerate(lengths)))
+
+
+def sigma_of(times: Timesteps) -> Tensor:
+    """Return the noise level of each token, B,L, at least that of one timestep: what stands at 0 is divided by it too.
+
+    Example:
+        >>> sigma_of(Timesteps(torch.tensor([[0.0, 500.0]]), ((0, 1), (1, 2)))).tolist()
+        [[0.0010000000474974513, 0.5, 0.5]]
+    """
+    t_BL = torch.cat([times.t_BG[:, group, None].expand(-1, length) for group, length in times.runs], dim=1)
+    return t_BL.clamp(min=1) / NUM_TRAIN_TIMESTEPS
+
+
+def is_exact(name: str) -> bool:
+    """Return whether a parameter stays float32 whatever the type of the matrices."""
+    return any(part in name for part in ("time_embedding.", "time_projection.", "modulation", ".norm3."))
+
+
+class XwamNetwork(nn.Module):
+    """The whole network; see `forward`."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        channels = config.latent_channels * (2 if config.depth == "channel" else 1)
+        self.patch_embedding = nn.Conv3d(channels, width, (1, *config.patch_hw), (1, *config.patch_hw))
+        self.text_embedding = mlp(config.text_width, width, width)
+        self.time_embedding = nn.Sequential(nn.Linear(config.time_width, width), nn.SiLU(), nn.Linear(width, width))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.view_embedding = nn.Embedding(config.num_views, width)
+        if config.place_grid is not None:
+            rows, cols = config.place_grid
+            self.place_embedding = nn.Parameter(torch.empty(config.num_views, rows * cols, width))
+        self.action_encoder = mlp(config.action_dim, width, width)
+        self.action_decoder = mlp(width, width, config.action_dim)
+        self.proprio_encoder = mlp(config.proprio_dim, width, width)
+        self.proprio_decoder = mlp(width, width, config.proprio_dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
+        self.head = Head(config, channels)
+        if config.depth == "interleaved":
+            twins = nn.ModuleList(Block(config) for _ in range(config.num_depth_blocks))
+            self.extra_blocks = nn.ModuleList([twins])
+            self.extra_heads = nn.ModuleList([Head(config, channels)])
+        if config.depth == "sequence":
+            self.depth_embedding = nn.Parameter(torch.zeros(width))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type in which matrices are multiplied; residual stream and modulation stay float32."""
+        return self.patch_embedding.weight.dtype
+
+    def cast(self, dtype: torch.dtype) -> XwamNetwork:
+        """Change the type of all matrices in place; timesteps, modulation and affine norms become float32."""
+        for name, weight in self.named_parameters():
+            weight.data = weight.data.to(torch.float32 if is_exact(name) else dtype)
+        return self
+
+    def main_blocks(self) -> list[Block]:
+        """Return the blocks of the main branch."""
+        return cast(list[Block], list(self.blocks))
+
+    def depth_blocks(self) -> list[Block]:
+        """Return the blocks of the depth branch, the twins of the last main blocks."""
+        return cast(list[Block], list(self.extra_blocks[0].children())) if self.config.depth == "interleaved" else []
+
+    def geometry(self, video_BCTVHW: Tensor, num_actions: int, num_proprios: int) -> Geometry:
+        """Return the tokens behind tensors of these sizes.
+
+        Raises:
+            ValueError: If rows or columns do not divide into patches, or there are more views or other places than
+                embeddings.
+        """
+        *_, frames, views, rows, cols = video_BCTVHW.shape
+        high, wide = self.config.patch_hw
+        if rows % high or cols % wide or views > self.config.num_views:
+            raise ValueError(
+                f"Latents of {views} views with {rows}x{cols} cells do not fit a network of {self.config.num_views} "
+                f"views and patches of {high}x{wide} cells."
+            )
+        if self.config.place_grid not in (None, (rows // high, cols // wide)):
+            raise ValueError(
+                f"Latents of {rows}x{cols} cells make {rows // high}x{cols // wide} tokens a view, the network has "
+                f"embeddings for {self.config.place_grid[0]}x{self.config.place_grid[1]} places."
+            )
+        return Geometry(
+            num_frames=frames,
+            num_views=views,
+            rows=rows // high,
+            cols=cols // wide,
+            num_actions=num_actions,
+            num_proprios=num_proprios,
+        )
+
+    def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
+        """Return the timesteps of the usual case, see `shared_timesteps`, for this network's way with depth."""
+        return shared_timesteps(t_video_B, t_action_B, geometry, self.config.depth)
+
+    def encode_text(self, text_BNW: Tensor) -> TextContext:
+        """Return a prompt as the main blocks read it; N must be `text_len`, padded with zeros."""
+        if text_BNW.shape[1:] != (self.config.text_len, self.config.text_width):
+            expected = (self.config.text_len, self.config.text_width)
+            raise ValueError(f"Text must have shape B,{expected}, got {tuple(text_BNW.shape)}.")
+        tokens, bias_BN = without_padding(text_BNW)
+        embedded = self.text_embedding(tokens.to(self.dtype))
+        return TextContext(
+            embedded_BND=embedded,
+            bias_BN=bias_BN,
+            main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
+        )
+
+    def with_depth_text(self, text: TextContext) -> TextContext:
+        """Return the same context with keys and values of the depth blocks added, if they are not there yet."""
+        if text.depth or self.config.depth != "interleaved":
+            return text
+        depth = tuple(block.cross_attn.key_value(text.embedded_BND) for block in self.depth_blocks())
+        return replace(text, depth=depth)
+
+    def forward(
+        self,
+        video_BCTVHW: Float[Tensor, "b c t v h w"],
+        action_BKA: Float[Tensor, "b k a"],
+        proprio_BPS: Float[Tensor, "b p s"],
+        times: Timesteps,
+        text: TextContext,
+        *,
+        depth: bool = False,
+    ) -> Denoised:
+        """Return velocities of all modalities; with `depth`, clean depth latents too.
+
+        Nothing flows from the depth branch to the main one: video, actions and states do not change with `depth`.
+        """
+        geometry = self.geometry(video_BCTVHW, action_BKA.shape[1], proprio_BPS.shape[1])
+        runs, rope = times.runs, rope_table(self.config, geometry, video_BCTVHW.device)
+        x_BLD = self._embed(video_BCTVHW, action_BKA, proprio_BPS)
+        code_BGF = timestep_code(times.t_BG, self.config.time_width)
+        time_BGD = self.time_embedding(code_BGF)
+        time_BG6D = self.time_projection(time_BGD).unflatten(-1, (6, -1)).float()
+        time_BGD = time_BGD.float()
+        branch = (
+            _DepthBranch(self, geometry, runs, rope, text) if depth and self.config.depth == "interleaved" else None
+        )
+        for index, block in enumerate(self.main_blocks()):
+            before_BLD = x_BLD
+            x_BLD, keys = block(x_BLD, time_BG6D, runs, rope, text.main[index], text.bias_BN)
+            if branch is not None:
+                branch.advance(index, before_BLD, keys, time_BG6D)
+        video, action_BKD, proprio_BPD = self._split(x_BLD, geometry)
+        out = self._unpatch(self.head(video, time_BGD, head_runs(runs, video.shape[1])), geometry)
+        if self.config.video_prediction == "clean":
+            out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
+        proprio = self.proprio_decoder(proprio_BPD.to(self.dtype)).float()
+        if self.config.proprio_prediction == "change":
+            sigma_BP = sigma_of(times)[:, -geometry.num_proprios :]
+            proprio = (proprio_BPS - proprio_BPS[:, :1] - proprio) / sigma_BP[..., None].to(proprio)
+        return Denoised(
+            video_BCTVHW=out,
+            action_BKA=self.action_decoder(action_BKD.to(self.dtype)).float(),
+            proprio_BPS=proprio,
+            depth_BCTVHW=None if branch is None else branch.finish(time_BGD),
+        )
+
+    def _embed(self, video_BCTVHW: Tensor, action_BKA: Tensor, proprio_BPS: Tensor) -> Tensor:
+        """Return all tokens, B,L,D float32."""
+        video = self._patch(video_BCTVHW) if self.config.depth != "sequence" else self._patch_twice(video_BCTVHW)
+        action = self.action_encoder(action_BKA.to(self.dtype))
+        return torch.cat([video, action, self.proprio_encoder(proprio_BPS.to(self.dtype))], dim=1).float()
+
+    def _patch(self, video_BCTVHW: Tensor) -> Tensor:
+        high, wide = self.config.patch_hw
+        patches = rearrange(video_BCTVHW, "b c t v (h p) (w q) -> b t v (h w) (c p q)", p=high, q=wide)
+        weight = self.patch_embedding.weight.flatten(1)
+        tokens = F.linear(patches.to(weight.dtype), weight, self.patch_embedding.bias)
+        num_views = tokens.shape[2]
+        tokens = tokens + self.view_embedding.weight[:num_views, None]
+        if self.config.place_grid is not None:
+            tokens = tokens + self.place_embedding[:num_views]
+        return tokens.flatten(1, 3)
+
+    def _patch_twice(self, video_BCTVHW: Tensor) -> Tensor:
+        """Return video tokens, then as many depth tokens: sequence concatenation."""
+        rgb, depth = video_BCTVHW.chunk(2, dim=1)
+        return torch.cat([self._patch(rgb), self._patch(depth) + self.depth_embedding], dim=1)
+
+    def _split(self, x_BLD: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        tail = geometry.num_actions + geometry.num_proprios
+        video, action, proprio = x_BLD.split(
+            [x_BLD.shape[1] - tail, geometry.num_actions, geometry.num_proprios], dim=1
+        )
+        return video, action, proprio
+
+    def _sigma(self, times: Timesteps, geometry: Geometry, *, like: Tensor) -> Tensor:
+        """Return the noise level of each latent number, at least that of one timestep."""
+        numbers = self.head.head.out_features
+        num_tokens = like[0].numel() // numbers
+        sigma_BLX = sigma_of(times)[:, :num_tokens, None].expand(-1, -1, numbers)
+        return self._unpatch(sigma_BLX, geometry).to(like)
+
+    def _unpatch(self, patches_BLX: Tensor, geometry: Geometry) -> Tensor:
+        """Return latents from one patch a token; a patch lists rows, columns, then channels."""
+        high, wide = self.config.patch_hw
+        return rearrange(
+            patches_BLX,
+            "b (m t v h w) (p q c) -> b (m c) t v (h p) (w q)",
+            t=geometry.num_frames,
+            v=geometry.num_views,
+            h=geometry.rows,
+            w=geometry.cols,
+            p=high,
+            q=wide,
+        )
+
+
+class _DepthBranch:
+    """The running state of the interleaved depth branch during one pass (equation 3)."""
+
+    def __init__(
+        self,
+        network: XwamNetwork,
+        geometry: Geometry,
+        runs: Sequence[tuple[int, int]],
+        rope: Rope,
+        text: TextContext,
+    ) -> None:
+        self.network, self.geometry = network, geometry
+        self.num_tokens = geometry.num_video_tokens
+        self.runs = head_runs(runs, self.num_tokens)
+        self.rope = Rope(*(table[: self.num_tokens] for table in rope))
+        self.text = network.with_depth_text(text)
+        self.x_BLD: Tensor | None = None
+
+    def advance(self, index: int, main_BLD: Tensor, main_keys: KeyValue, time_BG6D: Tensor) -> None:
+        """Run the twin of main block `index`; it reads the keys that this block made of its own input."""
+        twin = index - self.network.config.first_depth_block
+        if twin < 0:
+            return
+        x_BLD = main_BLD[:, : self.num_tokens] if self.x_BLD is None else self.x_BLD
+        block = self.network.depth_blocks()[twin]
+        self.x_BLD, _ = block(
+            x_BLD, time_BG6D, self.runs, self.rope, self.text.depth[twin], self.text.bias_BN, other=main_keys
+        )
+
+    def finish(self, time_BGD: Tensor) -> Tensor | None:
+        """Return the clean depth latents, or None for a network without depth blocks."""
+        if self.x_BLD is None:
+            return None
+        return self.network._unpatch(self.network.extra_heads[0](self.x_BLD, time_BGD, self.runs), self.geometry)

@@ -1,0 +1,162 @@
+"""States and actions between physical units and what the network sees.
+
+In: states S = 16 and actions A = 14 in metres, quaternions and the bench's action units. Out: numbers of about -1 to
+1, and back; an absent arm is zero on both sides.
+Read next: `xwam/policy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xwam.config import Bounds
+
+ARM_PROPRIO = {"left": slice(0, 8), "right": slice(8, 16)}
+ARM_ACTION = {"left": slice(0, 7), "right": slice(7, 14)}
+QUAT_IN_ARM = slice(3, 7)
+
+
+def bounds_from_release(statistics: Mapping[str, Any], arms: Sequence[str]) -> Bounds:
+    """Return the bounds behind released quantile statistics.
+
+    Args:
+        statistics: `q01` and `q99`, each {`proprio_left_ee_xyz`, `action_left_ee_xyz`, `action_left_ee_axisangle`,
+            the same for `right`, `gripper_pos`, `gripper_action`}.
+        arms: Arms that exist; those absent get bounds of zero.
+
+    Raises:
+        ValueError: If an arm that exists has no statistics.
+    """
+    limits = [_side(statistics, side, arms, quat) for side, quat in (("q01", -1.0), ("q99", 1.0))]
+    (proprio_low, action_low), (proprio_high, action_high) = limits
+    return Bounds(proprio_low=proprio_low, proprio_high=proprio_high, action_low=action_low, action_high=action_high)
+
+
+def statistics_from_bounds(bounds: Bounds, arms: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Return bounds in the layout of released statistics; the inverse of `bounds_from_release`."""
+    sides = {"q01": (bounds.proprio_low, bounds.action_low), "q99": (bounds.proprio_high, bounds.action_high)}
+    statistics: dict[str, dict[str, list[float]]] = {}
+    for side, (proprio, action) in sides.items():
+        values: dict[str, list[float]] = {}
+        for arm in arms:
+            state, delta = proprio[ARM_PROPRIO[arm]], action[ARM_ACTION[arm]]
+            values[f"proprio_{arm}_ee_xyz"] = list(state[:3])
+            values[f"action_{arm}_ee_xyz"] = list(delta[:3])
+            values[f"action_{arm}_ee_axisangle"] = list(delta[3:6])
+            values["gripper_pos"], values["gripper_action"] = [state[7]], [delta[6]]
+        statistics[side] = values
+    return statistics
+
+
+def training_bounds(
+    statistics: Mapping[str, Any], arms: Sequence[str], *, raw: bool, least_action: float = 0.0
+) -> Bounds:
+    """Return the bounds that a model is trained and run with.
+
+    Args:
+        statistics: As the command `xwam statistics` writes them, or as a released checkpoint holds them.
+        arms: Arms that exist.
+        raw: Whether actions are a controller's own; its gripper command is -1 or 1 and stays as it is, whatever the
+            quantiles of the data say.
+        least_action: Smallest bound of an action; keeps what hardly moves from being blown up.
+
+    Raises:
+        ValueError: If the statistics lack something, or hold too few or too many numbers.
+    """
+    bounds = bounds_from_release(statistics, arms)
+    low, high = list(bounds.action_low), list(bounds.action_high)
+    for arm in arms:
+        columns = range(*ARM_ACTION[arm].indices(14))
+        for column in columns:
+            low[column], high[column] = min(0.0 - least_action, low[column]), max(least_action, high[column])
+        if raw:
+            low[columns[-1]], high[columns[-1]] = -1.0, 1.0
+    return replace(bounds, action_low=tuple(low), action_high=tuple(high))
+
+
+def _side(
+    statistics: Mapping[str, Any], side: str, arms: Sequence[str], quat: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    proprio, action = np.zeros(16), np.zeros(14)
+    for arm in arms:
+
+        def numbers(name: str, count: int) -> list[float]:
+            return _numbers(statistics, side, name, count, arms)
+
+        proprio[ARM_PROPRIO[arm]] = [*numbers(f"proprio_{arm}_ee_xyz", 3), *[quat] * 4, *numbers("gripper_pos", 1)]
+        rotvec = numbers(f"action_{arm}_ee_axisangle", 3)
+        action[ARM_ACTION[arm]] = [*numbers(f"action_{arm}_ee_xyz", 3), *rotvec, *numbers("gripper_action", 1)]
+    return tuple(proprio.tolist()), tuple(action.tolist())
+
+
+def _numbers(statistics: Mapping[str, Any], side: str, name: str, count: int, arms: Sequence[str]) -> list[float]:
+    try:
+        found = statistics[side][name]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"The statistics hold no '{name}' under '{side}', which arms {tuple(arms)} need.") from error
+    try:
+        values = np.asarray(found, np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise ValueError(f"The statistics must hold {count} finite numbers in '{name}' under '{side}', got {found}.")
+    return values.tolist()
+
+
+def normalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """Return 2 (x - low) / (high - low) - 1 as float32; numbers without a range, those of an absent arm, give 0.
+
+    Example:
+        >>> normalise(np.array([0.0, 5.0, 7.0]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
+        [0.0, 0.0, 0.0]
+    """
+    low_, span = np.asarray(low, np.float64), np.subtract(high, low)
+    scaled = 2 * (np.asarray(values, np.float64) - low_) / np.where(span > 0, span, 1.0) - 1
+    return np.where(span > 0, scaled, 0.0).astype(np.float32)
+
+
+def denormalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+    """Return low + (x + 1) / 2 * (high - low) as float32, the inverse of `normalise`; absent arms give 0.
+
+    Example:
+        >>> denormalise(np.array([0.0, 1.0, 0.3]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
+        [0.0, 10.0, 0.0]
+    """
+    low_, span = np.asarray(low, np.float64), np.subtract(high, low)
+    return np.where(span > 0, low_ + (np.asarray(values, np.float64) + 1) / 2 * span, 0.0).astype(np.float32)
+
+
+def with_quaternions_near(proprio: np.ndarray, arms: Sequence[str], side_wxyz: Sequence[float]) -> np.ndarray:
+    """Return states whose quaternions lie on the side of a given one.
+
+    Of q and -q, which are one rotation, that is the one whose product with the given one is not negative. Benches
+    give w >= 0; a hand that points down has a w of about 0, so that its numbers would jump again and again.
+
+    Example:
+        >>> state = np.float32([0, 0, 0, 0.1, -0.7, -0.7, 0, 1] + [0] * 8)
+        >>> with_quaternions_near(state, ["left"], (0.0, 1.0, 1.0, 0.0))[3:7].round(1).tolist()
+        [-0.10000000149011612, 0.699999988079071, 0.699999988079071, -0.0]
+    """
+    states = np.array(proprio)
+    for arm in arms:
+        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_IN_ARM]
+        quat = states[..., columns]
+        away = np.sum(quat * np.asarray(side_wxyz, quat.dtype), axis=-1, keepdims=True) < 0
+        states[..., columns] = np.where(away, -quat, quat)
+    return states
+
+
+def tidy_quaternions(proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
+    """Return states whose quaternions are unit with w >= 0; one that is nearly zero becomes no rotation."""
+    tidy = np.array(proprio, np.float64)
+    for arm in arms:
+        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_IN_ARM]
+        quat = tidy[..., columns]
+        length = np.linalg.norm(quat, axis=-1, keepdims=True)
+        quat = np.where(length > 1e-6, quat / np.maximum(length, 1e-6), [1.0, 0.0, 0.0, 0.0])
+        tidy[..., columns] = np.where(quat[..., :1] < 0, -quat, quat)
+    return tidy.astype(np.float32)

@@ -1,0 +1,97 @@
+"""What differs from bench to bench: pictures, frames of reference, and what an action means.
+
+In: the name of the bench a model was made for. Out: its border.
+Read next: `axes.py` and `image_pipeline.py`, the two conversions; `xwam/serving/engine.py`, which applies them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from xwam.config import ModelConfig
+from xwam.robots.actions import ARM_ACTION
+from xwam.robots.axes import (
+    ROBOCASA_AXES,
+    ROBOTWIN_AXES,
+    SAME_AXES,
+    Axes,
+    accumulate,
+    differences,
+    pose_actions,
+    states_of_poses,
+)
+
+OSC_DELTA_BASE = "osc_delta_base"
+"""Deltas along the base axes in the controller's units, clipped to +-1, as `evalkit` defines them."""
+
+EE_POSE_BASE = "ee_pose_base"
+"""Absolute end-effector poses: per arm (xyz m, rotation vector rad, gripper 1 = open) in the frame of the states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Border:
+    """How a model meets a bench.
+
+    Attributes:
+        layout: What an action means.
+        axes: How the model's frames lie in the bench's.
+        env_hw_px: Size of the pictures that the bench gives; None for the model's own.
+        crop_frac: Share of a picture that the model was evaluated on.
+    """
+
+    layout: Literal["osc_delta_base", "ee_pose_base"]
+    axes: Axes
+    env_hw_px: tuple[int, int] | None = None
+    crop_frac: float = 1.0
+
+    def picture_hw_px(self, model: ModelConfig) -> tuple[int, int]:
+        """Return the size of the pictures that the bench gives."""
+        return self.env_hw_px or model.image_hw_px
+
+    def env_actions(self, actions: np.ndarray, proprio: np.ndarray, arms: tuple[str, ...]) -> np.ndarray:
+        """Return a chunk in the bench's layout, K,14 float32.
+
+        Args:
+            actions: K,14, denormalised.
+            proprio: The bench's state at the chunk's start.
+            arms: Arms that exist.
+        """
+        if self.layout == OSC_DELTA_BASE:
+            commands = np.zeros(np.shape(actions), np.float32)
+            for arm in arms:
+                commands[:, ARM_ACTION[arm]] = np.clip(actions[:, ARM_ACTION[arm]], -1.0, 1.0)
+            return commands
+        states = accumulate(actions, self.axes.model_from_sim(proprio, arms), arms)
+        poses = pose_actions(self.axes.sim_from_model(states, arms), arms)
+        for arm in arms:  # the last number of an arm is an open fraction
+            gripper = ARM_ACTION[arm].stop - 1
+            poses[:, gripper] = np.clip(poses[:, gripper], 0.0, 1.0)
+        return poses
+
+    def model_actions(self, commands: np.ndarray, proprio: np.ndarray, arms: tuple[str, ...]) -> np.ndarray:
+        """Return actions that the bench was given as the model knows them, K,14: the inverse of `env_actions`.
+
+        Args:
+            commands: K,14 in the bench's layout.
+            proprio: The bench's state at the chunk's start.
+            arms: Arms that exist.
+        """
+        if self.layout == OSC_DELTA_BASE:
+            actions = np.zeros(np.shape(commands))
+            for arm in arms:
+                actions[:, ARM_ACTION[arm]] = commands[:, ARM_ACTION[arm]]
+            return actions
+        states = self.axes.model_from_sim(states_of_poses(commands, arms), arms)
+        return differences(states, self.axes.model_from_sim(proprio, arms), arms)
+
+
+BORDERS = {
+    "robosuite": Border(layout="osc_delta_base", axes=SAME_AXES),
+    "robocasa": Border(layout="osc_delta_base", axes=ROBOCASA_AXES, env_hw_px=(256, 256), crop_frac=0.95),
+    "robotwin": Border(layout="ee_pose_base", axes=ROBOTWIN_AXES, env_hw_px=(240, 320), crop_frac=0.95),
+}
+"""RoboCasa learned raw controller commands, so its actions need no turning; RoboTwin learned deltas of poses in the
+model's own axes, summed up from the chunk's first state."""

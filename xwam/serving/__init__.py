@@ -1,0 +1,1 @@
+"""One request through a whole model, and how fast that is."""

@@ -1,0 +1,1 @@
+"""Text encoders: an instruction to text tokens."""

@@ -1,0 +1,116 @@
+"""Prompts to text tokens.
+
+In: a prompt. Out: text tokens, N,W float32, zeros after the last token.
+Read next: `xwam/network/transformer.py`, whose blocks read them by cross-attention.
+
+Letters: N text tokens, W text width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+class TextEncoder(Protocol):
+    """Turns a prompt into `text_len` tokens; the empty prompt is the one that guidance compares with."""
+
+    def encode(self, prompt: str) -> Tensor:
+        """Return N,W text tokens, padded with zeros."""
+        ...
+
+
+class StoredText:
+    """Prompts that were encoded once, kept on disk; a big encoder is only loaded for a new one.
+
+    Args:
+        folder: Where they are kept, one file a prompt.
+        identity: Names encoder and weights, so that one folder may serve several.
+        make: Loads the encoder.
+        shape: N and W.
+    """
+
+    def __init__(self, folder: Path, *, identity: str, make: Callable[[], TextEncoder], shape: tuple[int, int]) -> None:
+        self.folder, self.identity, self.shape = folder, identity, shape
+        self._make = make
+        self._encoder: TextEncoder | None = None
+
+    def encode(self, prompt: str) -> Tensor:
+        """Return N,W text tokens, from disk if the prompt was met before."""
+        digest = hashlib.sha256(f"{self.identity}\0{self.shape}\0{prompt}".encode()).hexdigest()
+        path = self.folder / f"{digest}.safetensors"
+        if not path.is_file():
+            self._keep(path, prompt)
+        tokens = torch.zeros(self.shape)
+        kept = load_file(path)["tokens"]
+        tokens[: len(kept)] = kept
+        return tokens
+
+    def _keep(self, path: Path, prompt: str) -> None:
+        """Write the tokens of a prompt without the zeros behind them; the file appears whole or not at all."""
+        if self._encoder is None:
+            self._encoder = self._make()
+        tokens = self._encoder.encode(prompt)
+        used = int(tokens.any(dim=1).nonzero().max()) + 1 if tokens.any() else 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        save_file({"tokens": tokens[:used].contiguous()}, partial, {"prompt": prompt, "encoder": self.identity})
+        partial.replace(path)
+
+
+class HashedText:
+    """One token a word, made of signs that a hash draws for the word, its letter triples and its place.
+
+    Needs no weights and gives the same numbers everywhere. Words that share letters share part of their token.
+
+    Args:
+        num_tokens: N.
+        width: W, a multiple of 8.
+    """
+
+    def __init__(self, *, num_tokens: int, width: int) -> None:
+        if width % 8:
+            raise ValueError(f"The width of hashed text must be a multiple of 8, got {width}.")
+        self.num_tokens, self.width = num_tokens, width
+
+    def encode(self, prompt: str) -> Tensor:
+        """Return the tokens of a prompt.
+
+        Raises:
+            ValueError: If it has more words than there are tokens.
+        """
+        words = re.findall(r"\w+|[^\w\s]", prompt.lower())
+        if len(words) > self.num_tokens:
+            raise ValueError(f"The prompt has {len(words)} words, the model reads {self.num_tokens}: '{prompt}'.")
+        tokens = np.zeros((self.num_tokens, self.width), np.float32)
+        for place, word in enumerate(words):
+            tokens[place] = self._token(word, place)
+        return torch.from_numpy(tokens)
+
+    def _token(self, word: str, place: int) -> np.ndarray:
+        """Return a token with a mean square of 1: half word, a quarter letter triples, a quarter place."""
+        marked = f"<{word}>"
+        triples = [marked[start : start + 3] for start in range(max(1, len(marked) - 2))]
+        letters = sum(signs(f"triple {triple}", self.width) for triple in triples) / np.sqrt(len(triples))
+        mixed = np.sqrt(2) * signs(f"word {word}", self.width) + letters + signs(f"place {place}", self.width)
+        return mixed / np.sqrt(np.mean(mixed**2))
+
+
+def signs(text: str, width: int) -> np.ndarray:
+    """Return `width` numbers, each -1 or 1, drawn by a hash of the text.
+
+    Example:
+        >>> signs("word cube", 8).tolist()
+        [1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0]
+    """
+    digest = hashlib.shake_256(text.encode()).digest(width // 8)
+    return np.unpackbits(np.frombuffer(digest, np.uint8)).astype(np.float32) * 2 - 1

@@ -1,0 +1,106 @@
+"""The text encoder of Wan2.2 (umT5); transformers does the work.
+
+In: weights under Wan's names or those of transformers, a tokenizer, prompts. Out: text tokens, N,W float32.
+Read next: `encoders.py` for the interface and the store of prompts, `xwam/checkpoints/tensor_names.py` for the names.
+
+Letters: B prompts, N text tokens, W text width.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from xwam.checkpoints import tensor_names as keys
+from xwam.checkpoints.metadata import CheckpointError
+from xwam.checkpoints.tensors import fill, stored_type
+
+
+class UmT5Text:
+    """Prompts through umT5, zeros behind the last token, as Wan hands them to its transformer.
+
+    Args:
+        model: transformers' `UMT5EncoderModel`.
+        tokenizer: The tokenizer of `google/umt5-xxl`.
+        num_tokens: N; longer prompts are cut, as Wan does.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, num_tokens: int) -> None:
+        self.model, self.tokenizer, self.num_tokens = model, tokenizer, num_tokens
+
+    def to(self, device: str | torch.device) -> UmT5Text:
+        """Move the weights; text tokens come back to the CPU."""
+        self.model.to(device)
+        return self
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> Tensor:
+        """Return the tokens of a prompt."""
+        if self.tokenizer is None:
+            raise CheckpointError(
+                "The umT5 text encoder has no tokenizer; put that of google/umt5-xxl into the checkpoint's 'tokenizer'."
+            )
+        tokens = self.tokenizer(
+            [clean(prompt)], padding="max_length", truncation=True, max_length=self.num_tokens, return_tensors="pt"
+        )
+        return encode_ids(self.model, tokens.input_ids, tokens.attention_mask)[0].cpu()
+
+
+def encode_ids(model: Any, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
+    """Return B,N,W float32 text tokens of padded token ids; zeros where the mask is 0."""
+    ids, mask = ids_BN.to(model.device), mask_BN.to(model.device)
+    hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+    return hidden * mask[..., None]
+
+
+def clean(prompt: str) -> str:
+    """Return a prompt with HTML entities resolved and runs of white space as one blank.
+
+    Example:
+        >>> clean("  open   the drawer &amp; close it ")
+        'open the drawer & close it'
+    """
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt))).strip()
+
+
+def umt5_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of `UMT5Config` for weights under Wan's names, read off their shapes.
+
+    Raises:
+        CheckpointError: If the tensors are not those of umT5.
+    """
+    try:
+        vocab, width = weights["token_embedding.weight"].shape
+        buckets, heads = weights["blocks.0.pos_embedding.embedding.weight"].shape
+        return {
+            "vocab_size": vocab,
+            "d_model": width,
+            "d_kv": weights["blocks.0.attn.q.weight"].shape[0] // heads,
+            "d_ff": weights["blocks.0.ffn.fc1.weight"].shape[0],
+            "num_heads": heads,
+            "num_layers": sum(name.endswith(".norm1.weight") for name in weights),
+            "relative_attention_num_buckets": buckets,
+            "relative_attention_max_distance": 128,
+            "feed_forward_proj": "gated-gelu",
+            "dropout_rate": 0.0,
+        }
+    except KeyError as error:
+        raise CheckpointError(f"These are not the weights of Wan's umT5: {error} is missing.") from error
+
+
+def umt5_from_wan(weights: Mapping[str, Tensor]) -> Any:
+    """Return transformers' encoder holding weights under Wan's names."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    with torch.device("meta"):
+        model = UMT5EncoderModel(UMT5Config(**umt5_config(weights)))
+    renamed = {keys.transformers_umt5_name(name): value for name, value in weights.items()}
+    renamed["encoder.embed_tokens.weight"] = renamed["shared.weight"]
+    fill(model, renamed, source="The weights of the text encoder")
+    model = model.eval().requires_grad_(False)
+    return cast(nn.Module, model).to(stored_type(weights))

@@ -1,0 +1,397 @@
+"""Training of the decoder that warps, once a network is trained: what it shows of recorded clips, made into pictures.
+
+In: a data set, a trained model. Out: a `WarpDecoder` for it.
+Read next: `xwam/nano/pixel_decoder.py`, what is trained; `commands.py`, the verb `train-decoder`.
+
+The network acts and imagines from every few steps of recorded episodes, once and for all, as it will when it runs; then
+the decoder learns to draw what was recorded next, told what the network is able to tell.
+
+Letters: B clips, N pictures, F future frames, V views, H W rows and columns, C channels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from xwam.checkpoints.bundle import Bundle
+from xwam.codecs.codec import PatchDCT, change_of_views, depth_from_video, encode_views
+from xwam.config import ModelConfig
+from xwam.data.layout import BrokenEpisode, Scan, Track
+from xwam.data.videos import UnreadableVideo, read_frames
+from xwam.flow import sampler
+from xwam.flow.noise import draw_noise, request_seed
+from xwam.nano.pixel_decoder import Scene, WarpDecoder, hand_hints
+from xwam.network.transformer import TextContext
+from xwam.robots.actions import ARM_PROPRIO, denormalise, tidy_quaternions
+from xwam.robots.axes import ee_pose
+from xwam.robots.interfaces import BORDERS
+from xwam.training.clips import ClipDataset, clip_states
+
+WIDTHS = (32, 48, 64, 96)
+"""Channels of a fresh decoder."""
+
+SMALLEST_PX = 16
+"""What the decoder makes one pixel of, in the middle."""
+
+SAY_EVERY = 20
+"""Episodes between two lines."""
+
+REPORT_EVERY = 100
+"""Steps between two lines."""
+
+SMALLEST_SQUARE = 1e-10
+"""What is added to the squared length of features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpRecipe:
+    """How a decoder is trained.
+
+    Attributes:
+        num_steps: Steps of the optimizer.
+        clips: Clips in a step.
+        frames: Future frames of each, all views of them; one twice as far ahead is drawn half as often, because what
+            comes next is what is executed and judged most.
+        every: Control steps between two clips of an episode.
+        learning_rate: At its peak, after `warmup_steps`; a cosine to 1 % follows.
+        warmup_steps: Linear from 0.
+        depth_weight: Weight of depth beside each colour.
+        coarse_weight: Weight of the same pictures at a half, a quarter and an eighth of their size each: what is moved
+            too far to meet where it belongs is led there.
+        edge_weight: Weight of the differences between pixels side by side.
+        perceptual_weight: Weight of LPIPS with SqueezeNet, which punishes blur and bent shapes; 0 does without.
+        seed: Fixes weights, the order of clips and the network's noise.
+    """
+
+    num_steps: int = 6000
+    clips: int = 4
+    frames: int = 2
+    every: int = 8
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    depth_weight: float = 2.0
+    coarse_weight: float = 0.5
+    edge_weight: float = 0.5
+    perceptual_weight: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """One episode, its static views alone, and what the network imagines of it.
+
+    Attributes:
+        rgb_NVCHW: uint8, every control step.
+        depth_NVHW: Depth video, float16.
+        hand_N44: `T_base_ee`.
+        imagined_SF44: `T_base_ee` of the future frames of each clip, as the network imagines it.
+        intrinsics_V33: Pixels.
+        T_base_cam_V44: Of each view.
+        starts: Control steps at which clips start.
+        change_latents: Of each clip, what the codec adds: C,T,V,H,W of video and of depth, float16.
+    """
+
+    rgb_NVCHW: Tensor
+    depth_NVHW: Tensor
+    hand_N44: np.ndarray
+    imagined_SF44: np.ndarray
+    intrinsics_V33: np.ndarray
+    T_base_cam_V44: np.ndarray
+    starts: tuple[int, ...]
+    change_latents: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Sheet(NamedTuple):
+    """What a decoder sees, and what is true: N,4,H,W each, and N,5,H,W of hints."""
+
+    seen_NCHW: Tensor
+    change_NCHW: Tensor
+    hints_NCHW: Tensor
+    true_NCHW: Tensor
+
+
+class Episodes:
+    """Reads episodes and lets a network act and imagine from every few steps of them.
+
+    Args:
+        clips: The data.
+        bundle: The trained model.
+        recipe: How far apart clips are, and the seed of the network's noise.
+
+    Raises:
+        ValueError: If no decoder can be trained for such a model.
+    """
+
+    def __init__(self, clips: ClipDataset, bundle: Bundle, recipe: WarpRecipe) -> None:
+        check_model(bundle.model)
+        self.clips, self.bundle, self.recipe = clips, bundle, recipe
+        self.schedule = sampler.Schedule(
+            num_video_steps=bundle.model.num_video_steps, num_action_steps=bundle.model.num_action_steps
+        )
+
+    @torch.no_grad()
+    def read(self, key: str) -> Seen:
+        """Return one episode.
+
+        Raises:
+            BrokenEpisode: If it cannot be read, or does not say where its cameras are.
+        """
+        track, model = self.clips.track(key), self.bundle.model
+        intrinsics, T_base_cam = cameras_of(track, model)
+        video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
+        rgb_CNVHW = video_CNVHW[:, :, model.static_views]
+        starts = range(0, track.num_frames, self.recipe.every)
+        text = self._prompt(track.instructions[0])
+        imagined = [self._imagined(track, text, video_CNVHW[:, start], start) for start in starts]
+        return Seen(
+            rgb_NVCHW=rearrange(
+                ((rgb_CNVHW + 1) * 127.5).round().to(torch.uint8), "c n v h w -> n v c h w"
+            ).contiguous(),
+            depth_NVHW=depth_CNVHW[0][:, model.static_views].half(),
+            hand_N44=ee_pose(track.proprio[:, ARM_PROPRIO[model.arms[0]]]),
+            intrinsics_V33=intrinsics,
+            T_base_cam_V44=T_base_cam,
+            starts=tuple(starts),
+            imagined_SF44=np.stack([hands for hands, _, _ in imagined]),
+            change_latents=tuple((video, depth) for _, video, depth in imagined),
+        )
+
+    def _imagined(
+        self, track: Track, text: TextContext, seen_CVHW: Tensor, start: int
+    ) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Return the hand's future poses, and latents of video and depth of the static views after the first frame."""
+        model, bounds, clips = self.bundle.model, self.bundle.model.bounds, self.clips
+        numbers = clip_states(track, start, clips.shape, clips.bounds, quat_side_wxyz=clips.quat_side_wxyz)
+        noise = draw_noise(
+            request_seed("train-decoder", self.recipe.seed, track.key, start),
+            (1, *model.latent_shape),
+            (1, *numbers.action_KA.shape),
+            (1, *numbers.proprio_PS.shape),
+        )
+        state = sampler.begin(
+            self.schedule,
+            noise_video_BCTVHW=noise[0],
+            noise_action_BKA=noise[1],
+            noise_proprio_BPS=noise[2],
+            seen_latent_BCVHW=encode_views(self.bundle.codec, seen_CVHW[None, :, None])[:, :, 0],
+            seen_proprio_BS=torch.from_numpy(numbers.proprio_PS)[None, 0],
+            text=text,
+        )
+        found = sampler.run(self.bundle.network, state)
+        assert found.depth_BCTVHW is not None, "the model predicts depth"
+        states = denormalise(found.proprio.x[0, 1:].numpy(), bounds.proprio_low, bounds.proprio_high)
+        hands = ee_pose(tidy_quaternions(states, model.arms)[:, ARM_PROPRIO[model.arms[0]]])
+        video, depth = (latent[0][:, 1:, model.static_views].half() for latent in (found.video.x, found.depth_BCTVHW))
+        return hands, video, depth
+
+    def _prompt(self, text: str) -> TextContext:
+        network = self.bundle.network
+        return network.with_depth_text(network.encode_text(self.bundle.text_encoder.encode(text)[None]))
+
+
+def check_model(model: ModelConfig) -> None:
+    """Return quietly if a decoder can be trained for a model.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    border = BORDERS[model.bench]
+    plain = border.picture_hw_px(model) == model.image_hw_px and border.crop_frac == 1
+    if any(size % SMALLEST_PX for size in model.image_hw_px) or len(model.arms) != 1 or not model.static_views:
+        raise ValueError(
+            f"A decoder is trained for models of one arm and at least one static view, with pictures of multiples of "
+            f"{SMALLEST_PX} pixels; {model.name} has the arms {model.arms}, the views {model.views} and pictures of "
+            f"{model.image_hw_px[0]}x{model.image_hw_px[1]}."
+        )
+    if not model.shows_what_it_saw or model.network.depth != "interleaved" or not plain:
+        raise ValueError(
+            f"A decoder is trained for models whose codec builds on the frame that was seen, with a depth branch, on "
+            f"the bench's own pictures; {model.name} has the codec '{model.codec.kind}', depth '{model.network.depth}'"
+            f"{', is blind' if model.blind else ''}{'' if plain else ', and resizes or crops its pictures'}."
+        )
+
+
+def cameras_of(track: Track, model: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return V,3,3 intrinsics and V,4,4 `T_base_cam` of an episode's static views.
+
+    Raises:
+        BrokenEpisode: If they were not written down, or are of pictures of another size than the model's.
+    """
+    cameras, size = [track.cameras[view] for view in model.static_views], model.image_hw_px
+    for camera in cameras:
+        try:
+            found = read_frames(camera.rgb_path, [camera.start]).shape[1:3]
+        except UnreadableVideo as error:
+            raise BrokenEpisode(f"{track.key}: {error}") from error
+        if found != size:
+            recorded = f"camera '{camera.name}' was recorded with {found[0]}x{found[1]} pixels"
+            raise BrokenEpisode(f"{track.key}: {recorded}, the model sees {size[0]}x{size[1]}.")
+        if camera.intrinsics is None or camera.T_base_cam is None:
+            raise BrokenEpisode(f"{track.key} does not say where camera '{camera.name}' is, or its intrinsics.")
+    return np.array([camera.intrinsics for camera in cameras]), np.array([camera.T_base_cam for camera in cameras])
+
+
+# ---- what a step sees
+
+
+def sheets(episodes: Sequence[Seen], model: ModelConfig, codec: PatchDCT, recipe: WarpRecipe) -> Iterator[Sheet]:
+    """Yield the pictures of one step after another, without end."""
+    rng = np.random.default_rng(recipe.seed)
+    clips = [(episode, clip) for episode in episodes for clip in range(len(episode.starts))]
+    share_F = 1 / np.arange(1, model.num_future_frames + 1)
+    while True:
+        parts = []
+        for place in rng.integers(len(clips), size=recipe.clips):
+            frames = rng.choice(model.num_future_frames, recipe.frames, replace=False, p=share_F / share_F.sum())
+            episode, clip = clips[place]
+            parts.append(sheet(episode, clip, frames, model, codec))
+        yield Sheet(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, codec: PatchDCT) -> Sheet:
+    """Return some future frames of one clip, all views of them; frames count from 0."""
+    start, last = episode.starts[clip], len(episode.rgb_NVCHW) - 1
+    later = np.minimum(start + (frames + 1) * model.frame_stride, last)
+    scene = Scene(
+        depth_vhw_m=depth_from_video(episode.depth_NVHW[start].float().numpy(), model.depth_range),
+        intrinsics_v33_px=episode.intrinsics_V33,
+        T_base_cam_v44=episode.T_base_cam_V44,
+        T_base_ee=episode.hand_N44[start],
+    )
+    hints = torch.from_numpy(
+        hand_hints(scene, episode.imagined_SF44[clip, frames], ((frames + 1) / model.num_future_frames).tolist())
+    )
+    change_FVCHW = change_of_views(codec, *episode.change_latents[clip])[frames]
+
+    def pictures(steps: np.ndarray) -> Tensor:
+        video = episode.rgb_NVCHW[steps].float() / 127.5 - 1
+        return torch.cat([video, episode.depth_NVHW[steps].float()[:, :, None]], dim=2)
+
+    seen = pictures(np.full(len(frames), start))
+    parts = (seen, change_FVCHW, hints, pictures(later))
+    return Sheet(*(rearrange(part, "f v c h w -> (f v) c h w") for part in parts))
+
+
+# ---- training
+
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""Of pictures N,3,H,W in [-1, 1], one a pair."""
+
+
+@functools.cache
+def perceptual_distance() -> Distance:
+    """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924), of the weights of the package `lpips`.
+
+    Evaluation uses another backbone, AlexNet, unless it is told otherwise.
+
+    Raises:
+        ValueError: If the package or the weights of its backbone cannot be had.
+    """
+    try:
+        import lpips
+
+        model: Any = lpips.LPIPS(net="squeeze", verbose=False).eval().requires_grad_(False)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"A perceptual loss needs the packages lpips and torchvision (pip install 'evalkit[lpips]' torchvision), "
+            f"and SqueezeNet's weights: {error}."
+        ) from error
+
+    def features(rgb_N3HW: Tensor) -> list[Tensor]:
+        return [unit_length(layer) for layer in model.net(model.scaling_layer(rgb_N3HW))]
+
+    def distance(drawn_N3HW: Tensor, true_N3HW: Tensor) -> Tensor:
+        with torch.no_grad():
+            true = features(true_N3HW)
+        layers = zip(model.lins, features(drawn_N3HW), true, strict=True)
+        return torch.stack([lin((a - b).square()).mean(dim=(1, 2, 3)) for lin, a, b in layers]).sum(dim=0)
+
+    return distance
+
+
+def unit_length(layer_NCHW: Tensor) -> Tensor:
+    """Return features of length 1 at each place; unlike the package's, their gradient is a number even at 0."""
+    return layer_NCHW / (layer_NCHW.square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
+
+
+def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe, perceptual: Distance | None = None) -> Tensor:
+    """Return how far drawn pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
+    their edges; and how different they look, where somebody says how to tell.
+    """
+    drawn, true = decoder(page.seen_NCHW, page.change_NCHW, page.hints_NCHW).blended_NCHW, page.true_NCHW
+    loss = torch.zeros(())
+    if perceptual is not None:
+        loss = loss + recipe.perceptual_weight * perceptual(drawn[:, :3], true[:, :3]).mean()
+    for axis in (-1, -2):
+        loss = loss + recipe.edge_weight * (drawn.diff(dim=axis) - true.diff(dim=axis)).abs().mean()
+    weight_C11 = torch.tensor([1.0, 1.0, 1.0, recipe.depth_weight])[:, None, None]
+    for scale_weight in (1.0, *[recipe.coarse_weight] * 3):
+        loss = loss + scale_weight * ((drawn - true).abs() * weight_C11).mean()
+        drawn, true = F.avg_pool2d(drawn, 2), F.avg_pool2d(true, 2)
+    return loss
+
+
+def train_decoder(
+    decoder: WarpDecoder, pages: Iterator[Sheet], recipe: WarpRecipe, *, say: Callable[[str], None] = print
+) -> None:
+    """Train a decoder in place.
+
+    Raises:
+        ValueError: If the recipe wants a perceptual loss that cannot be had.
+    """
+    perceptual = perceptual_distance() if recipe.perceptual_weight else None
+    decoder.train().requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
+    since: list[float] = []
+    for step in range(recipe.num_steps):
+        falling = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / recipe.num_steps))
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * falling
+        page = next(pages)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = drawing_loss(decoder, page, recipe, perceptual)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimizer.step()
+        since.append(loss.item())
+        if (step + 1) % REPORT_EVERY == 0 or step + 1 == recipe.num_steps:
+            say(f"step {step + 1}/{recipe.num_steps}: loss {sum(since) / len(since):.4f}")
+            since = []
+    decoder.eval().requires_grad_(False)
+
+
+def choose(found: Scan, most: int, recipe: WarpRecipe) -> list[str]:
+    """Return episodes to learn from, at most so many, in a drawn order."""
+    keys = sorted(found.lengths)
+    return [keys[place] for place in np.random.default_rng(recipe.seed).permutation(len(keys))[:most]]
+
+
+def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str], None] = print) -> list[Seen]:
+    """Return the episodes that can be used; what is left out is said."""
+    found: list[Seen] = []
+    for done, key in enumerate(keys):
+        if done and done % SAY_EVERY == 0:
+            say(f"read and imagined {done} of {len(keys)} episodes")
+        try:
+            found.append(reader.read(key))
+        except BrokenEpisode as error:
+            say(f"left out: {error}")
+    return found
+
+
+def fresh_decoder(seed: int, widths: Sequence[int] = WIDTHS) -> WarpDecoder:
+    """Return an untrained decoder, which shows what is seen; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return WarpDecoder(widths)

@@ -1,0 +1,143 @@
+"""Clips whose pictures are encoded once and kept: training on a CPU would else spend half its time on decoding videos.
+
+In: a `ClipDataset` that changes no picture, a codec, a folder. Out: the same clips with latents in place of pictures.
+Read next: `clips.py`; `../training/batches.py`, which takes either.
+
+An episode is encoded when its first clip is wanted, into one file with a clip at every control step. The file's name
+tells which recording it is of: an episode that was recorded anew is encoded anew.
+
+Letters: S starts, C channels, T latent frames, V views, H W latent rows and columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from xwam.checkpoints.bundle import write_tensors
+from xwam.codecs.codec import Codec, encode_views
+from xwam.config import CodecConfig
+from xwam.data.layout import BrokenEpisode, Track
+from xwam.training.clips import ClipDataset
+
+FORMAT = 2
+"""Raised when a codec's latents change, so that kept ones are made anew."""
+
+
+class EncodedSample(NamedTuple):
+    """One clip as a `Sample`, its videos encoded: C,T,V,H,W."""
+
+    video_CTVHW: Tensor
+    depth_CTVHW: Tensor
+    proprio_PS: Tensor
+    proprio_mask_PS: Tensor
+    action_KA: Tensor
+    action_mask_KA: Tensor
+    executed_KA: Tensor
+    instruction: str
+
+
+class LatentClips(Dataset[EncodedSample]):
+    """The clips of a data set, encoded; latents are kept as float16, which is finer than what codecs lose.
+
+    Args:
+        clips: Which clips; they must be neither jittered nor cropped at random.
+        codec: Encodes them.
+        codec_config: Names the codec.
+        folder: Where latents are kept; other settings get files of their own.
+
+    Raises:
+        ValueError: If each look at a clip is to differ.
+    """
+
+    def __init__(self, clips: ClipDataset, codec: Codec, codec_config: CodecConfig, folder: Path) -> None:
+        if clips.augmentation is not None:
+            raise ValueError("Pictures that are augmented differ from look to look; they cannot be encoded once.")
+        self.clips, self._codec = clips, codec
+        settings = {
+            "format": FORMAT,
+            "codec": {"kind": codec_config.kind},
+            "channels": codec.channels,
+            "shape": asdict(clips.shape),
+            "pictures": asdict(clips.pictures),
+        }
+        if isinstance(codec, torch.nn.Module):
+            settings["weights"] = _digest_of(codec)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self._folder = folder / digest[:16]
+        self._path = lru_cache(maxsize=None)(self._path_of)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def where(self, index: int) -> tuple[str, int]:
+        """Return the episode and the control step at which clip `index` starts."""
+        return self.clips.where(index)
+
+    def __getitem__(self, index: int) -> EncodedSample:
+        return self.sample(index, np.random.default_rng(index))
+
+    def sample(self, index: int, rng: np.random.Generator) -> EncodedSample:
+        """Return one clip; its prompt comes from `rng`.
+
+        Raises:
+            BrokenEpisode: If one of its files turns out broken.
+        """
+        key, start = self.where(index)
+        path = self._path(key)
+        numbers = self.clips.numbers(index, rng)
+        if not path.is_file():
+            for stale in path.parent.glob(f"{Path(key).name}-*.safetensors"):
+                stale.unlink()
+            self._encode(self.clips.track(key), path)
+        try:
+            with safe_open(path, "pt") as file:
+                video, depth = (file.get_slice(name)[start].float() for name in ("video", "depth"))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is broken ({error}); delete it, and it is made anew.") from error
+        return EncodedSample(video, depth, *numbers)
+
+    def _path_of(self, key: str) -> Path:
+        """Return where an episode's latents are; its JSON and the sizes of its videos tell recordings apart."""
+        try:
+            digest = hashlib.sha256((self.clips.root / "data" / f"{key}.json").read_bytes())
+            for camera in self.clips.track(key).cameras:
+                for video in (camera.rgb_path, camera.depth_path, camera.depth_mm_path):
+                    digest.update(str(video and video.stat().st_size).encode())
+        except OSError as error:
+            raise BrokenEpisode(f"{key}: {error.filename} cannot be read: {error.strerror}.") from error
+        return self._folder / f"{key}-{digest.hexdigest()[:16]}.safetensors"
+
+    @torch.no_grad()
+    def _encode(self, track: Track, path: Path) -> None:
+        """Write the latents of every clip of an episode; the file appears whole or not at all."""
+        video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
+        shape, last = self.clips.shape, track.num_frames - 1
+        parts: dict[str, list[Tensor]] = {"video": [], "depth": []}
+        for start in range(shape.num_starts(track.num_frames)):  # one at a time: a clip fits into a CPU's cache
+            wanted = (start + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
+            for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
+                parts[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        write_tensors(path, {name: torch.cat(part).contiguous() for name, part in parts.items()}, partial=partial)
+
+
+def _digest_of(codec: torch.nn.Module) -> str:
+    """Return a hash of a codec's weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(codec.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

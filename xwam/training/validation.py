@@ -1,0 +1,142 @@
+"""What a model in training imagines on held-out clips, beside the truth and beside a world that stands still.
+
+In: a model, clips with pictures. Out: PSNR and SSIM, errors of actions; a picture for people.
+Read next: `trainer.py`, which asks now and then. `evalkit score` judges finished models by many more measures.
+
+Letters: B clips, C colours, F frames, V views, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xwam.checkpoints.bundle import Bundle
+from xwam.codecs import codec as codecs
+from xwam.flow import noise, sampler
+from xwam.training.clips import Sample
+
+SSIM_WINDOW, SSIM_SIGMA_PX = 11, 1.5
+SSIM_FLOORS = (0.01**2, 0.03**2)
+"""Keep SSIM finite where pictures are flat; for pictures from 0 to 1."""
+
+
+class Imagined(NamedTuple):
+    """Clips as imagined: videos in [-1, 1], B,3,F,V,H,W, the seen frame first; actions normalised, B,K,A."""
+
+    video_BCFVHW: Tensor
+    depth_BCFVHW: Tensor | None
+    action_BKA: Tensor
+
+
+@torch.no_grad()
+def imagine(
+    bundle: Bundle, samples: Sequence[Sample], schedule: sampler.Schedule, *, device: torch.device, seed: int = 0
+) -> Imagined:
+    """Return what a model imagines from the first frame, the first state and the prompt of each clip."""
+    model, network = bundle.model, bundle.network
+    video_BCFVHW = torch.stack([sample.video_CFVHW for sample in samples]).to(device)
+    seen_BCVHW = video_BCFVHW[:, :, 0]
+    text_BNW = torch.stack([bundle.text_encoder.encode(sample.instruction) for sample in samples]).to(device)
+    shapes = ((len(samples), *model.latent_shape), (len(samples), model.num_actions, model.network.action_dim))
+    states = (len(samples), 1 + model.num_future_frames, model.network.proprio_dim)
+    video, action, proprio = (tensor.to(device) for tensor in noise.draw_noise(seed, *shapes, states))
+    state = sampler.begin(
+        schedule,
+        noise_video_BCTVHW=video,
+        noise_action_BKA=action,
+        noise_proprio_BPS=proprio,
+        seen_latent_BCVHW=codecs.encode_views(bundle.codec, seen_BCVHW[:, :, None])[:, :, 0].to(device),
+        seen_proprio_BS=torch.stack([sample.proprio_PS[0] for sample in samples]).to(device),
+        text=network.with_depth_text(network.encode_text(text_BNW)),
+    )
+    state = sampler.run(network, state)
+    latent, depth = state.video.x, state.depth_BCTVHW
+    if model.network.depth in ("sequence", "channel"):
+        latent, depth = latent.chunk(2, dim=1)
+    return Imagined(
+        video_BCFVHW=codecs.decode_views(bundle.codec, latent, seen_BCVHW),
+        depth_BCFVHW=None if depth is None else codecs.decode_views(bundle.codec, depth),
+        action_BKA=state.action.x,
+    )
+
+
+def judge(imagined: Imagined, samples: Sequence[Sample]) -> dict[str, float]:
+    """Return PSNR (dB) and SSIM of future frames, those of a world that stands still, and errors of depth and action.
+
+    Depth and actions are compared in the units of the network (-1 to 1), as mean absolute errors.
+    """
+    true_BCFVHW = torch.stack([sample.video_CFVHW for sample in samples]).to(imagined.video_BCFVHW)
+    still_BCFVHW = true_BCFVHW[:, :, :1].expand_as(true_BCFVHW)
+    found = {}
+    for name, guess in (("", imagined.video_BCFVHW), ("_still", still_BCFVHW)):
+        pair = [((video[:, :, 1:] + 1) / 2).transpose(1, 3).flatten(0, 2) for video in (guess, true_BCFVHW)]
+        found[f"psnr{name}"], found[f"ssim{name}"] = psnr_db(*pair), ssim(*pair)
+    if imagined.depth_BCFVHW is not None:
+        depth_BCFVHW = torch.stack([sample.depth_CFVHW for sample in samples]).to(imagined.depth_BCFVHW)
+        found["depth_error"] = float((imagined.depth_BCFVHW - depth_BCFVHW).abs()[:, :, 1:].mean())
+    action = torch.stack([sample.action_KA for sample in samples]).to(imagined.action_BKA)
+    mask = torch.stack([sample.action_mask_KA for sample in samples]).to(imagined.action_BKA)
+    found["action_error"] = float(((imagined.action_BKA - action).abs() * mask).sum() / mask.sum().clamp(min=1))
+    return found
+
+
+def psnr_db(a_BCHW: Tensor, b_BCHW: Tensor) -> float:
+    """Return the peak signal-to-noise ratio of pictures from 0 to 1, the mean over pictures, at most 100.
+
+    Example:
+        >>> psnr_db(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1))
+        20.0
+    """
+    errors = (a_BCHW - b_BCHW).double().square().flatten(1).mean(1).clamp(min=1e-10)
+    return round(float((-10 * errors.log10()).mean()), 6)
+
+
+def ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> float:
+    """Return the structural similarity of pictures from 0 to 1: Gaussian window of 11, no padding, the mean.
+
+    Example:
+        >>> ssim(torch.ones(1, 3, 16, 16) / 2, torch.ones(1, 3, 16, 16) / 2)
+        1.0
+    """
+    place = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
+    line = torch.exp(-place.square() / (2 * SSIM_SIGMA_PX**2))
+    window = (torch.outer(line, line) / line.sum() ** 2)[None, None].to(a_BCHW.device)
+    a, b = (picture.double().flatten(0, 1)[:, None] for picture in (a_BCHW, b_BCHW))
+    moments = [F.conv2d(value, window) for value in (a, b, a * a, b * b, a * b)]
+    mean_a, mean_b = moments[:2]
+    spread_a, spread_b, shared = moments[2] - mean_a**2, moments[3] - mean_b**2, moments[4] - mean_a * mean_b
+    low, high = SSIM_FLOORS
+    top = (2 * mean_a * mean_b + low) * (2 * shared + high)
+    return round(float((top / ((mean_a**2 + mean_b**2 + low) * (spread_a + spread_b + high))).mean()), 6)
+
+
+def draw_imagined(path: Path, imagined: Imagined, samples: Sequence[Sample]) -> None:
+    """Write one picture: for each clip and view a row of true frames above a row of imagined ones, depth below."""
+    rows = []
+    for index, sample in enumerate(samples):
+        pairs = [(sample.video_CFVHW, imagined.video_BCFVHW[index])]
+        if imagined.depth_BCFVHW is not None:
+            pairs.append((sample.depth_CFVHW, imagined.depth_BCFVHW[index]))
+        for view_idx in range(sample.video_CFVHW.shape[2]):
+            for pair in pairs:
+                rows += [_strip(video[:, :, view_idx]) for video in pair]
+    encoded, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
+    assert encoded, "OpenCV writes PNG"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data.tobytes())
+    partial.replace(path)
+
+
+def _strip(video_CFHW: Tensor) -> np.ndarray:
+    """Return frames side by side, H,F*W,3 uint8."""
+    bytes_CFHW = ((video_CFHW.float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return bytes_CFHW.permute(2, 1, 3, 0).flatten(1, 2).numpy()
