@@ -92,7 +92,7 @@ def nearest_distances(tree: PointTree, queries: PointTree, device: str) -> np.nd
     """Return what `nearest.nearest_distances` returns, found on a device.
 
     Example:
-        >>> from evalkit.score.nearest import build_tree
+        >>> from evalkit.score.metrics.nearest import build_tree
         >>> cloud = build_tree(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
         >>> nearest_distances(cloud, build_tree(np.array([[1.0, 2.0, 0.0]])), "cpu:0")
         array([2.])

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from evalkit.contracts.errors import RunFolderError
-from evalkit.store.files import cannot_write, sync_folder
+from evalkit.contracts.errors import RunFolderError, cannot_write
+from evalkit.store.files import sync_folder
 
 Outcome = Literal["success", "failure", "error", "skipped"]
 OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error", "skipped")

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.errors import RunFolderError, cannot_write
 from evalkit.contracts.types import Episode
-from evalkit.store.files import cannot_write, find_unfinished, write_whole
+from evalkit.store.files import find_unfinished, write_whole
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord, append_record, read_records
 

@@ -19,7 +19,7 @@ MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
 from evalkit.score.chunk import ScoreOptions
-from evalkit.score.score import score_run
+from evalkit.score.run import score_run
 import pyarrow.parquet as pq
 
 if __name__ == "__main__":

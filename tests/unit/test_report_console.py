@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from evalkit.report import console, read
+from evalkit.report import read
+from evalkit.report import render_console as console
 from evalkit.report.stats import Interval
 from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
 from evalkit.score.results.names import METRICS, SUBJECTS

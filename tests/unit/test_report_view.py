@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.report import sheet, view
+from evalkit.report import contact_sheet as sheet
+from evalkit.report import rerun_export as view
 from evalkit.score.frame import Truth
 from evalkit.score.metrics import cloud
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run

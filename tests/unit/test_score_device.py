@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from evalkit.cli.main import app
 from evalkit.contracts.errors import BadConfig
 from evalkit.score import device as on_device
-from evalkit.score import score as spreading
+from evalkit.score import run as spreading
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folders
 from evalkit.score.metrics import cloud, image, lpips, nearest

@@ -91,9 +91,8 @@ def test_depth_map_by_hand():
 def test_text_is_the_same_everywhere():
     expected = [0.1731, 1.0087, -1.8443, 1.0087, -0.2447, 1.0087, -0.6626, -1.0087]
     np.testing.assert_allclose(HashedText(num_tokens=4, width=8).encode("Lift the cube")[0], expected, atol=1e-4)
-    code = (
-        "from xwam.text import HashedText; print(HashedText(num_tokens=4, width=8).encode('Lift the cube')[0].tolist())"
-    )
+    code = "from xwam.text.encoders import HashedText; "
+        "print(HashedText(num_tokens=4, width=8).encode('Lift the cube')[0].tolist())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
     np.testing.assert_allclose(json.loads(other.stdout), expected, atol=1e-4)
 

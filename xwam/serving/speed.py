@@ -1,4 +1,4 @@
-"""How fast the model is: `python -m xwam.speed`, a table anyone with a GPU can print.
+"""How fast the model is: `python -m xwam.serving.speed`, a table anyone with a GPU can print.
 
 In: nothing; random weights of the released size. Out: milliseconds a chunk, beside the straight reading on the same
 device, and the share of the matrix-multiply peak.
@@ -198,7 +198,8 @@ def speed(
 ) -> None:
     """Print milliseconds a chunk beside the straight reading, and the share of the matrix-multiply peak.
 
-    Examples: `python -m xwam.speed` · `python -m xwam.speed --size nano --device cpu --steps 5 --batch 1 --no-compile`
+    Examples: `python -m xwam.serving.speed` ·
+    `python -m xwam.serving.speed --size nano --device cpu --steps 5 --batch 1 --no-compile`
     """
     if size not in SIZES:
         raise ValueError(f"--size must be {' or '.join(SIZES)}, got {size}.")
@@ -221,7 +222,7 @@ def speed(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; return the exit status."""
-    return call(app, "python -m xwam.speed", arguments)
+    return call(app, "python -m xwam.serving.speed", arguments)
 
 
 if __name__ == "__main__":

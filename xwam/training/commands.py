@@ -178,7 +178,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     from xwam.checkpoints.metadata import locate, network_notes, read_notes
     from xwam.codecs.codec import PatchDCT
     from xwam.data.layout import scan
-    from xwam.training import warp
+    from xwam.training import decoder as warp
     from xwam.training.check_data import check_fit
     from xwam.training.clips import ClipDataset
     from xwam.training.trainer import data_sha256

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.errors import RunFolderError, cannot_write
 from evalkit.score.chunk import Score
 from evalkit.score.device import CPU
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.results.outcome import STATUSES
-from evalkit.store.files import cannot_write, sync_folder
+from evalkit.store.files import sync_folder
 
 if TYPE_CHECKING:
     import pandas as pd
