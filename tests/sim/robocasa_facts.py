@@ -5,6 +5,7 @@ In: a task. Out: one JSON object of measured differences on stdout, for `test_ro
 
 import json
 import sys
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -19,22 +20,22 @@ SEED = 1_000_003
 SIZE_PX = 96
 
 
-def make(task, **changes):
+def make(task: Any, **changes: Any) -> Any:
     settings = {"protocol": "standard", "art": "placeholder", "image_hw_px": (SIZE_PX, SIZE_PX), "antialias_samples": 4}
     return RobocasaEnv(task=task, **(settings | changes))
 
 
-def wiggle(env, num_steps):
+def wiggle(env: Any, num_steps: Any) -> None:
     """Move at random, which takes arm and wrist camera to poses of no symmetry."""
     for action in np.random.default_rng(0).uniform(-1, 1, (num_steps, 14)).astype(np.float32):
         env.advance(action)
 
 
-def controller(env):
+def controller(env: Any) -> Any:
     return env._sim.robots[0].composite_controller.part_controllers["right"]
 
 
-def cameras(env, observation):
+def cameras(env: Any, observation: Any) -> Any:
     """Return how far poses and matrices are from robosuite's getters, and the wrist's from the hand-eye constant."""
     from robosuite.utils.camera_utils import get_camera_extrinsic_matrix, get_camera_intrinsic_matrix
 
@@ -60,13 +61,13 @@ def cameras(env, observation):
     }
 
 
-def origin(env):
+def origin(env: Any) -> Any:
     """Return the pose of the controller's origin in the world: where the release puts the base frame."""
     pose = env._sim.robots[0].composite_controller.get_controller_base_pose("right")
     return geometry.transform(pose[1], pose[0])
 
 
-def proprio(env, observation):
+def proprio(env: Any, observation: Any) -> Any:
     """Return how far the state is from what the arm's controller says, in the base frame of the reset."""
     arm = controller(env)
     arm.update(force=True)
@@ -81,7 +82,7 @@ def proprio(env, observation):
     }
 
 
-def unit_actions(env):
+def unit_actions(env: Any) -> Any:
     """Return how far the controller's goal is from where a unit action should put it, m and rad, over six axes."""
     errors = []
     for axis in range(6):
@@ -98,12 +99,12 @@ def unit_actions(env):
     return max(errors)
 
 
-def opacity(model, geom):
+def opacity(model: Any, geom: Any) -> Any:
     material = model.geom_matid[geom]
     return model.mat_rgba[material, 3] if material >= 0 else model.geom_rgba[geom, 3]
 
 
-def depth(env, observation):
+def depth(env: Any, observation: Any) -> Any:
     """Return how far depth is from rays that MuJoCo casts through pixel centres: median, and share beyond 1 cm.
 
     Rays that end on glass are left out: pictures and their depth show what is behind it.
@@ -125,7 +126,7 @@ def depth(env, observation):
     return {"median": float(np.median(errors)), "beyond_1cm": float(np.mean(np.array(errors) > 0.01))}
 
 
-def joints_move_their_parts(env, task):
+def joints_move_their_parts(env: Any, task: Any) -> Any:
     """Return how far parts are from where their published joints and axes put them after a small move, metres."""
     from envs.robocasa.state import _Reader
     from envs.robocasa.tasks import TASKS
@@ -152,7 +153,7 @@ def joints_move_their_parts(env, task):
     return max(errors)
 
 
-def gripper(env):
+def gripper(env: Any) -> Any:
     """Return the open fraction after closing and after opening for two seconds."""
     fractions = []
     for sign in (-1, 1):
@@ -162,7 +163,7 @@ def gripper(env):
     return fractions
 
 
-def looking_changes_nothing(env):
+def looking_changes_nothing(env: Any) -> Any:
     ends = []
     for render in (False, True):
         env.begin(seed=SEED, max_steps=50)
@@ -174,7 +175,7 @@ def looking_changes_nothing(env):
     return bool((ends[0] == ends[1]).all())
 
 
-def blow_up(env):
+def blow_up(env: Any) -> Any:
     env._data.qvel[:] = 1e12
     try:
         env.advance(np.zeros(14, np.float32))
@@ -183,11 +184,11 @@ def blow_up(env):
     return ""
 
 
-def solved_at_reset(env):
+def solved_at_reset(env: Any) -> Any:
     """Return what `begin` says of an episode whose goal is met before the first step."""
     built = scene.build
 
-    def solved(*args, **kwargs):
+    def solved(*args: Any, **kwargs: Any) -> Any:
         simulation = built(*args, **kwargs)
         simulation._check_success = lambda: True
         return simulation
@@ -199,7 +200,7 @@ def solved_at_reset(env):
         scene.build = built
 
 
-def pixels(env, observation):
+def pixels(env: Any, observation: Any) -> Any:
     """Return how many pixels differ from those of robosuite's own renderer; our context is gone by then."""
     from robosuite.utils.binding_utils import MjRenderContextOffscreen
 
@@ -215,7 +216,7 @@ def pixels(env, observation):
     return different
 
 
-def measure(task):
+def measure(task: Any) -> Any:
     env = make(task)
     try:
         make(task)

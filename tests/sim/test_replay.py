@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +26,7 @@ LENGTH, SIZE = 5, [64, 64]
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a robomimic file with two demonstrations of Lift, and what the env saw in each state."""
     path, rng = tmp_path_factory.mktemp("demos") / "lift.hdf5", np.random.default_rng(0)
     seen = []
@@ -52,7 +53,7 @@ def recorded(tmp_path_factory):
     return path, seen
 
 
-def changed(recorded, tmp_path, change):
+def changed(recorded: Any, tmp_path: Path, change: Any) -> Any:
     path = tmp_path / "changed.hdf5"
     shutil.copyfile(recorded[0], path)
     with h5py.File(path, "r+") as file:
@@ -60,7 +61,7 @@ def changed(recorded, tmp_path, change):
     return path
 
 
-def replayed(path, root):
+def replayed(path: Any, root: Any) -> Any:
     """Run the command as a user does; return its exit status and what it says."""
     command = [sys.executable, "-m", "baselines.replay", str(root), str(path), "--bench", "robosuite"]
     done = subprocess.run([*command, "--set", "image_hw_px=[64, 64]"], capture_output=True, text=True, cwd=ROOT)
@@ -68,7 +69,7 @@ def replayed(path, root):
 
 
 @pytest.mark.slow
-def test_a_state_looks_as_it_did(recorded, tmp_path):
+def test_a_state_looks_as_it_did(recorded: Any, tmp_path: Path) -> None:
     path, seen = recorded
     status, said = replayed(path, tmp_path)
     assert status == 0, said
@@ -96,8 +97,8 @@ def test_a_state_looks_as_it_did(recorded, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded, tmp_path):
-    def change(data):
+def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded: Any, tmp_path: Path) -> None:
+    def change(data: Any) -> None:
         hands = data["demo_10/obs/robot0_eef_pos"]
         hands[4] = hands[4] + [0.0, 0.003, 0.004]
         states = data["demo_2/states"][:]
@@ -115,7 +116,7 @@ def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded, tmp_path):
     assert replayed(path, root)[0] == 0  # what is beyond reproduction is not tried again
 
 
-def test_depth_that_is_no_number_is_not_kept(recorded):
+def test_depth_that_is_no_number_is_not_kept(recorded: Any) -> None:
     demo = read_demo(recorded[0], "demo_2")
     depth = np.ones((3, 4, 4), np.float32)
     depth[1, 2, 2] = np.nan
@@ -128,7 +129,7 @@ def test_depth_that_is_no_number_is_not_kept(recorded):
     render._check(0, observation, demo, 1.0, np.zeros(3))
 
 
-def test_files_that_are_none_of_robomimics(recorded, tmp_path):
+def test_files_that_are_none_of_robomimics(recorded: Any, tmp_path: Path) -> None:
     settings = {"image_hw_px": SIZE}
     with pytest.raises(BadConfig, match="would be the same episode"):
         jobs(tmp_path, [recorded[0], changed(recorded, tmp_path, lambda data: None)], "robosuite", settings=settings)
@@ -144,7 +145,7 @@ def test_files_that_are_none_of_robomimics(recorded, tmp_path):
     assert "demo_2: it cannot be read" in str(replay_one(todo[0]))
 
 
-def test_another_file_is_not_taken_for_the_one_that_is_there(recorded, tmp_path):
+def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Any, tmp_path: Path) -> None:
     settings = {"image_hw_px": SIZE}
     root = tmp_path / "data"
     todo = jobs(root, [recorded[0]], "robosuite", settings=settings)
@@ -160,8 +161,10 @@ def test_another_file_is_not_taken_for_the_one_that_is_there(recorded, tmp_path)
         jobs(root, [other], "robosuite", settings={"pixels": 3})
 
 
-def test_what_cannot_be_written_is_named_and_not_tried_again(recorded, tmp_path, monkeypatch):
-    def refuse(*_, **__):
+def test_what_cannot_be_written_is_named_and_not_tried_again(
+    recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("chunk-0100/episode_0100002: depth of 70 m does not fit into 16 bits of millimetres")
 
     todo = jobs(tmp_path, [recorded[0]], "robosuite", settings={"image_hw_px": SIZE})
@@ -171,7 +174,7 @@ def test_what_cannot_be_written_is_named_and_not_tried_again(recorded, tmp_path,
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_written_one_sentence_says_so(recorded, tmp_path):
+def test_where_nothing_can_be_written_one_sentence_says_so(recorded: Any, tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
     (root / "video").write_text("a file in the place of a folder")
@@ -185,7 +188,7 @@ def test_where_nothing_can_be_written_one_sentence_says_so(recorded, tmp_path):
     assert len(scan(root).lengths) == 2
 
 
-def test_the_env_that_plays_back_keeps_to_states(recorded):
+def test_the_env_that_plays_back_keeps_to_states(recorded: Any) -> None:
     demo = read_demo(recorded[0], "demo_10")
     env = RobosuiteReplay(model_file=demo.model_file, ep_meta={}, task="Lift", image_hw_px=SIZE)
     try:

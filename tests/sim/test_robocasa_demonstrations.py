@@ -5,6 +5,7 @@ Read next: `baselines/scripted/workers.py`; `test_robocasa_replay.py`, demonstra
 """
 
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ LOOK_AT = 12
 
 
 @pytest.mark.timeout(600)
-def test_a_recorded_episode_is_what_the_harness_sees(tmp_path):
+def test_a_recorded_episode_is_what_the_harness_sees(tmp_path: Path) -> None:
     (job,) = plan.jobs(
         tmp_path,
         "robocasa",

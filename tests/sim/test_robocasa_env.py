@@ -10,6 +10,7 @@ import os
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCH = RobocasaBench()
 
 
-def why_not():
+def why_not() -> Any:
     if not os.environ.get(PYTHON_VARIABLE):
         return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
     lacking = [f for f in BENCH.examine(RobocasaConfig()) if f.needed and not f.ok]
@@ -43,7 +44,7 @@ MOVES[:, 7:] = 0
 
 
 @pytest.fixture(scope="module", params=["OpenDrawer", "CloseDoubleDoor", "TurnOnSinkFaucet"])
-def facts(request):
+def facts(request: pytest.FixtureRequest) -> Any:
     """What RoboCasa says of one task, measured in its interpreter."""
     done = subprocess.run(
         [os.environ[PYTHON_VARIABLE], "-m", "tests.sim.robocasa_facts", request.param],
@@ -57,7 +58,7 @@ def facts(request):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_kitchen_is_the_protocols(facts):
+def test_the_kitchen_is_the_protocols(facts: Any) -> None:
     assert tuple(facts["kitchen"]) in SCENES
     assert facts["robot"] == ["PandaOmron", 12, 20]
     ours, theirs = facts["instruction"]
@@ -65,53 +66,53 @@ def test_the_kitchen_is_the_protocols(facts):
     assert facts["solved"] is False
 
 
-def test_cameras_are_robosuites(facts):
+def test_cameras_are_robosuites(facts: Any) -> None:
     assert facts["cameras"]["camera_pose"] < 1e-9
     assert facts["cameras"]["intrinsics"] < 1e-9
     assert facts["cameras"]["fovy"] == [60.0, 60.0, 75.0]
 
 
-def test_the_wrist_hangs_on_the_hand_as_the_spec_says(facts):
+def test_the_wrist_hangs_on_the_hand_as_the_spec_says(facts: Any) -> None:
     assert facts["cameras"]["hand_eye"] < 1e-6
     assert facts["cameras"]["wrist_from_proprio"] < 1e-6
 
 
-def test_pictures_are_robosuites_to_the_pixel(facts):
+def test_pictures_are_robosuites_to_the_pixel(facts: Any) -> None:
     assert facts["different_pixels"] == 0
 
 
-def test_depth_is_what_rays_measure(facts):
+def test_depth_is_what_rays_measure(facts: Any) -> None:
     """Without antialiasing exactly, but for edges; with it, a pixel's depth is that of a sample beside its centre."""
     assert facts["depth_of_centres"]["median"] < 2e-5
     assert facts["depth_of_centres"]["beyond_1cm"] < 0.02
     assert facts["depth_of_samples"]["median"] < 0.01
 
 
-def test_proprio_is_the_controllers(facts):
+def test_proprio_is_the_controllers(facts: Any) -> None:
     assert facts["base_at_reset"] < 1e-9
     assert facts["proprio"]["ee_pose"] < 1e-6
     assert facts["proprio"]["gripper"] < 1e-6
     assert facts["proprio"]["absent_arm"] == 0
 
 
-def test_unit_actions_move_the_goal_by_5_cm_or_half_a_radian(facts):
+def test_unit_actions_move_the_goal_by_5_cm_or_half_a_radian(facts: Any) -> None:
     assert facts["unit_actions"] < 1e-4
 
 
-def test_gripper_opens_on_plus_one(facts):
+def test_gripper_opens_on_plus_one(facts: Any) -> None:
     closed, opened = facts["gripper"]
     assert closed < 0.05
     assert opened > 0.97
 
 
-def test_faults_are_seen(facts):
+def test_faults_are_seen(facts: Any) -> None:
     assert "blew up" in facts["blow_up"]
     assert facts["solved_at_reset"] is True
     assert "already open in this process" in facts["second_env"]
     assert facts["looking_changes_nothing"] is True
 
 
-def test_state_fits_together(facts):
+def test_state_fits_together(facts: Any) -> None:
     """A handle lies in front of its fixture, within its width; a door that is shut has its joint at 0."""
     state = {key: np.array(value) for key, value in facts["state"].items()}
     for handle in [key for key in state if key.endswith("handle_pos_m")]:
@@ -123,26 +124,26 @@ def test_state_fits_together(facts):
         assert 0 <= state[key][0] <= 1
 
 
-def test_published_joints_move_the_parts_as_they_say(facts):
+def test_published_joints_move_the_parts_as_they_say(facts: Any) -> None:
     """A part moves about, or along, the axis that the state names, by as much as the joint does (Rodrigues)."""
     assert facts["joints_move_their_parts"] < 1e-6
 
 
-def worker_for(task, tmp_path, **settings):
+def worker_for(task: Any, tmp_path: Path, **settings: Any) -> Any:
     config = RobocasaConfig(art="placeholder", image_px=64, **settings)
     spec = BENCH.env_spec(config, task=task, setting="default")
     launch = BENCH.launch(config, task=task, setting="default")
     return EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
 
 
-def digest(observation):
+def digest(observation: Any) -> Any:
     arrays = [observation.rgb, observation.depth, observation.T_base_cam, observation.proprio]
     arrays += [observation.privileged[key] for key in sorted(observation.privileged)]
     text = observation.instruction.encode()
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays) + text).hexdigest()
 
 
-def played(worker, episode):
+def played(worker: Any, episode: Any) -> Any:
     """Return hashes of the first and the last look of an episode, and whether holding still solved it."""
     first = worker.begin(episode, render=True)
     success = False
@@ -153,7 +154,7 @@ def played(worker, episode):
     return digest(first), digest(outcome.last), success
 
 
-def check_task(task, tmp_path):
+def check_task(task: Any, tmp_path: Path) -> None:
     """Three seeds of 50 steps that hold still and 10 at random, and the first once more in another process, last."""
     config = RobocasaConfig(art="placeholder", image_px=64)
     first, second, third = BENCH.plan_episodes(config, task=task, setting="default", num_episodes=3, seed=0)
@@ -167,17 +168,17 @@ def check_task(task, tmp_path):
     assert not any(solved for _, _, solved in (one, *others)), "holding still solves nothing"
 
 
-def test_one_task_begins_runs_and_repeats(tmp_path):
+def test_one_task_begins_runs_and_repeats(tmp_path: Path) -> None:
     check_task("CoffeePressButton", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "CoffeePressButton"])
-def test_every_task_begins_runs_and_repeats(task, tmp_path):
+def test_every_task_begins_runs_and_repeats(task: Any, tmp_path: Path) -> None:
     check_task(task, tmp_path)
 
 
-def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path):
+def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path: Path) -> None:
     config = RobocasaConfig(art="placeholder", protocol="cosmos")
     spec = BENCH.env_spec(config, task="CloseDrawer", setting="default")
     launch = BENCH.launch(config, task="CloseDrawer", setting="default")
@@ -190,7 +191,7 @@ def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path):
     assert observation.rgb.shape == (3, 224, 224, 3)
 
 
-def test_real_art_that_is_not_there_is_one_sentence(tmp_path):
+def test_real_art_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     if all(f.ok for f in BENCH.examine(RobocasaConfig()) if f.what.startswith("art")):
         pytest.skip("RoboCasa's art is here")
     config = RobocasaConfig()

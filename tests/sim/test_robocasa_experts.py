@@ -5,6 +5,8 @@ Read next: `baselines/scripted/robocasa.py`; docs/robocasa.md for the counts.
 """
 
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F40
 CONFIG = RobocasaConfig(art="placeholder")
 
 
-def run_episode(policy, worker, episode):
+def run_episode(policy: Any, worker: Any, episode: Any) -> Any:
     """Return whether the episode succeeded; nothing is rendered."""
     observation = worker.begin(episode, render=False)
     policy.reset(episode, worker.env_spec)
@@ -36,7 +38,7 @@ def run_episode(policy, worker, episode):
     return False
 
 
-def count(policy, task, tmp_path, *, num_episodes, seed):
+def count(policy: Any, task: Any, tmp_path: Path, *, num_episodes: Any, seed: Any) -> Any:
     launch = BENCH.launch(CONFIG, task=task, setting="default")
     spec = BENCH.env_spec(CONFIG, task=task, setting="default")
     episodes = BENCH.plan_episodes(CONFIG, task=task, setting="default", num_episodes=num_episodes, seed=seed)
@@ -44,25 +46,25 @@ def count(policy, task, tmp_path, *, num_episodes, seed):
         return sum(run_episode(policy, worker, episode) for episode in episodes)
 
 
-def scripted():
+def scripted() -> Any:
     return ScriptedPlugin().make(ScriptedConfig())
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("task", ["CloseDrawer", "TurnOnStove", "TurnOnSinkFaucet", "CoffeePressButton"])
-def test_experts_solve_a_seed(task, tmp_path):
+def test_experts_solve_a_seed(task: str, tmp_path: Path) -> None:
     assert count(scripted(), task, tmp_path, num_episodes=1, seed=0) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("task", ["CoffeePressButton", "TurnOnMicrowave", "TurnOffMicrowave", "CloseDrawer"])
-def test_experts_solve_a_hundred_seeds(task, tmp_path):
+def test_experts_solve_a_hundred_seeds(task: str, tmp_path: Path) -> None:
     assert count(scripted(), task, tmp_path, num_episodes=100, seed=0) >= 80
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("task", list(EXPERTS["robocasa"]))
-def test_holding_still_solves_nothing(task, tmp_path):
+def test_holding_still_solves_nothing(task: Any, tmp_path: Path) -> None:
     assert count(HoldPlugin().make(HoldConfig()), task, tmp_path, num_episodes=5, seed=0) == 0

@@ -6,6 +6,7 @@ Read next: `test_replay.py`, the same for robosuite and for what cannot be repro
 
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ env.close()
 
 
 @pytest.mark.slow
-def test_a_kitchen_is_seen_again(tmp_path):
+def test_a_kitchen_is_seen_again(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("demo.hdf5", "seen.npz")]
     environ = {**os.environ, "MUJOCO_GL": choose_gl(), "PYTHONPATH": str(ROOT)}
     subprocess.run([os.environ[PYTHON_VARIABLE], "-c", RECORD, *files], cwd=ROOT, env=environ, check=True, timeout=280)

@@ -9,8 +9,10 @@ import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,12 +44,12 @@ SEED = 1_000_000
 HOLD = np.float32([0, 0, 0, 0, 0, 0, 1] * 2)
 
 
-def digest(observation):
+def digest(observation: Any) -> Any:
     arrays = {**{k: v for k, v in observation.items() if isinstance(v, np.ndarray)}, **observation["privileged"]}
     return {name: hashlib.sha256(value.tobytes()).hexdigest() for name, value in sorted(arrays.items())}
 
 
-def wiggle(env, num_steps, seed=0):
+def wiggle(env: Any, num_steps: Any, seed: Any = 0) -> None:
     """Move at random, which takes the arm and the camera to poses of no symmetry."""
     for action in np.random.default_rng(seed).uniform(-1, 1, (num_steps, 14)).astype(np.float32):
         env.advance(action)
@@ -69,7 +71,7 @@ print(json.dumps(found))
 """
 
 
-def test_same_seed_gives_the_same_first_frame_in_another_process_and_after_another_episode():
+def test_same_seed_gives_the_same_first_frame_in_another_process_and_after_another_episode() -> None:
     done = subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS], capture_output=True, text=True, check=True)
     for (task, setting), elsewhere in zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True):
         with closing(RobosuiteEnv(task=task, setting=setting)) as env:
@@ -83,7 +85,7 @@ def test_same_seed_gives_the_same_first_frame_in_another_process_and_after_anoth
         assert here["rgb"] != other["rgb"]
 
 
-def test_worker_says_nothing_on_the_console():
+def test_worker_says_nothing_on_the_console() -> None:
     code = (
         "from envs.robosuite.env import RobosuiteEnv as E; e = E(task='Lift'); e.begin(seed=0, max_steps=1); e.close()"
     )
@@ -92,7 +94,7 @@ def test_worker_says_nothing_on_the_console():
 
 
 @pytest.mark.parametrize("task", list(TASKS))
-def test_observation_is_what_the_spec_promises(task):
+def test_observation_is_what_the_spec_promises(task: Any) -> None:
     with closing(RobosuiteEnv(task=task, setting="randomized", image_hw_px=(48, 64))) as env:
         assert not env.begin(seed=SEED + 5, max_steps=10)
         for rendered in (True, False):
@@ -104,13 +106,13 @@ def test_observation_is_what_the_spec_promises(task):
 
 
 @pytest.fixture
-def lift():
+def lift() -> Iterator[Any]:
     """An env whose meshes are whole; building it costs little, its episodes are what takes time."""
     with closing(RobosuiteEnv(task="Lift", mesh_cell_m=0.0)) as env:
         yield env
 
 
-def test_looking_changes_nothing(lift):
+def test_looking_changes_nothing(lift: Any) -> None:
     ends = []
     for render in (False, True):
         lift.begin(seed=SEED, max_steps=100)
@@ -122,7 +124,7 @@ def test_looking_changes_nothing(lift):
     np.testing.assert_array_equal(*ends)
 
 
-def test_depth_is_what_rays_measure(lift):
+def test_depth_is_what_rays_measure(lift: Any) -> None:
     """Rays through pixel centres, cast by MuJoCo, end where the depth image says; half a pixel off they would not."""
     import mujoco
 
@@ -146,7 +148,7 @@ def test_depth_is_what_rays_measure(lift):
         assert np.mean(np.array(errors) > 0.01) < 0.02
 
 
-def test_cube_is_where_its_pixels_are(lift):
+def test_cube_is_where_its_pixels_are(lift: Any) -> None:
     lift.begin(seed=SEED, max_steps=10)
     for _ in range(5):
         lift.advance(HOLD)
@@ -164,7 +166,7 @@ def test_cube_is_where_its_pixels_are(lift):
         np.testing.assert_allclose(on_faces.max(axis=1), 1.0, atol=0.02)
 
 
-def test_wrist_camera_hangs_on_the_hand_as_the_spec_says():
+def test_wrist_camera_hangs_on_the_hand_as_the_spec_says() -> None:
     with closing(RobosuiteEnv(task="TwoArmLift")) as env:
         env.begin(seed=SEED, max_steps=10)
         wiggle(env, 8)
@@ -182,7 +184,7 @@ def test_wrist_camera_hangs_on_the_hand_as_the_spec_says():
             np.testing.assert_allclose(observation["T_base_cam"][1 + robot], predicted, atol=1e-5)
 
 
-def test_cameras_agree_with_robosuite(lift):
+def test_cameras_agree_with_robosuite(lift: Any) -> None:
     from robosuite.utils.camera_utils import get_camera_extrinsic_matrix, get_camera_intrinsic_matrix
 
     lift.begin(seed=SEED, max_steps=10)
@@ -195,13 +197,13 @@ def test_cameras_agree_with_robosuite(lift):
         np.testing.assert_allclose(observation["intrinsics"][view], K, atol=1e-9)
 
 
-def base_from_world(points_m):
+def base_from_world(points_m: Any) -> Any:
     """The base of robot0 in the two-arm lift, written by hand: at (0, -0.56, 0.912), facing +y."""
     x, y, z = np.moveaxis(np.asarray(points_m), -1, 0)
     return np.stack([y + 0.56, -x, z - 0.912], axis=-1)
 
 
-def test_proprio_is_robosuites_own_in_the_base_of_robot0():
+def test_proprio_is_robosuites_own_in_the_base_of_robot0() -> None:
     with closing(RobosuiteEnv(task="TwoArmLift")) as env:
         env.begin(seed=SEED, max_steps=10)
         wiggle(env, 6)
@@ -219,14 +221,14 @@ def test_proprio_is_robosuites_own_in_the_base_of_robot0():
             assert own[7] == pytest.approx(np.clip(gap, 0, 1), abs=1e-6)
 
 
-def test_absent_arm_is_all_zero(lift):
+def test_absent_arm_is_all_zero(lift: Any) -> None:
     lift.begin(seed=SEED, max_steps=10)
     proprio = lift.observe(render=False)["proprio"]
     assert not proprio[8:].any()
     assert np.linalg.norm(proprio[3:7]) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_gripper_opens_on_plus_one(lift):
+def test_gripper_opens_on_plus_one(lift: Any) -> None:
     fractions = []
     lift.begin(seed=SEED, max_steps=100)
     for sign in (1, -1):
@@ -237,7 +239,7 @@ def test_gripper_opens_on_plus_one(lift):
     assert fractions[1] < 0.05
 
 
-def goals_in_base(env):
+def goals_in_base(env: Any) -> Any:
     """Return what each robot's controller was told, in the base of robot0: 4x4 goals."""
     found = []
     for robot in env._sim.robots:
@@ -249,7 +251,7 @@ def goals_in_base(env):
 
 
 @pytest.mark.parametrize("task", ["Lift", "TwoArmLift"])
-def test_unit_actions_move_the_goal_along_the_base_axes(task):
+def test_unit_actions_move_the_goal_along_the_base_axes(task: str) -> None:
     with closing(RobosuiteEnv(task=task)) as env:
         env.begin(seed=SEED, max_steps=100)
         wiggle(env, 4)
@@ -267,7 +269,7 @@ def test_unit_actions_move_the_goal_along_the_base_axes(task):
                     np.testing.assert_allclose(turned, 0.5 * unit[3:], atol=1e-5)
 
 
-def test_actions_beyond_one_are_clipped(lift):
+def test_actions_beyond_one_are_clipped(lift: Any) -> None:
     ends = []
     for size in (1.0, 7.0):
         lift.begin(seed=SEED, max_steps=10)
@@ -277,7 +279,7 @@ def test_actions_beyond_one_are_clipped(lift):
     np.testing.assert_array_equal(*ends)
 
 
-def test_state_for_oracles_is_the_simulators_in_the_base_frame(lift):
+def test_state_for_oracles_is_the_simulators_in_the_base_frame(lift: Any) -> None:
     lift.begin(seed=SEED, max_steps=10)
     state = lift.observe(render=False)["privileged"]
     body = lift._data.body("cube_main")
@@ -287,10 +289,10 @@ def test_state_for_oracles_is_the_simulators_in_the_base_frame(lift):
     assert (state["cube_half_size_m"] <= 0.022).all()
 
 
-def test_an_episode_that_starts_solved_says_so(lift, monkeypatch):
+def test_an_episode_that_starts_solved_says_so(lift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built = scene.build
 
-    def lifted(*args, **kwargs):
+    def lifted(*args: Any, **kwargs: Any) -> Any:
         simulation = built(*args, **kwargs)
         simulation.sim.data._data.joint("cube_joint0").qpos[2] += 0.1
         simulation.sim.forward()
@@ -300,7 +302,7 @@ def test_an_episode_that_starts_solved_says_so(lift, monkeypatch):
     assert lift.begin(seed=SEED, max_steps=10) is True
 
 
-def test_randomized_changes_places_and_looks_wide_places_alone_default_neither():
+def test_randomized_changes_places_and_looks_wide_places_alone_default_neither() -> None:
     seen = {}
     for setting in ("default", "wide", "randomized"):
         with closing(RobosuiteEnv(task="Lift", setting=setting, image_hw_px=(32, 32))) as env:
@@ -322,7 +324,7 @@ def test_randomized_changes_places_and_looks_wide_places_alone_default_neither()
     assert [len(np.unique(corner[setting], axis=0)) for setting in ("wide", "randomized")] == [1, 3]
 
 
-def test_thinner_meshes_change_pictures_only_and_little():
+def test_thinner_meshes_change_pictures_only_and_little() -> None:
     runs = {}
     for cell_m in (0.0, 0.008):
         with closing(RobosuiteEnv(task="Lift", mesh_cell_m=cell_m)) as env:
@@ -336,7 +338,7 @@ def test_thinner_meshes_change_pictures_only_and_little():
     assert np.mean(np.abs(whole["depth"] - thin["depth"]) > 0.02) < 0.02
 
 
-def test_one_env_a_process():
+def test_one_env_a_process() -> None:
     with closing(RobosuiteEnv(task="Lift")), pytest.raises(EvalkitError, match="already open in this process"):
         RobosuiteEnv(task="Stack")
     env = RobosuiteEnv(task="Stack")
@@ -344,7 +346,7 @@ def test_one_env_a_process():
     env.close()
 
 
-def test_as_gymnasium_env():
+def test_as_gymnasium_env() -> None:
     from gymnasium.utils.env_checker import check_env
 
     with closing(GymnasiumEnv(RobosuiteEnv(task="Lift", image_hw_px=(32, 32)), max_steps=3)) as env:

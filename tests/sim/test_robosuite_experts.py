@@ -5,6 +5,7 @@ Read next: `baselines/scripted/experts.py`.
 """
 
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same rea
 BENCH = RobosuiteBench()
 
 
-def run_episode(policy, env, episode):
+def run_episode(policy: Any, env: Any, episode: Any) -> Any:
     """Return whether the episode succeeded, and every action executed."""
     assert not env.begin(seed=episode.seed, max_steps=episode.max_steps)
     policy.reset(episode, env.spec)
@@ -44,22 +45,22 @@ def run_episode(policy, env, episode):
     return False, np.array(executed)
 
 
-def count(policy, task, *, setting, num_episodes, seed):
+def count(policy: Any, task: Any, *, setting: Any, num_episodes: Any, seed: Any) -> Any:
     episodes = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting=setting, num_episodes=num_episodes, seed=seed)
     with closing(RobosuiteEnv(task=task, setting=setting)) as env:
         return sum(run_episode(policy, env, episode)[0] for episode in episodes)
 
 
-def scripted():
+def scripted() -> Any:
     return ScriptedPlugin().make(ScriptedConfig())
 
 
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_experts_solve_a_few_seeds(task):
+def test_experts_solve_a_few_seeds(task: Any) -> None:
     assert count(scripted(), task, setting="default", num_episodes=2, seed=41) == 2
 
 
-def test_experts_repeat_themselves():
+def test_experts_repeat_themselves() -> None:
     (episode,) = BENCH.plan_episodes(RobosuiteConfig(), task="Stack", setting="default", num_episodes=1, seed=42)
     runs = []
     for _ in range(2):
@@ -70,7 +71,7 @@ def test_experts_repeat_themselves():
 
 
 @pytest.mark.parametrize("task", ["Lift", "Stack", "Door", "PickPlaceCan"])
-def test_experts_go_on_with_what_another_holds(task):
+def test_experts_go_on_with_what_another_holds(task: str) -> None:
     (episode,) = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting="default", num_episodes=1, seed=45)
     with closing(RobosuiteEnv(task=task)) as env:
         solved, actions = run_episode(scripted(), env, episode)
@@ -95,12 +96,12 @@ def test_experts_go_on_with_what_another_holds(task):
 @pytest.mark.parametrize(
     "policy", [HoldPlugin().make(HoldConfig()), RandomPlugin().make(RandomConfig())], ids=["hold", "random"]
 )
-def test_floors_do_not_lift(policy):
+def test_floors_do_not_lift(policy: Any) -> None:
     assert count(policy, "Lift", setting="default", num_episodes=1, seed=43) == 0
 
 
 @pytest.mark.parametrize("task", ["Lift", "Door"])
-def test_what_solves_one_scene_of_wide_solves_few_others(task):
+def test_what_solves_one_scene_of_wide_solves_few_others(task: str) -> None:
     first, *others = BENCH.plan_episodes(RobosuiteConfig(), task=task, setting="wide", num_episodes=9, seed=44)
     with closing(RobosuiteEnv(task=task, setting="wide")) as env:
         solved, actions = run_episode(scripted(), env, first)
@@ -118,19 +119,19 @@ def test_what_solves_one_scene_of_wide_solves_few_others(task):
     ("task", "at_least"), [("Lift", 98), ("Stack", 95), ("Door", 95), ("PickPlaceCan", 90), ("NutAssemblySquare", 90)]
 )
 @pytest.mark.parametrize("seed", [44, 45])
-def test_experts_solve_a_hundred_seeds(task, at_least, seed):
+def test_experts_solve_a_hundred_seeds(task: str, at_least: int, seed: int) -> None:
     assert count(scripted(), task, setting="default", num_episodes=100, seed=seed) >= at_least
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_experts_solve_most_randomized_scenes(task):
+def test_experts_solve_most_randomized_scenes(task: Any) -> None:
     assert count(scripted(), task, setting="randomized", num_episodes=50, seed=46) >= 42
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_holding_still_solves_nothing(task):
+def test_holding_still_solves_nothing(task: Any) -> None:
     assert count(HoldPlugin().make(HoldConfig()), task, setting="default", num_episodes=100, seed=47) == 0

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ BASE = Measured(
 )
 
 
-def test_differences_are_taken_seed_by_seed():
+def test_differences_are_taken_seed_by_seed() -> None:
     other = replace(BASE, row=ROWS[1].name, num_success=6, absrel=None, action_latency_ms=60.0)
     found = [BASE, other, replace(BASE, seed=1, num_success=4), replace(other, seed=1, num_success=3)]
     cells = [cell.strip() for cell in table(found).splitlines()[3].split("|")[1:-1]]
@@ -29,7 +31,7 @@ def test_differences_are_taken_seed_by_seed():
     assert cells[6] == "3.00 (3.00 to 3.00)"
 
 
-def test_rows_share_a_training_only_where_the_recipe_is_the_same():
+def test_rows_share_a_training_only_where_the_recipe_is_the_same() -> None:
     trainings = {}
     for row in ROWS:
         trainings.setdefault(row.variant, set()).add(row.changes)
@@ -38,12 +40,12 @@ def test_rows_share_a_training_only_where_the_recipe_is_the_same():
     assert with_interval([], 1) == "-"
 
 
-def record(index, outcome, encode_s=0.1, denoise_s=0.3, num_chunks=4):
+def record(index: Any, outcome: Any, encode_s: Any = 0.1, denoise_s: Any = 0.3, num_chunks: Any = 4) -> Any:
     timings = {"policy/encode": encode_s, "policy/denoise_actions": denoise_s}
     return {"task": "Lift", "index": index, "outcome": outcome, "num_chunks": num_chunks, "timings_s": timings}
 
 
-def test_a_row_is_measured_by_what_its_folders_hold(tmp_path):
+def test_a_row_is_measured_by_what_its_folders_hold(tmp_path: Path) -> None:
     records = [
         record(0, "success", denoise_s=1.1),
         record(1, "success"),
@@ -67,11 +69,11 @@ def test_a_row_is_measured_by_what_its_folders_hold(tmp_path):
     assert found.counts == "2 of 3 (1 errors)"
 
 
-def test_the_metrics_of_the_table_are_metrics():
+def test_the_metrics_of_the_table_are_metrics() -> None:
     assert set(METRICS.values()) <= set(KNOWN)
 
 
-def test_a_row_that_only_broke_has_no_rate():
+def test_a_row_that_only_broke_has_no_rate() -> None:
     broken = replace(BASE, row=ROWS[1].name, num_success=0, num_episodes=0, num_errors=10, action_latency_ms=None)
     cells = [cell.strip() for cell in table([BASE, broken]).splitlines()[3].split("|")[1:-1]]
     assert cells[1:4] == ["-", "0 of 0 (10 errors)", "-"]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,19 +28,19 @@ class PointEnv:
         control_hz=20.0,
     )
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.about = {"simulator": "none"}
 
-    def begin(self, *, seed, max_steps):
+    def begin(self, *, seed: Any, max_steps: Any) -> Any:
         self.position_m, self.num_steps = np.zeros(3), 0
         return False
 
-    def advance(self, action):
+    def advance(self, action: Any) -> Any:
         self.position_m = self.position_m + 0.05 * action[:3]
         self.num_steps += 1
         return bool(np.linalg.norm(self.position_m - GOAL_M) < 0.03)
 
-    def observe(self, *, render):
+    def observe(self, *, render: Any) -> Any:
         proprio = np.zeros(16, np.float32)
         proprio[:4] = [*self.position_m, 1.0]
         return {
@@ -58,10 +59,10 @@ class PointExpert:
 
     spec = None
 
-    def reset(self, episode, env):
+    def reset(self, episode: Any, env: Any) -> None:
         self.asked = 0
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         (request,) = requests
         assert request.observation.rgb.shape[0] == 0
         assert request.step_idx == self.asked
@@ -72,14 +73,14 @@ class PointExpert:
         return [PolicyReply(actions=action)]
 
 
-def test_a_calm_expert_does_what_it_means():
+def test_a_calm_expert_does_what_it_means() -> None:
     steps = demonstrate(PointEnv(), PointExpert(), EPISODE, CALM, tail_steps=4)
     np.testing.assert_array_equal(steps.action, steps.executed)
     assert len(steps.rgb) == 6 + 4
     np.testing.assert_array_equal(steps.rgb[:, 0, 0, 0, 0], np.arange(10))
 
 
-def test_labels_are_what_the_expert_meant_from_where_it_was_pushed():
+def test_labels_are_what_the_expert_meant_from_where_it_was_pushed() -> None:
     pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
     steps = demonstrate(PointEnv(), PointExpert(), EPISODE, pushed)
     assert np.abs(steps.action - steps.executed).max() > 0.1
@@ -98,13 +99,13 @@ class ChunkPolicy:
         execute_steps=3, chunk_len=5, policy_id="chunks", needs_images=True, privileged_keys=("goal",)
     )
 
-    def __init__(self, env, *, speed=1.0):
+    def __init__(self, env: Any, *, speed: Any = 1.0) -> None:
         self.env, self.speed, self.chunks = env, speed, []
 
-    def reset(self, episode, env):
+    def reset(self, episode: Any, env: Any) -> None:
         self.chunks = []
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         (request,) = requests
         self.chunks.append((request.chunk_idx, request.step_idx, self.env.num_steps))
         assert request.observation.rgb.shape[0] == 2
@@ -114,7 +115,9 @@ class ChunkPolicy:
         return [PolicyReply(actions=actions)]
 
 
-def test_a_rollout_is_what_the_policy_did_chunk_by_chunk_whether_or_not_it_met_the_goal(monkeypatch):
+def test_a_rollout_is_what_the_policy_did_chunk_by_chunk_whether_or_not_it_met_the_goal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
     env = PointEnv()
     policy = ChunkPolicy(env)
@@ -130,7 +133,7 @@ def test_a_rollout_is_what_the_policy_did_chunk_by_chunk_whether_or_not_it_met_t
     assert len(steps.rgb) == 7
 
 
-def test_a_rollout_of_broken_actions_is_refused():
+def test_a_rollout_of_broken_actions_is_refused() -> None:
     bench = load_bench("robosuite")
     env = PointEnv()
     env.spec = bench.env_spec(bench.config_type(), task="Lift", setting="default")
@@ -138,7 +141,9 @@ def test_a_rollout_of_broken_actions_is_refused():
         rollout(env, ChunkPolicy(env, speed=np.nan), EPISODE)
 
 
-def test_an_expert_takes_over_where_the_learner_has_led_and_only_its_steps_are_kept(monkeypatch):
+def test_an_expert_takes_over_where_the_learner_has_led_and_only_its_steps_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
     away_m = []
     for seed in range(8):
@@ -154,7 +159,7 @@ def test_an_expert_takes_over_where_the_learner_has_led_and_only_its_steps_are_k
     assert max(away_m) > 0.1
 
 
-def test_an_expert_has_nothing_to_show_where_the_learner_met_the_goal(monkeypatch):
+def test_an_expert_has_nothing_to_show_where_the_learner_met_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
     env, expert = PointEnv(), PointExpert()
     kept = [
@@ -164,18 +169,18 @@ def test_an_expert_has_nothing_to_show_where_the_learner_met_the_goal(monkeypatc
     assert set(kept) == {True, False}
 
 
-def test_the_same_seed_is_pushed_in_the_same_way():
+def test_the_same_seed_is_pushed_in_the_same_way() -> None:
     runs = [demonstrate(PointEnv(), PointExpert(), EPISODE, Disturbance()) for _ in range(2)]
     np.testing.assert_array_equal(runs[0].executed, runs[1].executed)
     other = demonstrate(PointEnv(), PointExpert(), replace(EPISODE, seed=8), Disturbance())
     assert len(other.executed) != len(runs[0].executed) or (other.executed != runs[0].executed).any()
 
 
-def test_an_expert_that_fails_gives_nothing():
+def test_an_expert_that_fails_gives_nothing() -> None:
     assert demonstrate(PointEnv(), PointExpert(), replace(EPISODE, max_steps=3), CALM) is None
 
 
-def test_a_refusal_means_to_stand_still_wherever_it_is_pushed():
+def test_a_refusal_means_to_stand_still_wherever_it_is_pushed() -> None:
     pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
     steps = refuse(PointEnv(), PointExpert(), EPISODE, pushed, most_steps_before=0, num_steps=10)
     assert len(steps.rgb) == 10
@@ -185,7 +190,7 @@ def test_a_refusal_means_to_stand_still_wherever_it_is_pushed():
     np.testing.assert_array_equal(still.executed, still.action)
 
 
-def test_refusals_stand_anywhere_on_the_experts_way():
+def test_refusals_stand_anywhere_on_the_experts_way() -> None:
     starts = []
     for seed in range(12):
         steps = refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=seed), CALM, most_steps_before=4)
@@ -195,7 +200,7 @@ def test_refusals_stand_anywhere_on_the_experts_way():
     assert max(starts) > 0.1
 
 
-def test_a_refusal_that_meets_the_goal_is_not_kept():
+def test_a_refusal_that_meets_the_goal_is_not_kept() -> None:
     env = PointEnv()
     env.begin = lambda **_: setattr(env, "position_m", GOAL_M) or setattr(env, "num_steps", 0) or False
     assert refuse(env, PointExpert(), EPISODE, CALM, most_steps_before=0) is None
@@ -205,13 +210,13 @@ def test_a_refusal_that_meets_the_goal_is_not_kept():
 class GrippingExpert(PointExpert):
     """Closes its hand at the second step."""
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         (reply,) = super().infer(requests)
         reply.actions[0, 6] = 1.0 if requests[0].step_idx < 2 else -1.0
         return [reply]
 
 
-def test_a_refusal_holds_what_the_expert_held():
+def test_a_refusal_holds_what_the_expert_held() -> None:
     grips = set()
     for seed in range(8):
         steps = refuse(PointEnv(), GrippingExpert(), replace(EPISODE, seed=seed), CALM, most_steps_before=4)
@@ -221,9 +226,9 @@ def test_a_refusal_holds_what_the_expert_held():
     assert grips == {1.0, -1.0}
 
 
-def test_a_goal_met_for_one_step_of_the_experts_way_is_met():
+def test_a_goal_met_for_one_step_of_the_experts_way_is_met() -> None:
     class Passing(PointEnv):
-        def advance(self, action):
+        def advance(self, action: Any) -> Any:
             super().advance(action)
             return self.num_steps == 2 and np.abs(action[:3]).max() > 0
 

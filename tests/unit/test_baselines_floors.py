@@ -4,6 +4,8 @@ In: doubles of episodes and envs. Out: checks on shapes, ranges, repeatability.
 Read next: `tests/unit/test_baselines_scripted.py`, the ceiling.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, check, check_actions
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 
 
-def make_env(*arms):
+def make_env(*arms: Any) -> Any:
     return EnvSpec(
         env_id="double/Task",
         cameras=(),
@@ -23,7 +25,7 @@ def make_env(*arms):
     )
 
 
-def make_request(*, index=0, chunk_idx=0, seed=1_000_000):
+def make_request(*, index: Any = 0, chunk_idx: Any = 0, seed: Any = 1_000_000) -> Any:
     episode = Episode(
         bench="double",
         setting="default",
@@ -45,7 +47,7 @@ def make_request(*, index=0, chunk_idx=0, seed=1_000_000):
     return PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=16 * chunk_idx, observation=observation)
 
 
-def actions_of(policy, request, env):
+def actions_of(policy: Any, request: pytest.FixtureRequest, env: Any) -> Any:
     policy.reset(request.episode, env)
     (reply,) = policy.infer([request])
     check_actions(reply.actions, env, policy.spec)
@@ -53,14 +55,14 @@ def actions_of(policy, request, env):
 
 
 @pytest.mark.parametrize(("plugin", "config"), [(HoldPlugin(), HoldConfig()), (RandomPlugin(), RandomConfig())])
-def test_they_fit_any_arms_and_need_no_images(plugin, config):
+def test_they_fit_any_arms_and_need_no_images(plugin: Any, config: Any) -> None:
     spec = plugin.spec(config)
     assert (spec.needs_images, spec.chunk_len, spec.execute_steps) == (False, 16, 16)
     for arms in (("left",), ("right",), ("left", "right")):
         check(make_env(*arms), spec)
 
 
-def test_hold_is_zero_but_for_open_grippers():
+def test_hold_is_zero_but_for_open_grippers() -> None:
     actions = actions_of(HoldPlugin().make(HoldConfig()), make_request(), make_env("left", "right"))
     expected = np.zeros((16, 14), np.float32)
     expected[:, [6, 13]] = 1.0
@@ -70,14 +72,14 @@ def test_hold_is_zero_but_for_open_grippers():
 @pytest.mark.parametrize(
     ("arm", "absent"), [("left", slice(7, 14)), ("right", slice(0, 7))], ids=["left alone", "right alone"]
 )
-def test_absent_arms_stay_zero(arm, absent):
+def test_absent_arms_stay_zero(arm: str, absent: Any) -> None:
     for policy in (HoldPlugin().make(HoldConfig()), RandomPlugin().make(RandomConfig())):
         actions = actions_of(policy, make_request(), make_env(arm))
         assert not actions[:, absent].any()
         assert actions.any()
 
 
-def test_random_repeats_itself_after_a_restart_and_in_any_batch():
+def test_random_repeats_itself_after_a_restart_and_in_any_batch() -> None:
     env, requests = make_env("left"), [make_request(index=i, chunk_idx=c) for i in range(3) for c in range(2)]
     once = [actions_of(RandomPlugin().make(RandomConfig()), request, env) for request in requests]
     policy = RandomPlugin().make(RandomConfig())
@@ -88,7 +90,7 @@ def test_random_repeats_itself_after_a_restart_and_in_any_batch():
         np.testing.assert_array_equal(first, second.actions)
 
 
-def test_random_differs_between_episodes_chunks_and_seeds():
+def test_random_differs_between_episodes_chunks_and_seeds() -> None:
     env = make_env("left")
     policy, other = (RandomPlugin().make(RandomConfig(seed=seed)) for seed in (0, 1))
     drawn = [
@@ -101,7 +103,7 @@ def test_random_differs_between_episodes_chunks_and_seeds():
     assert len({actions.tobytes() for actions in drawn}) == len(drawn)
 
 
-def test_random_is_uniform_between_minus_one_and_one():
+def test_random_is_uniform_between_minus_one_and_one() -> None:
     policy, env = RandomPlugin().make(RandomConfig()), make_env("left", "right")
     drawn = np.concatenate([actions_of(policy, make_request(index=index), env) for index in range(200)]).ravel()
     assert np.abs(drawn).max() <= 1

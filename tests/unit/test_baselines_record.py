@@ -5,7 +5,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from xwam.data.writer import episode_key, write_episode
 
 
 @pytest.fixture
-def stage(monkeypatch):
+def stage(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the recorder find a bench of one point, and return its env."""
     bench = SimpleNamespace(
         config_type=SimpleNamespace, plan_episodes=lambda *_, **__: [EPISODE], launch=lambda *_, **__: None
@@ -36,13 +38,15 @@ def stage(monkeypatch):
     return env
 
 
-def job_of(root, numbers, **changes):
+def job_of(root: Any, numbers: Any, **changes: Any) -> Any:
     same = {"bench": "robosuite", "protocol": "point/v1", "task": "Go", "setting": "default", "settings": ()}
     return plan.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), disturbance=CALM, **same, **changes)
 
 
 @pytest.mark.parametrize("refused", [(), ("dance", "sing")])
-def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch, stage, refused):
+def test_what_is_recorded_says_what_was_told_and_who_acted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Any, refused: Any
+) -> None:
     monkeypatch.setattr(workers.ScriptedPlugin, "make", lambda self, _: PointExpert())
     job = job_of(tmp_path, range(20), refused=refused)
     kept = [number for number, done in enumerate(workers.record_block(job)) if done]
@@ -54,7 +58,9 @@ def test_what_is_recorded_says_what_was_told_and_who_acted(tmp_path, monkeypatch
         assert np.abs(read_track(tmp_path, key).action[:, :3]).max() == (0.0 if refused else 1.0)
 
 
-def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypatch, stage):
+def test_what_another_policy_does_is_kept_even_where_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Any
+) -> None:
     plugin = SimpleNamespace(config_type=plan.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=0.0))
     monkeypatch.setattr(plan, "load_policy", lambda name: plugin)
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
@@ -66,7 +72,9 @@ def test_what_another_policy_does_is_kept_even_where_it_fails(tmp_path, monkeypa
     assert read_track(tmp_path, episode_key(3)).num_frames == 4
 
 
-def test_what_an_expert_does_after_another_says_after_whom(tmp_path, monkeypatch, stage):
+def test_what_an_expert_does_after_another_says_after_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Any
+) -> None:
     plugin = SimpleNamespace(config_type=plan.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=-0.3))
     monkeypatch.setattr(plan, "load_policy", lambda name: plugin)
     monkeypatch.setattr(workers.ScriptedPlugin, "make", lambda self, _: PointExpert())
@@ -79,7 +87,7 @@ def test_what_an_expert_does_after_another_says_after_whom(tmp_path, monkeypatch
     assert np.abs(read_track(tmp_path, episode_key(3)).action[:, :3]).max() == 1.0
 
 
-def test_views_keep_the_envs_order(tmp_path):
+def test_views_keep_the_envs_order(tmp_path: Path) -> None:
     recording = workers.recording_of(PointEnv.spec)
     assert [view.name for view in recording.views] == ["0_z_front", "1_hand"]
     steps = demonstrate(PointEnv(), PointExpert(), EPISODE, CALM)
@@ -92,12 +100,12 @@ def test_views_keep_the_envs_order(tmp_path):
 # ---- which episodes
 
 
-def jobs(root, **changes):
+def jobs(root: Any, **changes: Any) -> Any:
     arguments = {"wanted": {"Lift": 45, "Door": 21}, "setting": "default", "disturbance": CALM} | changes
     return plan.jobs(root, "robosuite", arguments.pop("wanted"), **arguments)
 
 
-def test_tasks_take_turns_and_numbers_do_not_meet(tmp_path):
+def test_tasks_take_turns_and_numbers_do_not_meet(tmp_path: Path) -> None:
     todo = jobs(tmp_path)
     assert [job.task for job in todo] == ["Lift", "Door", "Lift", "Door", "Lift"]
     numbers = [number for job in todo for number in job.numbers]
@@ -105,7 +113,7 @@ def test_tasks_take_turns_and_numbers_do_not_meet(tmp_path):
     assert [seed for job in todo if job.task == "Door" for seed in job.seeds] == list(range(21))
 
 
-def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path):
+def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path: Path) -> None:
     words = {
         task: load_bench("robosuite")
         .plan_episodes(load_bench("robosuite").config_type(), task=task, setting="default", num_episodes=1, seed=0)[0]
@@ -117,7 +125,7 @@ def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path):
     assert told["Stack"] == told["Lift"] - {words["Stack"]}  # there is a cube to be lifted, too
 
 
-def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_own(tmp_path):
+def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_own(tmp_path: Path) -> None:
     of_way = {way: jobs(tmp_path, wanted={"Lift": 5}, refuse=way)[0] for way in (None, "anything", "Stack", "Door")}
     assert all(job.seeds == of_way[None].seeds for job in of_way.values())
     assert not of_way[None].refused
@@ -127,7 +135,7 @@ def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_o
             jobs(tmp_path, wanted={"Lift": most + 1}, refuse=way)
 
 
-def test_one_task_alone_is_refused_where_it_cannot_be_done(tmp_path):
+def test_one_task_alone_is_refused_where_it_cannot_be_done(tmp_path: Path) -> None:
     (job,) = jobs(tmp_path, wanted={"Lift": 1}, refuse="Stack")
     assert job.refused == ("Stack the small red cube on top of the green cube.",)
     with pytest.raises(BadConfig, match=r"--refuse Lift: in the scene of Stack only these can be refused: Door, "):
@@ -136,14 +144,14 @@ def test_one_task_alone_is_refused_where_it_cannot_be_done(tmp_path):
         jobs(tmp_path, wanted={"Lift": 1}, refuse="Stack", settings={"shuffle_instructions": True})
 
 
-def test_what_is_recorded_otherwise_is_added_under_other_numbers(tmp_path):
+def test_what_is_recorded_otherwise_is_added_under_other_numbers(tmp_path: Path) -> None:
     (first,), (second,) = (jobs(tmp_path, wanted={"Lift": 3}, first_number=number) for number in (0, 3))
     assert second.numbers == tuple(number + 3 for number in first.numbers)
     with pytest.raises(BadConfig, match="Lift: 1 to 10 episodes"):
         jobs(tmp_path, wanted={"Lift": 11}, first_number=49_990)
 
 
-def test_nobody_refuses_in_a_kitchen(tmp_path):
+def test_nobody_refuses_in_a_kitchen(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="'robocasa' do not allow"):
         plan.jobs(
             tmp_path,
@@ -156,7 +164,7 @@ def test_nobody_refuses_in_a_kitchen(tmp_path):
         )
 
 
-def test_what_is_there_or_failed_is_not_recorded_again(tmp_path):
+def test_what_is_there_or_failed_is_not_recorded_again(tmp_path: Path) -> None:
     first = jobs(tmp_path)[0]
     say_recorded(first, 3)
     failed = tmp_path / plan.FAILED / episode_key(first.numbers[5])
@@ -166,7 +174,7 @@ def test_what_is_there_or_failed_is_not_recorded_again(tmp_path):
     assert set(first.numbers) - left == {first.numbers[3], first.numbers[5]}
 
 
-def say_recorded(job, place, **changes):
+def say_recorded(job: Any, place: Any, **changes: Any) -> None:
     """Write what an episode of a job says of itself."""
     path = job.root / "data" / f"{episode_key(job.numbers[place])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,14 +192,16 @@ def say_recorded(job, place, **changes):
         ({"actor": plan.Actor(policy="hold", take_over=9)}, "after_up_to was None, and is 9 now"),
     ],
 )
-def test_what_is_there_and_was_recorded_otherwise_is_not_taken_for_the_same(tmp_path, changes, said):
+def test_what_is_there_and_was_recorded_otherwise_is_not_taken_for_the_same(
+    tmp_path: Path, changes: Any, said: str
+) -> None:
     say_recorded(jobs(tmp_path)[0], 3)
     with pytest.raises(BadConfig, match=said):
         jobs(tmp_path, **changes)
     jobs(tmp_path, first_number=1000, **changes)
 
 
-def test_scenes_of_another_protocol_do_not_mix(tmp_path):
+def test_scenes_of_another_protocol_do_not_mix(tmp_path: Path) -> None:
     say_recorded(jobs(tmp_path)[0], 3, protocol="robosuite-7/standard-v0")
     with pytest.raises(BadConfig, match=r"standard-v0', and is .* Record into another folder"):
         jobs(tmp_path)
@@ -203,14 +213,16 @@ def test_scenes_of_another_protocol_do_not_mix(tmp_path):
 class Threads(ThreadPoolExecutor):
     """A pool in this process, where a double of the work can be reached."""
 
-    def __init__(self, workers, **_):
+    def __init__(self, workers: Any, **_: Any) -> None:
         super().__init__(workers)
 
 
-def test_a_fault_stops_the_recording_and_what_is_there_is_listed(tmp_path, monkeypatch, capsys):
+def test_a_fault_stops_the_recording_and_what_is_there_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     begun = []
 
-    def count_block(job):
+    def count_block(job: Any) -> Any:
         begun.append(job)
         if len(begun) == 2:
             raise EpisodeFault("policy", "actions are not finite")
@@ -226,7 +238,7 @@ def test_a_fault_stops_the_recording_and_what_is_there_is_listed(tmp_path, monke
     assert len(json.loads((tmp_path / "metadata.json").read_text())) == len(begun) - 1
 
 
-def test_a_job_that_cannot_be_done_ends_the_recording_and_leaves_no_thread(tmp_path):
+def test_a_job_that_cannot_be_done_ends_the_recording_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.enumerate()
     with pytest.raises(EvalkitError, match="Unknown bench 'nobody'"):
         workers.record([replace(job_of(tmp_path, [number]), bench="nobody") for number in range(2)], workers=1)
@@ -234,8 +246,10 @@ def test_a_job_that_cannot_be_done_ends_the_recording_and_leaves_no_thread(tmp_p
     assert not left, "a thread of the pool goes on, and would print a traceback"
 
 
-def test_a_full_disk_is_one_sentence_and_a_new_folder_stays_empty(tmp_path, monkeypatch, capsys):
-    def full(*_, **__):
+def test_a_full_disk_is_one_sentence_and_a_new_folder_stays_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record, "record", full)
@@ -249,7 +263,9 @@ def test_a_full_disk_is_one_sentence_and_a_new_folder_stays_empty(tmp_path, monk
     assert all("No space left on device. Whole episodes are kept; mend this, and the same" in line for line in said)
 
 
-def test_a_broken_json_is_named_and_recorded_again(tmp_path, monkeypatch, capsys):
+def test_a_broken_json_is_named_and_recorded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = jobs(tmp_path, wanted={"Lift": 3})[0]
     say_recorded(job, 0)
     say_recorded(job, 1)
@@ -263,8 +279,10 @@ def test_a_broken_json_is_named_and_recorded_again(tmp_path, monkeypatch, capsys
     assert list(json.loads((tmp_path / "metadata.json").read_text())) == [episode_key(job.numbers[0])]
 
 
-def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, capsys):
-    def count_block(job):
+def test_a_simulator_that_dies_costs_its_block_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count_block(job: Any) -> Any:
         if job.seeds[0] == 20:
             raise EnvProcessError("the env's process died")
         return 20, 20
@@ -277,7 +295,7 @@ def test_a_simulator_that_dies_costs_its_block_alone(tmp_path, monkeypatch, caps
     assert "40 of 40 recorded now" in said
 
 
-def test_seeds_stay_away_from_every_evaluation(tmp_path, monkeypatch):
+def test_seeds_stay_away_from_every_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = load_bench("robosuite")
     planned = bench.plan_episodes(bench.config_type(), task="Lift", setting="default", num_episodes=1, seed=0)
     assert planned[0].seed not in plan.DEMONSTRATION_SEEDS
@@ -290,7 +308,7 @@ def test_seeds_stay_away_from_every_evaluation(tmp_path, monkeypatch):
         jobs(tmp_path)
 
 
-def test_mistakes_are_one_sentence(tmp_path, capsys):
+def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record.main([str(tmp_path), "Lift"]) == 2
     assert "for example Lift=200" in capsys.readouterr().err
     for wrong, said in (
@@ -312,10 +330,10 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [record, replay])
-def test_every_argument_says_what_it_is(command, monkeypatch):
+def test_every_argument_says_what_it_is(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parsers = []
 
-    def parse(parser, _):
+    def parse(parser: Any, _: Any) -> None:
         parsers.append(parser)
         raise SystemExit
 

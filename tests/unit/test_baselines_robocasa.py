@@ -4,6 +4,8 @@ In: hand-made kitchens of one part. Out: checks on which way things turn, slide 
 Read next: `tests/sim/test_robocasa_experts.py`, where the experts meet the simulator.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,18 @@ R_base_fixture = about(np.array([0.0, 0.0, 1.0]), -np.pi / 2)
 class Kitchen:
     """One hinge or slide, whose handle follows the hand while closed fingers hold it, or any fingers push it."""
 
-    def __init__(self, *, axis, anchor_m, handle_m, half_m, joint=0.0, name="handle", slides=False, R_base_handle=None):
+    def __init__(
+        self,
+        *,
+        axis: Any,
+        anchor_m: Any,
+        handle_m: Any,
+        half_m: Any,
+        joint: Any = 0.0,
+        name: Any = "handle",
+        slides: Any = False,
+        R_base_handle: Any = None,
+    ) -> None:
         self.T_base_ee = geometry.transform(down(0.0), np.array([0.25, 0.0, 0.58]))
         self.open_frac, self.joint, self.name, self.slides = 1.0, joint, name, slides
         self.axis, self.anchor_m, self.half_m = (np.array(v, float) for v in (axis, anchor_m, half_m))
@@ -31,16 +44,16 @@ class Kitchen:
         self.handle_m = self._back(np.array(handle_m, float))
         self.instruction = ""
 
-    def _back(self, point_m):
+    def _back(self, point_m: Any) -> Any:
         return point_m if self.slides else self.anchor_m + about(self.axis, -self.joint) @ (point_m - self.anchor_m)
 
-    def handle_pose(self):
+    def handle_pose(self) -> Any:
         if self.slides:
             return self.R_base_handle, self.handle_m + self.joint * self.axis
         R = about(self.axis, self.joint)
         return R @ self.R_base_handle, self.anchor_m + R @ (self.handle_m - self.anchor_m)
 
-    def observe(self):
+    def observe(self) -> Any:
         R, centre_m = self.handle_pose()
         quat = geometry.quat_from_matrix
         proprio = np.zeros(16, np.float32)
@@ -59,10 +72,10 @@ class Kitchen:
             | self.more(centre_m),
         )
 
-    def more(self, centre_m):
+    def more(self, centre_m: Any) -> Any:
         return {}
 
-    def advance(self, action):
+    def advance(self, action: Any) -> None:
         move_m, turn_rad = 0.5 * 0.05 * action[:3], 0.5 * 0.5 * action[3:6]
         angle = float(np.linalg.norm(turn_rad))
         R_turn = about(turn_rad / angle, angle) if angle > 1e-9 else np.eye(3)
@@ -78,7 +91,7 @@ class Kitchen:
         self.open_frac = float(np.clip(self.open_frac + 0.2 * np.sign(action[6]), 0.0, 1.0))
 
 
-def run(kitchen, task, until, *, max_steps=300):
+def run(kitchen: Any, task: Any, until: Any, *, max_steps: Any = 300) -> Any:
     """Return how many steps it took."""
     policy = ScriptedPlugin().make(ScriptedConfig())
     episode = Episode(
@@ -106,7 +119,7 @@ def run(kitchen, task, until, *, max_steps=300):
 class Faucet(Kitchen):
     """A lever that stands up beside the spout and tilts away from it."""
 
-    def __init__(self, joint):
+    def __init__(self, joint: Any) -> None:
         super().__init__(
             axis=[1, 0, 0],
             anchor_m=[0.7, -0.05, 0.31],
@@ -115,11 +128,11 @@ class Faucet(Kitchen):
             joint=joint,
         )
 
-    def more(self, centre_m):
+    def more(self, centre_m: Any) -> Any:
         return {"spout_axis_pos_m": np.array([0.7, 0.0, 0.45])}
 
 
-def test_faucet_is_turned_on_and_off():
+def test_faucet_is_turned_on_and_off() -> None:
     for task, start, goal in (
         ("TurnOnSinkFaucet", 0.0, lambda q: q > 0.4),
         ("TurnOffSinkFaucet", 0.45, lambda q: q < 0.4),
@@ -129,7 +142,7 @@ def test_faucet_is_turned_on_and_off():
 
 
 @pytest.mark.parametrize(("side", "sign"), [("right", 1), ("left", -1)])
-def test_spout_is_turned_to_the_side_that_is_named(side, sign):
+def test_spout_is_turned_to_the_side_that_is_named(side: str, sign: int) -> None:
     kitchen = Kitchen(
         axis=[0, 0, 1],
         anchor_m=[0.7, 0.0, 0.45],
@@ -144,7 +157,7 @@ def test_spout_is_turned_to_the_side_that_is_named(side, sign):
 
 
 @pytest.mark.parametrize("axis", [[1, 0, 0], [0, 0, 1]], ids=["front", "top"])
-def test_knobs_are_turned_on_and_off(axis):
+def test_knobs_are_turned_on_and_off(axis: Any) -> None:
     place = {"anchor_m": [0.5, 0.1, 0.3], "handle_m": [0.5, 0.1, 0.3], "name": "knob", "axis": axis}
     half_m = [0.008, 0.02, 0.02] if axis[0] else [0.008, 0.02, 0.004]
     kitchen = Kitchen(half_m=half_m, **place)
@@ -157,7 +170,7 @@ def test_knobs_are_turned_on_and_off(axis):
 class Drawer(Kitchen):
     """Joint 0 is closed and -0.33 m open, as RoboCasa's."""
 
-    def __init__(self, joint):
+    def __init__(self, joint: Any) -> None:
         super().__init__(
             axis=[1, 0, 0],
             anchor_m=[0.43, -0.55, 0.08],
@@ -168,17 +181,17 @@ class Drawer(Kitchen):
             slides=True,
         )
 
-    def more(self, centre_m):
+    def more(self, centre_m: Any) -> Any:
         return {"door_open_frac": np.array([-self.joint / 0.33])}
 
 
-def test_drawers_are_drawn_out_and_pushed_home():
+def test_drawers_are_drawn_out_and_pushed_home() -> None:
     opening, closing = Drawer(0.0), Drawer(-0.32)
     run(opening, "OpenDrawer", lambda: opening.joint < -0.95 * 0.33)
     run(closing, "CloseDrawer", lambda: closing.joint > -0.05 * 0.33)
 
 
-def test_button_is_pressed_from_its_front_and_left_alone():
+def test_button_is_pressed_from_its_front_and_left_alone() -> None:
     # RoboCasa's slanted coffee button: a flat cylinder whose face looks to the front and up
     R_base_button = R_base_fixture @ about(np.array([1.0, 0.0, 0.0]), 1.13)
     button_m, n = np.array([0.42, 0.0, 0.5]), R_base_button[:, 2]
@@ -196,7 +209,7 @@ def test_button_is_pressed_from_its_front_and_left_alone():
     on, path = [0.0], []
     kitchen.more = lambda centre_m: {"machine_on": np.array(on)}
 
-    def pressed_and_left():
+    def pressed_and_left() -> Any:
         off_m = kitchen.T_base_ee[:3, 3] - button_m
         path.append(float(off_m @ n))
         if np.linalg.norm(off_m) < 0.01:
@@ -208,13 +221,13 @@ def test_button_is_pressed_from_its_front_and_left_alone():
     assert min(path) > -0.01  # not through the machine
 
 
-def test_a_lever_is_taken_at_the_end_that_is_far_from_its_axis():
+def test_a_lever_is_taken_at_the_end_that_is_far_from_its_axis() -> None:
     grip_m, tangent = lever_end(Senses(Faucet(0.0).observe()), "handle")
     np.testing.assert_allclose(grip_m, [0.7, -0.07, 0.388])
     np.testing.assert_allclose(tangent, np.array([0.0, -0.078, -0.02]) / np.hypot(0.078, 0.02), atol=1e-9)
 
 
-def test_a_knob_is_taken_by_its_broad_sides():
+def test_a_knob_is_taken_by_its_broad_sides() -> None:
     kitchen = Kitchen(
         axis=[1, 0, 0], anchor_m=[0.5, 0, 0], handle_m=[0.5, 0, 0], half_m=[0.02, 0.005, 0.01], name="knob"
     )
@@ -222,23 +235,23 @@ def test_a_knob_is_taken_by_its_broad_sides():
     np.testing.assert_allclose(np.abs(normal), [0, 0, 1], atol=1e-9)  # thinner along the axis, but there is no hold
 
 
-def test_a_hand_that_points_down_is_motions():
+def test_a_hand_that_points_down_is_motions() -> None:
     np.testing.assert_allclose(hand_along(np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.3])), down(0.0), atol=1e-12)
 
 
-def test_about_is_the_rotation_vectors_inverse():
+def test_about_is_the_rotation_vectors_inverse() -> None:
     rotvec = np.array([0.3, -1.1, 0.4])
     angle = float(np.linalg.norm(rotvec))
     np.testing.assert_allclose(geometry.rotvec_from_matrix(about(rotvec / angle, angle)), rotvec, atol=1e-12)
 
 
 @pytest.mark.parametrize("task", list(EXPERTS["robocasa"]))
-def test_experts_are_of_tasks_that_exist(task):
+def test_experts_are_of_tasks_that_exist(task: Any) -> None:
     assert task in TASKS
     check(env_spec(task, image_hw_px=(64, 64)), ScriptedPlugin().spec(ScriptedConfig()))
 
 
-def test_the_bench_chooses_the_expert():
+def test_the_bench_chooses_the_expert() -> None:
     episode = Episode(
         bench="robocasa", setting="default", protocol="p", task="Lift", index=0, seed=0, instruction=None, max_steps=9
     )

@@ -6,6 +6,7 @@ Read next: `tests/sim/test_robosuite_experts.py`, where they solve tasks.
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from evalkit.contracts.spec import check
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 
 
-def make_observation(position_m=(0.4, 0.0, 0.1), cube_m=(0.5, 0.1, -0.1), yaw_rad=0.0):
+def make_observation(position_m: Any = (0.4, 0.0, 0.1), cube_m: Any = (0.5, 0.1, -0.1), yaw_rad: Any = 0.0) -> Any:
     proprio = np.zeros(16, np.float32)
     proprio[:8] = [*position_m, *quat_from_matrix(down(yaw_rad)), 1.0]
     return Observation(
@@ -34,7 +35,7 @@ def make_observation(position_m=(0.4, 0.0, 0.1), cube_m=(0.5, 0.1, -0.1), yaw_ra
     )
 
 
-def make_episode(index, task="Lift"):
+def make_episode(index: Any, task: Any = "Lift") -> Any:
     return Episode(
         bench="robosuite",
         setting="default",
@@ -47,7 +48,7 @@ def make_episode(index, task="Lift"):
     )
 
 
-def test_action_is_the_way_to_go_in_units_of_the_layout():
+def test_action_is_the_way_to_go_in_units_of_the_layout() -> None:
     goal = Goal(position_m=np.array([0.41, -0.02, 0.1]), R_base_ee=down(0.1), gripper=CLOSED)
     action = action_towards(goal, Senses(make_observation()))
     np.testing.assert_allclose(action[:7], [0.2, -0.4, 0.0, 0.0, 0.0, 0.2, -1.0], atol=1e-5)
@@ -55,25 +56,25 @@ def test_action_is_the_way_to_go_in_units_of_the_layout():
     assert action.dtype == np.float32
 
 
-def test_far_goals_are_approached_straight_and_within_bounds():
+def test_far_goals_are_approached_straight_and_within_bounds() -> None:
     goal = Goal(position_m=np.array([0.6, 0.1, 0.1]), R_base_ee=down(3.0), gripper=OPEN)
     action = action_towards(goal, Senses(make_observation()))
     np.testing.assert_allclose(action[:3], [1.0, 0.5, 0.0], atol=1e-5)
     np.testing.assert_allclose(action[3:7], [0.0, 0.0, 1.0, 1.0], atol=1e-5)
 
 
-def test_hand_that_points_down_opens_along_y():
+def test_hand_that_points_down_opens_along_y() -> None:
     np.testing.assert_allclose(down(0.0)[:, 2], [0, 0, -1])
     np.testing.assert_allclose(down(0.0)[:, 0], [0, 1, 0])
     np.testing.assert_allclose(down(np.pi / 2)[:, 0], [-1, 0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize(("yaw", "expected"), [(0.2, 0.2), (1.5, 1.5 - np.pi / 2), (-3.0, np.pi - 3.0), (0.0, 0.0)])
-def test_a_square_looks_the_same_every_quarter_turn(yaw, expected):
+def test_a_square_looks_the_same_every_quarter_turn(yaw: float, expected: Any) -> None:
     assert nearest_yaw(yaw, 0.0, np.pi / 2) == pytest.approx(expected)
 
 
-def test_reach_gives_up_and_stops_where_it_is():
+def test_reach_gives_up_and_stops_where_it_is() -> None:
     senses = Senses(make_observation())
     here = Goal(position_m=senses.position_m, R_base_ee=senses.R_base_ee, gripper=OPEN)
     away = Goal(position_m=senses.position_m + 1.0, R_base_ee=senses.R_base_ee, gripper=OPEN)
@@ -81,7 +82,7 @@ def test_reach_gives_up_and_stops_where_it_is():
     assert len(list(reach(senses, lambda: away, within_m=0.01, max_steps=7))) == 7
 
 
-def test_fingers_avoid_a_neighbour():
+def test_fingers_avoid_a_neighbour() -> None:
     beside, ahead = np.array([0.0, 0.06]), np.array([0.06, 0.0])
     assert _crowding(0.0, beside) == pytest.approx(0.04)
     assert _crowding(0.0, ahead) == 0.0
@@ -89,7 +90,7 @@ def test_fingers_avoid_a_neighbour():
 
 
 @pytest.mark.parametrize("yaw", np.linspace(-np.pi, np.pi, 61))
-def test_nut_can_be_placed_from_any_yaw(yaw):
+def test_nut_can_be_placed_from_any_yaw(yaw: Any) -> None:
     grasp, place = _nut_yaws(yaw)
     assert all(YAW_LIMITS_RAD[0] < value < YAW_LIMITS_RAD[1] for value in (grasp, place))
     assert np.sin(grasp - yaw) == pytest.approx(0.0, abs=1e-9)  # along the handle, either way
@@ -98,11 +99,11 @@ def test_nut_can_be_placed_from_any_yaw(yaw):
     assert np.cos(nut_at_peg) < 0.5  # the handle is not beyond the peg
 
 
-def test_episodes_do_not_mix():
+def test_episodes_do_not_mix() -> None:
     env, plugin = env_spec("Lift", image_hw_px=(128, 128)), ScriptedPlugin()
     seen = {0: [(0.4, 0.0, 0.1), (0.42, 0.02, 0.1)], 1: [(0.3, 0.1, 0.2), (0.35, 0.1, 0.1)]}
 
-    def run(order):
+    def run(order: Any) -> Any:
         policy, actions = plugin.make(ScriptedConfig()), {}
         for index in seen:
             policy.reset(make_episode(index), env)
@@ -119,7 +120,7 @@ def test_episodes_do_not_mix():
     assert run([(0, 0), (0, 1), (1, 0), (1, 1)]) == run([(1, 0), (0, 0), (1, 1), (0, 1)])
 
 
-def test_reset_starts_the_expert_anew():
+def test_reset_starts_the_expert_anew() -> None:
     env, policy = env_spec("Lift", image_hw_px=(128, 128)), ScriptedPlugin().make(ScriptedConfig())
     observation = make_observation((0.5, 0.1, -0.1))
     gripper = []
@@ -132,7 +133,7 @@ def test_reset_starts_the_expert_anew():
     assert policy.infer([request])[0].actions[0, 6] == gripper[0] == OPEN
 
 
-def test_tasks_without_an_expert_are_named():
+def test_tasks_without_an_expert_are_named() -> None:
     plugin, env = ScriptedPlugin(), env_spec("TwoArmLift", image_hw_px=(128, 128))
     with pytest.raises(SpecMismatch, match="the policy was made for robosuite/Lift"):
         check(env, plugin.spec(ScriptedConfig()))
@@ -141,11 +142,11 @@ def test_tasks_without_an_expert_are_named():
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("TwoArm")])
-def test_it_fits_every_task_with_one_arm(task):
+def test_it_fits_every_task_with_one_arm(task: Any) -> None:
     check(env_spec(task, image_hw_px=(128, 128)), ScriptedPlugin().spec(ScriptedConfig()))
 
 
-def test_importing_the_baselines_loads_no_framework():
+def test_importing_the_baselines_loads_no_framework() -> None:
     modules = "{'torch', 'mujoco', 'robosuite', 'gymnasium', 'scipy'}"
     code = f"import sys, baselines.floors, baselines.scripted.policy; print(sorted({modules} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,6 +6,8 @@ Read next: `evalkit/report/caveats.py`.
 
 import io
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,18 +26,18 @@ SESSION = {"commit": "a" * 40, "versions": {"torch": "2.4"}, "machine": {"cores"
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], image_hw_px=SIZE)
     score_run(tmp_path / "run", workers=1)
     return tmp_path / "run"
 
 
 @pytest.fixture
-def plan(run):
+def plan(run: Any) -> Any:
     return open_run(run).plan
 
 
-def _caveats(run, tmp_path):
+def _caveats(run: Any, tmp_path: Path) -> Any:
     """Return the caveats of a run, after making sure that Markdown and console show them."""
     report = write_report([run], tmp_path / "out")
     console = Console(record=True, width=500, file=io.StringIO())
@@ -48,20 +50,20 @@ def _caveats(run, tmp_path):
     return found.caveats
 
 
-def _copy(run, to, **changes):
+def _copy(run: Any, to: Any, **changes: Any) -> Any:
     with HeldRun(to, replace(open_run(run).plan, **changes)) as folder:
         for record in open_run(run).records():
             folder.append(record)
     return to
 
 
-def test_a_run_that_is_whole_has_none(run, plan, tmp_path):
+def test_a_run_that_is_whole_has_none(run: Any, plan: Any, tmp_path: Path) -> None:
     assert _caveats(run, tmp_path) == ()
     assert list(plan_caveats(plan, num_missing=0)) == []
     assert list(session_caveats({"sessions": [SESSION, SESSION]})) == []
 
 
-def test_oracles_random_weights_and_unfinished_runs_are_said(plan):
+def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Any) -> None:
     policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
     told = list(plan_caveats(replace(plan, policy=policy), num_missing=2))
     assert told[0] == "The run is not finished: 2 planned episodes have no record yet."
@@ -71,13 +73,13 @@ def test_oracles_random_weights_and_unfinished_runs_are_said(plan):
     assert one == "The run is not finished: 1 planned episode has no record yet."
 
 
-def test_an_oracle_of_everything_says_everything(plan):
+def test_an_oracle_of_everything_says_everything(plan: Any) -> None:
     policy = replace(plan.policy, specs={"p": {"privileged_keys": ["*"]}})
     (told,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
     assert told.endswith("it reads simulator state (everything).")
 
 
-def test_every_departure_is_listed(run, plan, tmp_path):
+def test_every_departure_is_listed(run: Any, plan: Any, tmp_path: Path) -> None:
     (one,) = plan_caveats(replace(plan, departures=("Short.",)), num_missing=0)
     assert one == "Not a benchmark score, 1 departure from scene/closed-form: Short."
     other = _copy(run, tmp_path / "other", departures=("Short.", "Placeholder art."))
@@ -86,7 +88,7 @@ def test_every_departure_is_listed(run, plan, tmp_path):
     )
 
 
-def test_records_added_after_scoring_make_the_scores_stale(run, tmp_path):
+def test_records_added_after_scoring_make_the_scores_stale(run: Any, tmp_path: Path) -> None:
     records = (run / "episodes.jsonl").read_text()
     (run / "episodes.jsonl").write_text(records.splitlines(keepends=True)[0])
     score_run(run, workers=1)
@@ -95,39 +97,39 @@ def test_records_added_after_scoring_make_the_scores_stale(run, tmp_path):
     assert _caveats(run, tmp_path) == (sentence,)
 
 
-def test_emptied_records_make_the_scores_stale(run, tmp_path):
+def test_emptied_records_make_the_scores_stale(run: Any, tmp_path: Path) -> None:
     (run / "episodes.jsonl").write_text("")
     unfinished, stale = _caveats(run, tmp_path)
     assert "not finished" in unfinished
     assert stale == "The scores hold 2 episodes of which there is no record any more; run `evalkit score` again."
 
 
-def test_an_episode_run_again_makes_the_scores_stale(run, tmp_path):
+def test_an_episode_run_again_makes_the_scores_stale(run: Any, tmp_path: Path) -> None:
     records = (run / "episodes.jsonl").read_text()
     (run / "episodes.jsonl").write_text(records.replace('"actions_sha256": null', '"actions_sha256": "f00"', 1))
     assert _caveats(run, tmp_path)[0].startswith("The scores cover 1 of 2 episodes")
 
 
-def test_scores_of_another_plan_are_said(run, tmp_path):
+def test_scores_of_another_plan_are_said(run: Any, tmp_path: Path) -> None:
     other = _copy(run, tmp_path / "other", seed=7)
     (run / "scores.parquet").rename(other / "scores.parquet")
     (told,) = _caveats(other, tmp_path)
     assert told.startswith(f"The scores belong to another plan ({open_run(run).plan.sha256[:12]}, not ")
 
 
-def test_scores_that_do_not_say_of_what_they_are_made_are_said(run, tmp_path):
+def test_scores_that_do_not_say_of_what_they_are_made_are_said(run: Any, tmp_path: Path) -> None:
     table = pq.read_table(run / "scores.parquet")
     pq.write_table(table.replace_schema_metadata({}), run / "scores.parquet")
     assert _caveats(run, tmp_path)[0].startswith("The scores do not say of which records they were made")
 
 
-def test_lost_clips_are_said_on_top(run, tmp_path):
+def test_lost_clips_are_said_on_top(run: Any, tmp_path: Path) -> None:
     (run / "clips/ball/0001.h5").unlink()
     score_run(run, workers=1)
     assert _caveats(run, tmp_path) == ("1 of 2 clips could not be scored: ball/0001 (missing_clip).",)
 
 
-def test_sessions_that_differ_are_said():
+def test_sessions_that_differ_are_said() -> None:
     other = {"commit": "b" * 40 + "+changes", "versions": {"torch": "2.5"}, "machine": {"cores": 8, "processor": "X"}}
     assert list(session_caveats({"sessions": [SESSION, other, SESSION]})) == [
         "The run's 3 sessions differ: commit aaaaaaaaaaaa, then bbbbbbbbbbbb+changes; torch 2.4, then 2.5; "
@@ -139,12 +141,12 @@ def test_sessions_that_differ_are_said():
         assert list(session_caveats(broken)) == []
 
 
-def test_sessions_of_a_run_reach_its_report(run, tmp_path):
+def test_sessions_of_a_run_reach_its_report(run: Any, tmp_path: Path) -> None:
     open_run(run).write_about({"sessions": [SESSION, {**SESSION, "commit": "b" * 40}]})
     assert "The run's 2 sessions differ: commit" in _caveats(run, tmp_path)[0]
 
 
-def test_runs_of_different_protocols_are_refused_unless_asked_for(run, tmp_path):
+def test_runs_of_different_protocols_are_refused_unless_asked_for(run: Any, tmp_path: Path) -> None:
     other = _copy(run, tmp_path / "other", protocol="scene/open-form")
     with pytest.raises(
         MixedProtocols, match=r"'scene/closed-form' \(run\) and 'scene/open-form' \(other\).* --across-protocols\.$"
@@ -158,7 +160,7 @@ def test_runs_of_different_protocols_are_refused_unless_asked_for(run, tmp_path)
     assert text.startswith("# Report\n\n> - **The runs follow different protocols, 'scene/closed-form' (run) and ")
 
 
-def test_settings_of_one_protocol_that_differ_are_said(plan):
+def test_settings_of_one_protocol_that_differ_are_said(plan: Any) -> None:
     plans = {"a": plan, "b": replace(plan, setting="random"), "c": plan}
     assert list(between_caveats(plans, across_protocols=False)) == [
         "The runs of scene/closed-form have different settings, 'default' (a, c) and 'random' (b): "

@@ -7,6 +7,8 @@ Read next: `evalkit/report/render_console.py`.
 import io
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -37,7 +39,7 @@ tasks every task once.
 
 
 @pytest.fixture
-def report(tmp_path):
+def report(tmp_path: Path) -> Any:
     write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=(24, 32))
     found = read.read_run(tmp_path / "run")
     records = [
@@ -49,14 +51,14 @@ def report(tmp_path):
     return replace(found, success=tuple(rows))
 
 
-def _lines(found, width=80):
+def _lines(found: Any, width: Any = 80) -> Any:
     printer = Console(record=True, width=width, file=io.StringIO())
     for renderable in console.renderables([found]):
         printer.print(renderable)
     return [line.rstrip() for line in printer.export_text().splitlines()]
 
 
-def _score(metric, subject="policy", **more):
+def _score(metric: Any, subject: Any = "policy", **more: Any) -> Any:
     return ScoreRow(
         subject=subject,
         metric=metric,
@@ -70,17 +72,17 @@ def _score(metric, subject="policy", **more):
     )
 
 
-def test_the_success_table_fits_80_columns(report):
+def test_the_success_table_fits_80_columns(report: Any) -> None:
     lines = _lines(report)
     assert lines[: len(GOLDEN.splitlines())] == GOLDEN.splitlines()
 
 
-def test_the_longest_task_names_of_any_bench_fit(report):
+def test_the_longest_task_names_of_any_bench_fit(report: Any) -> None:
     rows = [replace(row, task="PnPCounterToMicrowave") for row in report.success[:1]]
     assert any(line.startswith("PnPCounterToMicrowave ") for line in _lines(replace(report, success=tuple(rows))))
 
 
-def test_score_tables_fit_80_columns(report):
+def test_score_tables_fit_80_columns(report: Any) -> None:
     rows = [_score(metric, subject) for metric in METRICS for subject in SUBJECTS]
     remarks = "some_invalid_depth 123456, identical_frames 4"
     rows[0] = _score(next(iter(METRICS)), remarks=remarks, num_values=12345, num_without=1234)
@@ -97,6 +99,6 @@ def test_score_tables_fit_80_columns(report):
     assert any(line.split() == ["metric", "policy", "actions", "frame", "8bit", "truth", "trip"] for line in lines)
 
 
-def test_what_is_not_scored_is_said(report):
+def test_what_is_not_scored_is_said(report: Any) -> None:
     lines = _lines(report)
     assert "Not scored yet: run `evalkit score` on the folder." in lines

@@ -1,6 +1,7 @@
 """Published rows: what the data files hold, and beside which runs they are shown."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,13 +18,13 @@ PUBLISHED = Path(__file__).resolve().parents[2] / "results/published"
 ROWS = [row for row in read_published(PUBLISHED / "robocasa.csv") if row.bench == "robocasa-24"]
 
 
-def success(system, task="", value=50.0, **changes):
+def success(system: Any, task: Any = "", value: Any = 50.0, **changes: Any) -> Any:
     row = {"source": "a paper", "system": system, "bench": "fake-2", "setting": "default", "task": task}
     return PublishedRow(**row | {"metric": "success_rate_percent", "value": value, "note": ""} | changes)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     bench, policy = FakeBench(), FakePolicyPlugin()
     plan = make_plan(
         bench, bench.config_type(), policy, policy.config_type(), tasks=[], setting=None, num_episodes=1, seed=0
@@ -33,18 +34,18 @@ def run(tmp_path):
     return read_run(tmp_path / "mine")
 
 
-def test_the_papers_mean_is_that_of_its_tasks():
+def test_the_papers_mean_is_that_of_its_tasks() -> None:
     rates = {row.task: row.value for row in ROWS if row.task}
     (mean,) = [row.value for row in ROWS if row.system == "X-WAM" and row.source.endswith("Table 1")]
     assert set(rates) == set(TASKS)
     assert sum(rates.values()) / 24 == pytest.approx(mean, abs=0.05)
 
 
-def test_every_row_names_its_source():
+def test_every_row_names_its_source() -> None:
     assert all(row.source and row.system and row.metric for row in ROWS)
 
 
-def test_the_best_stands_first_after_the_run(run):
+def test_the_best_stands_first_after_the_run(run: Any) -> None:
     found = beside(run, [success("B", value=40.0), success("A", value=60.0), success("A", task="Near", value=70.0)])
     assert [row[0] for row in found.means] == ["mine", "A", "B"]
     assert found.means[1] == ("A", "60.0", "a paper", "")
@@ -52,12 +53,12 @@ def test_the_best_stands_first_after_the_run(run):
     assert found.tasks == (("Near", "-", "70.0"), ("Far", "-", "-"))
 
 
-def test_rows_of_other_benches_settings_and_metrics_stay_out(run):
+def test_rows_of_other_benches_settings_and_metrics_stay_out(run: Any) -> None:
     others = [success("A", bench="fake-3"), success("A", setting="ablation"), success("A", metric="psnr_db")]
     assert beside(run, others) is None
 
 
-def test_nothing_is_published_beside_what_is_no_benchmark(run):
+def test_nothing_is_published_beside_what_is_no_benchmark(run: Any) -> None:
     import dataclasses
 
     marked = dataclasses.replace(run, plan=dataclasses.replace(run.plan, protocol="fake-2/v1+placeholder-art"))
@@ -68,13 +69,13 @@ def test_nothing_is_published_beside_what_is_no_benchmark(run):
     assert "a paper" not in page
 
 
-def test_the_page_shows_sources(run):
+def test_the_page_shows_sources(run: Any) -> None:
     page = markdown([run], published={run.name: beside(run, [success("A"), success("A", task="Near")])})
     assert "### Published beside it" in page
     assert "| A | 50.0 | a paper |" in page
 
 
-def test_a_file_that_holds_something_else_is_refused(tmp_path):
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvalkitError, match="There are no published rows at"):
         read_published(tmp_path)
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")

@@ -12,22 +12,22 @@ from evalkit.report import stats
 
 
 @pytest.mark.parametrize(("num_success", "num_valid"), [(0, 10), (3, 10), (10, 10), (1, 1), (950, 1000)])
-def test_wilson_equals_scipy(num_success, num_valid):
+def test_wilson_equals_scipy(num_success: int, num_valid: int) -> None:
     expected = binomtest(num_success, num_valid).proportion_ci(0.95, method="wilson")
     assert stats.wilson_interval(num_success, num_valid) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_no_valid_episode_has_no_interval():
+def test_no_valid_episode_has_no_interval() -> None:
     assert stats.wilson_interval(0, 0) is None
 
 
 @pytest.mark.parametrize(("num_success", "num_valid"), [(3, 2), (-1, 2)])
-def test_impossible_counts_are_refused(num_success, num_valid):
+def test_impossible_counts_are_refused(num_success: int, num_valid: int) -> None:
     with pytest.raises(ValueError, match="impossible"):
         stats.wilson_interval(num_success, num_valid)
 
 
-def test_clustered_interval_is_wider_than_one_of_frames():
+def test_clustered_interval_is_wider_than_one_of_frames() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(20, 1)) + 0.01 * rng.normal(size=(20, 50))  # frames of an episode resemble each other
     low, high = stats.cluster_interval(values.sum(axis=1), np.full(20, 50.0))
@@ -36,16 +36,16 @@ def test_clustered_interval_is_wider_than_one_of_frames():
     assert low < values.mean() < high
 
 
-def test_one_episode_says_nothing_of_the_spread():
+def test_one_episode_says_nothing_of_the_spread() -> None:
     assert stats.cluster_interval(np.array([3.0]), np.array([2.0])) is None
 
 
-def test_the_same_report_has_the_same_interval():
+def test_the_same_report_has_the_same_interval() -> None:
     sums, counts = np.arange(10.0), np.full(10, 2.0)
     assert stats.cluster_interval(sums, counts) == stats.cluster_interval(sums, counts)
 
 
-def test_correlation_equals_numpy():
+def test_correlation_equals_numpy() -> None:
     rng = np.random.default_rng(1)
     values, successes = rng.normal(size=40), rng.random(40) < 0.5
     found = stats.success_correlation(values + successes, successes)
@@ -53,6 +53,6 @@ def test_correlation_equals_numpy():
     assert found.interval.low < found.r < found.interval.high
 
 
-def test_no_correlation_where_all_succeed():
+def test_no_correlation_where_all_succeed() -> None:
     assert stats.success_correlation(np.arange(5.0), np.ones(5)) is None
     assert stats.success_correlation(np.ones(5), np.array([0, 1, 0, 1, 1])) is None

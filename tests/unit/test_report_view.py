@@ -6,6 +6,8 @@ Read next: `evalkit/report/contact_sheet.py`, `evalkit/report/rerun_export.py`.
 
 import importlib.util
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,16 +25,16 @@ HAS_RERUN = importlib.util.find_spec("rerun") is not None
 
 
 @pytest.fixture
-def clip(tmp_path):
+def clip(tmp_path: Path) -> Any:
     write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=SIZE, num_chunks=2, num_frames=3)
     return tmp_path / "run/clips/ball/0000.h5"
 
 
-def _tiles(grid):
+def _tiles(grid: Any) -> Any:
     return [tile for line in grid.tiles for tile in line]
 
 
-def test_every_layout_shows_everything(clip, tmp_path):
+def test_every_layout_shows_everything(clip: Any, tmp_path: Path) -> None:
     picture = cv2.imread(str(sheet.write_sheet(clip, tmp_path / "sheet.png", chunk_idx=1)))
     assert picture.shape[1] > picture.shape[0]
     kinds, views, frames = 6, 3, 3
@@ -43,7 +45,7 @@ def test_every_layout_shows_everything(clip, tmp_path):
         sheet.write_sheet(clip, tmp_path / "sheet.png", chunk_idx=7)
 
 
-def test_every_tile_stands_under_its_labels():
+def test_every_tile_stands_under_its_labels() -> None:
     chunk, spec = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
     by_view_and_frame, by_kind, by_view_and_kind = sheet.grids(chunk, spec.cameras)
     true = chunk.true.rgb_fvhwc_u8
@@ -57,13 +59,13 @@ def test_every_tile_stands_under_its_labels():
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
-def test_a_sheet_of_few_frames_is_wider_than_tall(num_frames):
+def test_a_sheet_of_few_frames_is_wider_than_tall(num_frames: int) -> None:
     chunk, spec = scene_chunk(num_frames=num_frames, image_hw_px=(128, 128)), scene_spec((128, 128))
     height, width, _ = sheet.sheet(chunk, spec.cameras).shape
     assert 1.0 < width / height < 2.5
 
 
-def test_no_label_is_cut_off():
+def test_no_label_is_cut_off() -> None:
     """A row's label ends before its first tile: between them the picture is white."""
     chunk, cameras = scene_chunk(num_frames=2, image_hw_px=(128, 128)), scene_spec((128, 128)).cameras
     long = tuple(replace(camera, name=f"{camera.name}_robot0_eye_in_hand") for camera in cameras)
@@ -80,7 +82,7 @@ def test_no_label_is_cut_off():
         assert (blank == 255).all()
 
 
-def test_a_chunk_without_imagination_or_with_too_few_frames_has_a_sheet_too():
+def test_a_chunk_without_imagination_or_with_too_few_frames_has_a_sheet_too() -> None:
     chunk, spec = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
     (grid, *_) = sheet.grids(replace(chunk, predicted=None), spec.cameras)
     assert grid.columns == [["true"], ["true depth"]]
@@ -92,7 +94,7 @@ def test_a_chunk_without_imagination_or_with_too_few_frames_has_a_sheet_too():
         assert sheet.sheet(replace(chunk, **changed), spec.cameras).ndim == 3
 
 
-def test_error_maps_are_dark_where_all_is_right_and_bright_where_nothing_is():
+def test_error_maps_are_dark_where_all_is_right_and_bright_where_nothing_is() -> None:
     true = np.ones((4, 4), np.float32)
     pred = true.copy()
     pred[0, 0] = np.nan
@@ -102,7 +104,7 @@ def test_error_maps_are_dark_where_all_is_right_and_bright_where_nothing_is():
     assert (sheet.depth_error_map(np.zeros((4, 4)), pred) == 90).all()
 
 
-def test_clouds_of_the_viewer_are_those_that_are_scored():
+def test_clouds_of_the_viewer_are_those_that_are_scored() -> None:
     chunk = scene_chunk(num_frames=1, image_hw_px=SIZE)
     truth = Truth(chunk.true, chunk.intrinsics_v33_px, scene_spec(SIZE))
     points, colours = view.coloured_cloud(chunk, truth, 0, imagined=False)
@@ -113,11 +115,11 @@ def test_clouds_of_the_viewer_are_those_that_are_scored():
 
 
 @pytest.mark.skipif(HAS_RERUN, reason="rerun is installed")
-def test_without_rerun_the_sheet_is_offered(clip, tmp_path):
+def test_without_rerun_the_sheet_is_offered(clip: Any, tmp_path: Path) -> None:
     with pytest.raises(view.ViewerUnavailable, match="--sheet"):
         view.write_recording(clip, tmp_path / "clip.rrd")
 
 
 @pytest.mark.skipif(not HAS_RERUN, reason="rerun is not installed")
-def test_a_recording_is_written(clip, tmp_path):
+def test_a_recording_is_written(clip: Any, tmp_path: Path) -> None:
     assert view.write_recording(clip, tmp_path / "clip.rrd").stat().st_size > 1000

@@ -7,6 +7,8 @@ Read next: `evalkit/report/write.py`.
 import csv
 import io
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -25,18 +27,18 @@ SIZE = (24, 32)
 OUTCOMES = ["success", "failure", "success", "error", "skipped"]
 
 
-def _record(task, outcome, index=0, **more):
+def _record(task: Any, outcome: Any, index: Any = 0, **more: Any) -> Any:
     return EpisodeRecord(outcome=outcome, task=task, index=index, seed=0, instruction=None, **more)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     path = tmp_path / "first"
     write_scene_run(path, outcomes=OUTCOMES, image_hw_px=SIZE)
     return path
 
 
-def test_rates_are_over_success_and_failure_and_nothing_is_dropped():
+def test_rates_are_over_success_and_failure_and_nothing_is_dropped() -> None:
     records = [_record("A", "success"), _record("A", "error", 1), _record("B", "failure"), _record("B", "success", 1)]
     a, b, pooled, mean = success_rows(["A", "B"], Counter(A=3, B=2), records)
     assert (a.success, a.failure, a.error, a.missing, a.planned, a.rate) == (1, 0, 1, 1, 3, 1.0)
@@ -45,20 +47,20 @@ def test_rates_are_over_success_and_failure_and_nothing_is_dropped():
     assert (mean.task, mean.rate, mean.interval) == (MEAN_OF_TASKS, 0.75, None)
 
 
-def test_no_records_and_all_errors_have_no_rate():
+def test_no_records_and_all_errors_have_no_rate() -> None:
     (row, pooled, mean) = success_rows(["A"], Counter(A=2), [])
     assert (row.rate, row.interval, row.missing, mean.rate) == (None, None, 2, None)
     (row, pooled, _) = success_rows(["A"], Counter(A=1), [_record("A", "error")])
     assert (row.rate, pooled.error) == (None, 1)
 
 
-def test_all_success_has_an_interval_below_one():
+def test_all_success_has_an_interval_below_one() -> None:
     row, *_ = success_rows(["A"], Counter(A=4), [_record("A", "success", index) for index in range(4)])
     assert row.rate == 1.0
     assert row.interval.low < 0.6
 
 
-def test_errors_are_counted_by_blame_and_reason():
+def test_errors_are_counted_by_blame_and_reason() -> None:
     records = [_record("A", "error", i, blame="env", reason="It hung.") for i in range(2)]
     rows = error_rows([*records, _record("A", "skipped", 5, reason="No plan."), _record("A", "success", 6)])
     assert [(row.outcome, row.blame, row.count, row.example) for row in rows] == [
@@ -67,7 +69,7 @@ def test_errors_are_counted_by_blame_and_reason():
     ]
 
 
-def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
+def test_a_report_has_counts_scores_and_definitions(run: Any, tmp_path: Path) -> None:
     score_run(run, workers=1)
     report = write_report([run], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
@@ -93,7 +95,7 @@ def test_a_report_has_counts_scores_and_definitions(run, tmp_path):
     assert "psnr_db/frame_mean" in console.export_text()
 
 
-def test_splits_add_up(run):
+def test_splits_add_up(run: Any) -> None:
     score_run(run, workers=1)
     rows = [row for row in read_run(run).scores if row.subject == "policy" and row.metric == "absrel/gt_mask"]
     total = next(row for row in rows if row.split == "all")
@@ -104,7 +106,7 @@ def test_splits_add_up(run):
         assert sum(row.mean * row.num_values for row in parts) == pytest.approx(total.mean * total.num_values)
 
 
-def test_several_runs_and_unscored_ones(run, tmp_path):
+def test_several_runs_and_unscored_ones(run: Any, tmp_path: Path) -> None:
     second = tmp_path / "second"
     write_scene_run(second, outcomes=["error"], image_hw_px=SIZE)
     report = write_report([run, second], tmp_path / "out")
@@ -115,7 +117,7 @@ def test_several_runs_and_unscored_ones(run, tmp_path):
     assert len(report.runs) == 2
 
 
-def test_missing_clips_stand_in_the_table(run, tmp_path):
+def test_missing_clips_stand_in_the_table(run: Any, tmp_path: Path) -> None:
     (run / "clips/ball/0000.h5").unlink()
     score_run(run, workers=1)
     write_report([run], tmp_path / "out")
@@ -124,7 +126,7 @@ def test_missing_clips_stand_in_the_table(run, tmp_path):
     assert "| missing_clip | 1 | the record names a clip that is not there |" in text
 
 
-def test_scored_folders_have_a_report_of_their_own(tmp_path):
+def test_scored_folders_have_a_report_of_their_own(tmp_path: Path) -> None:
     chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
     write_scene_folders(tmp_path / "pred/a", tmp_path / "true/a", chunk)
     scores = score_folders(tmp_path / "pred", tmp_path / "true", tmp_path / "scores.parquet")
@@ -140,7 +142,7 @@ def test_scored_folders_have_a_report_of_their_own(tmp_path):
         write_scores_report(tmp_path / "none.parquet", tmp_path / "out", name="theirs")
 
 
-def test_runs_with_the_same_folder_name_are_told_apart(tmp_path):
+def test_runs_with_the_same_folder_name_are_told_apart(tmp_path: Path) -> None:
     for seed in ("seed0", "seed1"):
         write_scene_run(tmp_path / seed / "noise", outcomes=["success"], image_hw_px=SIZE)
         score_run(tmp_path / seed / "noise", workers=1)
@@ -151,17 +153,17 @@ def test_runs_with_the_same_folder_name_are_told_apart(tmp_path):
     assert "## seed1/noise: noise on scene" in (tmp_path / "out/report.md").read_text()
 
 
-def test_a_run_that_is_named_twice_shows_once(run, tmp_path):
+def test_a_run_that_is_named_twice_shows_once(run: Any, tmp_path: Path) -> None:
     assert [found.name for found in write_report([run, run / "../first"], tmp_path / "out").runs] == ["first"]
 
 
 @pytest.mark.parametrize("text", ["[1]", "7", "null", '"x"', "{"])
-def test_a_run_json_that_is_no_object_gets_one_sentence(run, tmp_path, text):
+def test_a_run_json_that_is_no_object_gets_one_sentence(run: Any, tmp_path: Path, text: str) -> None:
     (run / "run.json").write_text(text)
     with pytest.raises(RunFolderError, match=r"run\.json"):
         write_report([run], tmp_path / "out")
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         write_report([tmp_path], tmp_path / "out")

@@ -6,6 +6,8 @@ Read next: `tests/sim/test_robocasa_env.py`, the same with real kitchens.
 
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -66,28 +68,28 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def filled():
+def filled() -> Any:
     return with_placeholders(KITCHEN, SHAPES)
 
 
 @pytest.fixture(scope="module")
-def model(filled):
+def model(filled: Any) -> Any:
     return mujoco.MjModel.from_xml_string(filled)
 
 
-def test_names_every_missing_file():
+def test_names_every_missing_file() -> None:
     missing = missing_files(KITCHEN)
     assert len(missing) == 9
     assert missing == sorted(missing)
     assert missing[0] == "/art/fixtures/door/visuals/door.obj"
 
 
-def test_the_result_needs_no_file(filled):
+def test_the_result_needs_no_file(filled: Any) -> None:
     assert missing_files(filled) == []
     assert "/art/" not in filled
 
 
-def test_names_joints_and_sites_stay(model):
+def test_names_joints_and_sites_stay(model: Any) -> None:
     for kind in ("joint", "site", "geom", "body"):
         for name in re.findall(rf'<{kind} name="(\w+)"', KITCHEN):
             getattr(model, kind)(name)
@@ -95,17 +97,17 @@ def test_names_joints_and_sites_stay(model):
     np.testing.assert_allclose(model.site("cab_site").pos, [0, 0, 0.1])
 
 
-def test_textures_take_the_colour_of_their_path(filled):
+def test_textures_take_the_colour_of_their_path(filled: Any) -> None:
     texture = ElementTree.fromstring(filled).find("asset/texture[@name='oak']")
     assert texture.get("builtin") == "checker", "planks"
     assert texture.get("rgb1") == "0.8 0.66 0.47"
 
 
-def visible(model, body):
+def visible(model: Any, body: Any) -> Any:
     return [g for g in range(model.ngeom) if model.geom_bodyid[g] == model.body(body).id and model.geom_rgba[g, 3] > 0]
 
 
-def test_a_fixture_shows_its_own_collision_shapes(model):
+def test_a_fixture_shows_its_own_collision_shapes(model: Any) -> None:
     shown = [g for g in visible(model, "cab_door") if model.geom_group[g] == 1]
     assert sorted(model.geom_type[shown]) == [mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_BOX]
     assert not model.geom_contype[shown].any()
@@ -113,7 +115,7 @@ def test_a_fixture_shows_its_own_collision_shapes(model):
     np.testing.assert_allclose(model.geom("cab_door_g0").size, [0.02, 0.3, 0.4])
 
 
-def test_what_is_drawn_weighs_nothing(model):
+def test_what_is_drawn_weighs_nothing(model: Any) -> None:
     alone = mujoco.MjModel.from_xml_string(
         '<mujoco><worldbody><body name="d"><joint/><geom type="box" size="0.02 0.3 0.4"/>'
         '<geom type="capsule" size="0.01 0.1"/></body></worldbody></mujoco>'
@@ -121,7 +123,7 @@ def test_what_is_drawn_weighs_nothing(model):
     np.testing.assert_allclose(model.body("cab_door").mass, alone.body("d").mass)
 
 
-def test_an_object_stands_on_its_underside(model):
+def test_an_object_stands_on_its_underside(model: Any) -> None:
     data = mujoco.MjData(model)
     for _ in range(2000):
         mujoco.mj_step(model, data)
@@ -130,13 +132,13 @@ def test_an_object_stands_on_its_underside(model):
     np.testing.assert_allclose(data.body("pan_main").xpos[:2], [0, 1], atol=0.01)
 
 
-def test_a_part_inside_an_object_keeps_the_objects_place(model):
+def test_a_part_inside_an_object_keeps_the_objects_place(model: Any) -> None:
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     np.testing.assert_allclose(data.geom("pan_g1").xpos[:2], [0, 1], atol=1e-9)
 
 
-def test_round_long_and_open_things():
+def test_round_long_and_open_things() -> None:
     round_one = stand_in(SHAPES["apple_main"])
     assert [p.type for p in round_one.collision] == ["box", "box"]
     assert [p.type for p in round_one.visual] == ["cylinder"]
@@ -149,12 +151,12 @@ def test_round_long_and_open_things():
     assert plate.visual[0].pos_m[2] == pytest.approx(-0.015)
 
 
-def test_nothing_missing_changes_nothing(tmp_path):
+def test_nothing_missing_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     xml = f'<mujoco><asset><texture name="a" type="2d" file="{tmp_path}/a.png"/></asset><worldbody/></mujoco>'
     assert ElementTree.canonicalize(with_placeholders(xml, {})) == ElementTree.canonicalize(xml)
 
 
-def test_an_object_without_measures_is_refused():
+def test_an_object_without_measures_is_refused() -> None:
     with pytest.raises(ValueError, match="body 'apple_main' lacks a collision mesh and nothing tells how large it is"):
         with_placeholders(KITCHEN, {"pan_main": SHAPES["pan_main"]})

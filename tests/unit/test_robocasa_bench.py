@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,21 +27,21 @@ from evalkit.store.plan import make_plan
 BENCH = RobocasaBench()
 
 
-def seeds(protocol, *, task="PnPCounterToSink", num_episodes=3, seed=0):
+def seeds(protocol: Any, *, task: Any = "PnPCounterToSink", num_episodes: Any = 3, seed: Any = 0) -> Any:
     episodes = BENCH.plan_episodes(
         RobocasaConfig(protocol=protocol), task=task, setting="default", num_episodes=num_episodes, seed=seed
     )
     return [episode.seed for episode in episodes]
 
 
-def plan(*overrides, policy="hold", episodes=2, **changes):
+def plan(*overrides: Any, policy: Any = "hold", episodes: Any = 2, **changes: Any) -> Any:
     plugin = plugins.load_policy(policy)
     config = load_config(BENCH, plugin, list(overrides))
     arguments = {"tasks": ["OpenDrawer"], "setting": None, "num_episodes": episodes, "seed": 0} | changes
     return make_plan(BENCH, config.bench, plugin, config.policy, max_steps=config.max_steps, **arguments)
 
 
-def test_the_24_tasks_and_their_step_limits():
+def test_the_24_tasks_and_their_step_limits() -> None:
     assert len(TASKS) == 24
     others = {
         "PnPCounterToSink": 700,
@@ -53,18 +55,18 @@ def test_the_24_tasks_and_their_step_limits():
     assert {name: task.max_steps for name, task in TASKS.items()} == {name: others.get(name, 500) for name in TASKS}
 
 
-def test_seeds_of_xwam_are_rank_times_episodes_plus_index():
+def test_seeds_of_xwam_are_rank_times_episodes_plus_index() -> None:
     assert seeds("xwam") == [6, 7, 8], "the third task has rank 2"
     assert seeds("xwam", num_episodes=100)[:2] == [200, 201], "more episodes are other episodes"
     assert seeds("xwam", seed=1)[0] == 26 * 3, "the task's second worker has rank 26"
 
 
-def test_no_two_tasks_of_xwam_share_a_seed():
+def test_no_two_tasks_of_xwam_share_a_seed() -> None:
     used = [seed for task in TASKS for seed in seeds("xwam", task=task, num_episodes=100)]
     assert sorted(used) == list(range(2400))
 
 
-def test_seeds_of_cosmos_and_their_scenes():
+def test_seeds_of_cosmos_and_their_scenes() -> None:
     protocol = PROTOCOLS["cosmos"]
     planned = seeds("cosmos", num_episodes=50, seed=196)
     starts = [protocol.start(seed) for seed in planned]
@@ -74,13 +76,13 @@ def test_seeds_of_cosmos_and_their_scenes():
         seeds("cosmos")
 
 
-def test_seeds_of_standard_do_not_move():
+def test_seeds_of_standard_do_not_move() -> None:
     assert seeds("standard", num_episodes=50)[:3] == seeds("standard") == [1_000_000, 1_000_001, 1_000_002]
     assert PROTOCOLS["standard"].start(1_000_002) == (1_000_002, SCENES)
     assert seeds("standard", seed=4)[0] == 5_000_000
 
 
-def test_protocols_are_named_in_plans():
+def test_protocols_are_named_in_plans() -> None:
     for name in PROTOCOLS:
         made = plan(f"bench.robocasa.protocol={name}", seed=195)
         assert made.protocol == f"robocasa-24/{name}"
@@ -88,21 +90,21 @@ def test_protocols_are_named_in_plans():
         assert {episode.instruction for episode in made.episodes} == {None}
 
 
-def test_image_sizes_follow_the_protocol():
+def test_image_sizes_follow_the_protocol() -> None:
     sizes = {
         name: plan(f"bench.robocasa.protocol={name}", seed=195).env_spec("OpenDrawer").image_hw_px for name in PROTOCOLS
     }
     assert sizes == {"standard": (256, 256), "xwam": (256, 256), "cosmos": (224, 224)}
 
 
-def test_placeholder_art_is_another_protocol_and_says_so():
+def test_placeholder_art_is_another_protocol_and_says_so() -> None:
     made = plan("bench.robocasa.art=placeholder")
     assert made.protocol == "robocasa-24/standard+placeholder-art"
     assert "this is no RoboCasa score" in made.departures[0]
     assert made.bench.provenance["art"] == "placeholder"
 
 
-def test_departures_of_settings_and_policy():
+def test_departures_of_settings_and_policy() -> None:
     made = plan(
         "bench.robocasa.protocol=xwam",
         "bench.robocasa.image_px=128",
@@ -119,7 +121,7 @@ def test_departures_of_settings_and_policy():
     assert {episode.max_steps for episode in made.episodes} == {40}
 
 
-def test_xwam_executes_as_many_as_its_protocol_says():
+def test_xwam_executes_as_many_as_its_protocol_says() -> None:
     made = plan(
         "bench.robocasa.protocol=xwam",
         "policy.xwam.checkpoint=random-nano-robocasa",
@@ -129,15 +131,15 @@ def test_xwam_executes_as_many_as_its_protocol_says():
     assert made.departures == ()
 
 
-def test_a_wrong_name_is_one_sentence():
+def test_a_wrong_name_is_one_sentence() -> None:
     with pytest.raises(BadConfig, match=r"bench.robocasa.protocol must be one of standard, xwam, cosmos, got xwm"):
         RobocasaConfig(protocol="xwm")
     with pytest.raises(UnknownName, match="Did you mean 'OpenDrawer'"):
         BENCH.env_spec(RobocasaConfig(), task="OpenDrawr", setting="default")
 
 
-def test_the_interpreter_comes_from_setting_or_environment(monkeypatch):
-    def launched(config):
+def test_the_interpreter_comes_from_setting_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launched(config: Any) -> Any:
         return BENCH.launch(config, task="OpenDrawer", setting="default").python
 
     monkeypatch.setenv(PYTHON_VARIABLE, "/there/python")
@@ -147,13 +149,13 @@ def test_the_interpreter_comes_from_setting_or_environment(monkeypatch):
     assert launched(RobocasaConfig()) == sys.executable
 
 
-def test_importing_the_bench_starts_no_simulator():
+def test_importing_the_bench_starts_no_simulator() -> None:
     code = "import sys, envs.robocasa.bench; print({'mujoco', 'robosuite', 'robocasa', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch):
+def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
     assert BENCH.provenance(RobocasaConfig())["robocasa"] == "not installed"
     first, weights = BENCH.examine(RobocasaConfig())
@@ -163,7 +165,7 @@ def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch):
     assert not weights.needed
 
 
-def test_doctor_robocasa_on_the_command_line():
+def test_doctor_robocasa_on_the_command_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "evalkit.cli.main", "doctor", "robocasa"],
         env={**os.environ, PYTHON_VARIABLE: "/nowhere/python", "COLUMNS": "300"},
@@ -175,7 +177,7 @@ def test_doctor_robocasa_on_the_command_line():
     assert "docs/robocasa.md" in done.stdout
 
 
-def test_run_folders_without_a_name_carry_the_mark():
+def test_run_folders_without_a_name_carry_the_mark() -> None:
     from evalkit.cli.main import _default_path
 
     assert "-default-placeholder-art-" in _default_path(plan("bench.robocasa.art=placeholder")).name
@@ -196,15 +198,15 @@ GOOD = {
 }
 
 
-def lacking(**changes):
+def lacking(**changes: Any) -> Any:
     return {f.what: f for f in install.judge(GOOD | changes, python="py", python_variable=PYTHON_VARIABLE) if not f.ok}
 
 
-def test_doctor_is_content_with_a_whole_installation():
+def test_doctor_is_content_with_a_whole_installation() -> None:
     assert lacking() == {}
 
 
-def test_doctor_names_what_mends_each_thing():
+def test_doctor_names_what_mends_each_thing() -> None:
     assert lacking(mujoco="3.3.1")["mujoco 3.2.6 (for robocasa)"].remedy == "py -m pip install mujoco==3.2.6"
     assert lacking(msgpack=None)["msgpack (for robocasa)"].remedy == "py -m pip install msgpack"
     assert "checkout v0.2" in lacking(source_sha256="0" * 64)["robocasa at v0.2 (756598a)"].remedy
@@ -218,7 +220,7 @@ def test_doctor_names_what_mends_each_thing():
     assert set(lacking(root=None)) == {"package robocasa"}, "nothing is to be installed into a foreign interpreter"
 
 
-def test_the_probe_reads_art_by_its_content(tmp_path):
+def test_the_probe_reads_art_by_its_content(tmp_path: Path) -> None:
     assets = tmp_path / "models/assets"
     apple = assets / "objects/objaverse/apple/apple_0"
     (apple / "visual").mkdir(parents=True)
@@ -242,7 +244,7 @@ def test_the_probe_reads_art_by_its_content(tmp_path):
     assert before["files"] == 3
 
 
-def test_the_probes_hash_is_of_the_source_alone(tmp_path):
+def test_the_probes_hash_is_of_the_source_alone(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("1")
     before = probe.source_sha256(tmp_path)
     (tmp_path / "macros_private.py").write_text("2")
@@ -252,7 +254,7 @@ def test_the_probes_hash_is_of_the_source_alone(tmp_path):
     assert probe.source_sha256(tmp_path) != before
 
 
-def test_the_worker_may_run_on_python_3_10():
+def test_the_worker_may_run_on_python_3_10() -> None:
     """Everything that the worker imports of ours parses as Python 3.10."""
     import ast
     from pathlib import Path
@@ -263,5 +265,5 @@ def test_the_worker_may_run_on_python_3_10():
         ast.parse(path.read_text(), feature_version=(3, 10))
 
 
-def test_config_is_json():
+def test_config_is_json() -> None:
     json.dumps(BENCH.launch(replace(RobocasaConfig(), image_px=64), task="OpenDrawer", setting="default").kwargs)

@@ -6,6 +6,8 @@ Read next: `tests/sim/test_robocasa_demonstrations.py`, the same with the simula
 
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,12 @@ from tests.doubles import FakeBench, FakeBenchConfig, FakeEnv
 ART = {"art": "placeholder"}
 
 
-def jobs(root, *, count=30, settings=ART, **changes):
+def jobs(root: Any, *, count: Any = 30, settings: Any = ART, **changes: Any) -> Any:
     arguments = {"setting": "default", "disturbance": CALM} | changes
     return plan.jobs(root, "robocasa", {"CloseDrawer": count}, settings=settings, **arguments)
 
 
-def test_demonstrations_are_on_no_seed_of_a_published_evaluation():
+def test_demonstrations_are_on_no_seed_of_a_published_evaluation() -> None:
     """X-WAM: rank x episodes + i, 96 ranks (four workers a task) of 100 episodes. Cosmos: seed x i x 256, i < 50."""
     xwam = {rank * 100 + i for rank in range(96) for i in range(100)}
     cosmos = {seed * i * 256 for seed in (195, 196, 197) for i in range(50)}
@@ -36,11 +38,11 @@ def test_demonstrations_are_on_no_seed_of_a_published_evaluation():
     assert (min(ours), max(ours), len(ours)) == (100_000, 999_999, 900_000 - (3906 - 390)), "390 x 256 < 100,000"
 
 
-def test_robosuites_seeds_are_all_there():
+def test_robosuites_seeds_are_all_there() -> None:
     assert list(islice(plan.demonstration_seeds("robosuite", 250), 10)) == list(range(250, 260))
 
 
-def test_episodes_are_numbered_without_gaps_and_say_what_they_show(tmp_path):
+def test_episodes_are_numbered_without_gaps_and_say_what_they_show(tmp_path: Path) -> None:
     todo = jobs(tmp_path, first_seed=100_090)
     numbers = [number for job in todo for number in job.numbers]
     seeds = [seed for job in todo for seed in job.seeds]
@@ -50,7 +52,7 @@ def test_episodes_are_numbered_without_gaps_and_say_what_they_show(tmp_path):
     assert all(dict(job.settings) == ART and len(job.seeds) <= 4 for job in todo)
 
 
-def test_mistakes_are_one_sentence(tmp_path, capsys):
+def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadConfig, match="--set art=real, or art=placeholder"):
         jobs(tmp_path, settings={})
     with pytest.raises(BadConfig, match="no setting 'arts'; it has protocol, art"):
@@ -67,33 +69,33 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
 class Straight:
     """Goes along x; never looks."""
 
-    def reset(self, episode, env):
+    def reset(self, episode: Any, env: Any) -> None:
         pass
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         return [PolicyReply(actions=np.float32([[0.7] + [0] * 13]))]
 
 
 class BlowsUp(FakeEnv):
     """Blows up at the third step."""
 
-    def advance(self, action):
+    def advance(self, action: Any) -> Any:
         if self._step == 2:
             raise FloatingPointError("the simulation blew up at 0.10 s")
         return super().advance(action)
 
 
-def launch(**changes):
+def launch(**changes: Any) -> Any:
     made = FakeBench().launch(FakeBenchConfig(**changes), task="Near", setting="default")
     return made
 
 
-def planned():
+def planned() -> Any:
     (episode,) = FakeBench().plan_episodes(FakeBenchConfig(), task="Near", setting="default", num_episodes=1, seed=0)
     return episode
 
 
-def test_an_env_in_another_process_gives_the_same_demonstration():
+def test_an_env_in_another_process_gives_the_same_demonstration() -> None:
     here = demonstrate(FakeEnv(**launch().kwargs), Straight(), planned(), CALM)
     with closing(RemoteEnv(launch())) as env:
         there = demonstrate(env, Straight(), planned(), CALM)
@@ -104,12 +106,12 @@ def test_an_env_in_another_process_gives_the_same_demonstration():
         np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
 
 
-def test_an_episode_that_starts_solved_is_no_demonstration():
+def test_an_episode_that_starts_solved_is_no_demonstration() -> None:
     with closing(RemoteEnv(launch(fault="solved", fault_seed=-1))) as env:
         assert demonstrate(env, Straight(), planned(), CALM) is None
 
 
-def test_what_goes_wrong_in_another_process_is_told():
+def test_what_goes_wrong_in_another_process_is_told() -> None:
     blows_up = WorkerLaunch(target="tests.unit.test_robocasa_record:BlowsUp", kwargs=launch().kwargs)
     with closing(RemoteEnv(blows_up)) as env, pytest.raises(FloatingPointError, match=r"^the simulation blew up"):
         demonstrate(env, Straight(), planned(), CALM)

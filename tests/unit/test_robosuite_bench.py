@@ -7,6 +7,7 @@ Read next: `tests/sim/test_robosuite_env.py`, the same bench with its simulator.
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,36 +24,36 @@ BENCH = RobosuiteBench()
 CONFIG = RobosuiteConfig()
 
 
-def plan(**changes):
+def plan(**changes: Any) -> Any:
     arguments = {"task": "Lift", "setting": "default", "num_episodes": 3, "seed": 0} | changes
     return BENCH.plan_episodes(CONFIG, **arguments)
 
 
-def test_seeds_are_as_documented():
+def test_seeds_are_as_documented() -> None:
     assert [episode.seed for episode in plan(seed=4)] == [5_000_000, 5_000_001, 5_000_002]
 
 
-def test_seeds_do_not_move_when_the_number_of_episodes_changes():
+def test_seeds_do_not_move_when_the_number_of_episodes_changes() -> None:
     assert plan(num_episodes=50)[:3] == plan(num_episodes=3)
 
 
-def test_seeds_of_evaluations_never_meet_each_other_nor_those_of_demonstrations():
+def test_seeds_of_evaluations_never_meet_each_other_nor_those_of_demonstrations() -> None:
     used = [episode.seed for seed in (0, 1, 2, 195) for episode in plan(seed=seed, num_episodes=500)]
     assert len(set(used)) == len(used)
     assert min(used) >= NUM_DEMONSTRATION_SEEDS == 1_000_000
 
 
-def test_no_episodes_is_an_empty_plan():
+def test_no_episodes_is_an_empty_plan() -> None:
     assert plan(num_episodes=0) == []
 
 
 @pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": 2**32}, {"num_episodes": 1_000_001}])
-def test_seeds_and_counts_that_run_into_others_are_refused(changes):
+def test_seeds_and_counts_that_run_into_others_are_refused(changes: Any) -> None:
     with pytest.raises(BadConfig, match="need a seed from 0 to 4294967295"):
         plan(**changes)
 
 
-def test_episodes_say_what_the_policy_is_told():
+def test_episodes_say_what_the_policy_is_told() -> None:
     (episode,) = plan(task="Door", num_episodes=1, setting="randomized")
     assert (episode.bench, episode.protocol) == ("robosuite", "robosuite-7/standard-v2")
     assert (episode.setting, episode.key) == ("randomized", "Door/0000")
@@ -60,7 +61,7 @@ def test_episodes_say_what_the_policy_is_told():
     assert episode.max_steps == 400
 
 
-def test_a_shuffled_instruction_is_another_tasks_and_a_departure():
+def test_a_shuffled_instruction_is_another_tasks_and_a_departure() -> None:
     config = replace(CONFIG, shuffle_instructions=True)
     told = {task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS}
     assert all(episode.instruction != TASKS[task].instruction for task, episode in told.items())
@@ -70,14 +71,14 @@ def test_a_shuffled_instruction_is_another_tasks_and_a_departure():
     assert BENCH.departures(config) == ["Each task is told the instruction of another one."]
 
 
-def test_unknown_names_come_with_a_suggestion():
+def test_unknown_names_come_with_a_suggestion() -> None:
     with pytest.raises(UnknownName, match=r"Unknown task 'Lft'\. Did you mean 'Lift'\?"):
         plan(task="Lft")
     with pytest.raises(UnknownName, match=r"Did you mean 'randomized'\?"):
         BENCH.env_spec(CONFIG, task="Lift", setting="randomised")
 
 
-def test_task_list_and_instructions():
+def test_task_list_and_instructions() -> None:
     assert BENCH.tasks == (
         "Lift",
         "Stack",
@@ -93,7 +94,7 @@ def test_task_list_and_instructions():
 
 
 @pytest.mark.parametrize("task", BENCH.tasks)
-def test_spec_has_three_views_and_survives_json(task):
+def test_spec_has_three_views_and_survives_json(task: Any) -> None:
     spec = BENCH.env_spec(CONFIG, task=task, setting="default")
     assert EnvSpec.from_json(spec.to_json()) == spec
     two_arms = task.startswith("TwoArm")
@@ -106,13 +107,13 @@ def test_spec_has_three_views_and_survives_json(task):
     assert spec.image_hw_px == (128, 128)
 
 
-def test_hand_eye_transform_is_the_documented_one():
+def test_hand_eye_transform_is_the_documented_one() -> None:
     T_ee_cam = np.array(T_EE_CAM)
     np.testing.assert_array_equal(T_ee_cam[:3, :3], np.diag([-1.0, -1.0, 1.0]))
     np.testing.assert_array_equal(T_ee_cam[:3, 3], [0.0, 0.05, -0.097])
 
 
-def test_defaults_depart_from_nothing_and_each_change_is_one_sentence():
+def test_defaults_depart_from_nothing_and_each_change_is_one_sentence() -> None:
     assert BENCH.departures(CONFIG) == []
     changed = RobosuiteConfig(image_hw_px=(64, 96), antialias_samples=4, mesh_cell_mm=0.0, gl="osmesa")
     assert BENCH.departures(changed) == [
@@ -122,44 +123,44 @@ def test_defaults_depart_from_nothing_and_each_change_is_one_sentence():
     ]
 
 
-def test_config_can_be_overridden_as_hydra_does():
+def test_config_can_be_overridden_as_hydra_does() -> None:
     merged = OmegaConf.merge(OmegaConf.structured(RobosuiteConfig), OmegaConf.from_dotlist(["image_hw_px=[64,96]"]))
     config = OmegaConf.to_object(merged)
     assert BENCH.env_spec(config, task="Lift", setting="default").image_hw_px == (64, 96)
     assert BENCH.launch(config, task="Lift", setting="default").kwargs["image_hw_px"] == [64, 96]
 
 
-def test_images_that_are_no_images_are_refused():
+def test_images_that_are_no_images_are_refused() -> None:
     with pytest.raises(BadConfig, match="at least 16 pixels"):
         BENCH.env_spec(RobosuiteConfig(image_hw_px=(0, 128)), task="Lift", setting="default")
 
 
-def test_renderer_is_the_one_asked_for(monkeypatch):
+def test_renderer_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     assert BENCH.launch(CONFIG, task="Lift", setting="default").environ == {"MUJOCO_GL": "osmesa"}
     egl = RobosuiteConfig(gl="egl")
     assert BENCH.launch(egl, task="Lift", setting="default").environ == {"MUJOCO_GL": "egl"}
 
 
-def test_missing_renderers_are_named(monkeypatch):
+def test_missing_renderers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(mujoco_views, "_GL_LIBRARIES", {"egl": "libnowhere.so.1"})
     with pytest.raises(EvalkitError, match="neither is installed; install libegl1"):
         mujoco_views.choose_gl()
 
 
-def test_provenance_names_versions():
+def test_provenance_names_versions() -> None:
     assert set(BENCH.provenance(CONFIG)) == {"robosuite", "mujoco"}
 
 
-def test_importing_the_bench_starts_no_simulator():
+def test_importing_the_bench_starts_no_simulator() -> None:
     modules = "{'mujoco', 'robosuite', 'gymnasium', 'torch'}"
     code = f"import sys, envs.robosuite.bench; print(sorted({modules} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_depth_of_a_reversed_z_buffer():
+def test_depth_of_a_reversed_z_buffer() -> None:
     near, far = 0.01, 500.0
     depth = np.array([0.01, 0.5, 2.0, 19.0])
     zbuffer = (near * far / depth - near) / (far - near)  # the perspective divide, solved for z
@@ -168,14 +169,14 @@ def test_depth_of_a_reversed_z_buffer():
     assert mujoco_views.depth_from_zbuffer(np.array([beyond, 0.0]), near_m=near, far_m=far).tolist() == [0.0, 0.0]
 
 
-def test_camera_that_looks_down_at_a_slant():
+def test_camera_that_looks_down_at_a_slant() -> None:
     T_world_cam = mujoco_views.look_at([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
     half = np.sqrt(0.5)
     expected = [[1, 0, 0, 1], [0, -half, half, 2], [0, -half, -half, 3], [0, 0, 0, 1]]
     np.testing.assert_allclose(T_world_cam, expected, atol=1e-12)
 
 
-def test_cameras_are_added_to_the_world():
+def test_cameras_are_added_to_the_world() -> None:
     xml = add_cameras("<mujoco><worldbody><body name='table'/></worldbody></mujoco>", TASKS["Lift"].cameras)
     assert "<body name='table'" in xml.replace('"', "'")
     assert xml.count("<camera") == 2

@@ -6,6 +6,8 @@ Read next: `evalkit/score/ceiling.py`.
 
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,34 +40,34 @@ class Plugin:
     name = summary = "coarse"
     config_type = Config
 
-    def spec(self, config):
+    def spec(self, config: Any) -> None:
         raise NotImplementedError
 
     make = spec
 
-    def provenance(self, config):
+    def provenance(self, config: Any) -> Any:
         return {"version": "1"}
 
-    def codec(self, config):
+    def codec(self, config: Any) -> Any:
         step = 256 // config.levels
         return lambda true: replace(true, rgb=true.rgb // step * step, depth=np.round(true.depth, 2))
 
 
 class OtherPlugin(Plugin):
-    def provenance(self, config):
+    def provenance(self, config: Any) -> Any:
         return {"version": "2"}
 
 
 class BrokenPlugin(Plugin):
-    def codec(self, config):
+    def codec(self, config: Any) -> None:
         raise RuntimeError("no such file")
 
 
 class WrongSizePlugin(Plugin):
-    def codec(self, config):
+    def codec(self, config: Any) -> Any:
         raise_it = ValueError("16 must divide 24")
 
-        def codec(true):
+        def codec(true: Any) -> None:
             raise raise_it
 
         return codec
@@ -76,21 +78,21 @@ class NoCodecPlugin(Plugin):
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], image_hw_px=SIZE, num_chunks=2)
     return tmp_path / "run"
 
 
-def _find(run, plugin):
+def _find(run: Any, plugin: Any) -> Any:
     return find_codec(open_run(run).plan, policy=f"{HERE}:{plugin}")
 
 
-def _ceiling(run, plugin, workers=1):
+def _ceiling(run: Any, plugin: Any, workers: Any = 1) -> Any:
     scores = read_scores(score_run(run, workers=workers, options=NO_LPIPS, codec=_find(run, plugin)))
     return scores, scores[scores["subject"] == "codec_round_trip"]
 
 
-def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run):
+def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run: Any) -> None:
     scores, ceiling = _ceiling(run, "Plugin")
     policy = scores[scores["subject"] == "policy"]
     assert len(ceiling) == len(policy)
@@ -101,7 +103,7 @@ def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run):
     assert (states == 0.0).all()
 
 
-def test_processes_load_it_each_for_themselves(run):
+def test_processes_load_it_each_for_themselves(run: Any) -> None:
     alone, _ = _ceiling(run, "Plugin")
     together, _ = _ceiling(run, "Plugin", workers=2)
     assert alone.equals(together)
@@ -117,7 +119,7 @@ def test_processes_load_it_each_for_themselves(run):
         ("WrongSizePlugin", "the codec failed: ValueError: 16 must divide 24"),
     ],
 )
-def test_what_cannot_be_had_is_a_row_with_its_reason(run, plugin, reason):
+def test_what_cannot_be_had_is_a_row_with_its_reason(run: Any, plugin: str, reason: str) -> None:
     _, ceiling = _ceiling(run, plugin)
     assert set(ceiling["status"]) == {"unavailable"}
     assert len(ceiling) == 4
@@ -125,19 +127,19 @@ def test_what_cannot_be_had_is_a_row_with_its_reason(run, plugin, reason):
     assert all(reason in said for said in ceiling["reason"])
 
 
-def test_a_policy_that_imagines_nothing_has_no_ceiling(run):
+def test_a_policy_that_imagines_nothing_has_no_ceiling(run: Any) -> None:
     plan = open_run(run).plan
     still = replace(plan, policy=replace(plan.policy, specs={"hold": {"predicts": []}}))
     assert find_codec(still) is None
 
 
-def test_settings_may_change_where_the_weights_lie(run):
+def test_settings_may_change_where_the_weights_lie(run: Any) -> None:
     found = find_codec(open_run(run).plan, policy=f"{HERE}:Plugin", changes={"folder": "there"})
     assert isinstance(found, CodecChoice)
     assert '"folder": "there"' in found.settings
 
 
-def test_the_verb_says_it(run):
+def test_the_verb_says_it(run: Any) -> None:
     arguments = ["score", str(run), "--workers", "1", "--lpips", "none"]
     said = " ".join(CliRunner().invoke(app, arguments).stdout.split())
     assert "The codec round trip (the ceiling) is unavailable, because policy 'noise' cannot be made again" in said
@@ -150,14 +152,14 @@ def test_the_verb_says_it(run):
     ("setting", "said"),
     [("policy.noise.nowhere=1", "nowhere"), ("run.workers=2", "changes nothing about the codec")],
 )
-def test_a_mistyped_setting_is_refused_before_anything_is_scored(run, setting, said):
+def test_a_mistyped_setting_is_refused_before_anything_is_scored(run: Any, setting: str, said: str) -> None:
     done = CliRunner().invoke(app, ["score", str(run), "--policy", f"{HERE}:Plugin", setting])
     assert done.exit_code != 0
     assert said in " ".join((done.output + str(done.exception)).split())
     assert not (run / "scores.parquet").exists()
 
 
-def test_xwam_offers_the_codec_of_its_policy():
+def test_xwam_offers_the_codec_of_its_policy() -> None:
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (4, 3, 128, 128, 3), dtype=np.uint8)
     true = Prediction(rgb=rgb, depth=rng.uniform(0.3, 2.0, rgb.shape[:-1]).astype(np.float32), proprio=None)

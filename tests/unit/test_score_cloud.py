@@ -4,6 +4,8 @@ In: points, depths, poses. Out: a verdict.
 Read next: `evalkit/score/metrics/cloud.py`, `evalkit/score/metrics/pose.py`.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,12 +24,12 @@ POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), eleme
 
 @settings(deadline=None)  # the first call compiles
 @given(points=POINTS, queries=POINTS)
-def test_nearest_neighbours_are_exact(points, queries):
+def test_nearest_neighbours_are_exact(points: Any, queries: Any) -> None:
     expected, _ = cKDTree(points).query(queries)
     np.testing.assert_allclose(cloud.distances(points, queries).pred_to_true_m, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_distances_are_those_of_plain_arithmetic_to_the_bit():
+def test_distances_are_those_of_plain_arithmetic_to_the_bit() -> None:
     """Compilers that were free to reorder or fuse would do so differently from one compilation to the next."""
     rng = np.random.default_rng(0)
     points, queries = rng.normal(size=(300, 3)), rng.normal(size=(200, 3))
@@ -37,7 +39,7 @@ def test_distances_are_those_of_plain_arithmetic_to_the_bit():
 
 
 @pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "far", "holes", "outliers"])
-def test_nearest_neighbours_of_depth_images_are_exact_whatever_their_order(kind):
+def test_nearest_neighbours_of_depth_images_are_exact_whatever_their_order(kind: str) -> None:
     chunk = scene_chunk(seed=2, num_frames=1, image_hw_px=(48, 64), depth_error_frac=0.05)
     rng = np.random.default_rng(0)
     depth = chunk.predicted.depth[0].astype(np.float64)
@@ -56,7 +58,7 @@ def test_nearest_neighbours_of_depth_images_are_exact_whatever_their_order(kind)
     np.testing.assert_allclose(found.true_to_pred_m, cKDTree(pred).query(true)[0], rtol=1e-9, atol=1e-12)
 
 
-def test_fusing_lifts_every_valid_pixel_as_the_contract_says():
+def test_fusing_lifts_every_valid_pixel_as_the_contract_says() -> None:
     chunk = scene_chunk(num_frames=1, image_hw_px=(24, 32))
     depth = chunk.true.depth_fvhw_m[0].copy()
     depth[:, ::3, ::2] = 0.0
@@ -69,7 +71,7 @@ def test_fusing_lifts_every_valid_pixel_as_the_contract_says():
 
 @settings(deadline=None)  # the first call compiles
 @given(a=POINTS, b=POINTS)
-def test_the_sums_are_symmetric(a, b):
+def test_the_sums_are_symmetric(a: Any, b: Any) -> None:
     forth, back = cloud.distances(a, b), cloud.distances(b, a)
     assert forth.l1_sum_m().value == pytest.approx(back.l1_sum_m().value, rel=1e-12)
     assert forth.l2sq_sum_m2().value == pytest.approx(back.l2sq_sum_m2().value, rel=1e-12)
@@ -78,7 +80,7 @@ def test_the_sums_are_symmetric(a, b):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_a_common_rigid_motion_changes_nothing(seed):
+def test_a_common_rigid_motion_changes_nothing(seed: Any) -> None:
     chunk = scene_chunk(seed=1, num_frames=1, image_hw_px=(24, 32))
     rng = np.random.default_rng(seed)
     T_new_base = transform(Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3))
@@ -94,7 +96,7 @@ def test_a_common_rigid_motion_changes_nothing(seed):
 
 @settings(deadline=None)  # the first call compiles
 @given(shift_mm=st.floats(0.0, 100.0), axis=st.integers(0, 2))
-def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm, axis):
+def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm: Any, axis: Any) -> None:
     spec = scene_spec((24, 32))
     state = np.zeros(16)
     state[11:15] = Rotation.from_euler("xyz", [0.3, 0.2, 0.1]).as_quat(scalar_first=True)
@@ -105,12 +107,12 @@ def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm, axis):
     assert pose.pose_error(*poses).rotation_deg == pytest.approx(0.0, abs=1e-6)
 
 
-def test_rotation_error_is_the_angle():
+def test_rotation_error_is_the_angle() -> None:
     turned = transform(Rotation.from_rotvec([0.0, np.radians(170.0), 0.0]).as_matrix(), np.zeros(3))
     assert pose.pose_error(np.eye(4), turned).rotation_deg == pytest.approx(170.0)
 
 
-def test_two_clouds_by_hand():
+def test_two_clouds_by_hand() -> None:
     found = cloud.distances(np.zeros((1, 3)), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]]))
     assert found.accuracy_m().value == 3.0
     assert found.completeness_m().value == 1.0
@@ -121,18 +123,18 @@ def test_two_clouds_by_hand():
     assert found.fscore(1.1).value == pytest.approx(2 * 0.5 * 1.0 / 1.5)
 
 
-def test_an_empty_cloud_is_named():
+def test_an_empty_cloud_is_named() -> None:
     found = cloud.distances(np.zeros((3, 3)), np.empty((0, 3)))
     assert found.l1_half_m() == (None, "empty_cloud", "the predicted cloud has no point")
     assert found.fscore(0.01).value is None
 
 
-def test_invalid_depth_is_not_lifted():
+def test_invalid_depth_is_not_lifted() -> None:
     K, T = np.eye(3)[None], np.eye(4)[None]
     assert cloud.fuse(np.array([[[0.0, np.nan, -1.0, np.inf, 2.0]]]), K, T).shape == (1, 3)
 
 
-def test_an_unfit_state_is_named():
+def test_an_unfit_state_is_named() -> None:
     state = np.zeros(16)
     assert pose.state_mae(state, state, arms=("left",)).status == "bad_state"
     assert pose.wrist_pose(state, scene_spec((24, 32)).cameras[2]) is None

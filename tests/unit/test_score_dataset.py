@@ -5,6 +5,8 @@ Read next: `evalkit/score/dataset.py`.
 """
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,13 +37,13 @@ class StillPolicy:
         num_future_frames=2,
     )
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.asked = []
 
-    def reset(self, episode, env):
+    def reset(self, episode: Any, env: Any) -> None:
         self.asked.append(("reset", episode.key))
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         (request,) = requests
         self.asked.append((request.chunk_idx, request.observation.instruction))
         seen = request.observation
@@ -52,17 +54,17 @@ class StillPolicy:
 
 
 class CodecPolicy(StillPolicy):
-    def round_trip(self, prediction):
+    def round_trip(self, prediction: Any) -> Any:
         return replace(prediction, rgb=prediction.rgb // 16 * 16)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> Any:
     write_scene_run(tmp_path / "run", outcomes=["success", "error", "failure"], image_hw_px=SIZE, num_chunks=2)
     return tmp_path / "run"
 
 
-def test_every_recorded_chunk_is_imagined_anew(run, tmp_path):
+def test_every_recorded_chunk_is_imagined_anew(run: Any, tmp_path: Path) -> None:
     policy = StillPolicy()
     scores = read_scores(score_dataset(run, policy, tmp_path / "open.parquet", options=NO_LPIPS))
     said = "watch the ball"
@@ -72,7 +74,7 @@ def test_every_recorded_chunk_is_imagined_anew(run, tmp_path):
     np.testing.assert_array_equal(still["value"].to_numpy(), floor["value"].to_numpy())
 
 
-def test_a_policys_codec_gives_its_ceiling(run, tmp_path):
+def test_a_policys_codec_gives_its_ceiling(run: Any, tmp_path: Path) -> None:
     scores = read_scores(score_dataset(run, CodecPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     ceiling = scores[scores["subject"] == "codec_round_trip"]
     assert ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"].max() == 0.0
@@ -82,17 +84,17 @@ def test_a_policys_codec_gives_its_ceiling(run, tmp_path):
 class GivenPolicy(StillPolicy):
     spec = replace(StillPolicy.spec, takes_actions=True)
 
-    def __init__(self, answers=True):
+    def __init__(self, answers: Any = True) -> None:
         super().__init__()
         self.given, self.answers = [], answers
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         (reply,) = super().infer(requests)
         self.given.append(requests[0].given_actions)
         return [replace(reply, actions=self.given[-1]) if self.answers and self.given[-1] is not None else reply]
 
 
-def test_recorded_actions_are_given_chunk_by_chunk(run, tmp_path):
+def test_recorded_actions_are_given_chunk_by_chunk(run: Any, tmp_path: Path) -> None:
     policy = GivenPolicy()
     scores = read_scores(
         score_dataset(run, policy, tmp_path / "o.parquet", modes=("own", "recorded"), options=NO_LPIPS)
@@ -106,31 +108,31 @@ def test_recorded_actions_are_given_chunk_by_chunk(run, tmp_path):
     assert (scores["subject"] == "repeat_last_frame").sum() == len(own)
 
 
-def test_a_policy_that_takes_no_actions_is_refused_by_name(run, tmp_path):
+def test_a_policy_that_takes_no_actions_is_refused_by_name(run: Any, tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="policy 'still' cannot be given any"):
         score_dataset(run, StillPolicy(), tmp_path / "open.parquet", modes=("recorded",))
 
 
-def test_a_policy_that_answers_otherwise_is_refused(run, tmp_path):
+def test_a_policy_that_answers_otherwise_is_refused(run: Any, tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="says takes_actions, and answered ball/0000 with other actions"):
         score_dataset(run, GivenPolicy(answers=False), tmp_path / "open.parquet", modes=("recorded",))
 
 
-def test_a_policy_that_imagines_nothing_is_refused(run, tmp_path):
+def test_a_policy_that_imagines_nothing_is_refused(run: Any, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, predicts=())
     with pytest.raises(BadConfig, match="policy 'still' imagines nothing"):
         score_dataset(run, policy, tmp_path / "open.parquet")
 
 
-def test_a_policy_that_fails_is_said_to(run, tmp_path):
+def test_a_policy_that_fails_is_said_to(run: Any, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.infer = lambda requests: 1 / 0
     with pytest.raises(EvalkitError, match="Policy 'still' failed on ball/0000, chunk 0: ZeroDivisionError"):
         score_dataset(run, policy, tmp_path / "open.parquet")
 
 
-def test_a_missing_clip_is_a_row(run, tmp_path):
+def test_a_missing_clip_is_a_row(run: Any, tmp_path: Path) -> None:
     (run / "clips/ball/0000.h5").unlink()
     scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     lost = scores[scores["metric"] == "clip"]
@@ -138,8 +140,10 @@ def test_a_missing_clip_is_a_row(run, tmp_path):
     assert set(scores["index"]) == {0, 2}
 
 
-def test_where_the_scorer_fails_a_row_says_so_and_no_other_chunk_is_lost(run, tmp_path, monkeypatch):
-    def fails(chunk, *args, **kwargs):
+def test_where_the_scorer_fails_a_row_says_so_and_no_other_chunk_is_lost(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(chunk: Any, *args: Any, **kwargs: Any) -> Any:
         return 1 / 0 if chunk.chunk_idx == 1 else score_chunk(chunk, *args, **kwargs)
 
     monkeypatch.setattr(dataset, "score_chunk", fails)
@@ -152,13 +156,15 @@ def test_where_the_scorer_fails_a_row_says_so_and_no_other_chunk_is_lost(run, tm
     assert set(scores[scores["value"].notna()]["index"]) == {0, 2}
 
 
-def test_an_episode_that_cannot_be_read_in_an_unforeseen_way_is_a_row(run, tmp_path, monkeypatch):
+def test_an_episode_that_cannot_be_read_in_an_unforeseen_way_is_a_row(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ClipReader, "read_actions", lambda self: 1 / 0)
     scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     assert list(zip(scores["index"], scores["status"], strict=True)) == [(0, "scoring_failed"), (2, "scoring_failed")]
 
 
-def test_frames_that_do_not_meet_are_refused(run, tmp_path):
+def test_frames_that_do_not_meet_are_refused(run: Any, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, frame_stride=2)
     with pytest.raises(SpecMismatch, match="frames do not meet"):

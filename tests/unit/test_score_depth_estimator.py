@@ -6,6 +6,7 @@ Read next: `evalkit/score/sources/depth_estimator.py`.
 
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,15 +23,15 @@ CHUNK = scene_chunk(num_frames=2, image_hw_px=SIZE)
 TRUE = CHUNK.true.depth_fvhw_m
 
 
-def perfect_up_to_scale():
+def perfect_up_to_scale() -> Any:
     return lambda images: TRUE.reshape(-1, *SIZE) * np.float32(0.4)
 
 
-def _options(text):
+def _options(text: Any) -> Any:
     return ScoreOptions(references=False, lpips_nets=(), depth_estimator=depth_estimator.parse_choice(text))
 
 
-def test_rgb_only_policies_get_a_depth_under_a_subject_of_its_own():
+def test_rgb_only_policies_get_a_depth_under_a_subject_of_its_own() -> None:
     rgb_only = replace(CHUNK, predicted=replace(CHUNK.predicted, depth=None))
     scores = score_chunk(rgb_only, scene_spec(SIZE), _options("plane/median"))
     assert {s.subject for s in scores} == {"policy", "policy+plane/median", "truth+plane/median"}
@@ -43,7 +44,7 @@ def test_rgb_only_policies_get_a_depth_under_a_subject_of_its_own():
 
 
 @pytest.mark.parametrize(("alignment", "absrel"), [("metric", 0.6), ("median", 0.0), ("affine_disparity", 0.0)])
-def test_alignments_do_what_they_say(monkeypatch, alignment, absrel):
+def test_alignments_do_what_they_say(monkeypatch: pytest.MonkeyPatch, alignment: str, absrel: float) -> None:
     monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
     scores = score_chunk(CHUNK, scene_spec(SIZE), _options(f"estimators_of_the_test:perfect_up_to_scale/{alignment}"))
     (subject,) = {s.subject for s in scores if s.subject.startswith("truth+")}
@@ -52,7 +53,7 @@ def test_alignments_do_what_they_say(monkeypatch, alignment, absrel):
     assert values == pytest.approx([absrel] * 4, abs=1e-6)
 
 
-def test_an_estimator_that_is_not_there_is_named():
+def test_an_estimator_that_is_not_there_is_named() -> None:
     scores = score_chunk(CHUNK, scene_spec(SIZE), _options("no_such_module:thing/metric"))
     (row,) = [s for s in scores if s.subject.startswith("policy+")]
     assert (row.value, row.status) == (None, "unavailable")
@@ -60,16 +61,16 @@ def test_an_estimator_that_is_not_there_is_named():
         depth_estimator.parse_choice("plane/medan")
 
 
-def failing():
+def failing() -> Any:
     return lambda images: 1 / 0
 
 
-def of_the_seen_pictures():
+def of_the_seen_pictures() -> Any:
     """Return an estimator that gives the truth, and nonsense where a picture is black."""
     return lambda images: np.where(images.any(axis=(1, 2, 3))[:, None, None], TRUE.reshape(-1, *SIZE), 50.0)
 
 
-def test_an_estimator_that_fails_is_named_and_costs_no_other_score(monkeypatch):
+def test_an_estimator_that_fails_is_named_and_costs_no_other_score(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
     scores = score_chunk(CHUNK, scene_spec(SIZE), _options("estimators_of_the_test:failing/metric"))
     (row,) = [s for s in scores if s.subject.startswith("policy+")]
@@ -78,7 +79,7 @@ def test_an_estimator_that_fails_is_named_and_costs_no_other_score(monkeypatch):
     assert any(s.subject == "policy" and s.value is not None for s in scores)
 
 
-def test_pictures_that_cannot_be_seen_get_no_depth(monkeypatch):
+def test_pictures_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
     broken = CHUNK.predicted.rgb.copy()
     broken[1, 0] = 0
@@ -91,7 +92,7 @@ def test_pictures_that_cannot_be_seen_get_no_depth(monkeypatch):
     assert said == pytest.approx({(0, "front"): 0, (0, "side"): 0, (1, "front"): "unreadable", (1, "side"): 0})
 
 
-def test_rgb_of_another_size_gets_no_depth():
+def test_rgb_of_another_size_gets_no_depth() -> None:
     small = replace(CHUNK.predicted, rgb=np.zeros((2, 3, 12, 16, 3), np.uint8), depth=None)
     scores = score_chunk(replace(CHUNK, predicted=small), scene_spec(SIZE), _options("plane/median"))
     depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
@@ -99,6 +100,6 @@ def test_rgb_of_another_size_gets_no_depth():
 
 
 @pytest.mark.skipif("depth_anything_3" in sys.modules, reason="Depth Anything 3 is installed")
-def test_depth_anything_says_what_it_lacks():
+def test_depth_anything_says_what_it_lacks() -> None:
     with pytest.raises(depth_estimator.EstimatorUnavailable, match="Depth Anything 3 is unavailable, because"):
         depth_estimator.load("da3")

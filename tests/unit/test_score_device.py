@@ -9,6 +9,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,7 +41,7 @@ devices = pytest.mark.parametrize("device", [TORCH, pytest.param("cuda", marks=[
 
 
 @pytest.fixture(autouse=True)
-def _small_pieces(monkeypatch):
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_device, "PAIRS_AT_ONCE", 1 << 16)
 
 
@@ -56,7 +57,7 @@ def _small_pieces(monkeypatch):
     ],
     ids=["noise", "identical", "black", "constant", "dark and flat"],
 )
-def test_ssim_is_the_cpus(pair, device):
+def test_ssim_is_the_cpus(pair: Any, device: Any) -> None:
     true, pred = pair
     assert image.ssim(true, pred, device=device) == pytest.approx(image.ssim(true, pred), rel=1e-9, abs=1e-9)
     half = image.ssim_half(true[:, ::-1], device=device)  # pictures that do not lie in order, as views of a clip
@@ -64,12 +65,12 @@ def test_ssim_is_the_cpus(pair, device):
     assert flipped == pytest.approx(image.ssim(true, pred), rel=1e-9, abs=1e-9)
 
 
-def test_a_picture_smaller_than_the_window_is_refused_on_a_device_too():
+def test_a_picture_smaller_than_the_window_is_refused_on_a_device_too() -> None:
     with pytest.raises(ValueError, match="at least 11 pixels"):
         image.ssim(NOISE[0, :10], NOISE[1, :10], device=TORCH)
 
 
-def _clouds(kind):
+def _clouds(kind: Any) -> Any:
     chunk, rng = scene_chunk(seed=2, num_frames=1, image_hw_px=SIZE, depth_error_frac=0.05), np.random.default_rng(0)
     depth = chunk.predicted.depth[0].astype(np.float64)
     depth = {
@@ -85,7 +86,7 @@ def _clouds(kind):
 
 @devices
 @pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "holes", "outliers"])
-def test_nearest_neighbours_are_exact(kind, device):
+def test_nearest_neighbours_are_exact(kind: str, device: Any) -> None:
     true, pred = _clouds(kind)
     found = cloud.distances(true, pred, device=device)
     np.testing.assert_allclose(found.pred_to_true_m, cKDTree(true).query(pred)[0], rtol=1e-9, atol=1e-12)
@@ -97,7 +98,7 @@ def test_nearest_neighbours_are_exact(kind, device):
 
 @devices
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 17), (16, 15), (257, 3), (300, 4100)])
-def test_clouds_of_any_size_and_no_order_are_searched(sizes, device):
+def test_clouds_of_any_size_and_no_order_are_searched(sizes: Any, device: Any) -> None:
     rng = np.random.default_rng(sum(sizes))
     true, pred = (rng.normal(size=(size, 3)) for size in sizes)
     found = cloud.distances(true, pred, device=device)
@@ -106,19 +107,19 @@ def test_clouds_of_any_size_and_no_order_are_searched(sizes, device):
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0), (0, 0)])
-def test_an_empty_cloud_is_named_on_a_device_too(sizes):
+def test_an_empty_cloud_is_named_on_a_device_too(sizes: Any) -> None:
     true, pred = (np.ones((size, 3)) for size in sizes)
     assert cloud.distances(true, pred, device=TORCH).l1_half_m() == cloud.distances(true, pred).l1_half_m()
     assert cloud.distances(true, pred, device=TORCH).l1_half_m().status == "empty_cloud"
 
 
 @pytest.mark.parametrize("kind", ["outliers", "far apart"])
-def test_no_piece_of_the_search_is_larger_than_the_bound(kind, monkeypatch):
+def test_no_piece_of_the_search_is_larger_than_the_bound(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     true, pred = _clouds("outliers") if kind == "outliers" else (_clouds("noise")[0], np.ones((600, 3)) * 50.0)
     sizes = []
 
-    def recorded(function):
-        def wrapper(*arguments):
+    def recorded(function: Any) -> Any:
+        def wrapper(*arguments: Any) -> Any:
             a, b = arguments
             num_pairs = a.shape[1] * a.shape[2] * b.shape[2] if function is nearest_in else None
             found = function(*arguments)
@@ -139,7 +140,7 @@ def test_no_piece_of_the_search_is_larger_than_the_bound(kind, monkeypatch):
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden values: ../shared/golden/metrics is absent")
 @devices
-def test_golden_values_are_matched(device):
+def test_golden_values_are_matched(device: Any) -> None:
     keys = json.loads((GOLDEN / "expected.json").read_text())["cases"]["case_1001"]
     with np.load(GOLDEN / "case_1001.npz") as case:
         for view in (0, 1):
@@ -157,7 +158,7 @@ def test_golden_values_are_matched(device):
         assert found.fscore(0.01).value == pytest.approx(keys[f"{prefix}/fscore_1cm"], rel=1e-5)
 
 
-def _unfit(what):
+def _unfit(what: Any) -> Any:
     chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
     pred, true = chunk.predicted, chunk.true
     ones = np.ones_like(pred.depth)
@@ -178,7 +179,7 @@ def _unfit(what):
     "what",
     ["good", "no truth in the mask", "constant depth", "nan and negative depth", "constant picture", "a frame short"],
 )
-def test_a_chunk_has_the_same_rows_and_values(what, device):
+def test_a_chunk_has_the_same_rows_and_values(what: str, device: Any) -> None:
     chunk = _unfit(what)
     expected = score_chunk(chunk, SPEC, OPTIONS)
     found = score_chunk(chunk, SPEC, replace(OPTIONS, device=device, threads=2))
@@ -189,7 +190,7 @@ def test_a_chunk_has_the_same_rows_and_values(what, device):
 
 
 @devices
-def test_lpips_moves_to_the_device(tmp_path, device):
+def test_lpips_moves_to_the_device(tmp_path: Path, device: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = {"0": (64, 3, 11), "3": (192, 64, 5), "6": (384, 192, 3), "8": (256, 384, 3), "10": (256, 256, 3)}
     weights = {
@@ -210,11 +211,13 @@ def test_lpips_moves_to_the_device(tmp_path, device):
     assert lpips.load("alex", tmp_path, device).heads[0].device.type == torch.device(device).type
 
 
-def test_a_device_that_fails_is_not_a_picture_that_is_too_small(tmp_path, monkeypatch):
+def test_a_device_that_fails_is_not_a_picture_that_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Full:
         net = "alex"
 
-        def features(self, _):
+        def features(self, _: Any) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(lpips, "load", lambda *_: Full())
@@ -222,13 +225,15 @@ def test_a_device_that_fails_is_not_a_picture_that_is_too_small(tmp_path, monkey
         score_chunk(scene_chunk(num_frames=1, image_hw_px=SIZE), SPEC, ScoreOptions(references=False))
 
 
-def _values(path):
+def _values(path: Any) -> Any:
     scores = read_scores(path)
     assert scores["status"].ne("scoring_failed").all()
     return scores[ROWS].astype(str), scores["value"].to_numpy()
 
 
-def test_a_run_on_a_device_is_one_process_unless_told_otherwise_and_says_where(tmp_path, monkeypatch):
+def test_a_run_on_a_device_is_one_process_unless_told_otherwise_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], num_frames=1, image_hw_px=SIZE)
     rows, values = _values(score_run(tmp_path / "run", workers=1, options=OPTIONS))
     started = []
@@ -243,7 +248,7 @@ def test_a_run_on_a_device_is_one_process_unless_told_otherwise_and_says_where(t
         assert pq.read_schema(written).metadata[b"scored_on"].decode() == f"cpu:0 (the CPU, torch {torch.__version__})"
 
 
-def test_folders_say_where_they_were_scored(tmp_path):
+def test_folders_say_where_they_were_scored(tmp_path: Path) -> None:
     write_scene_folders(tmp_path / "pred", tmp_path / "true", scene_chunk(num_frames=1, image_hw_px=SIZE))
     for device, said in (("cpu", b"cpu"), (TORCH, b"cpu:0 (the CPU")):
         options = replace(OPTIONS, device=device)
@@ -252,14 +257,14 @@ def test_folders_say_where_they_were_scored(tmp_path):
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:01", "cuda:-1", "cpu:1", "mps", ""])
-def test_a_device_of_no_known_kind_is_refused(device):
+def test_a_device_of_no_known_kind_is_refused(device: str) -> None:
     with pytest.raises(BadConfig, match=f"takes cpu, cuda, or one of several as cuda:1, got '{device}'"):
         on_device.describe(device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_without_cuda_one_sentence_says_so_before_any_work(device, tmp_path):
+def test_without_cuda_one_sentence_says_so_before_any_work(device: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["score", str(tmp_path / "no such run"), "--device", device])
     assert isinstance(done.exception, BadConfig)  # of the device, not of the run, which is looked for later
     assert str(done.exception).startswith(f"--device {device} is not there: torch {torch.__version__} finds no CUDA")
@@ -268,7 +273,7 @@ def test_without_cuda_one_sentence_says_so_before_any_work(device, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_number_beyond_the_devices_is_refused(monkeypatch):
+def test_a_number_beyond_the_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")

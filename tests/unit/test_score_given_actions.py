@@ -5,6 +5,7 @@ Read next: `xwam/serving/engine.py`, `xwam/flow/sampler.py`; `test_score_dataset
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,19 +26,21 @@ GRID = unipc_grid(3)
 class Painter:
     """A denoiser that knows the truth: the video is as bright as the mean of the actions that it sees."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = []
 
-    def geometry(self, video_BCTVHW, num_actions, num_proprios):
+    def geometry(self, video_BCTVHW: Any, num_actions: Any, num_proprios: Any) -> Any:
         return None
 
-    def timesteps(self, t_video_B, t_action_B, geometry):
+    def timesteps(self, t_video_B: Any, t_action_B: Any, geometry: Any) -> Any:
         return t_video_B, t_action_B
 
-    def parameters(self):
+    def parameters(self) -> Any:
         return iter(())
 
-    def __call__(self, video_BCTVHW, action_BKA, proprio_BPS, times, text, *, depth=False):
+    def __call__(
+        self, video_BCTVHW: Any, action_BKA: Any, proprio_BPS: Any, times: Any, text: Any, *, depth: Any = False
+    ) -> Any:
         self.seen.append((float(times[0]), float(times[1]), action_BKA.clone()))
         sigma = GRID.sigmas[GRID.timesteps.index(int(times[0]))]
         clean = torch.full_like(video_BCTVHW, float(action_BKA.mean()))
@@ -47,11 +50,11 @@ class Painter:
 
 class NoText:
     @staticmethod
-    def cat(texts):
+    def cat(texts: Any) -> Any:
         return None
 
 
-def _begin(given, **more):
+def _begin(given: Any, **more: Any) -> Any:
     shapes = (1, 2, 3, 1, 4, 4), (1, 8, 14), (1, 3, 16)
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(3)) for shape in shapes]
     return sampler.begin(
@@ -67,7 +70,7 @@ def _begin(given, **more):
     )
 
 
-def test_given_actions_are_hidden_by_as_much_noise_as_the_states_and_end_clean(monkeypatch):
+def test_given_actions_are_hidden_by_as_much_noise_as_the_states_and_end_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "TextContext", NoText)
     given, painter = torch.full((1, 8, 14), 0.4), Painter()
     start = _begin(given)
@@ -79,7 +82,9 @@ def test_given_actions_are_hidden_by_as_much_noise_as_the_states_and_end_clean(m
 
 
 @pytest.mark.parametrize("brightness", [0.4, -0.7])
-def test_every_pass_of_the_video_sees_the_given_actions_clean(monkeypatch, brightness):
+def test_every_pass_of_the_video_sees_the_given_actions_clean(
+    monkeypatch: pytest.MonkeyPatch, brightness: float
+) -> None:
     monkeypatch.setattr(sampler, "TextContext", NoText)
     given, painter = torch.full((1, 8, 14), brightness), Painter()
     start = _begin(given)
@@ -91,24 +96,24 @@ def test_every_pass_of_the_video_sees_the_given_actions_clean(monkeypatch, brigh
     torch.testing.assert_close(state.video.x[:, :, 1:], torch.full((1, 2, 2, 1, 4, 4), brightness))
 
 
-def test_actions_cannot_be_given_and_joined_at_once():
+def test_actions_cannot_be_given_and_joined_at_once() -> None:
     given = torch.zeros(1, 8, 14)
     with pytest.raises(ValueError, match="cannot join a chunk under execution"):
         _begin(given, commitment=commit(given, executed=1, delay=2))
 
 
 @pytest.fixture(scope="module")
-def policy():
+def policy() -> Any:
     return PLUGIN.make(QUICK)
 
 
-def _given(seed):
+def _given(seed: Any) -> Any:
     actions = np.zeros((32, 14), np.float32)
     actions[:, :7] = np.random.default_rng(seed).uniform(-1, 1, (32, 7))
     return actions
 
 
-def test_the_policy_gives_them_back_and_imagines_their_outcome(policy):
+def test_the_policy_gives_them_back_and_imagines_their_outcome(policy: Any) -> None:
     asked = [replace(request_of(want_prediction=True), given_actions=_given(seed)) for seed in (0, 1)]
     replies = policy.infer([*asked, asked[0]])
     for reply, request in zip(replies, [*asked, asked[0]], strict=True):
@@ -121,7 +126,7 @@ def test_the_policy_gives_them_back_and_imagines_their_outcome(policy):
     assert not np.array_equal(own.actions, _given(0))
 
 
-def test_the_networks_actions_are_the_given_ones(policy):
+def test_the_networks_actions_are_the_given_ones(policy: Any) -> None:
     seen = request_of().observation
     under_way = policy.engine.begin(seen.rgb, seen.proprio, "lift", seed=0, given_actions=_given(0))
     actions, under_way = policy.engine.act(under_way)
@@ -130,14 +135,14 @@ def test_the_networks_actions_are_the_given_ones(policy):
     assert under_way.state.actions_clean
 
 
-def test_depth_is_there_where_actions_take_all_the_passes_of_the_video():
+def test_depth_is_there_where_actions_take_all_the_passes_of_the_video() -> None:
     policy = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=2))
     for given in (None, _given(0)):
         (reply,) = policy.infer([replace(request_of(want_prediction=True), given_actions=given)])
         assert reply.prediction().depth is not None
 
 
-def test_both_borders_know_the_way_back():
+def test_both_borders_know_the_way_back() -> None:
     rng, arms = np.random.default_rng(0), ("left", "right")
     start = np.zeros(16)
     for arm in (slice(3, 7), slice(11, 15)):
@@ -154,12 +159,12 @@ def test_both_borders_know_the_way_back():
         np.testing.assert_allclose(back, deltas, atol=1e-6)
 
 
-def test_states_hear_of_given_actions_whatever_the_schedule(monkeypatch):
+def test_states_hear_of_given_actions_whatever_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the single pass of nano's schedule actions would stand at all noise, and no state could follow from them."""
     once = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=1))
     seen, levels = request_of().observation, []
 
-    def spy(network, states, *, depth=False):
+    def spy(network: Any, states: Any, *, depth: Any = False) -> Any:
         levels.append(sampler.timesteps_of(states[0])[1])
         return advance(network, states, depth=depth)
 

@@ -6,6 +6,8 @@ Read next: `evalkit/score/sources/layout.py`, `evalkit/score/sources/recorded.py
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ SPEC = PolicySpec(
 )
 
 
-def _steps():
+def _steps() -> Any:
     rng, (height, width) = np.random.default_rng(0), ENV.image_hw_px
     states = np.zeros((NUM_STEPS, 16), np.float32)
     states[:, 3] = 1.0
@@ -53,7 +55,7 @@ STEPS = _steps()
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("data")
     about = {"bench": "robosuite", "task": "Lift", "setting": "default", "seed": 5}
     for index in (0, 7):
@@ -63,7 +65,7 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture
-def root(written, tmp_path):
+def root(written: Any, tmp_path: Path) -> Any:
     for path in written.rglob("*"):
         if path.is_file():
             copy = tmp_path / "data_set" / path.relative_to(written)
@@ -77,13 +79,13 @@ class Teller:
 
     spec = SPEC
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.given = []
 
-    def reset(self, episode, env):
+    def reset(self, episode: Any, env: Any) -> None:
         pass
 
-    def infer(self, requests):
+    def infer(self, requests: Any) -> Any:
         (request,) = requests
         actions, seen = request.given_actions, request.observation
         frames = [request.step_idx] * 2
@@ -96,11 +98,11 @@ class Teller:
         return [PolicyReply(actions=reply, prediction=lambda: future)]
 
 
-def _score(root, tmp_path, policy=None, modes=("own", "recorded")):
+def _score(root: Any, tmp_path: Path, policy: Any = None, modes: Any = ("own", "recorded")) -> Any:
     return read_scores(score_dataset(root, policy or Teller(), tmp_path / "s.parquet", modes=modes, options=NO_LPIPS))
 
 
-def test_chunks_are_what_was_written(root):
+def test_chunks_are_what_was_written(root: Any) -> None:
     source = open_source(root)
     assert [(entry.task, entry.index) for entry in source.episodes] == [("chunk-0000", 0), ("chunk-0000", 7)]
     with source.open(source.episodes[1], SPEC) as recorded:
@@ -120,7 +122,7 @@ def test_chunks_are_what_was_written(root):
     np.testing.assert_allclose(chunks[0].true.proprio_fd, STEPS.proprio[[4, 8]], atol=1e-6)
 
 
-def test_both_modes_stand_apart(root, tmp_path):
+def test_both_modes_stand_apart(root: Any, tmp_path: Path) -> None:
     policy = Teller()
     scores = _score(root, tmp_path, policy)
     error = scores[scores["metric"] == "absrel/gt_mask"].groupby("subject", observed=True)["value"].max()
@@ -134,7 +136,7 @@ def test_both_modes_stand_apart(root, tmp_path):
     np.testing.assert_allclose(last[2:, 6], STEPS.executed[-1, 6])
 
 
-def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root, tmp_path):
+def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root: Any, tmp_path: Path) -> None:
     scores = _score(root, tmp_path, modes=("recorded",))
     cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
     assert set(cloud["status"]) == {"bad_camera"}
@@ -149,7 +151,7 @@ def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root, tmp_
     assert cloud["value"].max() < 1e-3
 
 
-def test_matrices_that_were_recorded_make_the_cloud(root, tmp_path):
+def test_matrices_that_were_recorded_make_the_cloud(root: Any, tmp_path: Path) -> None:
     before = sorted(root.glob("data/*/*.json"))[0].read_text()
     intrinsics = np.broadcast_to([[90.0, 0, 60], [0, 90, 70], [0, 0, 1]], (NUM_STEPS, 3, 3, 3))
     poses = np.broadcast_to(np.eye(4), (NUM_STEPS, 3, 4, 4)).copy()
@@ -173,7 +175,7 @@ def test_matrices_that_were_recorded_make_the_cloud(root, tmp_path):
         assert name == "moving" or clouds["value"].max() < 1e-3
 
 
-def test_broken_files_are_rows(root, tmp_path):
+def test_broken_files_are_rows(root: Any, tmp_path: Path) -> None:
     first, second = sorted(root.glob("data/*/*.json"))
     first.write_text("{")
     video = next((root / "depth_mm").rglob("episode_0000007.mkv"))
@@ -196,7 +198,7 @@ def test_broken_files_are_rows(root, tmp_path):
         (lambda said: said["proprios"].update(left_ee_rotm=[[0] * 9] * NUM_STEPS), "'left_ee_rotm' is no rotation"),
     ],
 )
-def test_an_episode_that_does_not_fit_the_layout_is_a_row(root, tmp_path, change, said):
+def test_an_episode_that_does_not_fit_the_layout_is_a_row(root: Any, tmp_path: Path, change: Any, said: str) -> None:
     first, _ = sorted(root.glob("data/*/*.json"))
     content = json.loads(first.read_text())
     change(content)
@@ -208,7 +210,7 @@ def test_an_episode_that_does_not_fit_the_layout_is_a_row(root, tmp_path, change
     assert scores[scores["index"] == 7]["value"].notna().any()
 
 
-def test_a_view_without_depth_is_named(root, tmp_path):
+def test_a_view_without_depth_is_named(root: Any, tmp_path: Path) -> None:
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())
         del said["observations"]["0_view_left"]["depth_mm_path"]
@@ -218,7 +220,7 @@ def test_a_view_without_depth_is_named(root, tmp_path):
     assert set(zip(depth["view"], depth["status"], strict=True)) == {("view_left", "unavailable"), ("view_right", "ok")}
 
 
-def test_without_actions_the_second_mode_says_so(root, tmp_path):
+def test_without_actions_the_second_mode_says_so(root: Any, tmp_path: Path) -> None:
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())
         del said["actions"]["executed"]
@@ -228,7 +230,7 @@ def test_without_actions_the_second_mode_says_so(root, tmp_path):
     assert set(scores["reason"]) == {"nobody wrote down what was executed in this episode"}
 
 
-def test_what_is_no_recording_is_refused(root, tmp_path):
+def test_what_is_no_recording_is_refused(root: Any, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="neither a run"):
         open_source(tmp_path)
     for path in root.glob("data/*/*.json"):

@@ -6,6 +6,7 @@ Read next: `evalkit/score/metrics/lpips.py`.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +36,11 @@ CHANNELS = {
 
 
 @pytest.fixture(autouse=True)
-def _forget_networks():
+def _forget_networks() -> None:
     lpips.load.cache_clear()
 
 
-def _write_random(folder, net):
+def _write_random(folder: Any, net: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     state = {}
     for layer, (out, into, size) in CHANNELS[net].items():
@@ -49,7 +50,7 @@ def _write_random(folder, net):
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
-def test_torchvision_weights_are_read_and_equal_images_have_no_distance(tmp_path, net):
+def test_torchvision_weights_are_read_and_equal_images_have_no_distance(tmp_path: Path, net: str) -> None:
     _write_random(tmp_path, net)
     network = lpips.load(net, tmp_path)
     rng = np.random.default_rng(0)
@@ -62,14 +63,14 @@ def test_torchvision_weights_are_read_and_equal_images_have_no_distance(tmp_path
     assert network(images[:1], images[1:])[0] == pytest.approx(apart[0], rel=1e-5)  # batches change nothing
 
 
-def test_missing_weights_say_how_to_get_them(tmp_path, monkeypatch):
+def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(lpips.WEIGHTS_VARIABLE, raising=False)
     with pytest.raises(lpips.LpipsUnavailable, match="vgg16-397923af"):
         lpips.load("vgg")
 
 
-def test_broken_and_foreign_weights_are_refused(tmp_path):
+def test_broken_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / lpips.BACKBONES["alex"].torchvision_file
     path.write_bytes(b"no weights")
     with pytest.raises(lpips.LpipsUnavailable, match="cannot be read"):
@@ -79,7 +80,7 @@ def test_broken_and_foreign_weights_are_refused(tmp_path):
         lpips.load("alex", tmp_path)
 
 
-def test_unavailable_lpips_is_one_row_a_chunk(tmp_path, monkeypatch):
+def test_unavailable_lpips_is_one_row_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv(lpips.WEIGHTS_VARIABLE, raising=False)
     scores = score_chunk(scene_chunk(num_frames=2, image_hw_px=(24, 32)), scene_spec((24, 32)))
@@ -89,7 +90,7 @@ def test_unavailable_lpips_is_one_row_a_chunk(tmp_path, monkeypatch):
 
 
 @needs_weights
-def test_a_chunk_is_scored_with_lpips():
+def test_a_chunk_is_scored_with_lpips() -> None:
     options = ScoreOptions(lpips_weights=SHARED / "weights", lpips_nets=("alex", "squeeze"))
     scores = score_chunk(scene_chunk(num_frames=2, image_hw_px=(64, 80)), scene_spec((64, 80)), options)
     for net in ("alex", "squeeze"):

@@ -14,7 +14,7 @@ PROCESSES = ("spreading_process_mib", "largest_scoring_process_mib")
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_thousand_chunks_take_the_memory_of_a_hundred():
+def test_a_thousand_chunks_take_the_memory_of_a_hundred() -> None:
     few, many = measure(100, SIZE), measure(1000, SIZE)
     assert many["rows"] > 9 * few["rows"]
     for process in PROCESSES:

@@ -5,6 +5,8 @@ Read next: `evalkit/score/chunk.py`, `evalkit/score/run.py`.
 """
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,7 +28,7 @@ POLICY_ONLY = ScoreOptions(references=False, lpips_nets=())
 ONES = np.ones((2, 3, *SIZE), np.float32)
 
 
-def _chunk(**predicted):
+def _chunk(**predicted: Any) -> Any:
     chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
     return replace(chunk, predicted=replace(chunk.predicted, **predicted)) if predicted else chunk
 
@@ -35,14 +37,14 @@ def _policy(scores: list[Score], metric: str) -> list[Score]:
     return [score for score in scores if score.subject == "policy" and score.metric == metric]
 
 
-def test_every_metric_has_a_value_on_a_good_chunk():
+def test_every_metric_has_a_value_on_a_good_chunk() -> None:
     scores = score_chunk(_chunk(), SPEC, NO_LPIPS)
     given = {score.metric for score in scores if score.subject == "policy"}
     assert given == {name for name, metric in METRICS.items() if metric.family != "lpips"}
     assert all(score.value is not None and np.isfinite(score.value) for score in scores if score.subject == "policy")
 
 
-def test_truth_against_itself_is_perfect():
+def test_truth_against_itself_is_perfect() -> None:
     scores = [score for score in score_chunk(_chunk(), SPEC, NO_LPIPS) if score.subject == "ground_truth"]
     value = {score.metric: score.value for score in scores}
     assert value["psnr_db/frame_mean"] is None
@@ -52,17 +54,17 @@ def test_truth_against_itself_is_perfect():
     assert value["chamfer_m/l1_half"] < 1e-6  # the wrist pose from the state, through the hand-eye transform
 
 
-def test_repeating_the_last_frame_is_scored_beside():
+def test_repeating_the_last_frame_is_scored_beside() -> None:
     scores = score_chunk(_chunk(), SPEC, NO_LPIPS)
     assert {score.subject for score in scores} == {"policy", "repeat_last_frame", "ground_truth", "depth_8bit"}
     assert score_chunk(_chunk(), SPEC, POLICY_ONLY) == [s for s in scores if s.subject == "policy"]
 
 
-def test_nothing_imagined_gives_nothing():
+def test_nothing_imagined_gives_nothing() -> None:
     assert score_chunk(replace(_chunk(), predicted=None), SPEC) == []
 
 
-def test_only_frames_with_a_truth_are_scored():
+def test_only_frames_with_a_truth_are_scored() -> None:
     chunk = scene_chunk(num_frames=4, image_hw_px=SIZE)
     short = replace(chunk, true=replace(chunk.true, **{k: v[:1] for k, v in vars(chunk.true).items()}))
     assert {score.frame_idx for score in score_chunk(short, SPEC)} == {-1, 0}
@@ -89,18 +91,18 @@ def test_only_frames_with_a_truth_are_scored():
         ({"proprio": np.full((2, 16), np.nan, np.float32)}, "ee_rotation_deg/geodesic", "bad_state", None),
     ],
 )
-def test_bad_predictions_are_named(change, metric, status, value):
+def test_bad_predictions_are_named(change: Any, metric: str, status: str, value: Any) -> None:
     scores = _policy(score_chunk(_chunk(**change), SPEC), metric)
     assert {(score.status, score.value) for score in scores} == {(status, value)}
 
 
-def test_constant_depth_keeps_its_value_and_says_so():
+def test_constant_depth_keeps_its_value_and_says_so() -> None:
     scores = score_chunk(_chunk(depth=ONES), SPEC)
     assert {score.status for score in _policy(scores, "absrel/gt_mask")} == {"constant_depth"}
     assert all(score.value > 0 for score in _policy(scores, "absrel/gt_mask"))
 
 
-def test_a_missing_frame_is_named_in_every_family():
+def test_a_missing_frame_is_named_in_every_family() -> None:
     chunk = _chunk()
     short = replace(chunk.predicted, **{name: value[:1] for name, value in vars(chunk.predicted).items()})
     scores = score_chunk(replace(chunk, predicted=short), SPEC, POLICY_ONLY)
@@ -109,7 +111,7 @@ def test_a_missing_frame_is_named_in_every_family():
     assert all(score.frame_idx == 1 for score in scores if score.status == "missing_frame")
 
 
-def test_truth_without_depth_is_named():
+def test_truth_without_depth_is_named() -> None:
     chunk = _chunk()
     empty = replace(chunk, true=replace(chunk.true, depth_fvhw_m=np.zeros_like(chunk.true.depth_fvhw_m)))
     scores = score_chunk(empty, SPEC)
@@ -117,23 +119,23 @@ def test_truth_without_depth_is_named():
     assert {s.status for s in _policy(scores, "chamfer_m/l1_half")} == {"empty_cloud"}
 
 
-def test_missing_intrinsics_are_named():
+def test_missing_intrinsics_are_named() -> None:
     chunk = replace(_chunk(), intrinsics_v33_px=np.full((3, 3, 3), np.nan))
     (score, *_) = _policy(score_chunk(chunk, SPEC), "chamfer_m/l1_half")
     assert (score.status, score.value) == ("bad_camera", None)
 
 
-def test_without_states_only_static_cameras_are_fused():
+def test_without_states_only_static_cameras_are_fused() -> None:
     scores = _policy(score_chunk(_chunk(proprio=None), SPEC), "chamfer_m/l1_half")
     assert {(score.view, score.status) for score in scores} == {("all", "no_predicted_state"), ("static", "ok")}
 
 
-def test_every_status_is_explained():
+def test_every_status_is_explained() -> None:
     chunks = [_chunk(), _chunk(depth=np.zeros((2, 3, *SIZE), np.float32)), _chunk(proprio=None)]
     assert {score.status for chunk in chunks for score in score_chunk(chunk, SPEC)} <= set(STATUSES)
 
 
-def test_a_run_is_scored_and_scoring_again_gives_the_same(tmp_path):
+def test_a_run_is_scored_and_scoring_again_gives_the_same(tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_scene_run(run, outcomes=["success", "failure", "error", "success"], image_hw_px=SIZE)
     seen = []
@@ -147,14 +149,14 @@ def test_a_run_is_scored_and_scoring_again_gives_the_same(tmp_path):
     assert path.read_bytes() == data
 
 
-def test_processes_give_the_same_scores(tmp_path):
+def test_processes_give_the_same_scores(tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_scene_run(run, outcomes=["success", "failure", "success"], image_hw_px=SIZE)
     alone = read_scores(score_run(run, workers=1))
     assert alone.equals(read_scores(score_run(run, workers=2)))
 
 
-def test_a_clip_that_is_overwritten_inside_is_a_row(tmp_path):
+def test_a_clip_that_is_overwritten_inside_is_a_row(tmp_path: Path) -> None:
     write_scene_run(tmp_path / "run", outcomes=["success", "success"], image_hw_px=SIZE)
     clip = tmp_path / "run/clips/ball/0000.h5"
     clip.write_bytes(clip.read_bytes().replace(b"HEAP", b"XXXX"))  # what h5py says to this is a RuntimeError
@@ -163,7 +165,7 @@ def test_a_clip_that_is_overwritten_inside_is_a_row(tmp_path):
     assert scores[scores["index"] == 1]["value"].notna().any()
 
 
-def test_missing_and_broken_clips_are_rows(tmp_path):
+def test_missing_and_broken_clips_are_rows(tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_scene_run(run, outcomes=["success", "success", "success"], image_hw_px=SIZE)
     (run / "clips/ball/0000.h5").unlink()
@@ -175,7 +177,7 @@ def test_missing_and_broken_clips_are_rows(tmp_path):
     assert scores[scores["index"] == 2]["value"].notna().any()
 
 
-def test_a_clip_of_another_plan_is_foreign_even_of_the_same_episode(tmp_path):
+def test_a_clip_of_another_plan_is_foreign_even_of_the_same_episode(tmp_path: Path) -> None:
     for name, outcomes in (("run", ["success", "success"]), ("other", ["error", "success", "success"])):
         write_scene_run(tmp_path / name, outcomes=outcomes, image_hw_px=SIZE)
     (tmp_path / "other/clips/ball/0001.h5").rename(tmp_path / "run/clips/ball/0001.h5")
@@ -186,7 +188,7 @@ def test_a_clip_of_another_plan_is_foreign_even_of_the_same_episode(tmp_path):
     assert len(scores[scores["index"] == 1]) == 1
 
 
-def test_a_clip_of_another_episode_is_foreign(tmp_path):
+def test_a_clip_of_another_episode_is_foreign(tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_scene_run(run, outcomes=["success", "success"], image_hw_px=SIZE)
     (run / "clips/ball/0000.h5").rename(run / "clips/ball/0001.h5")
@@ -196,7 +198,7 @@ def test_a_clip_of_another_episode_is_foreign(tmp_path):
     assert foreign.reason.endswith("is the clip of another plan: index is 0, not 1, seed is 0, not 1.")
 
 
-def test_a_broken_chunk_costs_no_other(tmp_path):
+def test_a_broken_chunk_costs_no_other(tmp_path: Path) -> None:
     run = tmp_path / "run"
     write_scene_run(run, outcomes=["success", "success"], image_hw_px=SIZE, num_chunks=3)
     with h5py.File(run / "clips/ball/0000.h5", "r+") as file:
@@ -217,17 +219,17 @@ def test_a_broken_chunk_costs_no_other(tmp_path):
         assert [lost.key for lost in lost_clips(scores)] == ["ball/0000", "ball/0001"]
 
 
-def test_workers_below_zero_are_refused(tmp_path):
+def test_workers_below_zero_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="--workers takes a number of processes, or 0 for every core, got -2"):
         score_run(tmp_path, workers=-2)
 
 
-def test_an_empty_run_gives_an_empty_table(tmp_path):
+def test_an_empty_run_gives_an_empty_table(tmp_path: Path) -> None:
     write_scene_run(tmp_path / "run", outcomes=["error"], image_hw_px=SIZE)
     assert len(read_scores(score_run(tmp_path / "run"))) == 0
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         score_run(tmp_path)
     with pytest.raises(RunFolderError, match="evalkit score"):

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.doubles import FakeBench, FakePolicyPlugin
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plan(num_episodes):
+def plan(num_episodes: Any) -> Any:
     bench, policy = FakeBench(), FakePolicyPlugin()
     configs = bench.config_type(), policy.config_type()
     return make_plan(bench, configs[0], policy, configs[1], tasks=[], setting=None, num_episodes=num_episodes, seed=0)
@@ -23,17 +24,17 @@ def plan(num_episodes):
 PACE = Pace(reset_s=10.0, steps=4, policy_s=1.0, wall_s=4.0)
 
 
-def test_hours_are_resets_and_steps_spread_over_the_workers():
+def test_hours_are_resets_and_steps_spread_over_the_workers() -> None:
     planned = plan(5)  # ten episodes of 20 steps
     assert estimate_hours(planned, [PACE], workers=1) == pytest.approx((10 * 10 + 200 * 1.0) / 3600)
     assert estimate_hours(planned, [PACE, PACE], workers=2) == pytest.approx(150 / 3600)
 
 
-def test_more_workers_help_until_the_policy_never_rests():
+def test_more_workers_help_until_the_policy_never_rests() -> None:
     assert estimate_hours(plan(5), [PACE], workers=100) == pytest.approx(200 * 0.25 / 3600)
 
 
-def test_a_dry_run_runs_nothing_but_two_trials(tmp_path):
+def test_a_dry_run_runs_nothing_but_two_trials(tmp_path: Path) -> None:
     doubles = ["--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePolicyPlugin"]
     done = subprocess.run(
         [

@@ -1,6 +1,8 @@
 """Frames of reference, pictures and actions of the benches, by hand and end to end."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,23 +25,23 @@ HALF = np.sqrt(0.5)
 BOTH = ("left", "right")
 
 
-def state(xyz, quat, gripper):
+def state(xyz: Any, quat: Any, gripper: Any) -> Any:
     return np.array([*xyz, *quat, gripper, *[0.0] * 8])
 
 
-def test_rotations_are_rotations():
+def test_rotations_are_rotations() -> None:
     for name in ("R_EEFSIM_EEFMODEL_ROBOCASA", "R_MODELBASE_SIMBASE_ROBOTWIN", "R_EEFSIM_EEFMODEL_ROBOTWIN"):
         rotation = getattr(frames, name)
         np.testing.assert_array_equal(rotation @ rotation.T, np.eye(3))
         assert np.linalg.det(rotation) == pytest.approx(1)
 
 
-def test_robocasa_turns_the_hand_by_ninety_degrees():
+def test_robocasa_turns_the_hand_by_ninety_degrees() -> None:
     turned = frames.ROBOCASA_AXES.model_from_sim(state((1, 2, 3), (1, 0, 0, 0), 0.5), ("left",))
     np.testing.assert_allclose(turned, state((1, 2, 3), (HALF, 0, 0, HALF), 0.5), atol=1e-12)
 
 
-def test_robotwin_by_hand():
+def test_robotwin_by_hand() -> None:
     turned = frames.ROBOTWIN_AXES.model_from_sim(state((1, 2, 3), (1, 0, 0, 0), 0.5), ("left",))
     expected = frames.R_MODELBASE_SIMBASE_ROBOTWIN @ frames.R_EEFSIM_EEFMODEL_ROBOTWIN
     np.testing.assert_allclose(turned[:3], (2, -1, 3))
@@ -48,13 +50,13 @@ def test_robotwin_by_hand():
 
 
 @pytest.mark.parametrize("axes", [frames.SAME_AXES, frames.ROBOCASA_AXES, frames.ROBOTWIN_AXES])
-def test_there_and_back(axes):
+def test_there_and_back(axes: Any) -> None:
     quat = np.array([0.8, 0.2, -0.4, 0.4])
     known = np.tile([0.1, -0.2, 0.3, *quat, 0.7], 2)
     np.testing.assert_allclose(axes.sim_from_model(axes.model_from_sim(known, BOTH), BOTH), known, atol=1e-12)
 
 
-def test_deltas_add_up_and_turn_on_the_left():
+def test_deltas_add_up_and_turn_on_the_left() -> None:
     chunk = np.zeros((3, 14))
     chunk[:, :7] = [0.1, 0, 0, 0, 0, np.pi / 2, -0.1]
     start = state((1, 0, 0), (HALF, HALF, 0, 0), 0.9)
@@ -67,7 +69,7 @@ def test_deltas_add_up_and_turn_on_the_left():
     assert not states[:, 8:].any()
 
 
-def test_actions_of_the_benches():
+def test_actions_of_the_benches() -> None:
     chunk = np.full((2, 14), 3.0)
     chunk[:, 7:] = 0.0
     assert BORDERS["robocasa"].env_actions(chunk, np.zeros(16), ("left",)).max() == 1.0
@@ -80,7 +82,7 @@ def test_actions_of_the_benches():
     np.testing.assert_allclose(moved[0, :3], [0.2, 0.15, 0.3], atol=1e-6)
 
 
-def test_the_released_crop():
+def test_the_released_crop() -> None:
     pipeline = ImagePipeline(env_hw_px=(256, 256), model_hw_px=(256, 320), crop_frac=0.95)
     assert pipeline.crop_px == (6, 8, 243, 304)
     K = np.array([[200.0, 0, 127.5], [0, 200.0, 127.5], [0, 0, 1]])
@@ -90,7 +92,7 @@ def test_the_released_crop():
     np.testing.assert_allclose(after[1, 2], (127.5 - 6 + 0.5) * 256 / 243 - 0.5)
 
 
-def test_pixels_go_where_the_intrinsics_say():
+def test_pixels_go_where_the_intrinsics_say() -> None:
     pipeline = ImagePipeline(env_hw_px=(48, 40), model_hw_px=(64, 80), crop_frac=0.9)
     rows, cols = torch.meshgrid(torch.arange(48.0), torch.arange(40.0), indexing="ij")
     seen = pipeline.to_model(torch.stack([cols, rows])[None])[0]
@@ -98,7 +100,7 @@ def test_pixels_go_where_the_intrinsics_say():
     np.testing.assert_allclose(seen[:, 20, 30], u_v[:2], atol=1e-3)
 
 
-def test_pictures_come_back():
+def test_pictures_come_back() -> None:
     pipeline = ImagePipeline(env_hw_px=(48, 40), model_hw_px=(96, 80), crop_frac=0.9)
     rows, cols = torch.meshgrid(torch.arange(48.0), torch.arange(40.0), indexing="ij")
     picture = torch.stack([cols, rows])[None]
@@ -108,7 +110,7 @@ def test_pictures_come_back():
     assert torch.equal(same.to_env(same.to_model(torch.ones(1, 3, 8, 8))), torch.ones(1, 3, 8, 8))
 
 
-def test_a_gripper_command_of_robocasa_survives_any_statistics():
+def test_a_gripper_command_of_robocasa_survives_any_statistics() -> None:
     side = {"proprio_left_ee_xyz": [1.0] * 3, "action_left_ee_xyz": [0.1] * 3, "action_left_ee_axisangle": [0.5] * 3}
     side |= {"gripper_pos": [1.0], "gripper_action": [0.0463]}
     for arm in ("xyz", "axisangle"):
@@ -125,7 +127,7 @@ def test_a_gripper_command_of_robocasa_survives_any_statistics():
 
 
 @pytest.mark.parametrize("bench", ["robocasa", "robotwin"])
-def test_a_released_model_runs_end_to_end(bundle, bench, tmp_path):  # noqa: F811
+def test_a_released_model_runs_end_to_end(bundle: Any, bench: str, tmp_path: Path) -> None:  # noqa: F811
     single = bench == "robocasa"
     arms = ("left",) if single else BOTH
     model = replace(MODEL, bench=bench, arms=arms, views=("static", "static", "wrist") if single else MODEL.views)

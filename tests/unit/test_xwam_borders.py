@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,23 +16,23 @@ from xwam.robots import actions
 from xwam.text.encoders import HashedText
 
 
-def video_of(frames=9, size=32, seed=0):
+def video_of(frames: Any = 9, size: Any = 32, seed: Any = 0) -> Any:
     return torch.rand(2, 3, frames, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_colours_and_patterns_are_orthonormal():
+def test_colours_and_patterns_are_orthonormal() -> None:
     np.testing.assert_allclose(codecs.COLOURS @ codecs.COLOURS.T, np.eye(3), atol=1e-12)
     codec = PatchDCT(96)
     for basis in (codec.still_CX, codec.motion_CX):
         torch.testing.assert_close(basis @ basis.T, torch.eye(96), atol=1e-5, rtol=0)
 
 
-def test_all_coefficients_of_a_still_frame_give_it_back():
+def test_all_coefficients_of_a_still_frame_give_it_back() -> None:
     codec, video = PatchDCT(768), video_of(frames=1)
     torch.testing.assert_close(codec.decode(codec.encode(video)), video, atol=1e-4, rtol=0)
 
 
-def test_a_decoded_video_has_the_latents_that_it_was_made_of_but_for_the_shrinkage():
+def test_a_decoded_video_has_the_latents_that_it_was_made_of_but_for_the_shrinkage() -> None:
     codec = PatchDCT(48)
     latent = 0.4 * torch.randn(2, 48, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     latent[:, :, 1:, 0] *= 0.3
@@ -42,7 +43,7 @@ def test_a_decoded_video_has_the_latents_that_it_was_made_of_but_for_the_shrinka
     torch.testing.assert_close(after, before - codecs.SHRINKAGE, atol=1e-4, rtol=0)
 
 
-def test_latents_have_a_mean_square_that_falls_with_the_spread():
+def test_latents_have_a_mean_square_that_falls_with_the_spread() -> None:
     codec = PatchDCT(48)
     for unit in (codec.still_unit_C, codec.motion_unit_C):
         spread = unit.square() / unit.square().mean().sqrt()
@@ -50,7 +51,7 @@ def test_latents_have_a_mean_square_that_falls_with_the_spread():
         assert ((spread / unit).diff() <= 1e-6).all()
 
 
-def test_a_still_scene_seen_once_keeps_its_detail():
+def test_a_still_scene_seen_once_keeps_its_detail() -> None:
     codec, frame = PatchDCT(48), video_of(frames=1)
     latent = codec.encode(frame.expand(-1, -1, 9, -1, -1))
     assert latent.shape == (2, 48, 3, 2, 2)
@@ -59,13 +60,13 @@ def test_a_still_scene_seen_once_keeps_its_detail():
     torch.testing.assert_close(decoded, frame.expand(-1, -1, 9, -1, -1), atol=1e-5, rtol=0)
 
 
-def test_the_first_latent_frame_knows_nothing_of_later_ones():
+def test_the_first_latent_frame_knows_nothing_of_later_ones() -> None:
     codec, video = PatchDCT(48), video_of()
     torch.testing.assert_close(codec.encode(video)[:, :, :1], codec.encode(video[:, :, :1]))
     torch.testing.assert_close(codec.encode(video)[:, :, :2], codec.encode(video[:, :, :5]))
 
 
-def test_views_are_encoded_one_by_one():
+def test_views_are_encoded_one_by_one() -> None:
     codec, video = PatchDCT(16), video_of()
     stacked = torch.stack([video, video.flip(0)], dim=3)
     latent = encode_views(codec, stacked)
@@ -73,14 +74,14 @@ def test_views_are_encoded_one_by_one():
     torch.testing.assert_close(decode_views(codec, latent)[:, :, :, 0], codec.decode(codec.encode(video)))
 
 
-def test_videos_that_do_not_divide_are_refused():
+def test_videos_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="8 frames of 32x32"):
         PatchDCT(48).encode(video_of(frames=8))
     with pytest.raises(ValueError, match="1 to 768"):
         PatchDCT(769)
 
 
-def test_depth_map_by_hand():
+def test_depth_map_by_hand() -> None:
     plain = DepthRange(near_m=0.5, far_m=2.0, offset_m=0.0)
     np.testing.assert_allclose(video_from_depth(np.array([0.5, 1.0, 2.0, 0.0, 9.0]), plain), [1, -1 / 3, -1, -1, -1])
     metres = np.linspace(0.5, 2.0, 50)
@@ -88,16 +89,18 @@ def test_depth_map_by_hand():
     assert depth_from_video(np.array([5.0, -5.0]), plain).tolist() == [0.5, 2.0]
 
 
-def test_text_is_the_same_everywhere():
+def test_text_is_the_same_everywhere() -> None:
     expected = [0.1731, 1.0087, -1.8443, 1.0087, -0.2447, 1.0087, -0.6626, -1.0087]
     np.testing.assert_allclose(HashedText(num_tokens=4, width=8).encode("Lift the cube")[0], expected, atol=1e-4)
-    code = "from xwam.text.encoders import HashedText; "
+    code = (
+        "from xwam.text.encoders import HashedText; "
         "print(HashedText(num_tokens=4, width=8).encode('Lift the cube')[0].tolist())"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
     np.testing.assert_allclose(json.loads(other.stdout), expected, atol=1e-4)
 
 
-def test_text_tells_words_and_order_apart():
+def test_text_tells_words_and_order_apart() -> None:
     encoder = HashedText(num_tokens=8, width=64)
     one, two = encoder.encode("open the left door"), encoder.encode("open the right door")
     assert torch.equal(one[:2], two[:2])
@@ -109,13 +112,13 @@ def test_text_tells_words_and_order_apart():
         encoder.encode("a b c d e f g h i")
 
 
-def test_normalisation_by_hand():
+def test_normalisation_by_hand() -> None:
     low, high = (0.0, -1.0, 0.0), (4.0, 1.0, 0.0)
     np.testing.assert_allclose(actions.normalise(np.array([[1.0, 0.3, 5.0]]), low, high), [[-0.5, 0.3, 0.0]])
     np.testing.assert_allclose(actions.denormalise(np.array([[-0.5, 0.3, 9.0]]), low, high), [[1.0, 0.3, 0.0]])
 
 
-def test_quaternions_are_made_fit():
+def test_quaternions_are_made_fit() -> None:
     raw = np.zeros((3, 16), np.float32)
     raw[0, 3:7] = [-2.0, 0.0, 0.0, 2.0]
     raw[1, 3:7] = 1e-9
@@ -126,7 +129,7 @@ def test_quaternions_are_made_fit():
     assert not tidy[:, 8:].any()
 
 
-def test_bounds_of_released_statistics():
+def test_bounds_of_released_statistics() -> None:
     side = {"proprio_left_ee_xyz": [0, 1, 2], "action_left_ee_xyz": [1, 1, 1], "action_left_ee_axisangle": [2, 2, 2]}
     statistics = {
         "q01": {key: [-v for v in value] for key, value in side.items()} | {"gripper_pos": [0], "gripper_action": [-3]},
@@ -140,7 +143,7 @@ def test_bounds_of_released_statistics():
 
 
 @pytest.mark.parametrize("wrong", [[1.0, 2.0], 3.0, [1.0, float("nan"), 0.0], ["a", "b", "c"], None])
-def test_statistics_of_another_length_are_refused(wrong):
+def test_statistics_of_another_length_are_refused(wrong: Any) -> None:
     one = {"proprio_left_ee_xyz": [0.0] * 3, "action_left_ee_xyz": [1.0] * 3, "gripper_pos": [1], "gripper_action": [1]}
     statistics = {side: one | {"action_left_ee_axisangle": wrong} for side in ("q01", "q99")}
     with pytest.raises(ValueError, match="3 finite numbers in 'action_left_ee_axisangle' under 'q01', got"):
@@ -149,7 +152,7 @@ def test_statistics_of_another_length_are_refused(wrong):
         actions.bounds_from_release({"q01": 3}, ("left",))
 
 
-def test_a_raw_gripper_command_is_not_normalised():
+def test_a_raw_gripper_command_is_not_normalised() -> None:
     side = {"proprio_left_ee_xyz": [1.0] * 3, "action_left_ee_xyz": [0.1] * 3, "action_left_ee_axisangle": [0.5] * 3}
     side |= {"gripper_pos": [1.0], "gripper_action": [0.0463]}
     statistics = {"q01": {key: [-v for v in value] for key, value in side.items()}, "q99": side}
@@ -161,5 +164,5 @@ def test_a_raw_gripper_command_is_not_normalised():
     assert floored.action_low == tuple(0.0 - value for value in floored.action_high)
 
 
-def test_configuration_survives_json():
+def test_configuration_survives_json() -> None:
     assert type(NANO).from_json(NANO.to_json()) == NANO

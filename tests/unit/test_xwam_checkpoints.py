@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ MODEL = ModelConfig(
 )
 
 
-def tokenizer():
+def tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -64,7 +65,7 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def bundle():
+def bundle() -> Any:
     from diffusers import AutoencoderKLWan
     from transformers import UMT5Config, UMT5EncoderModel
 
@@ -83,7 +84,7 @@ def bundle():
 
 
 @pytest.mark.parametrize("layout", ["ours", *convert.WRITERS])
-def test_every_layout_gives_the_same_numbers_back(bundle, layout, tmp_path):
+def test_every_layout_gives_the_same_numbers_back(bundle: Any, layout: Any, tmp_path: Path) -> None:
     folder = tmp_path / layout
     convert.write(bundle, folder, layout)
     again = checkpoints.load(str(folder))
@@ -100,7 +101,7 @@ def test_every_layout_gives_the_same_numbers_back(bundle, layout, tmp_path):
     assert torch.equal(bundle.text_encoder.encode("open the drawer"), again.text_encoder.encode("open  the drawer "))
 
 
-def test_names_have_inverses(bundle):
+def test_names_have_inverses(bundle: Any) -> None:
     for name in bundle.network.state_dict():
         assert keys.wan_dit_name(keys.diffusers_dit_name(name)) == name
     blocks = bundle.codec.vae.config.num_res_blocks
@@ -113,7 +114,7 @@ def test_names_have_inverses(bundle):
     assert network_from_release(release_from_network(config)) == config
 
 
-def test_the_network_without_additions_is_that_of_diffusers(bundle, tmp_path):
+def test_the_network_without_additions_is_that_of_diffusers(bundle: Any, tmp_path: Path) -> None:
     from diffusers import WanTransformer3DModel
 
     convert.write_diffusers(bundle, tmp_path)
@@ -135,7 +136,7 @@ def test_the_network_without_additions_is_that_of_diffusers(bundle, tmp_path):
     torch.testing.assert_close(got[:, :, :, 0], expected, atol=2e-4, rtol=2e-4)
 
 
-def test_fine_tuning_starts_from_wan(bundle, tmp_path):
+def test_fine_tuning_starts_from_wan(bundle: Any, tmp_path: Path) -> None:
     convert.write_wan(bundle, tmp_path)
     for extra in (header.MODEL_JSON, header.ADDITIONS_FILE):
         (tmp_path / extra).unlink()
@@ -150,7 +151,7 @@ def test_fine_tuning_starts_from_wan(bundle, tmp_path):
         convert.from_wan(tmp_path, bench="lab", statistics=statistics)
 
 
-def test_the_command(bundle, tmp_path, capsys):
+def test_the_command(bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     convert.write_ours(bundle, source)
@@ -164,7 +165,9 @@ def test_the_command(bundle, tmp_path, capsys):
     assert "needs --statistics" in capsys.readouterr().err
 
 
-def test_notes_of_the_training_travel_with_the_weights(bundle, tmp_path, capsys):
+def test_notes_of_the_training_travel_with_the_weights(
+    bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     notes = {"steps": "7", "data_sha256": "abc", "command": "xwam train data out", "recipe": "{}"}
     convert.write(bundle, tmp_path / "source", "ours", notes=notes)
     assert cli.main(["convert", str(tmp_path / "source"), str(tmp_path / "target"), "--precision", "bfloat16"]) == 0
@@ -176,7 +179,7 @@ def test_notes_of_the_training_travel_with_the_weights(bundle, tmp_path, capsys)
     assert header.read_notes(tmp_path / "released") == {}
 
 
-def test_half_precision_keeps_what_must_be_exact(bundle, tmp_path):
+def test_half_precision_keeps_what_must_be_exact(bundle: Any, tmp_path: Path) -> None:
     target = tmp_path / "half"
     source = tmp_path / "source"
     source.mkdir()
@@ -189,7 +192,7 @@ def test_half_precision_keeps_what_must_be_exact(bundle, tmp_path):
     assert all(part.dtype == torch.float32 and part.isfinite().all() for part in out)
 
 
-def half_inputs(network):
+def half_inputs(network: Any) -> Any:
     video, action, proprio, _ = inputs_of(channels=48)
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     times = network.timesteps(torch.tensor([700.0, 300.0]), torch.tensor([500.0, 0.0]), geometry)
@@ -197,12 +200,12 @@ def half_inputs(network):
 
 
 @pytest.fixture
-def released(bundle, tmp_path):
+def released(bundle: Any, tmp_path: Path) -> Any:
     """Return the folder of a released experiment, and what rewrites its container."""
     convert.write_released(bundle, tmp_path)
     path = tmp_path / header.RELEASED_WEIGHTS
 
-    def rewrite(change):
+    def rewrite(change: Any) -> None:
         module = {name: value.clone() for name, value in torch.load(path, weights_only=True)["module"].items()}
         change(module)
         torch.save({"module": module}, path)
@@ -210,7 +213,7 @@ def released(bundle, tmp_path):
     return tmp_path, rewrite
 
 
-def settings_of(folder, **changes):
+def settings_of(folder: Any, **changes: Any) -> None:
     import yaml
 
     path = folder / "config.yaml"
@@ -224,10 +227,10 @@ def settings_of(folder, **changes):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_half_containers_run(bundle, released, mixed):
+def test_half_containers_run(bundle: Any, released: Any, mixed: bool) -> None:
     folder, rewrite = released
 
-    def halve(module):
+    def halve(module: Any) -> None:
         for name, value in module.items():
             if not mixed or not name.startswith(("model.patch", "model.blocks.0.self_attn", "vae.model.encoder")):
                 module[name] = value.bfloat16()
@@ -245,7 +248,7 @@ def test_half_containers_run(bundle, released, mixed):
     torch.testing.assert_close(*tokens, atol=0.1, rtol=0.1)
 
 
-def test_containers_without_stated_sizes(bundle, released):
+def test_containers_without_stated_sizes(bundle: Any, released: Any) -> None:
     folder, _ = released
     settings_of(folder, network=None)
     with pytest.raises(header.CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; say how"):
@@ -262,7 +265,7 @@ def test_containers_without_stated_sizes(bundle, released):
     assert checkpoints.parameters(folder) is None
 
 
-def test_settings_of_the_released_container_are_read(released):
+def test_settings_of_the_released_container_are_read(released: Any) -> None:
     folder, _ = released
     settings_of(folder, network=None, sample_steps=None, action_denoise_steps=None, execute_steps=None,
                 use_decoupled_inference=None, depth_range=None)  # fmt: skip
@@ -279,7 +282,7 @@ def test_settings_of_the_released_container_are_read(released):
     assert (model.frame_stride, model.num_actions, model.network.actions_per_frame) == (6, 24, 3)
 
 
-def test_everything_moves_to_the_device(bundle, tmp_path):
+def test_everything_moves_to_the_device(bundle: Any, tmp_path: Path) -> None:
     convert.write_ours(bundle, tmp_path)
     moved = checkpoints.load(str(tmp_path)).to("meta", torch.bfloat16)
     parts = (moved.network, moved.codec.vae, moved.text_encoder.model)
@@ -292,15 +295,15 @@ def test_everything_moves_to_the_device(bundle, tmp_path):
     assert plain.network.patch_embedding.weight.device.type == "meta"
 
 
-def test_the_policy_moves_codec_and_text_too(monkeypatch):
+def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     real = checkpoints.fresh_bundle
 
     class Weighty:
-        def to(self, device):
+        def to(self, device: Any) -> None:
             asked.append(str(device))
 
-    def fresh(model, *, seed):
+    def fresh(model: Any, *, seed: Any) -> Any:
         return real(model, seed=seed)._replace(codec=Weighty(), text_encoder=Weighty())
 
     monkeypatch.setattr(checkpoints, "fresh_bundle", fresh)
@@ -309,7 +312,7 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch):
     assert policy.engine.network.dtype == torch.bfloat16
 
 
-def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle):
+def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle: Any) -> None:
     seen = []
 
     class Elsewhere:
@@ -317,7 +320,7 @@ def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle):
 
         config, device, dtype = bundle.codec.vae.config, torch.device("cpu"), torch.float64
 
-        def decode(self, latent):
+        def decode(self, latent: Any) -> Any:
             seen.append(latent.dtype)
             return type("Out", (), {"sample": latent})
 
@@ -326,7 +329,7 @@ def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle):
     assert (out.dtype, out.device.type) == (torch.float32, "cpu")
 
 
-def test_the_numbers_of_the_page_are_counted():
+def test_the_numbers_of_the_page_are_counted() -> None:
     page = (Path(__file__).parents[2] / "docs" / "xwam.md").read_text()
     for config in (WAN22_5B, NANO.network):
         counts = count_parameters(config)
@@ -339,11 +342,11 @@ def test_the_numbers_of_the_page_are_counted():
         assert f"{number:,}" in page, start
 
 
-def test_prompts_are_encoded_once(tmp_path):
+def test_prompts_are_encoded_once(tmp_path: Path) -> None:
     asked = []
 
     class Encoder:
-        def encode(self, prompt):
+        def encode(self, prompt: Any) -> Any:
             asked.append(prompt)
             return HashedText(num_tokens=6, width=16).encode(prompt)
 
@@ -358,7 +361,7 @@ def test_prompts_are_encoded_once(tmp_path):
 
 
 @pytest.mark.skipif(not EXPERIMENT.exists(), reason=f"no {EXPERIMENT}; set EVALKIT_SHARED")
-def test_the_released_container():
+def test_the_released_container() -> None:
     bundle = checkpoints.load(str(EXPERIMENT), num_heads=4)
     assert bundle.model.bench == "robotwin"
     assert bundle.model.image_hw_px == (256, 320)
@@ -369,7 +372,7 @@ def test_the_released_container():
         bundle.text_encoder.encode("close the drawer")
 
 
-def test_a_network_between_two_by_hand(tmp_path):
+def test_a_network_between_two_by_hand(tmp_path: Path) -> None:
     from xwam.config import NANO
 
     first, second = (checkpoints.fresh_bundle(NANO, seed=seed) for seed in (1, 2))
@@ -385,7 +388,7 @@ def test_a_network_between_two_by_hand(tmp_path):
         convert.averaged(first, checkpoints.fresh_bundle(other, seed=0), share=0.5)
 
 
-def test_the_command_averages(tmp_path, capsys):
+def test_the_command_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from xwam.config import NANO
 
     for seed in (1, 2):

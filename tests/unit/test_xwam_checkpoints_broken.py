@@ -6,6 +6,8 @@ import os
 import pickle
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,14 +41,14 @@ from xwam.network.transformer import XwamNetwork
         ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks belong there, 2 are\."),
     ],
 )
-def test_absent_blocks_are_named(released, gone, named):  # noqa: F811
+def test_absent_blocks_are_named(released: Any, gone: str, named: str) -> None:  # noqa: F811
     folder, rewrite = released
     rewrite(lambda module: [module.pop(name) for name in list(module) if name.startswith(gone)])
     with pytest.raises(header.CheckpointError, match=named):
         checkpoints.load(str(folder))
 
 
-def test_at_wans_width_there_are_thirty_blocks():
+def test_at_wans_width_there_are_thirty_blocks() -> None:
     with torch.device("meta"):
         weights = XwamNetwork(replace(WAN22_5B, num_blocks=29, num_depth_blocks=2)).state_dict()
     like = replace(WAN22_5B, num_depth_blocks=2)
@@ -67,21 +69,21 @@ def test_at_wans_width_there_are_thirty_blocks():
         ({"text_len": None}, r"has no setting 'text_len'"),
     ],
 )
-def test_settings_that_cannot_be_used_are_one_sentence(released, changes, sentence):  # noqa: F811
+def test_settings_that_cannot_be_used_are_one_sentence(released: Any, changes: Any, sentence: str) -> None:  # noqa: F811
     settings_of(released[0], **changes)
     with pytest.raises(header.CheckpointError, match=sentence):
         checkpoints.load(str(released[0]))
 
 
-def test_latent_means_of_another_length_are_named(released):  # noqa: F811
+def test_latent_means_of_another_length_are_named(released: Any) -> None:  # noqa: F811
     folder, rewrite = released
     rewrite(lambda module: module.update({"vae.mean": torch.zeros(7)}))
     with pytest.raises(header.CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
         checkpoints.load(str(folder))
 
 
-def test_a_conversion_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch):  # noqa: F811
-    def broken(bundle, folder, notes):
+def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def broken(bundle: Any, folder: Any, notes: Any) -> None:
         (folder / "half").write_text("x")
         raise OSError(28, "No space left on device")
 
@@ -100,33 +102,33 @@ def test_a_conversion_that_fails_leaves_nothing(bundle, tmp_path, monkeypatch): 
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', "{}"])
-def test_a_broken_configuration_of_ours_is_one_sentence(bundle, tmp_path, text):  # noqa: F811
+def test_a_broken_configuration_of_ours_is_one_sentence(bundle: Any, tmp_path: Path, text: str) -> None:  # noqa: F811
     convert.write_wan(bundle, tmp_path)
     (tmp_path / header.MODEL_JSON).write_text(text)
     with pytest.raises(header.CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
         checkpoints.load(str(tmp_path))
 
 
-def test_types_that_matrices_cannot_have():
+def test_types_that_matrices_cannot_have() -> None:
     assert checkpoints.precision("float16") == torch.float16
     with pytest.raises(header.CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
         checkpoints.precision("int8")
 
 
-def saved(tmp_path, network=None, model=None):
+def saved(tmp_path: Path, network: Any = None, model: Any = None) -> Any:
     path = tmp_path / "tiny.safetensors"
     checkpoints.save_checkpoint(path, network or network_of(), model or replace(NANO, network=TINY))
     return path
 
 
-def rewritten(path, change):
+def rewritten(path: Any, change: Any) -> Any:
     weights = load_file(path)
     change(weights)
     save_file(weights, path, header.read_metadata(path))
     return str(path)
 
 
-def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
+def test_missing_extra_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path)
     with pytest.raises(header.CheckpointError, match=r"does not fit the network: 'head\.modulation' is missing\."):
         checkpoints.load(rewritten(path, lambda w: w.pop("head.modulation")))
@@ -138,7 +140,7 @@ def test_missing_extra_and_misshapen_tensors_are_named(tmp_path):
         checkpoints.load(rewritten(path, lambda w: w.update({"head.head.bias": torch.zeros(3)})))
 
 
-def test_cut_off_and_foreign_files_are_named(tmp_path):
+def test_cut_off_and_foreign_files_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path)
     os.truncate(path, path.stat().st_size - 100)
     with pytest.raises(header.CheckpointError, match=r"tiny\.safetensors is cut off: \d+ bytes were written"):
@@ -155,11 +157,11 @@ def test_cut_off_and_foreign_files_are_named(tmp_path):
 
 
 class Payload:
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (os.mkdir, ("owned",))
 
 
-def test_containers_that_are_none(bundle, tmp_path, monkeypatch):  # noqa: F811
+def test_containers_that_are_none(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.chdir(tmp_path)
     convert.write_released(bundle, tmp_path)
     path = tmp_path / header.RELEASED_WEIGHTS
@@ -189,7 +191,7 @@ def test_containers_that_are_none(bundle, tmp_path, monkeypatch):  # noqa: F811
         checkpoints.load(str(tmp_path))
 
 
-def test_shards_that_do_not_hold_what_they_promise(tmp_path):
+def test_shards_that_do_not_hold_what_they_promise(tmp_path: Path) -> None:
     index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
     save_file({"a": torch.ones(2)}, tmp_path / "one.safetensors")
     save_file({"b": torch.ones(3)}, tmp_path / "two.safetensors")
@@ -203,14 +205,14 @@ def test_shards_that_do_not_hold_what_they_promise(tmp_path):
 class Hub:
     """huggingface_hub with one repository; notes what is fetched."""
 
-    def __init__(self, folder, files):
+    def __init__(self, folder: Any, files: Any) -> None:
         self.folder, self.files, self.fetched = folder, files, []
 
-    def list_repo_files(self, repo):
+    def list_repo_files(self, repo: Any) -> Any:
         self.repo = repo
         return list(self.files)
 
-    def snapshot_download(self, repo, allow_patterns=None, local_files_only=False):
+    def snapshot_download(self, repo: Any, allow_patterns: Any = None, local_files_only: Any = False) -> Any:
         assert repo == self.repo
         for file in self.files:
             if any(fnmatch.fnmatch(file, pattern) for pattern in allow_patterns):
@@ -220,7 +222,7 @@ class Hub:
         return str(self.folder)
 
 
-def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch, tmp_path):
+def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weights = str(header.RELEASED_WEIGHTS)
     files = {f"{name}/{file}": "{}" for name in ("robocasa", "robotwin") for file in ("config.yaml", weights)}
     hub = Hub(tmp_path / "two", files)
@@ -236,7 +238,7 @@ def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch, tmp_path):
     assert hub.fetched[1:] == ["robotwin/config.yaml", f"robotwin/{weights}"]
 
 
-def test_headers_of_our_own_layout_come_alone(monkeypatch, tmp_path):
+def test_headers_of_our_own_layout_come_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files = {"xwam.json": json.dumps(MODEL.to_json()), "model.safetensors": "heavy", "vae/config.json": "{}"}
     hub = Hub(tmp_path / "ours", files)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
@@ -246,10 +248,10 @@ def test_headers_of_our_own_layout_come_alone(monkeypatch, tmp_path):
     assert set(hub.fetched) == set(files)
 
 
-def test_an_id_on_the_hub_without_a_network(monkeypatch, tmp_path):
+def test_an_id_on_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
 
-    def unreachable(*_, **__):
+    def unreachable(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)

@@ -1,6 +1,7 @@
 """Real-time chunking: the next chunk joins the one under execution."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from xwam.flow.sampler import Schedule, advance, run
 from xwam.serving.engine import Engine, Underway
 
 
-def test_mask_by_hand():
+def test_mask_by_hand() -> None:
     mask = soft_mask(8, executed=3, delay=2)
     assert mask[:2].tolist() == [1, 1]
     assert (mask[:-1] >= mask[1:]).all()
@@ -24,21 +25,21 @@ def test_mask_by_hand():
     assert mask[2].item() == pytest.approx(0.75 * (e**0.75 - 1) / (e - 1))
 
 
-def test_pull_is_bounded_and_two_in_the_middle():
+def test_pull_is_bounded_and_two_in_the_middle() -> None:
     assert pull(1.0) == pull(0.9999) == MAX_PULL
     assert pull(0.5) == pytest.approx(2.0)
 
 
-def test_a_chunk_too_short_to_bridge_the_delay_is_refused():
+def test_a_chunk_too_short_to_bridge_the_delay_is_refused() -> None:
     with pytest.raises(ValueError, match="8 actions cannot bridge 3 more after 6 are executed"):
         commit(torch.zeros(1, 8, 14), executed=6, delay=3)
 
 
-def joining(weight=None):
+def joining(weight: Any = None) -> Any:
     return joining_with(checkpoints.fresh_network(TINY, seed=0), weight)  # smooth: a gradient tells where to go
 
 
-def joining_with(network, weight=None):
+def joining_with(network: Any, weight: Any = None) -> Any:
     state = started(network, steps=(8, 6))
     old = torch.randn(state.action.x.shape, generator=torch.Generator().manual_seed(9)) * 0.3
     commitment = commit(old, executed=1, delay=2)
@@ -47,7 +48,7 @@ def joining_with(network, weight=None):
     return network, state, replace(state, commitment=commitment)
 
 
-def test_the_new_chunk_is_pulled_towards_the_old():
+def test_the_new_chunk_is_pulled_towards_the_old() -> None:
     network, free, bound = joining()
     with torch.no_grad():
         alone, joined = (run(network, state, stop_after_actions=True, depth=False) for state in (free, bound))
@@ -59,14 +60,14 @@ def test_the_new_chunk_is_pulled_towards_the_old():
     assert not joined.action.x.requires_grad
 
 
-def test_no_weight_is_no_pull():
+def test_no_weight_is_no_pull() -> None:
     network, free, bound = joining(weight=0.0)
     with torch.no_grad():
         alone, joined = (run(network, state, stop_after_actions=True, depth=False) for state in (free, bound))
     torch.testing.assert_close(alone.action.x, joined.action.x, atol=1e-5, rtol=1e-5)
 
 
-def test_bound_and_free_requests_share_a_pass():
+def test_bound_and_free_requests_share_a_pass() -> None:
     network, free, bound = joining()
     with torch.no_grad():
         together = advance(network, [free, bound])
@@ -75,7 +76,7 @@ def test_bound_and_free_requests_share_a_pass():
             torch.testing.assert_close(got.action.x, alone.action.x, atol=1e-4, rtol=1e-4)
 
 
-def test_inference_mode_is_as_good_as_no_grad():
+def test_inference_mode_is_as_good_as_no_grad() -> None:
     network, _, bound = joining()
     with torch.no_grad():
         (expected,) = advance(network, [bound])
@@ -86,14 +87,14 @@ def test_inference_mode_is_as_good_as_no_grad():
             torch.testing.assert_close(got.action.x, expected.action.x, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_loaded_in_inference_mode_are_refused_in_a_sentence():
+def test_weights_loaded_in_inference_mode_are_refused_in_a_sentence() -> None:
     with torch.inference_mode():
         network, _, bound = joining()
         with pytest.raises(ValueError, match="this network was loaded under"):
             advance(network, [bound])
 
 
-def test_the_engine_joins_chunks():
+def test_the_engine_joins_chunks() -> None:
     bundle = checkpoints.fresh_bundle(NANO, seed=0)
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
     rgb, proprio = torch.zeros(3, 128, 128, 3, dtype=torch.uint8).numpy(), torch.zeros(16).numpy()
@@ -105,7 +106,7 @@ def test_the_engine_joins_chunks():
     assert actions.shape == (32, 14)
 
 
-def test_absolute_poses_do_not_jump_at_the_hand_over():
+def test_absolute_poses_do_not_jump_at_the_hand_over() -> None:
     arms, bound = ("left", "right"), 0.02
     bounds = replace(NANO.bounds, action_low=(-bound,) * 14, action_high=(bound,) * 14)
     bundle = checkpoints.fresh_bundle(NANO, seed=0)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ RECORDING = Recording(
 NO_BOUNDS = Bounds(proprio_low=(-1.0,) * 16, proprio_high=(1.0,) * 16, action_low=(-1.0,) * 14, action_high=(1.0,) * 14)
 
 
-def steps_of(seed=0, count=STEPS, arms=("left",)):
+def steps_of(seed: Any = 0, count: Any = STEPS, arms: Any = ("left",)) -> Any:
     rng = np.random.default_rng(seed)
     proprio, action = np.zeros((count, 16), np.float32), np.zeros((count, 14), np.float32)
     for i in range(len(arms)):
@@ -46,18 +47,18 @@ def steps_of(seed=0, count=STEPS, arms=("left",)):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Any:
     for index in range(3):
         write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["lift the cube", "pick it up"])
     write_metadata(tmp_path)
     return tmp_path
 
 
-def key_of(index):
+def key_of(index: Any) -> Any:
     return f"chunk-0000/episode_{index:07d}"
 
 
-def test_what_is_written_comes_back(root):
+def test_what_is_written_comes_back(root: Any) -> None:
     steps, track = steps_of(1), read_track(root, key_of(1))
     np.testing.assert_array_equal(track.action, steps.action)
     np.testing.assert_array_equal(track.executed, steps.action)
@@ -74,7 +75,7 @@ def test_what_is_written_comes_back(root):
         assert camera.depth_range == DepthRange()
 
 
-def test_a_bench_with_axes_of_its_own_is_recorded_in_the_models(tmp_path):
+def test_a_bench_with_axes_of_its_own_is_recorded_in_the_models(tmp_path: Path) -> None:
     steps = steps_of()
     write_episode(tmp_path, 0, steps, replace(RECORDING, axes=ROBOCASA_AXES), instructions=["x"])
     track = read_track(tmp_path, key_of(0))
@@ -82,7 +83,7 @@ def test_a_bench_with_axes_of_its_own_is_recorded_in_the_models(tmp_path):
     np.testing.assert_array_equal(track.action, steps.action)
 
 
-def test_poses_are_recorded_as_poses_and_read_as_deltas(tmp_path):
+def test_poses_are_recorded_as_poses_and_read_as_deltas(tmp_path: Path) -> None:
     steps = steps_of(arms=("left", "right"))
     bimanual = replace(RECORDING, arms=("left", "right"), layout="ee_pose_base")
     write_episode(tmp_path, 0, steps, bimanual, instructions=["x"])
@@ -94,7 +95,7 @@ def test_poses_are_recorded_as_poses_and_read_as_deltas(tmp_path):
     np.testing.assert_array_equal(track.executed, steps.action)
 
 
-def test_the_writer_refuses_what_does_not_fit(tmp_path):
+def test_the_writer_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="equal numbers of steps"):
         write_episode(tmp_path, 0, replace(steps_of(), action=np.zeros((3, 14))), RECORDING, instructions=["x"])
     with pytest.raises(ValueError, match="not sorted"):
@@ -105,7 +106,7 @@ def test_the_writer_refuses_what_does_not_fit(tmp_path):
         write_video(tmp_path / "x.mp4", np.zeros((2, 4, 4)), fps=5)
 
 
-def test_the_writer_refuses_what_the_reader_would(tmp_path):
+def test_the_writer_refuses_what_the_reader_would(tmp_path: Path) -> None:
     for name in ("proprio", "action", "executed"):
         holed = np.array(steps_of().proprio if name == "proprio" else steps_of().action)
         holed[7, 2] = np.nan
@@ -117,7 +118,7 @@ def test_the_writer_refuses_what_the_reader_would(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_farthest_depth_is_that_of_16_bits():
+def test_the_farthest_depth_is_that_of_16_bits() -> None:
     assert millimetres(np.float32([65.535, 65.5354])).tolist() == [65535, 65535]
     with pytest.raises(ValueError, match=r"between 0 and 65.535 m"):
         millimetres(np.float32([65.536]))
@@ -131,54 +132,54 @@ def cut_off(path: Path) -> None:
     path.write_bytes(data[: len(data) // 2])
 
 
-def rewrite(path: Path, change) -> None:
+def rewrite(path: Path, change: Any) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
 
 
-def shorter_states(content):
+def shorter_states(content: Any) -> None:
     content["proprios"]["left_ee_pos"] = content["proprios"]["left_ee_pos"][:-3]
 
 
-def not_a_rotation(content):
+def not_a_rotation(content: Any) -> None:
     content["proprios"]["left_ee_rotm"][2] = [1.0] * 9
 
 
-def without_grippers(content):
+def without_grippers(content: Any) -> None:
     del content["proprios"]["left_gripper_pos"]
 
 
-def widened(part, name):
+def widened(part: Any, name: Any) -> Any:
     """Return a change that gives a table a second copy of its columns."""
 
-    def change(content):
+    def change(content: Any) -> None:
         content[part][name] = [row * 2 for row in content[part][name]]
 
     return change
 
 
-def narrower_but_as_wide_together(content):
+def narrower_but_as_wide_together(content: Any) -> None:
     states = content["proprios"]
     states["left_gripper_pos"] = [row * 2 for row in states["left_gripper_pos"]]
     states["left_ee_pos"] = [row[:2] for row in states["left_ee_pos"]]
 
 
-def poses_alone(content):
+def poses_alone(content: Any) -> None:
     del content["actions"]["raw_actions"]
     content["actions"]["left_ee_pos"] = [row[:1] for row in content["actions"]["left_ee_pos"]]
 
 
-def mirrored(content):
+def mirrored(content: Any) -> None:
     content["proprios"]["left_ee_rotm"][2] = [1, 0, 0, 0, 1, 0, 0, 0, -1]
 
 
-def told(**changes):
+def told(**changes: Any) -> Any:
     """Return a change of an episode's own entries."""
     return lambda content: content.update(changes)
 
 
-def seen(**changes):
+def seen(**changes: Any) -> Any:
     """Return a change of what an episode says of a camera."""
     return lambda content: content["observations"]["b"].update(changes)
 
@@ -233,7 +234,7 @@ IN_THE_JSON = {
 """Changes of an episode's JSON that leave it JSON."""
 
 
-def changed(change):
+def changed(change: Any) -> Any:
     return lambda root: rewrite(root / "data" / f"{key_of(1)}.json", change)
 
 
@@ -268,7 +269,7 @@ BREAKAGES = {
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
-def test_what_is_broken_is_named_and_left_out(root, name):
+def test_what_is_broken_is_named_and_left_out(root: Any, name: Any) -> None:
     breakage, reason = BREAKAGES[name]
     breakage(root)
     found = scan(root)
@@ -285,12 +286,12 @@ def test_what_is_broken_is_named_and_left_out(root, name):
     [seen(fps=20), seen(start=0.0), told(num_frames=STEPS, about={}), seen(depth_range=None)],
     ids=["whole fps", "start as a float", "no notes", "unknown depth"],
 )
-def test_what_other_writers_do_is_no_breakage(root, change):
+def test_what_other_writers_do_is_no_breakage(root: Any, change: Any) -> None:
     changed(change)(root)
     assert scan(root).broken == []
 
 
-def test_where_no_cameras_are_those_of_most_none_is_broken(root):
+def test_where_no_cameras_are_those_of_most_none_is_broken(root: Any) -> None:
     for index in range(3):
         rewrite(root / "data" / f"{key_of(index)}.json", told(observations={}))
     assert scan(root).broken == []
@@ -301,7 +302,9 @@ def test_where_no_cameras_are_those_of_most_none_is_broken(root):
     assert scan(root).broken == []
 
 
-def test_frames_that_cannot_be_decoded_are_found_where_all_are_decoded(root, capsys):
+def test_frames_that_cannot_be_decoded_are_found_where_all_are_decoded(
+    root: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     for path in (root / f"video/b/{key_of(1)}.mp4", root / f"depth/a/{key_of(2)}.mp4"):
         data = bytearray(path.read_bytes())
         middle = len(data) // 2
@@ -316,14 +319,14 @@ def test_frames_that_cannot_be_decoded_are_found_where_all_are_decoded(root, cap
     assert said.endswith("1 episodes, 40 frames; 2 broken, left out\n")
 
 
-def test_a_video_that_breaks_later_is_a_broken_episode(root):
+def test_a_video_that_breaks_later_is_a_broken_episode(root: Any) -> None:
     clips = dataset(root)
     cut_off(root / f"video/b/{key_of(1)}.mp4")
     with pytest.raises(BrokenEpisode, match="episode_0000001"):
         clips[ClipShape().num_starts(STEPS)]
 
 
-def test_a_folder_without_metadata_is_no_data_set(tmp_path):
+def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataSetError, match=r"metadata\.json"):
         scan(tmp_path)
     with pytest.raises(UnreadableVideo, match="is missing"):
@@ -333,7 +336,7 @@ def test_a_folder_without_metadata_is_no_data_set(tmp_path):
 # ---- clips
 
 
-def dataset(root, **changes):
+def dataset(root: Any, **changes: Any) -> Any:
     settings = {
         "shape": ClipShape(),
         "pictures": PictureSettings(image_hw_px=(ROWS, COLS), crop_frac=1.0, depth_range=DepthRange()),
@@ -343,7 +346,7 @@ def dataset(root, **changes):
     return ClipDataset(root, scan(root).lengths, **(settings | changes))
 
 
-def test_clips_take_the_right_steps(root):
+def test_clips_take_the_right_steps(root: Any) -> None:
     clips = dataset(root)
     assert len(clips) == 3 * 8
     assert clips.where(8) == (key_of(1), 0)
@@ -358,21 +361,21 @@ def test_clips_take_the_right_steps(root):
         clips.where(24)
 
 
-def test_exact_depth_is_finer_than_the_video(root):
+def test_exact_depth_is_finer_than_the_video(root: Any) -> None:
     coarse, fine = dataset(root), dataset(root)
     fine.pictures = replace(fine.pictures, exact_depth=True)
     difference = (coarse[3].depth_CFVHW - fine[3].depth_CFVHW).abs().max().item()
     assert 0 < difference <= 1 / 255 + 0.0025  # half a step of the bytes, half a millimetre near the camera
 
 
-def test_another_map_of_depth_is_refused(root):
+def test_another_map_of_depth_is_refused(root: Any) -> None:
     other = dataset(root)
     other.pictures = replace(other.pictures, depth_range=DepthRange(far_m=9.0))
     with pytest.raises(DataSetError, match=r"far_m=5\.0.*expects.*far_m=9\.0"):
         other[0]
 
 
-def test_beyond_the_end_the_robot_stands_still(root):
+def test_beyond_the_end_the_robot_stands_still(root: Any) -> None:
     track = read_track(root, key_of(0))
     held = clip_states(track, 39, ClipShape(past_end="hold"), NO_BOUNDS)
     np.testing.assert_allclose(held.action_KA[0], track.action[39], atol=1e-6)
@@ -383,7 +386,7 @@ def test_beyond_the_end_the_robot_stands_still(root):
         clip_states(track, 8, ClipShape(), NO_BOUNDS)
 
 
-def test_actions_that_went_astray_carry_no_loss(tmp_path):
+def test_actions_that_went_astray_carry_no_loss(tmp_path: Path) -> None:
     trusted = np.ones(STEPS, bool)
     trusted[3:6] = False
     write_episode(tmp_path, 0, replace(steps_of(), trusted=trusted), RECORDING, instructions=["x"])
@@ -391,11 +394,11 @@ def test_actions_that_went_astray_carry_no_loss(tmp_path):
     assert mask[:6, 0].tolist() == [1, 0, 0, 0, 1, 1]
 
 
-def test_scaling_by_hand():
+def test_scaling_by_hand() -> None:
     assert scaled(np.float32([2.0]), [1.0], [5.0]).tolist() == [-0.5]
 
 
-def test_what_was_executed_is_kept_beside_what_to_learn(tmp_path):
+def test_what_was_executed_is_kept_beside_what_to_learn(tmp_path: Path) -> None:
     steps = steps_of()
     pushed = np.clip(steps.action + 0.25, -1, 1).astype(np.float32) * (steps.action != 0)
     for number, executed in enumerate((None, pushed)):
@@ -409,7 +412,7 @@ def test_what_was_executed_is_kept_beside_what_to_learn(tmp_path):
 # ---- pictures
 
 
-def test_a_crop_in_the_middle_is_that_of_inference():
+def test_a_crop_in_the_middle_is_that_of_inference() -> None:
     from xwam.robots.image_pipeline import ImagePipeline
 
     image = torch.rand(2, 3, 64, 80) * 2 - 1
@@ -419,7 +422,7 @@ def test_a_crop_in_the_middle_is_that_of_inference():
     torch.testing.assert_close(depth, pipeline.to_model(image, "nearest-exact"))
 
 
-def test_colours_by_hand():
+def test_colours_by_hand() -> None:
     pixel = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
     torch.testing.assert_close(turn_hue(pixel, 0.0), pixel)
     torch.testing.assert_close(turn_hue(pixel, 1 / 3).flatten(), torch.tensor([0.6, 0.2, 0.4]))
@@ -427,7 +430,7 @@ def test_colours_by_hand():
     torch.testing.assert_close(contrast(pixel, 1.0), pixel)
 
 
-def test_augmentation_is_one_draw_a_clip(root):
+def test_augmentation_is_one_draw_a_clip(root: Any) -> None:
     draws = [draw_augmentation(Augmentation(), 2, np.random.default_rng(3)) for _ in range(2)]
     assert draws[0] == draws[1]
     still = torch.rand(1, 3, 8, 8).expand(4, -1, -1, -1) * 2 - 1
@@ -438,12 +441,12 @@ def test_augmentation_is_one_draw_a_clip(root):
     assert not torch.equal(one.video_CFVHW, other.video_CFVHW)
 
 
-def test_tracks_leave_broken_episodes_out(root):
+def test_tracks_leave_broken_episodes_out(root: Any) -> None:
     cut_off(root / "data" / f"{key_of(2)}.json")
     assert [track.key for track in layout.tracks(root)] == [key_of(0), key_of(1)]
 
 
-def test_quaternions_are_given_on_the_models_side_and_stay_the_same_rotations(tmp_path):
+def test_quaternions_are_given_on_the_models_side_and_stay_the_same_rotations(tmp_path: Path) -> None:
     write_episode(tmp_path, 0, steps_of(0), RECORDING, instructions=["go"])
     write_metadata(tmp_path)
     track = read_track(tmp_path, key_of(0))

@@ -8,7 +8,7 @@ from tests.parity.findings import default_folder
 FOLDER = default_folder()
 
 
-def test_golden():
+def test_golden() -> None:
     absent = [file for file in parity.FILES if not (FOLDER / file).exists()]
     if absent:
         pytest.skip(f"no {absent[0]} in {FOLDER}; set EVALKIT_SHARED to the folder that holds golden/xwam")

@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,12 +24,12 @@ from xwam.data.videos import read_frames, write_video
 from xwam.data.writer import depth_bytes, write_episode, write_metadata
 
 
-def there_and_back(root, tmp_path):  # noqa: F811
+def there_and_back(root: Any, tmp_path: Path) -> Any:  # noqa: F811
     export(root, scan(root), tmp_path / "lerobot")
     return import_episodes(open_lerobot(tmp_path / "lerobot"), tmp_path / "back")
 
 
-def assert_same(one, two):
+def assert_same(one: Any, two: Any) -> None:
     for name in ("proprio", "action", "trusted", "executed"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
     assert (one.instructions, one.arms, one.raw, one.traits) == (two.instructions, two.arms, two.raw, two.traits)
@@ -39,7 +40,7 @@ def assert_same(one, two):
         np.testing.assert_array_equal(read_frames(camera.rgb_path, frames), read_frames(again.rgb_path, same))
 
 
-def with_matrices(steps, seed):
+def with_matrices(steps: Any, seed: Any) -> Any:
     """Give the views of an episode matrices of its own, with numbers that float32 does not hold."""
     rng, (count, views) = np.random.default_rng(seed), steps.rgb.shape[:2]
     known = {"intrinsics": rng.normal(size=(views, 3, 3)), "T_base_cam": rng.normal(size=(views, 4, 4))}
@@ -47,7 +48,7 @@ def with_matrices(steps, seed):
 
 
 @pytest.mark.parametrize(("layout", "arms"), [("osc_delta_base", ("left",)), ("ee_pose_base", ("left", "right"))])
-def test_what_is_exported_comes_back(tmp_path, layout, arms):
+def test_what_is_exported_comes_back(tmp_path: Path, layout: str, arms: Any) -> None:
     data, trusted = tmp_path / "data", np.arange(12) % 3 > 0
     for index in (0, 7, 1003):
         steps = with_matrices(replace(steps_of(index, 12, arms), trusted=trusted), index)
@@ -72,7 +73,7 @@ def test_what_is_exported_comes_back(tmp_path, layout, arms):
         assert about[0] == about[1]
 
 
-def test_what_lerobots_loader_reads(root, tmp_path):  # noqa: F811
+def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:  # noqa: F811
     tmp_path /= "lerobot"
     export(root, scan(root), tmp_path)
     info = json.loads((tmp_path / INFO).read_text())
@@ -111,7 +112,7 @@ def test_what_lerobots_loader_reads(root, tmp_path):  # noqa: F811
     )
 
 
-def test_released_videos_keep_where_they_start_and_their_unknown_depth(root, tmp_path):  # noqa: F811
+def test_released_videos_keep_where_they_start_and_their_unknown_depth(root: Any, tmp_path: Path) -> None:  # noqa: F811
     (root / "data" / f"{key_of(2)}.json").unlink()
     for number in range(2):
         path = root / "data" / f"{key_of(number)}.json"
@@ -133,7 +134,7 @@ def test_released_videos_keep_where_they_start_and_their_unknown_depth(root, tmp
 
 
 @pytest.mark.parametrize("start", [0, 7])
-def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root, tmp_path, start):  # noqa: F811
+def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root: Any, tmp_path: Path, start: int) -> None:  # noqa: F811
     path = root / "data" / f"{key_of(0)}.json"
     content = json.loads(path.read_text()) | {"num_frames": 30}
     for part in ("proprios", "actions"):
@@ -153,12 +154,12 @@ def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root, tmp_
             np.testing.assert_array_equal(held, read_frames(getattr(again, kind), same, pixels))
 
 
-def test_an_export_goes_on_and_keeps_to_itself(root, tmp_path, monkeypatch):  # noqa: F811
+def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     whole, out = tmp_path / "whole", tmp_path / "out"
     export(root, scan(root), whole)
     told = []
 
-    def stop_after_two():
+    def stop_after_two() -> None:
         told.append(1)
         if len(told) == 2:
             raise KeyboardInterrupt
@@ -181,7 +182,7 @@ def test_an_export_goes_on_and_keeps_to_itself(root, tmp_path, monkeypatch):  # 
         export(root, scan(root), root)
 
 
-def test_episodes_that_differ_are_not_exported_together(root, tmp_path):  # noqa: F811
+def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Path) -> None:  # noqa: F811
     views = (RECORDING.views[0], replace(RECORDING.views[1], name="c"))
     for index in range(3, 6):
         write_episode(root, index, steps_of(index), replace(RECORDING, views=views), instructions=["x"])
@@ -190,7 +191,7 @@ def test_episodes_that_differ_are_not_exported_together(root, tmp_path):  # noqa
         export(root, scan(root), tmp_path / "out")
 
 
-def test_episodes_of_another_rate_or_without_cameras_are_not_exported(root, tmp_path):  # noqa: F811
+def test_episodes_of_another_rate_or_without_cameras_are_not_exported(root: Any, tmp_path: Path) -> None:  # noqa: F811
     write_episode(root, 3, steps_of(3), replace(RECORDING, control_hz=10.0), instructions=["x"])
     write_metadata(root)
     with pytest.raises(DataSetError, match=f"up to {key_of(3)} they have 10 Hz and 20 Hz"):
@@ -215,7 +216,7 @@ FOREIGN_MAP = {
 }
 
 
-def foreign(folder, version, *, shared=True):
+def foreign(folder: Any, version: Any, *, shared: Any = True) -> Any:
     """Write a data set as somebody else would: with depth in the rows, and in v3.0 two episodes in one video."""
     both = [steps_of(index, count=12 + index) for index in range(2)]
     state = [
@@ -270,7 +271,7 @@ def foreign(folder, version, *, shared=True):
 
 @pytest.mark.parametrize("exact", [True, False], ids=["depth", "colour alone"])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_anyones_data_set_comes_by_a_map(tmp_path, version, exact):
+def test_anyones_data_set_comes_by_a_map(tmp_path: Path, version: Any, exact: bool) -> None:
     both = foreign(tmp_path / "theirs", version)
     if not exact:
         without = {"0_front": {"kind": "static", "rgb": "cam"}}
@@ -293,7 +294,7 @@ def test_anyones_data_set_comes_by_a_map(tmp_path, version, exact):
             assert np.abs(depth_m - steps.depth[:, 0]).max() <= 0.5e-3 + 1e-6
 
 
-def test_broken_episodes_of_others_are_named_and_left_out(tmp_path):
+def test_broken_episodes_of_others_are_named_and_left_out(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     foreign(theirs, "v2.1")
     cut_off(theirs / "videos/chunk-000/cam/episode_000000.mp4")
@@ -322,7 +323,7 @@ def test_broken_episodes_of_others_are_named_and_left_out(tmp_path):
         ({"features": {"state": {}, "act": {}}}, r"map\.json names 'cam', which is none of state, act"),
     ],
 )
-def test_data_sets_that_cannot_be_imported(tmp_path, change, reason):
+def test_data_sets_that_cannot_be_imported(tmp_path: Path, change: Any, reason: str) -> None:
     foreign(tmp_path, "v3.0")
     info = {**json.loads((tmp_path / INFO).read_text()), **change}
     (tmp_path / INFO).write_text(json.dumps({name: value for name, value in info.items() if value is not None}))
@@ -341,14 +342,14 @@ def test_data_sets_that_cannot_be_imported(tmp_path, change, reason):
         ({"actions": None}, "must say which feature is what, as in docs/data.md"),
     ],
 )
-def test_maps_that_cannot_be_used(tmp_path, part, reason):
+def test_maps_that_cannot_be_used(tmp_path: Path, part: Any, reason: str) -> None:
     foreign(tmp_path, "v3.0")
     (tmp_path / "map.json").write_text(json.dumps({**FOREIGN_MAP, **part}))
     with pytest.raises(DataSetError, match=reason):
         open_lerobot(tmp_path, tmp_path / "map.json")
 
 
-def test_what_can_be_imported_is_said_alike_everywhere():
+def test_what_can_be_imported_is_said_alike_everywhere() -> None:
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
     told = " ".join(parser.format_help().split())
@@ -357,7 +358,7 @@ def test_what_can_be_imported_is_said_alike_everywhere():
         assert ", ".join(VERSIONS) in text
 
 
-def test_the_commands(root, tmp_path, capsys):  # noqa: F811
+def test_the_commands(root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     cut_off(root / "video" / "a" / f"{key_of(1)}.mp4")
     assert cli.main(["export-lerobot", str(root), str(tmp_path / "l")]) == 0
     assert "2 episodes, 80 frames; 1 left out" in capsys.readouterr().out

@@ -1,5 +1,8 @@
 """Quantiles of a stream against numpy's; bounds for training."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +16,7 @@ from xwam.robots.actions import training_bounds
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 150, 5003])
-def test_tails_give_the_quantiles_of_the_whole(count):
+def test_tails_give_the_quantiles_of_the_whole(count: int) -> None:
     values = np.random.default_rng(count).normal(size=(count, 3))
     tails = Tails(most=count, width=3)
     for part in np.array_split(values, 9):
@@ -23,7 +26,7 @@ def test_tails_give_the_quantiles_of_the_whole(count):
     assert len(tails._low) <= 2 * tails._kept + len(values) // 9 + 1
 
 
-def test_tails_refuse_more_than_they_were_made_for():
+def test_tails_refuse_more_than_they_were_made_for() -> None:
     with pytest.raises(ValueError, match="5 values at most"):
         Tails(most=5, width=1).add(np.zeros((6, 1)))
     with pytest.raises(ValueError, match="no values"):
@@ -31,14 +34,14 @@ def test_tails_refuse_more_than_they_were_made_for():
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Any:
     for index in range(3):
         write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
     return tmp_path
 
 
-def test_statistics_of_several_episodes_are_those_of_all_their_frames(root):
+def test_statistics_of_several_episodes_are_those_of_all_their_frames(root: Any) -> None:
     found = statistics(lambda: tracks(root))
     states = np.concatenate([steps_of(index).proprio for index in range(3)])
     np.testing.assert_allclose(found["q01"]["proprio_left_ee_xyz"], np.quantile(states[:, :3], 0.01, axis=0), atol=1e-6)
@@ -48,7 +51,7 @@ def test_statistics_of_several_episodes_are_those_of_all_their_frames(root):
         statistics(lambda: [])
 
 
-def test_raw_grippers_stay_as_they_are(root):
+def test_raw_grippers_stay_as_they_are(root: Any) -> None:
     found = statistics(lambda: tracks(root))
     raw = read_track(root, "chunk-0000/episode_0000000").raw
     bounds = training_bounds(found, ("left",), raw=raw)
@@ -56,7 +59,7 @@ def test_raw_grippers_stay_as_they_are(root):
     assert training_bounds(found, ("left",), raw=False).action_high[6] == found["q99"]["gripper_action"][0]
 
 
-def test_commands_name_what_is_broken(root, capsys):
+def test_commands_name_what_is_broken(root: Any, capsys: pytest.CaptureFixture[str]) -> None:
     import argparse
     import json
 
@@ -73,7 +76,7 @@ def test_commands_name_what_is_broken(root, capsys):
     assert written["about"] == {"episodes": 2, "frames": 80, "left_out": 1}
 
 
-def test_statistics_look_at_no_video_and_say_so(root, capsys):
+def test_statistics_look_at_no_video_and_say_so(root: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "video" / "a" / "chunk-0000" / "episode_0000001.mp4").unlink()
     assert cli.main(["check-data", str(root)]) == 1
     assert "2 episodes, 80 frames; 1 broken" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """X-WAM matches the released code's numbers; skipped where they are not at hand."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ FOLDER = parity.default_folder()
 
 
 @pytest.mark.parametrize("item", parity.ITEMS)
-def test_golden(item):
+def test_golden(item: Any) -> None:
     compare, files = parity.ITEMS[item]
     absent = [file for file in files if not (FOLDER / file).exists()]
     if absent:
@@ -24,7 +26,7 @@ def test_golden(item):
     assert not failed
 
 
-def unipc_of_one_step(path, *, off=0.0):
+def unipc_of_one_step(path: Any, *, off: Any = 0.0) -> None:
     """Write the file of item `unipc` for one step, its trajectory wrong by `off`."""
     init, matrix = torch.ones(2, 3), torch.eye(3) * 0.3
     velocity = torch.tanh(init @ matrix) * (0.5 + 999 / 1000)
@@ -41,13 +43,13 @@ def unipc_of_one_step(path, *, off=0.0):
     )
 
 
-def test_a_folder_without_files_fails_whatever_is_allowed(tmp_path, capsys):
+def test_a_folder_without_files_fails_whatever_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.main(tmp_path) == 1
     assert parity.main(tmp_path, allow_absent=True) == 1
     assert "ABSENT" in capsys.readouterr().out
 
 
-def test_absent_items_fail_unless_they_are_allowed(tmp_path, capsys):
+def test_absent_items_fail_unless_they_are_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unipc_of_one_step(tmp_path / "unipc.safetensors")
     assert parity.main(tmp_path) == 1
     assert "3 of 12 within tolerance" in capsys.readouterr().out
@@ -56,14 +58,14 @@ def test_absent_items_fail_unless_they_are_allowed(tmp_path, capsys):
     assert findings.from_command_line(parity.main, ["--allow", str(tmp_path)], tmp_path) == 2
 
 
-def test_not_a_number_fails(tmp_path, capsys):
+def test_not_a_number_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unipc_of_one_step(tmp_path / "unipc.safetensors", off=math.nan)
     assert parity.main(tmp_path, allow_absent=True) == 1
     assert "FAILED unipc 1: trajectory: nan" in capsys.readouterr().out
     assert not xwam_data.absolute("one", np.array([math.nan]), np.array([0.0])).passed
 
 
-def test_a_damaged_file_fails_its_item_and_no_other(tmp_path, capsys):
+def test_a_damaged_file_fails_its_item_and_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unipc_of_one_step(tmp_path / "unipc.safetensors")
     (tmp_path / "image_preprocessing.safetensors").write_bytes(b"\x00" * 7)
     (tmp_path / "robotwin_frames.npz").write_bytes(b"PK cut off")
@@ -74,7 +76,7 @@ def test_a_damaged_file_fails_its_item_and_no_other(tmp_path, capsys):
     assert sum(line.startswith("ok") for line in printed) == 3
 
 
-def test_the_container_needs_its_weights(tmp_path, capsys):
+def test_the_container_needs_its_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "config.yaml").write_text("model: {}\n")
     parity.main(tmp_path)

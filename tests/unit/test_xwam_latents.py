@@ -1,5 +1,8 @@
 """Kept latents: they are those of the recording that is there, and of the codec that is asked."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,11 +16,11 @@ from xwam.training.latent_cache import LatentClips
 CODEC = CodecConfig(kind="patch_dct")
 
 
-def write(root, seed):
+def write(root: Any, seed: Any) -> None:
     write_episode(root, 0, steps_of(seed), RECORDING, instructions=["lift the cube"])
 
 
-def kept(root, codec):
+def kept(root: Any, codec: Any) -> Any:
     clips = ClipDataset(
         root,
         {key_of(0): 40},
@@ -29,7 +32,7 @@ def kept(root, codec):
     return LatentClips(clips, codec, CODEC, root / "latents")
 
 
-def test_an_episode_that_was_recorded_anew_is_encoded_anew(tmp_path):
+def test_an_episode_that_was_recorded_anew_is_encoded_anew(tmp_path: Path) -> None:
     write(tmp_path, seed=0)
     first = kept(tmp_path, PatchDCT(48))[3].video_CTVHW
     assert torch.equal(kept(tmp_path, PatchDCT(48))[3].video_CTVHW, first)
@@ -45,19 +48,19 @@ def test_an_episode_that_was_recorded_anew_is_encoded_anew(tmp_path):
 class Scaled(torch.nn.Module):
     """A codec with a weight."""
 
-    def __init__(self, scale):
+    def __init__(self, scale: Any) -> None:
         super().__init__()
         self.plain, self.channels = PatchDCT(48), 48
         self.scale = torch.nn.Parameter(torch.tensor(scale))
 
-    def encode(self, video_BCTHW):
+    def encode(self, video_BCTHW: Any) -> Any:
         return self.scale * self.plain.encode(video_BCTHW)
 
-    def decode(self, latent_BCTHW, seen_BCHW=None):
+    def decode(self, latent_BCTHW: Any, seen_BCHW: Any = None) -> Any:
         return self.plain.decode(latent_BCTHW / self.scale, seen_BCHW)
 
 
-def test_codecs_with_other_weights_keep_latents_of_their_own(tmp_path):
+def test_codecs_with_other_weights_keep_latents_of_their_own(tmp_path: Path) -> None:
     write(tmp_path, seed=0)
     once, twice = (kept(tmp_path, Scaled(scale))[3].video_CTVHW for scale in (0.5, 1.0))
     torch.testing.assert_close(2 * once, twice, atol=1e-2, rtol=1e-2)

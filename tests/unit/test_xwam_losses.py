@@ -1,6 +1,7 @@
 """The training loss by hand, and what must not change it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from xwam.flow.noise import NoiseLevels
 LEVELS = NoiseLevels(torch.tensor([0.7, 0.4]), torch.tensor([0.3, 0.0]), torch.tensor([False, True]))
 
 
-def batch_of(mode: DepthMode = "interleaved"):
+def batch_of(mode: DepthMode = "interleaved") -> Any:
     config = replace(TINY, depth=mode)
     video, action, proprio, text = inputs_of()
     mask = torch.ones(2, ACTIONS, 14)
@@ -34,11 +35,11 @@ def batch_of(mode: DepthMode = "interleaved"):
     return network, batch, noise, network.encode_text(text)
 
 
-def test_masked_mean_of_nothing_is_zero():
+def test_masked_mean_of_nothing_is_zero() -> None:
     assert masked_mean_square(torch.ones(3), torch.zeros(3)).item() == 0
 
 
-def test_what_carries_no_loss_changes_none():
+def test_what_carries_no_loss_changes_none() -> None:
     network, batch, noise, text = batch_of()
     before = losses(network, batch, noise, LEVELS, text)
     other = Noise(noise.video_BCTVHW.clone(), noise.action_BKA.clone(), noise.proprio_BPS.clone())
@@ -51,7 +52,7 @@ def test_what_carries_no_loss_changes_none():
 
 
 @pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
-def test_rivals_have_a_loss_too(mode):
+def test_rivals_have_a_loss_too(mode: str) -> None:
     network, batch, noise, text = batch_of(mode)
     found = losses(network, batch, noise, LEVELS, text)
     assert (found.depth.item() == 0) == (mode == "none")
@@ -59,7 +60,7 @@ def test_rivals_have_a_loss_too(mode):
 
 
 @pytest.mark.parametrize("mode", ["interleaved", "sequence", "channel"])
-def test_a_network_that_predicts_clean_video_is_judged_by_it(mode):
+def test_a_network_that_predicts_clean_video_is_judged_by_it(mode: str) -> None:
     """The last layer gives zeros here, so the loss is the mean square of the clean latents whatever the noise."""
     network, batch, noise, text = batch_of(mode)
     network.config = replace(network.config, video_prediction="clean")
@@ -71,7 +72,7 @@ def test_a_network_that_predicts_clean_video_is_judged_by_it(mode):
         assert found.depth.item() == pytest.approx(batch.depth_BCTVHW.square().mean().item(), rel=1e-5)
 
 
-def test_a_network_that_predicts_change_is_judged_by_it():
+def test_a_network_that_predicts_change_is_judged_by_it() -> None:
     """The last layer gives zeros here: a guess that the state at hand stays, whatever the noise."""
     network, batch, noise, text = batch_of()
     network.config = replace(network.config, proprio_prediction="change")
@@ -82,7 +83,7 @@ def test_a_network_that_predicts_change_is_judged_by_it():
     assert found.proprio.item() == pytest.approx((acting[1:] - acting[:1]).square().mean().item(), rel=1e-4)
 
 
-def test_clean_actions_are_those_that_were_executed():
+def test_clean_actions_are_those_that_were_executed() -> None:
     network, batch, noise, text = batch_of()
     other = replace(batch, executed_BKA=batch.executed_BKA + 1)
     first, second = (losses(network, each, noise, LEVELS, text) for each in (batch, other))
@@ -90,7 +91,7 @@ def test_clean_actions_are_those_that_were_executed():
     assert (first.action, first.proprio) == (second.action, second.proprio)  # where actions are learnt, nobody does
 
 
-def test_a_few_steps_bring_the_loss_down():
+def test_a_few_steps_bring_the_loss_down() -> None:
     network, batch, noise, text = batch_of()
     network.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)

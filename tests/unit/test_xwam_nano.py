@@ -5,6 +5,7 @@ Read next: `xwam/nano/weights/README.md`.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ PLUGIN, CONFIG = XwamPlugin(), XwamPolicyConfig()
 
 
 @pytest.fixture(scope="module")
-def policy():
+def policy() -> Any:
     return PLUGIN.make(CONFIG)
 
 
-def asked(**changes):
+def asked(**changes: Any) -> Any:
     """Return a request before a grey table, the hand above it."""
     request = request_of(want_prediction=True, instruction="Lift the red cube off the table.")
     K = np.array([[154.5, 0.0, 63.5], [0.0, 154.5, 63.5], [0.0, 0.0, 1.0]])
@@ -32,7 +33,7 @@ def asked(**changes):
     return replace(request, observation=seen, **changes)
 
 
-def test_they_are_small_and_say_how_they_were_made():
+def test_they_are_small_and_say_how_they_were_made() -> None:
     path = SHIPPED["nano"]
     assert path.stat().st_size <= 25e6
     assert {"recipe", "command", "steps", "data_sha256", "decoder_command"} <= set(read_notes(path))
@@ -40,7 +41,7 @@ def test_they_are_small_and_say_how_they_were_made():
     assert PLUGIN.provenance(CONFIG)["predicted pictures"].startswith("drawn by the decoder")
 
 
-def test_the_imagined_hand_goes_where_given_actions_take_it(policy):
+def test_the_imagined_hand_goes_where_given_actions_take_it(policy: Any) -> None:
     ends = []
     for up in (-0.6, 0.6):
         actions = np.zeros((32, 14), np.float32)
@@ -50,7 +51,7 @@ def test_the_imagined_hand_goes_where_given_actions_take_it(policy):
     assert ends[1] - ends[0] > 0.03
 
 
-def test_what_it_draws_is_made_of_what_it_saw(policy):
+def test_what_it_draws_is_made_of_what_it_saw(policy: Any) -> None:
     (reply,) = policy.infer([asked()])
     prediction = reply.prediction()
     assert (prediction.rgb[:, :2] == 128).all()  # wherever pixels come from, they are grey

@@ -1,6 +1,7 @@
 """The transformer against slow and obvious counterparts, and what must not change its outputs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ TINY = NetworkConfig(
 FRAMES, VIEWS, ROWS, COLS, ACTIONS, STATES = 2, 3, 4, 6, 7, 3
 
 
-def network_of(config=TINY, seed=0):
+def network_of(config: Any = TINY, seed: Any = 0) -> Any:
     torch.manual_seed(seed)
     network = XwamNetwork(config).eval().requires_grad_(False)
     for weight in network.parameters():
@@ -28,13 +29,15 @@ def network_of(config=TINY, seed=0):
     return network
 
 
-def inputs_of(batch=2, seed=1, channels=4):
+def inputs_of(batch: Any = 2, seed: Any = 1, channels: Any = 4) -> Any:
     generator = torch.Generator().manual_seed(seed)
     shapes = ((batch, channels, FRAMES, VIEWS, ROWS, COLS), (batch, ACTIONS, 14), (batch, STATES, 16), (batch, 5, 8))
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
-def forward(network, inputs, *, depth=True, t_video=(700.0, 300.0), t_action=(400.0, 0.0)):
+def forward(
+    network: Any, inputs: Any, *, depth: Any = True, t_video: Any = (700.0, 300.0), t_action: Any = (400.0, 0.0)
+) -> Any:
     video, action, proprio, text = inputs
     batch = video.shape[0]
     geometry = network.geometry(video, ACTIONS, STATES)
@@ -42,7 +45,7 @@ def forward(network, inputs, *, depth=True, t_video=(700.0, 300.0), t_action=(40
     return network(video, action, proprio, times, network.encode_text(text), depth=depth)
 
 
-def test_rope_is_a_complex_rotation():
+def test_rope_is_a_complex_rotation() -> None:
     network, (video, *_) = network_of(), inputs_of()
     geometry = network.geometry(video, ACTIONS, STATES)
     x = torch.randn(2, geometry.num_tokens, 2, TINY.head_width)
@@ -55,7 +58,7 @@ def test_rope_is_a_complex_rotation():
     torch.testing.assert_close(got.double(), expected, atol=2e-6, rtol=0)
 
 
-def test_without_gradients_heads_lie_in_a_row_and_hold_the_same():
+def test_without_gradients_heads_lie_in_a_row_and_hold_the_same() -> None:
     attention, x = network_of().blocks[0].self_attn, torch.randn(2, 7, 48)
     rope = Rope(torch.randn(7, 1, 12), torch.randn(7, 1, 12))
     query, memory = attention.query_key_value(x, rope)
@@ -66,7 +69,7 @@ def test_without_gradients_heads_lie_in_a_row_and_hold_the_same():
         torch.testing.assert_close(part, same, atol=1e-6, rtol=1e-6)
 
 
-def test_many_tokens_go_through_the_mlp_in_parts_and_come_out_the_same(monkeypatch):
+def test_many_tokens_go_through_the_mlp_in_parts_and_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     network, inputs = network_of(), inputs_of()
     with torch.no_grad():
         whole = forward(network, inputs)
@@ -77,7 +80,7 @@ def test_many_tokens_go_through_the_mlp_in_parts_and_come_out_the_same(monkeypat
 
 @pytest.mark.parametrize("released", [True, False])
 @pytest.mark.parametrize("depth", [False, True])
-def test_the_straight_reading_agrees(depth, released):
+def test_the_straight_reading_agrees(depth: bool, released: bool) -> None:
     config = TINY if released else replace(TINY, video_prediction="clean", proprio_prediction="change")
     network, inputs = network_of(config), inputs_of()
     geometry = network.geometry(inputs[0], ACTIONS, STATES)
@@ -97,7 +100,7 @@ def test_the_straight_reading_agrees(depth, released):
             torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
 
 
-def test_positions_of_actions_and_states_lie_between_latent_frames():
+def test_positions_of_actions_and_states_lie_between_latent_frames() -> None:
     network, (video, *_) = network_of(), inputs_of()
     geometry = network.geometry(video, 32, 9)
     positions = token_positions(TINY, geometry)[geometry.num_video_tokens :]
@@ -106,7 +109,7 @@ def test_positions_of_actions_and_states_lie_between_latent_frames():
     assert not positions[:, 1:].any()
 
 
-def test_depth_branch_leaves_the_other_outputs_alone():
+def test_depth_branch_leaves_the_other_outputs_alone() -> None:
     network, inputs = network_of(), inputs_of()
     on, off = forward(network, inputs, depth=True), forward(network, inputs, depth=False)
     assert off.depth_BCTVHW is None
@@ -114,14 +117,14 @@ def test_depth_branch_leaves_the_other_outputs_alone():
     assert all(torch.equal(a, b) for a, b in zip(on[:3], off[:3], strict=True))
 
 
-def test_depth_reads_the_main_branch():
+def test_depth_reads_the_main_branch() -> None:
     network, inputs = network_of(), inputs_of()
     before = forward(network, inputs).depth_BCTVHW
     network.blocks[-1].self_attn.v.weight.mul_(2)
     assert not torch.allclose(before, forward(network, inputs).depth_BCTVHW, atol=1e-3)
 
 
-def test_requests_in_a_batch_do_not_touch_each_other():
+def test_requests_in_a_batch_do_not_touch_each_other() -> None:
     network, inputs = network_of(), inputs_of(batch=2)
     both = forward(network, inputs)
     turned = forward(network, [tensor.flip(0) for tensor in inputs], t_video=(300.0, 700.0), t_action=(0.0, 400.0))
@@ -131,7 +134,7 @@ def test_requests_in_a_batch_do_not_touch_each_other():
         torch.testing.assert_close(together[:1], single, atol=1e-5, rtol=1e-4)
 
 
-def test_view_order_moves_with_the_view_embedding():
+def test_view_order_moves_with_the_view_embedding() -> None:
     network, inputs = network_of(), inputs_of()
     order = [2, 0, 1]
     before = forward(network, inputs)
@@ -143,7 +146,7 @@ def test_view_order_moves_with_the_view_embedding():
         torch.testing.assert_close(getattr(before, name)[:, :, :, order], getattr(after, name), atol=1e-4, rtol=1e-4)
 
 
-def test_shared_timesteps_are_free_ones_that_happen_to_agree():
+def test_shared_timesteps_are_free_ones_that_happen_to_agree() -> None:
     network, (video, action, proprio, text) = network_of(), inputs_of()
     geometry, context = network.geometry(video, ACTIONS, STATES), network.encode_text(text)
     t_video, t_action = torch.tensor([700.0, 300.0]), torch.tensor([400.0, 0.0])
@@ -157,7 +160,7 @@ def test_shared_timesteps_are_free_ones_that_happen_to_agree():
 
 
 @pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
-def test_rivals_of_the_depth_branch(mode):
+def test_rivals_of_the_depth_branch(mode: str) -> None:
     config = replace(TINY, depth=mode)
     network, inputs = network_of(config), inputs_of(channels=config.state_channels)
     out = forward(network, inputs)
@@ -173,7 +176,7 @@ def test_rivals_of_the_depth_branch(mode):
         assert not torch.allclose(forward(network, changed).video_BCTVHW[:, :4], out.video_BCTVHW[:, :4], atol=1e-3)
 
 
-def test_places_are_told_apart_by_their_embeddings():
+def test_places_are_told_apart_by_their_embeddings() -> None:
     inputs = inputs_of()
     *_, rows, cols = inputs[0].shape
     places = (rows // TINY.patch_hw[0], cols // TINY.patch_hw[1])
@@ -191,7 +194,7 @@ def test_places_are_told_apart_by_their_embeddings():
         network_of(replace(TINY, place_grid=(1, 1))).geometry(inputs[0], ACTIONS, STATES)
 
 
-def test_without_depth_the_rival_is_the_main_branch():
+def test_without_depth_the_rival_is_the_main_branch() -> None:
     network, inputs = network_of(), inputs_of()
     plain = XwamNetwork(replace(TINY, depth="none"))
     plain.load_state_dict({name: value for name, value in network.state_dict().items() if "extra_" not in name})
@@ -199,7 +202,7 @@ def test_without_depth_the_rival_is_the_main_branch():
         torch.testing.assert_close(one, two)  # sizes differ from here to there, and with them the last digits
 
 
-def test_modulation_of_runs_is_modulation_of_tokens():
+def test_modulation_of_runs_is_modulation_of_tokens() -> None:
     x, shift, scale = torch.randn(2, 9, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     runs = ((0, 2), (2, 3), (1, 4))
     groups = torch.tensor([0, 0, 2, 2, 2, 1, 1, 1, 1])
@@ -208,7 +211,7 @@ def test_modulation_of_runs_is_modulation_of_tokens():
     assert head_runs(runs, 4) == ((0, 2), (2, 2))
 
 
-def test_joined_contexts_are_the_context_of_a_batch():
+def test_joined_contexts_are_the_context_of_a_batch() -> None:
     network, inputs = network_of(), inputs_of()
     whole = network.with_depth_text(network.encode_text(inputs[3]))
     parts = [network.with_depth_text(network.encode_text(inputs[3][index : index + 1])) for index in range(2)]
@@ -217,7 +220,7 @@ def test_joined_contexts_are_the_context_of_a_batch():
     torch.testing.assert_close(joined.main[2].value, whole.main[2].value, atol=1e-5, rtol=1e-4)
 
 
-def test_padding_is_read_as_often_as_it_is_there():
+def test_padding_is_read_as_often_as_it_is_there() -> None:
     network, (video, action, proprio, text) = network_of(), inputs_of()
     text[:, 2:], text[1, 1] = 0, 0
     geometry = network.geometry(video, ACTIONS, STATES)
@@ -235,7 +238,7 @@ def test_padding_is_read_as_often_as_it_is_there():
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_a_prompt_without_padding_adds_nothing_to_the_logits():
+def test_a_prompt_without_padding_adds_nothing_to_the_logits() -> None:
     network, inputs = network_of(), inputs_of()
     full = [network.encode_text(inputs[3][index : index + 1]) for index in range(2)]
     assert full[0].bias_BN is None
@@ -245,7 +248,7 @@ def test_a_prompt_without_padding_adds_nothing_to_the_logits():
     assert TextContext.cat([short, full[1]]).bias_BN[1].tolist() == [0] * 5
 
 
-def test_prompts_of_different_lengths_share_a_batch():
+def test_prompts_of_different_lengths_share_a_batch() -> None:
     network, inputs = network_of(), inputs_of()
     inputs[3][0, 2:] = 0
     parts = [network.with_depth_text(network.encode_text(inputs[3][index : index + 1])) for index in range(2)]
@@ -259,13 +262,13 @@ def test_prompts_of_different_lengths_share_a_batch():
             torch.testing.assert_close(a[index : index + 1], b, atol=1e-5, rtol=1e-4)
 
 
-def test_gradients_reach_every_weight():
+def test_gradients_reach_every_weight() -> None:
     network = network_of().requires_grad_(True)
     sum(output.square().mean() for output in forward(network, inputs_of())).backward()
     assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
 
 
-def test_training_after_inference_in_one_process():
+def test_training_after_inference_in_one_process() -> None:
     config = replace(TINY, num_blocks=2, num_depth_blocks=1)
     network, inputs = network_of(config).requires_grad_(True), inputs_of()
     with torch.inference_mode():
@@ -275,7 +278,7 @@ def test_training_after_inference_in_one_process():
     torch.testing.assert_close(out.video_BCTVHW, before.video_BCTVHW, atol=1e-5, rtol=1e-4)
 
 
-def test_weights_are_taken_over_and_not_copied():
+def test_weights_are_taken_over_and_not_copied() -> None:
     weights = network_of().state_dict()
     with torch.device("meta"):
         network = XwamNetwork(TINY)
@@ -283,7 +286,7 @@ def test_weights_are_taken_over_and_not_copied():
     assert all(value.data_ptr() == weights[name].data_ptr() for name, value in network.state_dict().items())
 
 
-def test_latents_that_do_not_divide_into_patches_are_refused():
+def test_latents_that_do_not_divide_into_patches_are_refused() -> None:
     network, inputs = network_of(), inputs_of()
     with pytest.raises(ValueError, match="3 views with 3x6 cells do not fit"):
         network.geometry(inputs[0][..., :3, :], ACTIONS, STATES)
@@ -291,7 +294,7 @@ def test_latents_that_do_not_divide_into_patches_are_refused():
         network.encode_text(inputs[3][:, :4])
 
 
-def test_the_released_size_has_the_released_number_of_parameters():
+def test_the_released_size_has_the_released_number_of_parameters() -> None:
     with torch.device("meta"):
         network = XwamNetwork(WAN22_5B)
     counts = count_parameters(WAN22_5B)
@@ -303,7 +306,7 @@ def test_the_released_size_has_the_released_number_of_parameters():
     assert sum(wan) == counts.wan
 
 
-def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone():
+def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     one, two = checkpoints.fresh_network(TINY, seed=5), checkpoints.fresh_network(TINY, seed=5)
@@ -314,7 +317,7 @@ def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_states_are_the_one_at_hand_and_what_the_last_layer_gave():
+def test_states_are_the_one_at_hand_and_what_the_last_layer_gave() -> None:
     network, inputs = network_of(), inputs_of()
     change = forward(network, inputs).proprio_BPS
     network.config = replace(TINY, proprio_prediction="change")
@@ -323,7 +326,7 @@ def test_states_are_the_one_at_hand_and_what_the_last_layer_gave():
 
 
 @pytest.mark.parametrize("mode", ["interleaved", "none", "sequence", "channel"])
-def test_clean_video_is_what_lies_behind_its_velocities(mode):
+def test_clean_video_is_what_lies_behind_its_velocities(mode: str) -> None:
     """noisy - sigma * velocity is what the last layer gave, frame for frame at its own noise level."""
     config = replace(TINY, depth=mode)
     network, inputs = network_of(config), inputs_of(channels=config.state_channels)

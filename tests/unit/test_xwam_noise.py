@@ -1,6 +1,7 @@
 """Noise levels, seeds, and the walk from noise to data."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,25 +27,25 @@ from xwam.network.transformer import Denoised, TextContext
 MANY = 20_000
 
 
-def unshift(sigma):
+def unshift(sigma: Any) -> Any:
     return (sigma / (5 - 4 * sigma)).numpy()
 
 
-def test_ans_by_hand():
+def test_ans_by_hand() -> None:
     levels = ans_levels(torch.tensor([0.4, 0.6]), torch.tensor([0.9, 0.5]), torch.tensor([0.5, 0.125]))
     assert levels.clean_action_B.tolist() == [True, False]
     assert levels.sigma_action_B.tolist() == pytest.approx([0.0, 5 * 0.5 / 3])
     assert levels.sigma_video_B.tolist() == pytest.approx([shift(0.5), shift(0.5 + 0.5 * 0.125 ** (2 / 3))])
 
 
-def test_ans_never_has_less_noise_on_video_than_on_actions():
+def test_ans_never_has_less_noise_on_video_than_on_actions() -> None:
     levels = draw_levels(MANY, "ans", generator=torch.Generator().manual_seed(0))
     assert (levels.sigma_video_B >= levels.sigma_action_B).all()
     assert (levels.sigma_action_B[levels.clean_action_B] == 0).all()
     assert levels.clean_action_B.float().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_ans_marginals_match_closed_form():
+def test_ans_marginals_match_closed_form() -> None:
     levels = draw_levels(MANY, "ans", generator=torch.Generator().manual_seed(1))
     clean, video, action = levels.clean_action_B, levels.sigma_video_B, levels.sigma_action_B
     assert stats.kstest(unshift(video[clean]), "uniform").pvalue > 0.01
@@ -58,7 +59,7 @@ def test_ans_marginals_match_closed_form():
     np.testing.assert_allclose([np.mean(unshift(video[~clean]) < x) for x in grid], expected, atol=0.015)
 
 
-def test_rivals_of_ans():
+def test_rivals_of_ans() -> None:
     generator = torch.Generator().manual_seed(2)
     decoupled, sync = (
         draw_levels(MANY, "decoupled", generator=generator),
@@ -71,7 +72,7 @@ def test_rivals_of_ans():
 
 
 @pytest.mark.parametrize("mode", ["ans", "decoupled", "sync"])
-def test_some_samples_stand_where_inference_begins(mode):
+def test_some_samples_stand_where_inference_begins(mode: str) -> None:
     draws = {"clean_frac": 0.25, "start_frac": 0.25}
     levels = draw_levels(MANY, mode, **draws, generator=torch.Generator().manual_seed(3))
     plain = draw_levels(MANY, mode, clean_frac=0.25, generator=torch.Generator().manual_seed(3))
@@ -82,7 +83,7 @@ def test_some_samples_stand_where_inference_begins(mode):
     assert all(torch.equal(a[~first], b[~first]) for a, b in zip(levels, plain, strict=True))
 
 
-def test_seeds_are_written_down():
+def test_seeds_are_written_down() -> None:
     assert release_seed(3, 14, 32) == 3_501_555_843
     assert request_seed("robosuite", "default", "Lift", 0, 100, "chunk0") != request_seed(
         "robosuite", "default", "Lift", 0, 100, "chunk1"
@@ -91,7 +92,7 @@ def test_seeds_are_written_down():
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_grid_ends_clean_and_starts_at_999():
+def test_grid_ends_clean_and_starts_at_999() -> None:
     assert timestep_grid(50)[0] == 999
     assert sigma_grid(10)[-1] == 0
     with pytest.raises(ValueError, match="at least one step, got 0"):
@@ -99,7 +100,7 @@ def test_grid_ends_clean_and_starts_at_999():
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 5, 10, 25])
-def test_unipc_against_diffusers(num_steps):
+def test_unipc_against_diffusers(num_steps: int) -> None:
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, num_train_timesteps=1000
@@ -115,7 +116,7 @@ def test_unipc_against_diffusers(num_steps):
         torch.testing.assert_close(state.x, x, atol=2e-5, rtol=1e-4)
 
 
-def test_unipc_is_exact_when_the_data_is_one_point():
+def test_unipc_is_exact_when_the_data_is_one_point() -> None:
     point, x = torch.tensor([0.3, -1.2]), torch.tensor([1.0, 2.0])
     grid, state = unipc_grid(6), UniPCState(x=x)
     for sigma in grid.sigmas[:-1]:
@@ -123,7 +124,7 @@ def test_unipc_is_exact_when_the_data_is_one_point():
     torch.testing.assert_close(state.x, point)
 
 
-def started(network, seed=1, *, steps=(6, 3), guidance=0.0):
+def started(network: Any, seed: Any = 1, *, steps: Any = (6, 3), guidance: Any = 0.0) -> Any:
     video, action, proprio, text = inputs_of(batch=1, seed=seed)
     return begin(
         Schedule(num_video_steps=steps[0], num_action_steps=steps[1], guidance=guidance),
@@ -137,7 +138,7 @@ def started(network, seed=1, *, steps=(6, 3), guidance=0.0):
     )
 
 
-def test_requests_at_different_steps_share_a_pass():
+def test_requests_at_different_steps_share_a_pass() -> None:
     network = network_of(replace(TINY))
     first, second = started(network, 1), started(network, 2, steps=(5, 2))
     (first_on,) = advance(network, [first])
@@ -151,7 +152,7 @@ def test_requests_at_different_steps_share_a_pass():
         torch.testing.assert_close(got.depth_BCTVHW, expected.depth_BCTVHW, atol=1e-4, rtol=1e-4)
 
 
-def test_the_loop_changes_nothing_in_place_and_stops_early():
+def test_the_loop_changes_nothing_in_place_and_stops_early() -> None:
     network = network_of()
     state = started(network)
     copies = [state.video.x.clone(), state.action.x.clone()]
@@ -169,7 +170,7 @@ def test_the_loop_changes_nothing_in_place_and_stops_early():
     assert torch.equal(state.action.x, copies[1])
 
 
-def test_guidance_of_one_is_the_conditional_pass():
+def test_guidance_of_one_is_the_conditional_pass() -> None:
     network = network_of()
     plain, guided = run(network, started(network)), run(network, started(network, guidance=1.0))
     torch.testing.assert_close(plain.action.x, guided.action.x, atol=1e-4, rtol=1e-4)
@@ -180,24 +181,24 @@ def test_guidance_of_one_is_the_conditional_pass():
 class Says:
     """A network whose every velocity is the one number of its prompt."""
 
-    def geometry(self, video, num_actions, num_proprios):
+    def geometry(self, video: Any, num_actions: Any, num_proprios: Any) -> Any:
         return Geometry(num_frames=2, num_views=3, rows=2, cols=3, num_actions=num_actions, num_proprios=num_proprios)
 
-    def timesteps(self, *_):
+    def timesteps(self, *_: Any) -> Any:
         return None
 
-    def __call__(self, video, action, proprio, times, text, *, depth):
-        def fill(tensor):
+    def __call__(self, video: Any, action: Any, proprio: Any, times: Any, text: Any, *, depth: Any) -> Any:
+        def fill(tensor: Any) -> Any:
             return text.embedded_BND.reshape(-1, *[1] * (tensor.dim() - 1)).expand(tensor.shape)
 
         return Denoised(fill(video), fill(action), fill(proprio), fill(video) if depth else None)
 
 
-def says(number):
+def says(number: Any) -> Any:
     return TextContext(embedded_BND=torch.full((1, 1, 1), number), bias_BN=None, main=())
 
 
-def at_zero(guidance, *, words=3.0, nothing=1.0):
+def at_zero(guidance: Any, *, words: Any = 3.0, nothing: Any = 1.0) -> Any:
     video, action, proprio, _ = inputs_of(batch=1)
     return begin(
         Schedule(num_video_steps=1, num_action_steps=1, guidance=guidance),
@@ -211,7 +212,7 @@ def at_zero(guidance, *, words=3.0, nothing=1.0):
     )
 
 
-def test_guidance_by_hand():
+def test_guidance_by_hand() -> None:
     sigma = 5 * 0.999 / (1 + 4 * 0.999)  # one step leads from there to 0, so x = 0 - sigma * velocity
     (done,) = advance(Says(), [at_zero(2.0)], depth=True)
     for x in (done.video.x[:, :, 1:], done.action.x, done.proprio.x[:, 1:]):
@@ -219,14 +220,14 @@ def test_guidance_by_hand():
     assert (done.depth_BCTVHW == 3).all()
 
 
-def test_requests_of_different_guidance_share_a_pass():
+def test_requests_of_different_guidance_share_a_pass() -> None:
     sigma = 5 * 0.999 / (1 + 4 * 0.999)
     states = [at_zero(0.0), at_zero(2.0), at_zero(0.0, nothing=None), at_zero(3.0, words=-1.0)]
     got = [-float(state.action.x.mean()) / sigma for state in advance(Says(), states)]
     assert got == pytest.approx([3.0, 1 + 2 * 2, 3.0, 1 - 3 * 2], rel=1e-5)
 
 
-def test_a_real_network_gives_a_mixed_batch_what_each_gets_alone():
+def test_a_real_network_gives_a_mixed_batch_what_each_gets_alone() -> None:
     network = network_of()
     states = [started(network, 1), started(network, 2, guidance=2.0)]
     states[0] = replace(states[0], null_text=states[1].null_text)
@@ -235,7 +236,7 @@ def test_a_real_network_gives_a_mixed_batch_what_each_gets_alone():
         torch.testing.assert_close(got.action.x, expected.action.x, atol=1e-4, rtol=1e-4)
 
 
-def test_states_that_cannot_share_a_pass_are_named():
+def test_states_that_cannot_share_a_pass_are_named() -> None:
     network = network_of()
     state = started(network)
     done = run(network, state)
@@ -249,7 +250,7 @@ def test_states_that_cannot_share_a_pass_are_named():
 
 
 @pytest.mark.parametrize("mode", ["sequence", "channel"])
-def test_rivals_denoise_depth_beside_the_video(mode):
+def test_rivals_denoise_depth_beside_the_video(mode: str) -> None:
     config = replace(TINY, depth=mode)
     network = network_of(config)
     video, action, proprio, text = inputs_of(batch=1, channels=config.state_channels)
@@ -267,7 +268,7 @@ def test_rivals_denoise_depth_beside_the_video(mode):
     assert not torch.equal(done.video.x[:, 4:, 0], video[:, 4:, 0])
 
 
-def test_schedules_that_cannot_be():
+def test_schedules_that_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"1 to 4 steps .* got 5"):
         Schedule(num_video_steps=4, num_action_steps=5)
     network = network_of()

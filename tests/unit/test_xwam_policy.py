@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +37,9 @@ ENV = contract.EnvSpec(
 )
 
 
-def request_of(seed=0, chunk_idx=0, *, want_prediction=False, instruction="Lift the cube."):
+def request_of(
+    seed: Any = 0, chunk_idx: Any = 0, *, want_prediction: Any = False, instruction: Any = "Lift the cube."
+) -> Any:
     rng = np.random.default_rng(seed)
     views, (height, width) = len(NANO.views), NANO.image_hw_px
     proprio = np.zeros(16, np.float32)
@@ -64,28 +68,28 @@ def request_of(seed=0, chunk_idx=0, *, want_prediction=False, instruction="Lift 
 
 
 @pytest.fixture(scope="module")
-def policy():
+def policy() -> Any:
     return PLUGIN.make(QUICK)
 
 
-def test_spec_needs_no_framework():
+def test_spec_needs_no_framework() -> None:
     code = "import sys; from xwam.policy import *; p = XwamPlugin(); c = XwamPolicyConfig('random-nano'); "
     check = "p.spec(c); p.provenance(c); assert 'torch' not in sys.modules, 'torch'"
     subprocess.run([sys.executable, "-c", code + check], check=True)
 
 
-def test_spec_fits_the_embedded_bench():
+def test_spec_fits_the_embedded_bench() -> None:
     contract.check(ENV, PLUGIN.spec(QUICK))
     assert PLUGIN.spec(QUICK).predicts == ("rgb", "depth", "proprio")
     json.dumps(PLUGIN.spec(QUICK).to_json())
 
 
-def test_config_is_a_structured_one():
+def test_config_is_a_structured_one() -> None:
     merged = OmegaConf.merge(OmegaConf.structured(XwamPolicyConfig), {"num_action_steps": 3})
     assert OmegaConf.to_object(merged) == XwamPolicyConfig(num_action_steps=3)
 
 
-def test_reply_conforms(policy):
+def test_reply_conforms(policy: Any) -> None:
     (reply,) = policy.infer([request_of(want_prediction=True)])
     contract.check_actions(reply.actions, ENV, policy.spec)
     assert np.abs(reply.actions).max() <= 1
@@ -104,7 +108,7 @@ def test_reply_conforms(policy):
     assert policy.infer([request_of()])[0].prediction is None
 
 
-def test_a_request_is_answered_the_same_whatever_else_was_asked(policy):
+def test_a_request_is_answered_the_same_whatever_else_was_asked(policy: Any) -> None:
     requests = [request_of(seed, instruction=f"Lift cube {seed}.") for seed in range(3)]
     first = [reply.actions for reply in policy.infer(requests)]
     again = [reply.actions for reply in policy.infer(requests[::-1])][::-1]
@@ -115,7 +119,7 @@ def test_a_request_is_answered_the_same_whatever_else_was_asked(policy):
     assert not np.array_equal(first[0], policy.infer([request_of(0, chunk_idx=1)])[0].actions)
 
 
-def test_a_request_and_a_clip_give_the_network_the_same_state(policy, tmp_path):
+def test_a_request_and_a_clip_give_the_network_the_same_state(policy: Any, tmp_path: Path) -> None:
     request = request_of()
     proprio = request.observation.proprio
     proprio[3:7] = [0.02, -0.7, -0.71, 0.07]  # w >= 0, as benches give it, and not on nano's side
@@ -139,7 +143,7 @@ def test_a_request_and_a_clip_give_the_network_the_same_state(policy, tmp_path):
     assert (asked[4:6] > 0).all()
 
 
-def test_the_imagined_future_does_not_move_the_actions(policy):
+def test_the_imagined_future_does_not_move_the_actions(policy: Any) -> None:
     plain, asked = request_of(), request_of(want_prediction=True)
     reply = policy.infer([asked])[0]
     one, two = reply.prediction(), reply.prediction()
@@ -148,7 +152,7 @@ def test_the_imagined_future_does_not_move_the_actions(policy):
     assert np.array_equal(one.depth, two.depth)
 
 
-def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras():
+def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras() -> None:
     request, found = request_of(want_prediction=True), {}
     for camera_depth in (True, False):
         config = replace(QUICK, camera_depth=camera_depth)
@@ -166,7 +170,7 @@ def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras():
     assert np.array_equal(found[True][0], found[False][0])
 
 
-def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(policy):
+def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(policy: Any) -> None:
     seen = request_of().observation
     wrist = list(NANO.views).index("wrist")
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
@@ -192,7 +196,7 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
 
 
-def test_a_view_without_measured_depth_leaves_all_depth_to_the_network():
+def test_a_view_without_measured_depth_leaves_all_depth_to_the_network() -> None:
     policy = PLUGIN.make(QUICK)
     half = request_of(want_prediction=True)
     half.observation.depth[0] = 0.0
@@ -201,7 +205,7 @@ def test_a_view_without_measured_depth_leaves_all_depth_to_the_network():
 
 
 @pytest.fixture
-def drawn_as_seen(tmp_path):
+def drawn_as_seen(tmp_path: Path) -> Any:
     """A checkpoint of a fresh network, with a fresh decoder beside it, which takes nothing to move."""
     path = tmp_path / "drawn.safetensors"
     network = checkpoints.fresh_network(NANO.network, seed=0)
@@ -209,7 +213,7 @@ def drawn_as_seen(tmp_path):
     return replace(QUICK, checkpoint=str(path))
 
 
-def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(drawn_as_seen):
+def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(drawn_as_seen: Any) -> None:
     request = request_of(want_prediction=True)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     request = replace(request, observation=replace(request.observation, intrinsics=np.tile(K, (3, 1, 1))))
@@ -224,7 +228,7 @@ def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(draw
     assert PLUGIN.provenance(drawn_as_seen)["predicted pictures"].startswith("drawn by the decoder")
 
 
-def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen, monkeypatch):
+def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_of(want_prediction=True)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     T_base_cam = np.tile(np.eye(4), (3, 1, 1))
@@ -263,7 +267,7 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen, monkey
 
 
 @pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])
-def test_without_a_decoder_or_measured_depth_pictures_are_the_codecs(drawn_as_seen, without):
+def test_without_a_decoder_or_measured_depth_pictures_are_the_codecs(drawn_as_seen: Any, without: str) -> None:
     request = request_of(want_prediction=True)
     plain = PLUGIN.make(replace(drawn_as_seen, warp=False)).infer([request])[0].prediction().rgb
     config = drawn_as_seen if without == "measured" else replace(drawn_as_seen, **{without: False})
@@ -276,7 +280,7 @@ def test_without_a_decoder_or_measured_depth_pictures_are_the_codecs(drawn_as_se
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])
-def test_the_codec_alone_keeps_a_smooth_scene(policy, num_frames):
+def test_the_codec_alone_keeps_a_smooth_scene(policy: Any, num_frames: int) -> None:
     rows = np.linspace(0, 255, 128, dtype=np.uint8)
     rgb = np.broadcast_to(rows[:, None, None], (num_frames, 3, 128, 128, 3)).copy()
     depth = np.broadcast_to(np.linspace(0.5, 2.0, 128, dtype=np.float32)[:, None], (num_frames, 3, 128, 128)).copy()
@@ -286,12 +290,12 @@ def test_the_codec_alone_keeps_a_smooth_scene(policy, num_frames):
     np.testing.assert_allclose(back.depth, depth, rtol=0.1)
 
 
-def test_other_seed_other_weights(policy):
+def test_other_seed_other_weights(policy: Any) -> None:
     other = PLUGIN.make(replace(QUICK, init_seed=1))
     assert not np.array_equal(other.infer([request_of()])[0].actions, policy.infer([request_of()])[0].actions)
 
 
-def test_a_blind_model_does_not_see(tmp_path):
+def test_a_blind_model_does_not_see(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = replace(NANO, blind=True)
     checkpoints.save_checkpoint(path, checkpoints.fresh_network(model.network, seed=1), model)
@@ -301,13 +305,13 @@ def test_a_blind_model_does_not_see(tmp_path):
     np.testing.assert_array_equal(*(blind.infer([request])[0].actions for request in (first, other)))
 
 
-def test_provenance_says_random():
+def test_provenance_says_random() -> None:
     provenance = PLUGIN.provenance(QUICK)
     assert provenance["weights"] == "random, init_seed 0: an untrained network"
     assert PLUGIN.spec(QUICK).policy_id == "xwam/xwam-nano-random"
 
 
-def test_a_saved_checkpoint_is_the_same_policy(policy, tmp_path):
+def test_a_saved_checkpoint_is_the_same_policy(policy: Any, tmp_path: Path) -> None:
     path = tmp_path / "nano.safetensors"
     checkpoints.save_checkpoint(path, policy.engine.network, NANO, notes={"data": "none"})
     config = replace(QUICK, checkpoint=str(path))
@@ -317,7 +321,7 @@ def test_a_saved_checkpoint_is_the_same_policy(policy, tmp_path):
     assert PLUGIN.spec(config).policy_id == "xwam/xwam-nano"
 
 
-def test_settings_that_cannot_be_used_say_so(tmp_path):
+def test_settings_that_cannot_be_used_say_so(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"There is no checkpoint at .*nothing"):
         PLUGIN.spec(replace(QUICK, checkpoint=str(tmp_path / "nothing.safetensors")))
     with pytest.raises(BadConfig, match="got num_action_steps=9 and num_video_steps=3"):
@@ -328,7 +332,7 @@ def test_settings_that_cannot_be_used_say_so(tmp_path):
         PLUGIN.make(replace(QUICK, checkpoint=str(broken)))
 
 
-def test_steps_that_are_left_open_are_the_models_own():
+def test_steps_that_are_left_open_are_the_models_own() -> None:
     assert PLUGIN.spec(RANDOM).execute_steps == 8
     own = PLUGIN.provenance(RANDOM)
     assert own["denoising"] == "2 steps for actions, 3 for video, guidance 0.0"
@@ -349,13 +353,13 @@ def test_steps_that_are_left_open_are_the_models_own():
         PLUGIN.spec(replace(RANDOM, num_action_steps=4))
 
 
-def test_threads_are_set():
+def test_threads_are_set() -> None:
     PLUGIN.make(replace(QUICK, threads=1))
     assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
-def test_rivals_of_the_ablation_run_end_to_end(mode, tmp_path):
+def test_rivals_of_the_ablation_run_end_to_end(mode: str, tmp_path: Path) -> None:
     small = replace(NANO.network, width=64, ffn_width=64, num_heads=2, num_blocks=2, num_depth_blocks=1, depth=mode)
     model = replace(NANO, network=small, name=f"nano-{mode}")
     path = tmp_path / f"{mode}.safetensors"

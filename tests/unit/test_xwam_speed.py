@@ -1,5 +1,7 @@
 """What the GPU table counts, checked against PyTorch's own counter."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -11,7 +13,7 @@ from xwam.serving import speed
 
 
 @pytest.mark.parametrize("depth", [False, True])
-def test_flops_are_those_that_pytorch_counts(depth):
+def test_flops_are_those_that_pytorch_counts(depth: bool) -> None:
     network, (video, action, proprio, text) = network_of(), inputs_of(batch=1)
     geometry = network.geometry(video, ACTIONS, STATES)
     times = network.timesteps(torch.tensor([700.0]), torch.tensor([300.0]), geometry)
@@ -23,7 +25,7 @@ def test_flops_are_those_that_pytorch_counts(depth):
     assert estimated == pytest.approx(counted, rel=0.15)  # embeddings, time projection and heads are left out
 
 
-def test_the_table_runs_on_a_cpu_at_tiny_size():
+def test_the_table_runs_on_a_cpu_at_tiny_size() -> None:
     geometry = network_of().geometry(inputs_of()[0], ACTIONS, STATES)
     where = {"device": torch.device("cpu"), "dtype": torch.float32}
     rows = speed.table(TINY, geometry, **where, steps=(1, 2), batches=(1, 2), compiling=(False,), rounds=1)
@@ -32,7 +34,7 @@ def test_the_table_runs_on_a_cpu_at_tiny_size():
     assert len(rows[0].cells()) == len(speed.COLUMNS)
 
 
-def test_the_command_prints_a_table(capsys):
+def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     quick = "--size nano --device cpu --steps 1 --batch 1 --rounds 1 --no-compile"
     assert speed.main(quick.split()) == 0
     assert "straight" in capsys.readouterr().out
@@ -41,18 +43,20 @@ def test_the_command_prints_a_table(capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so(capsys):
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.main([]) == 2
     assert "needs a CUDA device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["show", "convert", "check-data", "statistics", "train"])
-def test_every_verb_of_xwam_explains_itself_with_an_example(verb, capsys):
+def test_every_verb_of_xwam_explains_itself_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--help"]) == 0
     assert f"xwam {verb} " in " ".join(capsys.readouterr().out.split())
 
 
-def test_mistakes_on_the_command_line_are_one_sentence_and_2(tmp_path, capsys):
+def test_mistakes_on_the_command_line_are_one_sentence_and_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["show", str(tmp_path / "nothing.safetensors")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("xwam: There is no checkpoint at")
@@ -64,7 +68,7 @@ def test_mistakes_on_the_command_line_are_one_sentence_and_2(tmp_path, capsys):
     assert cli.main(["check-data"]) == 2
 
 
-def test_verbs_of_other_modules_keep_their_exit_status(tmp_path, capsys):
+def test_verbs_of_other_modules_keep_their_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metadata.json").write_text('{"0000000": 12}')
     assert cli.main(["check-data", str(tmp_path)]) == 1
     assert str(tmp_path) in capsys.readouterr().out

@@ -4,6 +4,8 @@ In: planes and a wall behind a bar. Out: a verdict.
 Read next: `xwam/nano/depth_refinement.py`.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.spatial import cKDTree
@@ -16,37 +18,37 @@ SIZE = (48, 64)
 WALL_M, BAR_M = 3.0, 1.0
 
 
-def bar(left_px):
+def bar(left_px: Any) -> Any:
     """Return a near bar before a far wall."""
     depth = np.full(SIZE, WALL_M)
     depth[:, left_px : left_px + 10] = BAR_M
     return depth
 
 
-def blurred(depth, width=3):
+def blurred(depth: Any, width: Any = 3) -> Any:
     kernel = np.ones(width) / width
     padded = np.pad(depth, ((0, 0), (width // 2, width // 2)), mode="edge")
     return np.stack([np.convolve(row, kernel, "valid") for row in padded])
 
 
-def one(depth):
+def one(depth: Any) -> Any:
     return depth[None, None]
 
 
-def test_a_blurred_edge_that_moves_becomes_an_edge_again_where_it_went():
+def test_a_blurred_edge_that_moves_becomes_an_edge_again_where_it_went() -> None:
     seen, future = bar(20), bar(22)
     found = on_surfaces(one(blurred(future)), one(seen))[0, 0]
     assert set(np.unique(found)) == {BAR_M, WALL_M}
     assert (found != future).mean() <= 0.5 * (seen != future).mean()
 
 
-def test_small_departures_leave_the_measurement():
+def test_small_departures_leave_the_measurement() -> None:
     seen = bar(20)
     noise = np.random.default_rng(0).uniform(-0.25, 0.25, SIZE)
     np.testing.assert_array_equal(on_surfaces(one(seen + noise), one(seen))[0, 0], seen.astype(np.float32))
 
 
-def test_a_surface_beyond_reach_or_hardly_nearer_is_not_taken():
+def test_a_surface_beyond_reach_or_hardly_nearer_is_not_taken() -> None:
     seen, pred = bar(20), np.full(SIZE, WALL_M)
     pred[:, 50] = BAR_M
     assert REACH_PX < 50 - 30
@@ -55,7 +57,7 @@ def test_a_surface_beyond_reach_or_hardly_nearer_is_not_taken():
     np.testing.assert_array_equal(on_surfaces(one(halfway), one(seen))[0, 0], seen.astype(np.float32))
 
 
-def test_holes_take_the_surface_beside_them_or_the_prediction():
+def test_holes_take_the_surface_beside_them_or_the_prediction() -> None:
     seen = np.full(SIZE, WALL_M)
     seen[:, 40:] = 0.0
     found = on_surfaces(one(np.full(SIZE, WALL_M - 0.1)), one(seen))[0, 0]
@@ -63,7 +65,7 @@ def test_holes_take_the_surface_beside_them_or_the_prediction():
     np.testing.assert_allclose(found[:, 40 + REACH_PX :], WALL_M - 0.1)
 
 
-def test_a_camera_that_stays_sees_the_same_and_one_that_goes_ahead_sees_it_nearer():
+def test_a_camera_that_stays_sees_the_same_and_one_that_goes_ahead_sees_it_nearer() -> None:
     np.testing.assert_allclose(seen_from(bar(20), K, np.eye(4)).depth_hw_m, bar(20))
     ahead = np.eye(4)
     ahead[2, 3] = 0.4
@@ -74,11 +76,11 @@ def test_a_camera_that_stays_sees_the_same_and_one_that_goes_ahead_sees_it_neare
     assert (back[[0, -1]] == 0).all()  # nobody saw what comes in at the border
 
 
-def carried_depth(depth, T_cam_future, moving):
+def carried_depth(depth: Any, T_cam_future: Any, moving: Any) -> Any:
     return carried_along(np.zeros((1, *SIZE, 3), np.uint8), depth[None], K[None], T_cam_future, moving).depth_fvhw_m
 
 
-def test_pictures_are_carried_along_with_their_depth():
+def test_pictures_are_carried_along_with_their_depth() -> None:
     """A camera that moves aside by whole pixels before a wall shows the same picture, moved by as many."""
     rgb, depth = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8), np.full(SIZE, 1.0)
     depth[40:] = HAND_M / 2
@@ -95,7 +97,7 @@ def test_pictures_are_carried_along_with_their_depth():
     np.testing.assert_array_equal(still, rgb)
 
 
-def test_what_is_carried_along_lies_where_it_was_in_space():
+def test_what_is_carried_along_lies_where_it_was_in_space() -> None:
     rng = np.random.default_rng(3)
     v, u = np.mgrid[: SIZE[0], : SIZE[1]]
     depth = 1.5 + 0.3 * np.sin(u / 9) * np.cos(v / 7)
@@ -120,7 +122,7 @@ def test_what_is_carried_along_lies_where_it_was_in_space():
     np.testing.assert_array_equal(carried_depth(depth, T_cam_future, [])[0, 0], depth)
 
 
-def test_a_hand_comes_along_with_its_camera():
+def test_a_hand_comes_along_with_its_camera() -> None:
     depth = np.full(SIZE, 0.5)
     depth[30:, 20:40] = finger = HAND_M / 2
     closer = np.eye(4)
@@ -134,7 +136,7 @@ def test_a_hand_comes_along_with_its_camera():
     np.testing.assert_array_equal(carried < HAND_M, depth < HAND_M)
 
 
-def test_what_comes_into_the_view_of_a_moving_camera_takes_the_depth_beside_it():
+def test_what_comes_into_the_view_of_a_moving_camera_takes_the_depth_beside_it() -> None:
     back = np.eye(4)
     back[2, 3] = -0.5
     seen = np.full(SIZE, 1.0)
@@ -148,12 +150,12 @@ def test_what_comes_into_the_view_of_a_moving_camera_takes_the_depth_beside_it()
 
 
 @pytest.mark.parametrize("measured", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
-def test_where_nothing_else_is_measured_the_prediction_stays(measured):
+def test_where_nothing_else_is_measured_the_prediction_stays(measured: Any) -> None:
     pred = np.full(SIZE, WALL_M)
     np.testing.assert_array_equal(on_surfaces(one(pred), one(measured))[0, 0], pred.astype(np.float32))
 
 
-def test_a_hole_far_from_every_surface_takes_the_prediction():
+def test_a_hole_far_from_every_surface_takes_the_prediction() -> None:
     seen = np.full(SIZE, WALL_M)
     seen[:, 40:] = 0.0
     found = on_surfaces(one(np.full(SIZE, 0.4)), one(seen))[0, 0]
@@ -161,7 +163,7 @@ def test_a_hole_far_from_every_surface_takes_the_prediction():
     np.testing.assert_array_equal(found[:, :40], WALL_M)
 
 
-def test_every_pixel_follows_the_rule_as_it_is_written():
+def test_every_pixel_follows_the_rule_as_it_is_written() -> None:
     rng = np.random.default_rng(5)
     size = (14, 16)
     measured = np.where(rng.random(size) < 0.2, 0, rng.choice([0.5, 1.0, 1.6, 3.0], size))

@@ -4,6 +4,8 @@ import argparse
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +65,7 @@ RECIPE = replace(
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("data")
     for index in range(3):
         write_episode(folder, index, steps_of(index), RECORDING, instructions=["lift the cube", "pick it up"])
@@ -71,17 +73,17 @@ def root(tmp_path_factory):
     return folder
 
 
-def model_of(root) -> ModelConfig:
+def model_of(root: Any) -> ModelConfig:
     return replace(TINY, bounds=training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True))
 
 
-def trainer_of(root, folder, recipe: Recipe = RECIPE, say=lambda line: None) -> Trainer:
+def trainer_of(root: Any, folder: Any, recipe: Recipe = RECIPE, say: Any = lambda line: None) -> Trainer:
     model = model_of(root)
     bundle = checkpoints.fresh_bundle(model, seed=recipe.seed)
     return Trainer(folder, bundle, prepare_data(root, scan(root), bundle, recipe), recipe, say=say)
 
 
-def weights_of(folder):
+def weights_of(folder: Any) -> Any:
     network, _ = checkpoints.load_checkpoint(folder / CHECKPOINT)
     return network.state_dict()
 
@@ -89,7 +91,7 @@ def weights_of(folder):
 # ---- recipes
 
 
-def test_recipes_hold_the_papers_numbers():
+def test_recipes_hold_the_papers_numbers() -> None:
     pretraining, finetuning = RECIPES["pretraining"], RECIPES["robotwin"]
     assert (pretraining.batch_size, pretraining.num_steps, pretraining.learning_rate) == (2048, 40_000, 1e-4)
     assert (finetuning.batch_size, finetuning.num_steps, finetuning.learning_rate) == (128, 20_000, 3e-5)
@@ -111,7 +113,7 @@ def test_recipes_hold_the_papers_numbers():
         ("nano", ["warmup_steps=50000"], r"must lie in 0\.\.20000"),
     ],
 )
-def test_recipes_refuse_what_they_do_not_know(name, changes, reason):
+def test_recipes_refuse_what_they_do_not_know(name: str, changes: Any, reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
         recipe_of(name, changes)
 
@@ -119,13 +121,13 @@ def test_recipes_refuse_what_they_do_not_know(name, changes, reason):
 # ---- what a step sees
 
 
-def test_every_clip_is_seen_once_a_pass():
+def test_every_clip_is_seen_once_a_pass() -> None:
     for first in (0, 11, 22):
         assert sorted(clip_at(3, 11, first + place) for place in range(11)) == list(range(11))
     assert [clip_at(3, 11, place) for place in range(11)] != [clip_at(3, 11, 11 + place) for place in range(11)]
 
 
-def test_devices_share_a_step():
+def test_devices_share_a_step() -> None:
     recipe = replace(RECIPE, batch_size=8)
     whole = tickets(recipe, 50, 6)
     parts = [tickets(recipe, 50, 6, rank=rank, world=4) for rank in range(4)]
@@ -134,7 +136,7 @@ def test_devices_share_a_step():
         tickets(recipe, 50, 6, world=3)
 
 
-def test_draws_belong_to_a_place_not_to_a_batch(root):
+def test_draws_belong_to_a_place_not_to_a_batch(root: Any) -> None:
     trainer = trainer_of(root, root / "unused")
     encoder, places = trainer.encoder, tickets(RECIPE, 20, 2)
     samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
@@ -146,7 +148,7 @@ def test_draws_belong_to_a_place_not_to_a_batch(root):
     assert torch.equal(together.text_BNW[one], alone.text_BNW)
 
 
-def test_latents_are_kept_and_equal_those_of_the_clips(root, tmp_path):
+def test_latents_are_kept_and_equal_those_of_the_clips(root: Any, tmp_path: Path) -> None:
     bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
     plain = prepare_data(root, scan(root), bundle, replace(RECIPE, encode_once=False)).training
     kept = LatentClips(plain, bundle.codec, bundle.model.codec, tmp_path)
@@ -162,14 +164,14 @@ def test_latents_are_kept_and_equal_those_of_the_clips(root, tmp_path):
         [kept[35], kept[50]]
 
 
-def test_augmented_clips_are_not_encoded_once(root):
+def test_augmented_clips_are_not_encoded_once(root: Any) -> None:
     with pytest.raises(ValueError, match="cannot be encoded once"):
         prepare_data(
             root, scan(root), checkpoints.fresh_bundle(TINY, seed=0), replace(RECIPE, augmentation=Augmentation())
         )
 
 
-def test_prompts_are_dropped_as_often_as_asked(root):
+def test_prompts_are_dropped_as_often_as_asked(root: Any) -> None:
     bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
     recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
@@ -183,14 +185,14 @@ def test_prompts_are_dropped_as_often_as_asked(root):
 # ---- what is minimised
 
 
-def first_batch(trainer):
+def first_batch(trainer: Any) -> Any:
     places = tickets(RECIPE, len(trainer.data.training), 0)
     samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
     batch = trainer.encoder.batch(samples)
     return batch, trainer.encoder.draws(batch, samples, places)
 
 
-def test_the_objective_weighs_the_losses_of_equation_6(root):
+def test_the_objective_weighs_the_losses_of_equation_6(root: Any) -> None:
     trainer = trainer_of(root, root / "unused")
     batch, draws = first_batch(trainer)
     network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
@@ -201,7 +203,7 @@ def test_the_objective_weighs_the_losses_of_equation_6(root):
     torch.testing.assert_close(found["total"], expected.reshape(()))
 
 
-def test_recomputed_activations_give_the_same_gradients(root):
+def test_recomputed_activations_give_the_same_gradients(root: Any) -> None:
     trainer = trainer_of(root, root / "unused")
     batch, draws = first_batch(trainer)
     gradients = []
@@ -214,7 +216,7 @@ def test_recomputed_activations_give_the_same_gradients(root):
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_same_gradients(root):
+def test_compiled_blocks_give_the_same_gradients(root: Any) -> None:
     if shutil.which("c++") is None:
         pytest.skip("compiling for a CPU needs a C++ compiler")
     trainer = trainer_of(root, root / "unused")
@@ -228,7 +230,7 @@ def test_compiled_blocks_give_the_same_gradients(root):
         torch.testing.assert_close(same, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_a_blind_model_is_trained_on_grey(root):
+def test_a_blind_model_is_trained_on_grey(root: Any) -> None:
     bundle = checkpoints.fresh_bundle(replace(model_of(root), blind=True), seed=0)
     data = prepare_data(root, scan(root), bundle, RECIPE)
     batch = Encoder(bundle, RECIPE, torch.device("cpu")).batch([data.training[0], data.training[1]])
@@ -238,7 +240,7 @@ def test_a_blind_model_is_trained_on_grey(root):
     assert batch.action_BKA.any()
 
 
-def test_muon_takes_the_matrices_of_the_blocks(root):
+def test_muon_takes_the_matrices_of_the_blocks(root: Any) -> None:
     network = checkpoints.fresh_network(TINY.network, seed=0)
     adamw, muon = optimizers_of(network, RECIPE)
     taken = sum(len(group["params"]) for optimizer in (adamw, muon) for group in optimizer.param_groups)
@@ -247,7 +249,7 @@ def test_muon_takes_the_matrices_of_the_blocks(root):
     assert len(optimizers_of(network, replace(RECIPE, optimizer="adamw"))) == 1
 
 
-def test_averages_by_hand():
+def test_averages_by_hand() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     network.weight.data.fill_(0.0)
     average = Average(network, 0.5)
@@ -265,13 +267,13 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_killed_run_ends_with_the_same_weights_to_the_bit(root, tmp_path, optimizer):
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(root: Any, tmp_path: Path, optimizer: str) -> None:
     recipe = replace(RECIPE, optimizer=optimizer)
     trainer_of(root, tmp_path / "whole", recipe).run()
     stopped = trainer_of(root, tmp_path / "killed", recipe)
     original = stopped._one_step
 
-    def killed_in_the_sixth(pictures):
+    def killed_in_the_sixth(pictures: Any) -> Any:
         if stopped.step == 5:
             raise Killed
         return original(pictures)
@@ -292,7 +294,7 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(root, tmp_path, opti
     assert (tmp_path / "killed" / STATE).read_bytes() == states[1]
 
 
-def test_a_run_leaves_what_people_and_policies_need(root, tmp_path):
+def test_a_run_leaves_what_people_and_policies_need(root: Any, tmp_path: Path) -> None:
     from xwam.policy import XwamPlugin, XwamPolicyConfig
 
     trainer_of(root, tmp_path, replace(RECIPE, num_steps=10)).run()
@@ -312,7 +314,7 @@ def test_a_run_leaves_what_people_and_policies_need(root, tmp_path):
     assert actions.shape == (32, 14)
 
 
-def test_another_run_does_not_go_on_from_this_one(root, tmp_path):
+def test_another_run_does_not_go_on_from_this_one(root: Any, tmp_path: Path) -> None:
     trainer_of(root, tmp_path).run(stop_at=1)
     told = r"of another run: its recipe.learning_rate is 0.001, this one's is 1e-09; take another folder"
     with pytest.raises(StateError, match=told):
@@ -322,7 +324,7 @@ def test_another_run_does_not_go_on_from_this_one(root, tmp_path):
         trainer_of(root, tmp_path)
 
 
-def test_an_episode_that_breaks_on_the_way_is_named_once(tmp_path):
+def test_an_episode_that_breaks_on_the_way_is_named_once(tmp_path: Path) -> None:
     for index in range(3):
         write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
@@ -336,7 +338,7 @@ def test_an_episode_that_breaks_on_the_way_is_named_once(tmp_path):
     assert "episode_0000001" in line
 
 
-def test_training_brings_the_loss_down(tmp_path):
+def test_training_brings_the_loss_down(tmp_path: Path) -> None:
     still = steps_of()
     still = replace(
         still, rgb=still.rgb * 0 + 90, depth=still.depth * 0 + 1, proprio=still.proprio[[0] * len(still.rgb)]
@@ -351,7 +353,7 @@ def test_training_brings_the_loss_down(tmp_path):
     assert lines[-1]["proprio"] < 0.95 * lines[0]["proprio"]
 
 
-def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path):
+def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> None:
     write_episode(tmp_path, 0, steps_of(), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -367,13 +369,13 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path):
     assert "each time" not in trainer_of(tmp_path, tmp_path / "run", plain).try_out(num_steps=2)
 
 
-def small(root, folder, *arguments):
+def small(root: Any, folder: Any, *arguments: Any) -> Any:
     """Return the arguments of a training of two clips a step."""
     changes = ["num_steps=3", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
     return ["train", str(root), str(folder), *arguments, "--set", *changes]
 
 
-def test_the_command_trains_and_goes_on(root, tmp_path, capsys):
+def test_the_command_trains_and_goes_on(root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
     checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
     started = bundle.network.state_dict()
@@ -391,7 +393,7 @@ def test_the_command_trains_and_goes_on(root, tmp_path, capsys):
     assert "going on from step 3" in capsys.readouterr().out
 
 
-def test_the_command_refuses_data_without_statistics_or_with_other_cameras(root, tmp_path):
+def test_the_command_refuses_data_without_statistics_or_with_other_cameras(root: Any, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
     options = parser.parse_args(small(root, tmp_path / "run"))
@@ -404,7 +406,7 @@ def test_the_command_refuses_data_without_statistics_or_with_other_cameras(root,
         options.run(options)
 
 
-def test_only_the_weights_that_are_named_are_trained(root, tmp_path):
+def test_only_the_weights_that_are_named_are_trained(root: Any, tmp_path: Path) -> None:
     chosen = ("proprio_decoder.", "extra_")
     trainer = trainer_of(root, tmp_path, replace(RECIPE, num_steps=3, validate_every=0, train_only=chosen))
     before = {name: weight.clone() for name, weight in trainer.bundle.network.state_dict().items()}

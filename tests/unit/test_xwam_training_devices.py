@@ -4,8 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,7 +136,7 @@ def run_on_two(code: str, data: Path, folder: Path, *more: str) -> None:
 
 
 @pytest.fixture
-def precision_is_open():
+def precision_is_open() -> Iterator[Any]:
     """Let Accelerate forget, before and after, which precision this process began with."""
     state = pytest.importorskip("accelerate.state").AcceleratorState
     state._reset_state(True)
@@ -149,7 +151,7 @@ def told(line: dict) -> tuple[str, dict[str, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", ["copies", "fsdp2", "fsdp2 in bf16"])
 @pytest.mark.usefixtures("precision_is_open")
-def test_two_devices_do_what_one_does(root, tmp_path, spread):  # noqa: F811
+def test_two_devices_do_what_one_does(root: Any, tmp_path: Path, spread: str) -> None:  # noqa: F811
     recipe = HALF if "bf16" in spread else SHORT
     for stop in (2, 4):  # stopped, and gone on with
         trainer_of(root, tmp_path / "one", recipe).run(stop_at=stop)
@@ -167,7 +169,7 @@ def test_two_devices_do_what_one_does(root, tmp_path, spread):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_state_does_not_know_how_weights_were_spread(root, tmp_path):  # noqa: F811
+def test_a_state_does_not_know_how_weights_were_spread(root: Any, tmp_path: Path) -> None:  # noqa: F811
     run_on_two(SHARDED, root, tmp_path)
     with safe_open(tmp_path / "state.safetensors", "pt") as file:
         names = set(file.keys())

@@ -8,7 +8,7 @@ from xwam.training.clips import Sample
 from xwam.training.validation import Imagined, judge, psnr_db, ssim
 
 
-def test_ssim_is_that_of_scikit_image():
+def test_ssim_is_that_of_scikit_image() -> None:
     metrics = pytest.importorskip("skimage.metrics")
     rng = np.random.default_rng(0)
     a = rng.random((3, 24, 20))
@@ -18,7 +18,7 @@ def test_ssim_is_that_of_scikit_image():
     assert ssim(torch.from_numpy(a)[None], torch.from_numpy(b)[None]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_still_world_is_judged_like_a_still_guess():
+def test_a_still_world_is_judged_like_a_still_guess() -> None:
     video = torch.rand(3, 9, 2, 16, 16) * 2 - 1
     sample = Sample(video, video, torch.zeros(9, 16), torch.ones(9, 16), *[torch.ones(32, 14)] * 3, "x")
     still = video[:, :1].expand(-1, 9, -1, -1, -1)
@@ -32,7 +32,7 @@ def test_a_still_world_is_judged_like_a_still_guess():
     assert "depth_error" not in perfect
 
 
-def test_frames_are_judged_one_by_one():
+def test_frames_are_judged_one_by_one() -> None:
     truth = torch.zeros(2, 3, 4, 4)
     guess = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
     assert psnr_db(guess, truth) == pytest.approx(30.0)

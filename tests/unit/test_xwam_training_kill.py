@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def kill_after(process: subprocess.Popen, log: Path, *, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_leaves_no_trace(root, tmp_path):  # noqa: F811
+def test_a_kill_leaves_no_trace(root: Any, tmp_path: Path) -> None:  # noqa: F811
     assert start(root, tmp_path / "whole").wait(timeout=200) == 0
     killed = start(root, tmp_path / "killed")
     kill_after(killed, tmp_path / "killed" / LOG, step=120)

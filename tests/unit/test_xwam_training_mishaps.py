@@ -7,6 +7,8 @@ import resource
 import signal
 import stat
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ SHORT = replace(RECIPE, num_steps=2, warmup_steps=1, batch_size=2, save_every=1,
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Any:
     """Return a data set of three episodes that a test may break."""
     for index in range(3):
         write_episode(tmp_path / "data", index, steps_of(index), RECORDING, instructions=["lift the cube"])
@@ -35,14 +37,14 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def start(root, tmp_path):
+def start(root: Any, tmp_path: Path) -> Any:
     """Return a tiny checkpoint that fits the data."""
     bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
     checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
     return tmp_path / "tiny.safetensors"
 
 
-def held_out_key(trainer):
+def held_out_key(trainer: Any) -> Any:
     (key,) = trainer.data.held_out.clips.keys
     return key
 
@@ -50,7 +52,7 @@ def held_out_key(trainer):
 # ---- lost files
 
 
-def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_state(root, tmp_path):
+def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_state(root: Any, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     older = (tmp_path / "run" / CHECKPOINT).read_bytes()
     trainer_of(root, tmp_path / "run", SHORT).run()
@@ -73,7 +75,7 @@ def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_st
 # ---- broken episodes
 
 
-def test_a_held_out_episode_that_breaks_costs_the_validation_alone(root, tmp_path):
+def test_a_held_out_episode_that_breaks_costs_the_validation_alone(root: Any, tmp_path: Path) -> None:
     recipe, said = replace(SHORT, validate_every=1, validation_share=0.1), []
     trainer = trainer_of(root, tmp_path / "run", recipe, said.append)
     cut_off(root / "video" / "a" / f"{held_out_key(trainer)}.mp4")
@@ -83,7 +85,7 @@ def test_a_held_out_episode_that_breaks_costs_the_validation_alone(root, tmp_pat
     assert any("left out of the validation" in line for line in said)
 
 
-def test_a_video_that_disappears_costs_one_episode(root, tmp_path):
+def test_a_video_that_disappears_costs_one_episode(root: Any, tmp_path: Path) -> None:
     said = []
     trainer = trainer_of(root, tmp_path / "run", replace(SHORT, num_steps=6), said.append)
     (root / "depth" / "b" / f"{key_of(1)}.mp4").unlink()
@@ -92,7 +94,7 @@ def test_a_video_that_disappears_costs_one_episode(root, tmp_path):
     assert any(f"{key_of(1)}: {root / 'depth' / 'b' / key_of(1)}.mp4 cannot be read" in line for line in said)
 
 
-def test_a_run_whose_episodes_changed_says_which(root, tmp_path):
+def test_a_run_whose_episodes_changed_says_which(root: Any, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     (root / "data" / f"{key_of(0)}.json").unlink()
     write_episode(root, 1, steps_of(1, 37), RECORDING, instructions=["lift the cube"])
@@ -111,10 +113,17 @@ def test_a_run_whose_episodes_changed_says_which(root, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_training_after_its_step_saved(root, start, tmp_path, capsys, monkeypatch, number):
+def test_a_signal_ends_a_training_after_its_step_saved(
+    root: Any,
+    start: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: Any,
+) -> None:
     one_step, handler = Trainer._one_step, signal.getsignal(number)
 
-    def signalled(trainer, pictures):
+    def signalled(trainer: Any, pictures: Any) -> Any:
         if trainer.step == 1:
             os.kill(os.getpid(), number)
         return one_step(trainer, pictures)
@@ -133,7 +142,9 @@ def test_a_signal_ends_a_training_after_its_step_saved(root, start, tmp_path, ca
 # ---- a full disk, and what files look like
 
 
-def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(root, start, tmp_path, capsys):
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+    root: Any, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments, run = small(root, tmp_path / "run", "--start", str(start)), tmp_path / "run"
     assert main([*arguments, "--minutes", "0"]) == 0
     kept, log = (run / STATE).read_bytes(), (run / LOG).read_text()
@@ -155,7 +166,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(root, start, t
     assert read_notes(run / CHECKPOINT)["steps"] == "3"
 
 
-def test_equal_checkpoints_are_equal_to_the_byte_and_as_readable_as_other_files(start, tmp_path):
+def test_equal_checkpoints_are_equal_to_the_byte_and_as_readable_as_other_files(start: Any, tmp_path: Path) -> None:
     network, model = checkpoints.load_checkpoint(start)
     notes, written = {"steps": "3", "said": 'ü "\n'}, set()
     before = os.umask(0o027)
@@ -176,7 +187,7 @@ def test_equal_checkpoints_are_equal_to_the_byte_and_as_readable_as_other_files(
 # ---- another recipe, other statistics
 
 
-def test_only_the_settings_that_differ_are_told(root, tmp_path):
+def test_only_the_settings_that_differ_are_told(root: Any, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     with pytest.raises(StateError) as caught:
         trainer_of(root, tmp_path / "run", replace(SHORT, seed=5, weight_depth=0.5))
@@ -187,7 +198,9 @@ def test_only_the_settings_that_differ_are_told(root, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "problem"), [("", "Expecting value"), ("{}", "The statistics hold no 'proprio_left")])
-def test_statistics_that_cannot_be_used_are_named(root, tmp_path, capsys, text, problem):
+def test_statistics_that_cannot_be_used_are_named(
+    root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
+) -> None:
     (root / "statistics.json").write_text(text)
     assert main(small(root, tmp_path / "run")) == 2
     said = capsys.readouterr().err
@@ -195,7 +208,9 @@ def test_statistics_that_cannot_be_used_are_named(root, tmp_path, capsys, text, 
     assert f"; run `xwam statistics {root}` to write it anew." in said
 
 
-def test_statistics_of_other_data_are_told_and_kept_in_the_record(root, tmp_path, capsys, monkeypatch):
+def test_statistics_of_other_data_are_told_and_kept_in_the_record(
+    root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("xwam.config.NANO", TINY)
     assert main(["statistics", str(root)]) == 0
     for folder, episodes in (("same", 3), ("other", 99)):

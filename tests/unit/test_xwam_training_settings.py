@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,13 +52,13 @@ WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "nano" / "weights" / "READ
         ("micro_batch=3", "batch_size 16 must be a multiple of micro_batch 3."),
     ],
 )
-def test_values_of_another_type_are_refused_in_one_sentence(change, reason):
+def test_values_of_another_type_are_refused_in_one_sentence(change: str, reason: str) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe_of("nano", [change])
     assert reason in str(caught.value)
 
 
-def test_values_are_taken_as_their_settings_have_them():
+def test_values_are_taken_as_their_settings_have_them() -> None:
     recipe = recipe_of(
         "robocasa", ["num_steps=2000", "betas=[0.9,0.95]", 'augmentation={"hue":0.1}', "weight_depth=2", "depth=none"]
     )
@@ -67,12 +68,12 @@ def test_values_are_taken_as_their_settings_have_them():
     assert recipe_of("robocasa", ["augmentation=null", "depth=null"]).augmentation is None
 
 
-def test_recipes_come_back_from_json():
+def test_recipes_come_back_from_json() -> None:
     for recipe in RECIPES.values():
         assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
-def test_the_changes_that_nano_was_trained_with_are_taken():
+def test_the_changes_that_nano_was_trained_with_are_taken() -> None:
     lines = WEIGHTS_README.read_text().replace("\\\n", " ").splitlines()
     changes = [
         shlex.split(line.partition("--set")[2], comments=True) for line in lines if line.startswith("xwam train ")
@@ -82,7 +83,7 @@ def test_the_changes_that_nano_was_trained_with_are_taken():
         recipe_of("nano", [change for change in given if change != "..."])
 
 
-def test_the_command_lists_recipes_and_settings(capsys):
+def test_the_command_lists_recipes_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--recipe", "robotwin-released", "--recipes"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name} " in said for name in RECIPES)
@@ -96,7 +97,9 @@ def test_the_command_lists_recipes_and_settings(capsys):
 
 
 @pytest.mark.parametrize("package", ["accelerate", "matplotlib"])
-def test_a_missing_package_is_known_before_anything_is_read(package, tmp_path, monkeypatch, capsys):
+def test_a_missing_package_is_known_before_anything_is_read(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["train", str(tmp_path / "nothing"), str(tmp_path / "run")]) == 2
     assert f"xwam: Training needs {package}: pip install -e '.[train]'." in capsys.readouterr().err
@@ -105,12 +108,14 @@ def test_a_missing_package_is_known_before_anything_is_read(package, tmp_path, m
 # ---- what a decoder's training writes down
 
 
-def trained_on(root, start, out) -> dict[str, str]:
+def trained_on(root: Any, start: Any, out: Any) -> dict[str, str]:
     assert main(["train-decoder", str(root), str(start), str(out), "--steps", "2", "--episodes", "1"]) == 0
     return read_notes(out)
 
 
-def test_every_training_of_a_decoder_is_kept(tmp_path, monkeypatch, capsys):
+def test_every_training_of_a_decoder_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["xwam", "train-decoder", "data"])
     roots = [recorded(tmp_path / "one"), recorded(tmp_path / "two", 1)]
     paths = [tmp_path / f"{name}.safetensors" for name in ("start", "once", "twice", "old", "on")]
@@ -142,7 +147,7 @@ def test_every_training_of_a_decoder_is_kept(tmp_path, monkeypatch, capsys):
     assert not any(name.startswith("decoder_") for name in left)
 
 
-def test_the_hash_of_data_is_that_of_its_episodes_in_order(tmp_path):
+def test_the_hash_of_data_is_that_of_its_episodes_in_order(tmp_path: Path) -> None:
     root = recorded(tmp_path / "data")
     keys = list(scan(root).lengths)
     assert data_sha256(root, keys) == data_sha256(root, keys[::-1]) != data_sha256(root, keys[:1])

@@ -3,6 +3,8 @@
 import argparse
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ UNKNOWN = replace(TINY, depth_known=False)
 OTHER = DepthRange(near_m=0.1, far_m=3.0, offset_m=0.0)
 
 
-def without_maps(root):  # noqa: F811
+def without_maps(root: Any) -> None:  # noqa: F811
     for path in root.glob("data/*/*.json"):
         content = json.loads(path.read_text())
         for view in content["observations"].values():
@@ -30,7 +32,7 @@ def without_maps(root):  # noqa: F811
         path.write_text(json.dumps(content))
 
 
-def test_weights_are_trained_in_float32(root):  # noqa: F811
+def test_weights_are_trained_in_float32(root: Any) -> None:  # noqa: F811
     bundle = checkpoints.fresh_bundle(UNKNOWN, seed=0)
     exact = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
     bundle.network.cast(torch.bfloat16)
@@ -41,7 +43,7 @@ def test_weights_are_trained_in_float32(root):  # noqa: F811
         assert torch.equal(weight, exact[name] if is_exact(name) else exact[name].bfloat16().float())
 
 
-def test_a_map_that_data_state_is_taken_over(tmp_path):
+def test_a_map_that_data_state_is_taken_over(tmp_path: Path) -> None:
     for index in range(2):
         write_episode(tmp_path, index, steps_of(index), replace(RECORDING, depth_range=OTHER), instructions=["x"])
     (tmp_path / "metadata.json").write_text(json.dumps({key_of(index): 40 for index in range(2)}))
@@ -52,7 +54,7 @@ def test_a_map_that_data_state_is_taken_over(tmp_path):
     assert with_depth_of(UNKNOWN, found, tmp_path, exact=True) == replace(UNKNOWN, depth_known=True)
 
 
-def test_a_map_that_nobody_wrote_down_stays_unknown(root):  # noqa: F811
+def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:  # noqa: F811
     without_maps(root)
     assert with_depth_of(TINY, scan(root), root, exact=False) == UNKNOWN
     write_episode(root, 1, steps_of(1), RECORDING, instructions=["x"])
@@ -60,7 +62,7 @@ def test_a_map_that_nobody_wrote_down_stays_unknown(root):  # noqa: F811
         with_depth_of(TINY, scan(root), root, exact=False)
 
 
-def test_the_command_fine_tunes_a_half_checkpoint(root, tmp_path, monkeypatch):  # noqa: F811
+def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     from xwam.training import commands
 
     bounds = training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True)

@@ -4,7 +4,10 @@ Read next: `xwam/nano/pixel_decoder.py`, `xwam/training/decoder.py`.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,13 +51,13 @@ K = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
 SMALL = replace(TINY, image_hw_px=(32, 48), network=replace(TINY.network, patch_hw=(2, 3)))
 
 
-def pose(*position):
+def pose(*position: Any) -> Any:
     T = np.eye(4)
     T[:3, 3] = position
     return T
 
 
-def scene(depth_m=1.0):
+def scene(depth_m: Any = 1.0) -> Any:
     return Scene(
         depth_vhw_m=np.full((1, 32, 32), depth_m),
         intrinsics_v33_px=K[None],
@@ -63,7 +66,7 @@ def scene(depth_m=1.0):
     )
 
 
-def test_hints_are_those_of_a_pinhole():
+def test_hints_are_those_of_a_pinhole() -> None:
     hints = hand_hints(scene(), np.stack([pose(0.05, 0, 1.0), pose(0, 0.02, 1.0)]), [0.5, 1.0])
     right, down, now, later, when = hints[:, 0].transpose(1, 0, 2, 3)
     np.testing.assert_allclose(right[0] * FARTHEST_PX, 40 * 0.05, atol=1e-4)
@@ -76,28 +79,28 @@ def test_hints_are_those_of_a_pinhole():
     assert (when[0], when[1]) == (pytest.approx(np.full((32, 32), 0.5)), pytest.approx(np.ones((32, 32))))
 
 
-def test_a_turning_hand_moves_pixels_about_itself():
+def test_a_turning_hand_moves_pixels_about_itself() -> None:
     quarter = pose(0, 0, 1.0)
     quarter[:2, :2] = [[0, -1], [1, 0]]
     right, down = hand_hints(scene(), quarter[None], [1.0])[0, 0, :2] * FARTHEST_PX
     np.testing.assert_allclose((right[15, 20], down[15, 20]), (0.5 - 4.5, 4.5 + 0.5), atol=1e-3)
 
 
-def test_what_was_not_measured_is_far_away_and_hardly_moves():
+def test_what_was_not_measured_is_far_away_and_hardly_moves() -> None:
     nowhere = replace(scene(), depth_vhw_m=np.zeros((1, 32, 32)))
     right, _, now, *_ = hand_hints(nowhere, pose(0.05, 0, 1.0)[None], [1.0])[0, 0]
     np.testing.assert_allclose(right * FARTHEST_PX, 40 * 0.05 / 5.0, atol=1e-4)
     assert now.max() < 1e-9
 
 
-def test_a_fresh_decoder_shows_what_is_seen():
+def test_a_fresh_decoder_shows_what_is_seen() -> None:
     seen = torch.rand(2, 4, 32, 32) * 2 - 1
     drawn = fresh_decoder(0, WIDTHS)(seen, torch.randn_like(seen), torch.randn(2, 5, 32, 32))
     torch.testing.assert_close(drawn.blended_NCHW, seen, atol=1e-5, rtol=0)
     assert torch.equal(drawn.sharp_NCHW, seen)
 
 
-def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend():
+def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend() -> None:
     decoder = fresh_decoder(0, WIDTHS)
     columns_px = 2.5 + STILL_PX
     with torch.no_grad():
@@ -112,7 +115,7 @@ def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend():
     assert torch.equal(decoder(seen, seen, torch.zeros(1, 5, 32, 32)).sharp_NCHW, seen)
 
 
-def moving_square(recipe):
+def moving_square(recipe: Any) -> Iterator[Any]:
     """Yield a bright square that moves with the hand by as much as the hints say, and comes from nothing else."""
     rng = np.random.default_rng(recipe.seed)
     while True:
@@ -129,7 +132,7 @@ def moving_square(recipe):
         yield Sheet(*(torch.stack(part) for part in zip(*pages, strict=True)))
 
 
-def test_no_flow_is_longer_than_any_picture_needs_and_short_ones_stay():
+def test_no_flow_is_longer_than_any_picture_needs_and_short_ones_stay() -> None:
     flow = torch.randn(1, 2, 8, 8) * torch.logspace(-1, 8, 8)
     found = bounded(flow)
     assert found.norm(dim=1).max() <= LONGEST_PX * (1 + 1e-6)
@@ -137,7 +140,7 @@ def test_no_flow_is_longer_than_any_picture_needs_and_short_ones_stay():
     torch.testing.assert_close(found[..., 0], flow[..., 0], rtol=1e-4, atol=1e-6)
 
 
-def test_training_learns_to_move_what_the_hand_moves():
+def test_training_learns_to_move_what_the_hand_moves() -> None:
     torch.manual_seed(0)
     recipe = WarpRecipe(num_steps=200, learning_rate=5e-3, warmup_steps=20)
     decoder, lines = fresh_decoder(0, (16, 16, 16, 16)), []
@@ -150,7 +153,7 @@ def test_training_learns_to_move_what_the_hand_moves():
     assert lines[-1].startswith("step 200/200: loss ")
 
 
-def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch):
+def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     page, decoder = next(moving_square(WarpRecipe())), fresh_decoder(0, WIDTHS)
     plain, weighed = WarpRecipe(), WarpRecipe(perceptual_weight=0.25)
     found = drawing_loss(decoder, page, weighed, lambda drawn, true: torch.full((len(drawn),), 2.0))
@@ -160,7 +163,7 @@ def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch):
         train_decoder(decoder, iter([page]), weighed)
 
 
-def test_features_are_of_unit_length_and_have_a_gradient_where_there_are_none():
+def test_features_are_of_unit_length_and_have_a_gradient_where_there_are_none() -> None:
     layer = torch.rand(2, 8, 3, 3)
     layer[0, :, 1, 1] = 0.0
     layer.requires_grad_(True)
@@ -177,7 +180,7 @@ def test_features_are_of_unit_length_and_have_a_gradient_where_there_are_none():
 # ---- from data to a checkpoint
 
 
-def recorded(folder, count=2, **changes):
+def recorded(folder: Any, count: Any = 2, **changes: Any) -> Any:
     matrices = {
         "intrinsics": np.broadcast_to(K, (len(steps_of().rgb), 2, 3, 3)),
         "T_base_cam": np.broadcast_to(pose(0.4, 0, 1.2), (len(steps_of().rgb), 2, 4, 4)),
@@ -189,13 +192,13 @@ def recorded(folder, count=2, **changes):
     return folder
 
 
-def clips_of(root, model=SMALL):
+def clips_of(root: Any, model: Any = SMALL) -> Any:
     return ClipDataset.for_model(
         root, scan(root).lengths, model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
     )
 
 
-def test_pages_are_what_was_recorded(tmp_path):
+def test_pages_are_what_was_recorded(tmp_path: Path) -> None:
     root, recipe = recorded(tmp_path), WarpRecipe(every=16)
     bundle = checkpoints.fresh_bundle(SMALL, seed=0)
     episodes = [Episodes(clips_of(root), bundle, recipe).read(key_of(index)) for index in range(2)]
@@ -209,14 +212,14 @@ def test_pages_are_what_was_recorded(tmp_path):
     assert torch.equal(page.seen_NCHW, next(sheets(episodes, SMALL, bundle.codec, recipe)).seen_NCHW)
 
 
-def test_pictures_of_another_size_than_their_cameras_matrices_are_named(tmp_path):
+def test_pictures_of_another_size_than_their_cameras_matrices_are_named(tmp_path: Path) -> None:
     root = recorded(tmp_path, 1)
     other = replace(SMALL, image_hw_px=(32, 64))
     with pytest.raises(BrokenEpisode, match=r"episode_0000000: .* 32x48 pixels, the model sees 32x64"):
         cameras_of(read_track(root, key_of(0)), other)
 
 
-def test_an_episode_that_does_not_say_where_its_cameras_are_is_named(tmp_path):
+def test_an_episode_that_does_not_say_where_its_cameras_are_is_named(tmp_path: Path) -> None:
     root = recorded(tmp_path, 1, T_base_cam=None)
     with pytest.raises(BrokenEpisode, match=r"episode_0000000 does not say where camera '.*' is"):
         cameras_of(read_track(root, key_of(0)), SMALL)
@@ -226,14 +229,14 @@ def test_an_episode_that_does_not_say_where_its_cameras_are_is_named(tmp_path):
     ("change", "reason"),
     [({"blind": True}, "is blind"), ({"bench": "robocasa"}, "resizes or crops"), ({"network": "none"}, "depth 'none'")],
 )
-def test_models_that_a_decoder_cannot_serve_are_refused(change, reason):
+def test_models_that_a_decoder_cannot_serve_are_refused(change: Any, reason: str) -> None:
     if "network" in change:
         change = {"network": replace(SMALL.network, depth="none")}
     with pytest.raises(ValueError, match=reason):
         check_model(replace(SMALL, **change))
 
 
-def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_changes(tmp_path):
+def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_changes(tmp_path: Path) -> None:
     from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import RECIPES
 
@@ -254,7 +257,7 @@ def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_
     assert started.model.codec.warp_widths is None
 
 
-def test_the_command_writes_network_and_decoder(tmp_path, capsys):
+def test_the_command_writes_network_and_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from xwam.cli import main
 
     root = recorded(tmp_path / "data")
