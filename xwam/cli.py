@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from xwam.data import commands as data
 from xwam.training import commands as training
+from xwam.training import data_commands as data
 
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
 """Names and paths may hold brackets; none of them is markup."""

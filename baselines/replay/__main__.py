@@ -17,7 +17,7 @@ from baselines.pool import why_stopped
 from baselines.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
 from baselines.replay.render import HAND_TOLERANCE_M
 from evalkit.contracts.errors import EvalkitError
-from xwam.data.writer import write_metadata
+from evalkit.dataset.writer import write_metadata
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ from baselines.scripted.refusals import EPISODES_PER_TASK
 from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
-from xwam.data.writer import episode_key, read_content, write_episode, write_whole
+from evalkit.dataset.writer import episode_key, read_content, write_episode, write_whole
 from xwam.robots.interfaces import BORDERS
 
 PLAYERS = {

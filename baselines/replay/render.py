@@ -1,7 +1,7 @@
 """One demonstration rendered again, and compared with what it says of itself.
 
 In: a demonstration, a process that plays states back. Out: steps ready to be written; or which frame is not what was
-recorded. Read next: `../../xwam/data/writer.py`, which writes them.
+recorded. Read next: `../../evalkit/dataset/writer.py`, which writes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from baselines.replay.demos import ARM_NUMBERS, BrokenDemo, Demo
 from baselines.replay.player import Player
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION
-from xwam.data.writer import Steps
+from evalkit.dataset.writer import Steps
 
 HAND_TOLERANCE_M = 2e-3
 """How far the hand may be from where the demonstration saw it; observations may be one step of physics older."""

@@ -30,7 +30,7 @@ from evalkit.contracts.env import Env
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import allowed, check_actions
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, Observation, PolicyRequest
-from xwam.data.writer import Steps
+from evalkit.dataset.writer import Steps
 
 TRANSLATION, ROTATION = slice(0, 3), slice(3, 6)
 """Of one arm's seven numbers; the gripper is never disturbed."""

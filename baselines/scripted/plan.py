@@ -25,7 +25,7 @@ from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench, load_policy, make_policy
 from evalkit.contracts.policy import Policy
-from xwam.data.writer import episode_key, read_content
+from evalkit.dataset.writer import episode_key, read_content
 
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds below those of our evaluations; see docs/conventions.md."""

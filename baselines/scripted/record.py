@@ -1,7 +1,7 @@
 """Demonstrations of the scripted experts as a data set: `python -m baselines.scripted.record DIR Lift=200 Door=200`.
 
 In: tasks with their numbers of episodes. Out: a data set in the released layout; run again, it does what is missing.
-Read next: `plan.py`, what is missing; `workers.py`, which records it; `xwam/data/writer.py`, the layout.
+Read next: `plan.py`, what is missing; `workers.py`, which records it; `evalkit/dataset/writer.py`, the layout.
 
 Seeds are none of an evaluation's. An expert that fails costs its seed, which is named and counted; the episode is not
 kept. A bench whose simulator needs another interpreter, RoboCasa, is driven in a process there. With `--refuse` the
@@ -29,7 +29,7 @@ from baselines.scripted.policy import ScriptedPlugin
 from baselines.scripted.refusals import ANYTHING
 from baselines.scripted.workers import Recorded, record
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
-from xwam.data.writer import write_metadata
+from evalkit.dataset.writer import write_metadata
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,8 +28,8 @@ from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
+from evalkit.dataset.writer import Recording, View, episode_key, write_episode
 from xwam.config import NANO
-from xwam.data.writer import Recording, View, episode_key, write_episode
 from xwam.robots.interfaces import BORDERS
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from evalkit.dataset.layout import Track, track_from_json
+from evalkit.dataset.statistics import statistics
 from tests.parity.findings import Finding
-from xwam.data.layout import Track, track_from_json
-from xwam.data.statistics import statistics
 from xwam.robots.actions import training_bounds
 from xwam.training.clips import ClipShape, clip_states
 

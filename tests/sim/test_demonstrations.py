@@ -12,10 +12,10 @@ import numpy as np
 from baselines.scripted import plan, workers
 from baselines.scripted.demonstrate import CALM
 from envs.robosuite.env import RobosuiteEnv
+from evalkit.dataset.layout import read_track, scan
+from evalkit.dataset.videos import read_frames
+from evalkit.dataset.writer import episode_key, write_metadata
 from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
-from xwam.data.layout import read_track, scan
-from xwam.data.videos import read_frames
-from xwam.data.writer import episode_key, write_metadata
 
 
 def test_a_recorded_episode_replays_to_the_same_frames(tmp_path: Path) -> None:

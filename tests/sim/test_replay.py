@@ -17,9 +17,9 @@ from baselines.replay.jobs import UNREPRODUCED, jobs, replay_one
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.replay import RobosuiteReplay
 from evalkit.contracts.errors import BadConfig
+from evalkit.dataset.layout import read_track, scan
+from evalkit.dataset.videos import read_frames
 from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
-from xwam.data.layout import read_track, scan
-from xwam.data.videos import read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH, SIZE = 5, [64, 64]

@@ -15,10 +15,10 @@ from baselines.scripted.demonstrate import CALM
 from envs.robocasa.bench import RobocasaConfig
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
+from evalkit.dataset.layout import read_track, scan
+from evalkit.dataset.videos import read_frames
+from evalkit.dataset.writer import episode_key, write_metadata
 from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
-from xwam.data.layout import read_track, scan
-from xwam.data.videos import read_frames
-from xwam.data.writer import episode_key, write_metadata
 from xwam.robots.axes import ROBOCASA_AXES
 
 SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}

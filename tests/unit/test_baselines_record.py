@@ -19,9 +19,9 @@ from baselines.scripted import plan, record, workers
 from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench
+from evalkit.dataset.layout import read_track
+from evalkit.dataset.writer import episode_key, write_episode
 from tests.unit.test_baselines_demonstrate import EPISODE, ChunkPolicy, PointEnv, PointExpert
-from xwam.data.layout import read_track
-from xwam.data.writer import episode_key, write_episode
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Data sets in X-WAM's layout, imagined anew: the same frames, states and actions as were written.
 
-In: a data set written by `xwam/data/writer.py`. Out: a verdict.
+In: a data set written by `evalkit/dataset/writer.py`. Out: a verdict.
 Read next: `evalkit/score/sources/layout.py`, `evalkit/score/sources/recorded.py`.
 """
 
@@ -17,11 +17,11 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
+from evalkit.dataset.writer import Steps, write_episode, write_metadata
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.dataset import score_dataset
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.recorded import open_source
-from xwam.data.writer import Steps, write_episode, write_metadata
 
 NO_LPIPS = ScoreOptions(lpips_nets=())
 BENCH = load_bench("robosuite")

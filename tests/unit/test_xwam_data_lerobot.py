@@ -13,15 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evalkit.dataset import lerobot_import
+from evalkit.dataset.layout import DataSetError, read_track, scan
+from evalkit.dataset.lerobot_export import export
+from evalkit.dataset.lerobot_format import ACTION_NAMES, INFO, MAP, STATE_NAMES
+from evalkit.dataset.lerobot_import import VERSIONS, import_episodes, open_lerobot
+from evalkit.dataset.videos import read_frames, write_video
+from evalkit.dataset.writer import depth_bytes, write_episode, write_metadata
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from xwam import cli
-from xwam.data import commands, lerobot_import
-from xwam.data.layout import DataSetError, read_track, scan
-from xwam.data.lerobot import ACTION_NAMES, INFO, MAP, STATE_NAMES
-from xwam.data.lerobot_export import export
-from xwam.data.lerobot_import import VERSIONS, import_episodes, open_lerobot
-from xwam.data.videos import read_frames, write_video
-from xwam.data.writer import depth_bytes, write_episode, write_metadata
+from xwam.training import data_commands as commands
 
 
 def there_and_back(root: Any, tmp_path: Path) -> Any:  # noqa: F811

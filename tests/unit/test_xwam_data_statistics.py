@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalkit.dataset.layout import read_track, tracks
+from evalkit.dataset.statistics import Tails, statistics
+from evalkit.dataset.writer import write_episode, write_metadata
 from tests.unit.test_xwam_data import RECORDING, steps_of
 from xwam import cli
-from xwam.data import commands
-from xwam.data.layout import read_track, tracks
-from xwam.data.statistics import Tails, statistics
-from xwam.data.writer import write_episode, write_metadata
 from xwam.robots.actions import training_bounds
+from xwam.training import data_commands as commands
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 150, 5003])

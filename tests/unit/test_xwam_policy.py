@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 from evalkit.contracts import spec as contract
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import Episode, Observation, PolicyRequest, Prediction
+from evalkit.dataset.writer import Recording, Steps, View, episode_key, write_episode
 from xwam.checkpoints import bundle as checkpoints
 from xwam.config import NANO
-from xwam.data.writer import Recording, Steps, View, episode_key, write_episode
 from xwam.nano.pixel_decoder import hand_hints
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.robots.axes import ee_pose

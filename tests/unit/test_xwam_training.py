@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from evalkit.dataset.layout import scan, tracks
+from evalkit.dataset.statistics import statistics
+from evalkit.dataset.writer import write_episode, write_metadata
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.config import NANO, ModelConfig
-from xwam.data.layout import scan, tracks
-from xwam.data.statistics import statistics
-from xwam.data.writer import write_episode, write_metadata
 from xwam.flow.losses import losses
 from xwam.robots.actions import training_bounds
 from xwam.training import commands

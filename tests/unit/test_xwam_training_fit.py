@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from evalkit.dataset.layout import scan
+from evalkit.dataset.writer import View, write_episode, write_metadata
 from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from xwam.config import NANO
-from xwam.data.layout import scan
-from xwam.data.writer import View, write_episode, write_metadata
 from xwam.training.check_data import check_fit
 
 MODEL = replace(NANO, views=("static", "wrist"))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from evalkit.dataset.layout import scan
 from tests.unit.test_xwam_warp import SMALL, recorded
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
-from xwam.data.layout import scan
 from xwam.training.augment import Augmentation
 from xwam.training.commands import decoder_trainings
 from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from evalkit.dataset.layout import scan, tracks
+from evalkit.dataset.statistics import statistics
+from evalkit.dataset.writer import write_episode
 from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from tests.unit.test_xwam_training import RECIPE, TINY
 from xwam.checkpoints import bundle as checkpoints
 from xwam.config import DepthRange, ModelConfig
-from xwam.data.layout import scan, tracks
-from xwam.data.statistics import statistics
-from xwam.data.writer import write_episode
 from xwam.network.transformer import is_exact
 from xwam.robots.actions import training_bounds
 from xwam.training.initialise import to_be_trained, with_depth_of

@@ -14,13 +14,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from evalkit.dataset.layout import BrokenEpisode, read_track, scan
+from evalkit.dataset.writer import write_episode, write_metadata
 from tests.unit.test_xwam_data import RECORDING, key_of, steps_of
 from tests.unit.test_xwam_training import TINY
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
 from xwam.checkpoints.metadata import read_notes
-from xwam.data.layout import BrokenEpisode, read_track, scan
-from xwam.data.writer import write_episode, write_metadata
 from xwam.nano.pixel_decoder import (
     FARTHEST_PX,
     FLOW_PX,

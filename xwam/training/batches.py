@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from evalkit.dataset.layout import Broken, BrokenEpisode
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import encode_views
-from xwam.data.layout import Broken, BrokenEpisode
 from xwam.flow.losses import Batch, Noise
 from xwam.flow.noise import NoiseLevels, draw_levels, request_seed
 from xwam.training.clips import ClipDataset, Sample

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from evalkit.dataset.layout import Scan, Traits
 from xwam.config import ModelConfig
-from xwam.data.layout import Scan, Traits
 from xwam.robots.interfaces import BORDERS, OSC_DELTA_BASE
 
 NAMED = 5

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from evalkit.dataset.layout import BrokenEpisode, Camera, DataSetError, Track, read_track
+from evalkit.dataset.videos import UnreadableVideo, read_frames
 from xwam.codecs.codec import video_from_depth
 from xwam.config import W_POSITIVE, Bounds, DepthRange, ModelConfig
-from xwam.data.layout import BrokenEpisode, Camera, DataSetError, Track, read_track
-from xwam.data.videos import UnreadableVideo, read_frames
 from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO, with_quaternions_near
 from xwam.training.augment import Augmentation, crop, draw_augmentation
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evalkit.dataset.layout import Scan
     from xwam.config import Bounds, ModelConfig
-    from xwam.data.layout import Scan
     from xwam.training.trainer import Trainer
 
 PACKAGES = ("accelerate", "matplotlib")
@@ -85,9 +85,9 @@ def train_model(options: argparse.Namespace) -> int:
     _check_packages()
     import torch
 
+    from evalkit.dataset.layout import read_track, scan
     from xwam.checkpoints import bundle as checkpoints
     from xwam.config import NANO
-    from xwam.data.layout import read_track, scan
     from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import recipe_of
     from xwam.training.trainer import Trainer, prepare_data
@@ -174,10 +174,10 @@ def train_decoder(options: argparse.Namespace) -> int:
     """Train a decoder and write it beside its network; return 0."""
     import torch
 
+    from evalkit.dataset.layout import scan
     from xwam.checkpoints import bundle as checkpoints
     from xwam.checkpoints.metadata import locate, network_notes, read_notes
     from xwam.codecs.codec import PatchDCT
-    from xwam.data.layout import scan
     from xwam.training import decoder as warp
     from xwam.training.check_data import check_fit
     from xwam.training.clips import ClipDataset

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from evalkit.dataset.layout import BrokenEpisode, Scan, Track
+from evalkit.dataset.videos import UnreadableVideo, read_frames
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import PatchDCT, change_of_views, depth_from_video, encode_views
 from xwam.config import ModelConfig
-from xwam.data.layout import BrokenEpisode, Scan, Track
-from xwam.data.videos import UnreadableVideo, read_frames
 from xwam.flow import sampler
 from xwam.flow.noise import draw_noise, request_seed
 from xwam.nano.pixel_decoder import Scene, WarpDecoder, hand_hints

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from evalkit.dataset.layout import Scan
 from xwam.checkpoints.bundle import Bundle, without_decoder
 from xwam.config import DepthRange, ModelConfig
-from xwam.data.layout import Scan
 from xwam.training.recipes import Recipe
 
 

@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from evalkit.dataset.layout import BrokenEpisode, Track
 from xwam.checkpoints.bundle import write_tensors
 from xwam.codecs.codec import Codec, encode_views
 from xwam.config import CodecConfig
-from xwam.data.layout import BrokenEpisode, Track
 from xwam.training.clips import ClipDataset
 
 FORMAT = 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xwam.data.writer import write_whole
+from evalkit.dataset.writer import write_whole
 
 
 class Log:

@@ -21,10 +21,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from evalkit.dataset.layout import Broken, BrokenEpisode, Scan
+from evalkit.dataset.writer import write_whole
 from xwam.checkpoints.bundle import Bundle, save_checkpoint
 from xwam.checkpoints.metadata import read_notes
-from xwam.data.layout import Broken, BrokenEpisode, Scan
-from xwam.data.writer import write_whole
 from xwam.flow.losses import Batch
 from xwam.flow.sampler import Schedule
 from xwam.network.transformer import XwamNetwork

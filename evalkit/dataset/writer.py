@@ -20,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.dataset.videos import write_video
 from xwam.codecs.codec import video_from_depth
 from xwam.config import DepthRange
-from xwam.data.videos import write_video
 from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 from xwam.robots.axes import SAME_AXES, Axes
 from xwam.robots.interfaces import EE_POSE_BASE, OSC_DELTA_BASE

@@ -25,8 +25,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.dataset.videos import UnreadableVideo, decode, look_into
 from xwam.config import DepthRange
-from xwam.data.videos import UnreadableVideo, decode, look_into
 from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 
 ROTATION_TOLERANCE = 1e-2

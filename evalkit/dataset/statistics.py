@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from xwam.data.layout import Track
+from evalkit.dataset.layout import Track
 from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 
 LOW_FRAC, HIGH_FRAC = 0.01, 0.99

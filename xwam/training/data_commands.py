@@ -39,7 +39,7 @@ def check_data(options: argparse.Namespace) -> int:
     """Print each broken episode and the counts; return 1 if any is broken."""
     from rich.progress import Progress
 
-    from xwam.data.layout import read_metadata, scan
+    from evalkit.dataset.layout import read_metadata, scan
 
     with Progress(disable=not options.decode) as progress:
         bar = progress.add_task("episodes", total=len(read_metadata(options.root)))
@@ -55,8 +55,8 @@ def take_statistics(options: argparse.Namespace) -> int:
 
     Videos hold none of these numbers and are not looked at: that would take far longer.
     """
-    from xwam.data.layout import scan, tracks
-    from xwam.data.statistics import about, statistics
+    from evalkit.dataset.layout import scan, tracks
+    from evalkit.dataset.statistics import about, statistics
 
     found = scan(options.root, videos=False)
     for broken in found.broken:
@@ -75,8 +75,8 @@ def export_lerobot(options: argparse.Namespace) -> int:
     """Write a data set in LeRobot's format; episodes that cannot be read are named and left out."""
     from rich.progress import Progress
 
-    from xwam.data.layout import scan
-    from xwam.data.lerobot_export import export
+    from evalkit.dataset.layout import scan
+    from evalkit.dataset.lerobot_export import export
 
     found = scan(options.root)
     for broken in found.broken:
@@ -95,7 +95,7 @@ def import_lerobot(options: argparse.Namespace) -> int:
     """Write a data set of LeRobot's in our layout; return 1 if an episode is broken."""
     from rich.progress import Progress
 
-    from xwam.data.lerobot_import import import_episodes, open_lerobot
+    from evalkit.dataset.lerobot_import import import_episodes, open_lerobot
 
     opened = open_lerobot(options.source, options.map)
     with Progress() as progress:

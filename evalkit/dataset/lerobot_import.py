@@ -1,7 +1,7 @@
 """LeRobot's data sets (v2.0, v2.1, v3.0) as ours: one that we exported comes back as it was, any other by a map.
 
 In: a folder in LeRobot's format, a map of its features. Out: a folder in our layout; what is broken, each by name.
-Read next: `lerobot.py` for the map, `layout.py` for what is written here.
+Read next: `lerobot_format.py` for the map, `layout.py` for what is written here.
 
 Videos are taken over as they are, also those that hold several episodes: an episode says at which frame it starts.
 Depth images become lossless video in millimetres, and the 8-bit video is made of them.
@@ -21,11 +21,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
+from evalkit.dataset.lerobot_format import (
+    EPISODES,
+    EPISODES_V2,
+    INFO,
+    MAP,
+    CameraSource,
+    FeatureMap,
+    read_json,
+    read_map,
+)
+from evalkit.dataset.videos import read_frames, write_video
+from evalkit.dataset.writer import copy_whole, depth_bytes, episode_key, write_metadata, write_whole
 from xwam.config import DepthRange
-from xwam.data.layout import Broken, DataSetError, check_against, read_track
-from xwam.data.lerobot import EPISODES, EPISODES_V2, INFO, MAP, CameraSource, FeatureMap, read_json, read_map
-from xwam.data.videos import read_frames, write_video
-from xwam.data.writer import copy_whole, depth_bytes, episode_key, write_metadata, write_whole
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 

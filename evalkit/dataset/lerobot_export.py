@@ -1,7 +1,7 @@
 """Our data sets as LeRobot's, v3.0, without loss: mp4 files as they are, depth as 16-bit PNG in the rows.
 
 In: a folder in our layout. Out: a folder that LeRobot's own loader opens.
-Read next: `lerobot.py` for what lies where, `lerobot_import.py` for the way back.
+Read next: `lerobot_format.py` for what lies where, `lerobot_import.py` for the way back.
 
 `observation.state` and `action` are what a track holds, 16 and 14 named numbers, zeros for an absent arm. Beside them
 stand the tables of our layout themselves (`xwam.*`), so that nothing is rounded on the way back. Our key of an episode,
@@ -22,8 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xwam.data.layout import Camera, DataSetError, Matrix, Scan, Track, read_track
-from xwam.data.lerobot import (
+from evalkit.dataset.layout import Camera, DataSetError, Matrix, Scan, Track, read_track
+from evalkit.dataset.lerobot_format import (
     ACTION_NAMES,
     EPISODES,
     FILES_PER_CHUNK,
@@ -38,8 +38,8 @@ from xwam.data.lerobot import (
     file_of,
     read_json,
 )
-from xwam.data.videos import UnreadableVideo, read_frames
-from xwam.data.writer import copy_whole, write_whole
+from evalkit.dataset.videos import UnreadableVideo, read_frames
+from evalkit.dataset.writer import copy_whole, write_whole
 
 SAMPLED_EPISODES = 64
 """Episodes of which one frame is looked at for the statistics of the pictures."""
