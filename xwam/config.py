@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
+from evalkit.dataset.depth_video import DepthRange
+
 DepthMode = Literal["interleaved", "none", "sequence", "channel"]
 VideoPrediction = Literal["velocity", "clean"]
 ProprioPrediction = Literal["velocity", "change"]
@@ -174,21 +176,6 @@ class TextConfig:
     """What turns a prompt into text tokens: `hashed` needs no weights, `umt5` is the encoder of Wan2.2."""
 
     kind: Literal["hashed", "umt5"] = "hashed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DepthRange:
-    """How metres become the numbers -1 (far) to 1 (near) of a depth video, linear in 1 / (depth + offset).
-
-    Attributes:
-        near_m: Nearest depth; what is nearer counts as this.
-        far_m: Farthest depth; what is farther, or unknown, counts as this.
-        offset_m: 0 for plain inverse depth; above it, far surfaces get more of the range.
-    """
-
-    near_m: float = 0.05
-    far_m: float = 5.0
-    offset_m: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

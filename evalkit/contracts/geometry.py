@@ -23,6 +23,16 @@ def wxyz_from_xyzw(quat_xyzw: np.ndarray) -> np.ndarray:
     return np.where(quat_wxyz[..., :1] < 0, -quat_wxyz, quat_wxyz)
 
 
+def xyzw_from_wxyz(quat_wxyz: np.ndarray) -> np.ndarray:
+    """Return (x, y, z, w), the order of robosuite and scipy, from (w, x, y, z); signs are kept.
+
+    Example:
+        >>> xyzw_from_wxyz(np.array([0.9, -0.1, -0.2, -0.3]))
+        array([-0.1, -0.2, -0.3,  0.9])
+    """
+    return np.asarray(quat_wxyz)[..., [1, 2, 3, 0]]
+
+
 def matrix_from_quat(quat_wxyz: np.ndarray) -> np.ndarray:
     """Return the 3x3 rotation of a unit quaternion (w, x, y, z); leading axes are kept.
 

@@ -25,9 +25,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.videos import UnreadableVideo, decode, look_into
-from xwam.config import DepthRange
-from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 
 ROTATION_TOLERANCE = 1e-2
 """How far a rotation matrix may be from orthonormal; beyond it, it is something else."""

@@ -23,8 +23,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import DataSetError
-from xwam.config import DepthRange
 
 INFO, MAP, STATS, TASKS = (Path("meta") / name for name in ("info.json", "xwam.json", "stats.json", "tasks.parquet"))
 EPISODES, EPISODES_V2 = Path("meta/episodes"), Path("meta/episodes.jsonl")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.layout import Track
-from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
 
 LOW_FRAC, HIGH_FRAC = 0.01, 0.99
 

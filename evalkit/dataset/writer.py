@@ -20,15 +20,13 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.dataset.axes import SAME_AXES, Axes
+from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.videos import write_video
-from xwam.codecs.codec import video_from_depth
-from xwam.config import DepthRange
-from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
-from xwam.robots.axes import SAME_AXES, Axes
-from xwam.robots.interfaces import EE_POSE_BASE, OSC_DELTA_BASE
 
 EPISODES_PER_CHUNK = 1000
-MAX_DEPTH_MM = 65535
 SAME_MATRIX = 1e-6
 """How far the numbers of a camera's matrix may spread over an episode in which it stays: metres, pixels."""
 
@@ -200,31 +198,6 @@ def read_content(path: Path) -> dict[str, Any] | None:
         return None
     count = content.get("num_frames") if isinstance(content, dict) else None
     return content if type(count) is int and count > 0 else None
-
-
-def millimetres(depth_m: np.ndarray) -> np.ndarray:
-    """Return depth as whole millimetres, uint16; off by at most half of one, but never 0 where it is known.
-
-    So what is nearer than half a millimetre becomes 1, for 0 means unknown.
-
-    Raises:
-        ValueError: Where it rounds to more than 65.535 m, is negative, or is no number.
-
-    Example:
-        >>> millimetres(np.array([0.0, 1e-5, 1.2344])).tolist()
-        [0, 1, 1234]
-    """
-    whole = np.rint(np.asarray(depth_m, np.float64) * 1000)
-    if not np.isfinite(whole).all() or depth_m.min() < 0 or whole.max() > MAX_DEPTH_MM:
-        raise ValueError(
-            f"Depth must lie between 0 and {MAX_DEPTH_MM / 1000} m, got {depth_m.min()} to {depth_m.max()}."
-        )
-    return np.where(depth_m > 0, np.maximum(whole, 1), 0).astype(np.uint16)
-
-
-def depth_bytes(depth_m: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return depth as the 8-bit video holds it: 255 near, 0 far or unknown."""
-    return np.rint((video_from_depth(depth_m, depth_range) + 1) * 127.5).astype(np.uint8)
 
 
 def _check(key: str, steps: Steps, recording: Recording) -> None:

@@ -15,11 +15,11 @@ from baselines.scripted.demonstrate import CALM
 from envs.robocasa.bench import RobocasaConfig
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
+from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
 from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
-from xwam.robots.axes import ROBOCASA_AXES
 
 SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
 LOOK_AT = 12

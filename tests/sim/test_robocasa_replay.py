@@ -14,10 +14,10 @@ import pytest
 from baselines.replay.jobs import jobs, replay_one
 from envs.mujoco.views import choose_gl
 from envs.robocasa.bench import PYTHON_VARIABLE
+from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.videos import read_frames
 from tests.sim.test_robocasa_env import ROOT, pytestmark  # noqa: F401 - the same reasons to skip
-from xwam.robots.axes import ROBOCASA_AXES
 
 SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
 RECORD = """

@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MAY_IMPORT = {
     "evalkit/contracts": {"evalkit.contracts"},
+    "evalkit/dataset": {"evalkit.contracts", "evalkit.dataset"},
     "evalkit/store": {"evalkit.contracts", "evalkit.store"},
     "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.run"},
-    "evalkit/score": {"evalkit.contracts", "evalkit.store", "evalkit.score"},
+    "evalkit/score": {"evalkit.contracts", "evalkit.dataset", "evalkit.store", "evalkit.score"},
     "evalkit/report": {"evalkit.contracts", "evalkit.store", "evalkit.score", "evalkit.report"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},
     "envs": {"evalkit.contracts", "evalkit.dataset", "envs"},

@@ -10,14 +10,15 @@ import torch
 
 from evalkit.contracts import geometry
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.dataset import axes as frames
 from tests.unit.test_xwam_checkpoints import MODEL, bundle  # noqa: F401  (a fixture)
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
 from xwam.checkpoints.metadata import start_model
 from xwam.config import WAN22_5B
 from xwam.policy import XwamPlugin, XwamPolicyConfig
-from xwam.robots import axes as frames
 from xwam.robots.actions import denormalise
+from xwam.robots.axes import accumulate
 from xwam.robots.image_pipeline import ImagePipeline
 from xwam.robots.interfaces import BORDERS
 
@@ -60,7 +61,7 @@ def test_deltas_add_up_and_turn_on_the_left() -> None:
     chunk = np.zeros((3, 14))
     chunk[:, :7] = [0.1, 0, 0, 0, 0, np.pi / 2, -0.1]
     start = state((1, 0, 0), (HALF, HALF, 0, 0), 0.9)
-    states = frames.accumulate(chunk, start, ("left",))
+    states = accumulate(chunk, start, ("left",))
     np.testing.assert_allclose(states[:, 0], [1.1, 1.2, 1.3])
     np.testing.assert_allclose(states[:, 7], [0.8, 0.7, 0.6])
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from evalkit.dataset.depth_video import DepthRange, depth_from_video, video_from_depth
 from xwam.codecs import codec as codecs
-from xwam.codecs.codec import PatchDCT, decode_views, depth_from_video, encode_views, video_from_depth
-from xwam.config import NANO, DepthRange
+from xwam.codecs.codec import PatchDCT, decode_views, encode_views
+from xwam.config import NANO
 from xwam.robots import actions
 from xwam.text.encoders import HashedText
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from evalkit.dataset import layout
+from evalkit.dataset.axes import ROBOCASA_AXES
+from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
 from evalkit.dataset.videos import UnreadableVideo, read_frames, write_video
-from evalkit.dataset.writer import Recording, Steps, View, depth_bytes, millimetres, write_episode, write_metadata
+from evalkit.dataset.writer import Recording, Steps, View, write_episode, write_metadata
 from xwam import cli
-from xwam.config import Bounds, DepthRange
-from xwam.robots.axes import ROBOCASA_AXES
+from xwam.config import Bounds
 from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
 from xwam.training.clips import ClipDataset, ClipShape, PictureSettings, clip_states, scaled
 

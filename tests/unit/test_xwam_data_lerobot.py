@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from evalkit.dataset import lerobot_import
+from evalkit.dataset.depth_video import depth_bytes
 from evalkit.dataset.layout import DataSetError, read_track, scan
 from evalkit.dataset.lerobot_export import export
 from evalkit.dataset.lerobot_format import ACTION_NAMES, INFO, MAP, STATE_NAMES
 from evalkit.dataset.lerobot_import import VERSIONS, import_episodes, open_lerobot
 from evalkit.dataset.videos import read_frames, write_video
-from evalkit.dataset.writer import depth_bytes, write_episode, write_metadata
+from evalkit.dataset.writer import write_episode, write_metadata
 from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from xwam import cli
 from xwam.training import data_commands as commands

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.writer import write_episode
 from tests.unit.test_xwam_data import NO_BOUNDS, RECORDING, key_of, steps_of
 from xwam.codecs.codec import PatchDCT
-from xwam.config import CodecConfig, DepthRange
+from xwam.config import CodecConfig
 from xwam.training.clips import ClipDataset, ClipShape, PictureSettings
 from xwam.training.latent_cache import LatentClips
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import scan, tracks
 from evalkit.dataset.statistics import statistics
 from evalkit.dataset.writer import write_episode
 from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
 from tests.unit.test_xwam_training import RECIPE, TINY
 from xwam.checkpoints import bundle as checkpoints
-from xwam.config import DepthRange, ModelConfig
+from xwam.config import ModelConfig
 from xwam.network.transformer import is_exact
 from xwam.robots.actions import training_bounds
 from xwam.training.initialise import to_be_trained, with_depth_of

@@ -18,18 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evalkit.contracts.spec import OSC_DELTA_BASE
+from evalkit.dataset.depth_video import DepthRange
 from xwam.config import (
     WAN22_5B,
     CodecConfig,
     DepthMode,
-    DepthRange,
     ModelConfig,
     NetworkConfig,
     TextConfig,
     network_from_release,
 )
 from xwam.robots.actions import training_bounds
-from xwam.robots.interfaces import BORDERS, OSC_DELTA_BASE
+from xwam.robots.interfaces import BORDERS
 
 FORMAT = "xwam/1"
 

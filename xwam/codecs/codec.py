@@ -1,4 +1,4 @@
-"""Frames to latents and back, and metres to the depth video that goes the same way.
+"""Frames to latents and back.
 
 In: videos in [-1, 1], B,3,T,H,W with T = 1 + 4n. Out: latents B,C,1+n,H/16,W/16 of about unit variance; and back.
 Read next: `xwam/network/transformer.py`, which sees only latents.
@@ -16,7 +16,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from xwam.config import LATENT_STRIDES, DepthRange
+from xwam.config import LATENT_STRIDES
 
 
 @runtime_checkable
@@ -56,36 +56,6 @@ def change_of_views(
         for latent in (video_CTVHW, depth_CTVHW)
     )
     return torch.cat([rgb, grey.mean(2, keepdim=True)], dim=2)
-
-
-# ---- depth as a video
-
-
-def video_from_depth(depth_m: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return depth as numbers from -1 (far, or unknown) to 1 (near), float32.
-
-    Example:
-        >>> video_from_depth(np.array([0.05, 5.0, 0.0, 99.0]), DepthRange()).tolist()
-        [1.0, -1.0, -1.0, -1.0]
-    """
-    r = depth_range
-    depth_m = np.asarray(depth_m, np.float64)
-    known = np.clip(np.where(depth_m > 0, depth_m, r.far_m), r.near_m, r.far_m)
-    near, far = 1 / (r.near_m + r.offset_m), 1 / (r.far_m + r.offset_m)
-    return (2 * (1 / (known + r.offset_m) - far) / (near - far) - 1).astype(np.float32)
-
-
-def depth_from_video(video: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return metres, float32, from numbers in [-1, 1]; the inverse of `video_from_depth` between near and far.
-
-    Example:
-        >>> depth_from_video(video_from_depth(np.array([0.3, 2.0]), DepthRange()), DepthRange()).round(4).tolist()
-        [0.30000001192092896, 2.0]
-    """
-    r = depth_range
-    near, far = 1 / (r.near_m + r.offset_m), 1 / (r.far_m + r.offset_m)
-    inverse = (np.clip(np.asarray(video, np.float64), -1, 1) + 1) / 2 * (near - far) + far
-    return np.clip(1 / inverse - r.offset_m, r.near_m, r.far_m).astype(np.float32)
 
 
 # ---- a codec without weights

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from xwam.config import Bounds
 
-ARM_PROPRIO = {"left": slice(0, 8), "right": slice(8, 16)}
-ARM_ACTION = {"left": slice(0, 7), "right": slice(7, 14)}
 QUAT_IN_ARM = slice(3, 7)
 
 

@@ -1,55 +1,21 @@
-"""Which way the axes point: the simulators' frames and those in which the released models were trained.
+"""Chunks of actions as deltas, as poses and as the states that they lead to.
 
-In: states (xyz m, quat wxyz with w >= 0, gripper) x 2 arms and chunks of actions. Out: the same in the other frame.
-Read next: `interfaces.py`, which says what is used where.
+In: states (xyz m, quat wxyz with w >= 0, gripper) x 2 arms and chunks of actions. Out: one made from the other.
+Read next: `interfaces.py`, which says what is used where; `evalkit/dataset/axes.py`, the frames of reference.
 
-Letters: K actions. `sim` is the simulator's frame, `model` the one of the training data; `eef` the end effector.
+Letters: K actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO
-
-R_EEFSIM_EEFMODEL_ROBOCASA = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-"""RoboCasa: the end effector's axes turned by +90 degrees about its z; R_base_eefmodel = R_base_eefsim @ this."""
-
-R_MODELBASE_SIMBASE_ROBOTWIN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-"""RoboTwin: the base axes turned by -90 degrees about z; p_modelbase = this @ p_simbase."""
-
-R_EEFSIM_EEFMODEL_ROBOTWIN = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
-"""RoboTwin: the end effector's x and z change places and its y turns round."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Axes:
-    """How a model's frames lie in a simulator's.
-
-    Attributes:
-        R_modelbase_simbase: Turns positions and orientations of the base.
-        R_eefsim_eefmodel: Turns the end effector's own axes.
-    """
-
-    R_modelbase_simbase: np.ndarray
-    R_eefsim_eefmodel: np.ndarray
-
-    def model_from_sim(self, proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
-        """Return states, ...,16, as the model knows them."""
-        return _turn(proprio, arms, self.R_modelbase_simbase, self.R_eefsim_eefmodel)
-
-    def sim_from_model(self, proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
-        """Return states, ...,16, as the simulator knows them."""
-        return _turn(proprio, arms, self.R_modelbase_simbase.T, self.R_eefsim_eefmodel.T)
-
-
-SAME_AXES = Axes(R_modelbase_simbase=np.eye(3), R_eefsim_eefmodel=np.eye(3))
-ROBOCASA_AXES = Axes(R_modelbase_simbase=np.eye(3), R_eefsim_eefmodel=R_EEFSIM_EEFMODEL_ROBOCASA)
-ROBOTWIN_AXES = Axes(R_modelbase_simbase=R_MODELBASE_SIMBASE_ROBOTWIN, R_eefsim_eefmodel=R_EEFSIM_EEFMODEL_ROBOTWIN)
+from evalkit.contracts.geometry import wxyz_from_xyzw
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.dataset.axes import rotation_from_wxyz
 
 
 def accumulate(actions: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
@@ -66,11 +32,11 @@ def accumulate(actions: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) ->
     states = np.zeros((len(actions), 16))
     for arm in arms:
         start, deltas = np.asarray(proprio, np.float64)[ARM_PROPRIO[arm]], np.asarray(actions)[:, ARM_ACTION[arm]]
-        rotation = _rotation(start[3:7])
+        rotation = rotation_from_wxyz(start[3:7])
         quats = np.empty((len(actions), 4))
         for index, delta in enumerate(deltas):
             rotation = Rotation.from_rotvec(delta[3:6]) * rotation
-            quats[index] = _quat_wxyz(rotation)
+            quats[index] = wxyz_from_xyzw(rotation.as_quat())
         travelled = np.cumsum(deltas, axis=0)
         states[:, ARM_PROPRIO[arm]] = np.hstack([start[:3] + travelled[:, :3], quats, start[7:] + travelled[:, 6:]])
     return states
@@ -87,7 +53,7 @@ def differences(states: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) ->
     deltas = np.zeros((len(states), 14))
     for arm in arms:
         path = np.concatenate([np.asarray(proprio)[None], states]).astype(np.float64)[:, ARM_PROPRIO[arm]]
-        rotation = _rotation(path[:, 3:7])
+        rotation = rotation_from_wxyz(path[:, 3:7])
         turns = (rotation[1:] * rotation[:-1].inv()).as_rotvec()
         moves = np.diff(path, axis=0)
         deltas[:, ARM_ACTION[arm]] = np.hstack([moves[:, :3], turns, moves[:, 7:]])
@@ -99,7 +65,7 @@ def pose_actions(states: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     actions = np.zeros((len(states), 14), np.float32)
     for arm in arms:
         state = states[:, ARM_PROPRIO[arm]]
-        rotvec_rad = _rotation(state[:, 3:7]).as_rotvec()
+        rotvec_rad = rotation_from_wxyz(state[:, 3:7]).as_rotvec()
         actions[:, ARM_ACTION[arm]] = np.hstack([state[:, :3], rotvec_rad, state[:, 7:]])
     return actions
 
@@ -109,7 +75,7 @@ def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     states = np.zeros((len(actions), 16))
     for arm in arms:
         action = np.asarray(actions, np.float64)[:, ARM_ACTION[arm]]
-        quat = _quat_wxyz(Rotation.from_rotvec(action[:, 3:6]))
+        quat = wxyz_from_xyzw(Rotation.from_rotvec(action[:, 3:6]).as_quat())
         states[:, ARM_PROPRIO[arm]] = np.hstack([action[:, :3], quat, action[:, 6:]])
     return states
 
@@ -122,26 +88,7 @@ def ee_pose(state: np.ndarray) -> np.ndarray:
         [0.5, 0.0, 0.25, 1.0]
     """
     pose = np.zeros((*np.shape(state)[:-1], 4, 4))
-    pose[..., :3, :3] = _rotation(np.asarray(state, np.float64)[..., 3:7]).as_matrix()
+    pose[..., :3, :3] = rotation_from_wxyz(np.asarray(state, np.float64)[..., 3:7]).as_matrix()
     pose[..., :3, 3] = state[..., :3]
     pose[..., 3, 3] = 1
     return pose
-
-
-def _turn(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_right: np.ndarray) -> np.ndarray:
-    turned = np.zeros(np.shape(proprio))
-    for arm in arms:
-        state = np.asarray(proprio, np.float64)[..., ARM_PROPRIO[arm]]
-        rotation = Rotation.from_matrix(R_left) * _rotation(state[..., 3:7]) * Rotation.from_matrix(R_right)
-        parts = [state[..., :3] @ R_left.T, _quat_wxyz(rotation), state[..., 7:]]
-        turned[..., ARM_PROPRIO[arm]] = np.concatenate(parts, axis=-1)
-    return turned
-
-
-def _rotation(quat_wxyz: np.ndarray) -> Rotation:
-    return Rotation.from_quat(quat_wxyz[..., [1, 2, 3, 0]])
-
-
-def _quat_wxyz(rotation: Rotation) -> np.ndarray:
-    quat = rotation.as_quat()[..., [3, 0, 1, 2]]
-    return np.where(quat[..., :1] < 0, -quat, quat)

@@ -11,24 +11,16 @@ from typing import Literal
 
 import numpy as np
 
+from evalkit.contracts.spec import OSC_DELTA_BASE
+from evalkit.contracts.types import ARM_ACTION
+from evalkit.dataset.axes import ROBOCASA_AXES, ROBOTWIN_AXES, SAME_AXES, Axes
 from xwam.config import ModelConfig
-from xwam.robots.actions import ARM_ACTION
 from xwam.robots.axes import (
-    ROBOCASA_AXES,
-    ROBOTWIN_AXES,
-    SAME_AXES,
-    Axes,
     accumulate,
     differences,
     pose_actions,
     states_of_poses,
 )
-
-OSC_DELTA_BASE = "osc_delta_base"
-"""Deltas along the base axes in the controller's units, clipped to +-1, as `evalkit` defines them."""
-
-EE_POSE_BASE = "ee_pose_base"
-"""Absolute end-effector poses: per arm (xyz m, rotation vector rad, gripper 1 = open) in the frame of the states."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.dataset.depth_video import depth_from_video, video_from_depth
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs import codec as codecs
 from xwam.config import LATENT_STRIDES, LEAST_STATE_STEPS
@@ -25,7 +27,6 @@ from xwam.flow.unipc import UniPCState
 from xwam.nano.pixel_decoder import Scene, hand_hints
 from xwam.network.transformer import TextContext
 from xwam.robots import actions
-from xwam.robots.actions import ARM_PROPRIO
 from xwam.robots.axes import accumulate, ee_pose
 from xwam.robots.image_pipeline import ImagePipeline
 from xwam.robots.interfaces import BORDERS
@@ -169,7 +170,7 @@ class Engine:
         if self.decoder is not None and seen_depth is not None and cameras is not None:
             hand = ee_pose(self.border.axes.model_from_sim(proprio, model.arms)[ARM_PROPRIO[model.arms[0]]])
             scene = Scene(
-                depth_vhw_m=codecs.depth_from_video(seen_depth[0, 0, model.static_views].numpy(), model.depth_range),
+                depth_vhw_m=depth_from_video(seen_depth[0, 0, model.static_views].numpy(), model.depth_range),
                 intrinsics_v33_px=cameras[0][model.static_views],
                 T_base_cam_v44=cameras[1][model.static_views],
                 T_base_ee=hand,
@@ -269,7 +270,7 @@ class Engine:
         rgb_CFVHW = drawn.blended_NCHW[:, :3].cpu().unflatten(0, (count, len(views))).permute(2, 0, 1, 3, 4)
         grey_FVHW = drawn.sharp_NCHW[:, 3].cpu().unflatten(0, (count, len(views)))
         future.rgb[:, views] = rgb_from_video(rgb_CFVHW)
-        future.depth[:, views] = codecs.depth_from_video(grey_FVHW.numpy(), self.model.depth_range)
+        future.depth[:, views] = depth_from_video(grey_FVHW.numpy(), self.model.depth_range)
 
     @torch.no_grad()
     def round_trip(
@@ -327,7 +328,7 @@ class Engine:
 
     def _depth_video(self, depth_fvhw_m: np.ndarray) -> Tensor:
         """Return the bench's depth as the model's depth video, 1,3,F,V,H,W in [-1, 1]."""
-        grey = torch.from_numpy(codecs.video_from_depth(depth_fvhw_m, self.model.depth_range))
+        grey = torch.from_numpy(video_from_depth(depth_fvhw_m, self.model.depth_range))
         grey = self.pipeline.to_model(grey.flatten(0, 1)[:, None], "nearest-exact")[:, 0].unflatten(
             0, (len(depth_fvhw_m), -1)
         )
@@ -335,7 +336,7 @@ class Engine:
 
     def _metres(self, latent_BCTVHW: Tensor, seen_BCVHW: Tensor | None) -> np.ndarray:
         grey = codecs.decode_views(self.codec, latent_BCTVHW, seen_BCVHW)[:, :, 1:].mean(1, keepdim=True)
-        return codecs.depth_from_video(self._to_env(grey)[0].numpy(), self.model.depth_range)
+        return depth_from_video(self._to_env(grey)[0].numpy(), self.model.depth_range)
 
 
 def video_from_rgb(rgb_vhwc_u8: np.ndarray) -> Tensor:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from evalkit.contracts.spec import OSC_DELTA_BASE
 from evalkit.dataset.layout import Scan, Traits
 from xwam.config import ModelConfig
-from xwam.robots.interfaces import BORDERS, OSC_DELTA_BASE
+from xwam.robots.interfaces import BORDERS
 
 NAMED = 5
 """Episodes that are named one by one; of more, there is a count."""

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.dataset.depth_video import DepthRange, video_from_depth
 from evalkit.dataset.layout import BrokenEpisode, Camera, DataSetError, Track, read_track
 from evalkit.dataset.videos import UnreadableVideo, read_frames
-from xwam.codecs.codec import video_from_depth
-from xwam.config import W_POSITIVE, Bounds, DepthRange, ModelConfig
-from xwam.robots.actions import ARM_ACTION, ARM_PROPRIO, with_quaternions_near
+from xwam.config import W_POSITIVE, Bounds, ModelConfig
+from xwam.robots.actions import with_quaternions_near
 from xwam.training.augment import Augmentation, crop, draw_augmentation
 
 PastEnd = Literal["leave_out", "hold"]

@@ -22,16 +22,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.dataset.depth_video import depth_from_video
 from evalkit.dataset.layout import BrokenEpisode, Scan, Track
 from evalkit.dataset.videos import UnreadableVideo, read_frames
 from xwam.checkpoints.bundle import Bundle
-from xwam.codecs.codec import PatchDCT, change_of_views, depth_from_video, encode_views
+from xwam.codecs.codec import PatchDCT, change_of_views, encode_views
 from xwam.config import ModelConfig
 from xwam.flow import sampler
 from xwam.flow.noise import draw_noise, request_seed
 from xwam.nano.pixel_decoder import Scene, WarpDecoder, hand_hints
 from xwam.network.transformer import TextContext
-from xwam.robots.actions import ARM_PROPRIO, denormalise, tidy_quaternions
+from xwam.robots.actions import denormalise, tidy_quaternions
 from xwam.robots.axes import ee_pose
 from xwam.robots.interfaces import BORDERS
 from xwam.training.clips import ClipDataset, clip_states

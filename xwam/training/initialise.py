@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
+from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import Scan
 from xwam.checkpoints.bundle import Bundle, without_decoder
-from xwam.config import DepthRange, ModelConfig
+from xwam.config import ModelConfig
 from xwam.training.recipes import Recipe
 
 
