@@ -22,12 +22,12 @@ from baselines.pool import finished
 from baselines.replay.demos import list_demos, number_of, read_demo
 from baselines.replay.player import Player
 from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
-from baselines.scripted.plan import differences
 from baselines.scripted.refusals import EPISODES_PER_TASK
 from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
-from evalkit.dataset.writer import episode_key, read_content, write_episode, write_whole
+from evalkit.dataset.about import EpisodeAbout
+from evalkit.dataset.writer import episode_key, read_about, write_episode, write_whole
 from xwam.robots.interfaces import BORDERS
 
 PLAYERS = {
@@ -141,20 +141,20 @@ def replay_one(job: Job) -> str | None:
 def _write(job: Job, rendered: Rendered) -> None:
     recording = replace(recording_of(rendered.spec), axes=BORDERS[job.bench].axes)
     error_mm = None if rendered.hand_error_m is None else round(1000 * rendered.hand_error_m, 4)
-    about = _about(job) | {"hand_error_mm": error_mm}
+    about = replace(_about(job), end_effector_error_mm=error_mm)
     write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)
 
 
-def _about(job: Job) -> dict[str, Any]:
-    """Return what tells where an episode comes from; files of one name differ in size."""
-    return {
-        "bench": job.bench,
-        "task": job.task,
-        "settings": dict(job.settings),
-        "replayed_from": job.path.name,
-        "replayed_from_bytes": job.path.stat().st_size,
-        "demonstration": job.name,
-    }
+def _about(job: Job) -> EpisodeAbout:
+    """Return where an episode comes from; files of one name differ in size."""
+    return EpisodeAbout(
+        bench=job.bench,
+        task=job.task,
+        settings=dict(job.settings),
+        replayed_from=job.path.name,
+        replayed_from_bytes=job.path.stat().st_size,
+        demonstration=job.name,
+    )
 
 
 def _done(job: Job) -> bool:
@@ -164,9 +164,9 @@ def _done(job: Job) -> bool:
         BadConfig: If another demonstration is there under its number.
     """
     path = job.root / "data" / f"{job.key}.json"
-    if (stored := read_content(path)) is None:
+    if (stored := read_about(path)) is None:
         return _note(job).exists()
-    differing = differences(stored, _about(job), besides={"hand_error_mm"})
+    differing = stored.differences(_about(job), ignore=("end_effector_error_mm",))
     if differing:
         was = ", ".join(f"{name} {there!r}" for name, (there, _) in differing.items())
         raise BadConfig(

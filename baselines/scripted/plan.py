@@ -9,8 +9,7 @@ not taken for the same.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,8 @@ from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench, load_policy, make_policy
 from evalkit.contracts.policy import Policy
-from evalkit.dataset.writer import episode_key, read_content
+from evalkit.dataset.about import EpisodeAbout
+from evalkit.dataset.writer import episode_key, read_about
 
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds below those of our evaluations; see docs/conventions.md."""
@@ -195,9 +195,9 @@ def _is_done(job: Job, number: int, seed: int) -> bool:
         BadConfig: If one is there under its number that was recorded otherwise.
     """
     path = job.root / "data" / f"{episode_key(number)}.json"
-    if (stored := read_content(path)) is None:
+    if (stored := read_about(path)) is None:
         return (job.root / FAILED / episode_key(number)).exists()
-    for name, (was, now) in differences(stored, about_of(job, seed), besides={"env", "success"}).items():
+    for name, (was, now) in stored.differences(about_of(job, seed), ignore=("env", "success")).items():
         raise BadConfig(
             f"{path} was recorded otherwise: {name} was {was!r}, and is {now!r} now. "
             f"Record into another folder, or beside it, under other numbers (--first-number)."
@@ -205,40 +205,22 @@ def _is_done(job: Job, number: int, seed: int) -> bool:
     return True
 
 
-def about_of(job: Job, seed: int) -> dict[str, Any]:
-    """Return what an episode says of itself, known before it is recorded."""
+def about_of(job: Job, seed: int) -> EpisodeAbout:
+    """Return what an episode says about itself, as far as it is known before it is recorded."""
     actor = job.actor
-    about: dict[str, Any] = {
-        "bench": job.bench,
-        "protocol": job.protocol,
-        "task": job.task,
-        "setting": job.setting,
-        "settings": dict(job.settings),
-        "seed": seed,
-        "policy": HoldPlugin.name if job.refused else ScriptedPlugin.name if actor.shows_expert else actor.policy,
-    }
-    if actor.shows_expert:
-        about["disturbance"] = asdict(job.disturbance)
-    if actor.policy != ScriptedPlugin.name:
-        about["policy_settings"] = dict(actor.settings)
-    if actor.take_over is not None:
-        about |= {"takes_over_from": actor.policy, "after_up_to": actor.take_over}
-    return about
-
-
-def differences(
-    stored: Mapping[str, Any], about: Mapping[str, Any], *, besides: Set[str]
-) -> dict[str, tuple[Any, Any]]:
-    """Return where an episode's JSON says something else of itself than it would now: by name, what was and what is.
-
-    Args:
-        stored: What the JSON holds.
-        about: What it would say, known before it is made.
-        besides: What is only known once it is made.
-    """
-    there, now = stored.get("about", {}), json.loads(json.dumps(about))
-    names = sorted((there.keys() | now.keys()) - besides)
-    return {name: (there.get(name), now.get(name)) for name in names if there.get(name) != now.get(name)}
+    return EpisodeAbout(
+        bench=job.bench,
+        protocol=job.protocol,
+        task=job.task,
+        setting=job.setting,
+        settings=dict(job.settings),
+        seed=seed,
+        policy=HoldPlugin.name if job.refused else ScriptedPlugin.name if actor.shows_expert else actor.policy,
+        disturbance=asdict(job.disturbance) if actor.shows_expert else None,
+        policy_settings=dict(actor.settings) if actor.policy != ScriptedPlugin.name else None,
+        takes_over_from=actor.policy if actor.take_over is not None else None,
+        after_up_to=actor.take_over,
+    )
 
 
 def _config(bench: Bench, settings: Mapping[str, Any]) -> Any:

@@ -102,7 +102,7 @@ def record_block(job: Job) -> Iterator[bool]:
                 failed.touch()
             else:
                 told = job.refused or (str(env.observe(render=False)["instruction"]),)
-                about = about_of(job, seed) | {"env": dict(env.about), "success": done.success}
+                about = replace(about_of(job, seed), env=dict(env.about), success=done.success)
                 write_episode(job.root, number, done.steps, recording, instructions=told, about=about)
             yield done is not None
 

@@ -18,7 +18,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.videos import UnreadableVideo, decode, look_into
 
@@ -107,6 +108,7 @@ class Track:
         trusted: N bool; actions that carry loss. False where a demonstrator went astray on purpose.
         raw: Whether actions are the controller's own.
         executed: N,14 float32, what the robot was really told; None where nobody wrote it down.
+        about: Where it comes from.
     """
 
     key: str
@@ -118,6 +120,7 @@ class Track:
     trusted: np.ndarray
     raw: bool
     executed: np.ndarray | None = None
+    about: EpisodeAbout = field(default_factory=EpisodeAbout)
 
     @property
     def num_frames(self) -> int:
@@ -307,7 +310,15 @@ def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Trac
         trusted=_table(file, tables, "actions.trusted", 1)[:, 0] > 0,
         raw=raw,
         executed=_table(file, tables, "actions.executed", 14) if "actions.executed" in tables else None,
+        about=_about(file, content.get("about")),
     )
+
+
+def _about(file: Path, stated: Any) -> EpisodeAbout:
+    try:
+        return EpisodeAbout.from_json(stated or {})
+    except ValueError as error:
+        raise BrokenEpisode(f"{file}: {error}") from error
 
 
 def _instructions(file: Path, listed: Any) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ def _write(
         "meta/episodes/chunk_index": 0,
         "meta/episodes/file_index": 0,
         "xwam/key": episode.key,
-        "xwam/about": json.dumps(episode.content.get("about", {})),
+        "xwam/about": json.dumps(track.about.to_json()),
         "xwam/cameras": json.dumps({camera.name: _matrices(camera) for camera in track.cameras}),
     }
     target = out / "data" / f"{file_of(number)}.parquet"
@@ -265,7 +265,7 @@ def _info(first: _Episode, features: Mapping[str, Any], episodes: int, frames: i
     rate = first.track.cameras[0].fps
     return {
         "codebase_version": "v3.0",
-        "robot_type": str(first.content.get("about", {}).get("bench", "unknown")),
+        "robot_type": first.track.about.bench or "unknown",
         "total_episodes": episodes,
         "total_frames": frames,
         "total_tasks": tasks,

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange, depth_bytes
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
 from evalkit.dataset.lerobot_format import (
@@ -205,7 +206,7 @@ def _content(opened: Import, episode: Mapping[str, Any], key: str, files: _Files
         "instructions": list(episode["tasks"]),
         "observations": views,
         **tables,
-        "about": json.loads(episode.get("xwam/about") or "{}"),
+        "about": EpisodeAbout.from_json(json.loads(episode.get("xwam/about") or "{}")).to_json(),
     }
 
 

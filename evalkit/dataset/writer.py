@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.axes import SAME_AXES, Axes
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.videos import write_video
@@ -117,7 +118,7 @@ def write_episode(
     recording: Recording,
     *,
     instructions: Sequence[str],
-    about: Mapping[str, Any] | None = None,
+    about: EpisodeAbout | None = None,
 ) -> str:
     """Write one episode and return its key; files appear whole or not at all, the JSON last.
 
@@ -127,7 +128,7 @@ def write_episode(
         steps: What happened.
         recording: What the data set has in common.
         instructions: Prompts that describe it.
-        about: Anything else worth keeping, for example its seed.
+        about: Where the episode comes from.
 
     Raises:
         ValueError: If lengths differ, a state or an action is no number, there is no instruction, or a depth does not
@@ -166,7 +167,7 @@ def write_episode(
         "observations": views,
         "proprios": _poses(recording.axes.model_from_sim(steps.proprio, recording.arms), recording.arms),
         "actions": _actions(steps, recording),
-        "about": dict(about or {}),
+        "about": (about or EpisodeAbout()).to_json(),
     }
     write_whole(root / "data" / f"{key}.json", json.dumps(content))
     return key
@@ -181,7 +182,7 @@ def write_metadata(root: Path, *, told: Callable[[str], None] = print) -> dict[s
     """
     lengths = {}
     for path in sorted((root / "data").glob("chunk-*/episode_*.json")):
-        if (content := read_content(path)) is None:
+        if (content := _read_content(path)) is None:
             told(f"{path} is broken; its episode is left out. Record it again, or remove the file.")
         else:
             lengths[f"{path.parent.name}/{path.stem}"] = content["num_frames"]
@@ -190,7 +191,16 @@ def write_metadata(root: Path, *, told: Callable[[str], None] = print) -> dict[s
     return lengths
 
 
-def read_content(path: Path) -> dict[str, Any] | None:
+def read_about(path: Path) -> EpisodeAbout | None:
+    """Return what an episode's JSON says about it; None if there is no such file, or it is none of an episode."""
+    content = _read_content(path)
+    try:
+        return None if content is None else EpisodeAbout.from_json(content.get("about") or {})
+    except ValueError:
+        return None
+
+
+def _read_content(path: Path) -> dict[str, Any] | None:
     """Return what an episode's JSON holds; None if there is no such file, or it is none of an episode."""
     try:
         content = json.loads(path.read_text())

@@ -178,7 +178,7 @@ def say_recorded(job: Any, place: Any, **changes: Any) -> None:
     """Write what an episode of a job says of itself."""
     path = job.root / "data" / f"{episode_key(job.numbers[place])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = plan.about_of(job, job.seeds[place]) | {"env": {}, "success": True} | changes
+    about = plan.about_of(job, job.seeds[place]).to_json() | {"env": {}, "success": True} | changes
     path.write_text(json.dumps({"num_frames": 1, "about": about}))
 
 

@@ -17,6 +17,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
+from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import Steps, write_episode, write_metadata
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.dataset import score_dataset
@@ -57,7 +58,7 @@ STEPS = _steps()
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("data")
-    about = {"bench": "robosuite", "task": "Lift", "setting": "default", "seed": 5}
+    about = EpisodeAbout(bench="robosuite", task="Lift", setting="default", seed=5)
     for index in (0, 7):
         write_episode(root, index, STEPS, recording_of(ENV), instructions=["Lift the cube."], about=about)
     write_metadata(root)
@@ -156,7 +157,7 @@ def test_matrices_that_were_recorded_make_the_cloud(root: Any, tmp_path: Path) -
     intrinsics = np.broadcast_to([[90.0, 0, 60], [0, 90, 70], [0, 0, 1]], (NUM_STEPS, 3, 3, 3))
     poses = np.broadcast_to(np.eye(4), (NUM_STEPS, 3, 4, 4)).copy()
     poses[:, :, 0, 3] = [1.0, 2.0, 3.0]
-    about = {"bench": "robosuite", "task": "Lift", "setting": "default", "seed": 5}
+    about = EpisodeAbout(bench="robosuite", task="Lift", setting="default", seed=5)
     for name, moved_m in (("still", 0.0), ("moving", 0.01)):
         poses[-1, 1, 0, 3] += moved_m
         known = replace(STEPS, intrinsics=intrinsics, T_base_cam=poses)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evalkit.dataset import lerobot_import
+from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import depth_bytes
 from evalkit.dataset.layout import DataSetError, read_track, scan
 from evalkit.dataset.lerobot_export import export
@@ -55,7 +56,9 @@ def test_what_is_exported_comes_back(tmp_path: Path, layout: str, arms: Any) -> 
     for index in (0, 7, 1003):
         steps = with_matrices(replace(steps_of(index, 12, arms), trusted=trusted), index)
         recording = replace(RECORDING, layout=layout, arms=arms)
-        write_episode(data, index, steps, recording, instructions=["lift it", f"no. {index}"], about={"seed": index})
+        write_episode(
+            data, index, steps, recording, instructions=["lift it", f"no. {index}"], about=EpisodeAbout(seed=index)
+        )
     lengths = write_metadata(data)
     assert there_and_back(data, tmp_path) == (3, [])
     assert json.loads((tmp_path / "back" / "metadata.json").read_text()) == lengths
