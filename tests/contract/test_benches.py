@@ -15,7 +15,7 @@ from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO, Observa
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.settings import RunSettings
 
-BENCHES = [*plugins.names(plugins.BENCHES), "tests.doubles:FakeBench"]
+BENCHES = [*plugins.names(plugins.BENCHES), "tests.doubles.bench:FakeBench"]
 
 
 STAND_INS = {"robocasa": {"art": "placeholder"}}

@@ -12,7 +12,7 @@ from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyReq
 NEED_A_SIMULATOR = {"scripted"}  # reads a simulator's state; tests/sim runs it
 POLICIES = [
     *(name for name in plugins.names(plugins.POLICIES) if name not in NEED_A_SIMULATOR),
-    "tests.doubles:FakePolicyPlugin",
+    "tests.doubles.policy:FakePolicyPlugin",
 ]
 HAND_EYE = tuple(map(tuple, np.eye(4).tolist()))
 

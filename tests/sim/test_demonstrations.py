@@ -15,7 +15,9 @@ from envs.robosuite.env import RobosuiteEnv
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
-from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
+from tests.doubles.simulators import needs_robosuite
+
+pytestmark = needs_robosuite()
 
 
 def test_a_recorded_episode_replays_to_the_same_frames(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from envs.robosuite.replay import RobosuiteReplay
 from evalkit.contracts.errors import BadConfig
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
-from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
+from tests.doubles.simulators import needs_robosuite
+
+pytestmark = needs_robosuite()
 
 ROOT = Path(__file__).resolve().parents[2]
 LENGTH, SIZE = 5, [64, 64]

@@ -12,14 +12,17 @@ import pytest
 
 from baselines.scripted import plan, workers
 from baselines.scripted.demonstrate import CALM
-from envs.robocasa.bench import RobocasaConfig
+from envs.robocasa.bench import RobocasaBench, RobocasaConfig
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
-from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
+from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
+
+pytestmark = needs_robocasa()
+BENCH = RobocasaBench()
 
 SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
 LOOK_AT = 12
@@ -47,7 +50,7 @@ def test_a_recorded_episode_is_what_the_harness_sees(tmp_path: Path) -> None:
     episode = Episode(**{**vars(planned), "seed": 123_456})
     launch = BENCH.launch(config, task=episode.task, setting="default")
     spec = BENCH.env_spec(config, task=episode.task, setting="default")
-    with closing(EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()) as worker:
+    with closing(EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()) as worker:
         first = worker.begin(episode, render=True)
         actions = track.executed[:LOOK_AT].astype(np.float32)
         worker.send_actions(actions, render_at=[LOOK_AT], render_last=True, render_success=True)

@@ -21,23 +21,14 @@ from envs.robocasa.protocols import SCENES
 from envs.robocasa.tasks import TASKS
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.worker.client import EnvWorker
-from evalkit.run.settings import RunSettings
+from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = RobocasaBench()
 
 
-def why_not() -> Any:
-    if not os.environ.get(PYTHON_VARIABLE):
-        return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
-    lacking = [f for f in BENCH.examine(RobocasaConfig()) if f.needed and not f.ok]
-    return f"RoboCasa is not whole: {lacking[0].what}: {lacking[0].remedy}" if lacking else ""
+pytestmark = needs_robocasa()
 
-
-WHY_NOT = why_not()
-pytestmark = [pytest.mark.sim, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
-
-TIMEOUTS = RunSettings(start_timeout_s=300, reset_timeout_s=300, chunk_timeout_s=300).timeouts
 HOLD = np.zeros((50, 14), np.float32)
 MOVES = np.random.default_rng(0).uniform(-1, 1, (10, 14)).astype(np.float32)
 MOVES[:, 7:] = 0
@@ -133,7 +124,7 @@ def worker_for(task: Any, tmp_path: Path, **settings: Any) -> Any:
     config = RobocasaConfig(art="placeholder", image_px=64, **settings)
     spec = BENCH.env_spec(config, task=task, setting="default")
     launch = BENCH.launch(config, task=task, setting="default")
-    return EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
+    return EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()
 
 
 def digest(observation: Any) -> Any:
@@ -183,7 +174,7 @@ def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path: Path) 
     spec = BENCH.env_spec(config, task="CloseDrawer", setting="default")
     launch = BENCH.launch(config, task="CloseDrawer", setting="default")
     episodes = BENCH.plan_episodes(config, task="CloseDrawer", setting="default", num_episodes=11, seed=195)
-    worker = EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
+    worker = EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()
     try:
         observation = worker.begin(episodes[10], render=True)
     finally:
@@ -198,4 +189,4 @@ def test_real_art_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     spec = BENCH.env_spec(config, task="CloseDrawer", setting="default")
     launch = BENCH.launch(config, task="CloseDrawer", setting="default")
     with pytest.raises((EvalkitError, EpisodeFault), match=r"download_kitchen_assets.*robocasa\.art=placeholder"):
-        EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()
+        EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()

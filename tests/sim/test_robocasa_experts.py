@@ -12,11 +12,14 @@ import pytest
 
 from baselines.floors import HoldConfig, HoldPlugin
 from baselines.scripted.policy import EXPERTS, ScriptedConfig, ScriptedPlugin
-from envs.robocasa.bench import RobocasaConfig
+from envs.robocasa.bench import RobocasaBench, RobocasaConfig
 from evalkit.contracts.spec import check_actions
 from evalkit.contracts.types import PolicyRequest
 from evalkit.contracts.worker.client import EnvWorker
-from tests.sim.test_robocasa_env import BENCH, TIMEOUTS, pytestmark  # noqa: F401 - the same reasons to skip
+from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
+
+pytestmark = needs_robocasa()
+BENCH = RobocasaBench()
 
 CONFIG = RobocasaConfig(art="placeholder")
 
@@ -42,7 +45,7 @@ def count(policy: Any, task: Any, tmp_path: Path, *, num_episodes: Any, seed: An
     launch = BENCH.launch(CONFIG, task=task, setting="default")
     spec = BENCH.env_spec(CONFIG, task=task, setting="default")
     episodes = BENCH.plan_episodes(CONFIG, task=task, setting="default", num_episodes=num_episodes, seed=seed)
-    with closing(EnvWorker(launch, spec, timeouts=TIMEOUTS, log_path=tmp_path / "log").build()) as worker:
+    with closing(EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()) as worker:
         return sum(run_episode(policy, worker, episode) for episode in episodes)
 
 

@@ -17,7 +17,10 @@ from envs.robocasa.bench import PYTHON_VARIABLE
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.videos import read_frames
-from tests.sim.test_robocasa_env import ROOT, pytestmark  # noqa: F401 - the same reasons to skip
+from tests.doubles.simulators import needs_robocasa
+
+pytestmark = needs_robocasa()
+ROOT = Path(__file__).resolve().parents[2]
 
 SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
 RECORD = """

@@ -11,14 +11,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 
 from envs.gymnasium_env import GymnasiumEnv
-from envs.mujoco.views import choose_gl
 from envs.robosuite import scene
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.tasks import T_EE_CAM, TASKS
@@ -26,19 +24,9 @@ from evalkit.contracts import geometry
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import check_observation
 from evalkit.contracts.types import Observation
+from tests.doubles.simulators import needs_robosuite
 
-
-def why_not() -> str:
-    if find_spec("robosuite") is None:
-        return "robosuite is not installed"
-    try:
-        choose_gl()
-    except EvalkitError as error:
-        return str(error)
-    return ""
-
-
-pytestmark = [pytest.mark.sim, pytest.mark.skipif(bool(why_not()), reason=why_not())]
+pytestmark = needs_robosuite()
 
 SEED = 1_000_000
 HOLD = np.float32([0, 0, 0, 0, 0, 0, 1] * 2)

@@ -18,7 +18,9 @@ from envs.robosuite.bench import RobosuiteBench, RobosuiteConfig
 from envs.robosuite.env import RobosuiteEnv
 from evalkit.contracts.spec import check_actions
 from evalkit.contracts.types import ARM_ACTION, Observation, PolicyRequest
-from tests.sim.test_robosuite_env import pytestmark  # noqa: F401 - the same reasons to skip
+from tests.doubles.simulators import needs_robosuite
+
+pytestmark = needs_robosuite()
 
 BENCH = RobosuiteBench()
 

@@ -1,7 +1,6 @@
 """Demonstrations on a robot of one point: what is meant, what is executed, what is kept."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,67 +9,7 @@ import pytest
 from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.plugins import load_bench
-from evalkit.contracts.types import Episode, PolicyReply
-
-GOAL_M = np.array([0.3, -0.2, 0.1])
-EPISODE = Episode(
-    bench="point", setting="default", protocol="point/v1", task="Go", index=0, seed=7, instruction="go", max_steps=60
-)
-
-
-class PointEnv:
-    """A point that moves by 0.05 m times the action; met within 3 cm of the goal."""
-
-    spec = SimpleNamespace(
-        cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="hand", kind="wrist")),
-        arms=("left",),
-        action_layout="osc_delta_base",
-        control_hz=20.0,
-    )
-
-    def __init__(self) -> None:
-        self.about = {"simulator": "none"}
-
-    def begin(self, *, seed: Any, max_steps: Any) -> Any:
-        self.position_m, self.num_steps = np.zeros(3), 0
-        return False
-
-    def advance(self, action: Any) -> Any:
-        self.position_m = self.position_m + 0.05 * action[:3]
-        self.num_steps += 1
-        return bool(np.linalg.norm(self.position_m - GOAL_M) < 0.03)
-
-    def observe(self, *, render: Any) -> Any:
-        proprio = np.zeros(16, np.float32)
-        proprio[:4] = [*self.position_m, 1.0]
-        return {
-            "rgb": np.full((2 * render, 32, 32, 3), self.num_steps, np.uint8),
-            "depth": np.full((2 * render, 32, 32), 0.5, np.float32),
-            "intrinsics": np.zeros((2, 3, 3)),
-            "T_base_cam": np.zeros((2, 4, 4)),
-            "proprio": proprio,
-            "instruction": "go",
-            "privileged": {"goal": GOAL_M, "unasked": GOAL_M},
-        }
-
-
-class PointExpert:
-    """Goes straight; never looks."""
-
-    spec = None
-
-    def reset(self, episode: Any, env: Any) -> None:
-        self.asked = 0
-
-    def infer(self, requests: Any) -> Any:
-        (request,) = requests
-        assert request.observation.rgb.shape[0] == 0
-        assert request.step_idx == self.asked
-        self.asked += 1
-        action = np.zeros((1, 14), np.float32)
-        action[0, :3] = np.clip((GOAL_M - request.observation.proprio[:3]) / 0.05, -1, 1)
-        action[0, 6] = 1.0
-        return [PolicyReply(actions=action)]
+from tests.doubles.point import EPISODE, GOAL_M, ChunkPolicy, PointEnv, PointExpert
 
 
 def test_a_calm_expert_does_what_it_means() -> None:
@@ -90,29 +29,6 @@ def test_labels_are_what_the_expert_meant_from_where_it_was_pushed() -> None:
     np.testing.assert_array_equal(steps.action[:, 6], steps.executed[:, 6])
     moved = np.diff(steps.proprio[:, :3], axis=0)
     np.testing.assert_allclose(moved, 0.05 * steps.executed[:-1, :3], atol=1e-6)
-
-
-class ChunkPolicy:
-    """Goes straight on for a chunk of five, three of them executed; `step_idx` is checked against the env's clock."""
-
-    spec = SimpleNamespace(
-        execute_steps=3, chunk_len=5, policy_id="chunks", needs_images=True, privileged_keys=("goal",)
-    )
-
-    def __init__(self, env: Any, *, speed: Any = 1.0) -> None:
-        self.env, self.speed, self.chunks = env, speed, []
-
-    def reset(self, episode: Any, env: Any) -> None:
-        self.chunks = []
-
-    def infer(self, requests: Any) -> Any:
-        (request,) = requests
-        self.chunks.append((request.chunk_idx, request.step_idx, self.env.num_steps))
-        assert request.observation.rgb.shape[0] == 2
-        assert set(request.observation.privileged) == {"goal"}
-        actions = np.zeros((5, 14), np.float32)
-        actions[:, :3] = self.speed * np.clip((GOAL_M - request.observation.proprio[:3]) / 0.15, -1, 1)
-        return [PolicyReply(actions=actions)]
 
 
 def test_a_rollout_is_what_the_policy_did_chunk_by_chunk_whether_or_not_it_met_the_goal(

@@ -21,7 +21,7 @@ from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.writer import episode_key, write_episode
-from tests.unit.test_baselines_demonstrate import EPISODE, ChunkPolicy, PointEnv, PointExpert
+from tests.doubles.point import EPISODE, ChunkPolicy, PointEnv, PointExpert
 
 
 @pytest.fixture

@@ -50,6 +50,13 @@ def test_the_harness_imports_no_simulator_and_no_model() -> None:
         assert not tops & {"robosuite", "mujoco", "sapien", "xwam", "envs", "baselines"}, path
 
 
+def test_no_test_imports_another_test() -> None:
+    """What several tests use is in `tests/doubles` or in a `conftest.py`."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        parts = {part for name in imports(path) for part in name.split(".")}
+        assert not [part for part in parts if part.startswith("test_")], path
+
+
 def test_contracts_need_numpy_and_msgpack_alone() -> None:
     code = (
         "import sys; from pathlib import Path; import importlib, evalkit.contracts as c\n"

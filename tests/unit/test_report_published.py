@@ -12,7 +12,8 @@ from evalkit.report.read import read_run
 from evalkit.report.render_markdown import markdown
 from evalkit.store.plan import make_plan
 from evalkit.store.run_folder import HeldRun
-from tests.doubles import FakeBench, FakePolicyPlugin
+from tests.doubles.bench import FakeBench
+from tests.doubles.policy import FakePolicyPlugin
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results/published"
 ROWS = [row for row in read_published(PUBLISHED / "robocasa.csv") if row.bench == "robocasa-24"]

@@ -18,7 +18,7 @@ from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.types import PolicyReply
-from tests.doubles import FakeBench, FakeBenchConfig, FakeEnv
+from tests.doubles.bench import FakeBench, FakeBenchConfig, FakeEnv
 
 ART = {"art": "placeholder"}
 

@@ -22,7 +22,8 @@ from evalkit.store.clips import ClipReader
 from evalkit.store.plan import make_plan
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import HeldRun, open_run
-from tests.doubles import FakeBench, FakeEnv, FakePolicy, FakePolicyConfig, FakePolicyPlugin
+from tests.doubles.bench import FakeBench, FakeEnv
+from tests.doubles.policy import FakePolicy, FakePolicyConfig, FakePolicyPlugin
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -191,7 +192,8 @@ def test_a_worker_that_never_starts_is_an_error_of_the_env(tmp_path: Path) -> No
 
 COMMAND = [
     *(sys.executable, "-m", "evalkit.cli.main", "run"),
-    *("--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePolicyPlugin", "--episodes", "20"),
+    *("--bench", "tests.doubles.bench:FakeBench", "--policy", "tests.doubles.policy:FakePolicyPlugin"),
+    *("--episodes", "20"),
     *("bench.fake.step_s=0.01", "run.workers=2", "run.max_attempts=9"),
 ]
 

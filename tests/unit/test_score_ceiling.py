@@ -21,7 +21,7 @@ from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
 from evalkit.score.scene import write_scene_run
 from evalkit.store.run_folder import open_run
-from tests.unit.test_xwam_policy import PLUGIN, QUICK
+from tests.doubles.xwam import PLUGIN, QUICK
 
 SIZE = (24, 32)
 NO_LPIPS = ScoreOptions(lpips_nets=())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.test_xwam_policy import PLUGIN, QUICK, request_of
+from tests.doubles.xwam import PLUGIN, QUICK, request_of
 from xwam.config import LEAST_STATE_STEPS
 from xwam.flow import sampler
 from xwam.flow.realtime_chunking import commit

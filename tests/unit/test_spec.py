@@ -8,7 +8,8 @@ import pytest
 from evalkit.contracts.errors import EpisodeFault, SpecMismatch
 from evalkit.contracts.spec import EnvSpec, check, check_actions, check_observation
 from evalkit.contracts.types import Observation
-from tests.doubles import FakeEnv, FakePolicyConfig, FakePolicyPlugin, fake_spec
+from tests.doubles.bench import FakeEnv, fake_spec
+from tests.doubles.policy import FakePolicyConfig, FakePolicyPlugin
 
 ENV = fake_spec("Near")
 POLICY = FakePolicyPlugin().spec(FakePolicyConfig())

@@ -18,7 +18,8 @@ from evalkit.store.files import write_whole
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord, append_record, read_records
 from evalkit.store.run_folder import HeldRun, open_run
-from tests.doubles import FakeBench, FakeBenchConfig, FakePolicyConfig, FakePolicyPlugin, fake_spec
+from tests.doubles.bench import FakeBench, FakeBenchConfig, fake_spec
+from tests.doubles.policy import FakePolicyConfig, FakePolicyPlugin
 
 
 def plan(**change: object) -> Plan:

@@ -10,7 +10,8 @@ import pytest
 
 from evalkit.run.trial import Pace, estimate_hours
 from evalkit.store.plan import make_plan
-from tests.doubles import FakeBench, FakePolicyPlugin
+from tests.doubles.bench import FakeBench
+from tests.doubles.policy import FakePolicyPlugin
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def test_more_workers_help_until_the_policy_never_rests() -> None:
 
 
 def test_a_dry_run_runs_nothing_but_two_trials(tmp_path: Path) -> None:
-    doubles = ["--bench", "tests.doubles:FakeBench", "--policy", "tests.doubles:FakePolicyPlugin"]
+    doubles = ["--bench", "tests.doubles.bench:FakeBench", "--policy", "tests.doubles.policy:FakePolicyPlugin"]
     done = subprocess.run(
         [
             sys.executable,

@@ -11,7 +11,7 @@ import torch
 from evalkit.contracts import geometry
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 from evalkit.dataset import axes as frames
-from tests.unit.test_xwam_checkpoints import MODEL, bundle  # noqa: F401  (a fixture)
+from tests.doubles.checkpoints import MODEL
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
 from xwam.checkpoints.metadata import start_model
@@ -128,7 +128,7 @@ def test_a_gripper_command_of_robocasa_survives_any_statistics() -> None:
 
 
 @pytest.mark.parametrize("bench", ["robocasa", "robotwin"])
-def test_a_released_model_runs_end_to_end(bundle: Any, bench: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_released_model_runs_end_to_end(bundle: Any, bench: str, tmp_path: Path) -> None:
     single = bench == "robocasa"
     arms = ("left",) if single else BOTH
     model = replace(MODEL, bench=bench, arms=arms, views=("static", "static", "wrist") if single else MODEL.views)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.doubles.checkpoints import MODEL, NETWORK, settings_of
+from tests.doubles.networks import TINY, inputs_of
 from tests.parity.xwam import default_folder, load_network
-from tests.unit.test_xwam_network import TINY, inputs_of, network_of
 from xwam import cli
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
@@ -20,10 +21,6 @@ from xwam.codecs.wan_vae import WanVae
 from xwam.config import (
     NANO,
     WAN22_5B,
-    Bounds,
-    CodecConfig,
-    ModelConfig,
-    TextConfig,
     count_parameters,
     network_from_release,
     release_from_network,
@@ -31,56 +28,8 @@ from xwam.config import (
 from xwam.network.transformer import XwamNetwork, free_timesteps
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.text.encoders import HashedText, StoredText
-from xwam.text.umt5 import UmT5Text
 
 EXPERIMENT = default_folder() / "experiment"
-NETWORK = replace(TINY, width=64, num_heads=4, latent_channels=48, text_width=16, text_len=6, eps=1e-6)
-MODEL = ModelConfig(
-    name="tiny",
-    bench="robotwin",
-    network=NETWORK,
-    codec=CodecConfig(kind="wan22"),
-    text=TextConfig(kind="umt5"),
-    depth_range=NANO.depth_range,
-    bounds=Bounds(
-        proprio_low=(0.0, -1.0, -2.0, -1.0, -1.0, -1.0, -1.0, 0.0) * 2,
-        proprio_high=(1.0, 1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0) * 2,
-        action_low=(-0.1,) * 14,
-        action_high=(0.1,) * 14,
-    ),
-    image_hw_px=(64, 64),
-    views=("static", "wrist", "wrist"),
-    arms=("left", "right"),
-    control_hz=None,
-)
-
-
-def tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "open": 3, "drawer": 4}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-
-
-@pytest.fixture(scope="module")
-def bundle() -> Any:
-    from diffusers import AutoencoderKLWan
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    torch.manual_seed(0)
-    vae = AutoencoderKLWan(
-        base_dim=4, decoder_base_dim=8, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=1, is_residual=True,
-        in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16,
-        latents_mean=[0.1] * 48, latents_std=[2.0] * 48,
-    )  # fmt: skip
-    config = UMT5Config(
-        vocab_size=12, d_model=16, d_kv=4, d_ff=24, num_heads=4, num_layers=2, dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-    )  # fmt: skip
-    text = UmT5Text(UMT5EncoderModel(config).eval(), tokenizer(), num_tokens=NETWORK.text_len)
-    return checkpoints.Bundle(MODEL, network_of(NETWORK), WanVae(vae.eval().requires_grad_(False)), text)
 
 
 @pytest.mark.parametrize("layout", ["ours", *convert.WRITERS])
@@ -197,33 +146,6 @@ def half_inputs(network: Any) -> Any:
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     times = network.timesteps(torch.tensor([700.0, 300.0]), torch.tensor([500.0, 0.0]), geometry)
     return video, action, proprio, times, network.encode_text(torch.randn(2, NETWORK.text_len, NETWORK.text_width))
-
-
-@pytest.fixture
-def released(bundle: Any, tmp_path: Path) -> Any:
-    """Return the folder of a released experiment, and what rewrites its container."""
-    convert.write_released(bundle, tmp_path)
-    path = tmp_path / header.RELEASED_WEIGHTS
-
-    def rewrite(change: Any) -> None:
-        module = {name: value.clone() for name, value in torch.load(path, weights_only=True)["module"].items()}
-        change(module)
-        torch.save({"module": module}, path)
-
-    return tmp_path, rewrite
-
-
-def settings_of(folder: Any, **changes: Any) -> None:
-    import yaml
-
-    path = folder / "config.yaml"
-    settings = yaml.safe_load(path.read_text())
-    for name, value in changes.items():
-        part = settings["dataset"] if name in settings["dataset"] else settings
-        part.pop(name, None)
-        if value is not None:
-            part[name] = value
-    path.write_text(yaml.safe_dump(settings))
 
 
 @pytest.mark.parametrize("mixed", [False, True])

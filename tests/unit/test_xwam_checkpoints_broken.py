@@ -14,14 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.unit.test_xwam_checkpoints import (  # noqa: F401 - two of them are fixtures
-    MODEL,
-    NETWORK,
-    bundle,
-    released,
-    settings_of,
-)
-from tests.unit.test_xwam_network import TINY, network_of
+from tests.doubles.checkpoints import MODEL, NETWORK, settings_of
+from tests.doubles.networks import TINY, network_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
 from xwam.checkpoints import metadata as header
@@ -41,7 +35,7 @@ from xwam.network.transformer import XwamNetwork
         ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks belong there, 2 are\."),
     ],
 )
-def test_absent_blocks_are_named(released: Any, gone: str, named: str) -> None:  # noqa: F811
+def test_absent_blocks_are_named(released: Any, gone: str, named: str) -> None:
     folder, rewrite = released
     rewrite(lambda module: [module.pop(name) for name in list(module) if name.startswith(gone)])
     with pytest.raises(header.CheckpointError, match=named):
@@ -69,20 +63,20 @@ def test_at_wans_width_there_are_thirty_blocks() -> None:
         ({"text_len": None}, r"has no setting 'text_len'"),
     ],
 )
-def test_settings_that_cannot_be_used_are_one_sentence(released: Any, changes: Any, sentence: str) -> None:  # noqa: F811
+def test_settings_that_cannot_be_used_are_one_sentence(released: Any, changes: Any, sentence: str) -> None:
     settings_of(released[0], **changes)
     with pytest.raises(header.CheckpointError, match=sentence):
         checkpoints.load(str(released[0]))
 
 
-def test_latent_means_of_another_length_are_named(released: Any) -> None:  # noqa: F811
+def test_latent_means_of_another_length_are_named(released: Any) -> None:
     folder, rewrite = released
     rewrite(lambda module: module.update({"vae.mean": torch.zeros(7)}))
     with pytest.raises(header.CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
         checkpoints.load(str(folder))
 
 
-def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(bundle: Any, folder: Any, notes: Any) -> None:
         (folder / "half").write_text("x")
         raise OSError(28, "No space left on device")
@@ -102,7 +96,7 @@ def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', "{}"])
-def test_a_broken_configuration_of_ours_is_one_sentence(bundle: Any, tmp_path: Path, text: str) -> None:  # noqa: F811
+def test_a_broken_configuration_of_ours_is_one_sentence(bundle: Any, tmp_path: Path, text: str) -> None:
     convert.write_wan(bundle, tmp_path)
     (tmp_path / header.MODEL_JSON).write_text(text)
     with pytest.raises(header.CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
@@ -161,7 +155,7 @@ class Payload:
         return (os.mkdir, ("owned",))
 
 
-def test_containers_that_are_none(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_containers_that_are_none(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     convert.write_released(bundle, tmp_path)
     path = tmp_path / header.RELEASED_WEIGHTS

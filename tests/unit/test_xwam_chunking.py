@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.test_xwam_network import TINY
-from tests.unit.test_xwam_noise import started
+from tests.doubles.networks import TINY, started
 from xwam.checkpoints import bundle as checkpoints
 from xwam.config import NANO
 from xwam.flow.realtime_chunking import MAX_PULL, commit, pull, soft_mask

@@ -14,49 +14,11 @@ from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
 from evalkit.dataset.videos import UnreadableVideo, read_frames, write_video
-from evalkit.dataset.writer import Recording, Steps, View, write_episode, write_metadata
+from evalkit.dataset.writer import write_episode, write_metadata
+from tests.doubles.recordings import COLS, NO_BOUNDS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
 from xwam import cli
-from xwam.config import Bounds
 from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
 from xwam.training.clips import ClipDataset, ClipShape, PictureSettings, clip_states, scaled
-
-STEPS, VIEWS, ROWS, COLS = 40, 2, 32, 48
-RECORDING = Recording(
-    views=(View(name="a", kind="static"), View(name="b", kind="dynamic")),
-    arms=("left",),
-    layout="osc_delta_base",
-    control_hz=20.0,
-    depth_range=DepthRange(),
-)
-NO_BOUNDS = Bounds(proprio_low=(-1.0,) * 16, proprio_high=(1.0,) * 16, action_low=(-1.0,) * 14, action_high=(1.0,) * 14)
-
-
-def steps_of(seed: Any = 0, count: Any = STEPS, arms: Any = ("left",)) -> Any:
-    rng = np.random.default_rng(seed)
-    proprio, action = np.zeros((count, 16), np.float32), np.zeros((count, 14), np.float32)
-    for i in range(len(arms)):
-        quat = rng.normal(size=(count, 4))
-        quat *= np.sign(quat[:, :1]) / np.linalg.norm(quat, axis=1, keepdims=True)
-        proprio[:, 8 * i : 8 * i + 8] = np.hstack([rng.normal(size=(count, 3)), quat, rng.random((count, 1))])
-        action[:, 7 * i : 7 * i + 7] = rng.uniform(-1, 1, (count, 7))
-    return Steps(
-        rgb=rng.integers(0, 256, (count, VIEWS, ROWS, COLS, 3), dtype=np.uint8),
-        depth=rng.uniform(0.001, 6, (count, VIEWS, ROWS, COLS)).astype(np.float32) * (rng.random((ROWS, COLS)) < 0.9),
-        proprio=proprio,
-        action=action,
-    )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Any:
-    for index in range(3):
-        write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["lift the cube", "pick it up"])
-    write_metadata(tmp_path)
-    return tmp_path
-
-
-def key_of(index: Any) -> Any:
-    return f"chunk-0000/episode_{index:07d}"
 
 
 def test_what_is_written_comes_back(root: Any) -> None:
@@ -126,11 +88,6 @@ def test_the_farthest_depth_is_that_of_16_bits() -> None:
 
 
 # ---- what is broken
-
-
-def cut_off(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
 
 
 def rewrite(path: Path, change: Any) -> None:

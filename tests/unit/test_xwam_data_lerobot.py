@@ -22,12 +22,12 @@ from evalkit.dataset.lerobot_format import ACTION_NAMES, INFO, MAP, STATE_NAMES
 from evalkit.dataset.lerobot_import import VERSIONS, import_episodes, open_lerobot
 from evalkit.dataset.videos import read_frames, write_video
 from evalkit.dataset.writer import write_episode, write_metadata
-from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, root, steps_of  # noqa: F401 - root is a fixture
+from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of
 from xwam import cli
 from xwam.training import data_commands as commands
 
 
-def there_and_back(root: Any, tmp_path: Path) -> Any:  # noqa: F811
+def there_and_back(root: Any, tmp_path: Path) -> Any:
     export(root, scan(root), tmp_path / "lerobot")
     return import_episodes(open_lerobot(tmp_path / "lerobot"), tmp_path / "back")
 
@@ -78,7 +78,7 @@ def test_what_is_exported_comes_back(tmp_path: Path, layout: str, arms: Any) -> 
         assert about[0] == about[1]
 
 
-def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:
     tmp_path /= "lerobot"
     export(root, scan(root), tmp_path)
     info = json.loads((tmp_path / INFO).read_text())
@@ -117,7 +117,7 @@ def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:  # noqa:
     )
 
 
-def test_released_videos_keep_where_they_start_and_their_unknown_depth(root: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_released_videos_keep_where_they_start_and_their_unknown_depth(root: Any, tmp_path: Path) -> None:
     (root / "data" / f"{key_of(2)}.json").unlink()
     for number in range(2):
         path = root / "data" / f"{key_of(number)}.json"
@@ -139,7 +139,7 @@ def test_released_videos_keep_where_they_start_and_their_unknown_depth(root: Any
 
 
 @pytest.mark.parametrize("start", [0, 7])
-def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root: Any, tmp_path: Path, start: int) -> None:  # noqa: F811
+def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root: Any, tmp_path: Path, start: int) -> None:
     path = root / "data" / f"{key_of(0)}.json"
     content = json.loads(path.read_text()) | {"num_frames": 30}
     for part in ("proprios", "actions"):
@@ -159,7 +159,7 @@ def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root: Any,
             np.testing.assert_array_equal(held, read_frames(getattr(again, kind), same, pixels))
 
 
-def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     export(root, scan(root), whole)
     told = []
@@ -187,7 +187,7 @@ def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkey
         export(root, scan(root), root)
 
 
-def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Path) -> None:
     views = (RECORDING.views[0], replace(RECORDING.views[1], name="c"))
     for index in range(3, 6):
         write_episode(root, index, steps_of(index), replace(RECORDING, views=views), instructions=["x"])
@@ -196,7 +196,7 @@ def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Pat
         export(root, scan(root), tmp_path / "out")
 
 
-def test_episodes_of_another_rate_or_without_cameras_are_not_exported(root: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_episodes_of_another_rate_or_without_cameras_are_not_exported(root: Any, tmp_path: Path) -> None:
     write_episode(root, 3, steps_of(3), replace(RECORDING, control_hz=10.0), instructions=["x"])
     write_metadata(root)
     with pytest.raises(DataSetError, match=f"up to {key_of(3)} they have 10 Hz and 20 Hz"):
@@ -363,7 +363,7 @@ def test_what_can_be_imported_is_said_alike_everywhere() -> None:
         assert ", ".join(VERSIONS) in text
 
 
-def test_the_commands(root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_the_commands(root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_off(root / "video" / "a" / f"{key_of(1)}.mp4")
     assert cli.main(["export-lerobot", str(root), str(tmp_path / "l")]) == 0
     assert "2 episodes, 80 frames; 1 left out" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from evalkit.dataset.layout import read_track, tracks
 from evalkit.dataset.statistics import Tails, statistics
 from evalkit.dataset.writer import write_episode, write_metadata
-from tests.unit.test_xwam_data import RECORDING, steps_of
+from tests.doubles.recordings import RECORDING, steps_of
 from xwam import cli
 from xwam.robots.actions import training_bounds
 from xwam.training import data_commands as commands

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.test_xwam_network import ACTIONS, STATES, TINY, inputs_of, network_of
+from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
 from xwam.config import DepthMode
 from xwam.flow.losses import Batch, Noise, losses, masked_mean_square
 from xwam.flow.noise import NoiseLevels

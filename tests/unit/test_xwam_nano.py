@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.test_xwam_policy import request_of
+from tests.doubles.xwam import request_of
 from xwam.checkpoints.metadata import SHIPPED, read_model, read_notes
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 

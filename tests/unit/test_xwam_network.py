@@ -6,33 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.tensors import fill
-from xwam.config import WAN22_5B, NetworkConfig, count_parameters
+from xwam.config import WAN22_5B, count_parameters
 from xwam.network import layers
 from xwam.network.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
 from xwam.network.reference import StraightReading
 from xwam.network.transformer import TextContext, XwamNetwork, free_timesteps, shared_timesteps
-
-TINY = NetworkConfig(
-    width=48, ffn_width=64, num_heads=2, num_blocks=3, num_depth_blocks=2, latent_channels=4, text_width=8, text_len=5,
-    time_width=16,
-)  # fmt: skip
-FRAMES, VIEWS, ROWS, COLS, ACTIONS, STATES = 2, 3, 4, 6, 7, 3
-
-
-def network_of(config: Any = TINY, seed: Any = 0) -> Any:
-    torch.manual_seed(seed)
-    network = XwamNetwork(config).eval().requires_grad_(False)
-    for weight in network.parameters():
-        weight.normal_(0, 0.2)
-    return network
-
-
-def inputs_of(batch: Any = 2, seed: Any = 1, channels: Any = 4) -> Any:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = ((batch, channels, FRAMES, VIEWS, ROWS, COLS), (batch, ACTIONS, 14), (batch, STATES, 16), (batch, 5, 8))
-    return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
 def forward(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.unit.test_xwam_network import TINY, inputs_of, network_of
+from tests.doubles.networks import TINY, inputs_of, network_of, started
 from xwam.config import Geometry
 from xwam.flow.noise import (
     ans_levels,
@@ -122,20 +122,6 @@ def test_unipc_is_exact_when_the_data_is_one_point() -> None:
     for sigma in grid.sigmas[:-1]:
         state = unipc_step(grid, state, (state.x - point) / sigma)
     torch.testing.assert_close(state.x, point)
-
-
-def started(network: Any, seed: Any = 1, *, steps: Any = (6, 3), guidance: Any = 0.0) -> Any:
-    video, action, proprio, text = inputs_of(batch=1, seed=seed)
-    return begin(
-        Schedule(num_video_steps=steps[0], num_action_steps=steps[1], guidance=guidance),
-        noise_video_BCTVHW=video,
-        noise_action_BKA=action,
-        noise_proprio_BPS=proprio,
-        seen_latent_BCVHW=video[:, :, 0] * 0.5,
-        seen_proprio_BS=proprio[:, 0] * 0.5,
-        text=network.encode_text(text),
-        null_text=network.encode_text(text * 0) if guidance else None,
-    )
 
 
 def test_requests_at_different_steps_share_a_pass() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.unit.test_xwam_network import ACTIONS, STATES, TINY, inputs_of, network_of
+from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
 from xwam import cli
 from xwam.serving import speed
 

@@ -14,13 +14,12 @@ import torch
 from evalkit.dataset.layout import scan, tracks
 from evalkit.dataset.statistics import statistics
 from evalkit.dataset.writer import write_episode, write_metadata
-from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
+from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of
+from tests.doubles.training import RECIPE, TINY, first_batch, model_of, small, trainer_of, weights_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
-from xwam.config import NANO, ModelConfig
 from xwam.flow.losses import losses
-from xwam.robots.actions import training_bounds
 from xwam.training import commands
 from xwam.training.augment import Augmentation
 from xwam.training.batches import Encoder, clip_at, tickets
@@ -32,61 +31,7 @@ from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
 from xwam.training.state import Average, StateError
 
 pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
-from xwam.training.trainer import CHECKPOINT, CURVE, IMAGINED, LOG, STATE, Trainer, prepare_data
-
-TINY = replace(
-    NANO,
-    image_hw_px=(32, 32),
-    views=("static", "wrist"),
-    network=replace(
-        NANO.network,
-        width=16,
-        ffn_width=32,
-        num_heads=2,
-        num_blocks=3,
-        num_depth_blocks=1,
-        patch_hw=(2, 2),
-        place_grid=(1, 1),
-    ),
-)
-RECIPE = replace(
-    RECIPES["nano"],
-    num_steps=7,
-    warmup_steps=2,
-    batch_size=4,
-    micro_batch=2,
-    save_every=3,
-    validate_every=3,
-    validation_clips=2,
-    validation_share=0.3,
-    imagined_clips=2,
-    imagined_steps=(2, 1),
-)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("data")
-    for index in range(3):
-        write_episode(folder, index, steps_of(index), RECORDING, instructions=["lift the cube", "pick it up"])
-    write_metadata(folder)
-    return folder
-
-
-def model_of(root: Any) -> ModelConfig:
-    return replace(TINY, bounds=training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True))
-
-
-def trainer_of(root: Any, folder: Any, recipe: Recipe = RECIPE, say: Any = lambda line: None) -> Trainer:
-    model = model_of(root)
-    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed)
-    return Trainer(folder, bundle, prepare_data(root, scan(root), bundle, recipe), recipe, say=say)
-
-
-def weights_of(folder: Any) -> Any:
-    network, _ = checkpoints.load_checkpoint(folder / CHECKPOINT)
-    return network.state_dict()
-
+from xwam.training.trainer import CHECKPOINT, CURVE, IMAGINED, LOG, STATE, prepare_data
 
 # ---- recipes
 
@@ -136,8 +81,8 @@ def test_devices_share_a_step() -> None:
         tickets(recipe, 50, 6, world=3)
 
 
-def test_draws_belong_to_a_place_not_to_a_batch(root: Any) -> None:
-    trainer = trainer_of(root, root / "unused")
+def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Any) -> None:
+    trainer = trainer_of(shared_root, shared_root / "unused")
     encoder, places = trainer.encoder, tickets(RECIPE, 20, 2)
     samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
     together = encoder.draws(encoder.batch(samples), samples, places)
@@ -148,9 +93,9 @@ def test_draws_belong_to_a_place_not_to_a_batch(root: Any) -> None:
     assert torch.equal(together.text_BNW[one], alone.text_BNW)
 
 
-def test_latents_are_kept_and_equal_those_of_the_clips(root: Any, tmp_path: Path) -> None:
-    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
-    plain = prepare_data(root, scan(root), bundle, replace(RECIPE, encode_once=False)).training
+def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Any, tmp_path: Path) -> None:
+    bundle = checkpoints.fresh_bundle(model_of(shared_root), seed=0)
+    plain = prepare_data(shared_root, scan(shared_root), bundle, replace(RECIPE, encode_once=False)).training
     kept = LatentClips(plain, bundle.codec, bundle.model.codec, tmp_path)
     encoder = Encoder(bundle, RECIPE, torch.device("cpu"))
     for _ in range(2):  # made at the first look, read at the second
@@ -164,18 +109,21 @@ def test_latents_are_kept_and_equal_those_of_the_clips(root: Any, tmp_path: Path
         [kept[35], kept[50]]
 
 
-def test_augmented_clips_are_not_encoded_once(root: Any) -> None:
+def test_augmented_clips_are_not_encoded_once(shared_root: Any) -> None:
     with pytest.raises(ValueError, match="cannot be encoded once"):
         prepare_data(
-            root, scan(root), checkpoints.fresh_bundle(TINY, seed=0), replace(RECIPE, augmentation=Augmentation())
+            shared_root,
+            scan(shared_root),
+            checkpoints.fresh_bundle(TINY, seed=0),
+            replace(RECIPE, augmentation=Augmentation()),
         )
 
 
-def test_prompts_are_dropped_as_often_as_asked(root: Any) -> None:
-    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+def test_prompts_are_dropped_as_often_as_asked(shared_root: Any) -> None:
+    bundle = checkpoints.fresh_bundle(model_of(shared_root), seed=0)
     recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
-    sample = prepare_data(root, scan(root), bundle, recipe).training[0]
+    sample = prepare_data(shared_root, scan(shared_root), bundle, recipe).training[0]
     batch, places = encoder.batch([sample] * 200), tickets(replace(recipe, batch_size=200), 9, 0)
     text = encoder.draws(batch, [sample] * 200, places).text_BNW
     dropped = (text == 0).all(dim=(1, 2)).float().mean().item()
@@ -185,15 +133,8 @@ def test_prompts_are_dropped_as_often_as_asked(root: Any) -> None:
 # ---- what is minimised
 
 
-def first_batch(trainer: Any) -> Any:
-    places = tickets(RECIPE, len(trainer.data.training), 0)
-    samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
-    batch = trainer.encoder.batch(samples)
-    return batch, trainer.encoder.draws(batch, samples, places)
-
-
-def test_the_objective_weighs_the_losses_of_equation_6(root: Any) -> None:
-    trainer = trainer_of(root, root / "unused")
+def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Any) -> None:
+    trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
     network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
     plain = losses(network, batch, draws.noise, draws.levels, network.encode_text(draws.text_BNW))
@@ -203,8 +144,8 @@ def test_the_objective_weighs_the_losses_of_equation_6(root: Any) -> None:
     torch.testing.assert_close(found["total"], expected.reshape(()))
 
 
-def test_recomputed_activations_give_the_same_gradients(root: Any) -> None:
-    trainer = trainer_of(root, root / "unused")
+def test_recomputed_activations_give_the_same_gradients(shared_root: Any) -> None:
+    trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
     gradients = []
     for recompute in (False, True):
@@ -216,10 +157,10 @@ def test_recomputed_activations_give_the_same_gradients(root: Any) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_same_gradients(root: Any) -> None:
+def test_compiled_blocks_give_the_same_gradients(shared_root: Any) -> None:
     if shutil.which("c++") is None:
         pytest.skip("compiling for a CPU needs a C++ compiler")
-    trainer = trainer_of(root, root / "unused")
+    trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
     gradients = []
     for compiled in (False, True):
@@ -230,9 +171,9 @@ def test_compiled_blocks_give_the_same_gradients(root: Any) -> None:
         torch.testing.assert_close(same, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_a_blind_model_is_trained_on_grey(root: Any) -> None:
-    bundle = checkpoints.fresh_bundle(replace(model_of(root), blind=True), seed=0)
-    data = prepare_data(root, scan(root), bundle, RECIPE)
+def test_a_blind_model_is_trained_on_grey(shared_root: Any) -> None:
+    bundle = checkpoints.fresh_bundle(replace(model_of(shared_root), blind=True), seed=0)
+    data = prepare_data(shared_root, scan(shared_root), bundle, RECIPE)
     batch = Encoder(bundle, RECIPE, torch.device("cpu")).batch([data.training[0], data.training[1]])
     assert not batch.video_BCTVHW.any()
     assert not batch.depth_BCTVHW.any()
@@ -240,7 +181,7 @@ def test_a_blind_model_is_trained_on_grey(root: Any) -> None:
     assert batch.action_BKA.any()
 
 
-def test_muon_takes_the_matrices_of_the_blocks(root: Any) -> None:
+def test_muon_takes_the_matrices_of_the_blocks(shared_root: Any) -> None:
     network = checkpoints.fresh_network(TINY.network, seed=0)
     adamw, muon = optimizers_of(network, RECIPE)
     taken = sum(len(group["params"]) for optimizer in (adamw, muon) for group in optimizer.param_groups)
@@ -267,10 +208,10 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_killed_run_ends_with_the_same_weights_to_the_bit(root: Any, tmp_path: Path, optimizer: str) -> None:
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Any, tmp_path: Path, optimizer: str) -> None:
     recipe = replace(RECIPE, optimizer=optimizer)
-    trainer_of(root, tmp_path / "whole", recipe).run()
-    stopped = trainer_of(root, tmp_path / "killed", recipe)
+    trainer_of(shared_root, tmp_path / "whole", recipe).run()
+    stopped = trainer_of(shared_root, tmp_path / "killed", recipe)
     original = stopped._one_step
 
     def killed_in_the_sixth(pictures: Any) -> Any:
@@ -281,23 +222,23 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(root: Any, tmp_path:
     stopped._one_step = killed_in_the_sixth
     with pytest.raises(Killed):
         stopped.run()
-    resumed = trainer_of(root, tmp_path / "killed", recipe)
+    resumed = trainer_of(shared_root, tmp_path / "killed", recipe)
     assert resumed.step == 3
     resumed.run()
     whole, killed = (weights_of(tmp_path / name) for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
     states = [(tmp_path / name / STATE).read_bytes() for name in ("whole", "killed")]
     assert states[0] == states[1]
-    again = trainer_of(root, tmp_path / "killed", recipe)
+    again = trainer_of(shared_root, tmp_path / "killed", recipe)
     assert again.step == recipe.num_steps
     again.run()
     assert (tmp_path / "killed" / STATE).read_bytes() == states[1]
 
 
-def test_a_run_leaves_what_people_and_policies_need(root: Any, tmp_path: Path) -> None:
+def test_a_run_leaves_what_people_and_policies_need(shared_root: Any, tmp_path: Path) -> None:
     from xwam.policy import XwamPlugin, XwamPolicyConfig
 
-    trainer_of(root, tmp_path, replace(RECIPE, num_steps=10)).run()
+    trainer_of(shared_root, tmp_path, replace(RECIPE, num_steps=10)).run()
     lines = read_log(tmp_path / LOG)
     kinds = ("validation", "imagined")
     expected = [(step, kind) for step in (3, 6, 9) for kind in kinds]
@@ -314,14 +255,14 @@ def test_a_run_leaves_what_people_and_policies_need(root: Any, tmp_path: Path) -
     assert actions.shape == (32, 14)
 
 
-def test_another_run_does_not_go_on_from_this_one(root: Any, tmp_path: Path) -> None:
-    trainer_of(root, tmp_path).run(stop_at=1)
+def test_another_run_does_not_go_on_from_this_one(shared_root: Any, tmp_path: Path) -> None:
+    trainer_of(shared_root, tmp_path).run(stop_at=1)
     told = r"of another run: its recipe.learning_rate is 0.001, this one's is 1e-09; take another folder"
     with pytest.raises(StateError, match=told):
-        trainer_of(root, tmp_path, replace(RECIPE, learning_rate=1e-9))
+        trainer_of(shared_root, tmp_path, replace(RECIPE, learning_rate=1e-9))
     cut_off(tmp_path / STATE)
     with pytest.raises(StateError, match=r"cannot be read .* delete it to begin anew, or .* `--start .*`"):
-        trainer_of(root, tmp_path)
+        trainer_of(shared_root, tmp_path)
 
 
 def test_an_episode_that_breaks_on_the_way_is_named_once(tmp_path: Path) -> None:
@@ -369,17 +310,11 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> N
     assert "each time" not in trainer_of(tmp_path, tmp_path / "run", plain).try_out(num_steps=2)
 
 
-def small(root: Any, folder: Any, *arguments: Any) -> Any:
-    """Return the arguments of a training of two clips a step."""
-    changes = ["num_steps=3", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
-    return ["train", str(root), str(folder), *arguments, "--set", *changes]
-
-
-def test_the_command_trains_and_goes_on(root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
+def test_the_command_trains_and_goes_on(shared_root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = checkpoints.fresh_bundle(model_of(shared_root), seed=0)
     checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
     started = bundle.network.state_dict()
-    arguments = small(root, tmp_path / "run", "--start", str(tmp_path / "tiny.safetensors"))
+    arguments = small(shared_root, tmp_path / "run", "--start", str(tmp_path / "tiny.safetensors"))
     assert main([*arguments, "--dry-run"]) == 0
     assert "hours for 3 steps" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
@@ -393,26 +328,26 @@ def test_the_command_trains_and_goes_on(root: Any, tmp_path: Path, capsys: pytes
     assert "going on from step 3" in capsys.readouterr().out
 
 
-def test_the_command_refuses_data_without_statistics_or_with_other_cameras(root: Any, tmp_path: Path) -> None:
+def test_the_command_refuses_data_without_statistics_or_with_other_cameras(shared_root: Any, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
-    options = parser.parse_args(small(root, tmp_path / "run"))
+    options = parser.parse_args(small(shared_root, tmp_path / "run"))
     with pytest.raises(ValueError, match="run `xwam statistics"):
         options.run(options)
-    (root / "statistics.json").write_text(json.dumps(statistics(lambda: tracks(root))))
+    (shared_root / "statistics.json").write_text(json.dumps(statistics(lambda: tracks(shared_root))))
     with pytest.raises(
         ValueError, match=r"views: the data hold \('static', 'wrist'\), the model needs \('static', 'static', 'wrist'\)"
     ):
         options.run(options)
 
 
-def test_only_the_weights_that_are_named_are_trained(root: Any, tmp_path: Path) -> None:
+def test_only_the_weights_that_are_named_are_trained(shared_root: Any, tmp_path: Path) -> None:
     chosen = ("proprio_decoder.", "extra_")
-    trainer = trainer_of(root, tmp_path, replace(RECIPE, num_steps=3, validate_every=0, train_only=chosen))
+    trainer = trainer_of(shared_root, tmp_path, replace(RECIPE, num_steps=3, validate_every=0, train_only=chosen))
     before = {name: weight.clone() for name, weight in trainer.bundle.network.state_dict().items()}
     trainer.run()
     for name, weight in weights_of(tmp_path).items():
         assert torch.equal(weight, before[name]) != name.startswith(chosen), name
     with pytest.raises(ValueError, match="no weights whose names begin with 'depth_'"):
-        trainer_of(root, tmp_path / "other", replace(RECIPE, train_only=("depth_",)))
+        trainer_of(shared_root, tmp_path / "other", replace(RECIPE, train_only=("depth_",)))
     assert recipe_of("nano", ['train_only=["head."]']).train_only == ("head.",)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
+from tests.doubles.training import RECIPE, trainer_of, weights_of
 from xwam.training.log import read_log
 from xwam.training.recipes import Recipe
 from xwam.training.trainer import LOG
@@ -25,7 +25,7 @@ ONE_OF_TWO = """
 import sys
 from pathlib import Path
 import torch
-from tests.unit.test_xwam_training import trainer_of
+from tests.doubles.training import trainer_of
 from tests.unit.test_xwam_training_devices import HALF, SHORT, ask_for_fsdp2
 how, recipe = sys.argv[3], HALF if "bf16" in sys.argv[3] else SHORT
 if "fsdp2" in how:
@@ -47,7 +47,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
-from tests.unit.test_xwam_training import RECIPE, first_batch, trainer_of
+from tests.doubles.training import RECIPE, first_batch, trainer_of
 from xwam import checkpoints
 from xwam.training.objective import XwamObjective
 from xwam.training.optim import optimizers_of
@@ -151,11 +151,11 @@ def told(line: dict) -> tuple[str, dict[str, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", ["copies", "fsdp2", "fsdp2 in bf16"])
 @pytest.mark.usefixtures("precision_is_open")
-def test_two_devices_do_what_one_does(root: Any, tmp_path: Path, spread: str) -> None:  # noqa: F811
+def test_two_devices_do_what_one_does(shared_root: Any, tmp_path: Path, spread: str) -> None:
     recipe = HALF if "bf16" in spread else SHORT
     for stop in (2, 4):  # stopped, and gone on with
-        trainer_of(root, tmp_path / "one", recipe).run(stop_at=stop)
-        run_on_two(ONE_OF_TWO, root, tmp_path / "two", spread, str(stop))
+        trainer_of(shared_root, tmp_path / "one", recipe).run(stop_at=stop)
+        run_on_two(ONE_OF_TWO, shared_root, tmp_path / "two", spread, str(stop))
         assert [line["step"] for line in read_log(tmp_path / "two" / LOG)][-1] == stop
     ours, theirs = ([told(line) for line in read_log(tmp_path / name / LOG)] for name in ("one", "two"))
     assert [kind for kind, _ in ours] == [kind for kind, _ in theirs] == ["train", "validation", "imagined"] * 2
@@ -165,13 +165,13 @@ def test_two_devices_do_what_one_does(root: Any, tmp_path: Path, spread: str) ->
     one, two = (weights_of(tmp_path / name) for name in ("one", "two"))
     for name, weight in one.items():
         torch.testing.assert_close(weight, two[name], atol=2e-4 if recipe == SHORT else 2e-3, rtol=1e-3)
-    assert trainer_of(root, tmp_path / "two", recipe).step == 4  # the state of two, read by one
+    assert trainer_of(shared_root, tmp_path / "two", recipe).step == 4  # the state of two, read by one
 
 
 @pytest.mark.slow
-def test_a_state_does_not_know_how_weights_were_spread(root: Any, tmp_path: Path) -> None:  # noqa: F811
-    run_on_two(SHARDED, root, tmp_path)
+def test_a_state_does_not_know_how_weights_were_spread(shared_root: Any, tmp_path: Path) -> None:
+    run_on_two(SHARDED, shared_root, tmp_path)
     with safe_open(tmp_path / "state.safetensors", "pt") as file:
         names = set(file.keys())
-    network = trainer_of(root, tmp_path / "unused").bundle.network
+    network = trainer_of(shared_root, tmp_path / "unused").bundle.network
     assert {f"weight/{name}" for name, _ in network.named_parameters()} <= names

@@ -7,14 +7,14 @@ import pytest
 
 from evalkit.dataset.layout import scan
 from evalkit.dataset.writer import View, write_episode, write_metadata
-from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
+from tests.doubles.recordings import RECORDING, key_of, steps_of
 from xwam.config import NANO
 from xwam.training.check_data import check_fit
 
 MODEL = replace(NANO, views=("static", "wrist"))
 
 
-def test_every_episode_is_asked(root: Any) -> None:  # noqa: F811
+def test_every_episode_is_asked(root: Any) -> None:
     check_fit(root, scan(root), MODEL)
     turned = (View(name="a", kind="dynamic"), View(name="b", kind="static"))
     write_episode(root, 3, steps_of(3), replace(RECORDING, views=turned), instructions=["x"])
@@ -27,7 +27,7 @@ def test_every_episode_is_asked(root: Any) -> None:  # noqa: F811
         check_fit(root, scan(root), MODEL)
 
 
-def test_a_whole_data_set_of_another_kind(root: Any) -> None:  # noqa: F811
+def test_a_whole_data_set_of_another_kind(root: Any) -> None:
     other = replace(MODEL, bench="robotwin", arms=("left", "right"))
     with pytest.raises(ValueError, match=r"arms: .*raw controller actions: the data hold True.* \(all episodes\)"):
         check_fit(root, scan(root), other)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.test_xwam_training import RECIPE, root, trainer_of, weights_of  # noqa: F401 - root is a fixture
+from tests.doubles.training import RECIPE, trainer_of, weights_of
 from xwam.training.log import read_log
 from xwam.training.trainer import LOG, STATE
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.unit.test_xwam_training import trainer_of
+from tests.doubles.training import trainer_of
 from tests.unit.test_xwam_training_kill import LONG
 trainer_of(Path(sys.argv[1]), Path(sys.argv[2]), LONG).run()
 """
@@ -45,13 +45,13 @@ def kill_after(process: subprocess.Popen, log: Path, *, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_leaves_no_trace(root: Any, tmp_path: Path) -> None:  # noqa: F811
-    assert start(root, tmp_path / "whole").wait(timeout=200) == 0
-    killed = start(root, tmp_path / "killed")
+def test_a_kill_leaves_no_trace(shared_root: Any, tmp_path: Path) -> None:
+    assert start(shared_root, tmp_path / "whole").wait(timeout=200) == 0
+    killed = start(shared_root, tmp_path / "killed")
     kill_after(killed, tmp_path / "killed" / LOG, step=120)
     assert killed.returncode == -signal.SIGKILL
-    assert trainer_of(root, tmp_path / "killed", LONG).step in (80, 120, 160)
-    assert start(root, tmp_path / "killed").wait(timeout=200) == 0
+    assert trainer_of(shared_root, tmp_path / "killed", LONG).step in (80, 120, 160)
+    assert start(shared_root, tmp_path / "killed").wait(timeout=200) == 0
     whole, resumed = (weights_of(tmp_path / name) for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert (tmp_path / "whole" / STATE).read_bytes() == (tmp_path / "killed" / STATE).read_bytes()

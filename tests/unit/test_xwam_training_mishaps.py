@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from evalkit.dataset.writer import write_episode, write_metadata
-from tests.unit.test_xwam_data import RECORDING, cut_off, key_of, steps_of
-from tests.unit.test_xwam_training import RECIPE, TINY, model_of, small, trainer_of, weights_of
+from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of
+from tests.doubles.training import RECIPE, TINY, model_of, small, trainer_of, weights_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit.dataset.layout import scan
-from tests.unit.test_xwam_warp import SMALL, recorded
+from tests.doubles.pixels import SMALL, recorded
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main

@@ -13,8 +13,8 @@ from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import scan, tracks
 from evalkit.dataset.statistics import statistics
 from evalkit.dataset.writer import write_episode
-from tests.unit.test_xwam_data import RECORDING, key_of, root, steps_of  # noqa: F401 - root is a fixture
-from tests.unit.test_xwam_training import RECIPE, TINY
+from tests.doubles.recordings import RECORDING, key_of, steps_of
+from tests.doubles.training import RECIPE, TINY
 from xwam.checkpoints import bundle as checkpoints
 from xwam.config import ModelConfig
 from xwam.network.transformer import is_exact
@@ -25,7 +25,7 @@ UNKNOWN = replace(TINY, depth_known=False)
 OTHER = DepthRange(near_m=0.1, far_m=3.0, offset_m=0.0)
 
 
-def without_maps(root: Any) -> None:  # noqa: F811
+def without_maps(root: Any) -> None:
     for path in root.glob("data/*/*.json"):
         content = json.loads(path.read_text())
         for view in content["observations"].values():
@@ -33,7 +33,7 @@ def without_maps(root: Any) -> None:  # noqa: F811
         path.write_text(json.dumps(content))
 
 
-def test_weights_are_trained_in_float32(root: Any) -> None:  # noqa: F811
+def test_weights_are_trained_in_float32(root: Any) -> None:
     bundle = checkpoints.fresh_bundle(UNKNOWN, seed=0)
     exact = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
     bundle.network.cast(torch.bfloat16)
@@ -55,7 +55,7 @@ def test_a_map_that_data_state_is_taken_over(tmp_path: Path) -> None:
     assert with_depth_of(UNKNOWN, found, tmp_path, exact=True) == replace(UNKNOWN, depth_known=True)
 
 
-def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:  # noqa: F811
+def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:
     without_maps(root)
     assert with_depth_of(TINY, scan(root), root, exact=False) == UNKNOWN
     write_episode(root, 1, steps_of(1), RECORDING, instructions=["x"])
@@ -63,7 +63,7 @@ def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:  # noqa:
         with_depth_of(TINY, scan(root), root, exact=False)
 
 
-def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from xwam.training import commands
 
     bounds = training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True)

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from evalkit.dataset.layout import BrokenEpisode, read_track, scan
-from evalkit.dataset.writer import write_episode, write_metadata
-from tests.unit.test_xwam_data import RECORDING, key_of, steps_of
-from tests.unit.test_xwam_training import TINY
+from tests.doubles.pixels import SMALL, K, pose, recorded
+from tests.doubles.recordings import key_of, steps_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
 from xwam.checkpoints.metadata import read_notes
@@ -47,14 +46,6 @@ from xwam.training.decoder import (
 )
 
 WIDTHS = (8, 8, 8, 8)
-K = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]])
-SMALL = replace(TINY, image_hw_px=(32, 48), network=replace(TINY.network, patch_hw=(2, 3)))
-
-
-def pose(*position: Any) -> Any:
-    T = np.eye(4)
-    T[:3, 3] = position
-    return T
 
 
 def scene(depth_m: Any = 1.0) -> Any:
@@ -178,18 +169,6 @@ def test_features_are_of_unit_length_and_have_a_gradient_where_there_are_none() 
 
 
 # ---- from data to a checkpoint
-
-
-def recorded(folder: Any, count: Any = 2, **changes: Any) -> Any:
-    matrices = {
-        "intrinsics": np.broadcast_to(K, (len(steps_of().rgb), 2, 3, 3)),
-        "T_base_cam": np.broadcast_to(pose(0.4, 0, 1.2), (len(steps_of().rgb), 2, 4, 4)),
-    }
-    for index in range(count):
-        steps = replace(steps_of(index), **(matrices | changes))
-        write_episode(folder, index, steps, RECORDING, instructions=["lift the cube"])
-    write_metadata(folder)
-    return folder
 
 
 def clips_of(root: Any, model: Any = SMALL) -> Any:

@@ -1,23 +1,21 @@
-"""Doubles: a bench without physics, and policies that fail in every way; they stand for what cannot be had on demand.
+"""A bench without physics, whose env fails on demand in every way that simulators do.
 
-In: which fault, and when. Out: plugins that the real harness runs in real worker processes.
-Read next: `tests/unit/test_runner.py`, which uses them.
+In: which fault, and in which episodes. Out: a bench plugin that the real harness runs in real worker processes.
+Read next: `policy.py`, the policy for it; `tests/unit/test_runner.py`, which uses both.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from evalkit.contracts.env import WorkerLaunch
-from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec, PolicySpec
-from evalkit.contracts.types import ACTION_DIM, Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec
+from evalkit.contracts.types import Episode
 
 SIZE_PX = (16, 24)
 CAMERAS = (
@@ -81,7 +79,7 @@ class FakeBench:
 
     def launch(self, config: FakeBenchConfig, *, task: str, setting: str) -> WorkerLaunch:
         return WorkerLaunch(
-            target="tests.doubles:FakeEnv",
+            target="tests.doubles.bench:FakeEnv",
             kwargs={"task": task, "fault": config.fault, "fault_seed": config.fault_seed, "step_s": config.step_s},
         )
 
@@ -153,85 +151,3 @@ class FakeEnv:
 
     def _now(self, fault: str) -> bool:
         return self._fault == fault and self._fault_seed in (self._seed, -1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakePolicyConfig:
-    """`fault` happens in every episode of seed `fault_seed`, or in all if that is below 0."""
-
-    fault: str = "none"
-    fault_seed: int = 1
-    infer_s: float = 0.0
-
-
-class FakePolicyPlugin:
-    """A policy that goes straight and imagines noise."""
-
-    name = "fake"
-    summary = "a double that goes straight"
-    config_type = FakePolicyConfig
-
-    def spec(self, config: FakePolicyConfig) -> PolicySpec:
-        return PolicySpec(
-            policy_id="fake",
-            action_layouts=(OSC_DELTA_BASE,),
-            chunk_len=8,
-            execute_steps=8,
-            views=("static", "static", "wrist"),
-            predicts=("rgb", "depth", "proprio"),
-            num_future_frames=2,
-            frame_stride=4,
-        )
-
-    def provenance(self, config: FakePolicyConfig) -> dict[str, str]:
-        return {"weights": "none"}
-
-    def make(self, config: FakePolicyConfig) -> FakePolicy:
-        return FakePolicy(config, self.spec(config))
-
-
-class FakePolicy:
-    """Actions depend on the episode and the chunk alone."""
-
-    def __init__(self, config: FakePolicyConfig, spec: PolicySpec) -> None:
-        self.spec = spec
-        self._config = config
-
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
-        if self._config.fault == "refuse":
-            raise EvalkitError("This policy refuses.")
-
-    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        replies = [self._reply(request) for request in requests]
-        if self._config.fault == "no_reply":
-            return None  # type: ignore[return-value]
-        return replies
-
-    def _reply(self, request: PolicyRequest) -> PolicyReply:
-        time.sleep(self._config.infer_s)
-        fault = self._config.fault if self._config.fault_seed in (request.episode.seed, -1) else "none"
-        if fault == "raise":
-            raise ValueError("CUDA out of memory on [/dev/nvidia0], say")
-        rng = np.random.default_rng([request.episode.seed, request.chunk_idx])
-        actions = np.zeros((8, ACTION_DIM), np.float32)
-        actions[:, 0] = rng.uniform(0.5, 1.0, 8)
-        if fault == "nan":
-            actions[2, 0] = np.nan
-        if fault == "wrong_shape":
-            actions = actions[:, :7]
-        if fault == "absent_arm":
-            actions[:, 9] = 0.1
-        size = SIZE_PX if fault != "wrong_prediction" else (8, 8)
-        prediction = Prediction(
-            rgb=rng.integers(0, 256, (2, 3, *size, 3), dtype=np.uint8),
-            depth=rng.uniform(0.5, 2.0, (2, 3, *size)).astype(np.float32),
-            proprio=np.zeros((2, 16), np.float32),
-        )
-        if fault == "no_prediction":
-            return PolicyReply(actions=actions, prediction=lambda: None)  # type: ignore[arg-type,return-value]
-        details = {"loss": float("nan")} if fault == "nan_details" else {"object": np.float32(1)}
-        return PolicyReply(
-            actions=actions,
-            prediction=(lambda: prediction) if request.want_prediction else None,
-            details=details if "details" in fault else {},
-        )

@@ -1,0 +1,99 @@
+"""A robot that is one point, an expert for it, and a policy that acts in chunks.
+
+In: nothing. Out: an env and two policies for tests of recording.
+Read next: `tests/unit/test_baselines_demonstrate.py`.
+"""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest
+
+GOAL_M = np.array([0.3, -0.2, 0.1])
+
+
+EPISODE = Episode(
+    bench="point", setting="default", protocol="point/v1", task="Go", index=0, seed=7, instruction="go", max_steps=60
+)
+
+
+class PointEnv:
+    """A point that moves by 0.05 m times the action; met within 3 cm of the goal."""
+
+    spec = SimpleNamespace(
+        cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="hand", kind="wrist")),
+        arms=("left",),
+        action_layout="osc_delta_base",
+        control_hz=20.0,
+    )
+
+    def __init__(self) -> None:
+        self.about = {"simulator": "none"}
+
+    def begin(self, *, seed: int, max_steps: int) -> bool:
+        self.position_m, self.num_steps = np.zeros(3), 0
+        return False
+
+    def advance(self, action: np.ndarray) -> bool:
+        self.position_m = self.position_m + 0.05 * action[:3]
+        self.num_steps += 1
+        return bool(np.linalg.norm(self.position_m - GOAL_M) < 0.03)
+
+    def observe(self, *, render: bool) -> dict[str, Any]:
+        proprio = np.zeros(16, np.float32)
+        proprio[:4] = [*self.position_m, 1.0]
+        return {
+            "rgb": np.full((2 * render, 32, 32, 3), self.num_steps, np.uint8),
+            "depth": np.full((2 * render, 32, 32), 0.5, np.float32),
+            "intrinsics": np.zeros((2, 3, 3)),
+            "T_base_cam": np.zeros((2, 4, 4)),
+            "proprio": proprio,
+            "instruction": "go",
+            "privileged": {"goal": GOAL_M, "unasked": GOAL_M},
+        }
+
+
+class PointExpert:
+    """Goes straight; never looks."""
+
+    spec = None
+
+    def reset(self, episode: Episode, env: Any) -> None:
+        self.asked = 0
+
+    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        (request,) = requests
+        assert request.observation.rgb.shape[0] == 0
+        assert request.step_idx == self.asked
+        self.asked += 1
+        action = np.zeros((1, 14), np.float32)
+        action[0, :3] = np.clip((GOAL_M - request.observation.proprio[:3]) / 0.05, -1, 1)
+        action[0, 6] = 1.0
+        return [PolicyReply(actions=action)]
+
+
+class ChunkPolicy:
+    """Goes straight on for a chunk of five, three of them executed; `step_idx` is checked against the env's clock."""
+
+    spec = SimpleNamespace(
+        execute_steps=3, chunk_len=5, policy_id="chunks", needs_images=True, privileged_keys=("goal",)
+    )
+
+    def __init__(self, env: PointEnv, *, speed: float = 1.0) -> None:
+        self.env, self.speed = env, speed
+        self.chunks: list[tuple[int, int, int]] = []
+
+    def reset(self, episode: Episode, env: Any) -> None:
+        self.chunks = []
+
+    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        (request,) = requests
+        self.chunks.append((request.chunk_idx, request.step_idx, self.env.num_steps))
+        assert request.observation.rgb.shape[0] == 2
+        assert set(request.observation.privileged) == {"goal"}
+        actions = np.zeros((5, 14), np.float32)
+        actions[:, :3] = self.speed * np.clip((GOAL_M - request.observation.proprio[:3]) / 0.15, -1, 1)
+        return [PolicyReply(actions=actions)]

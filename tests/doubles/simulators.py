@@ -1,0 +1,48 @@
+"""What tests of real simulators share: the reason to skip them, and how long a kitchen may take.
+
+In: what is installed here. Out: marks for a module's `pytestmark`.
+Read next: `tests/sim/`.
+"""
+
+import os
+from importlib.util import find_spec
+
+import pytest
+
+from envs.mujoco.views import choose_gl
+from envs.robocasa.bench import PYTHON_VARIABLE, RobocasaBench, RobocasaConfig
+from evalkit.contracts.errors import EvalkitError
+from evalkit.run.settings import RunSettings
+
+ROBOCASA_TIMEOUTS = RunSettings(start_timeout_s=300, reset_timeout_s=300, chunk_timeout_s=300).timeouts
+
+
+def why_no_robosuite() -> str:
+    """Return why robosuite cannot render here; empty if it can."""
+    if find_spec("robosuite") is None:
+        return "robosuite is not installed"
+    try:
+        choose_gl()
+    except EvalkitError as error:
+        return str(error)
+    return ""
+
+
+def why_no_robocasa() -> str:
+    """Return why RoboCasa cannot run here; empty if it can."""
+    if not os.environ.get(PYTHON_VARIABLE):
+        return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
+    lacking = [f for f in RobocasaBench().examine(RobocasaConfig()) if f.needed and not f.ok]
+    return f"RoboCasa is not complete: {lacking[0].what}: {lacking[0].remedy}" if lacking else ""
+
+
+def needs_robosuite() -> list[pytest.MarkDecorator]:
+    """Return the marks of a module that renders robosuite."""
+    reason = why_no_robosuite()
+    return [pytest.mark.sim, pytest.mark.skipif(bool(reason), reason=reason)]
+
+
+def needs_robocasa() -> list[pytest.MarkDecorator]:
+    """Return the marks of a module that runs RoboCasa in its own interpreter."""
+    reason = why_no_robocasa()
+    return [pytest.mark.sim, pytest.mark.skipif(bool(reason), reason=reason)]

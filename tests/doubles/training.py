@@ -1,0 +1,85 @@
+"""A model and a recipe so small that a training step takes milliseconds.
+
+In: a data set of `recordings.py`. Out: a trainer that is ready to run, and what it left.
+Read next: `tests/unit/test_xwam_training.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evalkit.dataset.layout import scan, tracks
+from evalkit.dataset.statistics import statistics
+from xwam.checkpoints import bundle as checkpoints
+from xwam.config import NANO, ModelConfig
+from xwam.robots.actions import training_bounds
+from xwam.training.batches import tickets
+from xwam.training.recipes import RECIPES, Recipe
+
+pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
+from xwam.training.trainer import CHECKPOINT, Trainer, prepare_data
+
+TINY = replace(
+    NANO,
+    image_hw_px=(32, 32),
+    views=("static", "wrist"),
+    network=replace(
+        NANO.network,
+        width=16,
+        ffn_width=32,
+        num_heads=2,
+        num_blocks=3,
+        num_depth_blocks=1,
+        patch_hw=(2, 2),
+        place_grid=(1, 1),
+    ),
+)
+
+
+RECIPE = replace(
+    RECIPES["nano"],
+    num_steps=7,
+    warmup_steps=2,
+    batch_size=4,
+    micro_batch=2,
+    save_every=3,
+    validate_every=3,
+    validation_clips=2,
+    validation_share=0.3,
+    imagined_clips=2,
+    imagined_steps=(2, 1),
+)
+
+
+def model_of(root: Path) -> ModelConfig:
+    return replace(TINY, bounds=training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True))
+
+
+def trainer_of(
+    root: Path, folder: Path, recipe: Recipe = RECIPE, say: Callable[[str], None] = lambda line: None
+) -> Trainer:
+    model = model_of(root)
+    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed)
+    return Trainer(folder, bundle, prepare_data(root, scan(root), bundle, recipe), recipe, say=say)
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    network, _ = checkpoints.load_checkpoint(folder / CHECKPOINT)
+    return network.state_dict()
+
+
+def first_batch(trainer: Trainer) -> Any:
+    places = tickets(RECIPE, len(trainer.data.training), 0)
+    samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
+    batch = trainer.encoder.batch(samples)
+    return batch, trainer.encoder.draws(batch, samples, places)
+
+
+def small(root: Path, folder: Path, *arguments: str) -> list[str]:
+    """Return the arguments of a training of two clips a step."""
+    changes = ["num_steps=3", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
+    return ["train", str(root), str(folder), *arguments, "--set", *changes]
