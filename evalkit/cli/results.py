@@ -91,7 +91,7 @@ def score(
     `evalkit score results/runs/mine policy.xwam.checkpoint=/where/the/weights/are/now` ·
     `evalkit score results/runs/mine --device cuda`
     """
-    from evalkit.score.device import describe
+    from evalkit.score.metrics.device import describe
     from evalkit.score.run import check_workers
 
     check_workers(workers)
@@ -202,7 +202,7 @@ def _policy_settings(plan: Any, policy: str | None, overrides: list[str]) -> dic
 
 
 def _score_run(path: Path, workers: int, options: Any, policy: str | None, overrides: list[str]) -> None:
-    from evalkit.score.ceiling import find_codec
+    from evalkit.score.references import find_codec
     from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score
     from evalkit.score.results.table import read_coverage, read_scores
     from evalkit.score.run import score_run

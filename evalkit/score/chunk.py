@@ -17,7 +17,7 @@ import numpy as np
 
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
-from evalkit.score import device as on_device
+from evalkit.score.metrics import device as on_device
 from evalkit.score.frame import FrameScores, Named, Picture, Truth, names_of, score_frame, unfit
 from evalkit.score.metrics import depth, image, lpips
 from evalkit.score.results.names import METRICS, Family

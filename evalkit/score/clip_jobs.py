@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evalkit.contracts.errors import RunFolderError
 from evalkit.contracts.types import Episode
-from evalkit.score.ceiling import CodecChoice, load_codec
+from evalkit.score.references import CodecChoice, load_codec
 from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
 from evalkit.score.results.coverage import CLIP_METRIC
 from evalkit.score.results.table import ClipScores

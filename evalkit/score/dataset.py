@@ -25,7 +25,7 @@ from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
 from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
 from evalkit.score.clip_jobs import clip_row, failure_row
-from evalkit.score.device import describe
+from evalkit.score.metrics.device import describe
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.store.clips import ClipChunk

@@ -33,7 +33,7 @@ from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, PROPRIO_DIM, Prediction
 from evalkit.score.chunk import Score, ScoreOptions, score_chunk
 from evalkit.score.clip_jobs import clip_row, failure_row
-from evalkit.score.device import describe
+from evalkit.score.metrics.device import describe
 from evalkit.score.frame import Picture
 from evalkit.score.results.outcome import Measure
 from evalkit.score.results.table import ClipScores, ScoreWriter

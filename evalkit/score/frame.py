@@ -18,7 +18,7 @@ import numpy as np
 from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
-from evalkit.score.device import CPU
+from evalkit.score.metrics.device import CPU
 from evalkit.score.metrics import cloud, depth, image, pose
 from evalkit.score.metrics.nearest import PointTree, build_tree
 from evalkit.score.results.names import METRICS, Family, Per

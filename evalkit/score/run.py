@@ -20,10 +20,10 @@ from pathlib import Path
 import cv2
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.score.ceiling import CodecChoice
+from evalkit.score.references import CodecChoice
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.clip_jobs import ChunkJob, ClipJob, chunk_jobs, clip_row, clip_scores, do
-from evalkit.score.device import CPU, describe
+from evalkit.score.metrics.device import CPU, describe
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.store.run_folder import open_run
@@ -58,7 +58,7 @@ def score_run(
             this process, which feed it.
         on_progress: Called with (clips done, clips in all).
         options: What is scored beside the metrics that every chunk gets.
-        codec: The policy's, whose ceiling is scored, or why there is none (`ceiling.find_codec`); None leaves it out.
+        codec: The policy's, whose ceiling is scored, or why there is none (`references.find_codec`); None leaves it out.
 
     Raises:
         BadConfig: If `workers` is negative, or there is no such device.

@@ -1,7 +1,7 @@
 """Scoring on a device: torch gives the values of the CPU, here on torch's own CPU, and on a GPU where there is one.
 
 In: pictures, clouds, chunks, golden values. Out: a verdict.
-Read next: `evalkit/score/device.py`.
+Read next: `evalkit/score/metrics/device.py`.
 """
 
 import json
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import app
 from evalkit.contracts.errors import BadConfig
-from evalkit.score import device as on_device
+from evalkit.score.metrics import device as on_device
 from evalkit.score import run as spreading
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folders

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from evalkit.score import device as on_device
+from evalkit.score.metrics import device as on_device
 from evalkit.score.metrics.nearest import PointTree, build_tree, nearest_distances
 from evalkit.score.results.outcome import Measure
 

@@ -13,7 +13,7 @@ import cv2
 import numba
 import numpy as np
 
-from evalkit.score import device as on_device
+from evalkit.score.metrics import device as on_device
 from evalkit.score.results.outcome import Measure
 
 GAUSS_TAPS, GAUSS_SIGMA_PX = 11, 1.5

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.score.device import is_device_failure
+from evalkit.score.metrics.device import is_device_failure
 
 if TYPE_CHECKING:
     import torch

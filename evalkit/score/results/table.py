@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from evalkit.contracts.errors import RunFolderError, cannot_write
 from evalkit.score.chunk import Score
-from evalkit.score.device import CPU
+from evalkit.score.metrics.device import CPU
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.results.outcome import STATUSES

@@ -1,7 +1,7 @@
 """The codec round trip in scores of a run: made anew from the plan, in any process; else a sentence says why not.
 
 In: synthetic runs, plugins with and without a codec. Out: a verdict.
-Read next: `evalkit/score/ceiling.py`.
+Read next: `evalkit/score/references.py`.
 """
 
 import json
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import app
 from evalkit.contracts.types import Prediction
-from evalkit.score.ceiling import CodecChoice, find_codec, load_codec
+from evalkit.score.references import CodecChoice, find_codec, load_codec
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
