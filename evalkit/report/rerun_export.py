@@ -17,7 +17,7 @@ import numpy as np
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.geometry import points_from_depth
 from evalkit.report.contact_sheet import colour_depth, depth_error_map, rgb_error_map
-from evalkit.score.frame import Truth, predicted_pose
+from evalkit.score.frame import GroundTruth, predicted_pose
 from evalkit.store.clips import ClipChunk, ClipReader
 
 
@@ -50,7 +50,7 @@ def write_recording(clip: Path, out: Path, *, show: bool = False) -> Path:
             env = reader.header.env_spec
             recording.send_blueprint(_side_by_side([camera.name for camera in env.cameras]))
             for chunk in reader:
-                truth = Truth(chunk.true, chunk.intrinsics_v33_px, env)
+                truth = GroundTruth(chunk.true, chunk.intrinsics_v33_px, env)
                 for frame_idx in range(truth.num_frames):
                     step = chunk.step_idx + (frame_idx + 1) * chunk.frame_stride
                     recording.set_time("control_step", sequence=step)
@@ -66,7 +66,7 @@ def write_recording(clip: Path, out: Path, *, show: bool = False) -> Path:
 
 
 def coloured_cloud(
-    chunk: ClipChunk, truth: Truth, frame_idx: int, *, imagined: bool
+    chunk: ClipChunk, truth: GroundTruth, frame_idx: int, *, imagined: bool
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return points and colours of one frame's fused cloud; None where a depth or a pose is missing."""
     rgb, depth_m = chunk.true.rgb_fvhwc_u8, chunk.true.depth_fvhw_m
@@ -109,7 +109,7 @@ def _side_by_side(cameras: Sequence[str]) -> Any:
     return layout.Blueprint(layout.Vertical(clouds, layout.Tabs(*tabs)), collapse_panels=True)
 
 
-def _log_frame(rr: Any, recording: Any, chunk: ClipChunk, truth: Truth, frame_idx: int) -> None:
+def _log_frame(rr: Any, recording: Any, chunk: ClipChunk, truth: GroundTruth, frame_idx: int) -> None:
     for name, imagined in (("true", False), ("imagined", True)):
         cloud = coloured_cloud(chunk, truth, frame_idx, imagined=imagined)
         if cloud is not None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from evalkit.contracts.errors import RunFolderError
 from evalkit.contracts.types import Episode
+from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.references import CodecChoice, load_codec
-from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
-from evalkit.score.results.coverage import CLIP_METRIC
+from evalkit.score.results.coverage import clip_row, failure_row
+from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores
 from evalkit.store.clips import ClipReader
 
@@ -75,7 +76,7 @@ def chunk_jobs(clip: ClipJob) -> Iterator[ChunkJob]:
             yield ChunkJob(clip=clip, chunk_idx=chunk_idx, is_last=chunk_idx == count - 1)
 
 
-def do(job: ChunkJob) -> ClipScores:
+def score_job(job: ChunkJob) -> ClipScores:
     """Return the scores of a job."""
     if job.done is not None:
         return job.done
@@ -94,25 +95,6 @@ def do(job: ChunkJob) -> ClipScores:
 def clip_scores(clip: ClipJob, scores: list[Score]) -> ClipScores:
     """Return scores under the names of their episode."""
     return ClipScores(task=clip.task, index=clip.index, outcome=clip.outcome, scores=scores)
-
-
-def clip_row(status: str, reason: str, *, chunk_idx: int = -1) -> Score:
-    """Return the row that stands for a clip, or for one of its chunks, that could not be scored."""
-    return Score(
-        subject="policy",
-        chunk_idx=chunk_idx,
-        frame_idx=WHOLE_CHUNK,
-        view="",
-        metric=CLIP_METRIC,
-        value=None,
-        status=status,
-        reason=reason,
-    )
-
-
-def failure_row(error: Exception, *, chunk_idx: int = -1) -> Score:
-    """Return the row that stands for a clip, or for one of its chunks, where the scorer itself failed."""
-    return clip_row("scoring_failed", f"{type(error).__name__}: {error}", chunk_idx=chunk_idx)
 
 
 def _lost(clip: ClipJob, status: str, reason: str) -> ChunkJob:

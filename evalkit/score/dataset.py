@@ -23,9 +23,10 @@ from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, Sp
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
-from evalkit.score.chunk import WHOLE_CHUNK, Score, ScoreOptions, score_chunk
-from evalkit.score.clip_jobs import clip_row, failure_row
+from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
+from evalkit.score.results.coverage import clip_row, failure_row
+from evalkit.score.results.outcome import WHOLE_CHUNK, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.store.clips import ClipChunk
@@ -126,7 +127,7 @@ def _chunks(
                 chunk,
                 env,
                 options if with_worth else replace(options, references=False),
-                imagined={} if future is None else {SUBJECTS[mode]: future},
+                predictions={} if future is None else {SUBJECTS[mode]: future},
                 codec=codec,
                 problems=problems,
             )

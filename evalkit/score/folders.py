@@ -31,11 +31,10 @@ import numpy as np
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, PROPRIO_DIM, Prediction
-from evalkit.score.chunk import Score, ScoreOptions, score_chunk
-from evalkit.score.clip_jobs import clip_row, failure_row
+from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
-from evalkit.score.frame import Picture
-from evalkit.score.results.outcome import Measure
+from evalkit.score.results.coverage import clip_row, failure_row
+from evalkit.score.results.outcome import ImageKey, Measure, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.images import Frame, View, What, open_view, place
 from evalkit.store.clips import ClipChunk, Frames
@@ -218,11 +217,11 @@ def _chunk(
     *,
     has_depth: bool,
     first: int,
-) -> tuple[ClipChunk, dict[Picture, Measure]]:
+) -> tuple[ClipChunk, dict[ImageKey, Measure]]:
     """Return one part as a chunk, its first frame the last one of the part before, and what could not be read."""
     num_frames = len(read["true", "rgb"][0])
     begin = first - (1 if first else 0)
-    problems: dict[Picture, Measure] = {}
+    problems: dict[ImageKey, Measure] = {}
 
     def stack(side: str, what: What) -> np.ndarray:
         shape = (num_frames, len(cameras), *size, *((3,) if what == "rgb" else ()))
@@ -231,7 +230,7 @@ def _chunk(
             for frame_idx, frame in enumerate(frames):
                 problem = place(array[frame_idx, view], frame)
                 if problem is not None:
-                    problems.setdefault(Picture(what, frame_idx, view), problem)
+                    problems.setdefault(ImageKey(what, frame_idx, view), problem)
         return array
 
     true_states = np.full((num_frames, PROPRIO_DIM), np.nan, np.float32)

@@ -1,41 +1,33 @@
-"""All metrics of one frame: what was imagined beside what happened.
+"""All metrics of one frame: a prediction against the ground truth.
 
-In: the true side of a chunk, a prediction, the frame's index. Out: named measures, and sums to be pooled.
+In: the ground truth of a chunk, a prediction, the frame's index. Out: named measures, and sums to be pooled.
 Read next: `chunk.py`, which goes over the frames.
 
-Pixel metrics are taken on static cameras only, because a wrist view shifts with small errors of the predicted pose;
-all cameras enter the cloud, and the pose error itself is reported beside.
+Pixel metrics use static cameras only, because a small error of the predicted pose shifts a whole wrist view. The cloud
+uses all cameras. The pose error is reported separately.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
-from evalkit.score.metrics.device import CPU
 from evalkit.score.metrics import cloud, depth, image, pose
+from evalkit.score.metrics.device import CPU
 from evalkit.score.metrics.nearest import PointTree, build_tree
 from evalkit.score.results.names import METRICS, Family, Per
-from evalkit.score.results.outcome import Measure
+from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.store.clips import Frames
 
 
-class Picture(NamedTuple):
-    """One image of either side."""
-
-    what: Literal["rgb", "depth"]
-    frame_idx: int
-    view: int
-
-
 class Named(NamedTuple):
-    """A measure with the view, arm or group of cameras that it is of, and the metric's name."""
+    """A measure with the metric's name and the view, arm or group of cameras that it describes."""
 
     view: str
     metric: str
@@ -44,7 +36,7 @@ class Named(NamedTuple):
 
 @dataclass(kw_only=True)
 class FrameScores:
-    """What one frame gives.
+    """Measures of one frame.
 
     Attributes:
         named: Its measures.
@@ -67,16 +59,16 @@ class FrameScores:
         self.named += [Named(view, name, measure) for name in names_of(family, per)]
 
 
-class Truth:
-    """The true side of a chunk, with what several predictions can share: SSIM's windows and trees of fused clouds.
+class GroundTruth:
+    """The ground truth of a chunk, with what several predictions share: SSIM windows and trees of fused clouds.
 
     Attributes:
-        frames: What happened.
+        frames: Recorded frames.
         intrinsics_v33_px: V,3,3.
         env: The cameras.
-        problems: Pictures, true or predicted, that could not be read; their arrays hold zeros.
+        problems: Images, ground truth or predicted, that could not be read; their arrays hold zeros.
         num_frames: F.
-        first: Frames before it only lead in: they were scored with the part before.
+        first: Index of the first frame to score; earlier frames were scored with the part before.
         device: Where SSIM and the nearest neighbours are computed; SSIM's windows lie there.
         static: Index and name of each static camera.
     """
@@ -87,7 +79,7 @@ class Truth:
         intrinsics_v33_px: np.ndarray,
         env: EnvSpec,
         *,
-        problems: Mapping[Picture, Measure] | None = None,
+        problems: Mapping[ImageKey, Measure] | None = None,
         first: int = 0,
         device: str = CPU,
     ) -> None:
@@ -102,21 +94,21 @@ class Truth:
         self._halves: dict[tuple[int, int], image.SsimHalf] = {}
         self._clouds: dict[tuple[int, tuple[int, ...]], PointTree | None] = {}
 
-    def with_problems(self, problems: Mapping[Picture, Measure]) -> Truth:
-        """Return the same truth with more pictures that cannot be scored."""
+    def with_problems(self, problems: Mapping[ImageKey, Measure]) -> GroundTruth:
+        """Return the same ground truth with more images that cannot be scored."""
         more = {**self.problems, **problems}
         cameras = self.intrinsics_v33_px, self.env
-        return Truth(self.frames, *cameras, problems=more, first=self.first, device=self.device)
+        return GroundTruth(self.frames, *cameras, problems=more, first=self.first, device=self.device)
 
     def ssim_half(self, frame_idx: int, view: int) -> image.SsimHalf:
-        """Return what SSIM needs of a true frame alone."""
+        """Return the part of SSIM that depends on a ground-truth frame alone."""
         key = frame_idx, view
         if key not in self._halves:
             self._halves[key] = image.ssim_half(self.frames.rgb_fvhwc_u8[key], device=self.device)
         return self._halves[key]
 
     def cloud(self, frame_idx: int, views: list[int]) -> PointTree | None:
-        """Return the fused true cloud of some views; None if it is empty."""
+        """Return the fused ground-truth cloud of some views; None if it is empty."""
         key = frame_idx, tuple(views)
         if key not in self._clouds:
             frames = self.frames
@@ -129,7 +121,7 @@ class Truth:
         return self._clouds[key]
 
     def forget(self, frame_idx: int) -> None:
-        """Free what was kept of a frame."""
+        """Free the windows and trees of a frame."""
         for half in [key for key in self._halves if key[0] == frame_idx]:
             del self._halves[half]
         for fused in [key for key in self._clouds if key[0] == frame_idx]:
@@ -140,20 +132,25 @@ class Truth:
         """Return the frames to be scored."""
         return range(self.first, self.num_frames)
 
-    def bad_camera(self, frame_idx: int, *, hand_eye: bool) -> str:
-        """Return what is wrong with the cameras of a frame, or nothing; `hand_eye` looks at wrist cameras' too."""
+    def bad_camera(self, frame_idx: int, *, wrist_mounts: bool) -> str:
+        """Return what is wrong with the cameras of a frame, or an empty text.
+
+        Args:
+            frame_idx: The frame.
+            wrist_mounts: Also check the `T_ee_cam` of wrist cameras.
+        """
         for idx, camera in enumerate(self.env.cameras):
             K, T = self.intrinsics_v33_px[idx], self.frames.T_base_cam_fv44[frame_idx, idx]
             if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
                 return f"the intrinsics of {camera.name} are missing or not usable"
             if not _is_rigid(T):
-                return f"the pose of {camera.name} is missing or no rigid motion"
+                return f"the pose of {camera.name} is missing or not a rigid motion"
             if (
-                hand_eye
+                wrist_mounts
                 and camera.kind == "wrist"
                 and (camera.arm is None or not _is_rigid(np.asarray(camera.T_ee_cam)))
             ):
-                return f"the arm of {camera.name} or its hand-eye transform is missing or no rigid motion"
+                return f"the arm of {camera.name} is missing, or its T_ee_cam is missing or not a rigid motion"
         return ""
 
 
@@ -165,7 +162,7 @@ def _is_rigid(T: np.ndarray) -> bool:
     return bool(np.abs(R @ R.T - np.eye(3)).max() < 1e-2 and np.linalg.det(R) > 0)  # -1 mirrors
 
 
-def score_frame(truth: Truth, prediction: Prediction, frame_idx: int) -> FrameScores:
+def score_frame(truth: GroundTruth, prediction: Prediction, frame_idx: int) -> FrameScores:
     """Return every metric of one frame of a prediction."""
     scores = FrameScores()
     for view, name in truth.static:
@@ -184,8 +181,8 @@ def names_of(family: Family, per: Per) -> list[str]:
     return [metric.name for metric in METRICS.values() if metric.family == family and metric.per == per]
 
 
-def predicted_pose(truth: Truth, prediction: Prediction, frame_idx: int, view: int) -> np.ndarray | None:
-    """Return a camera's pose as the prediction knows it: static ones as they are, wrist ones from predicted states."""
+def predicted_pose(truth: GroundTruth, prediction: Prediction, frame_idx: int, view: int) -> np.ndarray | None:
+    """Return a camera's pose in a prediction: static cameras as recorded, wrist cameras from the predicted state."""
     camera: CameraSpec = truth.env.cameras[view]
     if camera.kind == "static":
         return np.asarray(truth.frames.T_base_cam_fv44[frame_idx, view])
@@ -194,20 +191,24 @@ def predicted_pose(truth: Truth, prediction: Prediction, frame_idx: int, view: i
     return pose.wrist_pose(prediction.proprio[frame_idx], camera)
 
 
-def unfit(truth: Truth, picture: Picture, pred: np.ndarray) -> Measure | None:
-    """Return why a picture cannot be scored: unreadable, of another shape, or after the prediction's end."""
-    true = truth.frames.rgb_fvhwc_u8 if picture.what == "rgb" else truth.frames.depth_fvhw_m
+def unfit(truth: GroundTruth, key: ImageKey, pred: np.ndarray) -> Measure | None:
+    """Return why an image cannot be scored: it is unreadable, has another shape, or lies after the prediction's end."""
+    true = truth.frames.rgb_fvhwc_u8 if key.what == "rgb" else truth.frames.depth_fvhw_m
     if pred.shape[1:] != true.shape[1:]:
-        return Measure(None, "wrong_size", f"a predicted frame is {pred.shape[1:]}, a true one {true.shape[1:]}")
-    return _missing(len(pred)) if picture.frame_idx >= len(pred) else truth.problems.get(picture)
+        return Measure(
+            None, "wrong_size", f"a predicted frame is {pred.shape[1:]}, a ground-truth frame {true.shape[1:]}"
+        )
+    return _missing(len(pred)) if key.frame_idx >= len(pred) else truth.problems.get(key)
 
 
 def _missing(num_frames: int) -> Measure:
     return Measure(None, "missing_frame", f"the prediction has {num_frames} frames")
 
 
-def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_idx: int, view: int, name: str) -> None:
-    problem = unfit(truth, Picture("rgb", frame_idx, view), prediction.rgb)
+def _add_image(
+    scores: FrameScores, truth: GroundTruth, prediction: Prediction, frame_idx: int, view: int, name: str
+) -> None:
+    problem = unfit(truth, ImageKey("rgb", frame_idx, view), prediction.rgb)
     if problem:
         scores.add_unfit(name, "image", "view", problem)
         return
@@ -217,7 +218,7 @@ def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_
     scores.add(name, "psnr_db/frame_mean", image.psnr_db(square))
     scores.add(name, "psnr_db/frame_eps1e-8", Measure(image.psnr_eps_db(square)))
     if min(pred_u8.shape[:2]) < image.GAUSS_TAPS:
-        reason = f"the window has {image.GAUSS_TAPS} pixels a side, the picture {pred_u8.shape[:2]}"
+        reason = f"the window has {image.GAUSS_TAPS} pixels a side, the image {pred_u8.shape[:2]}"
         scores.add(name, "ssim/gauss11", Measure(None, "too_small", reason))
     else:
         similarity = image.ssim(truth.ssim_half(frame_idx, view), pred_u8, device=truth.device)
@@ -225,10 +226,10 @@ def _add_image(scores: FrameScores, truth: Truth, prediction: Prediction, frame_
 
 
 def _add_depth(
-    scores: FrameScores, truth: Truth, depth_fvhw_m: np.ndarray, frame_idx: int, view: int, name: str
+    scores: FrameScores, truth: GroundTruth, depth_fvhw_m: np.ndarray, frame_idx: int, view: int, name: str
 ) -> None:
     true, pred = truth.frames.depth_fvhw_m, depth_fvhw_m
-    problem = unfit(truth, Picture("depth", frame_idx, view), pred)
+    problem = unfit(truth, ImageKey("depth", frame_idx, view), pred)
     if problem:
         scores.add_unfit(name, "depth", "view", problem)
         if frame_idx:
@@ -242,7 +243,7 @@ def _add_depth(
         scores.add(name, metric, measure)
     if frame_idx:
         before = true[frame_idx - 1, view], true_m, pred[frame_idx - 1, view], pred_m
-        unfit_before = unfit(truth, Picture("depth", frame_idx - 1, view), pred)
+        unfit_before = unfit(truth, ImageKey("depth", frame_idx - 1, view), pred)
         scores.add(name, "depth_change_m/gt_mask", unfit_before or depth.change_error_m(*before))
 
 
@@ -263,12 +264,12 @@ def _frame_depth(errors: depth.DepthErrors, true_m: np.ndarray, pred_m: np.ndarr
 
 
 def _add_cloud(
-    scores: FrameScores, truth: Truth, prediction: Prediction, depth_fvhw_m: np.ndarray, frame_idx: int
+    scores: FrameScores, truth: GroundTruth, prediction: Prediction, depth_fvhw_m: np.ndarray, frame_idx: int
 ) -> None:
     views = range(len(truth.env.cameras))
-    problems = [unfit(truth, Picture("depth", frame_idx, view), depth_fvhw_m) for view in views]
-    problem = next((found for found in problems if found), None)
-    if bad_camera := truth.bad_camera(frame_idx, hand_eye=prediction.proprio is not None):
+    problems = [unfit(truth, ImageKey("depth", frame_idx, view), depth_fvhw_m) for view in views]
+    problem = next((measure for measure in problems if measure), None)
+    if bad_camera := truth.bad_camera(frame_idx, wrist_mounts=prediction.proprio is not None):
         problem = Measure(None, "bad_camera", bad_camera)
     wrists = any(camera.kind == "wrist" for camera in truth.env.cameras)
     if problem is None and wrists and prediction.proprio is None:
@@ -283,7 +284,7 @@ def _add_cloud(
 
 def _add_fused(
     scores: FrameScores,
-    truth: Truth,
+    truth: GroundTruth,
     prediction: Prediction,
     depth_fvhw_m: np.ndarray,
     frame_idx: int,
@@ -297,17 +298,17 @@ def _add_fused(
         return
     pred = cloud.fuse(depth_fvhw_m[frame_idx, views], truth.intrinsics_v33_px[views], known)
     true = truth.cloud(frame_idx, views)
-    found = cloud.distances(np.empty((0, 3)) if true is None else true, pred, device=truth.device)
-    scores.add(name, "chamfer_m/l1_half", found.l1_half_m())
-    scores.add(name, "chamfer_m/l1_sum", found.l1_sum_m())
-    scores.add(name, "chamfer_m/l1_pred_to_gt", found.accuracy_m())
-    scores.add(name, "chamfer_m/l1_gt_to_pred", found.completeness_m())
-    scores.add(name, "chamfer_m2/l2sq_sum", found.l2sq_sum_m2())
+    measured = cloud.distances(np.empty((0, 3)) if true is None else true, pred, device=truth.device)
+    scores.add(name, "chamfer_m/l1_half", measured.l1_half_m())
+    scores.add(name, "chamfer_m/l1_sum", measured.l1_sum_m())
+    scores.add(name, "chamfer_m/l1_pred_to_gt", measured.accuracy_m())
+    scores.add(name, "chamfer_m/l1_gt_to_pred", measured.completeness_m())
+    scores.add(name, "chamfer_m2/l2sq_sum", measured.l2sq_sum_m2())
     for radius_m in cloud.FSCORE_RADII_M:
-        scores.add(name, f"fscore/{radius_m * 1000:.0f}mm", found.fscore(radius_m))
+        scores.add(name, f"fscore/{radius_m * 1000:.0f}mm", measured.fscore(radius_m))
 
 
-def _add_state(scores: FrameScores, truth: Truth, proprio_fd: np.ndarray, frame_idx: int) -> None:
+def _add_state(scores: FrameScores, truth: GroundTruth, proprio_fd: np.ndarray, frame_idx: int) -> None:
     if frame_idx >= len(proprio_fd):
         scores.add_unfit("all", "state", "frame", _missing(len(proprio_fd)))
         for arm in truth.env.arms:
@@ -321,7 +322,7 @@ def _add_state(scores: FrameScores, truth: Truth, proprio_fd: np.ndarray, frame_
 
 
 def _add_arm(scores: FrameScores, arm: str, true: np.ndarray, pred: np.ndarray) -> None:
-    for side, state in (("true", true), ("predicted", pred)):
+    for side, state in (("ground-truth", true), ("predicted", pred)):
         if not pose.is_valid_state(state):
             reason = f"{side} state {np.array2string(state, precision=3)}"
             scores.add_unfit(arm, "state", "arm", Measure(None, "bad_state", reason))

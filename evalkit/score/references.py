@@ -1,21 +1,35 @@
-"""The codec of the policy that ran, there and back: the ceiling of what it can show.
+"""Reference predictions, which say what a score means: the floor, the ceiling, and sanity checks.
 
-In: a run's plan. Out: how any process loads the policy's codec; or why it cannot be had, in a sentence.
-Read next: `chunk.py`, which scores it as `codec_round_trip`; `evalkit/contracts/policy.py` for what a plugin offers.
+In: the ground truth of a chunk; a run's plan. Out: predictions that are scored like the policy's; the codec of the
+policy that ran, which any process can load, or one sentence that says why it is unavailable.
+Read next: `chunk.py`, which scores them; `evalkit/contracts/policy.py` for what a plugin offers.
+
+The floor repeats the last frame that the policy saw. The ceiling is the ground truth after a round trip through the
+policy's own codec: no prediction that this codec decodes can be expected to score better. The ground truth scored
+against itself must be perfect.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import EvalkitError
-from evalkit.score.chunk import RoundTrip
+from evalkit.contracts.types import Prediction
+from evalkit.score.frame import GroundTruth, Named
+from evalkit.score.metrics import depth
+from evalkit.score.results.outcome import Measure
+from evalkit.store.clips import ClipChunk, Frames
 from evalkit.store.plan import Plan
+
+RoundTrip = Callable[[Prediction], Prediction]
+"""Encodes and decodes a prediction with a policy's codec."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +45,55 @@ class CodecChoice:
     settings: str
 
 
+def reference_predictions(chunk: ClipChunk, like: Prediction) -> dict[str, Prediction]:
+    """Return the floor (repeated last frame) and, for the first chunk of a clip, the ground truth as a prediction.
+
+    The floor is left out where the chunk has no start frame.
+
+    Args:
+        chunk: The ground truth, and the frame that the policy saw.
+        like: What the policy predicts; references leave out depth or states where it has none.
+    """
+    references = {}
+    if len(chunk.start.rgb_fvhwc_u8):
+        references["repeat_last_frame"] = _as_prediction(_repeated(chunk.start, len(chunk.true.rgb_fvhwc_u8)), like)
+    if chunk.chunk_idx == 0:
+        references["ground_truth"] = _as_prediction(chunk.true, like)
+    return references
+
+
+def codec_round_trip(truth: GroundTruth, like: Prediction, codec: RoundTrip | str) -> Prediction | Measure:
+    """Return the ceiling (ground truth after the codec's round trip), or why it is unavailable."""
+    if isinstance(codec, str):
+        return Measure(None, "unavailable", codec)
+    try:
+        return codec(_as_prediction(truth.frames, like))
+    except Exception as error:  # a policy's codec is anyone's code
+        return Measure(None, "unavailable", f"the codec failed: {type(error).__name__}: {error}")
+
+
+def depth_8bit_scores(truth: GroundTruth) -> Iterator[tuple[int, Named]]:
+    """Yield the scores of ground-truth depth stored with 8 bits, each with the index of its frame."""
+    for frame_idx in truth.frame_idxs:
+        for view, name in truth.static:
+            true_m = truth.frames.depth_fvhw_m[frame_idx, view]
+            errors = depth.depth_errors(true_m, depth.quantised_8bit(true_m))
+            yield frame_idx, Named(name, "absrel/gt_mask", errors.absrel())
+            yield frame_idx, Named(name, "delta1/gt_mask", errors.delta(1))
+
+
 def find_codec(
     plan: Plan, *, policy: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> CodecChoice | str | None:
-    """Return the codec of the policy that a plan names, or why it cannot be had; None where nothing was imagined.
+    """Return the codec of the policy in a plan, or why it is unavailable; None where the policy predicts nothing.
 
-    The policy is made anew from the plan's settings, and must have the provenance that the plan states: the codec of
-    other weights is another ceiling.
+    The policy is built from the plan's settings. It must have the provenance that the plan states, because other
+    weights have another ceiling.
 
     Args:
         plan: Of the run.
-        policy: Where the plugin is found, if not under the plan's name.
-        changes: Settings that leave the policy what it is: where its weights lie now, on which device they run.
+        policy: Name of the plugin, where it differs from the plan's.
+        changes: Settings that do not change the policy: where its weights lie now, on which device they run.
     """
     if not any(spec.get("predicts") for spec in plan.policy.specs.values()):
         return None
@@ -53,17 +104,17 @@ def find_codec(
             return f"policy '{plan.policy.name}' offers no codec."
         config = plugin.config_type(**{**plan.policy.config, **(changes or {})})
         if difference := _difference(plan.policy.provenance, plugin.provenance(config)):
-            return f"the policy here is not the one that ran: {difference}."
+            return f"the policy on this machine is not the one that ran: {difference}."
         return CodecChoice(policy=name, settings=json.dumps(asdict(config)))
     except EvalkitError as error:
-        return f"policy '{name}' cannot be made again: {error}"
+        return f"policy '{name}' cannot be built again: {error}"
     except Exception as error:  # a plugin is anyone's code
-        return f"policy '{name}' cannot be made again: {type(error).__name__}: {error}"
+        return f"policy '{name}' cannot be built again: {type(error).__name__}: {error}"
 
 
 @lru_cache(maxsize=1)
 def load_codec(choice: CodecChoice) -> RoundTrip | str:
-    """Return a codec, or why it cannot be loaded; loaded once a process."""
+    """Return a codec, or why it cannot be loaded; each process loads it once."""
     try:
         plugin: Any = plugins.load_policy(choice.policy)
         return plugin.codec(plugin.config_type(**json.loads(choice.settings)))  # type: ignore[no-any-return]
@@ -71,8 +122,23 @@ def load_codec(choice: CodecChoice) -> RoundTrip | str:
         return f"the codec of policy '{choice.policy}' cannot be loaded: {type(error).__name__}: {error}"
 
 
-def _difference(planned: Mapping[str, str], here: Mapping[str, str]) -> str:
-    for key in dict.fromkeys([*planned, *here]):
-        if planned.get(key) != here.get(key):
-            return f"{key} is '{here.get(key)}', the plan says '{planned.get(key)}'"
+def _difference(planned: Mapping[str, str], actual: Mapping[str, str]) -> str:
+    for key in dict.fromkeys([*planned, *actual]):
+        if planned.get(key) != actual.get(key):
+            return f"{key} is '{actual.get(key)}', the plan says '{planned.get(key)}'"
     return ""
+
+
+def _repeated(start: Frames, num_frames: int) -> Frames:
+    """Return one frame repeated, in the memory of one."""
+    return Frames(
+        **{name: np.broadcast_to(part[:1], (num_frames, *part.shape[1:])) for name, part in vars(start).items()}
+    )
+
+
+def _as_prediction(frames: Frames, like: Prediction) -> Prediction:
+    return Prediction(
+        rgb=frames.rgb_fvhwc_u8,
+        depth=frames.depth_fvhw_m if like.depth is not None else None,
+        proprio=frames.proprio_fd if like.proprio is not None else None,
+    )

@@ -20,11 +20,11 @@ from pathlib import Path
 import cv2
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.score.references import CodecChoice
 from evalkit.score.chunk import ScoreOptions
-from evalkit.score.clip_jobs import ChunkJob, ClipJob, chunk_jobs, clip_row, clip_scores, do
+from evalkit.score.clip_jobs import ChunkJob, ClipJob, chunk_jobs, clip_scores, score_job
 from evalkit.score.metrics.device import CPU, describe
-from evalkit.score.results.coverage import Coverage
+from evalkit.score.references import CodecChoice
+from evalkit.score.results.coverage import Coverage, clip_row
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.store.run_folder import open_run
 
@@ -58,7 +58,8 @@ def score_run(
             this process, which feed it.
         on_progress: Called with (clips done, clips in all).
         options: What is scored beside the metrics that every chunk gets.
-        codec: The policy's, whose ceiling is scored, or why there is none (`references.find_codec`); None leaves it out.
+        codec: The policy's codec, for the ceiling, or why it is unavailable (`references.find_codec`); None leaves the
+            ceiling out.
 
     Raises:
         BadConfig: If `workers` is negative, or there is no such device.
@@ -138,7 +139,7 @@ def _score_here(jobs: Iterator[ChunkJob]) -> Iterator[Scored]:
     cv2.setNumThreads(1)
     try:
         for job in jobs:
-            yield job, do(job)
+            yield job, score_job(job)
     finally:
         cv2.setNumThreads(threads)
 
@@ -152,7 +153,7 @@ def _score_until_broken(jobs: Iterator[ChunkJob], unread: deque[ChunkJob], worke
                 for job in islice(jobs, max(0, JOBS_AHEAD * workers - len(unread))):
                     unread.append(job)
                 for job in islice(unread, len(futures), None):
-                    futures.append(pool.submit(do, job))
+                    futures.append(pool.submit(score_job, job))
                 if not unread:
                     return
                 scored = futures.popleft().result()
@@ -170,10 +171,10 @@ def _score_alone(job: ChunkJob) -> ClipScores:
         with _pool(1) as pool:
             pool.submit(_use_one_core).result()
     except BrokenProcessPool:
-        return do(job)
+        return score_job(job)
     try:
         with _pool(1) as pool:
-            return pool.submit(do, job).result()
+            return pool.submit(score_job, job).result()
     except BrokenProcessPool:
         reason = f"the process that scored {job.clip.path} died, perhaps for want of memory"
         return clip_scores(job.clip, [clip_row("scoring_failed", reason, chunk_idx=job.chunk_idx)])

@@ -15,8 +15,9 @@ import open3d
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from evalkit.contracts.geometry import points_from_depth
-from evalkit.score.chunk import Score, ScoreOptions, score_chunk
+from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.results.coverage import lost_clips
+from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import num_cores, score_run
 from evalkit.score.scene import T_EE_CAM, scene_chunk, scene_spec, write_scene_run

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ MAY_IMPORT = {
     "evalkit/store": {"evalkit.contracts", "evalkit.store"},
     "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.run"},
     "evalkit/score": {"evalkit.contracts", "evalkit.dataset", "evalkit.store", "evalkit.score"},
+    "evalkit/score/results": {"evalkit.contracts", "evalkit.store", "evalkit.score.results"},
+    "evalkit/score/metrics": {"evalkit.contracts", "evalkit.score.results", "evalkit.score.metrics"},
+    "evalkit/score/sources": {
+        *("evalkit.contracts", "evalkit.dataset", "evalkit.store"),
+        *("evalkit.score.results", "evalkit.score.metrics", "evalkit.score.sources"),
+    },
     "evalkit/report": {"evalkit.contracts", "evalkit.store", "evalkit.score", "evalkit.report"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},
     "envs": {"evalkit.contracts", "evalkit.dataset", "envs"},
@@ -42,6 +49,16 @@ def test_imports_run_downwards(part: str) -> None:
             if name.split(".")[0] in OURS and name != "evalkit":  # its path is looked up, nothing in it
                 allowed = any(name == target or name.startswith(target + ".") for target in MAY_IMPORT[part])
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("part", ["evalkit/score", "evalkit/report"])
+def test_modules_of_a_package_form_no_circle(part: str) -> None:
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / part).rglob("*.py")}
+    graph = {
+        module: {other for name in imports(path) for other in (name, name.rpartition(".")[0]) if other in modules}
+        for module, path in modules.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
 
 
 def test_the_harness_imports_no_simulator_and_no_model() -> None:

@@ -16,7 +16,7 @@ import pytest
 from evalkit.contracts.errors import BadConfig
 from evalkit.report import contact_sheet as sheet
 from evalkit.report import rerun_export as view
-from evalkit.score.frame import Truth
+from evalkit.score.frame import GroundTruth
 from evalkit.score.metrics import cloud
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
 
@@ -106,7 +106,7 @@ def test_error_maps_are_dark_where_all_is_right_and_bright_where_nothing_is() ->
 
 def test_clouds_of_the_viewer_are_those_that_are_scored() -> None:
     chunk = scene_chunk(num_frames=1, image_hw_px=SIZE)
-    truth = Truth(chunk.true, chunk.intrinsics_v33_px, scene_spec(SIZE))
+    truth = GroundTruth(chunk.true, chunk.intrinsics_v33_px, scene_spec(SIZE))
     points, colours = view.coloured_cloud(chunk, truth, 0, imagined=False)
     scored = cloud.fuse(chunk.true.depth_fvhw_m[0], chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0])
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(scored, axis=0), atol=1e-12)

@@ -13,8 +13,7 @@ import pytest
 
 from evalkit.contracts.errors import UnknownName
 from evalkit.score.chunk import ScoreOptions, score_chunk
-from evalkit.score.frame import Picture
-from evalkit.score.results.outcome import Measure
+from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.score.scene import scene_chunk, scene_spec
 from evalkit.score.sources import depth_estimator
 
@@ -84,7 +83,7 @@ def test_pictures_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPat
     broken = CHUNK.predicted.rgb.copy()
     broken[1, 0] = 0
     chunk = replace(CHUNK, predicted=replace(CHUNK.predicted, rgb=broken, depth=None))
-    problems = {Picture("rgb", 1, 0): Measure(None, "unreadable")}
+    problems = {ImageKey("rgb", 1, 0): Measure(None, "unreadable")}
     options = _options("estimators_of_the_test:of_the_seen_pictures/median")
     scores = score_chunk(chunk, scene_spec(SIZE), options, problems=problems)
     depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import app
 from evalkit.contracts.errors import BadConfig
-from evalkit.score.metrics import device as on_device
 from evalkit.score import run as spreading
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folders
 from evalkit.score.metrics import cloud, image, lpips, nearest
+from evalkit.score.metrics import device as scoring_device
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders, write_scene_run
@@ -42,7 +42,7 @@ devices = pytest.mark.parametrize("device", [TORCH, pytest.param("cuda", marks=[
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_device, "PAIRS_AT_ONCE", 1 << 16)
+    monkeypatch.setattr(scoring_device, "PAIRS_AT_ONCE", 1 << 16)
 
 
 @devices
@@ -128,12 +128,12 @@ def test_no_piece_of_the_search_is_larger_than_the_bound(kind: str, monkeypatch:
 
         return wrapper
 
-    nearest_in, between_boxes = on_device._nearest_in, on_device._between_boxes
-    monkeypatch.setattr(on_device, "_nearest_in", recorded(nearest_in))
-    monkeypatch.setattr(on_device, "_between_boxes", recorded(between_boxes))
+    nearest_in, between_boxes = scoring_device._nearest_in, scoring_device._between_boxes
+    monkeypatch.setattr(scoring_device, "_nearest_in", recorded(nearest_in))
+    monkeypatch.setattr(scoring_device, "_between_boxes", recorded(between_boxes))
     whole = cloud.distances(true, pred, device=TORCH)
-    assert max(sizes) <= on_device.PAIRS_AT_ONCE
-    monkeypatch.setattr(on_device, "PAIRS_AT_ONCE", nearest.RUN**3)
+    assert max(sizes) <= scoring_device.PAIRS_AT_ONCE
+    monkeypatch.setattr(scoring_device, "PAIRS_AT_ONCE", nearest.RUN**3)
     for piecemeal, expected in zip(cloud.distances(true, pred, device=TORCH), whole, strict=True):
         np.testing.assert_array_equal(piecemeal, expected)
 
@@ -259,7 +259,7 @@ def test_folders_say_where_they_were_scored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:01", "cuda:-1", "cpu:1", "mps", ""])
 def test_a_device_of_no_known_kind_is_refused(device: str) -> None:
     with pytest.raises(BadConfig, match=f"takes cpu, cuda, or one of several as cuda:1, got '{device}'"):
-        on_device.describe(device)
+        scoring_device.describe(device)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -277,6 +277,6 @@ def test_a_number_beyond_the_devices_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    assert on_device.describe("cuda:1").startswith("cuda:1 (Some GPU, torch ")
+    assert scoring_device.describe("cuda:1").startswith("cuda:1 (Some GPU, torch ")
     with pytest.raises(BadConfig, match=r"cuda:2 is not there: torch .* finds 2 of them, counted from 0"):
-        on_device.describe("cuda:2")
+        scoring_device.describe("cuda:2")

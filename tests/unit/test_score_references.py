@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import app
 from evalkit.contracts.types import Prediction
-from evalkit.score.references import CodecChoice, find_codec, load_codec
 from evalkit.score.chunk import ScoreOptions
+from evalkit.score.references import CodecChoice, find_codec, load_codec
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
 from evalkit.score.scene import write_scene_run
@@ -25,7 +25,7 @@ from tests.doubles.xwam import PLUGIN, QUICK
 
 SIZE = (24, 32)
 NO_LPIPS = ScoreOptions(lpips_nets=())
-HERE = "tests.unit.test_score_ceiling"
+HERE = "tests.unit.test_score_references"
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ def test_processes_load_it_each_for_themselves(run: Any) -> None:
 @pytest.mark.parametrize(
     ("plugin", "reason"),
     [
-        ("OtherPlugin", "the policy here is not the one that ran: version is '2', the plan says '1'."),
+        ("OtherPlugin", "the policy on this machine is not the one that ran: version is '2', the plan says '1'."),
         ("NoCodecPlugin", "policy 'noise' offers no codec."),
-        ("Nobody", "cannot be made again"),
+        ("Nobody", "cannot be built again"),
         ("BrokenPlugin", "cannot be loaded: RuntimeError: no such file"),
         ("WrongSizePlugin", "the codec failed: ValueError: 16 must divide 24"),
     ],
@@ -142,7 +142,7 @@ def test_settings_may_change_where_the_weights_lie(run: Any) -> None:
 def test_the_verb_says_it(run: Any) -> None:
     arguments = ["score", str(run), "--workers", "1", "--lpips", "none"]
     said = " ".join(CliRunner().invoke(app, arguments).stdout.split())
-    assert "The codec round trip (the ceiling) is unavailable, because policy 'noise' cannot be made again" in said
+    assert "The codec round trip (the ceiling) is unavailable, because policy 'noise' cannot be built again" in said
     done = CliRunner().invoke(app, [*arguments, "--policy", f"{HERE}:Plugin"])
     assert done.exit_code == 0
     assert "ceiling" not in done.stdout

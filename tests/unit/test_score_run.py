@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig, RunFolderError
-from evalkit.score.chunk import Score, ScoreOptions, score_chunk
+from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.results.coverage import lost_clips
 from evalkit.score.results.names import METRICS
-from evalkit.score.results.outcome import STATUSES
+from evalkit.score.results.outcome import STATUSES, Score
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
 from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run

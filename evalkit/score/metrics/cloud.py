@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from evalkit.score.metrics import device as on_device
+from evalkit.score.metrics.device import CPU, nearest_on_device
 from evalkit.score.metrics.nearest import PointTree, build_tree, nearest_distances
 from evalkit.score.results.outcome import Measure
 
@@ -76,7 +76,7 @@ def fuse(
 
 
 def distances(
-    true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *, threads: int = 1, device: str = on_device.CPU
+    true_m: np.ndarray | PointTree, pred_m: np.ndarray | PointTree, *, threads: int = 1, device: str = CPU
 ) -> CloudDistances:
     """Return exact nearest-neighbour distances both ways, float64.
 
@@ -96,9 +96,9 @@ def distances(
     pred = pred_m if isinstance(pred_m, PointTree) else build_tree(pred_m)
 
     def search(tree: PointTree, queries: PointTree) -> np.ndarray:
-        if device == on_device.CPU:
+        if device == CPU:
             return nearest_distances(tree, queries, threads=threads)
-        return on_device.nearest_distances(tree, queries, device)
+        return nearest_on_device(tree, queries, device)
 
     return CloudDistances(pred_to_true_m=search(true, pred), true_to_pred_m=search(pred, true))
 

@@ -70,7 +70,7 @@ def is_device_failure(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
 
 
-def on(device: str, array: np.ndarray) -> torch.Tensor:
+def to_device(device: str, array: np.ndarray) -> torch.Tensor:
     """Return a copy of an array on a device, float64."""
     import torch
 
@@ -88,13 +88,13 @@ def filter_valid(image_hwc: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
     return filtered[:, 0].permute(1, 2, 0)
 
 
-def nearest_distances(tree: PointTree, queries: PointTree, device: str) -> np.ndarray:
+def nearest_on_device(tree: PointTree, queries: PointTree, device: str) -> np.ndarray:
     """Return what `nearest.nearest_distances` returns, found on a device.
 
     Example:
         >>> from evalkit.score.metrics.nearest import build_tree
         >>> cloud = build_tree(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
-        >>> nearest_distances(cloud, build_tree(np.array([[1.0, 2.0, 0.0]])), "cpu:0")
+        >>> nearest_on_device(cloud, build_tree(np.array([[1.0, 2.0, 0.0]])), "cpu:0")
         array([2.])
     """
     import torch
@@ -103,7 +103,7 @@ def nearest_distances(tree: PointTree, queries: PointTree, device: str) -> np.nd
     step = max(1, PAIRS_AT_ONCE // max(tree.blocks_6n_m.shape[1], RUN**3))
     with _ONE_SEARCH:
         cloud, sought = Boxed.of(tree, device), Boxed.of(queries, device)
-        blocks_6b = on(device, tree.blocks_6n_m)
+        blocks_6b = to_device(device, tree.blocks_6n_m)
         parts = [slice(begin, begin + step) for begin in range(0, num_leaves, step)]
         squares = [_search(sought.part(part), cloud, blocks_6b) for part in parts]
         return distances_in_order(torch.cat(squares).flatten().cpu().numpy(), queries)
@@ -118,7 +118,7 @@ class Boxed(NamedTuple):
     @classmethod
     def of(cls, tree: PointTree, device: str) -> Boxed:
         """Return the leaves of a tree."""
-        return cls(on(device, tree.points_3n_m).unflatten(1, (-1, RUN)), on(device, tree.leaves_6n_m))
+        return cls(to_device(device, tree.points_3n_m).unflatten(1, (-1, RUN)), to_device(device, tree.leaves_6n_m))
 
     def part(self, which: slice) -> Boxed:
         """Return some of the leaves."""

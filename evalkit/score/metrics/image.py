@@ -13,7 +13,7 @@ import cv2
 import numba
 import numpy as np
 
-from evalkit.score.metrics import device as on_device
+from evalkit.score.metrics.device import CPU, filter_valid, to_device
 from evalkit.score.results.outcome import Measure
 
 GAUSS_TAPS, GAUSS_SIGMA_PX = 11, 1.5
@@ -77,16 +77,16 @@ class SsimHalf:
     variance_hwc: Grid
 
 
-def ssim_half(rgb_u8: np.ndarray, *, device: str = on_device.CPU) -> SsimHalf:
+def ssim_half(rgb_u8: np.ndarray, *, device: str = CPU) -> SsimHalf:
     """Return the windowed mean and variance of one uint8 image, range 1."""
-    image: Grid = (rgb_u8 if device == on_device.CPU else on_device.on(device, rgb_u8)) * (1 / 255)
+    image: Grid = (rgb_u8 if device == CPU else to_device(device, rgb_u8)) * (1 / 255)
     mean = _gauss_valid(image)
     variance = _gauss_valid(image * image)
     variance -= mean * mean
     return SsimHalf(image_hwc=image, mean_hwc=mean, variance_hwc=variance)
 
 
-def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device: str = on_device.CPU) -> float:
+def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device: str = CPU) -> float:
     """Return the structural similarity of two images, 1 for equal ones: the form of the original paper.
 
     Window: gaussian of 11x11 pixels, sigma 1.5; only windows that lie inside the image (5 pixels are cropped);
@@ -110,7 +110,7 @@ def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device:
     covariance = _gauss_valid(a.image_hwc * b.image_hwc)
     covariance -= a.mean_hwc * b.mean_hwc
     windows = a.mean_hwc, b.mean_hwc, a.variance_hwc, b.variance_hwc, covariance
-    return float(_ssim_mean(*windows) if device == on_device.CPU else _ssim(*windows).mean())
+    return float(_ssim_mean(*windows) if device == CPU else _ssim(*windows).mean())
 
 
 def _ssim(a: Grid, b: Grid, variance_a: Grid, variance_b: Grid, covariance: Grid) -> Grid:
@@ -142,5 +142,5 @@ def _gauss_valid(image_hwc: Grid) -> Grid:
         raise ValueError(f"SSIM needs images of at least {GAUSS_TAPS} pixels a side, got {image_hwc.shape[:2]}.")
     kernel = cv2.getGaussianKernel(GAUSS_TAPS, GAUSS_SIGMA_PX, cv2.CV_64F)
     if not isinstance(image_hwc, np.ndarray):
-        return on_device.filter_valid(image_hwc, kernel)
+        return filter_valid(image_hwc, kernel)
     return cv2.sepFilter2D(image_hwc, cv2.CV_64F, kernel, kernel)[crop:-crop, crop:-crop]

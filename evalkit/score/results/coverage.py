@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.score.results.outcome import WHOLE_CHUNK, Score
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
 
@@ -58,6 +59,25 @@ class LostClip(NamedTuple):
 
     key: str
     status: str
+
+
+def clip_row(status: str, reason: str, *, chunk_idx: int = -1) -> Score:
+    """Return the row that stands for a clip, or for one of its chunks, that could not be scored."""
+    return Score(
+        subject="policy",
+        chunk_idx=chunk_idx,
+        frame_idx=WHOLE_CHUNK,
+        view="",
+        metric=CLIP_METRIC,
+        value=None,
+        status=status,
+        reason=reason,
+    )
+
+
+def failure_row(error: Exception, *, chunk_idx: int = -1) -> Score:
+    """Return the row that stands for a clip, or for one of its chunks, where the scorer itself failed."""
+    return clip_row("scoring_failed", f"{type(error).__name__}: {error}", chunk_idx=chunk_idx)
 
 
 def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None:

@@ -1,12 +1,14 @@
 """A number that says how it came about, or why there is none.
 
-In: a value or a named outcome. Out: `Measure`, which every metric returns where a frame may be unfit for it.
+In: a value or a named outcome. Out: `Measure`, which every metric returns where a frame may be unfit for it; `Score`,
+a measure with its place in the result file.
 Read next: `names.py`, the list of metrics with their units and definitions.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 OK = "ok"
 
@@ -50,3 +52,40 @@ class Measure(NamedTuple):
     value: float | None
     status: str = OK
     reason: str = ""
+
+
+class ImageKey(NamedTuple):
+    """Which image of a chunk: colour or depth, the frame's index, the view's index."""
+
+    what: Literal["rgb", "depth"]
+    frame_idx: int
+    view: int
+
+
+WHOLE_CHUNK = -1
+"""`frame_idx` of a value that covers all frames of a chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """One number of one chunk.
+
+    Attributes:
+        subject: A key of `names.SUBJECTS`.
+        chunk_idx: Position in the episode.
+        frame_idx: Horizon of the frame, 0 for the first predicted one; `WHOLE_CHUNK` for a value over all.
+        view: Camera, `static` (all static cameras), `all` (all cameras), or the arm of a pose.
+        metric: A key of `names.METRICS`.
+        value: None where there is none; `status` says why.
+        status: A key of `STATUSES`.
+        reason: One sentence, or empty.
+    """
+
+    subject: str
+    chunk_idx: int
+    frame_idx: int
+    view: str
+    metric: str
+    value: float | None
+    status: str
+    reason: str

@@ -19,11 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.contracts.errors import RunFolderError, cannot_write
-from evalkit.score.chunk import Score
-from evalkit.score.metrics.device import CPU
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
-from evalkit.score.results.outcome import STATUSES
+from evalkit.score.results.outcome import STATUSES, Score
 from evalkit.store.files import sync_folder
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ class ScoreWriter:
     `made_of` is kept inside the file, where the scores are a run's own, and `scored_on`, the device.
     """
 
-    def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = CPU) -> None:
+    def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = "cpu") -> None:
         self.path = path
         self._unwritten: list[pa.Table] = []
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

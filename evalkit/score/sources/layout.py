@@ -26,12 +26,11 @@ from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError
 from evalkit.contracts.geometry import ee_pose_from_proprio, quat_from_matrix
 from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import ACTION_DIM, ARM_PROPRIO, PROPRIO_DIM, Episode
-from evalkit.score.frame import Picture
-from evalkit.score.results.outcome import Measure
+from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.score.sources.images import decoded
 from evalkit.store.clips import ClipChunk, Frames, depth_m_from_mm
 
-Problems = Mapping[Picture, Measure]
+Problems = Mapping[ImageKey, Measure]
 KINDS = {"static": "static", "wrist": "dynamic"}
 """Kinds of cameras as we call them, and as the layout does."""
 
@@ -207,7 +206,7 @@ class Videos:
     def _problems(self, num_frames: int) -> Problems:
         without = [view for view in range(len(self._track.views)) if ("depth", view) not in self._files]
         missing = Measure(None, "unavailable", "the data set holds no depth in millimetres for this view")
-        return {Picture("depth", frame_idx, view): missing for frame_idx in range(num_frames) for view in without}
+        return {ImageKey("depth", frame_idx, view): missing for frame_idx in range(num_frames) for view in without}
 
 
 class _Video:

@@ -17,8 +17,7 @@ import numpy as np
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import EnvSpec, PolicySpec, still_action
 from evalkit.contracts.types import Episode
-from evalkit.score.frame import Picture
-from evalkit.score.results.outcome import Measure
+from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.score.sources.layout import DataSet
 from evalkit.store.clips import ClipChunk, ClipReader
 from evalkit.store.records import EpisodeRecord
@@ -40,7 +39,7 @@ class Recorded:
     episode: Episode
     env: EnvSpec
     instruction: str
-    chunks: Iterator[tuple[ClipChunk, Mapping[Picture, Measure]]]
+    chunks: Iterator[tuple[ClipChunk, Mapping[ImageKey, Measure]]]
     actions_nd: np.ndarray | None
 
 
