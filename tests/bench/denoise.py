@@ -53,7 +53,8 @@ def step_figure(network: XwamNetwork, name: str, *, depth: bool, num_words: int)
         return [part for part in network(*inputs, times, context, depth=depth) if part is not None]
 
     def straight() -> list[Tensor]:
-        return [part for part in reading(*inputs, times, words, depth=depth) if part is not None]
+        video, action, proprio = inputs
+        return [part for part in reading(video, action, proprio, times, words, depth=depth) if part is not None]
 
     for one, two in zip(ours(), straight(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)

@@ -56,7 +56,7 @@ def tiny_bundle() -> checkpoints.Bundle:
     from transformers import UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(
+    vae: Any = AutoencoderKLWan(
         base_dim=4, decoder_base_dim=8, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=1, is_residual=True,
         in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16,
         latents_mean=[0.1] * 48, latents_std=[2.0] * 48,

@@ -23,7 +23,7 @@ EPISODE = Episode(
 class PointEnv:
     """A point that moves by 0.05 m times the action; met within 3 cm of the goal."""
 
-    spec = SimpleNamespace(
+    spec: Any = SimpleNamespace(
         cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="hand", kind="wrist")),
         arms=("left",),
         action_layout="osc_delta_base",

@@ -24,7 +24,10 @@ QUICK = replace(RANDOM, num_video_steps=3, num_action_steps=2)
 
 ENV = contract.EnvSpec(
     env_id="robosuite/Lift",
-    cameras=tuple(contract.CameraSpec(name=f"c{index}", kind=kind) for index, kind in enumerate(NANO.views)),
+    cameras=tuple(
+        contract.CameraSpec(name=f"c{index}", kind="wrist" if kind == "wrist" else "static")
+        for index, kind in enumerate(NANO.views)
+    ),
     image_hw_px=NANO.image_hw_px,
     arms=("left",),
     action_layout=contract.OSC_DELTA_BASE,

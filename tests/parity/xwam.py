@@ -48,8 +48,10 @@ GUIDANCE = 2.0
 MODALITIES = ("video", "actions", "proprios", "depth")
 
 
-def relative(item: str, got: Tensor, expected: Tensor, tolerance: float = TENSOR_TOLERANCE) -> Finding:
+def relative(item: str, got: Tensor | None, expected: Tensor, tolerance: float = TENSOR_TOLERANCE) -> Finding:
     """Return the largest error in standard deviations of the expected tensor; infinite where shapes differ."""
+    if got is None:
+        return Finding(f"{item} (absent)", math.inf, tolerance)
     if got.shape != expected.shape:
         return Finding(f"{item} (shape {tuple(got.shape)}, expected {tuple(expected.shape)})", math.inf, tolerance)
     spread = expected.double().std(correction=0).item() if expected.numel() > 1 else 0.0
@@ -59,6 +61,8 @@ def relative(item: str, got: Tensor, expected: Tensor, tolerance: float = TENSOR
 
 def absolute(item: str, got: Tensor, expected: Tensor, tolerance: float = TABLE_TOLERANCE) -> Finding:
     """Return the largest absolute error; infinite where shapes differ."""
+    if got is None:
+        return Finding(f"{item} (absent)", math.inf, tolerance)
     if got.shape != expected.shape:
         return Finding(f"{item} (shape {tuple(got.shape)}, expected {tuple(expected.shape)})", math.inf, tolerance)
     return Finding(item, (got.double() - expected.double()).abs().max().item(), tolerance)

@@ -29,7 +29,7 @@ def run_episode(policy: Any, env: Any, episode: Any) -> Any:
     """Return whether the episode succeeded, and every action executed."""
     assert not env.begin(seed=episode.seed, max_steps=episode.max_steps)
     policy.reset(episode, env.spec)
-    executed = []
+    executed: list[np.ndarray] = []
     while len(executed) < episode.max_steps:
         request = PolicyRequest(
             episode=episode,

@@ -32,7 +32,7 @@ def test_differences_are_taken_seed_by_seed() -> None:
 
 
 def test_rows_share_a_training_only_where_the_recipe_is_the_same() -> None:
-    trainings = {}
+    trainings: dict[Any, Any] = {}
     for row in ROWS:
         trainings.setdefault(row.variant, set()).add(row.changes)
     assert all(len(changes) == 1 for changes in trainings.values())

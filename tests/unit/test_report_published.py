@@ -64,6 +64,7 @@ def test_nothing_is_published_beside_what_is_no_benchmark(run: Any) -> None:
 
     marked = dataclasses.replace(run, plan=dataclasses.replace(run.plan, protocol="fake-2/v1+placeholder-art"))
     found = beside(marked, [success("A")])
+    assert found is not None
     assert found.refusal == "fake-2/v1+placeholder-art is no benchmark: no published row belongs beside it."
     page = markdown([marked], published={marked.name: found})
     assert "is no benchmark" in page
@@ -71,7 +72,9 @@ def test_nothing_is_published_beside_what_is_no_benchmark(run: Any) -> None:
 
 
 def test_the_page_shows_sources(run: Any) -> None:
-    page = markdown([run], published={run.name: beside(run, [success("A"), success("A", task="Near")])})
+    found = beside(run, [success("A"), success("A", task="Near")])
+    assert found is not None
+    page = markdown([run], published={run.name: found})
     assert "### Published beside it" in page
     assert "| A | 50.0 | a paper |" in page
 

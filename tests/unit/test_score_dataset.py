@@ -38,7 +38,7 @@ class StillPolicy:
     )
 
     def __init__(self) -> None:
-        self.asked = []
+        self.asked: list[Any] = []
 
     def reset(self, episode: Any, env: Any) -> None:
         self.asked.append(("reset", episode.key))
@@ -86,7 +86,8 @@ class GivenPolicy(StillPolicy):
 
     def __init__(self, answers: Any = True) -> None:
         super().__init__()
-        self.given, self.answers = [], answers
+        self.given: list[Any] = []
+        self.answers = answers
 
     def infer(self, requests: Any) -> Any:
         (reply,) = super().infer(requests)

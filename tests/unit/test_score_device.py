@@ -116,7 +116,7 @@ def test_an_empty_cloud_is_named_on_a_device_too(sizes: Any) -> None:
 @pytest.mark.parametrize("kind", ["outliers", "far apart"])
 def test_no_piece_of_the_search_is_larger_than_the_bound(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     true, pred = _clouds("outliers") if kind == "outliers" else (_clouds("noise")[0], np.ones((600, 3)) * 50.0)
-    sizes = []
+    sizes: list[Any] = []
 
     def recorded(function: Any) -> Any:
         def wrapper(*arguments: Any) -> Any:
@@ -147,7 +147,7 @@ def test_golden_values_are_matched(device: Any) -> None:
             ours = image.ssim(case["rgb_gt"][view, 1], case["rgb_pred"][view, 1], device=device)
             assert ours == pytest.approx(keys[f"ssim/skimage_gauss11_sigma1.5_popcov/frame_v{view}_t1"], rel=1e-5)
         poses = case["T_world_cam"][:, 0]
-        clouds = {"cloud": (case["cloud_b"], case["cloud_a"])}
+        clouds: dict[str, Any] = {"cloud": (case["cloud_b"], case["cloud_a"])}
         clouds["fused/gt_pose/t0"] = tuple(
             cloud.fuse(case[f"depth_{x}"][:, 0], case["K"], poses) for x in ("gt", "pred")
         )

@@ -27,7 +27,7 @@ class Painter:
     """A denoiser that knows the truth: the video is as bright as the mean of the actions that it sees."""
 
     def __init__(self) -> None:
-        self.seen = []
+        self.seen: list[Any] = []
 
     def geometry(self, video_BCTVHW: Any, num_actions: Any, num_proprios: Any) -> Any:
         return None

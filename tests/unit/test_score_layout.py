@@ -81,7 +81,7 @@ class Teller:
     spec = SPEC
 
     def __init__(self) -> None:
-        self.given = []
+        self.given: list[Any] = []
 
     def reset(self, episode: Any, env: Any) -> None:
         pass

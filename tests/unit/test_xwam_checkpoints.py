@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from tests.doubles.checkpoints import MODEL, NETWORK, settings_of
 from tests.doubles.networks import TINY, inputs_of
-from tests.parity.xwam import default_folder, load_network
+from tests.parity.findings import default_folder
+from tests.parity.xwam import load_network
 from xwam import cli
 from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert

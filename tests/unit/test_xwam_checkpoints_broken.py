@@ -200,7 +200,8 @@ class Hub:
     """huggingface_hub with one repository; notes what is fetched."""
 
     def __init__(self, folder: Any, files: Any) -> None:
-        self.folder, self.files, self.fetched = folder, files, []
+        self.folder, self.files = folder, files
+        self.fetched: list[Any] = []
 
     def list_repo_files(self, repo: Any) -> Any:
         self.repo = repo

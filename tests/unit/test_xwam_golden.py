@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tests.parity import findings, xwam_data
 from tests.parity import xwam as parity
 
-FOLDER = parity.default_folder()
+FOLDER = findings.default_folder()
 
 
 @pytest.mark.parametrize("item", parity.ITEMS)

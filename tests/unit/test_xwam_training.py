@@ -269,7 +269,7 @@ def test_an_episode_that_breaks_on_the_way_is_named_once(tmp_path: Path) -> None
     for index in range(3):
         write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
-    said = []
+    said: list[str] = []
     recipe = replace(RECIPE, validate_every=0, num_steps=6, encode_once=False)
     trainer = trainer_of(tmp_path, tmp_path / "run", recipe, said.append)
     cut_off(tmp_path / "video" / "a" / f"{key_of(1)}.mp4")
@@ -298,8 +298,14 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> N
     write_episode(tmp_path, 0, steps_of(), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    trainer, taken = trainer_of(tmp_path, tmp_path / "run"), []
-    trainer._one_step, one_step = lambda pictures: taken.append(one_step(pictures)), trainer._one_step
+    trainer = trainer_of(tmp_path, tmp_path / "run")
+    one_step, taken = trainer._one_step, []
+
+    def counted(pictures: Any) -> Any:
+        taken.append(pictures)
+        return one_step(pictures)
+
+    trainer._one_step = counted
     said = trainer.try_out()
     assert len(taken) == 4
     assert "weights on 1 x cpu" in said

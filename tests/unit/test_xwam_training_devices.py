@@ -162,9 +162,9 @@ def test_two_devices_do_what_one_does(shared_root: Any, tmp_path: Path, spread: 
     tolerance = 1e-3 if recipe == SHORT else 1e-2
     for (_, one), (_, two) in zip(ours, theirs, strict=True):
         assert two == pytest.approx(one, rel=tolerance, abs=tolerance)
-    one, two = (weights_of(tmp_path / name) for name in ("one", "two"))
-    for name, weight in one.items():
-        torch.testing.assert_close(weight, two[name], atol=2e-4 if recipe == SHORT else 2e-3, rtol=1e-3)
+    whole, spread_out = (weights_of(tmp_path / name) for name in ("one", "two"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(weight, spread_out[name], atol=2e-4 if recipe == SHORT else 2e-3, rtol=1e-3)
     assert trainer_of(shared_root, tmp_path / "two", recipe).step == 4  # the state of two, read by one
 
 

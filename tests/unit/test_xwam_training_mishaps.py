@@ -61,7 +61,7 @@ def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_st
         (tmp_path / "run" / CHECKPOINT).unlink()
         if left is not None:
             (tmp_path / "run" / CHECKPOINT).write_bytes(left)
-        said = []
+        said: list[str] = []
         trainer_of(root, tmp_path / "run", SHORT, said.append).run()
         assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "2"
         assert all(torch.equal(weight, whole[name]) for name, weight in weights_of(tmp_path / "run").items())
@@ -76,7 +76,8 @@ def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_st
 
 
 def test_a_held_out_episode_that_breaks_costs_the_validation_alone(root: Any, tmp_path: Path) -> None:
-    recipe, said = replace(SHORT, validate_every=1, validation_share=0.1), []
+    recipe = replace(SHORT, validate_every=1, validation_share=0.1)
+    said: list[str] = []
     trainer = trainer_of(root, tmp_path / "run", recipe, said.append)
     cut_off(root / "video" / "a" / f"{held_out_key(trainer)}.mp4")
     trainer.run()
@@ -86,7 +87,7 @@ def test_a_held_out_episode_that_breaks_costs_the_validation_alone(root: Any, tm
 
 
 def test_a_video_that_disappears_costs_one_episode(root: Any, tmp_path: Path) -> None:
-    said = []
+    said: list[str] = []
     trainer = trainer_of(root, tmp_path / "run", replace(SHORT, num_steps=6), said.append)
     (root / "depth" / "b" / f"{key_of(1)}.mp4").unlink()
     trainer.run()

@@ -134,7 +134,8 @@ def test_no_flow_is_longer_than_any_picture_needs_and_short_ones_stay() -> None:
 def test_training_learns_to_move_what_the_hand_moves() -> None:
     torch.manual_seed(0)
     recipe = WarpRecipe(num_steps=200, learning_rate=5e-3, warmup_steps=20)
-    decoder, lines = fresh_decoder(0, (16, 16, 16, 16)), []
+    decoder = fresh_decoder(0, (16, 16, 16, 16))
+    lines: list[str] = []
     train_decoder(decoder, moving_square(recipe), recipe, say=lines.append)
     page = next(moving_square(replace(recipe, seed=99)))
     with torch.no_grad():
