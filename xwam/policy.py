@@ -10,24 +10,23 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.geometry import ee_pose_from_proprio, inverse
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import ARM_PROPRIO, Episode, Observation, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from xwam.checkpoints.metadata import CheckpointError, locate, read_model, read_notes
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
+from xwam.nano.choice import FinisherChoice, choose
 from xwam.robots.interfaces import BORDERS
+from xwam.serving.seen import Seen
 
 if TYPE_CHECKING:
     from xwam.checkpoints.bundle import Bundle
     from xwam.flow.sampler import Schedule
-    from xwam.nano.depth_refinement import Carried
-    from xwam.serving.engine import Engine, Request
+    from xwam.serving.engine import Engine
 
 
 FRESH = {
@@ -128,14 +127,9 @@ class XwamPlugin:
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
-        if model.codec.builds_on_first_frame:
-            facts["predicted pictures"] = (
-                "drawn by the decoder beside the network, from the pixels that were seen; a wrist camera's are carried "
-                "along with the hand; as the codec decodes them where a view has no measured depth"
-                if _draws(config, model)
-                else "as the codec decodes them"
-            )
-        return facts if model.network.depth == "none" else facts | _depth_facts(config, model)
+        if model.network.depth != "none":
+            facts["depth scale"] = _depth_scale(model)
+        return facts | _finisher(config, model).provenance()
 
     def make(self, config: XwamPolicyConfig) -> XwamPolicy:
         """Return the policy with its weights in memory.
@@ -144,7 +138,6 @@ class XwamPlugin:
             BadConfig: If checkpoint or step counts cannot be used.
         """
         from xwam.checkpoints import bundle as checkpoints
-        from xwam.serving.engine import Engine
 
         bundle, schedule = self._load(config)
         try:
@@ -154,8 +147,7 @@ class XwamPlugin:
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
             bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
-        engine = Engine(bundle, schedule, device=config.device, camera_depth=config.camera_depth, warp=config.warp)
-        return XwamPolicy(self.spec(config), engine)
+        return XwamPolicy(self.spec(config), _engine(config, bundle, schedule))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec alone, there and back; the network stays where it was loaded and is not used.
@@ -164,13 +156,11 @@ class XwamPlugin:
             BadConfig: If the checkpoint cannot be used.
         """
         from xwam.checkpoints.bundle import Movable
-        from xwam.serving.engine import Engine
 
         bundle, schedule = self._load(config)
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
-        engine = Engine(bundle, schedule, camera_depth=config.camera_depth, warp=False)
-        return XwamPolicy(self.spec(config), engine).round_trip
+        return _engine(replace(config, warp=False), bundle, schedule).round_trip
 
     def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
         """Return the model as its checkpoint holds it, and how it is denoised."""
@@ -213,68 +203,20 @@ class XwamPolicy:
 
         Nobody says here how cameras move, so their depth is the codec's alone, and a prediction's may be better.
         """
-        rgb, depth = self.engine.round_trip(future.rgb, future.depth)
-        if depth is not None and future.depth is not None and self.engine.camera_depth:
-            first = np.repeat(future.depth[:1], len(depth), 0)
-            first[:, self.engine.model.moving_views] = 0
-            depth = self._on_measured(depth, first)
-        return replace(future, rgb=rgb, depth=depth)
+        return self.engine.round_trip(future)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
-        seen = request.observation
         given = request.given_actions
-        under_way = self.engine.begin(
-            seen.rgb,
-            seen.proprio,
-            seen.instruction,
-            seed=_seed(request),
-            depth_vhw_m=seen.depth if seen.depth.any((1, 2)).all() else None,
-            cameras=(seen.intrinsics, seen.T_base_cam),
-            given_actions=given,
-        )
+        under_way = self.engine.begin(Seen.of(request.observation), seed=_seed(request), given_actions=given)
         encoded = time.perf_counter()
         actions, under_way = self.engine.act(under_way)
         done = time.perf_counter()
         return PolicyReply(
             actions=actions if given is None else given,
             timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
-            prediction=self._prediction(under_way, seen) if request.want_prediction else None,
+            prediction=partial(self.engine.imagine, under_way) if request.want_prediction else None,
         )
-
-    def _prediction(self, under_way: Request, seen: Observation) -> Callable[[], Prediction]:
-        """Return what finishes the video of a request whose actions have left."""
-
-        def finish() -> Prediction:
-            rgb, depth, proprio = self.engine.imagine(under_way)
-            if depth is not None and under_way.seen_depth_BCVHW is not None:
-                carried, moving = self._carried_along(seen, proprio), self.engine.model.moving_views
-                depth = self._on_measured(depth, carried.depth_fvhw_m)
-                if under_way.scene is not None:
-                    rgb[:, moving] = carried.rgb_fvhwc_u8[:, moving]
-            return Prediction(rgb=rgb, depth=depth, proprio=proprio)
-
-        return finish
-
-    def _on_measured(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
-        """Return predicted depth on measured surfaces; views that move keep what was carried along in a pixel."""
-        from xwam.nano.depth_refinement import on_surfaces
-
-        moving, pred_fvhw_m = self.engine.model.moving_views, pred_fvhw_m.copy()
-        measured_moving = measured_fvhw_m[:, moving]
-        pred_fvhw_m[:, moving] = np.where(measured_moving > 0, measured_moving, pred_fvhw_m[:, moving])
-        return on_surfaces(pred_fvhw_m, measured_fvhw_m)
-
-    def _carried_along(self, seen: Observation, future_proprio: np.ndarray) -> Carried:
-        """Return what the cameras see and measure now, carried along with the hand."""
-        from xwam.nano.depth_refinement import carried_along
-
-        hand = ARM_PROPRIO[self.engine.model.arms[0]]
-        T_ee_base = inverse(ee_pose_from_proprio(seen.proprio[hand]))
-        moves_f44 = np.stack([ee_pose_from_proprio(state[hand]) @ T_ee_base for state in future_proprio])
-        T_cam_future_fv44 = inverse(seen.T_base_cam) @ moves_f44[:, None] @ seen.T_base_cam
-        moving = self.engine.model.moving_views
-        return carried_along(seen.rgb, seen.depth, seen.intrinsics, T_cam_future_fv44, moving)
 
 
 def _check(config: XwamPolicyConfig) -> None:
@@ -315,22 +257,23 @@ def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
     return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
 
 
-def _draws(config: XwamPolicyConfig, model: ModelConfig) -> bool:
-    """Return whether a decoder draws what a model imagines."""
-    return config.warp and config.camera_depth and model.shows_what_it_saw and model.codec.warp_widths is not None
+def _engine(config: XwamPolicyConfig, bundle: Bundle, schedule: Schedule) -> Engine:
+    """Return the engine with its finisher.
+
+    Raises:
+        BadConfig: If the checkpoint's decoder cannot be used.
+    """
+    from xwam.serving.engine import Engine
+
+    try:
+        return Engine(bundle, schedule, _finisher(config, bundle.model).finisher(bundle))
+    except CheckpointError as error:
+        raise BadConfig(str(error)) from error
 
 
-def _depth_facts(config: XwamPolicyConfig, model: ModelConfig) -> dict[str, str]:
-    facts = {"depth scale": _depth_scale(model)}
-    if not model.codec.builds_on_first_frame:
-        return facts
-    measured = config.camera_depth and model.shows_what_it_saw
-    return facts | {
-        "depth of the frame that was seen": "the camera's where all views have it; the network, which sees no depth, "
-        "predicts which measured surface a pixel will show, and where the hand carries its camera's"
-        if measured
-        else "the network's own"
-    }
+def _finisher(config: XwamPolicyConfig, model: ModelConfig) -> FinisherChoice:
+    """Return how predictions are finished."""
+    return choose(model, camera_depth=config.camera_depth, warp=config.warp)
 
 
 def _depth_scale(model: ModelConfig) -> str:

@@ -74,6 +74,19 @@ def test_no_test_imports_another_test() -> None:
         assert not [part for part in parts if part.startswith("test_")], path
 
 
+def test_xwam_is_usable_without_nano() -> None:
+    rooms = ("network", "flow", "codecs", "text", "robots", "checkpoints", "serving")
+    code = (
+        "import sys, importlib; from pathlib import Path; import xwam\n"
+        f"for room in {rooms}:\n"
+        "  for p in (Path(xwam.__file__).parent / room).glob('[a-z]*.py'):\n"
+        "    importlib.import_module(f'xwam.{room}.{p.stem}')\n"
+        "print([name for name in sys.modules if name.startswith('xwam.nano')])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+
+
 def test_contracts_need_numpy_and_msgpack_alone() -> None:
     code = (
         "import sys; from pathlib import Path; import importlib, evalkit.contracts as c\n"

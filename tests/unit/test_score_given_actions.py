@@ -19,6 +19,7 @@ from xwam.flow.unipc import unipc_grid
 from xwam.network.transformer import Denoised
 from xwam.robots.axes import accumulate, differences
 from xwam.robots.interfaces import BORDERS
+from xwam.serving.seen import Seen
 
 GRID = unipc_grid(3)
 
@@ -128,7 +129,7 @@ def test_the_policy_gives_them_back_and_imagines_their_outcome(policy: Any) -> N
 
 def test_the_networks_actions_are_the_given_ones(policy: Any) -> None:
     seen = request_of().observation
-    under_way = policy.engine.begin(seen.rgb, seen.proprio, "lift", seed=0, given_actions=_given(0))
+    under_way = policy.engine.begin(Seen(seen.rgb, seen.proprio, "lift"), seed=0, given_actions=_given(0))
     actions, under_way = policy.engine.act(under_way)
     np.testing.assert_allclose(actions, _given(0), atol=1e-6)
     assert under_way.state.video.step_idx == 0
@@ -170,7 +171,7 @@ def test_states_hear_of_given_actions_whatever_the_schedule(monkeypatch: pytest.
 
     advance = sampler.advance
     monkeypatch.setattr(sampler, "advance", spy)
-    under_way = once.engine.begin(seen.rgb, seen.proprio, "lift", seed=0, given_actions=_given(0))
+    under_way = once.engine.begin(Seen(seen.rgb, seen.proprio, "lift"), seed=0, given_actions=_given(0))
     _, under_way = once.engine.act(under_way)
     assert len(levels) == LEAST_STATE_STEPS
     assert levels == sorted(levels, reverse=True)

@@ -13,6 +13,7 @@ from xwam.config import NANO
 from xwam.flow.realtime_chunking import MAX_PULL, commit, pull, soft_mask
 from xwam.flow.sampler import Schedule, advance, run
 from xwam.serving.engine import Engine, Underway
+from xwam.serving.seen import Seen
 
 
 def test_mask_by_hand() -> None:
@@ -98,9 +99,9 @@ def test_the_engine_joins_chunks() -> None:
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
     rgb, proprio = torch.zeros(3, 128, 128, 3, dtype=torch.uint8).numpy(), torch.zeros(16).numpy()
     proprio[3] = 1.0
-    _, first = engine.act(engine.begin(rgb, proprio, "lift", seed=1))
+    _, first = engine.act(engine.begin(Seen(rgb, proprio, "lift"), seed=1))
     after = Underway(request=first, executed=8, delay=3)
-    actions, second = engine.act(engine.begin(rgb, proprio, "lift", seed=2, after=after))
+    actions, second = engine.act(engine.begin(Seen(rgb, proprio, "lift"), seed=2, after=after))
     assert torch.equal(second.state.action.x[:, :3], first.state.action.x[:, 8:11])
     assert actions.shape == (32, 14)
 
@@ -113,14 +114,14 @@ def test_absolute_poses_do_not_jump_at_the_hand_over() -> None:
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
     rgb, proprio = np.zeros((3, 240, 320, 3), np.uint8), np.zeros(16)
     proprio[[3, 11]] = 1.0
-    old, first = engine.act(engine.begin(rgb, proprio, "lift", seed=1))
+    old, first = engine.act(engine.begin(Seen(rgb, proprio, "lift"), seed=1))
     lagging = proprio + np.eye(16)[0] * 0.05  # the arm is 5 cm from where it was told to be
     for executed, delay in ((8, 3), (0, 2)):
         after = Underway(request=first, executed=executed, delay=delay)
-        new, second = engine.act(engine.begin(rgb, lagging, "lift", seed=2, after=after))
+        new, second = engine.act(engine.begin(Seen(rgb, lagging, "lift"), seed=2, after=after))
         np.testing.assert_allclose(new[:delay], old[executed : executed + delay], atol=1e-5)
         one_step = np.abs(np.diff(np.vstack([old[executed + delay - 1], new[delay]])[:, [0, 1, 2, 7, 8, 9]], axis=0))
         largest = np.abs(engine._clean(second)[delay, [0, 1, 2, 7, 8, 9]]).max()
         assert one_step.max() <= largest + 1e-5
-    halted, _ = engine.act(engine.begin(rgb, lagging, "lift", seed=2))
+    halted, _ = engine.act(engine.begin(Seen(rgb, lagging, "lift"), seed=2))
     assert abs(halted[0, 0] - lagging[0]) < 0.04

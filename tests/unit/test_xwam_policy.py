@@ -19,9 +19,11 @@ from evalkit.dataset.writer import Recording, Steps, View, episode_key, write_ep
 from tests.doubles.xwam import ENV, PLUGIN, QUICK, RANDOM, request_of
 from xwam.checkpoints import bundle as checkpoints
 from xwam.config import NANO
-from xwam.nano.pixel_decoder import hand_hints
+from xwam.flow import sampler
+from xwam.nano.pixel_decoder import Scene, gripper_motion_features
 from xwam.policy import XwamPolicyConfig
 from xwam.robots.axes import ee_pose
+from xwam.serving.seen import Seen
 from xwam.training.clips import ClipDataset
 from xwam.training.decoder import fresh_decoder
 
@@ -29,6 +31,11 @@ from xwam.training.decoder import fresh_decoder
 @pytest.fixture(scope="module")
 def policy() -> Any:
     return PLUGIN.make(QUICK)
+
+
+def carried_along(policy: Any, observation: Any, future_proprio: Any) -> Any:
+    seen = Seen.of(observation)
+    return policy.engine.finisher.carried_along(seen, seen.cameras, future_proprio)
 
 
 def test_spec_needs_no_framework() -> None:
@@ -97,7 +104,7 @@ def test_a_request_and_a_clip_give_the_network_the_same_state(policy: Any, tmp_p
         tmp_path, {episode_key(0): 1}, NANO, crop_frac=1.0, past_end="hold", augmentation=None
     )
     learnt = clips.numbers(0, np.random.default_rng(0))[0][0]
-    asked = policy.engine.begin(seen.rgb, proprio, "go", seed=0).state.proprio.x[0, 0]
+    asked = policy.engine.begin(Seen(seen.rgb, proprio, "go"), seed=0).state.proprio.x[0, 0]
     torch.testing.assert_close(asked, learnt, atol=1e-6, rtol=0)
     assert (asked[4:6] > 0).all()
 
@@ -141,7 +148,7 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     seen = replace(seen, depth=depth, intrinsics=np.tile(K, (3, 1, 1)), T_base_cam=np.tile(T_base_cam, (3, 1, 1)))
     future = np.stack([seen.proprio, seen.proprio])
     future[1, 2] -= 0.3  # the hand goes down in the base frame, so ahead in the camera's
-    now, later = policy._carried_along(seen, future).depth_fvhw_m
+    now, later = carried_along(policy, seen, future).depth_fvhw_m
     np.testing.assert_allclose(now, depth, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, :96], 0.5, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, 100:], 0.05, rtol=1e-6)
@@ -149,7 +156,7 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
     asked = replace(request_of(want_prediction=True), observation=seen)
     prediction = policy.infer([asked])[0].prediction()
-    carried = policy._carried_along(seen, prediction.proprio).depth_fvhw_m[:, wrist]
+    carried = carried_along(policy, seen, prediction.proprio).depth_fvhw_m[:, wrist]
     known = carried > 0  # an untrained hand may fly to where nothing was seen
     assert known.mean() > 0.5
     np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
@@ -168,7 +175,7 @@ def drawn_as_seen(tmp_path: Path) -> Any:
     """A checkpoint of a fresh network, with a fresh decoder beside it, which takes nothing to move."""
     path = tmp_path / "drawn.safetensors"
     network = checkpoints.fresh_network(NANO.network, seed=0)
-    checkpoints.save_checkpoint(path, network, NANO, decoder=fresh_decoder(0))
+    checkpoints.save_checkpoint(path, network, NANO, decoder=fresh_decoder(0).weights())
     return replace(QUICK, checkpoint=str(path))
 
 
@@ -182,7 +189,7 @@ def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(draw
     for view in NANO.static_views:
         assert (found.rgb[:, view] == seen.rgb[view]).all()
         np.testing.assert_allclose(found.depth[:, view], np.broadcast_to(seen.depth[view], (8, 128, 128)), rtol=1e-3)
-    carried = policy._carried_along(seen, found.proprio)
+    carried = carried_along(policy, seen, found.proprio)
     np.testing.assert_array_equal(found.rgb[:, moving], carried.rgb_fvhwc_u8[:, moving])
     assert PLUGIN.provenance(drawn_as_seen)["predicted pictures"].startswith("drawn by the decoder")
 
@@ -193,19 +200,13 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
     T_base_cam = np.tile(np.eye(4), (3, 1, 1))
     T_base_cam[:, :3, 3] = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]]
     observation = replace(request.observation, intrinsics=np.stack([K, K * [[2], [2], [1]], K]), T_base_cam=T_base_cam)
-    engine, told = PLUGIN.make(drawn_as_seen).engine, []
+    engine, calls = PLUGIN.make(drawn_as_seen).engine, []
     generator = torch.Generator().manual_seed(0)
     video, depth = torch.randn(2, 1, *NANO.latent_shape, generator=generator)
-    monkeypatch.setattr(engine, "_latents", lambda state: (video, depth))
-    decoder = engine.decoder
-    monkeypatch.setattr(engine, "decoder", lambda *parts: (told.append(parts), decoder(*parts))[1])
-    monkeypatch.setattr(engine.decoder, "parameters", decoder.parameters, raising=False)
-    cameras = (observation.intrinsics, observation.T_base_cam)
-    under_way = engine.begin(
-        observation.rgb, observation.proprio, "lift", seed=0, depth_vhw_m=observation.depth, cameras=cameras
-    )
-    future = engine.imagine(engine.act(under_way)[1])
-    ((seen, change, hints),) = told
+    monkeypatch.setattr(sampler, "latents_of", lambda state: sampler.Latents(video, depth))
+    engine.finisher.decoder.register_forward_pre_hook(lambda decoder, parts: calls.append(parts))
+    future = engine.imagine(engine.act(engine.begin(Seen.of(observation), seed=0))[1])
+    ((seen, change, hints),) = calls
     assert len(seen) == len(change) == len(hints) == 8 * 2
     for frame, view in ((0, 1), (5, 0), (7, 1)):
         place = 2 * frame + view
@@ -214,14 +215,14 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
         expected = [engine.codec.change(latent[:, :, 1:, view])[0, :, frame] for latent in (video, depth)]
         torch.testing.assert_close(change[place, :3], expected[0])
         torch.testing.assert_close(change[place, 3], expected[1].mean(0))
-        scene = replace(
-            under_way.scene,
+        scene = Scene(
             depth_vhw_m=observation.depth[[view]],
             intrinsics_v33_px=observation.intrinsics[[view]],
             T_base_cam_v44=observation.T_base_cam[[view]],
+            T_base_ee=ee_pose(observation.proprio[:8]),
         )
         hand = ee_pose(future.proprio[frame, :8])
-        told_of = hand_hints(scene, hand[None], [(frame + 1) / 8])[0, 0]
+        told_of = gripper_motion_features(scene, hand[None], [(frame + 1) / 8])[0, 0]
         np.testing.assert_allclose(hints[place], told_of, atol=2e-3)
 
 

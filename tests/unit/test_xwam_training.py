@@ -20,6 +20,7 @@ from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.flow.losses import losses
+from xwam.serving.seen import Seen
 from xwam.training import commands
 from xwam.training.augment import Augmentation
 from xwam.training.batches import Encoder, clip_at, tickets
@@ -251,7 +252,7 @@ def test_a_run_leaves_what_people_and_policies_need(shared_root: Any, tmp_path: 
     assert plugin.spec(config).views == ("static", "wrist")
     rgb = np.zeros((2, 32, 32, 3), np.uint8)
     engine = plugin.make(config).engine
-    actions, _ = engine.act(engine.begin(rgb, steps_of().proprio[0], "lift the cube", seed=0))
+    actions, _ = engine.act(engine.begin(Seen(rgb, steps_of().proprio[0], "lift the cube"), seed=0))
     assert actions.shape == (32, 14)
 
 

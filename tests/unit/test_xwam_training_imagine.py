@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from xwam.training.clips import Sample
-from xwam.training.validation import Imagined, judge, psnr_db, ssim
+from xwam.training.validation import ImaginedClips, judge, psnr_db, ssim
 
 
 def test_ssim_is_that_of_scikit_image() -> None:
@@ -22,11 +22,11 @@ def test_a_still_world_is_judged_like_a_still_guess() -> None:
     video = torch.rand(3, 9, 2, 16, 16) * 2 - 1
     sample = Sample(video, video, torch.zeros(9, 16), torch.ones(9, 16), *[torch.ones(32, 14)] * 3, "x")
     still = video[:, :1].expand(-1, 9, -1, -1, -1)
-    found = judge(Imagined(still[None], video[None], torch.zeros(1, 32, 14)), [sample])
+    found = judge(ImaginedClips(still[None], video[None], torch.zeros(1, 32, 14)), [sample])
     assert found["psnr"] == found["psnr_still"]
     assert found["ssim"] == found["ssim_still"]
     assert (found["depth_error"], found["action_error"]) == (0.0, 1.0)
-    perfect = judge(Imagined(video[None], None, torch.ones(1, 32, 14)), [sample])
+    perfect = judge(ImaginedClips(video[None], None, torch.ones(1, 32, 14)), [sample])
     assert perfect["psnr"] == 100.0
     assert perfect["ssim"] == 1.0
     assert "depth_error" not in perfect

@@ -26,10 +26,10 @@ from xwam.nano.pixel_decoder import (
     LONGEST_PX,
     NEAR_M,
     STILL_PX,
+    PixelDecoder,
     Scene,
-    WarpDecoder,
     bounded,
-    hand_hints,
+    gripper_motion_features,
 )
 from xwam.training.clips import ClipDataset
 from xwam.training.decoder import (
@@ -58,7 +58,7 @@ def scene(depth_m: Any = 1.0) -> Any:
 
 
 def test_hints_are_those_of_a_pinhole() -> None:
-    hints = hand_hints(scene(), np.stack([pose(0.05, 0, 1.0), pose(0, 0.02, 1.0)]), [0.5, 1.0])
+    hints = gripper_motion_features(scene(), np.stack([pose(0.05, 0, 1.0), pose(0, 0.02, 1.0)]), [0.5, 1.0])
     right, down, now, later, when = hints[:, 0].transpose(1, 0, 2, 3)
     np.testing.assert_allclose(right[0] * FARTHEST_PX, 40 * 0.05, atol=1e-4)
     np.testing.assert_allclose(down[1] * FARTHEST_PX, 40 * 0.02, atol=1e-4)
@@ -73,13 +73,13 @@ def test_hints_are_those_of_a_pinhole() -> None:
 def test_a_turning_hand_moves_pixels_about_itself() -> None:
     quarter = pose(0, 0, 1.0)
     quarter[:2, :2] = [[0, -1], [1, 0]]
-    right, down = hand_hints(scene(), quarter[None], [1.0])[0, 0, :2] * FARTHEST_PX
+    right, down = gripper_motion_features(scene(), quarter[None], [1.0])[0, 0, :2] * FARTHEST_PX
     np.testing.assert_allclose((right[15, 20], down[15, 20]), (0.5 - 4.5, 4.5 + 0.5), atol=1e-3)
 
 
 def test_what_was_not_measured_is_far_away_and_hardly_moves() -> None:
     nowhere = replace(scene(), depth_vhw_m=np.zeros((1, 32, 32)))
-    right, _, now, *_ = hand_hints(nowhere, pose(0.05, 0, 1.0)[None], [1.0])[0, 0]
+    right, _, now, *_ = gripper_motion_features(nowhere, pose(0.05, 0, 1.0)[None], [1.0])[0, 0]
     np.testing.assert_allclose(right * FARTHEST_PX, 40 * 0.05 / 5.0, atol=1e-4)
     assert now.max() < 1e-9
 
@@ -223,11 +223,11 @@ def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_
     bundle = checkpoints.fresh_bundle(SMALL, seed=0)
     decoder = fresh_decoder(3, WIDTHS)
     path = tmp_path / "with.safetensors"
-    checkpoints.save_checkpoint(path, bundle.network, bundle.model, decoder=decoder, notes={"steps": "1"})
+    checkpoints.save_checkpoint(path, bundle.network, bundle.model, decoder=decoder.weights(), notes={"steps": "1"})
     loaded = checkpoints.load(str(path))
     assert loaded.model.codec.warp_widths == WIDTHS
-    assert isinstance(loaded.decoder, WarpDecoder)
-    for name, weight in loaded.decoder.state_dict().items():
+    assert loaded.decoder is not None
+    for name, weight in PixelDecoder.from_weights(loaded.decoder).state_dict().items():
         assert torch.equal(weight, decoder.state_dict()[name])
     convert.write(loaded, tmp_path / "ours", "ours")
     assert checkpoints.load(str(tmp_path / "ours")).decoder is not None

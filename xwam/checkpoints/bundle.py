@@ -37,7 +37,6 @@ from xwam.checkpoints.wan import load_diffusers_vae, load_tokenizer, load_transf
 from xwam.codecs.codec import Codec, PatchDCT
 from xwam.codecs.wan_vae import vae_from_wan
 from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
-from xwam.nano.pixel_decoder import WarpDecoder
 from xwam.network.transformer import XwamNetwork, is_exact
 from xwam.text.encoders import HashedText, StoredText, TextEncoder
 from xwam.text.umt5 import UmT5Text, umt5_from_wan
@@ -55,6 +54,18 @@ class Movable(Protocol):
         ...
 
 
+class DecoderWeights(NamedTuple):
+    """The pixel decoder of a nano model as a checkpoint holds it; `xwam.nano.pixel_decoder` builds it from this.
+
+    Attributes:
+        widths: Channels of its layers.
+        tensors: Its weights by name.
+    """
+
+    widths: tuple[int, ...]
+    tensors: Mapping[str, Tensor]
+
+
 class Bundle(NamedTuple):
     """Everything that a request needs."""
 
@@ -62,7 +73,7 @@ class Bundle(NamedTuple):
     network: XwamNetwork
     codec: Codec
     text_encoder: TextEncoder
-    decoder: WarpDecoder | None = None
+    decoder: DecoderWeights | None = None
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Bundle:
         """Return the bundle with all of its weights on a device.
@@ -75,7 +86,7 @@ class Bundle(NamedTuple):
         if dtype is not None:
             self.network.cast(dtype)
         self.network.to(device)
-        for part in (self.codec, self.text_encoder, self.decoder):
+        for part in (self.codec, self.text_encoder):
             if isinstance(part, Movable):
                 part.to(device)
         return self
@@ -146,15 +157,10 @@ def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
     return _network(model.network, weights, source=str(path)), model
 
 
-def load_decoder(path: Path, model: ModelConfig) -> WarpDecoder | None:
-    """Return the decoder in a safetensors file of ours, in float32; None where its model has none."""
+def load_decoder(path: Path, model: ModelConfig) -> DecoderWeights | None:
+    """Return the pixel decoder's weights in a safetensors file of ours; None where its model has none."""
     widths = model.codec.warp_widths
-    if widths is None:
-        return None
-    with torch.device("meta"):
-        decoder = WarpDecoder(widths)
-    fill(decoder, under(read_tensors(path), DECODER), source=f"{path} (decoder)")
-    return decoder.float().eval().requires_grad_(False)
+    return None if widths is None else DecoderWeights(widths, under(read_tensors(path), DECODER))
 
 
 def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
@@ -187,7 +193,7 @@ def save_checkpoint(
     network: XwamNetwork,
     model: ModelConfig,
     *,
-    decoder: WarpDecoder | None = None,
+    decoder: DecoderWeights | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write weights and configuration into one safetensors file; it appears whole or not at all.
@@ -204,7 +210,7 @@ def save_checkpoint(
     metadata = {"format": FORMAT, "model": json.dumps(model.to_json()), "notes": json.dumps(dict(notes or {}))}
     weights = network.state_dict()
     if decoder is not None:
-        weights |= {DECODER + name: weight.to(network.dtype) for name, weight in decoder.state_dict().items()}
+        weights |= {DECODER + name: weight.to(network.dtype) for name, weight in decoder.tensors.items()}
     write_tensors(path, {name: value.contiguous() for name, value in weights.items()}, metadata)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -119,6 +119,21 @@ class SamplerState:
     def done(self) -> bool:
         """Return whether the video is clean too."""
         return self.video.step_idx == self.schedule.num_video_steps
+
+
+class Latents(NamedTuple):
+    """Clean latents, B,C,T,V,H,W each; the first latent frame of the video is the present. None without depth."""
+
+    video_BCTVHW: Tensor
+    depth_BCTVHW: Tensor | None
+
+
+def latents_of(state: SamplerState) -> Latents:
+    """Return the latents of a state; those of depth lie behind the video where the network denoises both as one."""
+    video, channels = state.video.x, state.seen_latent_BCVHW.shape[1]
+    if video.shape[1] == 2 * channels:
+        return Latents(*video.chunk(2, dim=1))
+    return Latents(video, state.depth_BCTVHW)
 
 
 def begin(

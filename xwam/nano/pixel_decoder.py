@@ -23,8 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xwam.checkpoints.bundle import DecoderWeights
+from xwam.checkpoints.tensors import fill
+
 SEEN, CHANGE, HINTS = 4, 4, 5
-"""Channels of what is seen (RGB and depth video, -1 to 1), of the codec's change of it, and of `hand_hints`."""
+"""Channels of the present (RGB and depth video, -1 to 1), of the codec's change, of `gripper_motion_features`."""
 
 FLOW_PX = 8.0
 """Pixels that an output of 1 stands for."""
@@ -62,14 +65,14 @@ class Scene:
     T_base_ee: np.ndarray
 
 
-class Drawn(NamedTuple):
+class DecodedFrames(NamedTuple):
     """Future pictures, N,4,H,W: RGB and depth video; blended between pixels, for losses, and as they were seen."""
 
     blended_NCHW: Tensor
     sharp_NCHW: Tensor
 
 
-class WarpDecoder(nn.Module):
+class PixelDecoder(nn.Module):
     """The network; see the top of this file.
 
     Args:
@@ -91,13 +94,13 @@ class WarpDecoder(nn.Module):
         for weight in self.leave.parameters():  # so that a fresh one shows what is seen
             nn.init.zeros_(weight)
 
-    def forward(self, seen_NCHW: Tensor, change_NCHW: Tensor, hints_NCHW: Tensor) -> Drawn:
+    def forward(self, seen_NCHW: Tensor, change_NCHW: Tensor, hints_NCHW: Tensor) -> DecodedFrames:
         """Return future pictures.
 
         Args:
             seen_NCHW: RGB and depth video as seen now, N,4,H,W in [-1, 1]; H and W multiples of 16.
             change_NCHW: What the codec adds to them, N,4,H,W.
-            hints_NCHW: See `hand_hints`, N,5,H,W.
+            hints_NCHW: See `gripper_motion_features`, N,5,H,W.
         """
         x = F.pixel_unshuffle(torch.cat([seen_NCHW, change_NCHW, hints_NCHW], dim=1), 2)
         kept = [self.enter(x)]
@@ -110,11 +113,27 @@ class WarpDecoder(nn.Module):
         flow_px = bounded(flow * FLOW_PX)
         grid = _grid(flow_px if self.training else _shortened(flow_px))
 
-        def taken(mode: str) -> Tensor:
+        def sample(mode: str) -> Tensor:
             picture = F.grid_sample(seen_NCHW, grid, mode=mode, padding_mode="border", align_corners=True)
             return torch.cat([picture[:, :3], (picture[:, 3:] + nearer).clamp(-1, 1)], dim=1)
 
-        return Drawn(taken("bilinear"), taken("nearest"))
+        return DecodedFrames(sample("bilinear"), sample("nearest"))
+
+    def weights(self) -> DecoderWeights:
+        """Return the weights as a checkpoint holds them."""
+        return DecoderWeights(self.widths, self.state_dict())
+
+    @classmethod
+    def from_weights(cls, weights: DecoderWeights) -> PixelDecoder:
+        """Return the decoder of a checkpoint, in float32, ready for inference.
+
+        Raises:
+            CheckpointError: If the weights do not fit a decoder of these widths.
+        """
+        with torch.device("meta"):
+            decoder = cls(weights.widths)
+        fill(decoder, weights.tensors, source="The pixel decoder of the checkpoint")
+        return decoder.float().eval().requires_grad_(False)
 
 
 class _Conv(nn.Sequential):
@@ -142,7 +161,7 @@ def _grid(flow_N2HW: Tensor) -> Tensor:
     return torch.stack([x, y], dim=-1)
 
 
-def hand_hints(scene: Scene, T_base_eefuture_f44: np.ndarray, frames: Sequence[float]) -> np.ndarray:
+def gripper_motion_features(scene: Scene, T_base_eefuture_f44: np.ndarray, frames: Sequence[float]) -> np.ndarray:
     """Return F,V,5,H,W float32: how each pixel would move with the hand, and how near it is to it.
 
     Of every pixel: columns and rows that its surface moves by if it moves with the hand, in units of `FARTHEST_PX`; its

@@ -212,6 +212,11 @@ class XwamNetwork(nn.Module):
         """Return the type in which matrices are multiplied; residual stream and modulation stay float32."""
         return self.patch_embedding.weight.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the weights lie."""
+        return self.patch_embedding.weight.device
+
     def cast(self, dtype: torch.dtype) -> XwamNetwork:
         """Change the type of all matrices in place; timesteps, modulation and affine norms become float32."""
         for name, weight in self.named_parameters():

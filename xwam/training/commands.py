@@ -178,6 +178,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     from xwam.checkpoints import bundle as checkpoints
     from xwam.checkpoints.metadata import locate, network_notes, read_notes
     from xwam.codecs.codec import PatchDCT
+    from xwam.nano.pixel_decoder import PixelDecoder
     from xwam.training import decoder as warp
     from xwam.training.check_data import check_fit
     from xwam.training.clips import ClipDataset
@@ -219,14 +220,14 @@ def train_decoder(options: argparse.Namespace) -> int:
     episodes = warp.read_episodes(warp.Episodes(clips, bundle, recipe), keys)
     if not episodes:
         raise ValueError(f"{options.data} holds no episode that a decoder can learn from.")
-    decoder = bundle.decoder or warp.fresh_decoder(recipe.seed)
+    decoder = PixelDecoder.from_weights(bundle.decoder) if bundle.decoder else warp.fresh_decoder(recipe.seed)
     warp.train_decoder(decoder, warp.sheets(episodes, bundle.model, bundle.codec, recipe), recipe)
     notes = network_notes(notes) | {
         "decoder_steps": str(sum(training["steps"] for training in trainings)),
         "decoder_trainings": json.dumps(trainings),
     }
     network = bundle.network.cast(stored)
-    checkpoints.save_checkpoint(options.out, network, bundle.model, decoder=decoder, notes=notes)
+    checkpoints.save_checkpoint(options.out, network, bundle.model, decoder=decoder.weights(), notes=notes)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Training of the decoder that warps, once a network is trained: what it shows of recorded clips, made into pictures.
 
-In: a data set, a trained model. Out: a `WarpDecoder` for it.
+In: a data set, a trained model. Out: a `PixelDecoder` for it.
 Read next: `xwam/nano/pixel_decoder.py`, what is trained; `commands.py`, the verb `train-decoder`.
 
 The network acts and imagines from every few steps of recorded episodes, once and for all, as it will when it runs; then
@@ -27,15 +27,16 @@ from evalkit.dataset.depth_video import depth_from_video
 from evalkit.dataset.layout import BrokenEpisode, Scan, Track
 from evalkit.dataset.videos import UnreadableVideo, read_frames
 from xwam.checkpoints.bundle import Bundle
-from xwam.codecs.codec import PatchDCT, change_of_views, encode_views
+from xwam.codecs.codec import PatchDCT, change_of_views
 from xwam.config import ModelConfig
 from xwam.flow import sampler
-from xwam.flow.noise import draw_noise, request_seed
-from xwam.nano.pixel_decoder import Scene, WarpDecoder, hand_hints
+from xwam.flow.noise import request_seed
+from xwam.nano.pixel_decoder import PixelDecoder, Scene, gripper_motion_features
 from xwam.network.transformer import TextContext
 from xwam.robots.actions import denormalise, tidy_quaternions
 from xwam.robots.axes import ee_pose
 from xwam.robots.interfaces import BORDERS
+from xwam.serving.imagine import Observations, imagine, read_prompts
 from xwam.training.clips import ClipDataset, clip_states
 
 WIDTHS = (32, 48, 64, 96)
@@ -152,7 +153,7 @@ class Episodes:
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         rgb_CNVHW = video_CNVHW[:, :, model.static_views]
         starts = range(0, track.num_frames, self.recipe.every)
-        text = self._prompt(track.instructions[0])
+        text = read_prompts(self.bundle, [track.instructions[0]])
         imagined = [self._imagined(track, text, video_CNVHW[:, start], start) for start in starts]
         return Seen(
             rgb_NVCHW=rearrange(
@@ -173,31 +174,17 @@ class Episodes:
         """Return the hand's future poses, and latents of video and depth of the static views after the first frame."""
         model, bounds, clips = self.bundle.model, self.bundle.model.bounds, self.clips
         numbers = clip_states(track, start, clips.shape, clips.bounds, quat_side_wxyz=clips.quat_side_wxyz)
-        noise = draw_noise(
-            request_seed("train-decoder", self.recipe.seed, track.key, start),
-            (1, *model.latent_shape),
-            (1, *numbers.action_KA.shape),
-            (1, *numbers.proprio_PS.shape),
+        observations = Observations(
+            seen_BCVHW=seen_CVHW[None], proprio_BS=torch.from_numpy(numbers.proprio_PS)[None, 0], text=text
         )
-        state = sampler.begin(
-            self.schedule,
-            noise_video_BCTVHW=noise[0],
-            noise_action_BKA=noise[1],
-            noise_proprio_BPS=noise[2],
-            seen_latent_BCVHW=encode_views(self.bundle.codec, seen_CVHW[None, :, None])[:, :, 0],
-            seen_proprio_BS=torch.from_numpy(numbers.proprio_PS)[None, 0],
-            text=text,
-        )
-        found = sampler.run(self.bundle.network, state)
-        assert found.depth_BCTVHW is not None, "the model predicts depth"
-        states = denormalise(found.proprio.x[0, 1:].numpy(), bounds.proprio_low, bounds.proprio_high)
+        seed = request_seed("train-decoder", self.recipe.seed, track.key, start)
+        latents, _, proprio_BPS = imagine(self.bundle, observations, self.schedule, seed=seed)
+        assert latents.depth_BCTVHW is not None, "the model predicts depth"
+        states = denormalise(proprio_BPS[0, 1:].numpy(), bounds.proprio_low, bounds.proprio_high)
         hands = ee_pose(tidy_quaternions(states, model.arms)[:, ARM_PROPRIO[model.arms[0]]])
-        video, depth = (latent[0][:, 1:, model.static_views].half() for latent in (found.video.x, found.depth_BCTVHW))
+        pair = (latents.video_BCTVHW, latents.depth_BCTVHW)
+        video, depth = (latent[0][:, 1:, model.static_views].half() for latent in pair)
         return hands, video, depth
-
-    def _prompt(self, text: str) -> TextContext:
-        network = self.bundle.network
-        return network.with_depth_text(network.encode_text(self.bundle.text_encoder.encode(text)[None]))
 
 
 def check_model(model: ModelConfig) -> None:
@@ -269,9 +256,8 @@ def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, code
         T_base_cam_v44=episode.T_base_cam_V44,
         T_base_ee=episode.hand_N44[start],
     )
-    hints = torch.from_numpy(
-        hand_hints(scene, episode.imagined_SF44[clip, frames], ((frames + 1) / model.num_future_frames).tolist())
-    )
+    shares = ((frames + 1) / model.num_future_frames).tolist()
+    hints = torch.from_numpy(gripper_motion_features(scene, episode.imagined_SF44[clip, frames], shares))
     change_FVCHW = change_of_views(codec, *episode.change_latents[clip])[frames]
 
     def pictures(steps: np.ndarray) -> Tensor:
@@ -326,7 +312,7 @@ def unit_length(layer_NCHW: Tensor) -> Tensor:
     return layer_NCHW / (layer_NCHW.square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
 
 
-def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe, perceptual: Distance | None = None) -> Tensor:
+def drawing_loss(decoder: PixelDecoder, page: Sheet, recipe: WarpRecipe, perceptual: Distance | None = None) -> Tensor:
     """Return how far drawn pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
     their edges; and how different they look, where somebody says how to tell.
     """
@@ -344,7 +330,7 @@ def drawing_loss(decoder: WarpDecoder, page: Sheet, recipe: WarpRecipe, perceptu
 
 
 def train_decoder(
-    decoder: WarpDecoder, pages: Iterator[Sheet], recipe: WarpRecipe, *, say: Callable[[str], None] = print
+    decoder: PixelDecoder, pages: Iterator[Sheet], recipe: WarpRecipe, *, say: Callable[[str], None] = print
 ) -> None:
     """Train a decoder in place.
 
@@ -392,8 +378,8 @@ def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str],
     return found
 
 
-def fresh_decoder(seed: int, widths: Sequence[int] = WIDTHS) -> WarpDecoder:
+def fresh_decoder(seed: int, widths: Sequence[int] = WIDTHS) -> PixelDecoder:
     """Return an untrained decoder, which shows what is seen; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return WarpDecoder(widths)
+        return PixelDecoder(widths)

@@ -38,7 +38,7 @@ from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
 from xwam.training.sharding import open_entrances, plan_sharding, put_back
 from xwam.training.state import Average, StateError, gathered, load_state, save_state
-from xwam.training.validation import draw_imagined, imagine, judge
+from xwam.training.validation import draw_imagined, imagine_clips, judge
 
 IMAGINED = "imagined.png"
 CHECKPOINT, STATE, LOG, CURVE, ABOUT = (
@@ -326,7 +326,7 @@ class Trainer:
             return
         video_steps, action_steps = self.recipe.imagined_steps
         schedule = Schedule(num_video_steps=video_steps, num_action_steps=action_steps)
-        imagined = imagine(bundle, samples, schedule, device=self.accelerator.device)
+        imagined = imagine_clips(bundle, samples, schedule, device=self.accelerator.device)
         self._log("imagined", judge(imagined, samples))
         draw_imagined(self.folder / IMAGINED, imagined, samples[:2])
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs import codec as codecs
-from xwam.flow import noise, sampler
+from xwam.flow import sampler
+from xwam.serving.imagine import Observations, imagine, read_prompts
 from xwam.training.clips import Sample
 
 SSIM_WINDOW, SSIM_SIGMA_PX = 11, 1.5
@@ -28,7 +29,7 @@ SSIM_FLOORS = (0.01**2, 0.03**2)
 """Keep SSIM finite where pictures are flat; for pictures from 0 to 1."""
 
 
-class Imagined(NamedTuple):
+class ImaginedClips(NamedTuple):
     """Clips as imagined: videos in [-1, 1], B,3,F,V,H,W, the seen frame first; actions normalised, B,K,A."""
 
     video_BCFVHW: Tensor
@@ -37,38 +38,25 @@ class Imagined(NamedTuple):
 
 
 @torch.no_grad()
-def imagine(
+def imagine_clips(
     bundle: Bundle, samples: Sequence[Sample], schedule: sampler.Schedule, *, device: torch.device, seed: int = 0
-) -> Imagined:
+) -> ImaginedClips:
     """Return what a model imagines from the first frame, the first state and the prompt of each clip."""
-    model, network = bundle.model, bundle.network
-    video_BCFVHW = torch.stack([sample.video_CFVHW for sample in samples]).to(device)
-    seen_BCVHW = video_BCFVHW[:, :, 0]
-    text_BNW = torch.stack([bundle.text_encoder.encode(sample.instruction) for sample in samples]).to(device)
-    shapes = ((len(samples), *model.latent_shape), (len(samples), model.num_actions, model.network.action_dim))
-    states = (len(samples), 1 + model.num_future_frames, model.network.proprio_dim)
-    video, action, proprio = (tensor.to(device) for tensor in noise.draw_noise(seed, *shapes, states))
-    state = sampler.begin(
-        schedule,
-        noise_video_BCTVHW=video,
-        noise_action_BKA=action,
-        noise_proprio_BPS=proprio,
-        seen_latent_BCVHW=codecs.encode_views(bundle.codec, seen_BCVHW[:, :, None])[:, :, 0].to(device),
-        seen_proprio_BS=torch.stack([sample.proprio_PS[0] for sample in samples]).to(device),
-        text=network.with_depth_text(network.encode_text(text_BNW)),
+    seen_BCVHW = torch.stack([sample.video_CFVHW[:, 0] for sample in samples]).to(device)
+    observations = Observations(
+        seen_BCVHW=seen_BCVHW,
+        proprio_BS=torch.stack([sample.proprio_PS[0] for sample in samples]),
+        text=read_prompts(bundle, [sample.instruction for sample in samples]),
     )
-    state = sampler.run(network, state)
-    latent, depth = state.video.x, state.depth_BCTVHW
-    if model.network.depth in ("sequence", "channel"):
-        latent, depth = latent.chunk(2, dim=1)
-    return Imagined(
-        video_BCFVHW=codecs.decode_views(bundle.codec, latent, seen_BCVHW),
+    (video, depth), action_BKA, _ = imagine(bundle, observations, schedule, seed=seed)
+    return ImaginedClips(
+        video_BCFVHW=codecs.decode_views(bundle.codec, video, seen_BCVHW),
         depth_BCFVHW=None if depth is None else codecs.decode_views(bundle.codec, depth),
-        action_BKA=state.action.x,
+        action_BKA=action_BKA,
     )
 
 
-def judge(imagined: Imagined, samples: Sequence[Sample]) -> dict[str, float]:
+def judge(imagined: ImaginedClips, samples: Sequence[Sample]) -> dict[str, float]:
     """Return PSNR (dB) and SSIM of future frames, those of a world that stands still, and errors of depth and action.
 
     Depth and actions are compared in the units of the network (-1 to 1), as mean absolute errors.
@@ -118,7 +106,7 @@ def ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> float:
     return round(float((top / ((mean_a**2 + mean_b**2 + low) * (spread_a + spread_b + high))).mean()), 6)
 
 
-def draw_imagined(path: Path, imagined: Imagined, samples: Sequence[Sample]) -> None:
+def draw_imagined(path: Path, imagined: ImaginedClips, samples: Sequence[Sample]) -> None:
     """Write one picture: for each clip and view a row of true frames above a row of imagined ones, depth below."""
     rows = []
     for index, sample in enumerate(samples):

@@ -1,0 +1,80 @@
+"""From clean latents to the prediction that a policy returns: the seam for everything that is not the network.
+
+In: what the cameras show, then clean latents and states. Out: a `Prediction` in the bench's pixels and frames.
+Read next: `engine.py`, which calls it; `xwam/nano/finisher.py`, the other implementation.
+
+Letters: B batch (1 here), C channels, T latent frames, F future frames, V views, H W pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from evalkit.contracts.types import Prediction
+from xwam.codecs.codec import Codec, decode_views
+from xwam.config import ModelConfig
+from xwam.flow.sampler import Latents
+from xwam.robots.interfaces import BORDERS
+from xwam.serving.images import BenchImages
+from xwam.serving.seen import Seen
+
+
+class Finisher(Protocol):
+    """Turns clean latents into a prediction; the context is its own and lives as long as the request."""
+
+    def prepare(self, seen: Seen, seen_BCVHW: Tensor) -> Any:
+        """Return what `finish` needs of the present, before the first pass of the network.
+
+        Args:
+            seen: What the request is asked with.
+            seen_BCVHW: Its RGB images as the model sees them, B,3,V,H,W in [-1, 1].
+        """
+
+    def finish(self, latents: Latents, states: np.ndarray, context: Any) -> Prediction:
+        """Return the prediction.
+
+        Args:
+            latents: Clean latents; the first latent frame is the present.
+            states: F,16, predicted states in the model's frames.
+            context: What `prepare` returned.
+        """
+
+
+class PlainFinisher:
+    """Decodes with the codec and does nothing else."""
+
+    def __init__(self, model: ModelConfig, codec: Codec) -> None:
+        self.model, self.codec, self.images = model, codec, BenchImages(model)
+
+    def prepare(self, seen: Seen, seen_BCVHW: Tensor) -> Tensor:
+        """Return the present RGB images: a codec may decode the future as their change."""
+        return seen_BCVHW
+
+    def finish(self, latents: Latents, states: np.ndarray, context: Tensor) -> Prediction:
+        """Return what the codec decodes."""
+        return self.decode(latents, states, seen_BCVHW=context)
+
+    def decode(
+        self, latents: Latents, states: np.ndarray, *, seen_BCVHW: Tensor, seen_depth_BCVHW: Tensor | None = None
+    ) -> Prediction:
+        """Return the decoded future frames in the bench's pixels, and the states in its frames.
+
+        Args:
+            latents: See `Finisher.finish`.
+            states: See `Finisher.finish`.
+            seen_BCVHW: The present RGB images in [-1, 1].
+            seen_depth_BCVHW: The present depth images as a depth video; None for the codec's own.
+        """
+        video = decode_views(self.codec, latents.video_BCTVHW.cpu(), seen_BCVHW)[:, :, 1:]
+        depth = None
+        if latents.depth_BCTVHW is not None:
+            depth = decode_views(self.codec, latents.depth_BCTVHW.cpu(), seen_depth_BCVHW)[:, :, 1:]
+        axes = BORDERS[self.model.bench].axes
+        return Prediction(
+            rgb=self.images.rgb_to_env(video),
+            depth=None if depth is None else self.images.depth_to_env_m(depth),
+            proprio=axes.sim_from_model(states, self.model.arms).astype(np.float32),
+        )
