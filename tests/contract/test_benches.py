@@ -66,7 +66,7 @@ def test_specs_and_launches_are_json(bench: Bench) -> None:
 
 
 @pytest.mark.sim
-def test_an_episode_begins_the_same_in_another_process_and_after_another(bench: Bench, tmp_path: Path) -> None:
+def test_first_frame_is_the_same_in_another_process(bench: Bench, tmp_path: Path) -> None:
     config, task, setting = light_config(bench), bench.tasks[0], bench.settings[-1]
     first, second = bench.plan_episodes(config, task=task, setting=setting, num_episodes=2, seed=3)
     spec = bench.env_spec(config, task=task, setting=setting)

@@ -59,7 +59,7 @@ print(json.dumps(found))
 """
 
 
-def test_same_seed_gives_the_same_first_frame_in_another_process_and_after_another_episode() -> None:
+def test_same_seed_gives_the_same_first_frame() -> None:
     done = subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS], capture_output=True, text=True, check=True)
     for (task, setting), elsewhere in zip(CASES, json.loads(done.stdout.splitlines()[-1]), strict=True):
         with closing(RobosuiteEnv(task=task, setting=setting)) as env:
@@ -290,7 +290,7 @@ def test_an_episode_that_starts_solved_says_so(lift: Any, monkeypatch: pytest.Mo
     assert lift.begin(seed=SEED, max_steps=10) is True
 
 
-def test_randomized_changes_places_and_looks_wide_places_alone_default_neither() -> None:
+def test_settings_change_only_what_they_name() -> None:
     seen = {}
     for setting in ("default", "wide", "randomized"):
         with closing(RobosuiteEnv(task="Lift", setting=setting, image_hw_px=(32, 32))) as env:

@@ -31,7 +31,7 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert cells[6] == "3.00 (3.00 to 3.00)"
 
 
-def test_rows_share_a_training_only_where_the_recipe_is_the_same() -> None:
+def test_rows_with_the_same_recipe_share_a_training() -> None:
     trainings: dict[Any, Any] = {}
     for row in ROWS:
         trainings.setdefault(row.variant, set()).add(row.changes)

@@ -19,7 +19,7 @@ def test_a_calm_expert_does_what_it_means() -> None:
     np.testing.assert_array_equal(steps.rgb[:, 0, 0, 0, 0], np.arange(10))
 
 
-def test_labels_are_what_the_expert_meant_from_where_it_was_pushed() -> None:
+def test_labels_are_the_experts_actions_after_a_disturbance() -> None:
     pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
     steps = demonstrate(PointEnv(), PointExpert(), EPISODE, pushed)
     assert np.abs(steps.action - steps.executed).max() > 0.1
@@ -31,7 +31,7 @@ def test_labels_are_what_the_expert_meant_from_where_it_was_pushed() -> None:
     np.testing.assert_allclose(moved, 0.05 * steps.executed[:-1, :3], atol=1e-6)
 
 
-def test_a_rollout_is_what_the_policy_did_chunk_by_chunk_whether_or_not_it_met_the_goal(
+def test_rollout_keeps_chunks_of_success_and_of_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
@@ -57,7 +57,7 @@ def test_a_rollout_of_broken_actions_is_refused() -> None:
         rollout(env, ChunkPolicy(env, speed=np.nan), EPISODE)
 
 
-def test_an_expert_takes_over_where_the_learner_has_led_and_only_its_steps_are_kept(
+def test_expert_takes_over_and_only_its_steps_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
@@ -75,7 +75,7 @@ def test_an_expert_takes_over_where_the_learner_has_led_and_only_its_steps_are_k
     assert max(away_m) > 0.1
 
 
-def test_an_expert_has_nothing_to_show_where_the_learner_met_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_expert_steps_where_the_learner_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
     env, expert = PointEnv(), PointExpert()
     kept = [

@@ -125,7 +125,7 @@ def test_refusals_are_told_what_the_scene_does_not_allow(tmp_path: Path) -> None
     assert told["Stack"] == told["Lift"] - {words["Stack"]}  # there is a cube to be lifted, too
 
 
-def test_refusals_stand_in_the_scenes_of_demonstrations_under_numbers_of_their_own(tmp_path: Path) -> None:
+def test_refusals_reuse_scenes_under_new_episode_numbers(tmp_path: Path) -> None:
     of_way = {way: jobs(tmp_path, wanted={"Lift": 5}, refuse=way)[0] for way in (None, "anything", "Stack", "Door")}
     assert all(job.seeds == of_way[None].seeds for job in of_way.values())
     assert not of_way[None].refused
@@ -144,7 +144,7 @@ def test_one_task_alone_is_refused_where_it_cannot_be_done(tmp_path: Path) -> No
         jobs(tmp_path, wanted={"Lift": 1}, refuse="Stack", settings={"shuffle_instructions": True})
 
 
-def test_what_is_recorded_otherwise_is_added_under_other_numbers(tmp_path: Path) -> None:
+def test_other_settings_add_episodes_under_new_numbers(tmp_path: Path) -> None:
     (first,), (second,) = (jobs(tmp_path, wanted={"Lift": 3}, first_number=number) for number in (0, 3))
     assert second.numbers == tuple(number + 3 for number in first.numbers)
     with pytest.raises(BadConfig, match="Lift: 1 to 10 episodes"):
@@ -192,9 +192,7 @@ def say_recorded(job: Any, place: Any, **changes: Any) -> None:
         ({"actor": plan.Actor(policy="hold", take_over=9)}, "after_up_to was None, and is 9 now"),
     ],
 )
-def test_what_is_there_and_was_recorded_otherwise_is_not_taken_for_the_same(
-    tmp_path: Path, changes: Any, said: str
-) -> None:
+def test_episodes_of_other_settings_are_not_reused(tmp_path: Path, changes: Any, said: str) -> None:
     say_recorded(jobs(tmp_path)[0], 3)
     with pytest.raises(BadConfig, match=said):
         jobs(tmp_path, **changes)
@@ -217,7 +215,7 @@ class Threads(ThreadPoolExecutor):
         super().__init__(workers)
 
 
-def test_a_fault_stops_the_recording_and_what_is_there_is_listed(
+def test_a_fault_stops_recording_and_lists_finished_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begun = []
@@ -238,7 +236,7 @@ def test_a_fault_stops_the_recording_and_what_is_there_is_listed(
     assert len(json.loads((tmp_path / "metadata.json").read_text())) == len(begun) - 1
 
 
-def test_a_job_that_cannot_be_done_ends_the_recording_and_leaves_no_thread(tmp_path: Path) -> None:
+def test_a_failed_job_ends_recording_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.enumerate()
     with pytest.raises(EvalkitError, match="Unknown bench 'nobody'"):
         workers.record([replace(job_of(tmp_path, [number]), bench="nobody") for number in range(2)], workers=1)
@@ -246,7 +244,7 @@ def test_a_job_that_cannot_be_done_ends_the_recording_and_leaves_no_thread(tmp_p
     assert not left, "a thread of the pool goes on, and would print a traceback"
 
 
-def test_a_full_disk_is_one_sentence_and_a_new_folder_stays_empty(
+def test_a_full_disk_is_one_sentence_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: Any, **__: Any) -> None:

@@ -64,7 +64,7 @@ def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str, tmp_pa
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_same_arguments_show_the_same_hash_and_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+def test_dry_run_repeats_the_hash_and_writes_nothing(tmp_path: Path) -> None:
     first = evalkit("plan", *FAKE, "--episodes", "4")
     dry = evalkit("run", *FAKE, "--episodes", "4", "--dry-run", "--out", str(tmp_path / "run"))
     assert first.returncode == dry.returncode == 0

@@ -60,7 +60,7 @@ def test_a_state_becomes_a_pose_and_a_zero_quaternion_no_nan() -> None:
 
 
 @pytest.mark.parametrize(("height_px", "width_px"), [(128, 128), (240, 320)])
-def test_intrinsics_put_the_image_border_at_half_the_field_of_view(height_px: int, width_px: int) -> None:
+def test_image_border_lies_at_half_the_field_of_view(height_px: int, width_px: int) -> None:
     fovy_rad = np.deg2rad(60)
     K = geometry.intrinsics_from_fovy(fovy_rad, height_px=height_px, width_px=width_px)
     top_edge_v = -0.5  # the upper border of the first row, whose centre is at 0

@@ -146,7 +146,7 @@ def test_sessions_of_a_run_reach_its_report(run: Any, tmp_path: Path) -> None:
     assert "The run's 2 sessions differ: commit" in _caveats(run, tmp_path)[0]
 
 
-def test_runs_of_different_protocols_are_refused_unless_asked_for(run: Any, tmp_path: Path) -> None:
+def test_comparing_different_protocols_is_refused(run: Any, tmp_path: Path) -> None:
     other = _copy(run, tmp_path / "other", protocol="scene/open-form")
     with pytest.raises(
         MixedProtocols, match=r"'scene/closed-form' \(run\) and 'scene/open-form' \(other\).* --across-protocols\.$"

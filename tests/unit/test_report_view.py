@@ -82,7 +82,7 @@ def test_no_label_is_cut_off() -> None:
         assert (blank == 255).all()
 
 
-def test_a_chunk_without_imagination_or_with_too_few_frames_has_a_sheet_too() -> None:
+def test_a_sheet_needs_no_prediction_and_few_frames() -> None:
     chunk, spec = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
     (grid, *_) = sheet.grids(replace(chunk, predicted=None), spec.cameras)
     assert grid.columns == [["true"], ["true depth"]]
@@ -94,7 +94,7 @@ def test_a_chunk_without_imagination_or_with_too_few_frames_has_a_sheet_too() ->
         assert sheet.sheet(replace(chunk, **changed), spec.cameras).ndim == 3
 
 
-def test_error_maps_are_dark_where_all_is_right_and_bright_where_nothing_is() -> None:
+def test_error_maps_are_dark_at_0_and_bright_at_large_errors() -> None:
     true = np.ones((4, 4), np.float32)
     pred = true.copy()
     pred[0, 0] = np.nan

@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Any:
     return path
 
 
-def test_rates_are_over_success_and_failure_and_nothing_is_dropped() -> None:
+def test_rates_are_over_success_plus_failure() -> None:
     records = [_record("A", "success"), _record("A", "error", 1), _record("B", "failure"), _record("B", "success", 1)]
     a, b, pooled, mean = success_rows(["A", "B"], Counter(A=3, B=2), records)
     assert (a.success, a.failure, a.error, a.missing, a.planned, a.rate) == (1, 0, 1, 1, 3, 1.0)

@@ -155,7 +155,7 @@ def test_importing_the_bench_starts_no_simulator() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_without_robocasa_a_plan_says_so_and_doctor_names_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_robocasa_plan_and_doctor_name_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
     assert BENCH.provenance(RobocasaConfig())["robocasa"] == "not installed"
     first, weights = BENCH.examine(RobocasaConfig())

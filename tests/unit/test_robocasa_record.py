@@ -28,7 +28,7 @@ def jobs(root: Any, *, count: Any = 30, settings: Any = ART, **changes: Any) -> 
     return plan.jobs(root, "robocasa", {"CloseDrawer": count}, settings=settings, **arguments)
 
 
-def test_demonstrations_are_on_no_seed_of_a_published_evaluation() -> None:
+def test_demonstrations_use_no_seed_of_an_evaluation() -> None:
     """X-WAM: rank x episodes + i, 96 ranks (four workers a task) of 100 episodes. Cosmos: seed x i x 256, i < 50."""
     xwam = {rank * 100 + i for rank in range(96) for i in range(100)}
     cosmos = {seed * i * 256 for seed in (195, 196, 197) for i in range(50)}
@@ -42,7 +42,7 @@ def test_robosuites_seeds_are_all_there() -> None:
     assert list(islice(plan.demonstration_seeds("robosuite", 250), 10)) == list(range(250, 260))
 
 
-def test_episodes_are_numbered_without_gaps_and_say_what_they_show(tmp_path: Path) -> None:
+def test_episodes_have_consecutive_numbers_and_descriptions(tmp_path: Path) -> None:
     todo = jobs(tmp_path, first_seed=100_090)
     numbers = [number for job in todo for number in job.numbers]
     seeds = [seed for job in todo for seed in job.seeds]

@@ -37,7 +37,7 @@ def test_seeds_do_not_move_when_the_number_of_episodes_changes() -> None:
     assert plan(num_episodes=50)[:3] == plan(num_episodes=3)
 
 
-def test_seeds_of_evaluations_never_meet_each_other_nor_those_of_demonstrations() -> None:
+def test_seeds_of_evaluations_and_demonstrations_differ() -> None:
     used = [episode.seed for seed in (0, 1, 2, 195) for episode in plan(seed=seed, num_episodes=500)]
     assert len(set(used)) == len(used)
     assert min(used) >= NUM_DEMONSTRATION_SEEDS == 1_000_000
@@ -61,7 +61,7 @@ def test_episodes_say_what_the_policy_is_told() -> None:
     assert episode.max_steps == 400
 
 
-def test_a_shuffled_instruction_is_another_tasks_and_a_departure() -> None:
+def test_a_shuffled_instruction_is_a_departure() -> None:
     config = replace(CONFIG, shuffle_instructions=True)
     told = {task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS}
     assert all(episode.instruction != TASKS[task].instruction for task, episode in told.items())
@@ -113,7 +113,7 @@ def test_hand_eye_transform_is_the_documented_one() -> None:
     np.testing.assert_array_equal(T_ee_cam[:3, 3], [0.0, 0.05, -0.097])
 
 
-def test_defaults_depart_from_nothing_and_each_change_is_one_sentence() -> None:
+def test_each_change_of_a_default_is_one_departure() -> None:
     assert BENCH.departures(CONFIG) == []
     changed = RobosuiteConfig(image_hw_px=(64, 96), antialias_samples=4, mesh_cell_mm=0.0, gl="osmesa")
     assert BENCH.departures(changed) == [

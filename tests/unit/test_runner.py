@@ -53,7 +53,7 @@ def hashes(records: list[EpisodeRecord]) -> dict[str, str | None]:
     return {record.key: record.actions_sha256 for record in records}
 
 
-def test_every_planned_episode_is_recorded_once_and_again_nothing_is_done(tmp_path: Path) -> None:
+def test_every_planned_episode_is_recorded_once(tmp_path: Path) -> None:
     records = run(tmp_path)
     assert [r.key for r in records] == [f"{task}/{i:04d}" for task in ("Near", "Far") for i in range(3)]
     assert {r.outcome for r in records} == {"success"}
@@ -214,7 +214,7 @@ def _wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def test_ten_kills_of_run_worker_or_both_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_ten_kills_lose_and_repeat_no_record(tmp_path: Path) -> None:
     undisturbed = subprocess.run([*COMMAND, "--out", str(tmp_path / "a")], cwd=ROOT, capture_output=True, check=False)
     assert undisturbed.returncode == 0, undisturbed.stderr
     rng = np.random.default_rng(0)

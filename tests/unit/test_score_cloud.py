@@ -39,7 +39,7 @@ def test_distances_are_those_of_plain_arithmetic_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "far", "holes", "outliers"])
-def test_nearest_neighbours_of_depth_images_are_exact_whatever_their_order(kind: str) -> None:
+def test_nearest_neighbours_are_exact_in_any_order(kind: str) -> None:
     chunk = scene_chunk(seed=2, num_frames=1, image_hw_px=(48, 64), depth_error_frac=0.05)
     rng = np.random.default_rng(0)
     depth = chunk.predicted.depth[0].astype(np.float64)

@@ -141,7 +141,7 @@ def test_a_missing_clip_is_a_row(run: Any, tmp_path: Path) -> None:
     assert set(scores["index"]) == {0, 2}
 
 
-def test_where_the_scorer_fails_a_row_says_so_and_no_other_chunk_is_lost(
+def test_a_failed_chunk_is_a_row_and_others_are_scored(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(chunk: Any, *args: Any, **kwargs: Any) -> Any:
@@ -157,9 +157,7 @@ def test_where_the_scorer_fails_a_row_says_so_and_no_other_chunk_is_lost(
     assert set(scores[scores["value"].notna()]["index"]) == {0, 2}
 
 
-def test_an_episode_that_cannot_be_read_in_an_unforeseen_way_is_a_row(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_episode_is_a_row(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClipReader, "read_actions", lambda self: 1 / 0)
     scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     assert list(zip(scores["index"], scores["status"], strict=True)) == [(0, "scoring_failed"), (2, "scoring_failed")]

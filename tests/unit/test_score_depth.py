@@ -74,7 +74,7 @@ def test_frames_pool_by_pixels() -> None:
     assert small.plus(large).rmse_m().value == 0.5
 
 
-def test_a_constant_offset_does_not_change_in_time_but_flicker_does() -> None:
+def test_temporal_error_ignores_offset_and_sees_flicker() -> None:
     true = np.linspace(1, 2, 20)
     assert depth.change_error_m(true, true + 0.1, true + 0.3, true + 0.4).value == pytest.approx(0.0)
     assert depth.change_error_m(true, true, true - 0.05, true + 0.05).value == pytest.approx(0.1)

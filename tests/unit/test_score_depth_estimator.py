@@ -30,7 +30,7 @@ def _options(text: Any) -> Any:
     return ScoreOptions(references=False, lpips_nets=(), depth_estimator=depth_estimator.parse_choice(text))
 
 
-def test_rgb_only_policies_get_a_depth_under_a_subject_of_its_own() -> None:
+def test_estimated_depth_has_a_subject_of_its_own() -> None:
     rgb_only = replace(CHUNK, predicted=replace(CHUNK.predicted, depth=None))
     scores = score_chunk(rgb_only, scene_spec(SIZE), _options("plane/median"))
     assert {s.subject for s in scores} == {"policy", "policy+plane/median", "truth+plane/median"}
@@ -69,7 +69,7 @@ def of_the_seen_pictures() -> Any:
     return lambda images: np.where(images.any(axis=(1, 2, 3))[:, None, None], TRUE.reshape(-1, *SIZE), 50.0)
 
 
-def test_an_estimator_that_fails_is_named_and_costs_no_other_score(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_estimator_is_named_and_costs_no_other_score(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
     scores = score_chunk(CHUNK, scene_spec(SIZE), _options("estimators_of_the_test:failing/metric"))
     (row,) = [s for s in scores if s.subject.startswith("policy+")]

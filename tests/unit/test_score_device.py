@@ -65,7 +65,7 @@ def test_ssim_is_the_cpus(pair: Any, device: Any) -> None:
     assert flipped == pytest.approx(image.ssim(true, pred), rel=1e-9, abs=1e-9)
 
 
-def test_a_picture_smaller_than_the_window_is_refused_on_a_device_too() -> None:
+def test_too_small_images_are_refused_on_a_device() -> None:
     with pytest.raises(ValueError, match="at least 11 pixels"):
         image.ssim(NOISE[0, :10], NOISE[1, :10], device=TORCH)
 
@@ -231,9 +231,7 @@ def _values(path: Any) -> Any:
     return scores[ROWS].astype(str), scores["value"].to_numpy()
 
 
-def test_a_run_on_a_device_is_one_process_unless_told_otherwise_and_says_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scoring_on_a_device_uses_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], num_frames=1, image_hw_px=SIZE)
     rows, values = _values(score_run(tmp_path / "run", workers=1, options=OPTIONS))
     started = []

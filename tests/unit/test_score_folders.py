@@ -185,7 +185,7 @@ def test_parts_of_a_clip_give_what_the_whole_gives(
     assert all(whole[key] == value for key, value in parts.items())
 
 
-def test_states_that_cannot_be_read_are_bad_and_those_that_end_are_missing(folders: Any) -> None:
+def test_unreadable_states_are_bad_and_short_ones_missing(folders: Any) -> None:
     path = folders[0] / "clip/states.npz"
     states = np.load(path)["proprio"]
     for broken in (path.read_bytes()[:100], b"", b"no archive"):
@@ -322,7 +322,7 @@ def test_a_change_from_a_broken_frame_is_named(folders: Any) -> None:
     assert _status(folders, "absrel/gt_mask", 2) == {"ok"}
 
 
-def test_where_the_scorer_fails_a_row_says_so_and_other_clips_are_scored(
+def test_a_failed_clip_is_a_row_and_others_are_scored(
     folders: Any, tmp_path: Path, chunk: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_scene_folders(folders[0] / "other", folders[1] / "other", chunk)

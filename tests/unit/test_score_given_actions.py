@@ -71,7 +71,7 @@ def _begin(given: Any, **more: Any) -> Any:
     )
 
 
-def test_given_actions_are_hidden_by_as_much_noise_as_the_states_and_end_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_given_actions_follow_the_noise_and_end_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "TextContext", NoText)
     given, painter = torch.full((1, 8, 14), 0.4), Painter()
     start = _begin(given)
@@ -136,7 +136,7 @@ def test_the_networks_actions_are_the_given_ones(policy: Any) -> None:
     assert under_way.state.actions_clean
 
 
-def test_depth_is_there_where_actions_take_all_the_passes_of_the_video() -> None:
+def test_depth_exists_when_actions_take_all_video_steps() -> None:
     policy = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=2))
     for given in (None, _given(0)):
         (reply,) = policy.infer([replace(request_of(want_prediction=True), given_actions=given)])

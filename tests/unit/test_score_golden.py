@@ -51,9 +51,7 @@ def other(tmp_path: Path) -> Any:
     return write
 
 
-def test_a_folder_of_other_keys_sizes_and_empty_frames_is_checked(
-    other: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_keys_sizes_and_empty_frames_are_checked(other: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics.main(other()) == 0
     assert "0 failed" in capsys.readouterr().out
 

@@ -137,7 +137,7 @@ def test_both_modes_stand_apart(root: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(last[2:, 6], STEPS.executed[-1, 6])
 
 
-def test_without_cameras_the_cloud_is_named_and_with_them_it_is_there(root: Any, tmp_path: Path) -> None:
+def test_clouds_need_cameras_and_say_so(root: Any, tmp_path: Path) -> None:
     scores = _score(root, tmp_path, modes=("recorded",))
     cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
     assert set(cloud["status"]) == {"bad_camera"}

@@ -152,7 +152,7 @@ def test_the_verb_says_it(run: Any) -> None:
     ("setting", "said"),
     [("policy.noise.nowhere=1", "nowhere"), ("run.workers=2", "changes nothing about the codec")],
 )
-def test_a_mistyped_setting_is_refused_before_anything_is_scored(run: Any, setting: str, said: str) -> None:
+def test_a_mistyped_setting_is_refused_before_scoring(run: Any, setting: str, said: str) -> None:
     done = CliRunner().invoke(app, ["score", str(run), "--policy", f"{HERE}:Plugin", setting])
     assert done.exit_code != 0
     assert said in " ".join((done.output + str(done.exception)).split())

@@ -177,7 +177,7 @@ def test_missing_and_broken_clips_are_rows(tmp_path: Path) -> None:
     assert scores[scores["index"] == 2]["value"].notna().any()
 
 
-def test_a_clip_of_another_plan_is_foreign_even_of_the_same_episode(tmp_path: Path) -> None:
+def test_a_clip_of_another_plan_is_foreign(tmp_path: Path) -> None:
     for name, outcomes in (("run", ["success", "success"]), ("other", ["error", "success", "success"])):
         write_scene_run(tmp_path / name, outcomes=outcomes, image_hw_px=SIZE)
     (tmp_path / "other/clips/ball/0001.h5").rename(tmp_path / "run/clips/ball/0001.h5")

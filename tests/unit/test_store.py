@@ -32,7 +32,7 @@ def record(index: int = 0) -> EpisodeRecord:
     return EpisodeRecord(outcome="success", task="Near", index=index, seed=index, instruction="go", steps=5)
 
 
-def test_the_same_arguments_give_the_same_bytes_in_another_process() -> None:
+def test_same_arguments_give_same_bytes_in_another_process() -> None:
     code = "from tests.unit.test_store import plan; import sys; sys.stdout.buffer.write(plan().to_bytes())"
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}

@@ -33,7 +33,7 @@ def test_all_coefficients_of_a_still_frame_give_it_back() -> None:
     torch.testing.assert_close(codec.decode(codec.encode(video)), video, atol=1e-4, rtol=0)
 
 
-def test_a_decoded_video_has_the_latents_that_it_was_made_of_but_for_the_shrinkage() -> None:
+def test_decoding_then_encoding_returns_the_latents() -> None:
     codec = PatchDCT(48)
     latent = 0.4 * torch.randn(2, 48, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     latent[:, :, 1:, 0] *= 0.3

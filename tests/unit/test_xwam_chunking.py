@@ -87,7 +87,7 @@ def test_inference_mode_is_as_good_as_no_grad() -> None:
             torch.testing.assert_close(got.action.x, expected.action.x, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_loaded_in_inference_mode_are_refused_in_a_sentence() -> None:
+def test_inference_mode_weights_are_refused() -> None:
     with torch.inference_mode():
         network, _, bound = joining()
         with pytest.raises(ValueError, match="this network was loaded under"):

@@ -260,9 +260,7 @@ def test_where_no_cameras_are_those_of_most_none_is_broken(root: Any) -> None:
     assert scan(root).broken == []
 
 
-def test_frames_that_cannot_be_decoded_are_found_where_all_are_decoded(
-    root: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_with_decode_finds_undecodable_frames(root: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (root / f"video/b/{key_of(1)}.mp4", root / f"depth/a/{key_of(2)}.mp4"):
         data = bytearray(path.read_bytes())
         middle = len(data) // 2
@@ -404,7 +402,7 @@ def test_tracks_leave_broken_episodes_out(root: Any) -> None:
     assert [track.key for track in layout.tracks(root)] == [key_of(0), key_of(1)]
 
 
-def test_quaternions_are_given_on_the_models_side_and_stay_the_same_rotations(tmp_path: Path) -> None:
+def test_quaternion_signs_follow_the_models_convention(tmp_path: Path) -> None:
     write_episode(tmp_path, 0, steps_of(0), RECORDING, instructions=["go"])
     write_metadata(tmp_path)
     track = read_track(tmp_path, key_of(0))

@@ -117,7 +117,7 @@ def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:
     )
 
 
-def test_released_videos_keep_where_they_start_and_their_unknown_depth(root: Any, tmp_path: Path) -> None:
+def test_released_videos_keep_offset_and_unknown_depth(root: Any, tmp_path: Path) -> None:
     (root / "data" / f"{key_of(2)}.json").unlink()
     for number in range(2):
         path = root / "data" / f"{key_of(number)}.json"
@@ -139,7 +139,7 @@ def test_released_videos_keep_where_they_start_and_their_unknown_depth(root: Any
 
 
 @pytest.mark.parametrize("start", [0, 7])
-def test_exact_depth_is_kept_where_nobody_knows_the_map_of_the_8_bits(root: Any, tmp_path: Path, start: int) -> None:
+def test_exact_depth_survives_an_unknown_8_bit_map(root: Any, tmp_path: Path, start: int) -> None:
     path = root / "data" / f"{key_of(0)}.json"
     content = json.loads(path.read_text()) | {"num_frames": 30}
     for part in ("proprios", "actions"):
@@ -196,7 +196,7 @@ def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Pat
         export(root, scan(root), tmp_path / "out")
 
 
-def test_episodes_of_another_rate_or_without_cameras_are_not_exported(root: Any, tmp_path: Path) -> None:
+def test_odd_rates_and_missing_cameras_are_not_exported(root: Any, tmp_path: Path) -> None:
     write_episode(root, 3, steps_of(3), replace(RECORDING, control_hz=10.0), instructions=["x"])
     write_metadata(root)
     with pytest.raises(DataSetError, match=f"up to {key_of(3)} they have 10 Hz and 20 Hz"):

@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Any:
     return tmp_path
 
 
-def test_statistics_of_several_episodes_are_those_of_all_their_frames(root: Any) -> None:
+def test_statistics_pool_the_frames_of_all_episodes(root: Any) -> None:
     found = statistics(lambda: tracks(root))
     states = np.concatenate([steps_of(index).proprio for index in range(3)])
     np.testing.assert_allclose(found["q01"]["proprio_left_ee_xyz"], np.quantile(states[:, :3], 0.01, axis=0), atol=1e-6)

@@ -50,7 +50,7 @@ def test_without_gradients_heads_lie_in_a_row_and_hold_the_same() -> None:
         torch.testing.assert_close(part, same, atol=1e-6, rtol=1e-6)
 
 
-def test_many_tokens_go_through_the_mlp_in_parts_and_come_out_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlp_in_parts_equals_mlp_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     network, inputs = network_of(), inputs_of()
     with torch.no_grad():
         whole = forward(network, inputs)
@@ -81,7 +81,7 @@ def test_the_straight_reading_agrees(depth: bool, released: bool) -> None:
             torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)
 
 
-def test_positions_of_actions_and_states_lie_between_latent_frames() -> None:
+def test_action_and_state_positions_lie_between_frames() -> None:
     network, (video, *_) = network_of(), inputs_of()
     geometry = network.geometry(video, 32, 9)
     positions = token_positions(TINY, geometry)[geometry.num_video_tokens :]
@@ -275,7 +275,7 @@ def test_latents_that_do_not_divide_into_patches_are_refused() -> None:
         network.encode_text(inputs[3][:, :4])
 
 
-def test_the_released_size_has_the_released_number_of_parameters() -> None:
+def test_released_size_has_the_released_parameter_count() -> None:
     with torch.device("meta"):
         network = XwamNetwork(WAN22_5B)
     counts = count_parameters(WAN22_5B)
@@ -287,7 +287,7 @@ def test_the_released_size_has_the_released_number_of_parameters() -> None:
     assert sum(wan) == counts.wan
 
 
-def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone() -> None:
+def test_fresh_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
     one, two = checkpoints.fresh_network(TINY, seed=5), checkpoints.fresh_network(TINY, seed=5)
@@ -298,7 +298,7 @@ def test_fresh_weights_are_those_of_the_seed_and_leave_the_global_state_alone() 
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_states_are_the_one_at_hand_and_what_the_last_layer_gave() -> None:
+def test_states_are_the_current_one_and_the_last_layers() -> None:
     network, inputs = network_of(), inputs_of()
     change = forward(network, inputs).proprio_BPS
     network.config = replace(TINY, proprio_prediction="change")

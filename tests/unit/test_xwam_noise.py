@@ -213,7 +213,7 @@ def test_requests_of_different_guidance_share_a_pass() -> None:
     assert got == pytest.approx([3.0, 1 + 2 * 2, 3.0, 1 - 3 * 2], rel=1e-5)
 
 
-def test_a_real_network_gives_a_mixed_batch_what_each_gets_alone() -> None:
+def test_a_mixed_batch_equals_single_requests() -> None:
     network = network_of()
     states = [started(network, 1), started(network, 2, guidance=2.0)]
     states[0] = replace(states[0], null_text=states[1].null_text)

@@ -118,7 +118,7 @@ def test_the_imagined_future_does_not_move_the_actions(policy: Any) -> None:
     assert np.array_equal(one.depth, two.depth)
 
 
-def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras() -> None:
+def test_no_predicted_change_gives_the_measured_depth() -> None:
     request, found = request_of(want_prediction=True), {}
     for camera_depth in (True, False):
         config = replace(QUICK, camera_depth=camera_depth)
@@ -136,7 +136,7 @@ def test_a_network_that_predicts_no_change_of_depth_gives_the_cameras() -> None:
     assert np.array_equal(found[True][0], found[False][0])
 
 
-def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(policy: Any) -> None:
+def test_wrist_depth_is_reprojected_to_the_future_pose(policy: Any) -> None:
     seen = request_of().observation
     wrist = list(NANO.views).index("wrist")
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
@@ -162,7 +162,7 @@ def test_what_the_wrist_camera_measures_is_carried_to_where_the_hand_will_be(pol
     np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
 
 
-def test_a_view_without_measured_depth_leaves_all_depth_to_the_network() -> None:
+def test_without_measured_depth_the_network_gives_all() -> None:
     policy = PLUGIN.make(QUICK)
     half = request_of(want_prediction=True)
     half.observation.depth[0] = 0.0
@@ -179,7 +179,7 @@ def drawn_as_seen(tmp_path: Path) -> Any:
     return replace(QUICK, checkpoint=str(path))
 
 
-def test_a_decoder_draws_static_views_and_a_wrists_picture_is_carried_along(drawn_as_seen: Any) -> None:
+def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: Any) -> None:
     request = request_of(want_prediction=True)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     request = replace(request, observation=replace(request.observation, intrinsics=np.tile(K, (3, 1, 1))))
@@ -227,7 +227,7 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
 
 
 @pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])
-def test_without_a_decoder_or_measured_depth_pictures_are_the_codecs(drawn_as_seen: Any, without: str) -> None:
+def test_without_a_pixel_decoder_images_are_the_codecs(drawn_as_seen: Any, without: str) -> None:
     request = request_of(want_prediction=True)
     plain = PLUGIN.make(replace(drawn_as_seen, warp=False)).infer([request])[0].prediction().rgb
     config = drawn_as_seen if without == "measured" else replace(drawn_as_seen, **{without: False})

@@ -35,7 +35,7 @@ def one(depth: Any) -> Any:
     return depth[None, None]
 
 
-def test_a_blurred_edge_that_moves_becomes_an_edge_again_where_it_went() -> None:
+def test_a_moved_blurred_edge_becomes_sharp() -> None:
     seen, future = bar(20), bar(22)
     found = on_surfaces(one(blurred(future)), one(seen))[0, 0]
     assert set(np.unique(found)) == {BAR_M, WALL_M}
@@ -65,7 +65,7 @@ def test_holes_take_the_surface_beside_them_or_the_prediction() -> None:
     np.testing.assert_allclose(found[:, 40 + REACH_PX :], WALL_M - 0.1)
 
 
-def test_a_camera_that_stays_sees_the_same_and_one_that_goes_ahead_sees_it_nearer() -> None:
+def test_reprojection_follows_the_camera_motion() -> None:
     np.testing.assert_allclose(seen_from(bar(20), K, np.eye(4)).depth_hw_m, bar(20))
     ahead = np.eye(4)
     ahead[2, 3] = 0.4
@@ -136,7 +136,7 @@ def test_a_hand_comes_along_with_its_camera() -> None:
     np.testing.assert_array_equal(carried < HAND_M, depth < HAND_M)
 
 
-def test_what_comes_into_the_view_of_a_moving_camera_takes_the_depth_beside_it() -> None:
+def test_uncovered_pixels_take_the_neighbours_depth() -> None:
     back = np.eye(4)
     back[2, 3] = -0.5
     seen = np.full(SIZE, 1.0)

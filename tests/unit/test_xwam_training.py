@@ -335,7 +335,7 @@ def test_the_command_trains_and_goes_on(shared_root: Any, tmp_path: Path, capsys
     assert "going on from step 3" in capsys.readouterr().out
 
 
-def test_the_command_refuses_data_without_statistics_or_with_other_cameras(shared_root: Any, tmp_path: Path) -> None:
+def test_train_refuses_absent_statistics_and_other_cameras(shared_root: Any, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
     options = parser.parse_args(small(shared_root, tmp_path / "run"))

@@ -52,7 +52,7 @@ def held_out_key(trainer: Any) -> Any:
 # ---- lost files
 
 
-def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_state(root: Any, tmp_path: Path) -> None:
+def test_a_finished_run_rewrites_a_missing_checkpoint(root: Any, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     older = (tmp_path / "run" / CHECKPOINT).read_bytes()
     trainer_of(root, tmp_path / "run", SHORT).run()
@@ -75,7 +75,7 @@ def test_a_finished_run_writes_a_checkpoint_that_is_missing_or_older_than_its_st
 # ---- broken episodes
 
 
-def test_a_held_out_episode_that_breaks_costs_the_validation_alone(root: Any, tmp_path: Path) -> None:
+def test_a_broken_held_out_episode_costs_only_validation(root: Any, tmp_path: Path) -> None:
     recipe = replace(SHORT, validate_every=1, validation_share=0.1)
     said: list[str] = []
     trainer = trainer_of(root, tmp_path / "run", recipe, said.append)
@@ -143,7 +143,7 @@ def test_a_signal_ends_a_training_after_its_step_saved(
 # ---- a full disk, and what files look like
 
 
-def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+def test_training_resumes_after_a_full_disk(
     root: Any, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, run = small(root, tmp_path / "run", "--start", str(start)), tmp_path / "run"
@@ -167,7 +167,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     assert read_notes(run / CHECKPOINT)["steps"] == "3"
 
 
-def test_equal_checkpoints_are_equal_to_the_byte_and_as_readable_as_other_files(start: Any, tmp_path: Path) -> None:
+def test_equal_checkpoints_are_equal_to_the_byte(start: Any, tmp_path: Path) -> None:
     network, model = checkpoints.load_checkpoint(start)
     notes, written = {"steps": "3", "said": 'ü "\n'}, set()
     before = os.umask(0o027)
@@ -209,7 +209,7 @@ def test_statistics_that_cannot_be_used_are_named(
     assert f"; run `xwam statistics {root}` to write it anew." in said
 
 
-def test_statistics_of_other_data_are_told_and_kept_in_the_record(
+def test_statistics_of_other_data_are_reported_and_recorded(
     root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xwam.config.NANO", TINY)

@@ -91,7 +91,7 @@ def test_a_fresh_decoder_shows_what_is_seen() -> None:
     assert torch.equal(drawn.sharp_NCHW, seen)
 
 
-def test_a_flow_says_where_a_pixel_comes_from_and_depth_does_not_blend() -> None:
+def test_flow_samples_the_source_and_depth_is_not_blended() -> None:
     decoder = fresh_decoder(0, WIDTHS)
     columns_px = 2.5 + STILL_PX
     with torch.no_grad():
@@ -123,7 +123,7 @@ def moving_square(recipe: Any) -> Iterator[Any]:
         yield Sheet(*(torch.stack(part) for part in zip(*pages, strict=True)))
 
 
-def test_no_flow_is_longer_than_any_picture_needs_and_short_ones_stay() -> None:
+def test_flow_length_is_bounded_and_short_flows_stay() -> None:
     flow = torch.randn(1, 2, 8, 8) * torch.logspace(-1, 8, 8)
     found = bounded(flow)
     assert found.norm(dim=1).max() <= LONGEST_PX * (1 + 1e-6)
@@ -155,7 +155,7 @@ def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch: pyte
         train_decoder(decoder, iter([page]), weighed)
 
 
-def test_features_are_of_unit_length_and_have_a_gradient_where_there_are_none() -> None:
+def test_features_have_unit_length_and_finite_gradients() -> None:
     layer = torch.rand(2, 8, 3, 3)
     layer[0, :, 1, 1] = 0.0
     layer.requires_grad_(True)
@@ -192,14 +192,14 @@ def test_pages_are_what_was_recorded(tmp_path: Path) -> None:
     assert torch.equal(page.seen_NCHW, next(sheets(episodes, SMALL, bundle.codec, recipe)).seen_NCHW)
 
 
-def test_pictures_of_another_size_than_their_cameras_matrices_are_named(tmp_path: Path) -> None:
+def test_image_size_must_fit_the_intrinsics(tmp_path: Path) -> None:
     root = recorded(tmp_path, 1)
     other = replace(SMALL, image_hw_px=(32, 64))
     with pytest.raises(BrokenEpisode, match=r"episode_0000000: .* 32x48 pixels, the model sees 32x64"):
         cameras_of(read_track(root, key_of(0)), other)
 
 
-def test_an_episode_that_does_not_say_where_its_cameras_are_is_named(tmp_path: Path) -> None:
+def test_an_episode_without_camera_poses_is_named(tmp_path: Path) -> None:
     root = recorded(tmp_path, 1, T_base_cam=None)
     with pytest.raises(BrokenEpisode, match=r"episode_0000000 does not say where camera '.*' is"):
         cameras_of(read_track(root, key_of(0)), SMALL)
@@ -216,7 +216,7 @@ def test_models_that_a_decoder_cannot_serve_are_refused(change: Any, reason: str
         check_model(replace(SMALL, **change))
 
 
-def test_a_decoder_lies_beside_its_network_and_is_left_behind_where_the_network_changes(tmp_path: Path) -> None:
+def test_a_changed_network_drops_its_pixel_decoder(tmp_path: Path) -> None:
     from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import RECIPES
 
