@@ -20,10 +20,10 @@ from evalkit.score.results.coverage import lost_clips
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import num_cores, score_run
-from evalkit.score.scene import T_EE_CAM, scene_chunk, scene_spec, write_scene_run
 from evalkit.store.clips import ClipChunk
 from evalkit.store.records import Outcome
 from tests.bench.figure import Figure, compare
+from tests.doubles.scene import T_EE_CAM, scene_chunk, scene_spec, write_scene_run
 
 SIZE = (256, 320)
 NUM_CLIPS, NUM_CHUNKS = 12, 4

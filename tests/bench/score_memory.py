@@ -38,7 +38,7 @@ if __name__ == "__main__":
 
 def measure(num_chunks: int, size: tuple[int, int], *, workers: int = 2) -> dict[str, float]:
     """Return seconds, rows and peak memory (MiB) of scoring a run of so many chunks in fresh processes."""
-    from evalkit.score.scene import write_scene_run
+    from tests.doubles.scene import write_scene_run
 
     with tempfile.TemporaryDirectory() as folder:
         run, script = Path(folder) / "run", Path(folder) / "measure.py"

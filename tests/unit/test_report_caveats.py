@@ -18,8 +18,8 @@ from evalkit.cli.main import app
 from evalkit.report.caveats import MixedProtocols, between_caveats, plan_caveats, session_caveats
 from evalkit.report.write import write_report
 from evalkit.score.run import score_run
-from evalkit.score.scene import write_scene_run
 from evalkit.store.run_folder import HeldRun, open_run
+from tests.doubles.scene import write_scene_run
 
 SIZE = (24, 32)
 SESSION = {"commit": "a" * 40, "versions": {"torch": "2.4"}, "machine": {"cores": 2, "processor": "X"}}

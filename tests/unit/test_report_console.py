@@ -18,8 +18,8 @@ from evalkit.report import render_console as console
 from evalkit.report.stats import Interval
 from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
 from evalkit.score.results.names import METRICS, SUBJECTS
-from evalkit.score.scene import write_scene_run
 from evalkit.store.records import EpisodeRecord
+from tests.doubles.scene import write_scene_run
 
 TASKS = ("Lift", "NutAssemblySquare", "TwoArmHandover")
 

@@ -18,7 +18,7 @@ from evalkit.report import contact_sheet as sheet
 from evalkit.report import rerun_export as view
 from evalkit.score.frame import GroundTruth
 from evalkit.score.metrics import cloud
-from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
+from tests.doubles.scene import scene_chunk, scene_spec, write_scene_run
 
 SIZE = (24, 32)
 HAS_RERUN = importlib.util.find_spec("rerun") is not None

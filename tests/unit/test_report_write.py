@@ -19,9 +19,9 @@ from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_row
 from evalkit.report.write import write_report, write_scores_report
 from evalkit.score.folders import score_folders
 from evalkit.score.run import score_run
-from evalkit.score.scene import scene_chunk, write_scene_folders, write_scene_run
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
+from tests.doubles.scene import scene_chunk, write_scene_folders, write_scene_run
 
 SIZE = (24, 32)
 OUTCOMES = ["success", "failure", "success", "error", "skipped"]
@@ -76,7 +76,7 @@ def test_a_report_has_counts_scores_and_definitions(run: Any, tmp_path: Path) ->
     text = (tmp_path / "out/report.md").read_text()
     assert "| ball | 2 | 1 | 1 | 1 | 0 | 5 | 66.7 |" in text
     assert "The simulator stopped." in text
-    assert "Nobody could reach the ball." in text
+    assert "No plan reaches the ball." in text
     assert open_run(run).plan.sha256 in text
     assert "repeat_last_frame" in text
     assert "mask from truth alone" in text

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from evalkit.contracts.geometry import points_from_depth, transform
 from evalkit.contracts.types import ARM_PROPRIO
 from evalkit.score.metrics import cloud, pose
-from evalkit.score.scene import scene_chunk, scene_spec
+from tests.doubles.scene import scene_chunk, scene_spec
 
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-2, 2))
 

@@ -16,8 +16,8 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence, nothing_to_score
 from evalkit.score.results.table import read_coverage, read_scores
 from evalkit.score.run import score_run
-from evalkit.score.scene import write_scene_run
 from evalkit.store.run_folder import HeldRun, open_run
+from tests.doubles.scene import write_scene_run
 
 SIZE = (24, 32)
 

@@ -18,8 +18,8 @@ from evalkit.score import dataset
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.dataset import score_dataset
 from evalkit.score.results.table import read_scores
-from evalkit.score.scene import write_scene_run
 from evalkit.store.clips import ClipReader
+from tests.doubles.scene import write_scene_run
 
 SIZE = (24, 32)
 NO_LPIPS = ScoreOptions(lpips_nets=())

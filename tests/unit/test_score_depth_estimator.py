@@ -14,8 +14,8 @@ import pytest
 from evalkit.contracts.errors import UnknownName
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.results.outcome import ImageKey, Measure
-from evalkit.score.scene import scene_chunk, scene_spec
 from evalkit.score.sources import depth_estimator
+from tests.doubles.scene import scene_chunk, scene_spec
 
 SIZE = (24, 32)
 CHUNK = scene_chunk(num_frames=2, image_hw_px=SIZE)

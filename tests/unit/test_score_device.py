@@ -27,7 +27,7 @@ from evalkit.score.metrics import cloud, image, lpips, nearest
 from evalkit.score.metrics import device as scoring_device
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
-from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders, write_scene_run
+from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders, write_scene_run
 
 GOLDEN = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "golden/metrics"
 TORCH = "cpu:0"

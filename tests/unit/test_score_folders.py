@@ -20,8 +20,8 @@ from evalkit.score import folders as folders_module
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
 from evalkit.score.results.table import read_scores
-from evalkit.score.scene import scene_chunk, scene_spec, write_scene_folders
 from evalkit.score.sources.images import open_view
+from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 
 SIZE = (24, 32)
 NO_LPIPS = ScoreOptions(lpips_nets=())

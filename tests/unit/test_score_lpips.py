@@ -14,7 +14,7 @@ import torch
 
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics import lpips
-from evalkit.score.scene import scene_chunk, scene_spec
+from tests.doubles.scene import scene_chunk, scene_spec
 
 SHARED = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 needs_weights = pytest.mark.skipif(

@@ -19,8 +19,8 @@ from evalkit.score.chunk import ScoreOptions
 from evalkit.score.references import CodecChoice, find_codec, load_codec
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
-from evalkit.score.scene import write_scene_run
 from evalkit.store.run_folder import open_run
+from tests.doubles.scene import write_scene_run
 from tests.doubles.xwam import PLUGIN, QUICK
 
 SIZE = (24, 32)

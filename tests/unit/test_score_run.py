@@ -19,7 +19,7 @@ from evalkit.score.results.names import METRICS
 from evalkit.score.results.outcome import STATUSES, Score
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
-from evalkit.score.scene import scene_chunk, scene_spec, write_scene_run
+from tests.doubles.scene import scene_chunk, scene_spec, write_scene_run
 
 SIZE = (24, 32)
 SPEC = scene_spec(SIZE)

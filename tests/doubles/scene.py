@@ -1,8 +1,8 @@
-"""Clips of a scene known in closed form, for tests, timings and a first look without a simulator.
+"""Clips of a scene known in closed form, for tests and timings without a simulator.
 
 In: a seed and sizes. Out: a `ClipChunk` of a room with a moving ball and a prediction of it with known errors; a run
 folder full of them.
-Read next: `chunk.py`, which scores it.
+Read next: `evalkit/score/chunk.py`, which scores it.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def write_scene_run(
 
 
 def write_scene_folders(pred_dir: Path, true_dir: Path, chunk: ClipChunk) -> None:
-    """Write one chunk of the scene as a folder of predictions and one of truths; see `folders.py` for the layout."""
+    """Write one chunk of the scene as a folder of predictions and one of ground truth; see `evalkit/score/folders.py` for the layout."""
     assert chunk.predicted is not None
     size = chunk.true.rgb_fvhwc_u8.shape[2], chunk.true.rgb_fvhwc_u8.shape[3]
     cameras = scene_spec(size).cameras
@@ -204,7 +204,7 @@ def _record(episode: Episode, outcome: Outcome, clip: str | None) -> EpisodeReco
         seed=episode.seed,
         instruction=episode.instruction,
         blame="env" if outcome == "error" else None,
-        reason={"error": "The simulator stopped.", "skipped": "Nobody could reach the ball."}.get(outcome),
+        reason={"error": "The simulator stopped.", "skipped": "No plan reaches the ball."}.get(outcome),
         clip=clip,
     )
 
