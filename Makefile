@@ -21,7 +21,7 @@ help:  ## Show the targets.
 eval: setup  ## Run, score and report the embedded default: nano X-WAM and the scripted experts on robosuite.
 	$(EVALKIT) run --policy scripted $(BENCH) --out $(EVAL_OUT)/scripted
 	$(EVALKIT) run --policy xwam $(BENCH) --out $(EVAL_OUT)/xwam
-	$(EVALKIT) score $(EVAL_OUT)/xwam
+	$(EVALKIT) score run $(EVAL_OUT)/xwam
 	$(EVALKIT) report $(EVAL_OUT)/xwam $(EVAL_OUT)/scripted --out $(EVAL_OUT)/report
 	@echo "Everything lies in $(EVAL_OUT): the report in report/, an mp4 an episode in */videos/."
 
@@ -29,7 +29,7 @@ eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights 
 	@test -n "$$EVALKIT_ROBOCASA_PYTHON" || { echo "RoboCasa is not here: install v0.2 into an interpreter of its own (docs/robocasa.md), export EVALKIT_ROBOCASA_PYTHON=<its python> and run this again; 'evalkit doctor robocasa' tells what is missing." >&2; exit 2; }
 	$(EVALKIT) doctor robocasa
 	$(EVALKIT) run --policy xwam --bench robocasa --episodes 100 --out $(ROBOCASA_OUT) $(ROBOCASA_RUN) $(ROBOCASA_SETTINGS)
-	$(EVALKIT) score $(ROBOCASA_OUT)
+	$(EVALKIT) score run $(ROBOCASA_OUT)
 	$(EVALKIT) report $(ROBOCASA_OUT) --published results/published
 
 eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks (not there yet).

@@ -15,9 +15,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any
 
-from evalkit.contracts.env import Bench
+from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
@@ -37,8 +36,7 @@ class Job:
     """What every thread of a run shares."""
 
     folder: RunFolder
-    bench: Bench
-    bench_config: Any
+    bench: BoundBench
     policy: Policy
     settings: RunSettings
 
@@ -198,7 +196,7 @@ class _Lane:
             self._drop_worker()
         if self._worker is None:
             self._worker = EnvWorker(
-                self._job.bench.launch(self._job.bench_config, task=episode.task, setting=episode.setting),
+                self._job.bench.launch(task=episode.task, setting=episode.setting),
                 env_spec,
                 timeouts=settings.timeouts,
                 log_path=self._job.folder.log_path(self._worker_idx),

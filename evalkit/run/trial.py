@@ -1,7 +1,7 @@
-"""Episodes tried in passing: what `evalkit check` does beyond comparing specs, and how long a whole run would take.
+"""Trial episodes: what `evalkit check` does beyond comparing specs, and how long a run would take.
 
 In: planned episodes. Out: seconds, or an `EpisodeFault`.
-Read next: `episode.py`, the same loop run in earnest.
+Read next: `episode.py`, the loop that a trial runs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from evalkit.contracts.env import Bench
+from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
@@ -22,18 +21,28 @@ from evalkit.run.settings import RunSettings
 from evalkit.store.plan import Plan
 
 NUM_TRIAL_CHUNKS = 2
-"""Chunks of an episode that is run for its time alone."""
+"""Chunks of an episode that is run only to measure its time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What the trial episodes of a plan share."""
+
+    bench: BoundBench
+    plan: Plan
+    policy: Policy
+    settings: RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """What one episode took.
+    """How long an episode took.
 
     Attributes:
         reset_s: Seconds until the first observation.
-        steps: Control steps that were executed.
-        policy_s: Seconds in the policy, which workers share: thinking and imagining.
-        wall_s: Seconds of all the steps, those of the policy among them.
+        steps: Control steps executed.
+        policy_s: Seconds in the policy, which the workers share: actions and predictions.
+        wall_s: Seconds of all steps, including the policy's.
     """
 
     reset_s: float
@@ -43,14 +52,14 @@ class Pace:
 
 
 def estimate_hours(plan: Plan, paces: Sequence[Pace], *, workers: int) -> float:
-    """Return how many hours a plan would take if no episode ended before its limit.
+    """Return how many hours a plan would take if every episode reached its step limit.
 
-    The policy answers one request at a time, so that more workers help until it never rests.
+    The policy answers one request at a time; more workers help until the policy is always busy.
 
     Args:
-        plan: What would be run.
-        paces: Of some of its episodes, at least one.
-        workers: Env workers at a time.
+        plan: The plan.
+        paces: Paces of some of its episodes, at least one.
+        workers: Env processes in parallel.
     """
     steps = sum(episode.max_steps for episode in plan.episodes)
     tried = sum(pace.steps for pace in paces)
@@ -60,13 +69,11 @@ def estimate_hours(plan: Plan, paces: Sequence[Pace], *, workers: int) -> float:
     return max((reset_s + wall_s) / min(workers, len(plan.episodes)), policy_s) / 3600
 
 
-def measure_pace(
-    bench: Bench, bench_config: Any, plan: Plan, episode: Episode, policy: Policy, settings: RunSettings
-) -> Pace:
-    """Return what the first chunks of an episode took; raises as `try_task` does."""
+def measure_pace(trial: Trial, episode: Episode) -> Pace:
+    """Return how long the first chunks of an episode took; raises as `try_task` does."""
     tally = Tally()
-    steps = min(episode.max_steps, NUM_TRIAL_CHUNKS * policy.spec.execute_steps)
-    _try(bench, bench_config, plan, replace(episode, max_steps=steps), policy, settings, tally)
+    steps = min(episode.max_steps, NUM_TRIAL_CHUNKS * trial.policy.spec.execute_steps)
+    try_episode(trial, replace(episode, max_steps=steps), tally)
     spent = tally.clock.seconds()
     policy_s = spent.get("policy", 0.0) + spent.get("imagine", 0.0)
     return Pace(
@@ -77,36 +84,31 @@ def measure_pace(
     )
 
 
-def try_task(
-    bench: Bench, bench_config: Any, plan: Plan, episode: Episode, policy: Policy, settings: RunSettings
-) -> float:
+def try_task(trial: Trial, episode: Episode) -> float:
     """Return how many seconds it took to start a task's env, reset it and execute one chunk of the policy's actions.
 
     Raises:
-        EpisodeFault: If the env or the policy does not do what its spec promises.
+        EpisodeFault: If the env or the policy breaks its spec.
         EvalkitError: If the env cannot be built.
     """
     started = time.perf_counter()
-    one_chunk = replace(episode, max_steps=policy.spec.execute_steps)
-    _try(bench, bench_config, plan, one_chunk, policy, settings, Tally())
+    try_episode(trial, replace(episode, max_steps=trial.policy.spec.execute_steps), Tally())
     return time.perf_counter() - started
 
 
-def _try(
-    bench: Bench,
-    bench_config: Any,
-    plan: Plan,
-    episode: Episode,
-    policy: Policy,
-    settings: RunSettings,
-    tally: Tally,
-) -> None:
-    launch = bench.launch(bench_config, task=episode.task, setting=episode.setting)
+def try_episode(trial: Trial, episode: Episode, tally: Tally) -> None:
+    """Run an episode in an env process of its own and keep nothing but the tally; raises as `try_task` does."""
+    launch = trial.bench.launch(task=episode.task, setting=episode.setting)
+    predicts = bool(trial.policy.spec.predicts)
     with tempfile.TemporaryDirectory() as folder:
-        log_path = Path(folder) / "worker.log"
-        worker = EnvWorker(launch, plan.env_spec(episode.task), timeouts=settings.timeouts, log_path=log_path)
+        worker = EnvWorker(
+            launch,
+            trial.plan.env_spec(episode.task),
+            timeouts=trial.settings.timeouts,
+            log_path=Path(folder) / "worker.log",
+        )
         try:
             worker.build()
-            run_episode(episode, worker, policy, [], tally, render=True, imagine=bool(policy.spec.predicts))
+            run_episode(episode, worker, trial.policy, [], tally, render=True, imagine=predicts)
         finally:
             worker.close()

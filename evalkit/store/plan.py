@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from evalkit.contracts.env import Bench, PacedBench
+from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
-from evalkit.contracts.policy import PolicyPlugin
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check
 from evalkit.contracts.types import Episode
 
@@ -114,29 +113,25 @@ class Plan:
 
 
 def make_plan(
-    bench: Bench,
-    bench_config: Any,
-    policy: PolicyPlugin,
-    policy_config: Any,
+    bench: BoundBench,
+    policy: BoundPolicy,
     *,
-    tasks: Sequence[str],
-    setting: str | None,
+    tasks: Sequence[str] = (),
+    setting: str | None = None,
     num_episodes: int,
-    seed: int,
+    seed: int = 0,
     max_steps: int | None = None,
 ) -> Plan:
     """Return the plan of a run, after checking that policy and envs fit.
 
     Args:
-        bench: Where to act.
-        bench_config: An instance of its `config_type`.
-        policy: Who acts.
-        policy_config: An instance of its `config_type`.
-        tasks: Some of the bench's tasks; none means all.
-        setting: One of the bench's settings; None means its first.
-        num_episodes: Episodes a task, at least 1.
-        seed: Derives the episodes' seeds.
-        max_steps: Shortens every episode; a departure.
+        bench: The bench with its settings.
+        policy: The policy with its settings.
+        tasks: Names of tasks; empty for all tasks of the bench.
+        setting: Name of a setting; None for the bench's first.
+        num_episodes: Episodes per task, at least 1.
+        seed: Seed from which the episodes' seeds are derived.
+        max_steps: Shortens every episode to this many steps; a departure from the protocol.
 
     Raises:
         UnknownName: For a task or setting that the bench does not have.
@@ -156,34 +151,32 @@ def make_plan(
             f"A plan needs at least 1 episode, a seed of 0 or more and at least 1 step, "
             f"got episodes={num_episodes}, seed={seed}, bench.max_steps={max_steps}."
         )
-    specs = {task: bench.env_spec(bench_config, task=task, setting=setting) for task in tasks}
-    policy_spec = policy.spec(policy_config)
+    specs = {task: bench.env_spec(task=task, setting=setting) for task in tasks}
+    policy_spec = policy.spec()
     _check_all(specs, policy_spec)
     episodes = [
         episode
         for task in tasks
-        for episode in bench.plan_episodes(
-            bench_config, task=task, setting=setting, num_episodes=num_episodes, seed=seed
-        )
+        for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=num_episodes, seed=seed)
     ]
-    departures = list(bench.departures(bench_config))
+    departures = bench.departures()
     if max_steps is not None:
         episodes = [replace(episode, max_steps=min(episode.max_steps, max_steps)) for episode in episodes]
         departures.append(f"Episodes are cut at {max_steps} steps (bench.max_steps).")
-    paced = bench.executed_steps(bench_config) if isinstance(bench, PacedBench) else None
+    paced = bench.executed_steps
     if paced is not None and policy_spec.execute_steps != paced:
         departures.append(f"The policy executes {policy_spec.execute_steps} actions of a chunk instead of {paced}.")
     return Plan(
         bench=PartPlan(
             name=bench.name,
-            config=asdict(bench_config),
-            provenance=dict(bench.provenance(bench_config)),
+            config=asdict(bench.config),
+            provenance=bench.provenance(),
             specs={task: spec.to_json() for task, spec in specs.items()},
         ),
         policy=PartPlan(
             name=policy.name,
-            config=asdict(policy_config),
-            provenance=dict(policy.provenance(policy_config)),
+            config=asdict(policy.config),
+            provenance=policy.provenance(),
             specs={policy.name: policy_spec.to_json()},
         ),
         setting=setting,

@@ -39,7 +39,7 @@ def test_x_wam_acts_imagines_is_scored_and_reported(tmp_path: Path) -> None:
     records = open_run(folder).records()
     assert [(r.outcome, r.steps, r.num_chunks) for r in records] == [("failure", 16, 2)] * 2
     assert all((folder / str(r.clip)).exists() and (folder / str(r.video)).exists() for r in records)
-    assert evalkit("score", str(folder)).returncode == 0
+    assert evalkit("score", "run", str(folder)).returncode == 0
     done = evalkit("report", str(folder))
     assert done.returncode == 0, done.stderr
     text = (folder / "report" / "report.md").read_text()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.cli.main import VERBS
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ["--bench", "tests.doubles.bench:FakeBench", "--policy", "tests.doubles.policy:FakePolicyPlugin"]
 
@@ -38,7 +40,7 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
         (["plan", *FAKE, "run.workers=0"], "run.workers must be above 0"),
         (["plan", *FAKE, "workers"], "'workers' is not an override; write key=value"),
         (["plan", *FAKE, "--episodes", "0"], "at least 1 episode"),
-        (["plan", *FAKE, "--tasks", "Near,,Far"], "--tasks takes names with commas between"),
+        (["plan", *FAKE, "--tasks", "Near,,Far"], "--tasks takes names separated by commas"),
         (["plan", *FAKE, "bench.max_steps=true"], "bench.max_steps must be a whole number"),
         (["plan", "--policy", "json:dumps"], "cannot be imported: TypeError"),
         (["plan", "--policy", ":x"], "a target is written module:attribute"),
@@ -53,7 +55,11 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
             "Cannot write /proc/run: No such file or directory. Choose another folder",
         ),
         (["report", "nowhere"], "nowhere is not a run folder"),
-        (["score", "nowhere"], "nowhere is not a run folder"),
+        (["score", "run", "nowhere"], "nowhere is not a run folder"),
+        (["score", "nowhere"], "`evalkit score` takes run, folders or dataset; write `evalkit score run nowhere`."),
+        (["score", "docs", "tests"], "write `evalkit score folders docs tests`."),
+        (["score", "--dataset", "x", "--policy", "hold"], "write `evalkit score dataset x --policy hold`."),
+        (["score", "run", "run.workers=2"], "needs at least one run folder"),
     ],
 )
 def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:
     assert "RuntimeError: mj_step: unstable simulation" in done.stdout
     again = evalkit("run", *FAKE, "--episodes", "2", "--out", folder, "bench.fake.fault=raise")
     assert "nothing to do" in again.stdout
-    assert evalkit("score", folder).returncode == 0
+    assert evalkit("score", "run", folder).returncode == 0
     report = evalkit("report", folder)
     assert report.returncode == 0, report.stderr
     assert (tmp_path / "run" / "scores.parquet").exists()
@@ -114,11 +120,18 @@ def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:
 
 
 def test_help_has_examples() -> None:
-    for verb in ("list", "plan", "check", "run", "score", "report", "doctor"):
-        done = evalkit(verb, "--help")
+    for verb in ("list", "plan", "check", "run", "score", "score run", "score folders", "score dataset", "report"):
+        done = evalkit(*verb.split(), "--help")
         assert done.returncode == 0
-        assert verb == "doctor" or f"evalkit {verb}" in done.stdout
+        assert f"evalkit {verb} " in done.stdout
+    assert evalkit("doctor", "--help").returncode == 0
     assert "clips/TASK/INDEX.h5" in evalkit("view", "--help").stdout
+
+
+def test_help_lists_verbs_in_the_order_of_their_use() -> None:
+    lines = [line.split() for line in evalkit("--help").stdout.splitlines()]
+    listed = [words[1] for words in lines if len(words) > 2 and words[1] in VERBS]
+    assert listed == [verb for verb in VERBS if verb in listed]
 
 
 def test_check_names_the_task_that_does_not_work() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from envs.robocasa.tasks import TASKS
+from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError
 from evalkit.report.published import PublishedRow, beside, read_published
 from evalkit.report.read import read_run
@@ -26,10 +27,8 @@ def success(system: Any, task: Any = "", value: Any = 50.0, **changes: Any) -> A
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    bench, policy = FakeBench(), FakePolicyPlugin()
-    plan = make_plan(
-        bench, bench.config_type(), policy, policy.config_type(), tasks=[], setting=None, num_episodes=1, seed=0
-    )
+    config = load_config(FakeBench(), FakePolicyPlugin(), [])
+    plan = make_plan(config.bench, config.policy, num_episodes=1)
     with HeldRun(tmp_path / "mine", plan):
         pass
     return read_run(tmp_path / "mine")

@@ -38,7 +38,7 @@ def plan(*overrides: Any, policy: Any = "hold", episodes: Any = 2, **changes: An
     plugin = plugins.load_policy(policy)
     config = load_config(BENCH, plugin, list(overrides))
     arguments = {"tasks": ["OpenDrawer"], "setting": None, "num_episodes": episodes, "seed": 0} | changes
-    return make_plan(BENCH, config.bench, plugin, config.policy, max_steps=config.max_steps, **arguments)
+    return make_plan(config.bench, config.policy, max_steps=config.max_steps, **arguments)
 
 
 def test_the_24_tasks_and_their_step_limits() -> None:
@@ -178,10 +178,10 @@ def test_doctor_robocasa_on_the_command_line() -> None:
 
 
 def test_run_folders_without_a_name_carry_the_mark() -> None:
-    from evalkit.cli.main import _default_path
+    from evalkit.cli.run import default_path
 
-    assert "-default-placeholder-art-" in _default_path(plan("bench.robocasa.art=placeholder")).name
-    assert "placeholder" not in _default_path(plan()).name
+    assert "-default-placeholder-art-" in default_path(plan("bench.robocasa.art=placeholder")).name
+    assert "placeholder" not in default_path(plan()).name
 
 
 GOOD = {

@@ -30,18 +30,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(path: Path, *overrides: str, episodes: int = 3, tasks: tuple[str, ...] = ()) -> list[EpisodeRecord]:
     """Run what is missing and return what was recorded by this call."""
-    bench, policy = FakeBench(), FakePolicyPlugin()
-    config = load_config(bench, policy, overrides)
-    plan = make_plan(
-        bench, config.bench, policy, config.policy, tasks=tasks, setting=None, num_episodes=episodes, seed=0
-    )
+    config = load_config(FakeBench(), FakePolicyPlugin(), overrides)
+    plan = make_plan(config.bench, config.policy, tasks=tasks, num_episodes=episodes)
     recorded: list[EpisodeRecord] = []
     with HeldRun(path, plan) as folder:
         job = Job(
             folder=folder,
-            bench=bench,
-            bench_config=config.bench,
-            policy=policy.make(config.policy),
+            bench=config.bench,
+            policy=config.policy.load(),
             settings=config.run,
         )
         run_missing(job, recorded.append)

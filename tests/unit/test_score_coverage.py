@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Any:
 
 
 def _score(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, ["score", *map(str, arguments), "--workers", "1", "--lpips", "none"])
+    return CliRunner().invoke(app, ["score", "run", *map(str, arguments), "--workers", "1", "--lpips", "none"])
 
 
 def test_a_result_file_names_its_plan_and_records(run: Any) -> None:
@@ -88,6 +88,6 @@ def test_a_run_without_clips_says_why(run: Any) -> None:
 
 
 def test_workers_below_zero_are_refused(run: Any) -> None:
-    done = CliRunner().invoke(app, ["score", str(run), "--workers", "-1"])
+    done = CliRunner().invoke(app, ["score", "run", str(run), "--workers", "-1"])
     assert isinstance(done.exception, BadConfig)
     assert not (run / "scores.parquet").exists()

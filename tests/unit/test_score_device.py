@@ -263,7 +263,7 @@ def test_a_device_of_no_known_kind_is_refused(device: str) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_without_cuda_one_sentence_says_so_before_any_work(device: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["score", str(tmp_path / "no such run"), "--device", device])
+    done = CliRunner().invoke(app, ["score", "run", str(tmp_path / "no such run"), "--device", device])
     assert isinstance(done.exception, BadConfig)  # of the device, not of the run, which is looked for later
     assert str(done.exception).startswith(f"--device {device} is not there: torch {torch.__version__} finds no CUDA")
     with pytest.raises(BadConfig, match="finds no CUDA device"):

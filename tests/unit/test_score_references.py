@@ -140,7 +140,7 @@ def test_settings_may_change_where_the_weights_lie(run: Any) -> None:
 
 
 def test_the_verb_says_it(run: Any) -> None:
-    arguments = ["score", str(run), "--workers", "1", "--lpips", "none"]
+    arguments = ["score", "run", str(run), "--workers", "1", "--lpips", "none"]
     said = " ".join(CliRunner().invoke(app, arguments).stdout.split())
     assert "The codec round trip (the ceiling) is unavailable, because policy 'noise' cannot be built again" in said
     done = CliRunner().invoke(app, [*arguments, "--policy", f"{HERE}:Plugin"])
@@ -150,10 +150,10 @@ def test_the_verb_says_it(run: Any) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [("policy.noise.nowhere=1", "nowhere"), ("run.workers=2", "changes nothing about the codec")],
+    [("policy.noise.nowhere=1", "nowhere"), ("run.workers=2", "does not affect the codec")],
 )
 def test_a_mistyped_setting_is_refused_before_scoring(run: Any, setting: str, said: str) -> None:
-    done = CliRunner().invoke(app, ["score", str(run), "--policy", f"{HERE}:Plugin", setting])
+    done = CliRunner().invoke(app, ["score", "run", str(run), "--policy", f"{HERE}:Plugin", setting])
     assert done.exit_code != 0
     assert said in " ".join((done.output + str(done.exception)).split())
     assert not (run / "scores.parquet").exists()

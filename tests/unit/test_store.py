@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
 from evalkit.contracts.types import Prediction
 from evalkit.store import records as records_module
@@ -25,7 +26,8 @@ from tests.doubles.policy import FakePolicyConfig, FakePolicyPlugin
 def plan(**change: object) -> Plan:
     arguments: dict = {"tasks": ["Near"], "setting": None, "num_episodes": 3, "seed": 0, "max_steps": None}
     policy = change.pop("policy", FakePolicyConfig())
-    return make_plan(FakeBench(), FakeBenchConfig(), FakePolicyPlugin(), policy, **{**arguments, **change})
+    bench = BoundBench(plugin=FakeBench(), config=FakeBenchConfig())
+    return make_plan(bench, BoundPolicy(plugin=FakePolicyPlugin(), config=policy), **{**arguments, **change})
 
 
 def record(index: int = 0) -> EpisodeRecord:

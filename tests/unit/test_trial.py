@@ -4,22 +4,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from evalkit.config import load_config
 from evalkit.run.trial import Pace, estimate_hours
-from evalkit.store.plan import make_plan
+from evalkit.store.plan import Plan, make_plan
 from tests.doubles.bench import FakeBench
 from tests.doubles.policy import FakePolicyPlugin
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plan(num_episodes: Any) -> Any:
-    bench, policy = FakeBench(), FakePolicyPlugin()
-    configs = bench.config_type(), policy.config_type()
-    return make_plan(bench, configs[0], policy, configs[1], tasks=[], setting=None, num_episodes=num_episodes, seed=0)
+def plan(num_episodes: int) -> Plan:
+    config = load_config(FakeBench(), FakePolicyPlugin(), [])
+    return make_plan(config.bench, config.policy, num_episodes=num_episodes)
 
 
 PACE = Pace(reset_s=10.0, steps=4, policy_s=1.0, wall_s=4.0)

@@ -1,0 +1,127 @@
+"""Options that several verbs share, and the plan that they describe.
+
+In: the values of options. Out: a bench and a policy with their settings, and a plan.
+Read next: `evalkit/config.py`, which applies overrides; `evalkit/store/plan.py`, which makes the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evalkit.console import progress_bar
+from evalkit.contracts.errors import BadConfig
+
+if TYPE_CHECKING:
+    from evalkit.config import Config
+    from evalkit.contracts.bound import BoundBench, BoundPolicy
+    from evalkit.run.settings import RunSettings
+    from evalkit.store.plan import Plan
+
+OnProgress = Callable[[int, int], None]
+"""Called with (units done, units in all)."""
+
+PolicyName = Annotated[
+    str, typer.Option("--policy", metavar="NAME", help="Name of a policy, or module:attribute of a policy plugin.")
+]
+BenchName = Annotated[
+    str, typer.Option("--bench", metavar="NAME", help="Name of a bench, or module:attribute of a bench plugin.")
+]
+Setting = Annotated[
+    str | None,
+    typer.Option(
+        "--setting", metavar="NAME", help="Setting of the bench. [default: its first setting]", show_default=False
+    ),
+]
+Tasks = Annotated[
+    str,
+    typer.Option(
+        "--tasks", metavar="NAME,NAME", help="Tasks, separated by commas. [default: all tasks]", show_default=False
+    ),
+]
+Episodes = Annotated[int, typer.Option("--episodes", metavar="N", help="Episodes per task.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed from which every episode's seed is derived.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Hydra overrides of settings, for example `run.workers=2`. `evalkit list --bench NAME --policy NAME` "
+        "lists the keys.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a command line asks for: a bench and a policy with their settings, and the plan of the run."""
+
+    bench: BoundBench
+    policy: BoundPolicy
+    run: RunSettings
+    plan: Plan
+
+
+def plan_call(
+    policy: str,
+    bench: str,
+    setting: str | None,
+    tasks: str,
+    episodes: int,
+    seed: int,
+    overrides: Sequence[str] | None,
+) -> Call:
+    """Return what the shared options ask for.
+
+    Raises:
+        EvalkitError: If a name is unknown, an override cannot be applied, or bench and policy do not fit.
+    """
+    from evalkit.store.plan import make_plan
+
+    config = bind(bench, policy, overrides)
+    plan = make_plan(
+        config.bench,
+        config.policy,
+        tasks=split_names("--tasks", tasks),
+        setting=setting,
+        num_episodes=episodes,
+        seed=seed,
+        max_steps=config.max_steps,
+    )
+    return Call(bench=config.bench, policy=config.policy, run=config.run, plan=plan)
+
+
+def bind(bench: str, policy: str, overrides: Sequence[str] | None) -> Config:
+    """Return all settings of a bench and a policy; raises as `plan_call` does."""
+    from evalkit.config import load_config
+    from evalkit.contracts import plugins
+
+    return load_config(plugins.load_bench(bench), plugins.load_policy(policy), overrides or [])
+
+
+def split_names(option: str, text: str) -> list[str]:
+    """Return the names in a comma-separated list.
+
+    Raises:
+        BadConfig: If one of them is empty.
+
+    Example:
+        >>> split_names("--tasks", "Lift, Door")
+        ['Lift', 'Door']
+    """
+    names = [name.strip() for name in text.split(",")] if text else []
+    if "" in names:
+        raise BadConfig(f"{option} takes names separated by commas, got '{text}'.")
+    return names
+
+
+@contextmanager
+def counted(label: str) -> Iterator[OnProgress]:
+    """Show a progress bar; yield the function that moves it."""
+    with progress_bar() as progress:
+        bar = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -1,0 +1,185 @@
+"""The verbs `list`, `plan` and `check`: what there is, what a run would do, and whether it works.
+
+In: a bench, a policy, settings. Out: lines on the screen; `plan --out` writes a plan.
+Read next: `evalkit/store/plan.py`, `evalkit/run/trial.py`; `run.py` for the next verb.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from evalkit.cli.options import (
+    BenchName,
+    Call,
+    Episodes,
+    Overrides,
+    PolicyName,
+    Seed,
+    Setting,
+    Tasks,
+    plan_call,
+)
+from evalkit.console import out, progress_bar
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
+
+
+def list_(
+    bench: Annotated[
+        str | None, typer.Option("--bench", metavar="NAME", help="Show this bench's tasks, settings and keys.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option("--policy", metavar="NAME", help="Show this policy's keys.")] = None,
+) -> None:
+    """List benches and policies; with --bench or --policy, list what each offers.
+
+    A bench is a simulator with tasks. A policy acts in it. The keys can be overridden as `key=value`.
+
+    Examples:
+
+    - `evalkit list`
+    - `evalkit list --bench robosuite --policy xwam`
+    """
+    from evalkit.contracts import plugins
+
+    if bench is None and policy is None:
+        _print_plugins("bench", plugins.names(plugins.BENCHES), plugins.load_bench)
+        _print_plugins("policy", plugins.names(plugins.POLICIES), plugins.load_policy)
+        return
+    from evalkit.run.settings import RunSettings
+
+    if bench is not None:
+        bench_plugin = plugins.load_bench(bench)
+        out.print(f"{bench_plugin.name}: {bench_plugin.summary}", style="bold")
+        out.print(f"protocol  {bench_plugin.protocol}")
+        out.print(f"settings  {', '.join(bench_plugin.settings)}")
+        out.print(f"tasks     {', '.join(bench_plugin.tasks)}")
+        _print_keys(f"bench.{bench_plugin.name}", bench_plugin.config_type)
+    if policy is not None:
+        policy_plugin = plugins.load_policy(policy)
+        out.print(f"{policy_plugin.name}: {policy_plugin.summary}", style="bold")
+        _print_keys(f"policy.{policy_plugin.name}", policy_plugin.config_type)
+    out.print("for every bench and policy", style="bold")
+    out.print("key       bench.max_steps=null")
+    _print_keys("run", RunSettings)
+
+
+def plan(
+    policy: PolicyName = "xwam",
+    bench: BenchName = "robosuite",
+    setting: Setting = None,
+    tasks: Tasks = "",
+    episodes: Episodes = 100,
+    seed: Seed = 0,
+    to: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write the plan to this JSON file.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Show what a run would do, without starting it.
+
+    A plan fixes every choice of a run: protocol, tasks, seeds, instructions, step limits, weights. The same arguments
+    give the same plan with the same hash. The plan lists every departure from the bench's protocol.
+
+    Examples:
+
+    - `evalkit plan --policy scripted --bench robosuite --tasks Lift --episodes 10`
+    - `evalkit plan --tasks Lift --out plan.json policy.xwam.num_video_steps=25`
+    """
+    call = plan_call(policy, bench, setting, tasks, episodes, seed, overrides)
+    print_plan(call)
+    if to is not None:
+        from evalkit.store.files import write_whole
+
+        write_whole(to, call.plan.to_bytes())
+        out.print(f"plan written to {to}")
+
+
+def check(
+    policy: PolicyName = "xwam",
+    bench: BenchName = "robosuite",
+    setting: Setting = None,
+    tasks: Tasks = "",
+    seed: Seed = 0,
+    static: Annotated[bool, typer.Option("--static", help="Compare the specs only; start no simulator.")] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Check that a policy can run on a bench.
+
+    First compare their specs: views, image sizes, state and action layouts, rates. Then, for each task, start the env,
+    reset it and execute one chunk of the policy's actions. Write nothing. Exit with 2 if a task does not work.
+
+    Examples:
+
+    - `evalkit check --policy xwam --bench robosuite --tasks Lift,Door`
+    - `evalkit check --policy my_module:MyPlugin --static`
+    """
+    call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
+    out.print(f"The specs fit: policy '{policy}' on {len(call.plan.tasks)} tasks of '{bench}'.")
+    if static:
+        return
+    failed = _try_tasks(call)
+    if failed:
+        raise EvalkitError(f"{len(failed)} of {len(call.plan.tasks)} tasks do not work: {', '.join(failed)}.")
+
+
+def print_plan(call: Call) -> None:
+    """Print a plan: hash, protocol, policy, episodes, departures."""
+    plan = call.plan
+    counts = {task: sum(episode.task == task for episode in plan.episodes) for task in plan.tasks}
+    out.print(f"plan     {plan.sha256[:16]}  {plan.protocol}, setting '{plan.setting}', seed {plan.seed}")
+    out.print(f"policy   {plan.policy.name}  " + ", ".join(f"{k} {v}" for k, v in plan.policy.provenance.items()))
+    out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
+    for departure in plan.departures:
+        out.print(Text.assemble(("departure from the protocol: ", "yellow"), departure))
+
+
+def _try_tasks(call: Call) -> list[str]:
+    """Try one chunk of every task, print a line each, and return the tasks that do not work."""
+    from evalkit.run.trial import Trial, try_task
+
+    trial = Trial(bench=call.bench, plan=call.plan, policy=call.policy.load(), settings=call.run)
+    failed = []
+    with progress_bar() as progress:
+        bar = progress.add_task("check", total=len(call.plan.episodes))
+        for episode in call.plan.episodes:
+            progress.update(bar, description=f"check {episode.task}")
+            try:
+                seconds = try_task(trial, episode)
+                out.print(
+                    Text.assemble(("ok     ", "green"), f"{episode.task}: reset and one chunk in {seconds:.1f} s")
+                )
+            except (EpisodeFault, EvalkitError) as problem:
+                failed.append(episode.task)
+                out.print(Text.assemble(("error  ", "red"), f"{episode.task}: {problem}"), soft_wrap=True)
+            progress.advance(bar)
+    return failed
+
+
+def _print_plugins(kind: str, names: list[str], load: Callable[[str], Any]) -> None:
+    from rich.table import Table
+
+    table = Table(kind, "description", box=None, pad_edge=False)
+    for name in names:
+        table.add_row(name, _summary(load, name))
+    out.print(table)
+    out.print()
+
+
+def _summary(load: Callable[[str], Any], name: str) -> str:
+    try:
+        return str(load(name).summary)
+    except EvalkitError as error:
+        return str(error)
+
+
+def _print_keys(prefix: str, config_type: type) -> None:
+    for entry in fields(config_type):
+        default = getattr(config_type(), entry.name)
+        shown = json.dumps(list(default) if isinstance(default, tuple) else default, separators=(",", ":"))
+        out.print(f"key       {prefix}.{entry.name}={shown.strip(chr(34))}")

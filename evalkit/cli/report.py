@@ -1,0 +1,95 @@
+"""The verbs `report` and `view`: tables and images from a run.
+
+In: run folders, clips. Out: Markdown, CSV, images.
+Read next: `evalkit/report/write.py`, `evalkit/report/contact_sheet.py`, `evalkit/report/rerun_export.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evalkit.console import out
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder of the report. [default: report/ in the first run folder]",
+            show_default=False,
+        ),
+    ] = None,
+    across_protocols: Annotated[
+        bool, typer.Option("--across-protocols", help="Allow a comparison of runs with different protocols.")
+    ] = False,
+    published: Annotated[
+        Path | None,
+        typer.Option(
+            "--published", metavar="PATH", help="Also show published results: a CSV file, or a folder of CSV files."
+        ),
+    ] = None,
+) -> None:
+    """Print and write the tables of one run, or compare several runs.
+
+    Read records and scores; a run that was not scored is reported without scores. Write `report.md`, `success.csv` and
+    `scores.csv`. Success rates come with counts, errors and 95 % intervals.
+
+    Examples:
+
+    - `evalkit report results/runs/mine`
+    - `evalkit report results/runs/mine results/runs/theirs --out results/report`
+    - `evalkit report results/runs/mine --published results/published`
+    """
+    from evalkit.report.published import read_published
+    from evalkit.report.write import write_report
+
+    folder = to or runs[0] / "report"
+    rows = [] if published is None else read_published(published)
+    with out.status("Reading runs ..."):
+        written = write_report(runs, folder, across_protocols=across_protocols, published=rows)
+    written.render(out)
+    out.print(f"report: {folder / 'report.md'}")
+
+
+def view(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A clip of a run: clips/TASK/INDEX.h5.")],
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            metavar="FILE",
+            help="File of the contact sheet. [default: the clip's path with the suffix .png]",
+            show_default=False,
+        ),
+    ] = None,
+    chunk: Annotated[int, typer.Option("--chunk", metavar="N", help="Chunk that the contact sheet shows.")] = 0,
+    rrd: Annotated[
+        Path | None,
+        typer.Option("--rrd", metavar="FILE", help="Also write a rerun recording (needs the extra `viz`)."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Also open the rerun viewer.")] = False,
+) -> None:
+    """Show one clip: predictions next to ground truth.
+
+    Write a contact sheet (PNG) of predicted and true frames of one chunk. With --rrd or --show, also export the point
+    clouds over time for the rerun viewer.
+
+    Examples:
+
+    - `evalkit view results/runs/mine/clips/Lift/0000.h5`
+    - `evalkit view results/runs/mine/clips/Lift/0000.h5 --chunk 3 --rrd lift.rrd`
+    """
+    from evalkit.report.contact_sheet import write_sheet
+    from evalkit.report.rerun_export import write_recording
+
+    out.print(f"contact sheet: {write_sheet(clip, sheet or clip.with_suffix('.png'), chunk_idx=chunk)}")
+    if rrd is not None or show:
+        with out.status("Writing the rerun recording ..."):
+            path = write_recording(clip, rrd or clip.with_suffix(".rrd"), show=show)
+        out.print(f"recording: {path}")

@@ -1,0 +1,156 @@
+"""The verb `run`: carry out a plan.
+
+In: a bench, a policy, settings. Out: a run folder with records, clips and videos.
+Read next: `evalkit/run/runner.py`, which runs the episodes; `score.py` for the next verb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress
+from rich.text import Text
+
+from evalkit.cli.options import (
+    BenchName,
+    Call,
+    Episodes,
+    Overrides,
+    PolicyName,
+    Seed,
+    Setting,
+    Tasks,
+    plan_call,
+)
+from evalkit.cli.plan import print_plan
+from evalkit.console import out, progress_bar
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
+
+if TYPE_CHECKING:
+    from evalkit.store.plan import Plan
+    from evalkit.store.records import EpisodeRecord
+
+COLOURS = {"success": "green", "failure": "yellow", "error": "red", "skipped": "blue"}
+
+
+class Interrupted(EvalkitError):
+    """The user stopped a run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"Interrupted. The records in {path} are kept; run the same command again to continue.")
+
+
+def run(
+    policy: PolicyName = "xwam",
+    bench: BenchName = "robosuite",
+    setting: Setting = None,
+    tasks: Tasks = "",
+    episodes: Episodes = 100,
+    seed: Seed = 0,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Run folder. [default: results/runs/ and a name derived from the plan]",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the plan, try two episodes, estimate the total time; keep nothing."),
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Run a policy on a bench and record every episode.
+
+    Write a run folder: `plan.json`, `run.json`, one record per episode (`episodes.jsonl`), clips that hold predictions
+    and ground truth (`clips/`), and videos (`videos/`). The same command again runs only the missing episodes. An
+    episode that fails for a technical reason gets an `error` record; the run continues.
+
+    Examples:
+
+    - `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10`
+    - `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2`
+    - `evalkit run --policy xwam --bench robocasa --dry-run bench.robocasa.protocol=xwam`
+    """
+    call = plan_call(policy, bench, setting, tasks, episodes, seed, overrides)
+    path = to or default_path(call.plan)
+    print_plan(call)
+    out.print(f"folder   {path}")
+    if dry_run:
+        _estimate(call)
+    else:
+        _run(call, path)
+
+
+def default_path(plan: Plan) -> Path:
+    """Return the run folder of a plan that was given none; the name holds what follows a + in the protocol's name."""
+    mark = "".join(f"-{part}" for part in plan.protocol.split("+")[1:])
+    return Path("results/runs") / f"{plan.bench.name}-{plan.policy.name}-{plan.setting}{mark}-{plan.sha256[:8]}"
+
+
+def _estimate(call: Call) -> None:
+    """Try the first and the last episode, and print how long the whole plan would take."""
+    from evalkit.run.trial import Trial, estimate_hours, measure_pace
+
+    tried = list(dict.fromkeys((call.plan.episodes[0], call.plan.episodes[-1])))
+    trial = Trial(bench=call.bench, plan=call.plan, policy=call.policy.load(), settings=call.run)
+    paces = []
+    with progress_bar() as progress:
+        for episode in progress.track(tried, description="trial episodes"):
+            try:
+                paces.append(measure_pace(trial, episode))
+            except EpisodeFault as fault:
+                raise EvalkitError(f"{episode.key} cannot be tried: {fault.reason}") from fault
+    hours = estimate_hours(call.plan, paces, workers=call.run.workers)
+    out.print(
+        f"estimate at most {hours:.1f} hours with run.workers={call.run.workers} if every episode reaches its step "
+        "limit; tried "
+        + ", ".join(f"{e.key} ({p.wall_s / p.steps:.2f} s per step)" for e, p in zip(tried, paces, strict=True))
+    )
+
+
+def _run(call: Call, path: Path) -> None:
+    from evalkit.report.read import read_run
+    from evalkit.report.render_console import renderables
+    from evalkit.run.runner import Job, missing_episodes, run_missing
+    from evalkit.store.about import begin_session, end_session
+    from evalkit.store.run_folder import HeldRun
+
+    with HeldRun(path, call.plan) as folder:
+        if not missing_episodes(folder):
+            out.print("Every planned episode is recorded; nothing to do.")
+        else:
+            begin_session(folder, call.run)
+            job = Job(folder=folder, bench=call.bench, policy=call.policy.load(), settings=call.run)
+            with progress_bar("successes {task.fields[successes]}") as progress:
+                try:
+                    run_missing(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
+                except KeyboardInterrupt:
+                    raise Interrupted(folder.path) from None
+            end_session(folder)
+        out.print(*renderables([read_run(folder.path)]))
+        out.print(f"records, clips and videos: {folder.path}")
+        if all(record.outcome in ("error", "skipped") for record in folder.records()):
+            raise EvalkitError("No planned episode ended in success or failure; the records above give the reasons.")
+
+
+def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
+    """Return a listener that moves the bar and prints a line for each record."""
+    successes = sum(record.outcome == "success" for record in done)
+    bar = progress.add_task("episodes", total=total, completed=len(done), successes=successes)
+
+    def on_record(record: EpisodeRecord) -> None:
+        nonlocal successes
+        successes += record.outcome == "success"
+        progress.update(bar, advance=1, successes=successes)
+        tail = f" ({record.blame}) {record.reason}" if record.reason else ""
+        seconds = record.timings_s.get("wall", 0.0)
+        line = f"{record.key}  {record.steps} steps, {seconds:.1f} s{tail}"
+        progress.console.print(Text.assemble((f"{record.outcome:<8}", COLOURS[record.outcome]), line), soft_wrap=True)
+
+    return on_record

@@ -1,0 +1,316 @@
+"""The verbs `score run`, `score folders` and `score dataset`: predictions against ground truth.
+
+In: run folders, folders of frames, or a data set and a policy. Out: `scores.parquet`, and tables on the screen.
+Read next: `evalkit/score/run.py`, `evalkit/score/folders.py`, `evalkit/score/dataset.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from evalkit.cli.options import bind, counted, split_names
+from evalkit.console import out
+from evalkit.contracts.errors import BadConfig
+
+if TYPE_CHECKING:
+    from evalkit.score.chunk import ScoreOptions
+    from evalkit.store.plan import Plan
+
+
+class ScoreForms(TyperGroup):
+    """The three forms of `score`; names the right form where the user wrote none."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Return the remaining arguments.
+
+        Raises:
+            BadConfig: If the first argument is not a form.
+        """
+        if args and args[0] not in (*self.commands, "--help"):
+            raise BadConfig(f"`evalkit score` takes run, folders or dataset; write `{_new_form(args)}`.")
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=ScoreForms,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Score predictions against ground truth: RGB, depth, point clouds, poses.\n\n"
+    "`evalkit score run` scores what a policy predicted during a run, `evalkit score folders` anyone's predictions. "
+    "`evalkit score dataset` lets a policy predict from recorded frames. docs/scoring.md defines every metric.",
+)
+
+Workers = Annotated[
+    int, typer.Option("--workers", metavar="N", help="Processes; 0 uses every core (on a GPU, one process).")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Device of SSIM, point clouds and LPIPS: cpu, cuda or cuda:1. The scores are the same."
+    ),
+]
+LpipsNets = Annotated[
+    str,
+    typer.Option(
+        "--lpips", metavar="NET,NET", help="Networks of LPIPS: alex, squeeze, vgg, separated by commas; or none."
+    ),
+]
+LpipsWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--lpips-weights",
+        metavar="DIR",
+        help="Folder of the LPIPS weights. [default: the torch hub cache]",
+        show_default=False,
+    ),
+]
+References = Annotated[
+    bool,
+    typer.Option(
+        help="Also score reference predictions: repeated last frame (floor), codec round trip (ceiling), "
+        "ground truth (sanity check)."
+    ),
+]
+DepthEstimator = Annotated[
+    str | None,
+    typer.Option(
+        "--depth-estimator",
+        metavar="NAME/ALIGNMENT",
+        help="Estimate depth from predicted RGB, for policies that predict no depth; for example plane/median.",
+    ),
+]
+ScoresFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of scores.parquet and the report.")]
+
+
+@app.command("run")
+def score_run(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|KEY=VALUE",
+            help="Run folders; then overrides of the policy's settings, to load its codec for the ceiling: for example "
+            "`policy.xwam.checkpoint=PATH` if the weights have moved.",
+            show_default=False,
+        ),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="NAME",
+            help="Policy plugin whose codec gives the ceiling. [default: the policy that ran]",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Workers = 0,
+    device: Device = "cpu",
+    lpips: LpipsNets = "alex",
+    lpips_weights: LpipsWeights = None,
+    references: References = True,
+    depth_estimator: DepthEstimator = None,
+) -> None:
+    """Score what a policy predicted during a run.
+
+    Read the run's clips. Write `scores.parquet` into the run folder. No simulator is needed, so a run can be scored
+    again at any time.
+
+    Examples:
+
+    - `evalkit score run results/runs/mine`
+    - `evalkit score run results/runs/mine results/runs/theirs --device cuda`
+    - `evalkit score run results/runs/mine policy.xwam.checkpoint=weights/nano.safetensors`
+    """
+    options = _options(workers, device, lpips, lpips_weights, references, depth_estimator)
+    overrides = [text for text in runs if "=" in text and not Path(text).exists()]
+    paths = [Path(text) for text in runs if text not in overrides]
+    if not paths:
+        raise BadConfig("`evalkit score run` needs at least one run folder before the overrides.")
+    for path in paths:
+        _score_run(path, workers, options, policy, overrides)
+
+
+@app.command("folders")
+def score_folders(
+    pred_dir: Annotated[Path, typer.Argument(metavar="PRED_DIR", help="Folder of predictions.", show_default=False)],
+    gt_dir: Annotated[
+        Path, typer.Argument(metavar="GT_DIR", help="Folder of ground truth, with cameras.json.", show_default=False)
+    ],
+    to: ScoresFolder = Path("scores"),
+    workers: Workers = 0,
+    device: Device = "cpu",
+    lpips: LpipsNets = "alex",
+    lpips_weights: LpipsWeights = None,
+    references: References = True,
+    depth_estimator: DepthEstimator = None,
+) -> None:
+    """Score anyone's predictions: a folder of predictions against a folder of ground truth.
+
+    Both folders hold one folder per clip with RGB and, if present, depth and states; docs/scoring.md has the layout.
+    No policy and no run is needed. Write `scores.parquet`, `report.md` and `scores.csv`.
+
+    Example: `evalkit score folders predictions ground_truth --out scores`
+    """
+    from evalkit.score.folders import score_folders as score
+
+    options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
+    with counted("score clips") as on_progress:
+        score(pred_dir, gt_dir, to / "scores.parquet", on_progress=on_progress, options=options)
+    _write_report(to / "scores.parquet")
+
+
+@app.command("dataset")
+def score_dataset(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A run folder, or a data set in X-WAM's layout.", show_default=False),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Hydra overrides of the policy's settings, for example `policy.xwam.num_video_steps=25`.",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[str, typer.Option("--policy", metavar="NAME", help="The policy to evaluate.")] = "xwam",
+    actions: Annotated[
+        Literal["own", "recorded", "both"] | None,
+        typer.Option(
+            "--actions",
+            help="Actions that the prediction is conditioned on: the policy's own, the recorded ones (the model as a "
+            "world simulator), or both. [default: both if the policy takes actions, else own]",
+            show_default=False,
+        ),
+    ] = None,
+    to: ScoresFolder = Path("scores"),
+    workers: Workers = 0,
+    device: Device = "cpu",
+    lpips: LpipsNets = "alex",
+    lpips_weights: LpipsWeights = None,
+    references: References = True,
+    depth_estimator: DepthEstimator = None,
+) -> None:
+    """Let a policy predict from recorded frames, and score the predictions against the recording.
+
+    Every chunk starts from a recorded frame; no simulator is needed. Write `scores.parquet`, `report.md` and
+    `scores.csv`.
+
+    Examples:
+
+    - `evalkit score dataset data/lift --policy xwam`
+    - `evalkit score dataset results/runs/mine --actions both policy.xwam.num_video_steps=25`
+    """
+    from evalkit.score.dataset import Mode
+    from evalkit.score.dataset import score_dataset as score
+    from evalkit.score.sources.recorded import open_source
+
+    options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
+    loaded = bind(open_source(folder).bench, policy, overrides).policy.load()
+    if actions is None:
+        actions = "both" if loaded.spec.takes_actions else "own"
+        out.print(Text(f"Policy '{loaded.spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
+    modes: dict[str, tuple[Mode, ...]] = {"own": ("own",), "recorded": ("recorded",), "both": ("own", "recorded")}
+    with counted(f"score {policy} on {folder.name}") as on_progress:
+        score(folder, loaded, to / "scores.parquet", modes=modes[actions], on_progress=on_progress, options=options)
+    _write_report(to / "scores.parquet")
+
+
+PREDICTED_WITH = {
+    "own": "with its own actions; it cannot be conditioned on the recorded ones",
+    "both": "with its own actions, and with the recorded ones",
+}
+
+
+def _new_form(args: Sequence[str]) -> str:
+    """Return the command in the form that the arguments most likely mean.
+
+    Example:
+        >>> _new_form(["results/runs/mine"]), _new_form(["--dataset", "data/lift", "--policy", "xwam"])
+        ('evalkit score run results/runs/mine', 'evalkit score dataset data/lift --policy xwam')
+    """
+    folders = [Path(text) for text in args if not text.startswith("-") and "=" not in text]
+    if "--dataset" in args:
+        return " ".join(["evalkit score dataset", *(text for text in args if text != "--dataset")])
+    is_run = not folders or not folders[0].is_dir() or (folders[0] / "plan.json").exists()
+    return " ".join([f"evalkit score {'folders' if len(folders) == 2 and not is_run else 'run'}", *args])
+
+
+def _options(
+    workers: int, device: str, lpips: str, lpips_weights: Path | None, references: bool, depth_estimator: str | None
+) -> ScoreOptions:
+    """Return what is scored; refuse a device that does not exist before a policy is loaded."""
+    from evalkit.score.chunk import ScoreOptions
+    from evalkit.score.metrics.device import describe
+    from evalkit.score.metrics.lpips import NETS
+    from evalkit.score.run import check_workers
+    from evalkit.score.sources.depth_estimator import parse_choice
+
+    check_workers(workers)
+    describe(device)
+    names = set() if lpips == "none" else set(split_names("--lpips", lpips))
+    if unknown := names - set(NETS):
+        raise BadConfig(f"--lpips takes {', '.join(NETS)} or none, got {', '.join(sorted(unknown))}.")
+    return ScoreOptions(
+        references=references,
+        lpips_nets=tuple(net for net in NETS if net in names),
+        lpips_weights=lpips_weights,
+        depth_estimator=parse_choice(depth_estimator) if depth_estimator else None,
+        device=device,
+    )
+
+
+def _on_all_cores(options: ScoreOptions, workers: int) -> ScoreOptions:
+    """Return options that spread the frames of a chunk over cores."""
+    from evalkit.score.run import num_cores
+
+    return replace(options, threads=workers or num_cores())
+
+
+def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | None, overrides: list[str]) -> None:
+    from evalkit.score.references import find_codec
+    from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score
+    from evalkit.score.results.table import read_coverage, read_scores
+    from evalkit.score.run import score_run
+    from evalkit.store.run_folder import open_run
+
+    run = open_run(path)
+    nothing = nothing_to_score(run.plan, run.records())
+    changes = _policy_changes(run.plan, policy, overrides) if overrides else {}
+    codec = None
+    if options.references and not nothing:
+        codec = find_codec(run.plan, policy=policy, changes=changes)
+    if isinstance(codec, str):
+        out.print(Text(f"The codec round trip (the ceiling) is unavailable, because {codec}", style="yellow"))
+    with nullcontext() if nothing else counted(f"score {path.name}") as on_progress:
+        written = score_run(path, workers=workers, on_progress=on_progress, options=options, codec=codec)
+    if nothing:
+        out.print(Text(nothing))
+    made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
+    if made_of is not None and lost:
+        out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
+    out.print(f"scores: {written}")
+
+
+def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dict[str, Any]:
+    """Return the settings of the policy that the overrides change, by field."""
+    config = bind(plan.bench.name, policy or plan.policy.name, overrides).policy
+    prefix = f"policy.{config.name}."
+    if stray := [override for override in overrides if not override.startswith(prefix)]:
+        raise BadConfig(f"'{stray[0]}' does not affect the codec; an override here starts with {prefix}")
+    names = [override.partition("=")[0].removeprefix(prefix) for override in overrides]
+    return {name: getattr(config.config, name) for name in names}
+
+
+def _write_report(result: Path) -> None:
+    from evalkit.report.write import write_scores_report
+
+    write_scores_report(result, result.parent, name=result.parent.name).render(out)
+    out.print(f"scores and report: {result.parent}")

@@ -1,0 +1,100 @@
+"""A bench and a policy, each together with its settings.
+
+In: a plugin and an instance of its `config_type`. Out: the plugin's answers for these settings.
+Read next: `env.py` and `policy.py` for what a plugin offers; `evalkit/config.py`, which binds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.contracts.env import Bench, PacedBench, WorkerLaunch
+from evalkit.contracts.plugins import make_policy
+from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.spec import EnvSpec, PolicySpec
+from evalkit.contracts.types import Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundBench:
+    """A bench with its settings; the methods are those of `Bench`.
+
+    Attributes:
+        plugin: The bench.
+        config: An instance of its `config_type`.
+    """
+
+    plugin: Bench
+    config: Any
+
+    @property
+    def name(self) -> str:
+        """Return the bench's name."""
+        return self.plugin.name
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Return the bench's tasks in report order."""
+        return self.plugin.tasks
+
+    @property
+    def settings(self) -> Sequence[str]:
+        """Return the names of the bench's settings; the first is the default."""
+        return self.plugin.settings
+
+    @property
+    def executed_steps(self) -> int | None:
+        """Return how many actions of a chunk the protocol executes; None where it does not say."""
+        return self.plugin.executed_steps(self.config) if isinstance(self.plugin, PacedBench) else None
+
+    def plan_episodes(self, *, task: str, setting: str, num_episodes: int, seed: int) -> list[Episode]:
+        """Return the episodes of one task."""
+        return self.plugin.plan_episodes(self.config, task=task, setting=setting, num_episodes=num_episodes, seed=seed)
+
+    def env_spec(self, *, task: str, setting: str) -> EnvSpec:
+        """Return what the env of a task will give."""
+        return self.plugin.env_spec(self.config, task=task, setting=setting)
+
+    def launch(self, *, task: str, setting: str) -> WorkerLaunch:
+        """Return how to start the env process of a task."""
+        return self.plugin.launch(self.config, task=task, setting=setting)
+
+    def departures(self) -> list[str]:
+        """Return every departure from the protocol, one sentence each."""
+        return list(self.plugin.departures(self.config))
+
+    def provenance(self) -> dict[str, str]:
+        """Return versions of the simulator and its assets."""
+        return dict(self.plugin.provenance(self.config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundPolicy:
+    """A policy with its settings; the methods are those of `PolicyPlugin`.
+
+    Attributes:
+        plugin: The policy plugin.
+        config: An instance of its `config_type`.
+    """
+
+    plugin: PolicyPlugin
+    config: Any
+
+    @property
+    def name(self) -> str:
+        """Return the policy's name."""
+        return self.plugin.name
+
+    def spec(self) -> PolicySpec:
+        """Return what the policy needs and gives, without loading it."""
+        return self.plugin.spec(self.config)
+
+    def provenance(self) -> dict[str, str]:
+        """Return what identifies the policy: hashes of weights, parameter counts, notes."""
+        return dict(self.plugin.provenance(self.config))
+
+    def load(self) -> Policy:
+        """Return the policy with its weights in memory; raises EvalkitError if it needs a package that is missing."""
+        return make_policy(self.plugin, self.config)
