@@ -161,7 +161,7 @@ def test_a_run_without_any_result_says_so(tmp_path: Path) -> None:
     arguments = [*FAKE, "--episodes", "2", "policy.fake.fault=raise", "policy.fake.fault_seed=-1"]
     done = evalkit("run", *arguments, "--out", str(tmp_path))
     assert done.returncode == 2
-    assert "No planned episode gave a result" in done.stderr
+    assert "No planned episode ended in success or failure" in done.stderr
 
 
 def test_commands_of_the_readme_are_accepted() -> None:

@@ -1,7 +1,7 @@
 """What the result file says of its making, and what `evalkit score` says of clips that gave nothing.
 
 In: synthetic runs. Out: a verdict.
-Read next: `evalkit/score/results/coverage.py`, `evalkit/cli/results.py`.
+Read next: `evalkit/score/results/coverage.py`, `evalkit/cli/score.py`.
 """
 
 from dataclasses import replace
