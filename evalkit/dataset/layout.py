@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange
@@ -40,11 +41,11 @@ Sights = tuple[tuple[str, frozenset[tuple[int, int]]], ...]
 """Names of an episode's cameras, and of each the sizes of its pictures, rows and columns."""
 
 
-class BrokenEpisode(ValueError):
+class BrokenEpisode(EvalkitError, ValueError):
     """An episode that cannot be used; the sentence names the file and what is wrong with it."""
 
 
-class DataSetError(ValueError):
+class DataSetError(EvalkitError, ValueError):
     """A folder that is no data set, or none that fits."""
 
 

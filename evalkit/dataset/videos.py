@@ -8,13 +8,16 @@ Letters: F frames, H W rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
+
+from evalkit.contracts.errors import EvalkitError
 
 KEYFRAME_EVERY = 8
 """Frames between two at which decoding may begin; a clip starts anywhere, so not many."""
@@ -30,7 +33,7 @@ _CODECS: dict[PixelFormat, tuple[str, str, dict[str, str]]] = {
 }
 
 
-class UnreadableVideo(ValueError):
+class UnreadableVideo(EvalkitError, ValueError):
     """A video that is missing, cut off or too short; the sentence names it."""
 
 
@@ -50,10 +53,38 @@ def look_into(path: Path) -> Held:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            count = sum(packet.size > 0 for packet in container.demux(stream))
+            count = sum(packet.size > 0 for packet in whole_packets(container))
             return Held(count, (stream.height, stream.width))
-    except (OSError, av.FFmpegError, IndexError) as error:
+    except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
         raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
+
+
+def decode_in_order(container: InputContainer) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a video in order, none after the place where its file is cut off.
+
+    Raises:
+        UnreadableVideo: If the file is cut off.
+    """
+    num_whole, num_listed = 0, container.streams.video[0].frames
+    for packet in whole_packets(container):
+        num_whole += packet.size > 0
+        yield from packet.decode()
+    if num_whole < num_listed:
+        raise UnreadableVideo(f"the video is cut off after {num_whole} of {num_listed} frames")
+
+
+def whole_packets(container: InputContainer) -> Iterator[av.Packet]:
+    """Yield the packets of a video. Decoders fill in what a damaged packet lacks, often without a warning.
+
+    Raises:
+        UnreadableVideo: At a packet that is not whole, because the file is cut off.
+    """
+    num_whole = 0
+    for packet in container.demux(container.streams.video[0]):
+        if packet.is_corrupt:
+            raise UnreadableVideo(f"the video is cut off after {num_whole} packets")
+        num_whole += packet.size > 0
+        yield packet
 
 
 def decode(path: Path, wanted: range) -> None:
@@ -91,13 +122,14 @@ def read_frames(
             stream.codec_context.options = {"err_detect": "explode"} if strict else {}
             step = 1 / ((stream.average_rate or stream.guessed_rate) * stream.time_base)  # type: ignore[operator]
             container.seek(int(min(needed) * step) + (stream.start_time or 0), stream=stream)
-            for frame in container.decode(stream):
+            frames = (frame for packet in whole_packets(container) for frame in packet.decode())
+            for frame in frames:
                 index = round((frame.pts - (stream.start_time or 0)) / step)  # type: ignore[operator]
                 if index in needed:
                     found[index] = frame.to_ndarray(format=pixels)
                 if len(found) == len(needed):
                     break
-    except (OSError, av.FFmpegError, IndexError) as error:
+    except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
         raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
     if missing := needed - found.keys():
         raise UnreadableVideo(f"{path} has no frame {min(missing)}.")

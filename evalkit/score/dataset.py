@@ -23,6 +23,7 @@ from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, Sp
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, PolicyRequest, Prediction
+from evalkit.dataset.layout import BrokenEpisode
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
@@ -94,7 +95,7 @@ def _episode(
                 task, index = recorded.episode.task, recorded.episode.index
                 for scores in _chunks(recorded, policy, mode, options, with_worth=mode == modes[0]):
                     yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=scores)
-    except RunFolderError as error:
+    except (RunFolderError, BrokenEpisode) as error:
         row = clip_row("broken_clip" if entry.path.exists() else "missing_clip", str(error))
         yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=[row])
     except EvalkitError:  # of the policy: without it there is nothing to score

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from evalkit.dataset import layout
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
-from evalkit.dataset.videos import UnreadableVideo, read_frames, write_video
+from evalkit.dataset.videos import UnreadableVideo, look_into, read_frames, write_video
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import COLS, NO_BOUNDS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
 from xwam import cli
@@ -280,6 +281,28 @@ def test_a_video_that_breaks_later_is_a_broken_episode(root: Any) -> None:
     cut_off(root / f"video/b/{key_of(1)}.mp4")
     with pytest.raises(BrokenEpisode, match="episode_0000001"):
         clips[ClipShape().num_starts(STEPS)]
+
+
+def test_a_video_that_is_cut_off_behind_its_index_is_refused(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
+    write_video(tmp_path / "whole.mp4", frames, fps=20)
+    with (
+        av.open(str(tmp_path / "whole.mp4")) as source,
+        av.open(str(tmp_path / "a.mp4"), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    assert look_into(tmp_path / "a.mp4").num_frames == 12
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[:-100])
+    with pytest.raises(UnreadableVideo, match="cut off after 11"):
+        look_into(tmp_path / "a.mp4")
+    with pytest.raises(UnreadableVideo, match="cut off"):
+        read_frames(tmp_path / "a.mp4", [11])
+    np.testing.assert_array_equal(read_frames(tmp_path / "a.mp4", [3]), frames[[3]])
 
 
 def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import av
 import cv2
 import numpy as np
 
+from evalkit.dataset.videos import decode_in_order
 from evalkit.score.results.outcome import Measure
 
 What = Literal["rgb", "depth"]
@@ -136,25 +137,7 @@ def _mp4(path: Path, what: What) -> Iterator[Frame]:
         return
     try:
         with av.open(str(path)) as container:
-            for frame in decoded(container):
+            for frame in decode_in_order(container):
                 yield frame.to_ndarray(format="rgb24")
     except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
         yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
-
-
-def decoded(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a video in order, none after the place where its file is cut off.
-
-    Decoders fill up what is missing with what was there before; some, as mpeg4's, do so without a word.
-
-    Raises:
-        ValueError: If the file is cut off.
-    """
-    stream, num_whole = container.streams.video[0], 0
-    for packet in container.demux(stream):
-        if packet.is_corrupt:
-            raise ValueError(f"the video is cut off after {num_whole} of {stream.frames or 'its'} frames")
-        num_whole += packet.size > 0
-        yield from packet.decode()
-    if num_whole < stream.frames:
-        raise ValueError(f"the video is cut off after {num_whole} of {stream.frames} frames")

@@ -1,7 +1,7 @@
 """Recorded episodes, whatever wrote them: chunks to be imagined anew, with the actions that were executed.
 
 In: a run folder with clips, or a data set in the layout of X-WAM. Out: `Recorded` episodes, read a chunk at a time.
-Read next: `evalkit/score/dataset.py`, which asks a policy about them; `layout.py`, the data sets.
+Read next: `evalkit/score/dataset.py`, which asks a policy about them; `data_set.py`, the data sets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import EnvSpec, PolicySpec, still_action
 from evalkit.contracts.types import Episode
 from evalkit.score.results.outcome import ImageKey, Measure
-from evalkit.score.sources.layout import DataSet
+from evalkit.score.sources.data_set import DataSet, task_and_index
 from evalkit.store.clips import ClipChunk, ClipReader
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import RunFolder, open_run
@@ -57,7 +57,12 @@ class Source(Protocol):
         ...
 
     def open(self, entry: Entry, policy: PolicySpec) -> AbstractContextManager[Recorded]:
-        """Open one episode, cut as the policy's chunks ask for; raises `RunFolderError` where it is broken."""
+        """Open one episode, cut as the policy's chunks ask for.
+
+        Raises:
+            RunFolderError: If the clip of a run is broken.
+            BrokenEpisode: If the episode of a data set is broken.
+        """
         ...
 
 
@@ -70,6 +75,7 @@ class Entry:
         index: Its number within the task.
         outcome: How it ended; `unknown` where nobody wrote it down.
         path: The file that it starts from.
+        key: Its key in a data set; empty in a run.
         record: Of a run, what it says of the episode.
     """
 
@@ -77,6 +83,7 @@ class Entry:
     index: int
     outcome: str
     path: Path
+    key: str = ""
     record: EpisodeRecord | None = field(default=None, repr=False)
 
 
@@ -90,7 +97,7 @@ def open_source(folder: Path) -> Source:
     if (folder / "plan.json").exists():
         return RunSource(folder)
     if (folder / "metadata.json").exists():
-        return LayoutSource(folder)
+        return DataSetSource(folder)
     raise BadConfig(f"{folder} is neither a run (plan.json) nor a data set in the layout of X-WAM (metadata.json).")
 
 
@@ -129,7 +136,7 @@ class RunSource:
             )
 
 
-class LayoutSource:
+class DataSetSource:
     """A data set in the layout of X-WAM."""
 
     def __init__(self, root: Path) -> None:
@@ -139,20 +146,23 @@ class LayoutSource:
     @property
     def episodes(self) -> list[Entry]:
         """Return the listed episodes."""
-        return [Entry(task=task, index=index, outcome="unknown", path=path) for task, index, path in self.data.listed()]
+        named = [(key, *task_and_index(key)) for key in self.data.keys]
+        return [
+            Entry(task=task, index=index, outcome="unknown", path=self.data.path(key), key=key)
+            for key, task, index in named
+        ]
 
     @contextmanager
     def open(self, entry: Entry, policy: PolicySpec) -> Iterator[Recorded]:
         """Open one episode, cut into chunks one after another, each as long as the policy's."""
-        track = self.data.read(entry.path, index=entry.index)
-        with track.opened() as videos:
-            yield Recorded(
-                episode=track.episode,
-                env=track.env,
-                instruction=track.episode.instruction or "",
-                chunks=videos.chunks(policy),
-                actions_nd=track.executed_nd,
-            )
+        read = self.data.read(entry.key, index=entry.index)
+        yield Recorded(
+            episode=read.episode,
+            env=read.env,
+            instruction=read.episode.instruction or "",
+            chunks=read.chunks(policy),
+            actions_nd=read.track.executed,
+        )
 
 
 def actions_from(actions_nd: np.ndarray, step_idx: int, count: int, layout: str) -> np.ndarray:

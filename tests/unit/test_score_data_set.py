@@ -1,7 +1,7 @@
 """Data sets in X-WAM's layout, imagined anew: the same frames, states and actions as were written.
 
 In: a data set written by `evalkit/dataset/writer.py`. Out: a verdict.
-Read next: `evalkit/score/sources/layout.py`, `evalkit/score/sources/recorded.py`.
+Read next: `evalkit/score/sources/data_set.py`, `evalkit/score/sources/recorded.py`.
 """
 
 import json
@@ -185,21 +185,42 @@ def test_broken_files_are_rows(root: Any, tmp_path: Path) -> None:
     lost = scores[scores["metric"] == "clip"]
     assert list(lost["status"]) == ["broken_clip"] * 2
     second.unlink()
-    first.write_text(json.dumps({"about": {"bench": "robosuite"}}))
+    first.write_text(json.dumps({"num_frames": NUM_STEPS, "about": {"bench": "robosuite"}}))
     scores = _score(root, tmp_path, modes=("own",))
     assert list(scores["status"]) == ["broken_clip", "missing_clip"]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda said: said["observations"]["0_view_left"].pop("rgb_path"), "KeyError: 'rgb_path'"),
-        (lambda said: said["observations"]["0_view_left"].update(start=-1), "a view starts at frame -1"),
-        (lambda said: said.update(instructions=[]), "IndexError"),
-        (lambda said: said["proprios"].update(left_ee_rotm=[[0] * 9] * NUM_STEPS), "'left_ee_rotm' is no rotation"),
-    ],
-)
-def test_an_episode_that_does_not_fit_the_layout_is_a_row(root: Any, tmp_path: Path, change: Any, said: str) -> None:
+def in_view(**changes: Any) -> Any:
+    """Return a change of the first view."""
+    return lambda stored: stored["observations"]["0_view_left"].update(changes)
+
+
+BROKEN = {
+    "no RGB": (lambda stored: stored["observations"]["0_view_left"].pop("rgb_path"), "lacks 'rgb_path'"),
+    "start before 0": (in_view(start=-1), "'observations.0_view_left.start' must be the number of a frame"),
+    "no rate": (in_view(fps=0), "'observations.0_view_left.fps' must be above 0"),
+    "small matrix": (in_view(intrinsics=[[1.0]]), "'observations.0_view_left.intrinsics' has the shape (1, 1)"),
+    "other kind": (in_view(type="dynamic"), "its views are ['dynamic', 'static', 'dynamic'], those of robosuite/Lift"),
+    "no 8-bit depth": (in_view(depth_path="none.mp4"), "none.mp4 is missing, or no whole video"),
+    "late start": (in_view(start=1), "holds 26 frames, 26 from frame 1 on are needed"),
+    "no task": (lambda stored: stored["about"].pop("task"), "'about' does not name the bench and task"),
+    "other task": (lambda stored: stored["about"].update(task="Lft"), "Unknown task 'Lft'"),
+    "seed as text": (lambda stored: stored["about"].update(seed="five"), "'about.seed' must be a whole number"),
+    "no instruction": (lambda stored: stored.update(instructions=[]), "'instructions' must be a list of one or more"),
+    "no rotation": (
+        lambda stored: stored["proprios"].update(left_ee_rotm=[[0] * 9] * NUM_STEPS),
+        "'proprios.left_ee_rotm' holds a rotation matrix that is not orthonormal",
+    ),
+    "reflection": (
+        lambda stored: stored["proprios"].update(left_ee_rotm=[[-1, 0, 0, 0, 1, 0, 0, 0, 1]] * NUM_STEPS),
+        "'proprios.left_ee_rotm' holds a reflection",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_episode_is_a_row(root: Any, tmp_path: Path, name: str) -> None:
+    change, reason = BROKEN[name]
     first, _ = sorted(root.glob("data/*/*.json"))
     content = json.loads(first.read_text())
     change(content)
@@ -207,8 +228,17 @@ def test_an_episode_that_does_not_fit_the_layout_is_a_row(root: Any, tmp_path: P
     scores = _score(root, tmp_path, modes=("own",))
     (row,) = scores[scores["metric"] == "clip"].itertuples()
     assert row.status == "broken_clip"
-    assert said in row.reason
+    assert reason in row.reason
+    assert "episode_0000000" in row.reason
     assert scores[scores["index"] == 7]["value"].notna().any()
+
+
+def test_an_episode_of_another_length_than_listed_is_a_row(root: Any, tmp_path: Path) -> None:
+    lengths = json.loads((root / "metadata.json").read_text())
+    (root / "metadata.json").write_text(json.dumps({key: count + 1 for key, count in lengths.items()}))
+    scores = _score(root, tmp_path, modes=("own",))
+    assert list(scores["status"]) == ["broken_clip"] * 2
+    assert scores["reason"].str.contains("has 26 frames, metadata.json says 27").all()
 
 
 def test_a_view_without_depth_is_named(root: Any, tmp_path: Path) -> None:
@@ -236,5 +266,5 @@ def test_what_is_no_recording_is_refused(root: Any, tmp_path: Path) -> None:
         open_source(tmp_path)
     for path in root.glob("data/*/*.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "about": {}}))
-    with pytest.raises(BadConfig, match="no episode names, under 'about', the bench"):
+    with pytest.raises(BadConfig, match="no episode names under 'about' the bench"):
         open_source(root)
