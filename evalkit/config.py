@@ -76,6 +76,19 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
 
 
+def bind_policy(policy: PolicyPlugin, overrides: Sequence[str]) -> BoundPolicy:
+    """Return a policy with overrides of its settings applied; raises as `load_config` does, for any other key too."""
+    prefix = f"policy.{policy.name}"
+    defaults = OmegaConf.create({"policy": {}})
+    defaults.policy[policy.name] = _writable(policy.config_type)
+    see, example = f"evalkit list --policy {policy.name}", f"{prefix}.device=cuda"
+    merged = apply_overrides(defaults, overrides, keys=list(leaf_keys(defaults)), see=see, example=example)
+    try:
+        return BoundPolicy(plugin=policy, config=_instance(merged.policy[policy.name]))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
+
+
 def _writable(config_type: type) -> DictConfig:
     """Return the defaults of a frozen dataclass; OmegaConf would refuse to override them otherwise."""
     node: DictConfig = OmegaConf.structured(config_type)

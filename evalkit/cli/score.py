@@ -16,7 +16,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from evalkit.cli.options import bind, counted, split_names
+from evalkit.cli.options import counted, split_names
 from evalkit.console import out
 from evalkit.contracts.errors import BadConfig
 
@@ -208,12 +208,15 @@ def score_dataset(
     - `evalkit score dataset data/lift --policy xwam`
     - `evalkit score dataset results/runs/mine --actions both policy.xwam.num_video_steps=25`
     """
+    from evalkit.config import bind_policy
+    from evalkit.contracts.plugins import load_policy
     from evalkit.score.dataset import Mode
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.sources.recorded import open_source
 
     options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
-    loaded = bind(open_source(folder).bench, policy, overrides).policy.load()
+    open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
+    loaded = bind_policy(load_policy(policy), overrides or []).load()
     if actions is None:
         actions = "both" if loaded.spec.takes_actions else "own"
         out.print(Text(f"Policy '{loaded.spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
@@ -301,12 +304,16 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
 
 def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dict[str, Any]:
     """Return the settings of the policy that the overrides change, by field."""
-    config = bind(plan.bench.name, policy or plan.policy.name, overrides).policy
-    prefix = f"policy.{config.name}."
+    from evalkit.config import bind_policy
+    from evalkit.contracts.plugins import load_policy
+
+    plugin = load_policy(policy or plan.policy.name)
+    prefix = f"policy.{plugin.name}."
     if stray := [override for override in overrides if not override.startswith(prefix)]:
         raise BadConfig(f"'{stray[0]}' does not affect the codec; an override here starts with {prefix}")
+    config = bind_policy(plugin, overrides).config
     names = [override.partition("=")[0].removeprefix(prefix) for override in overrides]
-    return {name: getattr(config.config, name) for name in names}
+    return {name: getattr(config, name) for name in names}
 
 
 def _write_report(result: Path) -> None:
