@@ -26,6 +26,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.geometry import wxyz_from_xyzw
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange
@@ -419,10 +420,9 @@ def _proprio(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]
     proprio = np.zeros((len(tables[f"proprios.{arms[0]}_ee_pos"]), 16), np.float32)
     for arm in arms:
         position = _table(file, tables, f"proprios.{arm}_ee_pos", 3)
-        quat = _rotation(file, tables, f"proprios.{arm}_ee_rotm").as_quat()[:, [3, 0, 1, 2]]
-        quat = np.where(quat[:, :1] < 0, -quat, quat)
+        quat_wxyz = wxyz_from_xyzw(_rotation(file, tables, f"proprios.{arm}_ee_rotm").as_quat())
         gripper = _table(file, tables, f"proprios.{arm}_gripper_pos", 1)
-        proprio[:, ARM_PROPRIO[arm]] = np.hstack([position, quat, gripper])
+        proprio[:, ARM_PROPRIO[arm]] = np.hstack([position, quat_wxyz, gripper])
     return proprio
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.contracts.geometry import xyzw_from_wxyz
 from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import DataSetError
 
@@ -71,8 +72,8 @@ class Source:
             return values
         if self.rotation == "rotvec":
             return Rotation.from_rotvec(values).as_matrix().reshape(-1, 9)
-        order = [1, 2, 3, 0] if self.rotation == "quat_wxyz" else [0, 1, 2, 3]
-        return Rotation.from_quat(values[:, order]).as_matrix().reshape(-1, 9)
+        quat_xyzw = xyzw_from_wxyz(values) if self.rotation == "quat_wxyz" else values
+        return Rotation.from_quat(quat_xyzw).as_matrix().reshape(-1, 9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,11 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.contracts.geometry import wxyz_from_xyzw
 from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.axes import SAME_AXES, Axes
+from evalkit.dataset.axes import SAME_AXES, Axes, rotation_from_wxyz
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.videos import write_video
 
@@ -241,7 +242,7 @@ def _poses(proprio: np.ndarray, arms: Sequence[str]) -> dict[str, list[list[floa
     for arm in arms:
         state = np.asarray(proprio, np.float64)[:, ARM_PROPRIO[arm]]
         listed[f"{arm}_ee_pos"] = state[:, :3].tolist()
-        matrices = Rotation.from_quat(state[:, [4, 5, 6, 3]]).as_matrix()
+        matrices = rotation_from_wxyz(state[:, 3:7]).as_matrix()
         listed[f"{arm}_ee_rotm"] = matrices.reshape(-1, 9).tolist()
         listed[f"{arm}_gripper_pos"] = state[:, 7:].tolist()
     return listed
@@ -270,8 +271,8 @@ def _goals(steps: Steps, recording: Recording) -> np.ndarray:
         position_m, turn = action[:, :3], Rotation.from_rotvec(action[:, 3:6])
         if recording.layout == OSC_DELTA_BASE:
             position_m = state[:, :3] + STEP_M * action[:, :3]
-            turn = Rotation.from_rotvec(STEP_RAD * action[:, 3:6]) * Rotation.from_quat(state[:, [4, 5, 6, 3]])
-        goals[:, ARM_PROPRIO[arm]] = np.hstack([position_m, turn.as_quat()[:, [3, 0, 1, 2]], action[:, 6:]])
+            turn = Rotation.from_rotvec(STEP_RAD * action[:, 3:6]) * rotation_from_wxyz(state[:, 3:7])
+        goals[:, ARM_PROPRIO[arm]] = np.hstack([position_m, wxyz_from_xyzw(turn.as_quat()), action[:, 6:]])
     return goals
 
 
