@@ -5,4 +5,4 @@ In: nothing. Out: modules with jaxtyping annotations whose calls raise on a wron
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["xwam.codecs.codec", "xwam.network.transformer"], "beartype.beartype")
+install_import_hook(["xwam.codecs.codec", "xwam.codecs.patch_dct", "xwam.network.transformer"], "beartype.beartype")

@@ -50,11 +50,12 @@ def show(source: Source) -> None:
 
     Examples: `xwam show last.safetensors` · `xwam show sharinka0715/X-WAM-checkpoints/robocasa`
     """
-    from xwam.checkpoints import bundle as checkpoints
-    from xwam.checkpoints.metadata import locate, read_model, read_notes
+    from xwam.checkpoints.bundle import parameter_counts
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import read_model, read_notes
 
     path = locate(source, header_only=True)
-    model, counts = read_model(path), checkpoints.parameters(path)
+    model, counts = read_model(path), parameter_counts(path)
     say(f"{model.name}: bench {model.bench}, arms {', '.join(model.arms)}, depth {model.network.depth}")
     height, width = model.image_hw_px
     say(f"{model.num_actions} actions, {model.num_future_frames} frames of {height}x{width} pixels")
@@ -83,16 +84,17 @@ def convert(
     Examples: `xwam convert experiment/ ours/` · `xwam convert ours/ wan/ --to wan --precision bfloat16` ·
     `xwam convert Wan2.2-TI2V-5B/ fresh/ --start robocasa --statistics data/robocasa/statistics.json`
     """
-    from xwam.checkpoints import bundle as checkpoints
     from xwam.checkpoints import convert as writers
-    from xwam.checkpoints.metadata import CheckpointError, locate, read_notes
+    from xwam.checkpoints.bundle import dtype_of, load_bundle
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import CheckpointError, read_notes
 
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
-    dtype = None if precision is None else checkpoints.precision(precision)
+    dtype = None if precision is None else dtype_of(precision)
     notes: dict[str, str] = {}
     if start is None:
-        bundle = checkpoints.load(source, num_heads=num_heads)
+        bundle = load_bundle(source, num_heads=num_heads)
         notes = read_notes(locate(source))
     elif statistics is None:
         raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
@@ -120,11 +122,12 @@ def average(
 
     Examples: `xwam average nano runs/tuned/checkpoint.safetensors between/ --share 0.5 --second-only proprio_decoder.`
     """
-    from xwam.checkpoints import bundle as checkpoints
     from xwam.checkpoints import convert as writers
-    from xwam.checkpoints.metadata import locate, network_notes, read_notes
+    from xwam.checkpoints.bundle import load_bundle
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import network_notes, read_notes
 
-    loaded = [checkpoints.load(source) for source in (first, second)]
+    loaded = [load_bundle(source) for source in (first, second)]
     between = writers.averaged(*loaded, share=share, second_only=second_only or ())
     notes = network_notes(read_notes(locate(second)))
     notes["averaged"] = f"{share} of {second} and {1 - share:g} of {first}"

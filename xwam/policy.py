@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
-from xwam.checkpoints.metadata import CheckpointError, locate, read_model, read_notes
+from xwam.checkpoints.hub import locate
+from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.nano.choice import FinisherChoice, choose
 from xwam.robots.interfaces import BORDERS
@@ -137,16 +138,16 @@ class XwamPlugin:
         Raises:
             BadConfig: If checkpoint or step counts cannot be used.
         """
-        from xwam.checkpoints import bundle as checkpoints
+        from xwam.checkpoints.bundle import dtype_of, with_stored_text
 
         bundle, schedule = self._load(config)
         try:
-            bundle = bundle.to(config.device, checkpoints.precision(config.precision))
+            bundle = bundle.to(config.device, dtype_of(config.precision))
         except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
             reason = str(error).splitlines()[0]
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
-            bundle = checkpoints.with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
+            bundle = with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
         return XwamPolicy(self.spec(config), _engine(config, bundle, schedule))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
@@ -166,7 +167,8 @@ class XwamPlugin:
         """Return the model as its checkpoint holds it, and how it is denoised."""
         import torch
 
-        from xwam.checkpoints import bundle as checkpoints
+        from xwam.checkpoints.bundle import load_bundle
+        from xwam.checkpoints.fresh import fresh_bundle
         from xwam.flow.sampler import Schedule
 
         _check(config)
@@ -179,8 +181,8 @@ class XwamPlugin:
                 guidance=config.guidance,
             )
             if config.checkpoint in FRESH:
-                return checkpoints.fresh_bundle(_model(config), seed=config.init_seed), schedule
-            return checkpoints.load(config.checkpoint), schedule
+                return fresh_bundle(_model(config), seed=config.init_seed), schedule
+            return load_bundle(config.checkpoint), schedule
         except ValueError as error:
             raise BadConfig(str(error)) from error
 
@@ -298,9 +300,9 @@ def _num_parameters(config: XwamPolicyConfig) -> str:
     try:
         if config.checkpoint in FRESH or not (locate(config.checkpoint) / "config.yaml").is_file():
             return str(sum(count_parameters(_model(config).network)))
-        from xwam.checkpoints.bundle import parameters
+        from xwam.checkpoints.bundle import parameter_counts
 
-        counts = parameters(locate(config.checkpoint))
+        counts = parameter_counts(locate(config.checkpoint))
     except CheckpointError as error:
         raise BadConfig(str(error)) from error
     return "unknown until loaded" if counts is None else str(sum(counts))

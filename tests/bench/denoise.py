@@ -1,8 +1,8 @@
-"""Figures `denoise_step_depth_*`: a denoising step against a straight reading of it; and `async_speedup`.
+"""Figures `denoise_step_depth_*`: a denoising step against the reference network; and `async_speedup`.
 
 In: one set of weights, float32, one request of the released number of tokens. Out: these figures.
 Read next: `xwam/network/transformer.py` and `xwam/network/layers.py`, which are measured; `xwam/network/reference.py`,
-which they are measured by.
+which they are compared with.
 
 Either way with depth is timed twice: with a prompt of 12 words, the length of a task's sentence, of whose padding our
 network reads one token, and (`..._full_prompt`) with one that fills all 512 tokens, of which nothing can be left out.
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from tests.bench.figure import Figure, compare
-from xwam.checkpoints.bundle import fresh_network
+from xwam.checkpoints.fresh import fresh_network
 from xwam.config import RELEASE_GEOMETRY, NetworkConfig
 from xwam.flow.sampler import SamplerState, Schedule, begin, run
-from xwam.network.reference import StraightReading
+from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork
 
 CONFIG = NetworkConfig(width=512, ffn_width=2048, num_heads=4, num_blocks=12, num_depth_blocks=4)
@@ -43,22 +43,22 @@ def inputs_of(num_words: int = 12, seed: int = 0) -> tuple[Tensor, Tensor, Tenso
 
 @torch.inference_mode()
 def step_figure(network: XwamNetwork, name: str, *, depth: bool, num_words: int) -> Figure:
-    """Return our time for one step over that of the straight reading, after checking that both agree."""
+    """Return our time for one step over that of the reference network, after checking that both agree."""
     *inputs, prompt = inputs_of(num_words)
     times = network.timesteps(torch.tensor([700.0]), torch.tensor([300.0]), GEOMETRY)
-    context, reading = network.with_depth_text(network.encode_text(prompt)), StraightReading(network, GEOMETRY)
+    context, reading = network.with_depth_text(network.encode_text(prompt)), ReferenceNetwork(network, GEOMETRY)
     words = reading.encode_text(prompt)
 
     def ours() -> list[Tensor]:
         return [part for part in network(*inputs, times, context, depth=depth) if part is not None]
 
-    def straight() -> list[Tensor]:
+    def reference() -> list[Tensor]:
         video, action, proprio = inputs
         return [part for part in reading(video, action, proprio, times, words, depth=depth) if part is not None]
 
-    for one, two in zip(ours(), straight(), strict=True):
+    for one, two in zip(ours(), reference(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
-    figure = compare(name, ("ours", ours), ("straight reading", straight), goal="<= 0.85", rounds=STEP_ROUNDS)
+    figure = compare(name, ("ours", ours), ("reference network", reference), goal="<= 0.85", rounds=STEP_ROUNDS)
     return replace(figure, unit=f"{figure.unit}, prompt of {num_words} words in {CONFIG.text_len} tokens")
 
 

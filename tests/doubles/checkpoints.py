@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from tests.doubles.networks import TINY, network_of
-from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
-from xwam.checkpoints import metadata as header
+from xwam.checkpoints.bundle import Bundle
+from xwam.checkpoints.metadata import RELEASED_WEIGHTS
 from xwam.codecs.wan_vae import WanVae
 from xwam.config import NANO, Bounds, CodecConfig, ModelConfig, TextConfig
 from xwam.text.umt5 import UmT5Text
@@ -51,7 +51,7 @@ def tokenizer() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
-def tiny_bundle() -> checkpoints.Bundle:
+def tiny_bundle() -> Bundle:
     from diffusers import AutoencoderKLWan
     from transformers import UMT5Config, UMT5EncoderModel
 
@@ -66,7 +66,7 @@ def tiny_bundle() -> checkpoints.Bundle:
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
     text = UmT5Text(UMT5EncoderModel(config).eval(), tokenizer(), num_tokens=NETWORK.text_len)
-    return checkpoints.Bundle(MODEL, network_of(NETWORK), WanVae(vae.eval().requires_grad_(False)), text)
+    return Bundle(MODEL, network_of(NETWORK), WanVae(vae.eval().requires_grad_(False)), text)
 
 
 class Released(NamedTuple):
@@ -76,10 +76,10 @@ class Released(NamedTuple):
     rewrite: Callable[[Callable[[dict[str, torch.Tensor]], object]], None]
 
 
-def write_released(bundle: checkpoints.Bundle, folder: Path) -> Released:
+def write_released(bundle: Bundle, folder: Path) -> Released:
     """Return the folder of a released experiment, and a function that rewrites its container."""
     convert.write_released(bundle, folder)
-    path = folder / header.RELEASED_WEIGHTS
+    path = folder / RELEASED_WEIGHTS
 
     def rewrite(change: Callable[[dict[str, torch.Tensor]], object]) -> None:
         module = {name: value.clone() for name, value in torch.load(path, weights_only=True)["module"].items()}

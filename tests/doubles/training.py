@@ -14,7 +14,8 @@ import torch
 
 from evalkit.dataset.layout import scan, tracks
 from evalkit.dataset.statistics import statistics
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.bundle import load_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle
 from xwam.config import NANO, ModelConfig
 from xwam.robots.actions import training_bounds
 from xwam.training.batches import tickets
@@ -63,12 +64,12 @@ def trainer_of(
     root: Path, folder: Path, recipe: Recipe = RECIPE, say: Callable[[str], None] = lambda line: None
 ) -> Trainer:
     model = model_of(root)
-    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed)
+    bundle = fresh_bundle(model, seed=recipe.seed)
     return Trainer(folder, bundle, prepare_data(root, scan(root), bundle, recipe), recipe, say=say)
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    network, _ = checkpoints.load_checkpoint(folder / CHECKPOINT)
+    network, _ = load_checkpoint(folder / CHECKPOINT)
     return network.state_dict()
 
 

@@ -31,7 +31,7 @@ from tests.parity import xwam_data
 from tests.parity.findings import Finding, default_folder, examined, from_command_line
 from xwam.checkpoints.bundle import load_released
 from xwam.checkpoints.tensors import fill
-from xwam.codecs.wan_vae import vae_from_wan
+from xwam.checkpoints.wan import umt5_from_wan, vae_from_wan
 from xwam.config import network_from_release
 from xwam.flow.losses import Batch, Noise, losses
 from xwam.flow.noise import NoiseLevels, shift
@@ -40,7 +40,7 @@ from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.transformer import Denoised, TextContext, XwamNetwork, free_timesteps
 from xwam.robots.axes import accumulate
 from xwam.robots.image_pipeline import ImagePipeline
-from xwam.text.umt5 import encode_ids, umt5_from_wan
+from xwam.text.umt5 import encode_ids
 
 TENSOR_TOLERANCE = 2e-4
 TABLE_TOLERANCE = 1e-6

@@ -74,6 +74,26 @@ def test_no_test_imports_another_test() -> None:
         assert not [part for part in parts if part.startswith("test_")], path
 
 
+XWAM_ROOMS = [
+    *("config", "network", "robots", "codecs", "text", "flow", "checkpoints"),
+    *("serving", "nano", "training", "policy", "cli"),
+]
+"""Each may import itself and those before it."""
+
+
+def test_rooms_of_xwam_import_one_way() -> None:
+    entries = {path.relative_to(ROOT / "xwam").with_suffix("").parts[0] for path in (ROOT / "xwam").rglob("*.py")}
+    assert entries == {"__init__", *XWAM_ROOMS}
+    for path in sorted((ROOT / "xwam").rglob("*.py")):
+        room = path.relative_to(ROOT / "xwam").with_suffix("").parts[0]
+        if room == "__init__":
+            continue
+        allowed = XWAM_ROOMS[: XWAM_ROOMS.index(room) + 1]
+        for name in imports(path):
+            if name.startswith("xwam."):
+                assert name.split(".")[1] in allowed, f"{path.relative_to(ROOT)} imports {name}"
+
+
 def test_xwam_is_usable_without_nano() -> None:
     rooms = ("network", "flow", "codecs", "text", "robots", "checkpoints", "serving")
     code = (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from xwam.codecs.codec import PatchDCT
+from xwam.codecs.patch_dct import PatchDCT
 
 
 def test_a_wrong_shape_raises() -> None:

@@ -12,8 +12,8 @@ from evalkit.contracts import geometry
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 from evalkit.dataset import axes as frames
 from tests.doubles.checkpoints import MODEL
-from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
+from xwam.checkpoints.bundle import Bundle
 from xwam.checkpoints.metadata import start_model
 from xwam.config import WAN22_5B
 from xwam.policy import XwamPlugin, XwamPolicyConfig
@@ -132,7 +132,7 @@ def test_a_released_model_runs_end_to_end(bundle: Any, bench: str, tmp_path: Pat
     single = bench == "robocasa"
     arms = ("left",) if single else BOTH
     model = replace(MODEL, bench=bench, arms=arms, views=("static", "static", "wrist") if single else MODEL.views)
-    convert.write_ours(checkpoints.Bundle(model, *bundle[1:]), tmp_path)
+    convert.write_ours(Bundle(model, *bundle[1:]), tmp_path)
     config = XwamPolicyConfig(
         checkpoint=str(tmp_path), num_video_steps=2, num_action_steps=1, text_cache=str(tmp_path / "prompts")
     )

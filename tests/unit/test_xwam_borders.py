@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from evalkit.dataset.depth_video import DepthRange, depth_from_video, video_from_depth
-from xwam.codecs import codec as codecs
-from xwam.codecs.codec import PatchDCT, decode_views, encode_views
+from xwam.codecs.codec import decode_views, encode_views
+from xwam.codecs.patch_dct import COLOURS, SHRINKAGE, PatchDCT
 from xwam.config import NANO
 from xwam.robots import actions
 from xwam.text.encoders import HashedText
@@ -22,7 +22,7 @@ def video_of(frames: Any = 9, size: Any = 32, seed: Any = 0) -> Any:
 
 
 def test_colours_and_patterns_are_orthonormal() -> None:
-    np.testing.assert_allclose(codecs.COLOURS @ codecs.COLOURS.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(COLOURS @ COLOURS.T, np.eye(3), atol=1e-12)
     codec = PatchDCT(96)
     for basis in (codec.still_CX, codec.motion_CX):
         torch.testing.assert_close(basis @ basis.T, torch.eye(96), atol=1e-5, rtol=0)
@@ -41,7 +41,7 @@ def test_decoding_then_encoding_returns_the_latents() -> None:
     torch.testing.assert_close(back[:, :, 0], latent[:, :, 0], atol=1e-4, rtol=0)
     assert back[:, :, 1:, 0].abs().max() < 1e-4  # these blocks hardly change
     before, after = (x[:, :, 1:, 1].square().mean(1).sqrt() for x in (latent, back))
-    torch.testing.assert_close(after, before - codecs.SHRINKAGE, atol=1e-4, rtol=0)
+    torch.testing.assert_close(after, before - SHRINKAGE, atol=1e-4, rtol=0)
 
 
 def test_latents_have_a_mean_square_that_falls_with_the_spread() -> None:

@@ -14,10 +14,25 @@ from tests.doubles.networks import TINY, inputs_of
 from tests.parity.findings import default_folder
 from tests.parity.xwam import load_network
 from xwam import cli
-from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
-from xwam.checkpoints import metadata as header
-from xwam.checkpoints import tensor_names as keys
+from xwam.checkpoints.bundle import load_bundle, load_checkpoint, parameter_counts, save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle, fresh_network
+from xwam.checkpoints.metadata import (
+    ADDITIONS_FILE,
+    MODEL_JSON,
+    RELEASED_WEIGHTS,
+    CheckpointError,
+    read_model,
+    read_notes,
+)
+from xwam.checkpoints.tensor_names import (
+    diffusers_dit_name,
+    diffusers_vae_name,
+    transformers_umt5_name,
+    wan_dit_name,
+    wan_umt5_name,
+    wan_vae_name,
+)
 from xwam.codecs.wan_vae import WanVae
 from xwam.config import (
     NANO,
@@ -37,13 +52,13 @@ EXPERIMENT = default_folder() / "experiment"
 def test_every_layout_gives_the_same_numbers_back(bundle: Any, layout: Any, tmp_path: Path) -> None:
     folder = tmp_path / layout
     convert.write(bundle, folder, layout)
-    again = checkpoints.load(str(folder))
+    again = load_bundle(str(folder))
     assert again.model.bounds == MODEL.bounds
     assert again.model.network == NETWORK
     assert (again.model.num_actions, again.model.frame_stride, again.model.image_hw_px) == (32, 4, (64, 64))
     assert (again.model.num_video_steps, again.model.num_action_steps, again.model.execute_steps) == (10, 4, 8)
     assert again.model.depth_known
-    assert checkpoints.parameters(folder) == count_parameters(NETWORK)
+    assert parameter_counts(folder) == count_parameters(NETWORK)
     for name, weight in bundle.network.state_dict().items():
         assert torch.equal(weight, again.network.state_dict()[name]), name
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
@@ -53,13 +68,13 @@ def test_every_layout_gives_the_same_numbers_back(bundle: Any, layout: Any, tmp_
 
 def test_names_have_inverses(bundle: Any) -> None:
     for name in bundle.network.state_dict():
-        assert keys.wan_dit_name(keys.diffusers_dit_name(name)) == name
+        assert wan_dit_name(diffusers_dit_name(name)) == name
     blocks = bundle.codec.vae.config.num_res_blocks
     for name in bundle.codec.vae.state_dict():
-        assert keys.diffusers_vae_name(keys.wan_vae_name(name, num_res_blocks=blocks)) == name
+        assert diffusers_vae_name(wan_vae_name(name, num_res_blocks=blocks)) == name
     for name in bundle.text_encoder.model.state_dict():
         if "embed_tokens" not in name:
-            assert keys.transformers_umt5_name(keys.wan_umt5_name(name)) == name
+            assert transformers_umt5_name(wan_umt5_name(name)) == name
     config = replace(NETWORK, num_depth_blocks=2)
     assert network_from_release(release_from_network(config)) == config
 
@@ -88,7 +103,7 @@ def test_the_network_without_additions_is_that_of_diffusers(bundle: Any, tmp_pat
 
 def test_fine_tuning_starts_from_wan(bundle: Any, tmp_path: Path) -> None:
     convert.write_wan(bundle, tmp_path)
-    for extra in (header.MODEL_JSON, header.ADDITIONS_FILE):
+    for extra in (MODEL_JSON, ADDITIONS_FILE):
         (tmp_path / extra).unlink()
     statistics = convert.statistics_from_bounds(MODEL.bounds, MODEL.arms)
     started = convert.from_wan(tmp_path, bench="robotwin", statistics=statistics, num_depth_blocks=1)
@@ -97,7 +112,7 @@ def test_fine_tuning_starts_from_wan(bundle: Any, tmp_path: Path) -> None:
     assert torch.equal(weights["extra_blocks.0.0.ffn.0.weight"], bundle.network.blocks[-1].ffn[0].weight)
     assert torch.equal(weights["blocks.0.self_attn.q.weight"], bundle.network.blocks[0].self_attn.q.weight)
     assert weights["action_encoder.0.weight"].std().item() == pytest.approx(0.02, rel=0.2)
-    with pytest.raises(header.CheckpointError, match="trained for robocasa and robotwin, not for 'lab'"):
+    with pytest.raises(CheckpointError, match="trained for robocasa and robotwin, not for 'lab'"):
         convert.from_wan(tmp_path, bench="lab", statistics=statistics)
 
 
@@ -106,7 +121,7 @@ def test_the_command(bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     source.mkdir()
     convert.write_ours(bundle, source)
     assert cli.main(["convert", str(source), str(target), "--to", "released"]) == 0
-    assert (target / header.RELEASED_WEIGHTS).is_file()
+    assert (target / RELEASED_WEIGHTS).is_file()
     assert cli.main(["show", str(target)]) == 0
     assert "bench robotwin, arms left, right" in capsys.readouterr().out
     assert cli.main(["convert", str(source), str(target)]) == 2
@@ -121,12 +136,12 @@ def test_notes_of_the_training_travel_with_the_weights(
     notes = {"steps": "7", "data_sha256": "abc", "command": "xwam train data out", "recipe": "{}"}
     convert.write(bundle, tmp_path / "source", "ours", notes=notes)
     assert cli.main(["convert", str(tmp_path / "source"), str(tmp_path / "target"), "--precision", "bfloat16"]) == 0
-    assert header.read_notes(tmp_path / "target") == notes
+    assert read_notes(tmp_path / "target") == notes
     capsys.readouterr()
     assert cli.main(["show", str(tmp_path / "target")]) == 0
     assert "command: xwam train data out" in capsys.readouterr().out
     convert.write(bundle, tmp_path / "released", "released", notes=notes)
-    assert header.read_notes(tmp_path / "released") == {}
+    assert read_notes(tmp_path / "released") == {}
 
 
 def test_half_precision_keeps_what_must_be_exact(bundle: Any, tmp_path: Path) -> None:
@@ -135,7 +150,7 @@ def test_half_precision_keeps_what_must_be_exact(bundle: Any, tmp_path: Path) ->
     source.mkdir()
     convert.write_ours(bundle, source)
     assert cli.main(["convert", str(source), str(target), "--precision", "bfloat16"]) == 0
-    network = checkpoints.load(str(target)).network
+    network = load_bundle(str(target)).network
     assert network.blocks[0].ffn[0].weight.dtype == torch.bfloat16
     assert network.blocks[0].modulation.dtype == network.time_embedding[0].weight.dtype == torch.float32
     out = network(*[t.float() for t in half_inputs(network)[:3]], *half_inputs(network)[3:], depth=True)
@@ -159,7 +174,7 @@ def test_half_containers_run(bundle: Any, released: Any, mixed: bool) -> None:
                 module[name] = value.bfloat16()
 
     rewrite(halve)
-    again = checkpoints.load(str(folder))
+    again = load_bundle(str(folder))
     network = again.network
     assert network.blocks[0].ffn[0].weight.dtype == (torch.float32 if mixed else torch.bfloat16)
     assert network.blocks[0].modulation.dtype == network.time_projection[1].weight.dtype == torch.float32
@@ -174,25 +189,25 @@ def test_half_containers_run(bundle: Any, released: Any, mixed: bool) -> None:
 def test_containers_without_stated_sizes(bundle: Any, released: Any) -> None:
     folder, _ = released
     settings_of(folder, network=None)
-    with pytest.raises(header.CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; say how"):
-        checkpoints.load(str(folder))
-    assert checkpoints.load(str(folder), num_heads=NETWORK.num_heads).model.network == NETWORK
-    assert checkpoints.parameters(folder) == count_parameters(NETWORK)
+    with pytest.raises(CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; say how"):
+        load_bundle(str(folder))
+    assert load_bundle(str(folder), num_heads=NETWORK.num_heads).model.network == NETWORK
+    assert parameter_counts(folder) == count_parameters(NETWORK)
     assert XwamPlugin().provenance(XwamPolicyConfig(checkpoint=str(folder)))["parameters"] == str(
         sum(count_parameters(NETWORK))
     )
     settings_of(folder, num_extra_layers=1)
-    with pytest.raises(header.CheckpointError, match=r"hold 'extra_blocks\.0\.1', which is one too many"):
-        checkpoints.load(str(folder), num_heads=NETWORK.num_heads)
-    (folder / header.RELEASED_WEIGHTS).unlink()
-    assert checkpoints.parameters(folder) is None
+    with pytest.raises(CheckpointError, match=r"hold 'extra_blocks\.0\.1', which is one too many"):
+        load_bundle(str(folder), num_heads=NETWORK.num_heads)
+    (folder / RELEASED_WEIGHTS).unlink()
+    assert parameter_counts(folder) is None
 
 
 def test_settings_of_the_released_container_are_read(released: Any) -> None:
     folder, _ = released
     settings_of(folder, network=None, sample_steps=None, action_denoise_steps=None, execute_steps=None,
                 use_decoupled_inference=None, depth_range=None)  # fmt: skip
-    model = header.read_model(folder)
+    model = read_model(folder)
     assert (model.num_video_steps, model.num_action_steps, model.execute_steps) == (50, 10, 32)
     provenance = XwamPlugin().provenance(XwamPolicyConfig(checkpoint=str(folder)))
     assert provenance["denoising"].startswith("10 steps for actions, 50 for video")
@@ -200,27 +215,27 @@ def test_settings_of_the_released_container_are_read(released: Any) -> None:
     assert provenance["depth scale"].startswith("assumed inverse depth from 0.05 m to 5.0 m")
     assert provenance["depth scale"].endswith("the released map is unpublished, so metres are a guess")
     settings_of(folder, sample_steps=25, action_denoise_steps=5, frame_skip=6, action_skip=2)
-    model = header.read_model(folder)
+    model = read_model(folder)
     assert (model.num_video_steps, model.num_action_steps) == (25, 5)
     assert (model.frame_stride, model.num_actions, model.network.actions_per_frame) == (6, 24, 3)
 
 
 def test_everything_moves_to_the_device(bundle: Any, tmp_path: Path) -> None:
     convert.write_ours(bundle, tmp_path)
-    moved = checkpoints.load(str(tmp_path)).to("meta", torch.bfloat16)
+    moved = load_bundle(str(tmp_path)).to("meta", torch.bfloat16)
     parts = (moved.network, moved.codec.vae, moved.text_encoder.model)
     assert all(weight.device.type == "meta" for part in parts for weight in part.parameters())
     kinds = [{weight.dtype for name, weight in part.named_parameters() if "ffn" in name} for part in parts]
     assert kinds[0] == {torch.bfloat16}
     assert {weight.dtype for part in parts[1:] for weight in part.parameters()} == {torch.float32}
-    plain = checkpoints.fresh_bundle(replace(NANO, network=replace(TINY, text_width=16)), seed=0).to("meta")
+    plain = fresh_bundle(replace(NANO, network=replace(TINY, text_width=16)), seed=0).to("meta")
     assert plain.network.dtype == torch.float32
     assert plain.network.patch_embedding.weight.device.type == "meta"
 
 
 def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    real = checkpoints.fresh_bundle
+    real = fresh_bundle
 
     class Weighty:
         def to(self, device: Any) -> None:
@@ -229,7 +244,7 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) ->
     def fresh(model: Any, *, seed: Any) -> Any:
         return real(model, seed=seed)._replace(codec=Weighty(), text_encoder=Weighty())
 
-    monkeypatch.setattr(checkpoints, "fresh_bundle", fresh)
+    monkeypatch.setattr("xwam.checkpoints.fresh.fresh_bundle", fresh)
     policy = XwamPlugin().make(XwamPolicyConfig(checkpoint="random-nano", device="meta", precision="bfloat16"))
     assert asked == ["meta", "meta"]
     assert policy.engine.network.dtype == torch.bfloat16
@@ -285,40 +300,40 @@ def test_prompts_are_encoded_once(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not EXPERIMENT.exists(), reason=f"no {EXPERIMENT}; set EVALKIT_SHARED")
 def test_the_released_container() -> None:
-    bundle = checkpoints.load(str(EXPERIMENT), num_heads=4)
+    bundle = load_bundle(str(EXPERIMENT), num_heads=4)
     assert bundle.model.bench == "robotwin"
     assert bundle.model.image_hw_px == (256, 320)
     assert bundle.model.network.num_depth_blocks == 2
     expected = load_network(default_folder()).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in bundle.network.state_dict().items())
-    with pytest.raises(header.CheckpointError, match="put that of google/umt5-xxl"):
+    with pytest.raises(CheckpointError, match="put that of google/umt5-xxl"):
         bundle.text_encoder.encode("close the drawer")
 
 
 def test_a_network_between_two_by_hand(tmp_path: Path) -> None:
     from xwam.config import NANO
 
-    first, second = (checkpoints.fresh_bundle(NANO, seed=seed) for seed in (1, 2))
+    first, second = (fresh_bundle(NANO, seed=seed) for seed in (1, 2))
     one, two = ({name: w.clone() for name, w in each.network.state_dict().items()} for each in (first, second))
     between = convert.averaged(first, second, share=0.25, second_only=("proprio_decoder.",)).network.state_dict()
     name, own = "blocks.0.ffn.0.weight", "proprio_decoder.0.weight"
     torch.testing.assert_close(between[name], 0.75 * one[name] + 0.25 * two[name])
     assert torch.equal(between[own], two[own])
-    with pytest.raises(header.CheckpointError, match=r"between 0 and 1, got 1\.5"):
+    with pytest.raises(CheckpointError, match=r"between 0 and 1, got 1\.5"):
         convert.averaged(first, second, share=1.5)
     other = replace(NANO, network=replace(NANO.network, num_blocks=5))
-    with pytest.raises(header.CheckpointError, match=r"cannot be averaged: only one has \('blocks\.5"):
-        convert.averaged(first, checkpoints.fresh_bundle(other, seed=0), share=0.5)
+    with pytest.raises(CheckpointError, match=r"cannot be averaged: only one has \('blocks\.5"):
+        convert.averaged(first, fresh_bundle(other, seed=0), share=0.5)
 
 
 def test_the_command_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from xwam.config import NANO
 
     for seed in (1, 2):
-        network = checkpoints.fresh_network(NANO.network, seed=seed)
-        checkpoints.save_checkpoint(tmp_path / f"{seed}.safetensors", network, NANO, notes={"steps": str(seed)})
+        network = fresh_network(NANO.network, seed=seed)
+        save_checkpoint(tmp_path / f"{seed}.safetensors", network, NANO, notes={"steps": str(seed)})
     paths = [str(tmp_path / f"{seed}.safetensors") for seed in (1, 2)]
     assert cli.main(["average", *paths, str(tmp_path / "between"), "--share", "1", "--second-only", "head."]) == 0
     assert "1.0 of" in capsys.readouterr().out
-    network, _ = checkpoints.load_checkpoint(tmp_path / "between" / "model.safetensors")
+    network, _ = load_checkpoint(tmp_path / "between" / "model.safetensors")
     assert all(torch.equal(weight, network.state_dict()[name]) for name, weight in load_file(paths[1]).items())

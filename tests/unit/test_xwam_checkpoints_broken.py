@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.doubles.checkpoints import MODEL, NETWORK, settings_of
 from tests.doubles.networks import TINY, network_of
-from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
-from xwam.checkpoints import metadata as header
-from xwam.checkpoints import tensors as loading
-from xwam.checkpoints import wan as wan_folder
+from xwam.checkpoints.bundle import dtype_of, load_bundle, save_checkpoint
+from xwam.checkpoints.hub import locate
+from xwam.checkpoints.metadata import MODEL_JSON, RELEASED_WEIGHTS, CheckpointError, read_metadata, read_model
 from xwam.checkpoints.released import sizes_of
+from xwam.checkpoints.tensors import read_tensors
+from xwam.checkpoints.wan import load_wan
 from xwam.config import NANO, WAN22_5B
 from xwam.network.transformer import XwamNetwork
 
@@ -38,15 +39,15 @@ from xwam.network.transformer import XwamNetwork
 def test_absent_blocks_are_named(released: Any, gone: str, named: str) -> None:
     folder, rewrite = released
     rewrite(lambda module: [module.pop(name) for name in list(module) if name.startswith(gone)])
-    with pytest.raises(header.CheckpointError, match=named):
-        checkpoints.load(str(folder))
+    with pytest.raises(CheckpointError, match=named):
+        load_bundle(str(folder))
 
 
 def test_at_wans_width_there_are_thirty_blocks() -> None:
     with torch.device("meta"):
         weights = XwamNetwork(replace(WAN22_5B, num_blocks=29, num_depth_blocks=2)).state_dict()
     like = replace(WAN22_5B, num_depth_blocks=2)
-    with pytest.raises(header.CheckpointError, match=r"lack 'blocks\.29': 30 blocks belong there, 29 are\."):
+    with pytest.raises(CheckpointError, match=r"lack 'blocks\.29': 30 blocks belong there, 29 are\."):
         sizes_of(weights, like=like)
 
 
@@ -65,15 +66,15 @@ def test_at_wans_width_there_are_thirty_blocks() -> None:
 )
 def test_settings_that_cannot_be_used_are_one_sentence(released: Any, changes: Any, sentence: str) -> None:
     settings_of(released[0], **changes)
-    with pytest.raises(header.CheckpointError, match=sentence):
-        checkpoints.load(str(released[0]))
+    with pytest.raises(CheckpointError, match=sentence):
+        load_bundle(str(released[0]))
 
 
 def test_latent_means_of_another_length_are_named(released: Any) -> None:
     folder, rewrite = released
     rewrite(lambda module: module.update({"vae.mean": torch.zeros(7)}))
-    with pytest.raises(header.CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
-        checkpoints.load(str(folder))
+    with pytest.raises(CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
+        load_bundle(str(folder))
 
 
 def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,72 +83,72 @@ def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(convert, "write_ours", broken)
-    with pytest.raises(header.CheckpointError, match=r"could not be written: .*No space left on device"):
+    with pytest.raises(CheckpointError, match=r"could not be written: .*No space left on device"):
         convert.write(bundle, tmp_path / "deep" / "target", "ours")
     assert list((tmp_path / "deep").iterdir()) == []
     rival = replace(MODEL, network=replace(NETWORK, depth="channel"))
     for layout in ("released", "wan", "diffusers"):
-        with pytest.raises(header.CheckpointError, match="has no Wan in it"):
+        with pytest.raises(CheckpointError, match="has no Wan in it"):
             convert.write(bundle._replace(model=rival), tmp_path / "rival", layout)
     convert.write(bundle, tmp_path / "whole", "released")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "whole"]
-    with pytest.raises(header.CheckpointError, match="exists already"):
+    with pytest.raises(CheckpointError, match="exists already"):
         convert.write(bundle, tmp_path / "whole", "released")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', "{}"])
 def test_a_broken_configuration_of_ours_is_one_sentence(bundle: Any, tmp_path: Path, text: str) -> None:
     convert.write_wan(bundle, tmp_path)
-    (tmp_path / header.MODEL_JSON).write_text(text)
-    with pytest.raises(header.CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
-        checkpoints.load(str(tmp_path))
+    (tmp_path / MODEL_JSON).write_text(text)
+    with pytest.raises(CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
+        load_bundle(str(tmp_path))
 
 
 def test_types_that_matrices_cannot_have() -> None:
-    assert checkpoints.precision("float16") == torch.float16
-    with pytest.raises(header.CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
-        checkpoints.precision("int8")
+    assert dtype_of("float16") == torch.float16
+    with pytest.raises(CheckpointError, match=r"one of float32, bfloat16, float16, got 'int8'\."):
+        dtype_of("int8")
 
 
 def saved(tmp_path: Path, network: Any = None, model: Any = None) -> Any:
     path = tmp_path / "tiny.safetensors"
-    checkpoints.save_checkpoint(path, network or network_of(), model or replace(NANO, network=TINY))
+    save_checkpoint(path, network or network_of(), model or replace(NANO, network=TINY))
     return path
 
 
 def rewritten(path: Any, change: Any) -> Any:
     weights = load_file(path)
     change(weights)
-    save_file(weights, path, header.read_metadata(path))
+    save_file(weights, path, read_metadata(path))
     return str(path)
 
 
 def test_missing_extra_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    with pytest.raises(header.CheckpointError, match=r"does not fit the network: 'head\.modulation' is missing\."):
-        checkpoints.load(rewritten(path, lambda w: w.pop("head.modulation")))
+    with pytest.raises(CheckpointError, match=r"does not fit the network: 'head\.modulation' is missing\."):
+        load_bundle(rewritten(path, lambda w: w.pop("head.modulation")))
     path = saved(tmp_path)
-    with pytest.raises(header.CheckpointError, match=r"'head\.surplus' is not part of the network\."):
-        checkpoints.load(rewritten(path, lambda w: w.update({"head.surplus": torch.zeros(1)})))
+    with pytest.raises(CheckpointError, match=r"'head\.surplus' is not part of the network\."):
+        load_bundle(rewritten(path, lambda w: w.update({"head.surplus": torch.zeros(1)})))
     path = saved(tmp_path)
-    with pytest.raises(header.CheckpointError, match=r"'head\.head\.bias' has shape \(3,\) in place of \(16,\)"):
-        checkpoints.load(rewritten(path, lambda w: w.update({"head.head.bias": torch.zeros(3)})))
+    with pytest.raises(CheckpointError, match=r"'head\.head\.bias' has shape \(3,\) in place of \(16,\)"):
+        load_bundle(rewritten(path, lambda w: w.update({"head.head.bias": torch.zeros(3)})))
 
 
 def test_cut_off_and_foreign_files_are_named(tmp_path: Path) -> None:
     path = saved(tmp_path)
     os.truncate(path, path.stat().st_size - 100)
-    with pytest.raises(header.CheckpointError, match=r"tiny\.safetensors is cut off: \d+ bytes were written"):
-        checkpoints.load(str(path))
+    with pytest.raises(CheckpointError, match=r"tiny\.safetensors is cut off: \d+ bytes were written"):
+        load_bundle(str(path))
     foreign = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(2)}, foreign)
-    with pytest.raises(header.CheckpointError, match="without a configuration of ours"):
-        checkpoints.load(str(foreign))
+    with pytest.raises(CheckpointError, match="without a configuration of ours"):
+        load_bundle(str(foreign))
     foreign.write_bytes(np.uint64(4).tobytes() + b"oops")
-    with pytest.raises(header.CheckpointError, match="header is not JSON"):
-        checkpoints.load(str(foreign))
-    with pytest.raises(header.CheckpointError, match="no transformer"):
-        wan_folder.load_wan(tmp_path)
+    with pytest.raises(CheckpointError, match="header is not JSON"):
+        load_bundle(str(foreign))
+    with pytest.raises(CheckpointError, match="no transformer"):
+        load_wan(tmp_path)
 
 
 class Payload:
@@ -158,31 +159,31 @@ class Payload:
 def test_containers_that_are_none(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     convert.write_released(bundle, tmp_path)
-    path = tmp_path / header.RELEASED_WEIGHTS
+    path = tmp_path / RELEASED_WEIGHTS
     whole = path.read_bytes()
     os.truncate(path, len(whole) // 2)
-    with pytest.raises(header.CheckpointError, match=r"states\.pt is cut off or was not written by torch\.save\.$"):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"states\.pt is cut off or was not written by torch\.save\.$"):
+        load_bundle(str(tmp_path))
     torch.save({"module": {"vae.mean": torch.zeros(1)}}, path)
-    with pytest.raises(header.CheckpointError, match=r"holds nothing under 'model\.'"):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"holds nothing under 'model\.'"):
+        load_bundle(str(tmp_path))
     torch.save({"weights": 1}, path)
-    with pytest.raises(header.CheckpointError, match="dictionary with 'module'"):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError, match="dictionary with 'module'"):
+        load_bundle(str(tmp_path))
     torch.save({"module": Payload()}, path)
     refused = r"holds more than tensors and is refused: it asks for '\w+\.mkdir'\.$"
-    with pytest.raises(header.CheckpointError, match=refused):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError, match=refused):
+        load_bundle(str(tmp_path))
     torch.save({"module": {"model.a": torch.ones(1), "model.b": "text"}}, path)
-    with pytest.raises(header.CheckpointError, match=r"must hold tensors alone, 'model\.b' is of type str\.$"):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"must hold tensors alone, 'model\.b' is of type str\.$"):
+        load_bundle(str(tmp_path))
     path.write_bytes(pickle.dumps({"module": Payload()}))
-    with pytest.raises(header.CheckpointError):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError):
+        load_bundle(str(tmp_path))
     assert not (tmp_path / "owned").exists()
     path.unlink()
-    with pytest.raises(header.CheckpointError, match="There is no checkpoint at"):
-        checkpoints.load(str(tmp_path))
+    with pytest.raises(CheckpointError, match="There is no checkpoint at"):
+        load_bundle(str(tmp_path))
 
 
 def test_shards_that_do_not_hold_what_they_promise(tmp_path: Path) -> None:
@@ -190,10 +191,10 @@ def test_shards_that_do_not_hold_what_they_promise(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "one.safetensors")
     save_file({"b": torch.ones(3)}, tmp_path / "two.safetensors")
     index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
-    assert {name: len(value) for name, value in loading.read_tensors(index).items()} == {"a": 2, "b": 3}
+    assert {name: len(value) for name, value in read_tensors(index).items()} == {"a": 2, "b": 3}
     index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "c": "two.safetensors"}}))
-    with pytest.raises(header.CheckpointError, match=r"promises 'c' in two\.safetensors"):
-        loading.read_tensors(index)
+    with pytest.raises(CheckpointError, match=r"promises 'c' in two\.safetensors"):
+        read_tensors(index)
 
 
 class Hub:
@@ -218,18 +219,18 @@ class Hub:
 
 
 def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    weights = str(header.RELEASED_WEIGHTS)
+    weights = str(RELEASED_WEIGHTS)
     files = {f"{name}/{file}": "{}" for name in ("robocasa", "robotwin") for file in ("config.yaml", weights)}
     hub = Hub(tmp_path / "two", files)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    with pytest.raises(header.CheckpointError, match=r"holds 2 experiments; name one of them: 'o/x-wam/robocasa', "):
-        header.locate("o/x-wam")
-    with pytest.raises(header.CheckpointError, match=r"'o/x-wam/lab' holds 0 experiments; name one of them: none\."):
-        header.locate("o/x-wam/lab")
+    with pytest.raises(CheckpointError, match=r"holds 2 experiments; name one of them: 'o/x-wam/robocasa', "):
+        locate("o/x-wam")
+    with pytest.raises(CheckpointError, match=r"'o/x-wam/lab' holds 0 experiments; name one of them: none\."):
+        locate("o/x-wam/lab")
     assert hub.fetched == []
-    assert header.locate("o/x-wam/robotwin", header_only=True) == tmp_path / "two" / "robotwin"
+    assert locate("o/x-wam/robotwin", header_only=True) == tmp_path / "two" / "robotwin"
     assert hub.fetched == ["robotwin/config.yaml"]
-    header.locate("o/x-wam/robotwin/")
+    locate("o/x-wam/robotwin/")
     assert hub.fetched[1:] == ["robotwin/config.yaml", f"robotwin/{weights}"]
 
 
@@ -237,9 +238,9 @@ def test_headers_of_our_own_layout_come_alone(monkeypatch: pytest.MonkeyPatch, t
     files = {"xwam.json": json.dumps(MODEL.to_json()), "model.safetensors": "heavy", "vae/config.json": "{}"}
     hub = Hub(tmp_path / "ours", files)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert header.read_model(header.locate("o/xwam-1.5", header_only=True)) == MODEL
+    assert read_model(locate("o/xwam-1.5", header_only=True)) == MODEL
     assert hub.fetched == ["xwam.json"]
-    header.locate("o/xwam-1.5")
+    locate("o/xwam-1.5")
     assert set(hub.fetched) == set(files)
 
 
@@ -251,12 +252,12 @@ def test_an_id_on_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(huggingface_hub, "list_repo_files", unreachable)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(header.CheckpointError, match=r"could not be fetched \(ConnectionError\); without a network"):
-        checkpoints.load("sharinka0715/X-WAM-checkpoints")
+    with pytest.raises(CheckpointError, match=r"could not be fetched \(ConnectionError\); without a network"):
+        load_bundle("sharinka0715/X-WAM-checkpoints")
     for path in ("./nowhere/here", "results/nano.safetensors"):
-        with pytest.raises(header.CheckpointError, match=f"There is no checkpoint at {path}"):
-            checkpoints.load(path)
+        with pytest.raises(CheckpointError, match=f"There is no checkpoint at {path}"):
+            load_bundle(path)
     (tmp_path / "robotwin").mkdir()
     (tmp_path / "robotwin" / "config.yaml").write_text("{}")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
-    assert header.locate("sharinka0715/X-WAM-checkpoints") == tmp_path / "robotwin"
+    assert locate("sharinka0715/X-WAM-checkpoints") == tmp_path / "robotwin"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.doubles.networks import TINY, started
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.fresh import fresh_bundle, fresh_network
 from xwam.config import NANO
 from xwam.flow.realtime_chunking import MAX_PULL, commit, pull, soft_mask
 from xwam.flow.sampler import Schedule, advance, run
@@ -36,7 +36,7 @@ def test_a_chunk_too_short_to_bridge_the_delay_is_refused() -> None:
 
 
 def joining(weight: Any = None) -> Any:
-    return joining_with(checkpoints.fresh_network(TINY, seed=0), weight)  # smooth: a gradient tells where to go
+    return joining_with(fresh_network(TINY, seed=0), weight)  # smooth: a gradient tells where to go
 
 
 def joining_with(network: Any, weight: Any = None) -> Any:
@@ -95,7 +95,7 @@ def test_inference_mode_weights_are_refused() -> None:
 
 
 def test_the_engine_joins_chunks() -> None:
-    bundle = checkpoints.fresh_bundle(NANO, seed=0)
+    bundle = fresh_bundle(NANO, seed=0)
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
     rgb, proprio = torch.zeros(3, 128, 128, 3, dtype=torch.uint8).numpy(), torch.zeros(16).numpy()
     proprio[3] = 1.0
@@ -109,7 +109,7 @@ def test_the_engine_joins_chunks() -> None:
 def test_absolute_poses_do_not_jump_at_the_hand_over() -> None:
     arms, bound = ("left", "right"), 0.02
     bounds = replace(NANO.bounds, action_low=(-bound,) * 14, action_high=(bound,) * 14)
-    bundle = checkpoints.fresh_bundle(NANO, seed=0)
+    bundle = fresh_bundle(NANO, seed=0)
     bundle = bundle._replace(model=replace(NANO, bench="robotwin", arms=arms, bounds=bounds))
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=2))
     rgb, proprio = np.zeros((3, 240, 320, 3), np.uint8), np.zeros(16)

@@ -9,7 +9,7 @@ import torch
 from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.writer import write_episode
 from tests.doubles.recordings import NO_BOUNDS, RECORDING, key_of, steps_of
-from xwam.codecs.codec import PatchDCT
+from xwam.codecs.patch_dct import PatchDCT
 from xwam.config import CodecConfig
 from xwam.training.clips import ClipDataset, ClipShape, PictureSettings
 from xwam.training.latent_cache import LatentClips

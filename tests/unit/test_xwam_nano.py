@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.doubles.xwam import request_of
-from xwam.checkpoints.metadata import SHIPPED, read_model, read_notes
+from xwam.checkpoints.hub import SHIPPED
+from xwam.checkpoints.metadata import read_model, read_notes
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 
 PLUGIN, CONFIG = XwamPlugin(), XwamPolicyConfig()

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.fresh import fresh_network
 from xwam.checkpoints.tensors import fill
 from xwam.config import WAN22_5B, count_parameters
 from xwam.network import layers
 from xwam.network.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
-from xwam.network.reference import StraightReading
+from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import TextContext, XwamNetwork, free_timesteps, shared_timesteps
 
 
@@ -61,12 +61,12 @@ def test_mlp_in_parts_equals_mlp_in_one_piece(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("released", [True, False])
 @pytest.mark.parametrize("depth", [False, True])
-def test_the_straight_reading_agrees(depth: bool, released: bool) -> None:
+def test_the_reference_network_agrees(depth: bool, released: bool) -> None:
     config = TINY if released else replace(TINY, video_prediction="clean", proprio_prediction="change")
     network, inputs = network_of(config), inputs_of()
     geometry = network.geometry(inputs[0], ACTIONS, STATES)
     times = network.timesteps(torch.tensor([700.0, 300.0]), torch.tensor([400.0, 0.0]), geometry)
-    reading = StraightReading(network, geometry)
+    reading = ReferenceNetwork(network, geometry)
     inputs[3][:, 3:] = 0
     got = reading(*inputs[:3], times, reading.encode_text(inputs[3]), depth=depth)
     expected = network(*inputs[:3], times, network.encode_text(inputs[3]), depth=depth)
@@ -290,8 +290,8 @@ def test_released_size_has_the_released_parameter_count() -> None:
 def test_fresh_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    one, two = checkpoints.fresh_network(TINY, seed=5), checkpoints.fresh_network(TINY, seed=5)
-    other = checkpoints.fresh_network(TINY, seed=6)
+    one, two = fresh_network(TINY, seed=5), fresh_network(TINY, seed=5)
+    other = fresh_network(TINY, seed=6)
     assert torch.equal(one.head.head.weight, two.head.head.weight)
     assert not torch.equal(one.head.head.weight, other.head.head.weight)
     assert torch.equal(one.extra_blocks[0][1].ffn[0].weight, one.blocks[2].ffn[0].weight)

@@ -17,7 +17,8 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import Prediction
 from evalkit.dataset.writer import Recording, Steps, View, episode_key, write_episode
 from tests.doubles.xwam import ENV, PLUGIN, QUICK, RANDOM, request_of
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.bundle import save_checkpoint
+from xwam.checkpoints.fresh import fresh_network
 from xwam.config import NANO
 from xwam.flow import sampler
 from xwam.nano.pixel_decoder import Scene, gripper_motion_features
@@ -174,8 +175,8 @@ def test_without_measured_depth_the_network_gives_all() -> None:
 def drawn_as_seen(tmp_path: Path) -> Any:
     """A checkpoint of a fresh network, with a fresh decoder beside it, which takes nothing to move."""
     path = tmp_path / "drawn.safetensors"
-    network = checkpoints.fresh_network(NANO.network, seed=0)
-    checkpoints.save_checkpoint(path, network, NANO, decoder=fresh_decoder(0).weights())
+    network = fresh_network(NANO.network, seed=0)
+    save_checkpoint(path, network, NANO, decoder=fresh_decoder(0).weights())
     return replace(QUICK, checkpoint=str(path))
 
 
@@ -258,7 +259,7 @@ def test_other_seed_other_weights(policy: Any) -> None:
 def test_a_blind_model_does_not_see(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = replace(NANO, blind=True)
-    checkpoints.save_checkpoint(path, checkpoints.fresh_network(model.network, seed=1), model)
+    save_checkpoint(path, fresh_network(model.network, seed=1), model)
     blind = PLUGIN.make(replace(QUICK, checkpoint=str(path)))
     first = request_of(0)
     other = replace(first, observation=replace(first.observation, rgb=255 - first.observation.rgb))
@@ -273,7 +274,7 @@ def test_provenance_says_random() -> None:
 
 def test_a_saved_checkpoint_is_the_same_policy(policy: Any, tmp_path: Path) -> None:
     path = tmp_path / "nano.safetensors"
-    checkpoints.save_checkpoint(path, policy.engine.network, NANO, notes={"data": "none"})
+    save_checkpoint(path, policy.engine.network, NANO, notes={"data": "none"})
     config = replace(QUICK, checkpoint=str(path))
     loaded = PLUGIN.make(config)
     assert np.array_equal(loaded.infer([request_of()])[0].actions, policy.infer([request_of()])[0].actions)
@@ -323,7 +324,7 @@ def test_rivals_of_the_ablation_run_end_to_end(mode: str, tmp_path: Path) -> Non
     small = replace(NANO.network, width=64, ffn_width=64, num_heads=2, num_blocks=2, num_depth_blocks=1, depth=mode)
     model = replace(NANO, network=small, name=f"nano-{mode}")
     path = tmp_path / f"{mode}.safetensors"
-    checkpoints.save_checkpoint(path, checkpoints.fresh_network(small, seed=0), model)
+    save_checkpoint(path, fresh_network(small, seed=0), model)
     config = replace(QUICK, checkpoint=str(path))
     (reply,) = PLUGIN.make(config).infer([request_of(want_prediction=True)])
     contract.check_actions(reply.actions, ENV, PLUGIN.spec(config))

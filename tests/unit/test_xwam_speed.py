@@ -28,24 +28,24 @@ def test_flops_are_those_that_pytorch_counts(depth: bool) -> None:
 def test_the_table_runs_on_a_cpu_at_tiny_size() -> None:
     geometry = network_of().geometry(inputs_of()[0], ACTIONS, STATES)
     where = {"device": torch.device("cpu"), "dtype": torch.float32}
-    rows = speed.table(TINY, geometry, **where, steps=(1, 2), batches=(1, 2), compiling=(False,), rounds=1)
+    rows = speed.time_rows(TINY, geometry, **where, steps=(1, 2), batches=(1, 2), compiling=(False,), rounds=1)
     assert [(row.batch, row.steps) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    assert all(min(row.ms, row.straight_ms, row.peak_frac) > 0 for row in rows)
+    assert all(min(row.ms, row.reference_ms, row.peak_frac) > 0 for row in rows)
     assert len(rows[0].cells()) == len(speed.COLUMNS)
 
 
-def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    quick = "--size nano --device cpu --steps 1 --batch 1 --rounds 1 --no-compile"
-    assert speed.main(quick.split()) == 0
-    assert "straight" in capsys.readouterr().out
-    assert speed.main(["--size", "6b"]) == 2
-    assert "--size must be 5b or nano, got 6b." in capsys.readouterr().err
+def test_the_table_names_its_columns_and_has_a_row() -> None:
+    table = speed.measure(size="nano", device="cpu", steps=[1], batches=[1], rounds=1, compiled=False)
+    assert [column.header for column in table.columns] == list(speed.COLUMNS)
+    assert table.row_count == 1
+    with pytest.raises(ValueError, match=r"--size must be 5b or nano, got 6b\."):
+        speed.measure(size="6b")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert speed.main([]) == 2
-    assert "needs a CUDA device" in capsys.readouterr().err
+def test_speed_without_a_gpu_names_the_cpu_command() -> None:
+    with pytest.raises(ValueError, match="found no CUDA device; without one, run `xwam speed --device cpu"):
+        speed.measure()
 
 
 @pytest.mark.parametrize("verb", ["show", "convert", "check-data", "statistics", "train"])

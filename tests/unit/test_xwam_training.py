@@ -16,7 +16,8 @@ from evalkit.dataset.statistics import statistics
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of
 from tests.doubles.training import RECIPE, TINY, first_batch, model_of, small, trainer_of, weights_of
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.bundle import save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle, fresh_network
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.flow.losses import losses
@@ -95,7 +96,7 @@ def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Any) -> None:
 
 
 def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Any, tmp_path: Path) -> None:
-    bundle = checkpoints.fresh_bundle(model_of(shared_root), seed=0)
+    bundle = fresh_bundle(model_of(shared_root), seed=0)
     plain = prepare_data(shared_root, scan(shared_root), bundle, replace(RECIPE, encode_once=False)).training
     kept = LatentClips(plain, bundle.codec, bundle.model.codec, tmp_path)
     encoder = Encoder(bundle, RECIPE, torch.device("cpu"))
@@ -115,13 +116,13 @@ def test_augmented_clips_are_not_encoded_once(shared_root: Any) -> None:
         prepare_data(
             shared_root,
             scan(shared_root),
-            checkpoints.fresh_bundle(TINY, seed=0),
+            fresh_bundle(TINY, seed=0),
             replace(RECIPE, augmentation=Augmentation()),
         )
 
 
 def test_prompts_are_dropped_as_often_as_asked(shared_root: Any) -> None:
-    bundle = checkpoints.fresh_bundle(model_of(shared_root), seed=0)
+    bundle = fresh_bundle(model_of(shared_root), seed=0)
     recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
     sample = prepare_data(shared_root, scan(shared_root), bundle, recipe).training[0]
@@ -137,7 +138,7 @@ def test_prompts_are_dropped_as_often_as_asked(shared_root: Any) -> None:
 def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Any) -> None:
     trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
-    network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
+    network = fresh_network(trainer.bundle.model.network, seed=4)
     plain = losses(network, batch, draws.noise, draws.levels, network.encode_text(draws.text_BNW))
     found = XwamObjective(network, replace(RECIPE, weight_depth=0.5))(batch, draws)
     assert found["action"].item() == plain.action.item()
@@ -150,7 +151,7 @@ def test_recomputed_activations_give_the_same_gradients(shared_root: Any) -> Non
     batch, draws = first_batch(trainer)
     gradients = []
     for recompute in (False, True):
-        network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
+        network = fresh_network(trainer.bundle.model.network, seed=4)
         XwamObjective(network, replace(RECIPE, checkpointing=recompute))(batch, draws)["total"].backward()
         gradients.append([weight.grad for weight in network.parameters()])
     for kept, recomputed in zip(*gradients, strict=True):
@@ -165,7 +166,7 @@ def test_compiled_blocks_give_the_same_gradients(shared_root: Any) -> None:
     batch, draws = first_batch(trainer)
     gradients = []
     for compiled in (False, True):
-        network = checkpoints.fresh_network(trainer.bundle.model.network, seed=4)
+        network = fresh_network(trainer.bundle.model.network, seed=4)
         XwamObjective(network, replace(RECIPE, compile=compiled))(batch, draws)["total"].backward()
         gradients.append([weight.grad for weight in network.parameters()])
     for plain, same in zip(*gradients, strict=True):
@@ -173,7 +174,7 @@ def test_compiled_blocks_give_the_same_gradients(shared_root: Any) -> None:
 
 
 def test_a_blind_model_is_trained_on_grey(shared_root: Any) -> None:
-    bundle = checkpoints.fresh_bundle(replace(model_of(shared_root), blind=True), seed=0)
+    bundle = fresh_bundle(replace(model_of(shared_root), blind=True), seed=0)
     data = prepare_data(shared_root, scan(shared_root), bundle, RECIPE)
     batch = Encoder(bundle, RECIPE, torch.device("cpu")).batch([data.training[0], data.training[1]])
     assert not batch.video_BCTVHW.any()
@@ -183,7 +184,7 @@ def test_a_blind_model_is_trained_on_grey(shared_root: Any) -> None:
 
 
 def test_muon_takes_the_matrices_of_the_blocks(shared_root: Any) -> None:
-    network = checkpoints.fresh_network(TINY.network, seed=0)
+    network = fresh_network(TINY.network, seed=0)
     adamw, muon = optimizers_of(network, RECIPE)
     taken = sum(len(group["params"]) for optimizer in (adamw, muon) for group in optimizer.param_groups)
     assert taken == len(list(network.parameters()))
@@ -318,8 +319,8 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> N
 
 
 def test_the_command_trains_and_goes_on(shared_root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = checkpoints.fresh_bundle(model_of(shared_root), seed=0)
-    checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
+    bundle = fresh_bundle(model_of(shared_root), seed=0)
+    save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
     started = bundle.network.state_dict()
     arguments = small(shared_root, tmp_path / "run", "--start", str(tmp_path / "tiny.safetensors"))
     assert main([*arguments, "--dry-run"]) == 0

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of
 from tests.doubles.training import RECIPE, TINY, model_of, small, trainer_of, weights_of
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.bundle import load_checkpoint, save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.training.log import read_log
@@ -39,8 +40,8 @@ def root(tmp_path: Path) -> Any:
 @pytest.fixture
 def start(root: Any, tmp_path: Path) -> Any:
     """Return a tiny checkpoint that fits the data."""
-    bundle = checkpoints.fresh_bundle(model_of(root), seed=0)
-    checkpoints.save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
+    bundle = fresh_bundle(model_of(root), seed=0)
+    save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
     return tmp_path / "tiny.safetensors"
 
 
@@ -168,13 +169,13 @@ def test_training_resumes_after_a_full_disk(
 
 
 def test_equal_checkpoints_are_equal_to_the_byte(start: Any, tmp_path: Path) -> None:
-    network, model = checkpoints.load_checkpoint(start)
+    network, model = load_checkpoint(start)
     notes, written = {"steps": "3", "said": 'ü "\n'}, set()
     before = os.umask(0o027)
     try:
         for index in range(8):
             path = tmp_path / f"{index}.safetensors"
-            checkpoints.save_checkpoint(path, network, model, notes=notes)
+            save_checkpoint(path, network, model, notes=notes)
             written.add(path.read_bytes())
             assert stat.S_IMODE(path.stat().st_mode) == 0o640
     finally:

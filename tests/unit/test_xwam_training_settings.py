@@ -10,7 +10,8 @@ import pytest
 
 from evalkit.dataset.layout import scan
 from tests.doubles.pixels import SMALL, recorded
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.bundle import load_bundle, save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.training.augment import Augmentation
@@ -120,8 +121,8 @@ def test_every_training_of_a_decoder_is_kept(
     roots = [recorded(tmp_path / "one"), recorded(tmp_path / "two", 1)]
     paths = [tmp_path / f"{name}.safetensors" for name in ("start", "once", "twice", "old", "on")]
     start, once, twice, old, on = paths
-    network = checkpoints.fresh_bundle(SMALL, seed=0).network
-    checkpoints.save_checkpoint(start, network, SMALL, notes={"steps": "7", "decoder_command": "of one left behind"})
+    network = fresh_bundle(SMALL, seed=0).network
+    save_checkpoint(start, network, SMALL, notes={"steps": "7", "decoder_command": "of one left behind"})
     trained_on(roots[0], start, once)
     notes = trained_on(roots[1], once, twice)
     hashes = [data_sha256(root, scan(root).lengths) for root in roots]
@@ -133,9 +134,9 @@ def test_every_training_of_a_decoder_is_kept(
     assert main(["show", str(twice)]) == 0
     assert f"decoder_trainings: {json.dumps(told)}" in capsys.readouterr().out
 
-    bundle = checkpoints.load(str(twice))
+    bundle = load_bundle(str(twice))
     before = {"steps": "7", "decoder_command": "xwam train-decoder a b c", "decoder_steps": "30"}
-    checkpoints.save_checkpoint(old, bundle.network, bundle.model, decoder=bundle.decoder, notes=before)
+    save_checkpoint(old, bundle.network, bundle.model, decoder=bundle.decoder, notes=before)
     notes = trained_on(roots[1], old, on)
     first = {"command": "xwam train-decoder a b c", "steps": 30, "data_sha256": None}
     assert decoder_trainings(notes) == [first, told[1]]

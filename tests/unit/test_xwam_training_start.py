@@ -15,7 +15,8 @@ from evalkit.dataset.statistics import statistics
 from evalkit.dataset.writer import write_episode
 from tests.doubles.recordings import RECORDING, key_of, steps_of
 from tests.doubles.training import RECIPE, TINY
-from xwam.checkpoints import bundle as checkpoints
+from xwam.checkpoints.bundle import load_checkpoint, save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle
 from xwam.config import ModelConfig
 from xwam.network.transformer import is_exact
 from xwam.robots.actions import training_bounds
@@ -34,7 +35,7 @@ def without_maps(root: Any) -> None:
 
 
 def test_weights_are_trained_in_float32(root: Any) -> None:
-    bundle = checkpoints.fresh_bundle(UNKNOWN, seed=0)
+    bundle = fresh_bundle(UNKNOWN, seed=0)
     exact = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
     bundle.network.cast(torch.bfloat16)
     assert {weight.dtype for weight in bundle.network.parameters()} == {torch.float32, torch.bfloat16}
@@ -67,8 +68,8 @@ def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, mon
     from xwam.training import commands
 
     bounds = training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True)
-    bundle = checkpoints.fresh_bundle(replace(UNKNOWN, bounds=bounds), seed=0)
-    checkpoints.save_checkpoint(tmp_path / "half.safetensors", bundle.network.cast(torch.bfloat16), bundle.model)
+    bundle = fresh_bundle(replace(UNKNOWN, bounds=bounds), seed=0)
+    save_checkpoint(tmp_path / "half.safetensors", bundle.network.cast(torch.bfloat16), bundle.model)
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
     small = ["num_steps=1", "warmup_steps=0", "batch_size=2", "micro_batch=2", "validate_every=0"]
@@ -77,7 +78,7 @@ def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, mon
         ["train", str(root), str(run), "--start", str(tmp_path / "half.safetensors"), "--set", *small]
     )
     assert options.run(options) == 0
-    network, model = checkpoints.load_checkpoint(run / "checkpoint.safetensors")
+    network, model = load_checkpoint(run / "checkpoint.safetensors")
     assert isinstance(model, ModelConfig)
     assert model.depth_known
     assert network.dtype == torch.float32

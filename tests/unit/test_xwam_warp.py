@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from evalkit.dataset.layout import BrokenEpisode, read_track, scan
 from tests.doubles.pixels import SMALL, K, pose, recorded
 from tests.doubles.recordings import key_of, steps_of
-from xwam.checkpoints import bundle as checkpoints
 from xwam.checkpoints import convert
+from xwam.checkpoints.bundle import load_bundle, save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle
 from xwam.checkpoints.metadata import read_notes
 from xwam.nano.pixel_decoder import (
     FARTHEST_PX,
@@ -180,7 +181,7 @@ def clips_of(root: Any, model: Any = SMALL) -> Any:
 
 def test_pages_are_what_was_recorded(tmp_path: Path) -> None:
     root, recipe = recorded(tmp_path), WarpRecipe(every=16)
-    bundle = checkpoints.fresh_bundle(SMALL, seed=0)
+    bundle = fresh_bundle(SMALL, seed=0)
     episodes = [Episodes(clips_of(root), bundle, recipe).read(key_of(index)) for index in range(2)]
     page = next(sheets(episodes, SMALL, bundle.codec, recipe))
     assert page.seen_NCHW.shape == page.true_NCHW.shape == (recipe.clips * recipe.frames, 4, 32, 48)
@@ -220,17 +221,17 @@ def test_a_changed_network_drops_its_pixel_decoder(tmp_path: Path) -> None:
     from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import RECIPES
 
-    bundle = checkpoints.fresh_bundle(SMALL, seed=0)
+    bundle = fresh_bundle(SMALL, seed=0)
     decoder = fresh_decoder(3, WIDTHS)
     path = tmp_path / "with.safetensors"
-    checkpoints.save_checkpoint(path, bundle.network, bundle.model, decoder=decoder.weights(), notes={"steps": "1"})
-    loaded = checkpoints.load(str(path))
+    save_checkpoint(path, bundle.network, bundle.model, decoder=decoder.weights(), notes={"steps": "1"})
+    loaded = load_bundle(str(path))
     assert loaded.model.codec.warp_widths == WIDTHS
     assert loaded.decoder is not None
     for name, weight in PixelDecoder.from_weights(loaded.decoder).state_dict().items():
         assert torch.equal(weight, decoder.state_dict()[name])
     convert.write(loaded, tmp_path / "ours", "ours")
-    assert checkpoints.load(str(tmp_path / "ours")).decoder is not None
+    assert load_bundle(str(tmp_path / "ours")).decoder is not None
     root = recorded(tmp_path / "data", 1)
     started = to_be_trained(loaded, scan(root), root, RECIPES["nano"])
     assert started.decoder is None
@@ -241,12 +242,12 @@ def test_the_command_writes_network_and_decoder(tmp_path: Path, capsys: pytest.C
     from xwam.cli import main
 
     root = recorded(tmp_path / "data")
-    bundle = checkpoints.fresh_bundle(SMALL, seed=0)
+    bundle = fresh_bundle(SMALL, seed=0)
     start, out = tmp_path / "start.safetensors", tmp_path / "drawn.safetensors"
-    checkpoints.save_checkpoint(start, bundle.network, SMALL, notes={"steps": "7"})
+    save_checkpoint(start, bundle.network, SMALL, notes={"steps": "7"})
     assert main(["train-decoder", str(root), str(start), str(out), "--steps", "2", "--episodes", "1"]) == 0
     assert "step 2/2: loss" in capsys.readouterr().out
-    drawn = checkpoints.load(str(out))
+    drawn = load_bundle(str(out))
     assert drawn.decoder is not None
     assert torch.equal(drawn.network.head.head.weight, bundle.network.head.head.weight)
     notes = read_notes(out)

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from xwam.checkpoints import tensor_names as keys
+from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import (
     ADDITIONS_FILE,
     FORMAT,
@@ -26,20 +24,26 @@ from xwam.checkpoints.metadata import (
     MODEL_JSON,
     RELEASED_WEIGHTS,
     CheckpointError,
-    locate,
     read_model,
     read_yaml,
     stated_sizes,
 )
 from xwam.checkpoints.released import read_container, sizes_of
-from xwam.checkpoints.tensors import fill, read_tensors, stored_type, under
-from xwam.checkpoints.wan import load_diffusers_vae, load_tokenizer, load_transformers_umt5, load_wan
-from xwam.codecs.codec import Codec, PatchDCT
-from xwam.codecs.wan_vae import vae_from_wan
+from xwam.checkpoints.tensors import fill, read_tensors, stored_type, under, write_tensors
+from xwam.checkpoints.wan import (
+    load_diffusers_vae,
+    load_tokenizer,
+    load_transformers_umt5,
+    load_wan,
+    umt5_from_wan,
+    vae_from_wan,
+)
+from xwam.codecs.codec import Codec
+from xwam.codecs.patch_dct import PatchDCT
 from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
 from xwam.network.transformer import XwamNetwork, is_exact
 from xwam.text.encoders import HashedText, StoredText, TextEncoder
-from xwam.text.umt5 import UmT5Text, umt5_from_wan
+from xwam.text.umt5 import UmT5Text
 
 DECODER = "decoder."
 """What the names of a decoder's weights begin with, beside those of the network."""
@@ -92,14 +96,14 @@ class Bundle(NamedTuple):
         return self
 
 
-def precision(name: str) -> torch.dtype:
+def dtype_of(name: str) -> torch.dtype:
     """Return the type of that name.
 
     Raises:
         CheckpointError: If matrices cannot have it.
 
     Example:
-        >>> precision("bfloat16")
+        >>> dtype_of("bfloat16")
         torch.bfloat16
     """
     if name not in PRECISIONS:
@@ -107,7 +111,7 @@ def precision(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
-def load(name: str, *, num_heads: int | None = None) -> Bundle:
+def load_bundle(name: str, *, num_heads: int | None = None) -> Bundle:
     """Return what a checkpoint holds.
 
     Args:
@@ -124,10 +128,10 @@ def load(name: str, *, num_heads: int | None = None) -> Bundle:
         return load_beside_wan(path)
     file = path / MODEL_FILE if path.is_dir() else path
     network, model = load_checkpoint(file)
-    return Bundle(model, network, _codec(model, path), _text_encoder(model, path), load_decoder(file, model))
+    return Bundle(model, network, load_codec(model, path), load_text_encoder(model, path), load_decoder(file, model))
 
 
-def parameters(path: Path) -> ParameterCount | None:
+def parameter_counts(path: Path) -> ParameterCount | None:
     """Return how many parameters the network of a checkpoint has, counted and never guessed; weights stay on disk.
 
     Args:
@@ -164,7 +168,7 @@ def load_decoder(path: Path, model: ModelConfig) -> DecoderWeights | None:
 
 
 def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
-    """Return a released experiment; see `load`."""
+    """Return a released experiment; see `load_bundle`."""
     model, container = read_model(folder), read_container(folder)
     stated = stated_sizes(read_yaml(folder / "config.yaml"))
     sizes = sizes_of(
@@ -185,7 +189,7 @@ def load_beside_wan(folder: Path) -> Bundle:
     model, (_, wan) = read_model(folder), load_wan(folder)
     weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
     network = _network(model.network, weights, source=str(folder))
-    return Bundle(model, network, _codec(model, folder), _text_encoder(model, folder))
+    return Bundle(model, network, load_codec(model, folder), load_text_encoder(model, folder))
 
 
 def save_checkpoint(
@@ -214,107 +218,10 @@ def save_checkpoint(
     write_tensors(path, {name: value.contiguous() for name, value in weights.items()}, metadata)
 
 
-def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, partial: Path | None = None
-) -> None:
-    """Write a safetensors file; it appears whole or not at all, and equal content gives equal bytes.
-
-    Args:
-        path: Where to.
-        tensors: What, by name.
-        metadata: Texts beside them.
-        partial: What the file is called until it is whole; a name of its own where several may write it at once.
-
-    Raises:
-        OSError: If it cannot be written, for example because the disk is full; a file that was there before stays.
-    """
-    partial = partial or path.with_name(path.name + ".partial")
-    try:
-        partial.unlink(missing_ok=True)
-        partial.touch()
-        mode = partial.stat().st_mode  # the user's choice; safetensors lets nobody but the owner read
-        save_file(tensors, partial, metadata)
-        _sort_metadata(partial)
-        partial.chmod(mode)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written: {error}") from error
-
-
-def _sort_metadata(path: Path) -> None:
-    """Put the texts in a header into the order of their names; safetensors writes them in any."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header |= {"__metadata__": dict(sorted(header["__metadata__"].items()))} if "__metadata__" in header else {}
-        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
-        assert len(ordered) == length, "the same header in another order"
-        file.seek(8)
-        file.write(ordered)
-
-
 def without_decoder(bundle: Bundle) -> Bundle:
     """Return a bundle whose network shows what it imagines as its codec decodes it."""
     model = replace(bundle.model, codec=replace(bundle.model.codec, warp_widths=None))
     return bundle._replace(model=model, decoder=None)
-
-
-# ---- fresh weights
-
-
-def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
-    """Return an untrained network, ready for inference."""
-    with torch.device("meta"):
-        network = XwamNetwork(config)
-    return init_weights(network.to_empty(device="cpu"), seed).eval().requires_grad_(False)
-
-
-def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
-    """Return the network with fresh weights: matrices by Xavier, what X-WAM adds by N(0, 0.02), depth copied.
-
-    The global random state is left as it was.
-    """
-    config = network.config
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        for name, weight in sorted(network.named_parameters()):
-            if name.endswith("modulation"):
-                weight.normal_(0, config.width**-0.5)
-            elif weight.dim() == 1:
-                weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-            elif "blocks." in name or name.startswith("patch_embedding"):
-                nn.init.xavier_uniform_(weight.flatten(1))
-            else:
-                weight.normal_(0, 0.02)
-        if config.depth == "interleaved":
-            start_depth_branch(network)
-    return network
-
-
-def start_depth_branch(network: XwamNetwork) -> None:
-    """Copy the last main blocks into the depth branch, as fine-tuning begins."""
-    for twin, block in zip(
-        network.depth_blocks(), network.main_blocks()[network.config.first_depth_block :], strict=True
-    ):
-        twin.load_state_dict(block.state_dict())
-
-
-def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
-    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
-
-    Args:
-        config: The network; its main branch must have Wan's sizes.
-        wan: Wan's tensors under Wan's names.
-        seed: Of what is fresh.
-    """
-    network = fresh_network(config, seed=seed)
-    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
-    fill(network, {**wan, **fresh}, source="The video model to start from")
-    network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
-    if config.depth == "interleaved":
-        start_depth_branch(network)
-    return network
 
 
 def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
@@ -330,15 +237,6 @@ def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
     return bundle._replace(text_encoder=StoredText(folder, identity=identity, make=lambda: encoder, shape=shape))
 
 
-# ---- parts
-
-
-def fresh_bundle(model: ModelConfig, *, seed: int) -> Bundle:
-    """Return an untrained model whose codec and text encoder need no weights."""
-    network = fresh_network(model.network, seed=seed)
-    return Bundle(model, network, _codec(model, Path()), _text_encoder(model, Path()))
-
-
 def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: str) -> XwamNetwork:
     with torch.device("meta"):
         network = XwamNetwork(config)
@@ -347,13 +245,15 @@ def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: st
     return network.cast(stored_type(matrices)).eval().requires_grad_(False)
 
 
-def _codec(model: ModelConfig, folder: Path) -> Codec:
+def load_codec(model: ModelConfig, folder: Path) -> Codec:
+    """Return the codec of a model; one with weights is read from the folder of the checkpoint."""
     if model.codec.kind == "patch_dct":
         return PatchDCT(model.network.latent_channels)
     return load_diffusers_vae(folder / "vae")
 
 
-def _text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
+def load_text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
+    """Return the text encoder of a model; one with weights is read from the folder of the checkpoint."""
     network = model.network
     if model.text.kind == "hashed":
         return HashedText(num_tokens=network.text_len, width=network.text_width)

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xwam.checkpoints import tensor_names as keys
-from xwam.checkpoints.bundle import Bundle, save_checkpoint, start_from_wan, without_decoder
+from xwam.checkpoints.bundle import Bundle, save_checkpoint, without_decoder
+from xwam.checkpoints.fresh import start_from_wan
 from xwam.checkpoints.metadata import (
     ADDITIONS_FILE,
     MODEL_FILE,
@@ -28,6 +28,7 @@ from xwam.checkpoints.metadata import (
     CheckpointError,
     start_model,
 )
+from xwam.checkpoints.tensor_names import ADDITIONS, diffusers_dit_name, wan_umt5_name, wan_vae_name
 from xwam.checkpoints.wan import load_wan, load_wan_text, load_wan_vae
 from xwam.codecs.wan_vae import WanVae
 from xwam.config import ModelConfig, NetworkConfig, release_from_network
@@ -130,10 +131,10 @@ def write_released(bundle: Bundle, folder: Path) -> None:
         "vae.std": torch.tensor(vae.vae.config.latents_std),
     }
     for name, value in vae.vae.state_dict().items():
-        module[f"vae.model.{keys.wan_vae_name(name, num_res_blocks=num_res_blocks)}"] = value
+        module[f"vae.model.{wan_vae_name(name, num_res_blocks=num_res_blocks)}"] = value
     for name, value in text.model.state_dict().items():
         if name != "encoder.embed_tokens.weight":  # the same tensor as shared.weight
-            module[f"text_encoder.model.{keys.wan_umt5_name(name)}"] = value
+            module[f"text_encoder.model.{wan_umt5_name(name)}"] = value
     path = folder / RELEASED_WEIGHTS
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"module": module, "global_steps": 0}, path)
@@ -150,7 +151,7 @@ def write_wan(bundle: Bundle, folder: Path) -> None:
 def write_diffusers(bundle: Bundle, folder: Path) -> None:
     """Write a folder that diffusers' `WanTransformer3DModel` reads, and X-WAM's additions in a file beside it."""
     settings = diffusers_settings(bundle.model.network)
-    _write_network(bundle, folder, rename=keys.diffusers_dit_name, settings=settings, inside="transformer")
+    _write_network(bundle, folder, rename=diffusers_dit_name, settings=settings, inside="transformer")
     _write_parts(bundle, folder)
 
 
@@ -204,7 +205,7 @@ def _write_network(
 ) -> None:
     _refuse_rivals(bundle.model)
     weights = bundle.network.state_dict()
-    added = {name: value.contiguous() for name, value in weights.items() if name.startswith(keys.ADDITIONS)}
+    added = {name: value.contiguous() for name, value in weights.items() if name.startswith(ADDITIONS)}
     wan = {rename(name): value.contiguous() for name, value in weights.items() if name not in added}
     place = folder / inside
     place.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xwam.checkpoints.metadata import CheckpointError, read_metadata
@@ -129,3 +129,43 @@ def only_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 def under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin so, without that beginning."""
     return {name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)}
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, partial: Path | None = None
+) -> None:
+    """Write a safetensors file; it appears whole or not at all, and equal content gives equal bytes.
+
+    Args:
+        path: Where to.
+        tensors: What, by name.
+        metadata: Texts beside them.
+        partial: What the file is called until it is whole; a name of its own where several may write it at once.
+
+    Raises:
+        OSError: If it cannot be written, for example because the disk is full; a file that was there before stays.
+    """
+    partial = partial or path.with_name(path.name + ".partial")
+    try:
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # the user's choice; safetensors lets nobody but the owner read
+        save_file(tensors, partial, metadata)
+        _sort_metadata(partial)
+        partial.chmod(mode)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the texts in a header into the order of their names; safetensors writes them in any."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header |= {"__metadata__": dict(sorted(header["__metadata__"].items()))} if "__metadata__" in header else {}
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        assert len(ordered) == length, "the same header in another order"
+        file.seek(8)
+        file.write(ordered)

@@ -14,12 +14,30 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from xwam.checkpoints import tensor_names as keys
 from xwam.checkpoints.metadata import CheckpointError
+from xwam.checkpoints.tensor_names import diffusers_vae_name, is_diffusers_dit, transformers_umt5_name, wan_dit_name
 from xwam.checkpoints.tensors import fill, read_tensors, stored_type
-from xwam.codecs.wan_vae import VAE_TYPE, WanVae, vae_from_wan
+from xwam.codecs.wan_vae import VAE_TYPE, WanVae
 from xwam.config import NetworkConfig, network_from_release
-from xwam.text.umt5 import UmT5Text, umt5_from_wan
+from xwam.text.umt5 import UmT5Text
+
+# fmt: off
+LATENT_MEAN = (
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
+    0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
+    -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+)
+"""Mean of each latent channel of the published Wan2.2 VAE; its own file does not hold it."""
+
+LATENT_STD = (
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+    0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+    0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+)
+"""Standard deviation of each latent channel."""
+# fmt: on
 
 
 def load_wan(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
@@ -33,8 +51,8 @@ def load_wan(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
             if (place / file).is_file() and (place / "config.json").is_file():
                 settings = json.loads((place / "config.json").read_text())
                 weights = read_tensors(place / file)
-                if keys.is_diffusers_dit(weights):
-                    return _diffusers_sizes(settings), {keys.wan_dit_name(name): t for name, t in weights.items()}
+                if is_diffusers_dit(weights):
+                    return _diffusers_sizes(settings), {wan_dit_name(name): t for name, t in weights.items()}
                 return network_from_release(settings), weights
     raise CheckpointError(f"{folder} holds no transformer: neither Wan's files nor 'transformer' of diffusers.")
 
@@ -112,3 +130,101 @@ def _diffusers_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
             "patch_size": settings["patch_size"],
         }
     )
+
+
+def vae_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of `AutoencoderKLWan` for weights under Wan's names, read off their shapes.
+
+    Raises:
+        CheckpointError: If the tensors are not those of a Wan2.2 VAE.
+    """
+    try:
+        base = weights["encoder.conv1.weight"].shape[0]
+        stages = _stages(weights)
+        widths = [weights[f"{stage}.downsamples.0.residual.2.weight"].shape[0] for stage in stages]
+        blocks = sum(f"{stages[0]}.downsamples.{index}.residual.0.gamma" in weights for index in range(99))
+        return {
+            "base_dim": base,
+            "decoder_base_dim": weights["decoder.head.0.gamma"].shape[0],
+            "z_dim": weights["conv2.weight"].shape[0],
+            "dim_mult": [width // base for width in widths],
+            "num_res_blocks": blocks,
+            "temperal_downsample": [f"{s}.downsamples.{blocks}.time_conv.weight" in weights for s in stages[:-1]],
+            "is_residual": True,
+            "in_channels": weights["encoder.conv1.weight"].shape[1],
+            "out_channels": weights["decoder.head.2.weight"].shape[0],
+            "patch_size": 2,
+            "scale_factor_spatial": 2 ** len(stages),
+        }
+    except KeyError as error:
+        raise CheckpointError(f"These are not the weights of a Wan2.2 VAE: {error} is missing.") from error
+
+
+def vae_from_wan(weights: Mapping[str, Tensor], *, mean: Tensor | None = None, std: Tensor | None = None) -> WanVae:
+    """Return the codec of weights under Wan's names.
+
+    Args:
+        weights: The content of `Wan2.2_VAE.pth`, or of `vae.model.*` in the released container.
+        mean: Mean of each latent channel; the published one if not given.
+        std: Standard deviation of each latent channel; likewise.
+    """
+    from diffusers import AutoencoderKLWan
+
+    config = vae_config(weights)
+    config["latents_mean"] = list(LATENT_MEAN) if mean is None else mean.float().tolist()
+    config["latents_std"] = list(LATENT_STD) if std is None else std.float().tolist()
+    for name, values in (("mean", config["latents_mean"]), ("std", config["latents_std"])):
+        if len(values) != config["z_dim"]:
+            raise CheckpointError(
+                f"The VAE has {config['z_dim']} latent channels, its 'vae.{name}' holds {len(values)} numbers."
+            )
+    with torch.device("meta"):
+        vae: Any = AutoencoderKLWan(**config)
+    renamed = {diffusers_vae_name(name): value for name, value in weights.items()}
+    fill(vae, renamed, source="The weights of the VAE")
+    return WanVae(nn.Module.to(vae.eval(), VAE_TYPE).requires_grad_(False))
+
+
+def _stages(weights: Mapping[str, Tensor]) -> list[str]:
+    names = sorted({name.rsplit(".downsamples.", 1)[0] for name in weights if name.count(".downsamples.") == 2})
+    if not names:
+        raise CheckpointError("These are not the weights of a Wan2.2 VAE: there is no 'encoder.downsamples.0'.")
+    return names
+
+
+def umt5_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of `UMT5Config` for weights under Wan's names, read off their shapes.
+
+    Raises:
+        CheckpointError: If the tensors are not those of umT5.
+    """
+    try:
+        vocab, width = weights["token_embedding.weight"].shape
+        buckets, heads = weights["blocks.0.pos_embedding.embedding.weight"].shape
+        return {
+            "vocab_size": vocab,
+            "d_model": width,
+            "d_kv": weights["blocks.0.attn.q.weight"].shape[0] // heads,
+            "d_ff": weights["blocks.0.ffn.fc1.weight"].shape[0],
+            "num_heads": heads,
+            "num_layers": sum(name.endswith(".norm1.weight") for name in weights),
+            "relative_attention_num_buckets": buckets,
+            "relative_attention_max_distance": 128,
+            "feed_forward_proj": "gated-gelu",
+            "dropout_rate": 0.0,
+        }
+    except KeyError as error:
+        raise CheckpointError(f"These are not the weights of Wan's umT5: {error} is missing.") from error
+
+
+def umt5_from_wan(weights: Mapping[str, Tensor]) -> Any:
+    """Return transformers' encoder holding weights under Wan's names."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    with torch.device("meta"):
+        model = UMT5EncoderModel(UMT5Config(**umt5_config(weights)))
+    renamed = {transformers_umt5_name(name): value for name, value in weights.items()}
+    renamed["encoder.embed_tokens.weight"] = renamed["shared.weight"]
+    fill(model, renamed, source="The weights of the text encoder")
+    model = model.eval().requires_grad_(False)
+    return cast(nn.Module, model).to(stored_type(weights))

@@ -18,7 +18,7 @@ from torch import Tensor
 from evalkit.contracts.geometry import ee_pose_from_proprio, inverse
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.dataset.depth_video import depth_from_video
-from xwam.codecs.codec import PatchDCT, change_of_views
+from xwam.codecs.patch_dct import PatchDCT, change_of_views
 from xwam.flow.sampler import Latents
 from xwam.nano.depth_refinement import Carried, carried_along, on_surfaces
 from xwam.nano.pixel_decoder import PixelDecoder, Scene, gripper_motion_features

@@ -1,10 +1,10 @@
-"""The algorithm read straight, as the released code does it: what the speed of `transformer.py` is measured against.
+"""The reference network: the same algorithm as the released code computes it, to check `transformer.py` and its speed.
 
 In: the weights of an `XwamNetwork`. Out: what that network gives, more slowly.
 Read next: `tests/bench/denoise.py` and `xwam/serving/speed.py`, which time it.
 
-It multiplies complex float64 numbers for rotary positions, embeds the prompt and makes its keys and values in every
-step, padding too, and carries timestep and modulation of every token. Letters are those of `transformer.py`.
+It multiplies complex float64 numbers for rotary positions, computes embedding, keys and values of the whole prompt in
+every step, padding included, and carries timestep and modulation of every token. Letters are those of `transformer.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from xwam.network.layers import Attention, Block, Head, KeyValue, rope_axes, tim
 from xwam.network.transformer import Denoised, TextContext, Timesteps, XwamNetwork
 
 
-class StraightReading:
-    """The network of these weights, called as `XwamNetwork` is; for depth `none` and `interleaved`.
+class ReferenceNetwork:
+    """A network with the weights and the interface of an `XwamNetwork`; for depth `none` and `interleaved`.
 
     Args:
         network: The weights; their type and device are used.

@@ -1,11 +1,10 @@
-"""How fast the model is: `python -m xwam.serving.speed`, a table anyone with a GPU can print.
+"""Times the network on this machine: milliseconds for a chunk of actions, and how much of the device they use.
 
-In: nothing; random weights of the released size. Out: milliseconds a chunk, beside the straight reading on the same
-device, and the share of the matrix-multiply peak.
-Read next: `xwam/network/transformer.py`, which is timed; `xwam/network/reference.py`, beside which;
-`tests/bench/denoise.py` for figures on a CPU.
+In: a size and a device; weights are random. Out: a table with our network and the reference network in turn.
+Read next: `xwam/network/transformer.py` and `xwam/network/reference.py`, which are timed; `tests/bench/denoise.py` for
+figures on a CPU.
 
-The peak is measured, not quoted: the best of a few large matrix products in the same type.
+The peak of the device is measured, not quoted: the fastest of a few large matrix products in the same type.
 """
 
 from __future__ import annotations
@@ -13,19 +12,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import torch
-import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from xwam.checkpoints.bundle import init_weights
-from xwam.cli import call
+from xwam.checkpoints.fresh import init_weights
 from xwam.config import NANO, RELEASE_GEOMETRY, WAN22_5B, Geometry, NetworkConfig
 from xwam.flow.sampler import Denoiser, SamplerState, Schedule, begin, run
-from xwam.network.reference import StraightReading
+from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork
 
 SIZES: dict[str, tuple[NetworkConfig, Geometry]] = {
@@ -34,7 +29,7 @@ SIZES: dict[str, tuple[NetworkConfig, Geometry]] = {
 }
 PEAK_SIZE = {"cuda": 8192, "cpu": 1024}
 NUM_WORDS = 20
-COLUMNS = ("compiled", "batch", "steps", "ms a chunk", "straight ms a chunk", "ratio", "FLOPs of peak")
+COLUMNS = ("compiled", "batch", "steps", "ms a chunk", "reference ms a chunk", "ratio", "FLOPs of peak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +37,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        compiled: Whether our blocks are compiled; the straight reading never is.
+        compiled: Whether our blocks are compiled; those of the reference network never are.
         batch: Requests in a pass.
         steps: Passes until the actions are clean.
         ms: Time of one chunk, that of the batch divided by its size.
-        straight_ms: The same for the straight reading.
+        reference_ms: The same for the reference network.
         peak_frac: Share of the measured matrix-multiply peak (model FLOPs utilisation).
     """
 
@@ -54,12 +49,12 @@ class Row:
     batch: int
     steps: int
     ms: float
-    straight_ms: float
+    reference_ms: float
     peak_frac: float
 
     def cells(self) -> tuple[str, ...]:
         """Return what the table shows."""
-        times = (f"{self.ms:.1f}", f"{self.straight_ms:.1f}", f"{self.ms / self.straight_ms:.3f}")
+        times = (f"{self.ms:.1f}", f"{self.reference_ms:.1f}", f"{self.ms / self.reference_ms:.3f}")
         return ("yes" if self.compiled else "no", str(self.batch), str(self.steps), *times, f"{self.peak_frac:.3f}")
 
 
@@ -105,7 +100,7 @@ def random_network(config: NetworkConfig, dtype: torch.dtype, device: torch.devi
 
 
 def started(
-    model: XwamNetwork | StraightReading, config: NetworkConfig, geometry: Geometry, schedule: Schedule, batch: int
+    model: XwamNetwork | ReferenceNetwork, config: NetworkConfig, geometry: Geometry, schedule: Schedule, batch: int
 ) -> SamplerState:
     """Return a batch of requests before their first pass."""
     (high, wide), g = config.patch_hw, geometry
@@ -127,44 +122,49 @@ def started(
 
 
 @torch.inference_mode()
-def table(
+def time_rows(
     config: NetworkConfig,
     geometry: Geometry,
     *,
     device: torch.device,
     dtype: torch.dtype,
-    steps: Sequence[int] = (5, 8, 10),
-    batches: Sequence[int] = (1, 4, 16),
-    compiling: Sequence[bool] = (False, True),
-    rounds: int = 3,
+    steps: Sequence[int],
+    batches: Sequence[int],
+    compiling: Sequence[bool],
+    rounds: int,
 ) -> list[Row]:
-    """Return times until the actions are clean; ours and the straight reading's are taken in turn."""
+    """Return times until the actions are clean; ours and those of the reference network are taken in turn."""
     peak, network = matmul_peak(dtype, device), random_network(config, dtype, device)
-    straight, rows = StraightReading(network, geometry), []
+    reference, rows = ReferenceNetwork(network, geometry), []
     for compiled in compiling:
         for block in network.main_blocks() if compiled else ():
-            block.compile()  # the straight reading calls a block's parts and never the block
+            block.compile()  # the reference network calls a block's parts and never the block
         for batch in batches:
             for num_steps in steps:
                 schedule = Schedule(num_video_steps=max(num_steps, 10), num_action_steps=num_steps)
-                begun = [(model, started(model, config, geometry, schedule, batch)) for model in (network, straight)]
-                works = [_until_actions(network, begun[0][1]), _until_actions(straight, begun[1][1])]
-                for work in works:
-                    work()
-                taken = [[_time(work, device) for work in works] for _ in range(rounds)]
-                seconds, straight_seconds = (min(column) for column in zip(*taken, strict=True))
-                one = step_flops(config, geometry, num_text=begun[0][1].text.num_tokens)
+                states = [started(model, config, geometry, schedule, batch) for model in (network, reference)]
+                works = [_until_actions(network, states[0]), _until_actions(reference, states[1])]
+                seconds, reference_seconds = _fastest(works, device, rounds)
+                flops = batch * num_steps * step_flops(config, geometry, num_text=states[0].text.num_tokens)
                 rows.append(
                     Row(
                         compiled=compiled,
                         batch=batch,
                         steps=num_steps,
                         ms=seconds * 1e3 / batch,
-                        straight_ms=straight_seconds * 1e3 / batch,
-                        peak_frac=batch * num_steps * one / seconds / peak,
+                        reference_ms=reference_seconds * 1e3 / batch,
+                        peak_frac=flops / seconds / peak,
                     )
                 )
     return rows
+
+
+def _fastest(works: Sequence[Callable[[], SamplerState]], device: torch.device, rounds: int) -> list[float]:
+    """Return the shortest time of each, seconds, after one run of each that does not count."""
+    for work in works:
+        work()
+    taken_s = [[_time(work, device) for work in works] for _ in range(rounds)]
+    return [min(column) for column in zip(*taken_s, strict=True)]
 
 
 def _until_actions(model: Denoiser, state: SamplerState) -> Callable[[], SamplerState]:
@@ -184,46 +184,46 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+def measure(
+    *,
+    size: str = "5b",
+    device: str = "cuda",
+    steps: Sequence[int] = (5, 8, 10),
+    batches: Sequence[int] = (1, 4, 16),
+    rounds: int = 3,
+    compiled: bool = True,
+) -> Table:
+    """Return the printable table of one network size on one device.
 
+    Args:
+        size: A key of `SIZES`.
+        device: A key of `PEAK_SIZE`.
+        steps: Denoising steps of the actions, one row for each.
+        batches: Requests in a pass, rows for each.
+        rounds: Repetitions of which the fastest counts; at least 1.
+        compiled: Whether the compiled network is timed too.
 
-@app.command()
-def speed(
-    size: Annotated[str, typer.Option(help=f"Size of the network: {' or '.join(SIZES)}.")] = "5b",
-    steps: Annotated[list[int], typer.Option(help="Action steps; may be given more than once.")] = [5, 8, 10],  # noqa: B006
-    batch: Annotated[list[int], typer.Option(help="Requests in a pass; may be given more than once.")] = [1, 4, 16],  # noqa: B006
-    rounds: Annotated[int, typer.Option(min=1, help="Times of which the best is taken.")] = 3,
-    device: Annotated[str, typer.Option(help="Where: cuda or cpu.")] = "cuda",
-    compiled: Annotated[bool, typer.Option("--compile/--no-compile", help="Time the compiled network too.")] = True,
-) -> None:
-    """Print milliseconds a chunk beside the straight reading, and the share of the matrix-multiply peak.
-
-    Examples: `python -m xwam.serving.speed` ·
-    `python -m xwam.serving.speed --size nano --device cpu --steps 5 --batch 1 --no-compile`
+    Raises:
+        ValueError: If size or device are unknown, or there is no such device.
     """
     if size not in SIZES:
         raise ValueError(f"--size must be {' or '.join(SIZES)}, got {size}.")
     if device not in PEAK_SIZE:
         raise ValueError(f"--device must be {' or '.join(PEAK_SIZE)}, got {device}.")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("this needs a CUDA device and found none; give --device cpu --size nano for a try without.")
-    where, dtype = torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32
-    config, geometry = SIZES[size]
-    compiling = (False, True) if compiled else (False,)
-    rows = table(
-        config, geometry, device=where, dtype=dtype, steps=steps, batches=batch, compiling=compiling, rounds=rounds
+        raise ValueError("xwam speed found no CUDA device; without one, run `xwam speed --device cpu --size nano`.")
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    rows = time_rows(
+        *SIZES[size],
+        device=torch.device(device),
+        dtype=dtype,
+        steps=steps,
+        batches=batches,
+        compiling=(False, True) if compiled else (False,),
+        rounds=rounds,
     )
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    shown = Table(*COLUMNS, box=None, pad_edge=False, title=f"{size} in {str(dtype)[6:]} on {name}")
+    table = Table(*COLUMNS, box=None, pad_edge=False, title=f"{size} in {str(dtype)[6:]} on {name}")
     for row in rows:
-        shown.add_row(*row.cells())
-    Console().print(shown)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; return the exit status."""
-    return call(app, "python -m xwam.serving.speed", arguments)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        table.add_row(*row.cells())
+    return table

@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from xwam.checkpoints import tensor_names as keys
-from xwam.checkpoints.metadata import CheckpointError
-from xwam.checkpoints.tensors import fill, stored_type
+from torch import Tensor
 
 
 class UmT5Text:
@@ -42,7 +37,7 @@ class UmT5Text:
     def encode(self, prompt: str) -> Tensor:
         """Return the tokens of a prompt."""
         if self.tokenizer is None:
-            raise CheckpointError(
+            raise ValueError(
                 "The umT5 text encoder has no tokenizer; put that of google/umt5-xxl into the checkpoint's 'tokenizer'."
             )
         tokens = self.tokenizer(
@@ -66,41 +61,3 @@ def clean(prompt: str) -> str:
         'open the drawer & close it'
     """
     return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt))).strip()
-
-
-def umt5_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `UMT5Config` for weights under Wan's names, read off their shapes.
-
-    Raises:
-        CheckpointError: If the tensors are not those of umT5.
-    """
-    try:
-        vocab, width = weights["token_embedding.weight"].shape
-        buckets, heads = weights["blocks.0.pos_embedding.embedding.weight"].shape
-        return {
-            "vocab_size": vocab,
-            "d_model": width,
-            "d_kv": weights["blocks.0.attn.q.weight"].shape[0] // heads,
-            "d_ff": weights["blocks.0.ffn.fc1.weight"].shape[0],
-            "num_heads": heads,
-            "num_layers": sum(name.endswith(".norm1.weight") for name in weights),
-            "relative_attention_num_buckets": buckets,
-            "relative_attention_max_distance": 128,
-            "feed_forward_proj": "gated-gelu",
-            "dropout_rate": 0.0,
-        }
-    except KeyError as error:
-        raise CheckpointError(f"These are not the weights of Wan's umT5: {error} is missing.") from error
-
-
-def umt5_from_wan(weights: Mapping[str, Tensor]) -> Any:
-    """Return transformers' encoder holding weights under Wan's names."""
-    from transformers import UMT5Config, UMT5EncoderModel
-
-    with torch.device("meta"):
-        model = UMT5EncoderModel(UMT5Config(**umt5_config(weights)))
-    renamed = {keys.transformers_umt5_name(name): value for name, value in weights.items()}
-    renamed["encoder.embed_tokens.weight"] = renamed["shared.weight"]
-    fill(model, renamed, source="The weights of the text encoder")
-    model = model.eval().requires_grad_(False)
-    return cast(nn.Module, model).to(stored_type(weights))

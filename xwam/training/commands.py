@@ -86,7 +86,8 @@ def train_model(options: argparse.Namespace) -> int:
     import torch
 
     from evalkit.dataset.layout import read_track, scan
-    from xwam.checkpoints import bundle as checkpoints
+    from xwam.checkpoints.bundle import load_bundle
+    from xwam.checkpoints.fresh import fresh_bundle
     from xwam.config import NANO
     from xwam.training.initialise import to_be_trained
     from xwam.training.recipes import recipe_of
@@ -102,7 +103,7 @@ def train_model(options: argparse.Namespace) -> int:
     if not found.lengths:
         raise ValueError(f"{options.data} holds no usable episode.")
     other = ""
-    started = to_be_trained(checkpoints.load(options.start), found, options.data, recipe) if options.start else None
+    started = to_be_trained(load_bundle(options.start), found, options.data, recipe) if options.start else None
     model: ModelConfig = NANO if started is None else started.model
     if started is None:
         raw = read_track(options.data, next(iter(found.lengths))).raw
@@ -118,7 +119,7 @@ def train_model(options: argparse.Namespace) -> int:
                 f"{options.start} was built for depth '{model.network.depth}', the recipe says '{recipe.depth}'."
             )
         model = replace(model, network=replace(model.network, depth=recipe.depth))
-    bundle = checkpoints.fresh_bundle(model, seed=recipe.seed) if started is None else started._replace(model=model)
+    bundle = fresh_bundle(model, seed=recipe.seed) if started is None else started._replace(model=model)
     data = prepare_data(options.data, found, bundle, recipe)
     if other:
         data = replace(data, description=f"{data.description}; normalised by {other}")
@@ -175,9 +176,10 @@ def train_decoder(options: argparse.Namespace) -> int:
     import torch
 
     from evalkit.dataset.layout import scan
-    from xwam.checkpoints import bundle as checkpoints
-    from xwam.checkpoints.metadata import locate, network_notes, read_notes
-    from xwam.codecs.codec import PatchDCT
+    from xwam.checkpoints.bundle import load_bundle, save_checkpoint
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import network_notes, read_notes
+    from xwam.codecs.patch_dct import PatchDCT
     from xwam.nano.pixel_decoder import PixelDecoder
     from xwam.training import decoder as warp
     from xwam.training.check_data import check_fit
@@ -198,7 +200,7 @@ def train_decoder(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{options.out} is a folder; name the file to write, for example {options.out}/nano.safetensors."
         )
-    bundle, notes = checkpoints.load(options.checkpoint), read_notes(locate(options.checkpoint))
+    bundle, notes = load_bundle(options.checkpoint), read_notes(locate(options.checkpoint))
     warp.check_model(bundle.model)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found = scan(options.data)
@@ -227,7 +229,7 @@ def train_decoder(options: argparse.Namespace) -> int:
         "decoder_trainings": json.dumps(trainings),
     }
     network = bundle.network.cast(stored)
-    checkpoints.save_checkpoint(options.out, network, bundle.model, decoder=decoder.weights(), notes=notes)
+    save_checkpoint(options.out, network, bundle.model, decoder=decoder.weights(), notes=notes)
     return 0
 
 

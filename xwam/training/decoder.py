@@ -27,7 +27,7 @@ from evalkit.dataset.depth_video import depth_from_video
 from evalkit.dataset.layout import BrokenEpisode, Scan, Track
 from evalkit.dataset.videos import UnreadableVideo, read_frames
 from xwam.checkpoints.bundle import Bundle
-from xwam.codecs.codec import PatchDCT, change_of_views
+from xwam.codecs.patch_dct import PatchDCT, change_of_views
 from xwam.config import ModelConfig
 from xwam.flow import sampler
 from xwam.flow.noise import request_seed

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from evalkit.dataset.layout import BrokenEpisode, Track
-from xwam.checkpoints.bundle import write_tensors
+from xwam.checkpoints.tensors import write_tensors
 from xwam.codecs.codec import Codec, encode_views
 from xwam.config import CodecConfig
 from xwam.training.clips import ClipDataset

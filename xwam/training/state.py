@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from xwam.checkpoints.bundle import write_tensors
+from xwam.checkpoints.tensors import write_tensors
 
 
 class StateError(ValueError):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xwam.checkpoints.bundle import Bundle
-from xwam.codecs import codec as codecs
+from xwam.codecs.codec import decode_views
 from xwam.flow import sampler
 from xwam.serving.imagine import Observations, imagine, read_prompts
 from xwam.training.clips import Sample
@@ -50,8 +50,8 @@ def imagine_clips(
     )
     (video, depth), action_BKA, _ = imagine(bundle, observations, schedule, seed=seed)
     return ImaginedClips(
-        video_BCFVHW=codecs.decode_views(bundle.codec, video, seen_BCVHW),
-        depth_BCFVHW=None if depth is None else codecs.decode_views(bundle.codec, depth),
+        video_BCFVHW=decode_views(bundle.codec, video, seen_BCVHW),
+        depth_BCFVHW=None if depth is None else decode_views(bundle.codec, depth),
         action_BKA=action_BKA,
     )
 

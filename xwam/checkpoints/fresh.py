@@ -1,0 +1,79 @@
+"""Models with fresh weights: random ones, and those that start from a video model.
+
+In: a configuration and a seed; Wan's tensors. Out: a network, or a `Bundle` whose other parts need no weights.
+Read next: `bundle.py` for models read from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from xwam.checkpoints import tensor_names as keys
+from xwam.checkpoints.bundle import Bundle, load_codec, load_text_encoder
+from xwam.checkpoints.tensors import fill, stored_type
+from xwam.config import ModelConfig, NetworkConfig
+from xwam.network.transformer import XwamNetwork, is_exact
+
+
+def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
+    """Return an untrained network, ready for inference."""
+    with torch.device("meta"):
+        network = XwamNetwork(config)
+    return init_weights(network.to_empty(device="cpu"), seed).eval().requires_grad_(False)
+
+
+def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
+    """Return the network with fresh weights: matrices by Xavier, what X-WAM adds by N(0, 0.02), depth copied.
+
+    The global random state is left as it was.
+    """
+    config = network.config
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for name, weight in sorted(network.named_parameters()):
+            if name.endswith("modulation"):
+                weight.normal_(0, config.width**-0.5)
+            elif weight.dim() == 1:
+                weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            elif "blocks." in name or name.startswith("patch_embedding"):
+                nn.init.xavier_uniform_(weight.flatten(1))
+            else:
+                weight.normal_(0, 0.02)
+        if config.depth == "interleaved":
+            start_depth_branch(network)
+    return network
+
+
+def start_depth_branch(network: XwamNetwork) -> None:
+    """Copy the last main blocks into the depth branch, as fine-tuning begins."""
+    for twin, block in zip(
+        network.depth_blocks(), network.main_blocks()[network.config.first_depth_block :], strict=True
+    ):
+        twin.load_state_dict(block.state_dict())
+
+
+def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
+    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
+
+    Args:
+        config: The network; its main branch must have Wan's sizes.
+        wan: Wan's tensors under Wan's names.
+        seed: Of what is fresh.
+    """
+    network = fresh_network(config, seed=seed)
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
+    fill(network, {**wan, **fresh}, source="The video model to start from")
+    network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
+    if config.depth == "interleaved":
+        start_depth_branch(network)
+    return network
+
+
+def fresh_bundle(model: ModelConfig, *, seed: int) -> Bundle:
+    """Return an untrained model whose codec and text encoder need no weights."""
+    network = fresh_network(model.network, seed=seed)
+    return Bundle(model, network, load_codec(model, Path()), load_text_encoder(model, Path()))
