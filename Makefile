@@ -1,4 +1,4 @@
-# make eval and make test work as the first command on a fresh clone.
+# Each target works as the first command on a fresh clone.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 EVAL_TASKS ?= Lift,Stack,Door
@@ -13,7 +13,7 @@ ROBOCASA_SETTINGS ?= policy.xwam.device=cuda policy.xwam.precision=bfloat16 run.
 ROBOCASA_RUN := bench.robocasa.protocol=xwam policy.xwam.checkpoint=$(ROBOCASA_CHECKPOINT)
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 
-.PHONY: help eval eval-robocasa eval-robotwin test test-slow lint types bench setup setup-dev clean
+.PHONY: help eval eval-robocasa eval-robotwin check test test-slow lint types golden bench hooks setup setup-dev clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,11 +35,7 @@ eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights 
 eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks (not there yet).
 	@echo "RoboTwin is not part of evalkit yet; 'make eval' runs the embedded default." >&2; exit 2
 
-test: setup-dev  ## Run the tests.
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
-
-test-slow: setup-dev  ## Run the tests that take minutes.
-	$(BIN)/python -m pytest -q -m "slow"
+check: lint types test  ## Run lint, types and test; CI runs this.
 
 lint: setup-dev  ## Check style.
 	$(BIN)/ruff check .
@@ -48,7 +44,19 @@ lint: setup-dev  ## Check style.
 types: setup-dev  ## Check types.
 	$(BIN)/mypy
 
-bench: setup-dev  ## Time things side by side; writes results/bench.json.
+test: setup-dev  ## Run the tests; those that take minutes are in test-slow.
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
+
+test-slow: setup-dev  ## Run the tests that take minutes.
+	$(BIN)/python -m pytest -q -m "slow"
+
+golden: setup-dev  ## Rewrite tests/golden; explain each change in the commit.
+	$(BIN)/python -m tests.golden
+
+hooks: setup-dev  ## Let git run lint and types before each commit.
+	$(BIN)/pre-commit install
+
+bench: setup-dev  ## Measure speed ratios; writes results/bench.json.
 	$(BIN)/python -m tests.bench
 
 setup: .venv/installed  ## Install what running needs into .venv.

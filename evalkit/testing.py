@@ -1,0 +1,295 @@
+"""The contracts of benches and policies as checks that any package can call from its tests.
+
+In: a plugin, perhaps with a config. Out: nothing, or an AssertionError that says what the plugin must do.
+Read next: `CONTRIBUTING.md`, whose recipes call `check_bench` and `check_policy`; `contracts/env.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalkit.contracts.env import Bench
+from evalkit.contracts.geometry import matrix_from_quat, rotvec_from_matrix
+from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.spec import EE_POSE_BASE, CameraSpec, EnvSpec, PolicySpec, check, check_actions
+from evalkit.contracts.types import (
+    ACTION_DIM,
+    ARM_ACTION,
+    ARM_PROPRIO,
+    PROPRIO_DIM,
+    Episode,
+    Observation,
+    PolicyReply,
+    PolicyRequest,
+)
+from evalkit.contracts.worker.client import EnvWorker
+from evalkit.run.settings import RunSettings
+
+_CHUNK_LEN = 8
+_NO_OFFSET = tuple(map(tuple, np.eye(4).tolist()))
+_FRAME_FIELDS = ("rgb", "depth", "proprio", "T_base_cam", "intrinsics")
+
+
+def check_bench(bench: Bench, config: Any = None) -> None:
+    """Check everything that a bench promises; starts its simulator in worker processes.
+
+    Args:
+        bench: The plugin.
+        config: Settings for the episodes that are run; the plugin's defaults if None. Plans are always checked with
+            the defaults.
+
+    Raises:
+        AssertionError: If a promise is not kept.
+        EpisodeFault: If an env cannot start or answers with nonsense.
+    """
+    check_plans(bench)
+    check_specs(bench)
+    check_first_frames(bench, config)
+    check_states(bench, config)
+
+
+def check_policy(plugin: PolicyPlugin, config: Any = None) -> None:
+    """Check everything that a policy promises, on observations of noise; loads its weights.
+
+    Args:
+        plugin: The plugin.
+        config: Its settings; the defaults if None.
+
+    Raises:
+        AssertionError: If a promise is not kept.
+        SpecMismatch: If its actions do not fit its spec.
+    """
+    policy = load_checked_policy(plugin, config)
+    check_replies(policy)
+    check_independence(policy)
+    check_prediction_is_passive(policy)
+
+
+# ---- benches
+
+
+def check_plans(bench: Bench) -> None:
+    """Check that plans name every choice, and that a longer plan starts with the shorter one."""
+    config = bench.config_type()
+    for task in bench.tasks:
+        for setting in bench.settings:
+            few = bench.plan_episodes(config, task=task, setting=setting, num_episodes=3, seed=1)
+            many = bench.plan_episodes(config, task=task, setting=setting, num_episodes=7, seed=1)
+            assert many[:3] == few, f"{task}: a plan of 7 episodes must start with the plan of 3"
+            assert [e.index for e in few] == [0, 1, 2], f"{task}: episodes must be numbered from 0"
+            assert len({e.seed for e in many}) == 7, f"{task}: each episode needs a seed of its own"
+            names = {(e.bench, e.task, e.setting, e.protocol) for e in few}
+            expected = {(bench.name, task, setting, bench.protocol)}
+            assert names == expected, f"{task}: episodes name {names}, expected {expected}"
+            assert all(e.max_steps > 0 for e in few), f"{task}: an episode needs a step limit above 0"
+
+
+def check_specs(bench: Bench) -> None:
+    """Check that specs and launches survive JSON, and that the default settings follow the protocol."""
+    config = bench.config_type()
+    for task in bench.tasks:
+        spec = bench.env_spec(config, task=task, setting=bench.settings[0])
+        assert EnvSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec, f"{task}: the spec changes in JSON"
+        assert spec.env_id == f"{bench.name}/{task}", f"the env id is {spec.env_id}, expected {bench.name}/{task}"
+        carriers = {camera.arm for camera in spec.cameras if camera.kind == "wrist"}
+        assert carriers <= set(spec.arms), f"{task}: a wrist camera names an arm that does not exist"
+        for camera in spec.cameras:
+            has_offset = camera.T_ee_cam is not None
+            assert (camera.kind == "wrist") == has_offset, f"{camera.name}: wrist cameras, and only they, have T_ee_cam"
+        json.dumps(dict(bench.launch(config, task=task, setting=bench.settings[0]).kwargs))
+    json.dumps(dict(bench.provenance(config)))
+    assert bench.departures(config) == [], "the default settings must follow the protocol"
+
+
+def check_first_frames(bench: Bench, config: Any = None) -> None:
+    """Check that a seed gives the same first frame to the bit, in another process and after another episode."""
+    config = bench.config_type() if config is None else config
+    task, setting = bench.tasks[0], bench.settings[-1]
+    first, second = bench.plan_episodes(config, task=task, setting=setting, num_episodes=2, seed=3)
+    frames = [_first_frames(bench, config, order) for order in ((first, second), (second, first))]
+    for episode in (first, second):
+        for name in _FRAME_FIELDS:
+            one, two = (getattr(frame[episode.seed], name) for frame in frames)
+            np.testing.assert_array_equal(one, two, err_msg=f"seed {episode.seed}: '{name}' differs in another process")
+    assert (frames[0][first.seed].rgb != frames[0][second.seed].rgb).any(), "two seeds must give different images"
+
+
+def check_states(bench: Bench, config: Any = None) -> None:
+    """Check that quaternions are unit with w >= 0, grippers in 0..1, and absent arms zero."""
+    config = bench.config_type() if config is None else config
+    task, setting = bench.tasks[0], bench.settings[0]
+    (episode,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
+    with _worker(bench, config, task=task, setting=setting) as worker:
+        proprio = worker.begin(episode, render=False).proprio
+    for arm, columns in ARM_PROPRIO.items():
+        state = proprio[columns]
+        if arm in bench.env_spec(config, task=task, setting=setting).arms:
+            assert abs(np.linalg.norm(state[3:7]) - 1) < 1e-5, f"{arm}: the quaternion (wxyz) must have length 1"
+            assert state[3] >= 0, f"{arm}: w of the quaternion must not be negative"
+            assert 0 <= state[7] <= 1, f"{arm}: the gripper's open fraction must lie in 0..1"
+        else:
+            assert not state.any(), f"{arm}: the state of an absent arm must be zero"
+
+
+def _first_frames(bench: Bench, config: Any, episodes: Sequence[Episode]) -> dict[int, Observation]:
+    task, setting = episodes[0].task, episodes[0].setting
+    with _worker(bench, config, task=task, setting=setting) as worker:
+        frames = {episode.seed: worker.begin(episode, render=True) for episode in episodes}
+        actions = _probing_actions(worker.env_spec, frames[episodes[-1].seed].proprio)
+        worker.send_actions(actions, render_at=[4], render_last=False, render_success=False)
+        worker.receive_outcome()
+        worker.close()  # closing twice, here and at the end, must be fine
+    return frames
+
+
+@contextmanager
+def _worker(bench: Bench, config: Any, *, task: str, setting: str) -> Iterator[EnvWorker]:
+    launch = bench.launch(config, task=task, setting=setting)
+    spec = bench.env_spec(config, task=task, setting=setting)
+    with tempfile.TemporaryDirectory(prefix="evalkit-check-") as folder:
+        log_path = Path(folder) / "worker.log"
+        with closing(EnvWorker(launch, spec, timeouts=RunSettings().timeouts, log_path=log_path).build()) as worker:
+            yield worker
+
+
+def _probing_actions(spec: EnvSpec, proprio: np.ndarray) -> np.ndarray:
+    """Return small actions that any env must survive: deltas at random, or the pose that is there."""
+    actions = np.zeros((_CHUNK_LEN, ACTION_DIM), np.float32)
+    for arm in spec.arms:
+        state = proprio[ARM_PROPRIO[arm]]
+        if spec.action_layout == EE_POSE_BASE:
+            rotvec_rad = rotvec_from_matrix(matrix_from_quat(state[3:7]))
+            actions[:, ARM_ACTION[arm]] = [*state[:3], *rotvec_rad, state[7]]
+        else:
+            actions[:, ARM_ACTION[arm]] = np.random.default_rng(0).uniform(-0.5, 0.5, (_CHUNK_LEN, 7))
+    return actions
+
+
+# ---- policies
+
+
+def load_checked_policy(plugin: PolicyPlugin, config: Any = None) -> Policy:
+    """Return the policy; its spec must be the one that was planned with, its provenance must be text."""
+    config = plugin.config_type() if config is None else config
+    policy = plugin.make(config)
+    assert policy.spec == plugin.spec(config), "the loaded policy must have the spec that the plugin states"
+    for name, value in plugin.provenance(config).items():
+        assert isinstance(value, str), f"provenance '{name}' must be text"
+    return policy
+
+
+def check_replies(policy: Policy) -> None:
+    """Check that actions and predictions have the shapes, types and ranges that the spec states."""
+    spec = policy.spec
+    env = env_for(spec)
+    check(env, spec)
+    (reply,) = ask(policy, noise_request(spec, 0, 0))
+    check_actions(reply.actions, env, spec)
+    assert (reply.prediction is not None) == bool(spec.predicts), "predictions must come exactly if the spec has them"
+    if reply.prediction is None:
+        return
+    prediction = reply.prediction()
+    frames, views = spec.num_future_frames, len(env.cameras)
+    assert prediction.rgb.shape == (frames, views, *env.image_hw_px, 3), f"predicted RGB is {prediction.rgb.shape}"
+    assert prediction.rgb.dtype == np.uint8, f"predicted RGB is {prediction.rgb.dtype}, expected uint8"
+    if "depth" in spec.predicts:
+        assert prediction.depth is not None, "the spec predicts depth, but there is none"
+        assert prediction.depth.shape == (frames, views, *env.image_hw_px), f"depth is {prediction.depth.shape}"
+        assert np.isfinite(prediction.depth).all(), "predicted depth must be finite"
+    if "proprio" in spec.predicts:
+        assert prediction.proprio is not None, "the spec predicts states, but there are none"
+        assert prediction.proprio.shape == (frames, PROPRIO_DIM), f"states are {prediction.proprio.shape}"
+        norms = np.linalg.norm(prediction.proprio[:, 3:7], axis=1)
+        np.testing.assert_allclose(norms[norms > 0], 1, atol=1e-4, err_msg="predicted quaternions must be unit")
+
+
+def check_independence(policy: Policy) -> None:
+    """Check that actions depend neither on other episodes nor on which requests share a batch."""
+    spec = policy.spec
+    alone = ask(policy, noise_request(spec, 0, 0)), ask(policy, noise_request(spec, 0, 1))
+    ask(policy, noise_request(spec, 5, 0))
+    together = ask(policy, noise_request(spec, 7, 0), noise_request(spec, 0, 0))
+    again = ask(policy, noise_request(spec, 0, 1))
+    message = "actions must not depend on the other requests"
+    np.testing.assert_array_equal(alone[0][0].actions, together[1].actions, err_msg=message)
+    np.testing.assert_array_equal(alone[1][0].actions, again[0].actions, err_msg=message)
+
+
+def check_prediction_is_passive(policy: Policy) -> None:
+    """Check that computing a prediction changes no later action."""
+    (before,) = ask(policy, noise_request(policy.spec, 1, 0))
+    if before.prediction is not None:
+        before.prediction()
+    (after,) = ask(policy, noise_request(policy.spec, 1, 0))
+    np.testing.assert_array_equal(before.actions, after.actions, err_msg="a prediction must not change actions")
+
+
+def env_for(spec: PolicySpec) -> EnvSpec:
+    """Return the spec of an env that gives exactly what a policy needs."""
+    kinds = spec.views or ("static", "static", "wrist")
+    cameras = tuple(
+        CameraSpec(name=f"{kind}{i}", kind="wrist", arm="left", T_ee_cam=_NO_OFFSET)
+        if kind == "wrist"
+        else CameraSpec(name=f"{kind}{i}", kind="static")
+        for i, kind in enumerate(kinds)
+    )
+    return EnvSpec(
+        env_id=spec.env_ids[0] if spec.env_ids else "robosuite/Lift",
+        cameras=cameras,
+        image_hw_px=spec.image_hw_px or (16, 24),
+        arms=spec.arms or ("left",),
+        action_layout=spec.action_layouts[0],
+        control_hz=spec.control_hz or 20.0,
+    )
+
+
+def noise_request(spec: PolicySpec, index: int, chunk_idx: int) -> PolicyRequest:
+    """Return a request whose observation is noise; the same numbers give the same request."""
+    bench, _, task = env_for(spec).env_id.partition("/")
+    instruction = "lift the cube"
+    return PolicyRequest(
+        episode=Episode(
+            bench=bench,
+            setting="default",
+            protocol="test",
+            task=task,
+            index=index,
+            seed=index,
+            instruction=instruction,
+            max_steps=100,
+        ),
+        chunk_idx=chunk_idx,
+        step_idx=chunk_idx * spec.execute_steps,
+        observation=_noise_observation(env_for(spec), np.random.default_rng([index, chunk_idx]), instruction),
+        want_prediction=bool(spec.predicts),
+    )
+
+
+def ask(policy: Policy, *requests: PolicyRequest) -> list[PolicyReply]:
+    """Return the replies to one batch; episodes that begin are reset first."""
+    for request in requests:
+        if request.chunk_idx == 0:
+            policy.reset(request.episode, env_for(policy.spec))
+    return policy.infer(requests)
+
+
+def _noise_observation(env: EnvSpec, rng: np.random.Generator, instruction: str) -> Observation:
+    views, (height, width) = len(env.cameras), env.image_hw_px
+    proprio = np.zeros(PROPRIO_DIM, np.float32)
+    for arm in env.arms:
+        proprio[ARM_PROPRIO[arm]] = [*rng.uniform(-0.5, 0.5, 3), 1, 0, 0, 0, 1]
+    return Observation(
+        rgb=rng.integers(0, 256, (views, height, width, 3), dtype=np.uint8),
+        depth=rng.uniform(0.3, 2.0, (views, height, width)).astype(np.float32),
+        intrinsics=np.tile(np.array([[50.0, 0, width / 2], [0, 50.0, height / 2], [0, 0, 1]]), (views, 1, 1)),
+        T_base_cam=np.tile(np.eye(4), (views, 1, 1)),
+        proprio=proprio,
+        instruction=instruction,
+    )
