@@ -4,4 +4,4 @@ In: a bench and a policy, found by name. Out: a run folder with records, clips, 
 Read next: `evalkit/cli/main.py` for the verbs, `evalkit/contracts/` for what policies and envs agree on.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
