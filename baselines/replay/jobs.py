@@ -25,9 +25,10 @@ from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
 from baselines.scripted.refusals import EPISODES_PER_TASK
 from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.files import write_whole
 from evalkit.contracts.plugins import load_bench
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.writer import episode_key, read_about, write_episode, write_whole
+from evalkit.dataset.writer import episode_key, read_about, write_episode
 from xwam.robots.interfaces import BORDERS
 
 PLAYERS = {

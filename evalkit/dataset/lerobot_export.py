@@ -22,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evalkit.contracts.files import copy_whole, whole_file, write_whole
 from evalkit.dataset.layout import Camera, DataSetError, Matrix, Scan, Track, read_track
 from evalkit.dataset.lerobot_format import (
     ACTION_NAMES,
@@ -39,7 +40,6 @@ from evalkit.dataset.lerobot_format import (
     read_json,
 )
 from evalkit.dataset.videos import UnreadableVideo, read_frames
-from evalkit.dataset.writer import copy_whole, write_whole
 
 SAMPLED_EPISODES = 64
 """Episodes of which one frame is looked at for the statistics of the pictures."""
@@ -252,10 +252,8 @@ def _depth_images(camera: Camera, count: int) -> Iterator[dict[str, Any]]:
 
 
 def _table_whole(table: pa.Table, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    pq.write_table(table, partial)
-    partial.replace(target)
+    with whole_file(target) as partial:
+        pq.write_table(table, partial)
 
 
 # ---- what is said of all of them

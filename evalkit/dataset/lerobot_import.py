@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evalkit.contracts.files import copy_whole, write_whole
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange, depth_bytes
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
@@ -35,7 +36,7 @@ from evalkit.dataset.lerobot_format import (
     read_map,
 )
 from evalkit.dataset.videos import read_frames, write_video
-from evalkit.dataset.writer import copy_whole, episode_key, write_metadata, write_whole
+from evalkit.dataset.writer import episode_key, write_metadata
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 

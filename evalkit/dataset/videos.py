@@ -18,6 +18,7 @@ import numpy as np
 from av.container import InputContainer
 
 from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.files import whole_file
 
 KEYFRAME_EVERY = 8
 """Frames between two at which decoding may begin; a clip starts anywhere, so not many."""
@@ -150,13 +151,10 @@ def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
     if pixels is None or len(frames) == 0:
         raise ValueError(f"A video needs F,H,W,3 uint8 or F,H,W uint16, got {frames.shape} {frames.dtype}.")
     codec, container_format, options = _CODECS[pixels]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with av.open(str(partial), "w", format=container_format) as container:
+    with whole_file(path) as partial, av.open(str(partial), "w", format=container_format) as container:
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.codec_context.gop_size = pixels, KEYFRAME_EVERY
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=pixels)))
         container.mux(stream.encode(None))
-    partial.replace(path)

@@ -11,7 +11,6 @@ An episode's JSON is written last, so that an episode is either whole or not lis
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from evalkit.contracts.files import write_whole
 from evalkit.contracts.geometry import wxyz_from_xyzw
 from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
@@ -274,19 +274,3 @@ def _goals(steps: Steps, recording: Recording) -> np.ndarray:
             turn = Rotation.from_rotvec(STEP_RAD * action[:, 3:6]) * rotation_from_wxyz(state[:, 3:7])
         goals[:, ARM_PROPRIO[arm]] = np.hstack([position_m, wxyz_from_xyzw(turn.as_quat()), action[:, 6:]])
     return goals
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file to where it is whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)

@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from evalkit.contracts import files
 from evalkit.contracts.errors import cannot_write
 
 _PART = re.compile(r"\..+\.\d+\.part")
@@ -23,15 +24,8 @@ def write_whole(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        files.write_whole(path, data, temporary=temporary, durable=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -39,12 +33,3 @@ def find_unfinished(folder: Path) -> list[Path]:
     """Return what `write_whole` left behind in a run folder when it was killed."""
     places = [folder, *folder.glob("clips/*"), *folder.glob("videos/*"), folder / "report"]
     return [path for place in places for path in place.glob(".*.part") if _PART.fullmatch(path.name)]
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk, so that a new name survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.contracts.errors import RunFolderError, cannot_write
-from evalkit.store.files import sync_folder
+from evalkit.contracts.files import sync
 
 Outcome = Literal["success", "failure", "error", "skipped"]
 OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error", "skipped")
@@ -83,7 +83,7 @@ def append_record(path: Path, record: EpisodeRecord) -> None:
                 os.ftruncate(file.fileno(), end)
                 raise
         if end == 0:
-            sync_folder(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -23,12 +23,10 @@ def reorders(source: str) -> Iterator[int]:
     nodes = list(ast.walk(ast.parse(source)))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     axes = {id(argument) for call in calls if _name(call) in AXES_CALLS for argument in call.args}
+    yield from (call.lineno for call in calls if _name(call) in ("roll", "convert_quat"))
+    yield from (node.value.lineno for node in nodes if isinstance(node, ast.keyword) and node.arg == "scalar_first")
     for node in nodes:
-        if isinstance(node, ast.keyword) and node.arg == "scalar_first":
-            yield node.value.lineno
-        elif isinstance(node, ast.Call) and _name(node) in ("roll", "convert_quat"):
-            yield node.lineno
-        elif isinstance(node, ast.List | ast.Tuple) and id(node) not in axes and _is_turned(_places(node.elts)):
+        if isinstance(node, ast.List | ast.Tuple) and id(node) not in axes and _is_turned(_places(node.elts)):
             yield node.lineno
 
 

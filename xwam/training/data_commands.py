@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evalkit.contracts.files import write_whole
+
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs of data sets to an argument parser; each sets `run`, which returns the status."""
@@ -64,9 +66,7 @@ def take_statistics(options: argparse.Namespace) -> int:
     numbers = statistics(lambda: tracks(options.root))
     notes = about(len(found.lengths), sum(found.lengths.values()), len(found.broken))
     path = options.out or options.root / "statistics.json"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({**numbers, "about": notes}, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps({**numbers, "about": notes}, indent=1) + "\n")
     print(f"{path}: {found.describe()}; videos not looked at")
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.dataset.writer import write_whole
+from evalkit.contracts.files import whole_file, write_whole
 
 
 class Log:
@@ -64,9 +64,8 @@ def draw_curve(log: Path, picture: Path) -> None:
     axes.set(xlabel="step", ylabel="loss (dots: held out)", yscale="log")
     figure.legend(ncols=5, loc="outside upper center", fontsize="small")
     axes.grid(alpha=0.3)
-    partial = picture.with_name(picture.name + ".partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(picture)
+    with whole_file(picture) as partial:
+        figure.savefig(partial, format="png", dpi=120)
 
 
 def smoothed(values: list[float], over: int = 5) -> list[float]:

@@ -21,8 +21,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from evalkit.contracts.files import write_whole
 from evalkit.dataset.layout import Broken, BrokenEpisode, Scan
-from evalkit.dataset.writer import write_whole
 from xwam.checkpoints.bundle import Bundle, save_checkpoint
 from xwam.checkpoints.metadata import read_notes
 from xwam.flow.losses import Batch

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.contracts.errors import RunFolderError, cannot_write
+from evalkit.contracts.files import sync
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.results.outcome import STATUSES, Score
-from evalkit.store.files import sync_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,7 @@ class ScoreWriter:
                 with self._temporary.open("rb") as file:
                     os.fsync(file.fileno())
                 self._temporary.replace(self.path)
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as problem:
             raise cannot_write(self.path, problem) from problem
         finally:
