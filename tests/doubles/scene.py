@@ -145,7 +145,7 @@ def write_scene_run(
 
 
 def write_scene_folders(pred_dir: Path, true_dir: Path, chunk: ClipChunk) -> None:
-    """Write one chunk of the scene as a folder of predictions and one of ground truth; see `evalkit/score/folders.py` for the layout."""
+    """Write one chunk of the scene as a folder of predictions and one of ground truth (`evalkit/score/folders.py`)."""
     assert chunk.predicted is not None
     size = chunk.true.rgb_fvhwc_u8.shape[2], chunk.true.rgb_fvhwc_u8.shape[3]
     cameras = scene_spec(size).cameras

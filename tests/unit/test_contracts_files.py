@@ -15,9 +15,14 @@ from evalkit.contracts.files import copy_whole, whole_file, write_whole
 def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "deep/file"
     write_whole(path, "old")
-    with pytest.raises(ZeroDivisionError), whole_file(path) as partial:
-        partial.write_text("half")
-        raise ZeroDivisionError
+
+    def half() -> None:
+        with whole_file(path) as partial:
+            partial.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
     assert path.read_text() == "old"
     assert [file.name for file in path.parent.iterdir()] == ["file"]
 
