@@ -1,6 +1,6 @@
-"""X-WAM as a policy: a chunk of actions as soon as they are clean, and the imagined future for who wants it.
+"""X-WAM as a policy: a chunk of actions as soon as they are clean, then the predicted future if it is asked for.
 
-In: requests of evalkit. Out: replies of evalkit. This is the only file here that imports evalkit.
+In: requests of evalkit. Out: replies of evalkit.
 Read next: `serving/engine.py`, which does the work; `flow/sampler.py`, the loop behind it.
 """
 
@@ -21,7 +21,7 @@ from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.nano.choice import FinisherChoice, choose
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 from xwam.serving.seen import Seen
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ FRESH = {
     "random-nano": NANO,
     "random-nano-robocasa": replace(NANO, name="xwam-nano-robocasa", bench="robocasa"),
 }
-"""Names that stand for random weights: a control, and a test of plumbing for each kind of picture."""
+"""Names that stand for random weights: a control, and a test without a checkpoint for each bench."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,22 @@ class XwamPolicyConfig:
     """Settings of the policy.
 
     Attributes:
-        checkpoint: Weights: a path, an id on the hub, `nano` for those that come along (robosuite), or one of `FRESH`
-            for random ones.
+        checkpoint: Weights: a path, an id on the hub, `nano` for the shipped ones (robosuite), or a key of `FRESH` for
+            random ones.
         init_seed: Seed of random weights.
         num_video_steps: Denoising steps of the video; None for the model's own.
-        num_action_steps: Denoising steps of actions and states, the first ones of the video; None likewise.
-        execute_steps: Actions of a chunk that are executed before the next one is asked for; None likewise.
-        guidance: 0 for one conditional pass a step; else the weight of the prompt's velocity.
+        num_action_steps: Denoising steps of actions and states, the first ones of the video; None for the model's own.
+        execute_steps: Actions of a chunk that are executed before the next one is asked for; None for the model's own.
+        guidance: 0 for one conditional pass in each step; else the weight of the prompt's velocity.
         threads: CPU threads of a forward pass.
-        device: Where network, VAE and text encoder live, for example `cuda`.
+        device: Device of network, VAE and text encoder, for example `cuda`.
         precision: Type of the network's matrices, for example `bfloat16`.
-        text_cache: Folder that keeps encoded prompts; None to encode them anew in every run.
-        camera_depth: Whether a codec that builds on the frame that was seen (nano's) takes that frame's depth from the
-            camera, as it takes its RGB, and lays predicted depth on the surfaces that cameras measure (surfaces.py);
-            else all depth is the network's own, which sees none either way.
-        warp: Whether a decoder that lies beside the network, as nano's, draws what static cameras will show (warp.py),
-            and a wrist camera's picture is carried along with the hand, which takes `camera_depth`; else RGB is as the
-            codec decodes it.
+        text_cache: Folder that stores encoded prompts; None to encode them again in every run.
+        camera_depth: Whether predicted depth builds on measured depth (`nano/depth_refinement.py`), for a codec that
+            decodes changes of the current frame, as nano's does; else depth is the network's own. The network sees no
+            depth either way.
+        warp: Whether the pixel decoder of the checkpoint makes the images of static cameras (`nano/pixel_decoder.py`),
+            and wrist images are reprojected with the end effector; needs `camera_depth`. Else RGB is the codec's.
     """
 
     checkpoint: str = "nano"
@@ -76,7 +75,7 @@ class XwamPolicyConfig:
 
 
 class Pace(NamedTuple):
-    """Step counts that a run uses."""
+    """Step counts of a run."""
 
     num_video_steps: int
     num_action_steps: int
@@ -84,26 +83,26 @@ class Pace(NamedTuple):
 
 
 class XwamPlugin:
-    """The entry point `xwam`; importing it loads no framework."""
+    """The entry point `xwam`; its import loads no framework."""
 
     name = "xwam"
     summary = "X-WAM: video, depth, states and actions denoised together; nano unless a checkpoint is named"
     config_type = XwamPolicyConfig
 
     def spec(self, config: XwamPolicyConfig) -> PolicySpec:
-        """Return what the model needs and gives, read from its checkpoint's header."""
+        """Return what the model needs and predicts, read from the metadata of its checkpoint."""
         _check(config)
         model = _model(config)
         pace = _pace(config, model)
-        border = BORDERS[model.bench]
+        interface = INTERFACES[model.bench]
         depth = ("depth",) if model.network.depth != "none" else ()
         return PolicySpec(
             policy_id=f"xwam/{model.name}" + ("-random" if config.checkpoint in FRESH else ""),
-            action_layouts=(border.layout,),
+            action_layouts=(interface.layout,),
             chunk_len=model.num_actions,
             execute_steps=pace.execute_steps,
             views=model.views,
-            image_hw_px=border.picture_hw_px(model),
+            image_hw_px=interface.env_image_hw_px(model),
             arms=model.arms,  # type: ignore[arg-type]
             control_hz=model.control_hz,
             predicts=("rgb", *depth, "proprio"),  # type: ignore[arg-type]
@@ -113,7 +112,7 @@ class XwamPlugin:
         )
 
     def provenance(self, config: XwamPolicyConfig) -> dict[str, str]:
-        """Return hash and size of the weights, the schedule, and what of it is not the model's own."""
+        """Return hash and size of the weights, the schedule with its departures, and how predictions are finished."""
         model = _model(config)
         pace = _pace(config, model)
         untrained = ": an untrained network" if config.checkpoint in FRESH else ""
@@ -143,7 +142,7 @@ class XwamPlugin:
         bundle, schedule = self._load(config)
         try:
             bundle = bundle.to(config.device, dtype_of(config.precision))
-        except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+        except (RuntimeError, AssertionError) as error:  # torch raises these where there is no such device
             reason = str(error).splitlines()[0]
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
@@ -151,7 +150,7 @@ class XwamPlugin:
         return XwamPolicy(self.spec(config), _engine(config, bundle, schedule))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
-        """Return the codec alone, there and back; the network stays where it was loaded and is not used.
+        """Return the codec's round trip (encode, decode); the network stays where it was loaded and is not used.
 
         Raises:
             BadConfig: If the checkpoint cannot be used.
@@ -164,7 +163,7 @@ class XwamPlugin:
         return _engine(replace(config, warp=False), bundle, schedule).round_trip
 
     def _load(self, config: XwamPolicyConfig) -> tuple[Bundle, Schedule]:
-        """Return the model as its checkpoint holds it, and how it is denoised."""
+        """Return the model of the checkpoint and its schedule."""
         import torch
 
         from xwam.checkpoints.bundle import load_bundle
@@ -188,22 +187,22 @@ class XwamPlugin:
 
 
 class XwamPolicy:
-    """The model in memory. A reply depends on nothing but its request."""
+    """The model in memory. A reply depends only on its request."""
 
     def __init__(self, spec: PolicySpec, engine: Engine) -> None:
         self.spec, self.engine = spec, engine
 
     def reset(self, episode: Episode, env: EnvSpec) -> None:
-        """Do nothing: no memory is kept from request to request."""
+        """Do nothing: the policy keeps no memory between requests."""
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        """Return one reply a request; each is computed by itself, so that company changes no action."""
+        """Return one reply for each request; each is computed by itself, so that no request changes another's actions."""
         return [self._infer_one(request) for request in requests]
 
     def round_trip(self, future: Prediction) -> Prediction:
-        """Return a future after the model's codec, there and back: the ceiling of what it can show.
+        """Return a future after the round trip through the model's codec: the ceiling of its predictions.
 
-        Nobody says here how cameras move, so their depth is the codec's alone, and a prediction's may be better.
+        Camera motion is unknown here, so moving views keep the codec's depth, and a prediction's may be better.
         """
         return self.engine.round_trip(future)
 
@@ -222,7 +221,7 @@ class XwamPolicy:
 
 
 def _check(config: XwamPolicyConfig) -> None:
-    """Refuse settings that no model can follow, before anything is loaded."""
+    """Raise BadConfig unless a model can follow the settings; nothing is loaded."""
     if config.precision not in PRECISIONS:
         raise BadConfig(f"policy.xwam.precision must be one of {', '.join(PRECISIONS)}, got {config.precision}.")
     if config.threads < 1 or config.guidance < 0:
@@ -233,7 +232,7 @@ def _check(config: XwamPolicyConfig) -> None:
 
 
 def _pace(config: XwamPolicyConfig, model: ModelConfig) -> Pace:
-    """Return the step counts of a run: the model's own where the settings leave them open.
+    """Return the step counts of a run; those that the settings leave open are the model's own.
 
     Raises:
         BadConfig: If they cannot be followed.
@@ -252,7 +251,7 @@ def _pace(config: XwamPolicyConfig, model: ModelConfig) -> Pace:
 
 
 def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
-    """Return what of the schedule is not as the model is evaluated by its authors, one phrase each."""
+    """Return the departures from the schedule with which the authors evaluate the model, one phrase each."""
     pace = _pace(config, model)
     changed = [name for name in Pace._fields if getattr(pace, name) != getattr(model, name)]
     phrases = [f"{name} {getattr(pace, name)} in place of {getattr(model, name)}" for name in changed]
@@ -279,24 +278,24 @@ def _finisher(config: XwamPolicyConfig, model: ModelConfig) -> FinisherChoice:
 
 
 def _depth_scale(model: ModelConfig) -> str:
-    """Return how metres come out of predicted depth, and whether that is known."""
+    """Return the map from predicted depth to metres, and whether it is known."""
     r = model.depth_range
     scale = f"inverse depth from {r.near_m} m to {r.far_m} m, offset {r.offset_m} m"
     if model.depth_known:
-        return f"{scale}; the one it was trained with"
-    return f"assumed {scale}; the released map is unpublished, so metres are a guess"
+        return f"{scale}; the map of its training"
+    return f"assumed {scale}; the released map is not published, so metres are a guess"
 
 
 def _training(config: XwamPolicyConfig) -> str:
-    """Return what a checkpoint of ours says about its making."""
+    """Return the training notes of a checkpoint of ours."""
     notes = {} if config.checkpoint in FRESH else read_notes(locate(config.checkpoint))
     if "steps" not in notes:
         return "not stated"
-    return f"{notes['steps']} steps of its last training, data sha256 {notes['data_sha256']}"
+    return f"{notes['steps']} steps in its last training stage, data sha256 {notes['data_sha256']}"
 
 
 def _num_parameters(config: XwamPolicyConfig) -> str:
-    """Return how many parameters the network has, counted off the weights where nothing else tells."""
+    """Return the number of parameters of the network, counted in the weights where the metadata does not state sizes."""
     try:
         if config.checkpoint in FRESH or not (locate(config.checkpoint) / "config.yaml").is_file():
             return str(sum(count_parameters(_model(config).network)))
@@ -309,7 +308,7 @@ def _num_parameters(config: XwamPolicyConfig) -> str:
 
 
 def _seed(request: PolicyRequest) -> int:
-    """Return the seed of a request's noise: the episode's identity and the chunk, nothing else."""
+    """Return the seed of a request's noise; it depends only on the episode and the chunk."""
     from xwam.flow.noise import request_seed
 
     episode = request.episode
@@ -333,7 +332,7 @@ def _model(config: XwamPolicyConfig) -> ModelConfig:
 
 
 def _identity(config: XwamPolicyConfig) -> str:
-    """Return what names the weights: the hash of the file, or of every file of a folder."""
+    """Return the identity of the weights: the hash of the file, or of all files of a folder."""
     if config.checkpoint in FRESH:
         return f"random, init_seed {config.init_seed}"
     path = locate(config.checkpoint)

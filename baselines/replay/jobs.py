@@ -29,7 +29,7 @@ from evalkit.contracts.files import write_whole
 from evalkit.contracts.plugins import load_bench
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about, write_episode
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 
 PLAYERS = {
     "robosuite": "envs.robosuite.replay:RobosuiteReplay",
@@ -140,7 +140,7 @@ def replay_one(job: Job) -> str | None:
 
 
 def _write(job: Job, rendered: Rendered) -> None:
-    recording = replace(recording_of(rendered.spec), axes=BORDERS[job.bench].axes)
+    recording = replace(recording_of(rendered.spec), axes=INTERFACES[job.bench].axes)
     error_mm = None if rendered.hand_error_m is None else round(1000 * rendered.hand_error_m, 4)
     about = replace(_about(job), end_effector_error_mm=error_mm)
     write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)

@@ -30,7 +30,7 @@ from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
 from evalkit.dataset.writer import Recording, View, episode_key, write_episode
 from xwam.config import NANO
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 
 
 class Recorded(NamedTuple):
@@ -92,7 +92,7 @@ def record_block(job: Job) -> Iterator[bool]:
         check(env.spec, policy.spec)
         if learner:
             check(env.spec, learner.policy.spec)
-        recording = replace(recording_of(env.spec), axes=BORDERS[job.bench].axes)
+        recording = replace(recording_of(env.spec), axes=INTERFACES[job.bench].axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             episode = replace(model, index=number, seed=seed, max_steps=job.actor.max_steps or model.max_steps)
             done = _done_by(policy, learner, env, episode, job)

@@ -1,7 +1,7 @@
 """A recording with cameras of known pose, and the small model that is trained on it.
 
 In: a folder. Out: a data set from which the nano model's pixel decoder can learn.
-Read next: `tests/unit/test_xwam_warp.py`.
+Read next: `tests/unit/test_xwam_pixel_decoder.py`.
 """
 
 from dataclasses import replace

@@ -18,7 +18,7 @@ from xwam.flow.realtime_chunking import commit
 from xwam.flow.unipc import unipc_grid
 from xwam.network.transformer import Denoised
 from xwam.robots.axes import accumulate, differences
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 from xwam.serving.seen import Seen
 
 GRID = unipc_grid(3)
@@ -154,9 +154,9 @@ def test_both_borders_know_the_way_back() -> None:
     deltas[:, [6, 13]] = 0.1
     np.testing.assert_allclose(differences(accumulate(deltas, start, arms), start, arms), deltas, atol=1e-12)
     for name in ("robotwin", "robocasa"):
-        border = BORDERS[name]
-        commands = border.env_actions(deltas, start, arms)
-        back = border.model_actions(commands, start, arms)
+        interface = INTERFACES[name]
+        commands = interface.env_actions(deltas, start, arms)
+        back = interface.model_actions(commands, start, arms)
         np.testing.assert_allclose(back, deltas, atol=1e-6)
 
 

@@ -92,11 +92,3 @@ def test_bad_actions_are_the_policys_fault(actions: np.ndarray, message: str) ->
     with pytest.raises(EpisodeFault, match=message) as caught:
         check_actions(actions, ENV, POLICY)
     assert caught.value.blame == "policy"
-
-
-def test_the_model_and_the_harness_name_action_layouts_alike() -> None:
-    from evalkit.contracts import spec
-    from xwam.robots.interfaces import EE_POSE_BASE, OSC_DELTA_BASE
-
-    assert OSC_DELTA_BASE == spec.OSC_DELTA_BASE
-    assert EE_POSE_BASE == spec.EE_POSE_BASE

@@ -20,7 +20,7 @@ from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.robots.actions import denormalise
 from xwam.robots.axes import accumulate
 from xwam.robots.image_pipeline import ImagePipeline
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 
 HALF = np.sqrt(0.5)
 BOTH = ("left", "right")
@@ -73,13 +73,13 @@ def test_deltas_add_up_and_turn_on_the_left() -> None:
 def test_actions_of_the_benches() -> None:
     chunk = np.full((2, 14), 3.0)
     chunk[:, 7:] = 0.0
-    assert BORDERS["robocasa"].env_actions(chunk, np.zeros(16), ("left",)).max() == 1.0
+    assert INTERFACES["robocasa"].env_actions(chunk, np.zeros(16), ("left",)).max() == 1.0
     start = np.tile([0.2, 0.1, 0.3, 1.0, 0, 0, 0, 1.0], 2)
-    still = BORDERS["robotwin"].env_actions(np.zeros((2, 14)), start, BOTH)
+    still = INTERFACES["robotwin"].env_actions(np.zeros((2, 14)), start, BOTH)
     np.testing.assert_allclose(still, np.tile([0.2, 0.1, 0.3, 0, 0, 0, 1.0], (2, 2)), atol=1e-6)
     forward = np.zeros((1, 14))
     forward[0, 0] = 0.05  # x of the model's base is y of RoboTwin's
-    moved = BORDERS["robotwin"].env_actions(forward, start, BOTH)
+    moved = INTERFACES["robotwin"].env_actions(forward, start, BOTH)
     np.testing.assert_allclose(moved[0, :3], [0.2, 0.15, 0.3], atol=1e-6)
 
 
@@ -124,7 +124,7 @@ def test_a_gripper_command_of_robocasa_survives_any_statistics() -> None:
         assert model.bounds.action_high[:6] == (0.1, 0.1, 0.1, 0.5, 0.5, 0.5)
     bounds = start_model(WAN22_5B, bench="robocasa", statistics=statistics, num_depth_blocks=10).bounds
     closed = denormalise(np.eye(14)[6:7], bounds.action_low, bounds.action_high)
-    assert BORDERS["robocasa"].env_actions(closed, np.zeros(16), ("left",))[0, 6] == 1.0
+    assert INTERFACES["robocasa"].env_actions(closed, np.zeros(16), ("left",))[0, 6] == 1.0
 
 
 @pytest.mark.parametrize("bench", ["robocasa", "robotwin"])
@@ -172,7 +172,7 @@ def test_a_gripper_opens_no_further_than_open() -> None:
     deltas = np.zeros((32, 14))
     deltas[:, [6, 13]] = 0.075, -0.075
     proprio = np.tile([0.1, 0.2, 0.3, 1.0, 0.0, 0.0, 0.0, 0.4], 2)
-    actions = BORDERS["robotwin"].env_actions(deltas, proprio, ("left", "right"))
+    actions = INTERFACES["robotwin"].env_actions(deltas, proprio, ("left", "right"))
     np.testing.assert_allclose(actions[:9, 6], np.minimum(0.4 + 0.075 * np.arange(1, 10), 1.0), atol=1e-6)
     assert (actions[8:, 6] == 1.0).all()
     assert (actions[8:, 13] == 0.0).all()

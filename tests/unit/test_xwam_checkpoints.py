@@ -213,7 +213,7 @@ def test_settings_of_the_released_container_are_read(released: Any) -> None:
     assert provenance["denoising"].startswith("10 steps for actions, 50 for video")
     assert provenance["execution"] == "32 of 32 actions of a chunk"
     assert provenance["depth scale"].startswith("assumed inverse depth from 0.05 m to 5.0 m")
-    assert provenance["depth scale"].endswith("the released map is unpublished, so metres are a guess")
+    assert provenance["depth scale"].endswith("the released map is not published, so metres are a guess")
     settings_of(folder, sample_steps=25, action_denoise_steps=5, frame_skip=6, action_skip=2)
     model = read_model(folder)
     assert (model.num_video_steps, model.num_action_steps) == (25, 5)
@@ -253,7 +253,7 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle: Any) -> None:
     seen = []
 
-    class Elsewhere:
+    class ReprojectedView:
         """Computes in float64, which stands for another device."""
 
         config, device, dtype = bundle.codec.vae.config, torch.device("cpu"), torch.float64
@@ -262,7 +262,7 @@ def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle: Any) -> None:
             seen.append(latent.dtype)
             return type("Out", (), {"sample": latent})
 
-    out = WanVae(Elsewhere()).decode(torch.ones(1, 48, 1, 2, 2))
+    out = WanVae(ReprojectedView()).decode(torch.ones(1, 48, 1, 2, 2))
     assert seen == [torch.float64]
     assert (out.dtype, out.device.type) == (torch.float32, "cpu")
 

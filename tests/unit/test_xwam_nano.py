@@ -39,7 +39,7 @@ def test_they_are_small_and_say_how_they_were_made() -> None:
     assert path.stat().st_size <= 25e6
     assert {"recipe", "command", "steps", "data_sha256", "decoder_command"} <= set(read_notes(path))
     assert read_model(path).codec.warp_widths is not None
-    assert PLUGIN.provenance(CONFIG)["predicted pictures"].startswith("drawn by the decoder")
+    assert PLUGIN.provenance(CONFIG)["predicted images"].startswith("static cameras: a learned decoder")
 
 
 def test_the_imagined_hand_goes_where_given_actions_take_it(policy: Any) -> None:

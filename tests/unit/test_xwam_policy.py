@@ -34,9 +34,9 @@ def policy() -> Any:
     return PLUGIN.make(QUICK)
 
 
-def carried_along(policy: Any, observation: Any, future_proprio: Any) -> Any:
+def reproject_views(policy: Any, observation: Any, future_proprio: Any) -> Any:
     seen = Seen.of(observation)
-    return policy.engine.finisher.carried_along(seen, seen.cameras, future_proprio)
+    return policy.engine.finisher.reproject_views(seen, seen.cameras, future_proprio)
 
 
 def test_spec_needs_no_framework() -> None:
@@ -128,8 +128,8 @@ def test_no_predicted_change_gives_the_measured_depth() -> None:
         policy.engine.network.extra_heads[0].head.weight.zero_()
         policy.engine.network.extra_heads[0].head.bias.zero_()
         found[camera_depth] = (reply := policy.infer([request])[0]).actions, reply.prediction().depth
-        stated = PLUGIN.provenance(config)["depth of the frame that was seen"]
-        assert stated.startswith("the camera's" if camera_depth else "the network's own")
+        stated = PLUGIN.provenance(config)["predicted depth"]
+        assert stated.startswith("built on the depth that the cameras measure" if camera_depth else "the network's own")
     static = [view for view, kind in enumerate(NANO.views) if kind == "static"]
     measured = np.broadcast_to(request.observation.depth, found[True][1].shape)[:, static]
     np.testing.assert_allclose(found[True][1][:, static], measured, rtol=1e-4)
@@ -149,7 +149,7 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: Any) -> None:
     seen = replace(seen, depth=depth, intrinsics=np.tile(K, (3, 1, 1)), T_base_cam=np.tile(T_base_cam, (3, 1, 1)))
     future = np.stack([seen.proprio, seen.proprio])
     future[1, 2] -= 0.3  # the hand goes down in the base frame, so ahead in the camera's
-    now, later = carried_along(policy, seen, future).depth_fvhw_m
+    now, later = reproject_views(policy, seen, future).depth_fvhw_m
     np.testing.assert_allclose(now, depth, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, :96], 0.5, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, 100:], 0.05, rtol=1e-6)
@@ -157,7 +157,7 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: Any) -> None:
     np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
     asked = replace(request_of(want_prediction=True), observation=seen)
     prediction = policy.infer([asked])[0].prediction()
-    carried = carried_along(policy, seen, prediction.proprio).depth_fvhw_m[:, wrist]
+    carried = reproject_views(policy, seen, prediction.proprio).depth_fvhw_m[:, wrist]
     known = carried > 0  # an untrained hand may fly to where nothing was seen
     assert known.mean() > 0.5
     np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
@@ -190,9 +190,9 @@ def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: Any) -> N
     for view in NANO.static_views:
         assert (found.rgb[:, view] == seen.rgb[view]).all()
         np.testing.assert_allclose(found.depth[:, view], np.broadcast_to(seen.depth[view], (8, 128, 128)), rtol=1e-3)
-    carried = carried_along(policy, seen, found.proprio)
+    carried = reproject_views(policy, seen, found.proprio)
     np.testing.assert_array_equal(found.rgb[:, moving], carried.rgb_fvhwc_u8[:, moving])
-    assert PLUGIN.provenance(drawn_as_seen)["predicted pictures"].startswith("drawn by the decoder")
+    assert PLUGIN.provenance(drawn_as_seen)["predicted images"].startswith("static cameras: a learned decoder")
 
 
 def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_without_a_pixel_decoder_images_are_the_codecs(drawn_as_seen: Any, witho
     if without == "measured":
         request.observation.depth[:] = 0.0
     else:
-        assert PLUGIN.provenance(config)["predicted pictures"] == "as the codec decodes them"
+        assert PLUGIN.provenance(config)["predicted images"] == "the codec's output"
     np.testing.assert_array_equal(PLUGIN.make(config).infer([request])[0].prediction().rgb, plain)
     assert not (plain[:, 0] == request.observation.rgb[0]).all()
 
@@ -298,7 +298,7 @@ def test_steps_that_are_left_open_are_the_models_own() -> None:
     own = PLUGIN.provenance(RANDOM)
     assert own["denoising"] == "2 steps for actions, 3 for video, guidance 0.0"
     assert own["departures from the model's own schedule"] == "none"
-    assert own["depth scale"].endswith("the one it was trained with")
+    assert own["depth scale"].endswith("the map of its training")
     other = replace(RANDOM, num_video_steps=25, execute_steps=3, guidance=2.0)
     assert PLUGIN.spec(other).execute_steps == 3
     assert PLUGIN.provenance(other)["departures from the model's own schedule"] == (

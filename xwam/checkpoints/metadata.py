@@ -29,7 +29,7 @@ from xwam.config import (
     network_from_release,
 )
 from xwam.robots.actions import training_bounds
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 
 FORMAT = "xwam/1"
 
@@ -195,7 +195,7 @@ def start_model(
         raise CheckpointError(f"X-WAM was trained for {' and '.join(RELEASED_BENCHES)}, not for '{bench}'.")
     traits = RELEASED_BENCHES[bench]
     try:
-        bounds = training_bounds(statistics, traits["arms"], raw=BORDERS[bench].layout == OSC_DELTA_BASE)
+        bounds = training_bounds(statistics, traits["arms"], raw=INTERFACES[bench].layout == OSC_DELTA_BASE)
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     return ModelConfig(

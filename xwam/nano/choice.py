@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FinisherChoice(NamedTuple):
-    """What is done to the codec's output.
+    """What is done after decoding with the codec.
 
     Attributes:
         model: The model.
@@ -46,27 +46,28 @@ class FinisherChoice(NamedTuple):
         return MeasuredFinisher(plain, PixelDecoder.from_weights(bundle.decoder).to(bundle.network.device))
 
     def provenance(self) -> dict[str, str]:
-        """Return how images and depth are made, one sentence each; nothing where the codec leaves no choice."""
+        """Return how predicted images and depth are made; nothing for a codec that leaves no choice."""
         if not self.model.codec.builds_on_first_frame:
             return {}
         images = (
-            "drawn by the decoder beside the network, from the pixels that were seen; a wrist camera's are carried "
-            "along with the hand; as the codec decodes them where a view has no measured depth"
+            "static cameras: a learned decoder copies pixels of the current frame; wrist cameras: the current image "
+            "reprojected to the predicted end-effector pose; the codec's output where a view measures no depth"
             if self.pixel_decoder
-            else "as the codec decodes them"
+            else "the codec's output"
         )
         depth = (
-            "the camera's where all views have it; the network, which sees no depth, predicts which measured surface a "
-            "pixel will show, and where the hand carries its camera's"
+            "built on the depth that the cameras measure now: the network, which sees no depth, predicts which "
+            "measured surface a pixel will show; wrist cameras: measured depth reprojected to the predicted "
+            "end-effector pose; the network's own where a view measures no depth"
             if self.measured_depth
-            else "the network's own"
+            else "the network's own; measured depth is not used"
         )
-        facts = {"predicted pictures": images}
-        return facts if self.model.network.depth == "none" else facts | {"depth of the frame that was seen": depth}
+        facts = {"predicted images": images}
+        return facts if self.model.network.depth == "none" else facts | {"predicted depth": depth}
 
 
 def choose(model: ModelConfig, *, camera_depth: bool, warp: bool) -> FinisherChoice:
-    """Return what is done for a model.
+    """Return the choice for a model.
 
     Args:
         model: The model.

@@ -1,6 +1,6 @@
-"""The finisher of nano models: it builds on measured depth, and decodes pixels by moving those that are there.
+"""The finisher of nano models: it refines depth with measured depth and decodes images by copying pixels.
 
-In: clean latents and states, what the cameras show and measure. Out: a `Prediction`.
+In: clean latents and states, present images and measured depth. Out: a `Prediction`.
 Read next: `depth_refinement.py` and `pixel_decoder.py`, the two steps; `choice.py` for when they run.
 
 Letters: F future frames, V views, H W pixels, C channels.
@@ -20,24 +20,24 @@ from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.dataset.depth_video import depth_from_video
 from xwam.codecs.patch_dct import PatchDCT, change_of_views
 from xwam.flow.sampler import Latents
-from xwam.nano.depth_refinement import Carried, carried_along, on_surfaces
+from xwam.nano.depth_refinement import Reprojected, reproject_views, snap_to_measured_depth
 from xwam.nano.pixel_decoder import PixelDecoder, Scene, gripper_motion_features
 from xwam.robots.axes import ee_pose
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 from xwam.serving.finisher import PlainFinisher
 from xwam.serving.images import rgb_from_video
 from xwam.serving.seen import Cameras, Seen
 
 
 class MeasuredDepth(NamedTuple):
-    """What the cameras measure now: V,H,W metres, and the same as the model's depth video."""
+    """Present depth images: V,H,W metres, and the same as the model's depth video."""
 
     depth_vhw_m: np.ndarray
     depth_BCVHW: Tensor
 
 
 class Present(NamedTuple):
-    """What a request starts from; without measured depth unless every view has it."""
+    """The present of a request; without measured depth unless every view has it."""
 
     seen: Seen
     seen_BCVHW: Tensor
@@ -45,9 +45,9 @@ class Present(NamedTuple):
 
 
 class MeasuredFinisher:
-    """Refines depth with what the cameras measure now; the decoder, where there is one, makes RGB and depth images.
+    """Refines depth with the measured depth; a pixel decoder, where there is one, makes the images of static cameras.
 
-    Where a view measures no depth, all images are as the codec decodes them.
+    Without measured depth in every view, the result is that of the plain finisher.
 
     Args:
         plain: Decodes latents.
@@ -65,7 +65,7 @@ class MeasuredFinisher:
         return Present(seen, seen_BCVHW, MeasuredDepth(seen.depth_vhw_m, depth_BCVHW))
 
     def finish(self, latents: Latents, states: np.ndarray, context: Present) -> Prediction:
-        """Return the prediction; see `Finisher.finish`. Without known cameras, only the depth of static views gains."""
+        """Return the prediction; see `Finisher.finish`. Without known cameras, only the depth of static views is refined."""
         (seen, seen_BCVHW, measured), moving = context, self.model.moving_views
         seen_depth_BCVHW = None if measured is None else measured.depth_BCVHW
         future = self.plain.decode(latents, states, seen_BCVHW=seen_BCVHW, seen_depth_BCVHW=seen_depth_BCVHW)
@@ -76,23 +76,23 @@ class MeasuredFinisher:
             still_fvhw_m[:, moving] = 0
             return replace(future, depth=self.refined_depth(future.depth, still_fvhw_m))
         assert future.proprio is not None, "the plain finisher gives states"
-        carried = self.carried_along(seen, seen.cameras, future.proprio)
+        reprojected = self.reproject_views(seen, seen.cameras, future.proprio)
         if self.decoder is not None:
             static, scene = self.model.static_views, self._scene(seen, seen.cameras, measured)
             images = self._decoded_images(self.decoder, latents, states, scene, (seen_BCVHW, measured.depth_BCVHW))
             future.rgb[:, static], future.depth[:, static] = images
-            future.rgb[:, moving] = carried.rgb_fvhwc_u8[:, moving]
-        return replace(future, depth=self.refined_depth(future.depth, carried.depth_fvhw_m))
+            future.rgb[:, moving] = reprojected.rgb_fvhwc_u8[:, moving]
+        return replace(future, depth=self.refined_depth(future.depth, reprojected.depth_fvhw_m))
 
     def refined_depth(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
-        """Return predicted depth on measured surfaces; moving views keep what was carried along where there is any."""
+        """Return predicted depth moved to measured surfaces; moving views take the reprojected depth where there is any."""
         moving, pred_fvhw_m = self.model.moving_views, pred_fvhw_m.copy()
         measured_moving = measured_fvhw_m[:, moving]
         pred_fvhw_m[:, moving] = np.where(measured_moving > 0, measured_moving, pred_fvhw_m[:, moving])
-        return on_surfaces(pred_fvhw_m, measured_fvhw_m)
+        return snap_to_measured_depth(pred_fvhw_m, measured_fvhw_m)
 
-    def carried_along(self, seen: Seen, cameras: Cameras, future_proprio: np.ndarray) -> Carried:
-        """Return what the cameras show and measure now, carried along with the end effector to its future poses.
+    def reproject_views(self, seen: Seen, cameras: Cameras, future_proprio: np.ndarray) -> Reprojected:
+        """Return the present images, reprojected to where the end effector will take its cameras.
 
         Args:
             seen: The present, with measured depth.
@@ -104,14 +104,14 @@ class MeasuredFinisher:
         moves_f44 = np.stack([ee_pose_from_proprio(state[arm]) @ T_ee_base for state in future_proprio])
         T_cam_future_fv44 = inverse(cameras.T_base_cam_v44) @ moves_f44[:, None] @ cameras.T_base_cam_v44
         depth_vhw_m = np.asarray(seen.depth_vhw_m)
-        return carried_along(
+        return reproject_views(
             seen.rgb_vhwc_u8, depth_vhw_m, cameras.intrinsics_v33_px, T_cam_future_fv44, self.model.moving_views
         )
 
     def _scene(self, seen: Seen, cameras: Cameras, measured: MeasuredDepth) -> Scene:
-        """Return what the pixel decoder needs of the present: static views, depth within the model's range."""
+        """Return the present of the static views, with depth within the model's range."""
         views, arm = self.model.static_views, ARM_PROPRIO[self.model.arms[0]]
-        axes = BORDERS[self.model.bench].axes
+        axes = INTERFACES[self.model.bench].axes
         return Scene(
             depth_vhw_m=depth_from_video(measured.depth_BCVHW[0, 0, views].numpy(), self.model.depth_range),
             intrinsics_v33_px=cameras.intrinsics_v33_px[views],
@@ -127,7 +127,7 @@ class MeasuredFinisher:
         scene: Scene,
         present_BCVHW: tuple[Tensor, Tensor],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what the pixel decoder makes of the static views: RGB F,V,H,W,3 uint8 and depth F,V,H,W metres."""
+        """Return the decoded images of the static views: RGB F,V,H,W,3 uint8 and depth F,V,H,W metres."""
         assert isinstance(self.plain.codec, PatchDCT), "the only codec that builds on the first frame"
         assert latents.depth_BCTVHW is not None, "there is predicted depth"
         views, count = self.model.static_views, self.model.num_future_frames

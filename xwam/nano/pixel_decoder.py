@@ -1,15 +1,15 @@
-"""A learned decoder that makes a future of the pixels that static cameras see: it says where each one comes from.
+"""A learned decoder for static cameras: for each pixel of a future image it says where to copy it from.
 
-In: what the cameras see now, what the codec shows of the future, how the hand is predicted to move. Out: RGB and depth.
-Read next: `xwam/serving/engine.py`, which asks for it; `xwam/training/decoder.py`, which trains it;
-`xwam/codecs/codec.py`, whose pictures it sharpens.
+In: the present images, the codec's change of them, the predicted motion of the end effector. Out: RGB and depth images.
+Read next: `finisher.py`, which runs it; `xwam/training/decoder.py`, which trains it; `xwam/codecs/patch_dct.py`, whose
+images it sharpens.
 
-A codec of few numbers shows where things move to, but not what they look like. Here a small network (a U-Net:
-Ronneberger et al. 2015, arXiv 1505.04597) reads that, and gives for each pixel the place in the seen picture that it
-comes from (a backward flow: Liu et al. 2017, arXiv 1702.02463). Nothing is painted: what the future is unsure of would
-be painted as a blur. What comes to light where it was hidden looks like something that is seen.
+A codec with few numbers shows where things move to, but not what they look like. A small network (a U-Net: Ronneberger
+et al. 2015, arXiv 1505.04597) reads its output and gives, for each pixel, the position in the present image that it
+comes from (a backward flow: Liu et al. 2017, arXiv 1702.02463). The decoder only copies pixels from the current frame,
+so uncertain regions stay sharp. Regions that come into view take the look of something already visible.
 
-Letters: N pictures, F future frames, V views, H W rows and columns, C channels.
+Letters: N images, F future frames, V views, H W rows and columns, C channels.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from torch import Tensor, nn
 from xwam.checkpoints.bundle import DecoderWeights
 from xwam.checkpoints.tensors import fill
 
-SEEN, CHANGE, HINTS = 4, 4, 5
+SEEN, CHANGE, FEATURES = 4, 4, 5
 """Channels of the present (RGB and depth video, -1 to 1), of the codec's change, of `gripper_motion_features`."""
 
 FLOW_PX = 8.0
 """Pixels that an output of 1 stands for."""
 
 LONGEST_PX = 64.0
-"""What no flow is longer than: without a bound, some grow until training is lost."""
+"""Longest flow; without a bound, some grow until training diverges."""
 
 STILL_PX = 0.5
-"""What a trained decoder takes off the length of every flow."""
+"""The length of every flow of a trained decoder is reduced by this."""
 
 FARTHEST_PX = 32.0
-"""Displacements are hinted at up to here."""
+"""Longest displacement among the features."""
 
 NEAR_M = 0.1
-"""Distance from the hand at which its nearness falls to 1/e."""
+"""Distance from the end effector at which the feature of nearness falls to 1/e."""
 
 UNKNOWN_M = 5.0
-"""Depth that counts where none was measured."""
+"""Depth that stands for pixels without measured depth."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """What static cameras measure now, and where they and the hand are.
+    """The present of the static cameras: their depth and poses, and the pose of the end effector.
 
     Attributes:
         depth_vhw_m: V,H,W, metres, 0 where there is none.
         intrinsics_v33_px: V,3,3.
         T_base_cam_v44: V,4,4.
-        T_base_ee: 4,4, the hand.
+        T_base_ee: 4,4, the end effector.
     """
 
     depth_vhw_m: np.ndarray
@@ -66,7 +66,7 @@ class Scene:
 
 
 class DecodedFrames(NamedTuple):
-    """Future pictures, N,4,H,W: RGB and depth video; blended between pixels, for losses, and as they were seen."""
+    """Future images, N,4,H,W: RGB and depth video; interpolated between pixels (for losses), and copied pixels."""
 
     blended_NCHW: Tensor
     sharp_NCHW: Tensor
@@ -76,14 +76,14 @@ class PixelDecoder(nn.Module):
     """The network; see the top of this file.
 
     Args:
-        widths: Channels at a half, a quarter, an eighth and a sixteenth of the picture's size.
+        widths: Channels at a half, a quarter, an eighth and a sixteenth of the image size.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         self.widths = tuple(widths)
         half, quarter, eighth, sixteenth = self.widths
-        self.enter = _Conv(4 * (SEEN + CHANGE + HINTS), half)
+        self.enter = _Conv(4 * (SEEN + CHANGE + FEATURES), half)
         self.down = nn.ModuleList(
             nn.Sequential(_Conv(a, b, stride=2), _Conv(b, b))
             for a, b in ((half, quarter), (quarter, eighth), (eighth, sixteenth))
@@ -91,31 +91,31 @@ class PixelDecoder(nn.Module):
         self.deepest = _Conv(sixteenth, sixteenth)
         self.up = nn.ModuleList(_Conv(a + b, b) for a, b in ((sixteenth, eighth), (eighth, quarter), (quarter, half)))
         self.leave = nn.Conv2d(half, 4 * 3, 3, padding=1)
-        for weight in self.leave.parameters():  # so that a fresh one shows what is seen
+        for weight in self.leave.parameters():  # an untrained decoder shows the present images
             nn.init.zeros_(weight)
 
-    def forward(self, seen_NCHW: Tensor, change_NCHW: Tensor, hints_NCHW: Tensor) -> DecodedFrames:
-        """Return future pictures.
+    def forward(self, seen_NCHW: Tensor, change_NCHW: Tensor, features_NCHW: Tensor) -> DecodedFrames:
+        """Return future images.
 
         Args:
-            seen_NCHW: RGB and depth video as seen now, N,4,H,W in [-1, 1]; H and W multiples of 16.
-            change_NCHW: What the codec adds to them, N,4,H,W.
-            hints_NCHW: See `gripper_motion_features`, N,5,H,W.
+            seen_NCHW: Present RGB and depth video, N,4,H,W in [-1, 1]; H and W multiples of 16.
+            change_NCHW: The change that the codec adds to them, N,4,H,W.
+            features_NCHW: See `gripper_motion_features`, N,5,H,W.
         """
-        x = F.pixel_unshuffle(torch.cat([seen_NCHW, change_NCHW, hints_NCHW], dim=1), 2)
-        kept = [self.enter(x)]
+        x = F.pixel_unshuffle(torch.cat([seen_NCHW, change_NCHW, features_NCHW], dim=1), 2)
+        skips = [self.enter(x)]
         for step in self.down:
-            kept.append(step(kept[-1]))
-        x = self.deepest(kept.pop())
+            skips.append(step(skips[-1]))
+        x = self.deepest(skips.pop())
         for step in self.up:
-            x = step(torch.cat([F.interpolate(x, scale_factor=2.0), kept.pop()], dim=1))
+            x = step(torch.cat([F.interpolate(x, scale_factor=2.0), skips.pop()], dim=1))
         flow, nearer = F.pixel_shuffle(self.leave(x), 2).float().split([2, 1], dim=1)
         flow_px = bounded(flow * FLOW_PX)
         grid = _grid(flow_px if self.training else _shortened(flow_px))
 
         def sample(mode: str) -> Tensor:
-            picture = F.grid_sample(seen_NCHW, grid, mode=mode, padding_mode="border", align_corners=True)
-            return torch.cat([picture[:, :3], (picture[:, 3:] + nearer).clamp(-1, 1)], dim=1)
+            image = F.grid_sample(seen_NCHW, grid, mode=mode, padding_mode="border", align_corners=True)
+            return torch.cat([image[:, :3], (image[:, 3:] + nearer).clamp(-1, 1)], dim=1)
 
         return DecodedFrames(sample("bilinear"), sample("nearest"))
 
@@ -142,18 +142,18 @@ class _Conv(nn.Sequential):
 
 
 def bounded(flow_N2HW: Tensor) -> Tensor:
-    """Return flows of at most `LONGEST_PX`; short ones stay as they are."""
+    """Return flows of at most `LONGEST_PX`; short ones hardly change."""
     return flow_N2HW / (1 + (flow_N2HW / LONGEST_PX).square().sum(dim=1, keepdim=True)).sqrt()
 
 
 def _shortened(flow_N2HW: Tensor) -> Tensor:
-    """Return flows that are shorter by `STILL_PX`, so that what hardly moves stands still, as sharp as it was seen."""
+    """Return flows reduced by `STILL_PX`, so that regions that hardly move stand still and stay sharp."""
     length = flow_N2HW.norm(dim=1, keepdim=True)
     return flow_N2HW * (1 - STILL_PX / length.clamp(min=STILL_PX))
 
 
 def _grid(flow_N2HW: Tensor) -> Tensor:
-    """Return where `grid_sample` must look, N,H,W,2, for flows in pixels (columns, rows)."""
+    """Return the grid of `grid_sample`, N,H,W,2, for flows in pixels (columns, rows)."""
     height, width = flow_N2HW.shape[2:]
     rows, cols = (torch.arange(size, device=flow_N2HW.device) for size in (height, width))
     x = (cols + flow_N2HW[:, 0]) * (2 / (width - 1)) - 1
@@ -162,18 +162,18 @@ def _grid(flow_N2HW: Tensor) -> Tensor:
 
 
 def gripper_motion_features(scene: Scene, T_base_eefuture_f44: np.ndarray, frames: Sequence[float]) -> np.ndarray:
-    """Return F,V,5,H,W float32: how each pixel would move with the hand, and how near it is to it.
+    """Return F,V,5,H,W float32: how each pixel would move with the end effector, and how near it is to it.
 
-    Of every pixel: columns and rows that its surface moves by if it moves with the hand, in units of `FARTHEST_PX`; its
-    nearness to the hand as it is and as it will be (1 to 0); the frame's place among the future ones.
+    For every pixel: the columns and rows by which its surface moves if it is attached to the end effector, in units of
+    `FARTHEST_PX`; its nearness to the present and to the future end effector (1 to 0); the time of the frame.
 
     Args:
-        scene: What is seen.
-        T_base_eefuture_f44: F,4,4, the hand as predicted.
-        frames: Place of each of these among the future frames, from above 0 to 1.
+        scene: The present.
+        T_base_eefuture_f44: F,4,4, predicted poses of the end effector.
+        frames: Time of each of these frames as a share of the horizon, above 0 to 1.
     """
     num_views, height, width = scene.depth_vhw_m.shape
-    hints = np.empty((len(frames), num_views, HINTS, height, width), np.float32)
+    features = np.empty((len(frames), num_views, FEATURES, height, width), np.float32)
     cols, rows = (axis.ravel().astype(np.float32) for axis in np.meshgrid(np.arange(width), np.arange(height)))
     moves_f44 = T_base_eefuture_f44 @ np.linalg.inv(scene.T_base_ee)
     for view in range(num_views):
@@ -182,18 +182,18 @@ def gripper_motion_features(scene: Scene, T_base_eefuture_f44: np.ndarray, frame
         z = np.where(scene.depth_vhw_m[view] > 0, scene.depth_vhw_m[view], UNKNOWN_M).ravel()
         points_3n = np.stack([(cols - K[0, 2]) / K[0, 0] * z, (rows - K[1, 2]) / K[1, 1] * z, z]).astype(np.float32)
         near_now = _nearness(points_3n, T_cam_base @ scene.T_base_ee[:, 3])
-        for place, (move, T_base_future) in enumerate(zip(moves_f44, T_base_eefuture_f44, strict=True)):
+        for index, (move, T_base_future) in enumerate(zip(moves_f44, T_base_eefuture_f44, strict=True)):
             T = (T_cam_base @ move @ T_base_cam).astype(np.float32)
             x, y, ahead = T[:3, :3] @ points_3n + T[:3, 3:]
             ahead = np.maximum(ahead, 0.02)
             shift = np.stack([K[0, 0] * x / ahead + K[0, 2] - cols, K[1, 1] * y / ahead + K[1, 2] - rows])
             shift = np.clip(shift, -FARTHEST_PX, FARTHEST_PX) / FARTHEST_PX
             near_later = _nearness(points_3n, T_cam_base @ T_base_future[:, 3])
-            when = np.full_like(near_later, frames[place])
-            hints[place, view] = np.stack([*shift, near_now, near_later, when]).reshape(HINTS, height, width)
-    return hints
+            when = np.full_like(near_later, frames[index])
+            features[index, view] = np.stack([*shift, near_now, near_later, when]).reshape(FEATURES, height, width)
+    return features
 
 
-def _nearness(points_3n: np.ndarray, hand_4: np.ndarray) -> np.ndarray:
-    distance_m: np.ndarray = np.linalg.norm(points_3n - hand_4[:3, None].astype(np.float32), axis=0)
+def _nearness(points_3n: np.ndarray, position_4: np.ndarray) -> np.ndarray:
+    distance_m: np.ndarray = np.linalg.norm(points_3n - position_4[:3, None].astype(np.float32), axis=0)
     return np.exp(-distance_m / NEAR_M)

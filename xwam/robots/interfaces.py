@@ -24,7 +24,7 @@ from xwam.robots.axes import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Border:
+class BenchInterface:
     """How a model meets a bench.
 
     Attributes:
@@ -39,7 +39,7 @@ class Border:
     env_hw_px: tuple[int, int] | None = None
     crop_frac: float = 1.0
 
-    def picture_hw_px(self, model: ModelConfig) -> tuple[int, int]:
+    def env_image_hw_px(self, model: ModelConfig) -> tuple[int, int]:
         """Return the size of the pictures that the bench gives."""
         return self.env_hw_px or model.image_hw_px
 
@@ -80,10 +80,10 @@ class Border:
         return differences(states, self.axes.model_from_sim(proprio, arms), arms)
 
 
-BORDERS = {
-    "robosuite": Border(layout="osc_delta_base", axes=SAME_AXES),
-    "robocasa": Border(layout="osc_delta_base", axes=ROBOCASA_AXES, env_hw_px=(256, 256), crop_frac=0.95),
-    "robotwin": Border(layout="ee_pose_base", axes=ROBOTWIN_AXES, env_hw_px=(240, 320), crop_frac=0.95),
+INTERFACES = {
+    "robosuite": BenchInterface(layout="osc_delta_base", axes=SAME_AXES),
+    "robocasa": BenchInterface(layout="osc_delta_base", axes=ROBOCASA_AXES, env_hw_px=(256, 256), crop_frac=0.95),
+    "robotwin": BenchInterface(layout="ee_pose_base", axes=ROBOTWIN_AXES, env_hw_px=(240, 320), crop_frac=0.95),
 }
 """RoboCasa learned raw controller commands, so its actions need no turning; RoboTwin learned deltas of poses in the
 model's own axes, summed up from the chunk's first state."""

@@ -27,7 +27,7 @@ from xwam.flow.unipc import UniPCState
 from xwam.network.transformer import TextContext
 from xwam.robots import actions
 from xwam.robots.axes import accumulate
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 from xwam.serving.finisher import Finisher, PlainFinisher
 from xwam.serving.images import BenchImages
 from xwam.serving.imagine import Observations, read_prompts, start
@@ -85,7 +85,7 @@ class Engine:
         self.bundle, self.schedule = bundle, schedule
         self.model, self.network, self.codec = bundle.model, bundle.network, bundle.codec
         self.finisher: Finisher = finisher or PlainFinisher(self.model, self.codec)
-        self.border, self.images = BORDERS[self.model.bench], BenchImages(self.model)
+        self.interface, self.images = INTERFACES[self.model.bench], BenchImages(self.model)
         self._prompts: OrderedDict[str, TextContext] = OrderedDict()
 
     @torch.no_grad()
@@ -153,18 +153,18 @@ class Engine:
 
     def actions(self, request: Request) -> np.ndarray:
         """Return the clean actions of a request in the bench's layout."""
-        return self.border.env_actions(self._clean(request), request.start, self.model.arms)
+        return self.interface.env_actions(self._clean(request), request.start, self.model.arms)
 
     def _normalised(self, proprio: np.ndarray) -> np.ndarray:
         """Return a state of the bench, 16 numbers, as the network knows it."""
         model, bounds = self.model, self.model.bounds
-        known = self.border.axes.model_from_sim(proprio, model.arms)
+        known = self.interface.axes.model_from_sim(proprio, model.arms)
         known = actions.with_quaternions_near(known, model.arms, model.quat_side_wxyz)
         return actions.normalise(known, bounds.proprio_low, bounds.proprio_high)
 
     def _known(self, given_actions: np.ndarray, proprio: np.ndarray) -> Tensor:
         """Return actions of the bench, K,14, as the network knows them, 1,K,A."""
-        known, bounds = self.border.model_actions(given_actions, proprio, self.model.arms), self.model.bounds
+        known, bounds = self.interface.model_actions(given_actions, proprio, self.model.arms), self.model.bounds
         known_KA = torch.from_numpy(actions.normalise(known, bounds.action_low, bounds.action_high))
         return known_KA[None].to(self.network.device)
 
@@ -181,7 +181,7 @@ class Engine:
         """
         if executed == 0:
             return request.start
-        arms, axes = self.model.arms, self.border.axes
+        arms, axes = self.model.arms, self.interface.axes
         states = accumulate(self._clean(request)[:executed], axes.model_from_sim(request.start, arms), arms)
         return axes.sim_from_model(states[-1], arms)
 

@@ -17,7 +17,7 @@ from evalkit.contracts.types import Prediction
 from xwam.codecs.codec import Codec, decode_views
 from xwam.config import ModelConfig
 from xwam.flow.sampler import Latents
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 from xwam.serving.images import BenchImages
 from xwam.serving.seen import Seen
 
@@ -72,7 +72,7 @@ class PlainFinisher:
         depth = None
         if latents.depth_BCTVHW is not None:
             depth = decode_views(self.codec, latents.depth_BCTVHW.cpu(), seen_depth_BCVHW)[:, :, 1:]
-        axes = BORDERS[self.model.bench].axes
+        axes = INTERFACES[self.model.bench].axes
         return Prediction(
             rgb=self.images.rgb_to_env(video),
             depth=None if depth is None else self.images.depth_to_env_m(depth),

@@ -15,17 +15,17 @@ from torch import Tensor
 from evalkit.dataset.depth_video import depth_from_video, video_from_depth
 from xwam.config import ModelConfig
 from xwam.robots.image_pipeline import ImagePipeline
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 
 
 class BenchImages:
     """Converts images between the bench and a model."""
 
     def __init__(self, model: ModelConfig) -> None:
-        border = BORDERS[model.bench]
+        interface = INTERFACES[model.bench]
         self.model = model
         self.pipeline = ImagePipeline(
-            env_hw_px=border.picture_hw_px(model), model_hw_px=model.image_hw_px, crop_frac=border.crop_frac
+            env_hw_px=interface.env_image_hw_px(model), model_hw_px=model.image_hw_px, crop_frac=interface.crop_frac
         )
 
     def rgb_to_model(self, rgb_vhwc_u8: np.ndarray) -> Tensor:

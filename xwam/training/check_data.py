@@ -12,7 +12,7 @@ from typing import Any
 from evalkit.contracts.spec import OSC_DELTA_BASE
 from evalkit.dataset.layout import Scan, Traits
 from xwam.config import ModelConfig
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 
 NAMED = 5
 """Episodes that are named one by one; of more, there is a count."""
@@ -38,7 +38,7 @@ def _problems(traits: Traits, model: ModelConfig) -> list[str]:
     pairs: list[tuple[str, Any, Any]] = [
         ("views", tuple(kinds[kind] for kind in traits.kinds), model.views),
         ("arms", traits.arms, model.arms),
-        ("raw controller actions", traits.raw, BORDERS[model.bench].layout == OSC_DELTA_BASE),
+        ("raw controller actions", traits.raw, INTERFACES[model.bench].layout == OSC_DELTA_BASE),
         ("rate in Hz", traits.rates_hz, traits.rates_hz if model.control_hz is None else {model.control_hz}),
     ]
     return [

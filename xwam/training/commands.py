@@ -189,7 +189,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     chosen = {"num_steps": options.steps, "learning_rate": options.learning_rate}
-    recipe = warp.WarpRecipe(
+    recipe = warp.DecoderRecipe(
         perceptual_weight=options.perceptual, **{name: value for name, value in chosen.items() if value is not None}
     )
     if options.perceptual:
@@ -223,7 +223,7 @@ def train_decoder(options: argparse.Namespace) -> int:
     if not episodes:
         raise ValueError(f"{options.data} holds no episode that a decoder can learn from.")
     decoder = PixelDecoder.from_weights(bundle.decoder) if bundle.decoder else warp.fresh_decoder(recipe.seed)
-    warp.train_decoder(decoder, warp.sheets(episodes, bundle.model, bundle.codec, recipe), recipe)
+    warp.train_decoder(decoder, warp.draw_examples(episodes, bundle.model, bundle.codec, recipe), recipe)
     notes = network_notes(notes) | {
         "decoder_steps": str(sum(training["steps"] for training in trainings)),
         "decoder_trainings": json.dumps(trainings),

@@ -35,7 +35,7 @@ from xwam.nano.pixel_decoder import PixelDecoder, Scene, gripper_motion_features
 from xwam.network.transformer import TextContext
 from xwam.robots.actions import denormalise, tidy_quaternions
 from xwam.robots.axes import ee_pose
-from xwam.robots.interfaces import BORDERS
+from xwam.robots.interfaces import INTERFACES
 from xwam.serving.imagine import Observations, imagine, read_prompts
 from xwam.training.clips import ClipDataset, clip_states
 
@@ -56,13 +56,13 @@ SMALLEST_SQUARE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarpRecipe:
+class DecoderRecipe:
     """How a decoder is trained.
 
     Attributes:
         num_steps: Steps of the optimizer.
         clips: Clips in a step.
-        frames: Future frames of each, all views of them; one twice as far ahead is drawn half as often, because what
+        frames: Future frames of each, all views of them; one twice as far ahead is decoded half as often, because what
             comes next is what is executed and judged most.
         every: Control steps between two clips of an episode.
         learning_rate: At its peak, after `warmup_steps`; a cosine to 1 % follows.
@@ -89,14 +89,14 @@ class WarpRecipe:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class ReadEpisode:
     """One episode, its static views alone, and what the network imagines of it.
 
     Attributes:
         rgb_NVCHW: uint8, every control step.
         depth_NVHW: Depth video, float16.
-        hand_N44: `T_base_ee`.
-        imagined_SF44: `T_base_ee` of the future frames of each clip, as the network imagines it.
+        T_base_ee_N44: `T_base_ee`.
+        T_base_ee_imagined_SF44: `T_base_ee` of the future frames of each clip, as the network imagines it.
         intrinsics_V33: Pixels.
         T_base_cam_V44: Of each view.
         starts: Control steps at which clips start.
@@ -105,20 +105,20 @@ class Seen:
 
     rgb_NVCHW: Tensor
     depth_NVHW: Tensor
-    hand_N44: np.ndarray
-    imagined_SF44: np.ndarray
+    T_base_ee_N44: np.ndarray
+    T_base_ee_imagined_SF44: np.ndarray
     intrinsics_V33: np.ndarray
     T_base_cam_V44: np.ndarray
     starts: tuple[int, ...]
     change_latents: tuple[tuple[Tensor, Tensor], ...]
 
 
-class Sheet(NamedTuple):
-    """What a decoder sees, and what is true: N,4,H,W each, and N,5,H,W of hints."""
+class Examples(NamedTuple):
+    """What a decoder sees, and what is true: N,4,H,W each, and N,5,H,W of features."""
 
     seen_NCHW: Tensor
     change_NCHW: Tensor
-    hints_NCHW: Tensor
+    features_NCHW: Tensor
     true_NCHW: Tensor
 
 
@@ -134,7 +134,7 @@ class Episodes:
         ValueError: If no decoder can be trained for such a model.
     """
 
-    def __init__(self, clips: ClipDataset, bundle: Bundle, recipe: WarpRecipe) -> None:
+    def __init__(self, clips: ClipDataset, bundle: Bundle, recipe: DecoderRecipe) -> None:
         check_model(bundle.model)
         self.clips, self.bundle, self.recipe = clips, bundle, recipe
         self.schedule = sampler.Schedule(
@@ -142,7 +142,7 @@ class Episodes:
         )
 
     @torch.no_grad()
-    def read(self, key: str) -> Seen:
+    def read(self, key: str) -> ReadEpisode:
         """Return one episode.
 
         Raises:
@@ -155,16 +155,16 @@ class Episodes:
         starts = range(0, track.num_frames, self.recipe.every)
         text = read_prompts(self.bundle, [track.instructions[0]])
         imagined = [self._imagined(track, text, video_CNVHW[:, start], start) for start in starts]
-        return Seen(
+        return ReadEpisode(
             rgb_NVCHW=rearrange(
                 ((rgb_CNVHW + 1) * 127.5).round().to(torch.uint8), "c n v h w -> n v c h w"
             ).contiguous(),
             depth_NVHW=depth_CNVHW[0][:, model.static_views].half(),
-            hand_N44=ee_pose(track.proprio[:, ARM_PROPRIO[model.arms[0]]]),
+            T_base_ee_N44=ee_pose(track.proprio[:, ARM_PROPRIO[model.arms[0]]]),
             intrinsics_V33=intrinsics,
             T_base_cam_V44=T_base_cam,
             starts=tuple(starts),
-            imagined_SF44=np.stack([hands for hands, _, _ in imagined]),
+            T_base_ee_imagined_SF44=np.stack([T_base_ee_F44 for T_base_ee_F44, _, _ in imagined]),
             change_latents=tuple((video, depth) for _, video, depth in imagined),
         )
 
@@ -181,10 +181,10 @@ class Episodes:
         latents, _, proprio_BPS = imagine(self.bundle, observations, self.schedule, seed=seed)
         assert latents.depth_BCTVHW is not None, "the model predicts depth"
         states = denormalise(proprio_BPS[0, 1:].numpy(), bounds.proprio_low, bounds.proprio_high)
-        hands = ee_pose(tidy_quaternions(states, model.arms)[:, ARM_PROPRIO[model.arms[0]]])
+        T_base_ee_F44 = ee_pose(tidy_quaternions(states, model.arms)[:, ARM_PROPRIO[model.arms[0]]])
         pair = (latents.video_BCTVHW, latents.depth_BCTVHW)
         video, depth = (latent[0][:, 1:, model.static_views].half() for latent in pair)
-        return hands, video, depth
+        return T_base_ee_F44, video, depth
 
 
 def check_model(model: ModelConfig) -> None:
@@ -193,8 +193,8 @@ def check_model(model: ModelConfig) -> None:
     Raises:
         ValueError: If it cannot.
     """
-    border = BORDERS[model.bench]
-    plain = border.picture_hw_px(model) == model.image_hw_px and border.crop_frac == 1
+    interface = INTERFACES[model.bench]
+    plain = interface.env_image_hw_px(model) == model.image_hw_px and interface.crop_frac == 1
     if any(size % SMALLEST_PX for size in model.image_hw_px) or len(model.arms) != 1 or not model.static_views:
         raise ValueError(
             f"A decoder is trained for models of one arm and at least one static view, with pictures of multiples of "
@@ -232,7 +232,9 @@ def cameras_of(track: Track, model: ModelConfig) -> tuple[np.ndarray, np.ndarray
 # ---- what a step sees
 
 
-def sheets(episodes: Sequence[Seen], model: ModelConfig, codec: PatchDCT, recipe: WarpRecipe) -> Iterator[Sheet]:
+def draw_examples(
+    episodes: Sequence[ReadEpisode], model: ModelConfig, codec: PatchDCT, recipe: DecoderRecipe
+) -> Iterator[Examples]:
     """Yield the pictures of one step after another, without end."""
     rng = np.random.default_rng(recipe.seed)
     clips = [(episode, clip) for episode in episodes for clip in range(len(episode.starts))]
@@ -242,11 +244,11 @@ def sheets(episodes: Sequence[Seen], model: ModelConfig, codec: PatchDCT, recipe
         for place in rng.integers(len(clips), size=recipe.clips):
             frames = rng.choice(model.num_future_frames, recipe.frames, replace=False, p=share_F / share_F.sum())
             episode, clip = clips[place]
-            parts.append(sheet(episode, clip, frames, model, codec))
-        yield Sheet(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            parts.append(clip_examples(episode, clip, frames, model, codec))
+        yield Examples(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, codec: PatchDCT) -> Sheet:
+def clip_examples(episode: ReadEpisode, clip: int, frames: np.ndarray, model: ModelConfig, codec: PatchDCT) -> Examples:
     """Return some future frames of one clip, all views of them; frames count from 0."""
     start, last = episode.starts[clip], len(episode.rgb_NVCHW) - 1
     later = np.minimum(start + (frames + 1) * model.frame_stride, last)
@@ -254,10 +256,10 @@ def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, code
         depth_vhw_m=depth_from_video(episode.depth_NVHW[start].float().numpy(), model.depth_range),
         intrinsics_v33_px=episode.intrinsics_V33,
         T_base_cam_v44=episode.T_base_cam_V44,
-        T_base_ee=episode.hand_N44[start],
+        T_base_ee=episode.T_base_ee_N44[start],
     )
     shares = ((frames + 1) / model.num_future_frames).tolist()
-    hints = torch.from_numpy(gripper_motion_features(scene, episode.imagined_SF44[clip, frames], shares))
+    features = torch.from_numpy(gripper_motion_features(scene, episode.T_base_ee_imagined_SF44[clip, frames], shares))
     change_FVCHW = change_of_views(codec, *episode.change_latents[clip])[frames]
 
     def pictures(steps: np.ndarray) -> Tensor:
@@ -265,8 +267,8 @@ def sheet(episode: Seen, clip: int, frames: np.ndarray, model: ModelConfig, code
         return torch.cat([video, episode.depth_NVHW[steps].float()[:, :, None]], dim=2)
 
     seen = pictures(np.full(len(frames), start))
-    parts = (seen, change_FVCHW, hints, pictures(later))
-    return Sheet(*(rearrange(part, "f v c h w -> (f v) c h w") for part in parts))
+    parts = (seen, change_FVCHW, features, pictures(later))
+    return Examples(*(rearrange(part, "f v c h w -> (f v) c h w") for part in parts))
 
 
 # ---- training
@@ -298,10 +300,10 @@ def perceptual_distance() -> Distance:
     def features(rgb_N3HW: Tensor) -> list[Tensor]:
         return [unit_length(layer) for layer in model.net(model.scaling_layer(rgb_N3HW))]
 
-    def distance(drawn_N3HW: Tensor, true_N3HW: Tensor) -> Tensor:
+    def distance(decoded_N3HW: Tensor, true_N3HW: Tensor) -> Tensor:
         with torch.no_grad():
             true = features(true_N3HW)
-        layers = zip(model.lins, features(drawn_N3HW), true, strict=True)
+        layers = zip(model.lins, features(decoded_N3HW), true, strict=True)
         return torch.stack([lin((a - b).square()).mean(dim=(1, 2, 3)) for lin, a, b in layers]).sum(dim=0)
 
     return distance
@@ -312,25 +314,27 @@ def unit_length(layer_NCHW: Tensor) -> Tensor:
     return layer_NCHW / (layer_NCHW.square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
 
 
-def drawing_loss(decoder: PixelDecoder, page: Sheet, recipe: WarpRecipe, perceptual: Distance | None = None) -> Tensor:
-    """Return how far drawn pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
+def decoder_loss(
+    decoder: PixelDecoder, batch: Examples, recipe: DecoderRecipe, perceptual: Distance | None = None
+) -> Tensor:
+    """Return how far decoded pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
     their edges; and how different they look, where somebody says how to tell.
     """
-    drawn, true = decoder(page.seen_NCHW, page.change_NCHW, page.hints_NCHW).blended_NCHW, page.true_NCHW
+    decoded, true = decoder(batch.seen_NCHW, batch.change_NCHW, batch.features_NCHW).blended_NCHW, batch.true_NCHW
     loss = torch.zeros(())
     if perceptual is not None:
-        loss = loss + recipe.perceptual_weight * perceptual(drawn[:, :3], true[:, :3]).mean()
+        loss = loss + recipe.perceptual_weight * perceptual(decoded[:, :3], true[:, :3]).mean()
     for axis in (-1, -2):
-        loss = loss + recipe.edge_weight * (drawn.diff(dim=axis) - true.diff(dim=axis)).abs().mean()
+        loss = loss + recipe.edge_weight * (decoded.diff(dim=axis) - true.diff(dim=axis)).abs().mean()
     weight_C11 = torch.tensor([1.0, 1.0, 1.0, recipe.depth_weight])[:, None, None]
     for scale_weight in (1.0, *[recipe.coarse_weight] * 3):
-        loss = loss + scale_weight * ((drawn - true).abs() * weight_C11).mean()
-        drawn, true = F.avg_pool2d(drawn, 2), F.avg_pool2d(true, 2)
+        loss = loss + scale_weight * ((decoded - true).abs() * weight_C11).mean()
+        decoded, true = F.avg_pool2d(decoded, 2), F.avg_pool2d(true, 2)
     return loss
 
 
 def train_decoder(
-    decoder: PixelDecoder, pages: Iterator[Sheet], recipe: WarpRecipe, *, say: Callable[[str], None] = print
+    decoder: PixelDecoder, examples: Iterator[Examples], recipe: DecoderRecipe, *, say: Callable[[str], None] = print
 ) -> None:
     """Train a decoder in place.
 
@@ -345,9 +349,9 @@ def train_decoder(
         falling = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / recipe.num_steps))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * falling
-        page = next(pages)
+        batch = next(examples)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = drawing_loss(decoder, page, recipe, perceptual)
+            loss = decoder_loss(decoder, batch, recipe, perceptual)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
@@ -359,15 +363,15 @@ def train_decoder(
     decoder.eval().requires_grad_(False)
 
 
-def choose(found: Scan, most: int, recipe: WarpRecipe) -> list[str]:
-    """Return episodes to learn from, at most so many, in a drawn order."""
+def choose(found: Scan, most: int, recipe: DecoderRecipe) -> list[str]:
+    """Return episodes to learn from, at most so many, in a decoded order."""
     keys = sorted(found.lengths)
     return [keys[place] for place in np.random.default_rng(recipe.seed).permutation(len(keys))[:most]]
 
 
-def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str], None] = print) -> list[Seen]:
+def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str], None] = print) -> list[ReadEpisode]:
     """Return the episodes that can be used; what is left out is said."""
-    found: list[Seen] = []
+    found: list[ReadEpisode] = []
     for done, key in enumerate(keys):
         if done and done % SAY_EVERY == 0:
             say(f"read and imagined {done} of {len(keys)} episodes")

@@ -11,7 +11,15 @@ import pytest
 from scipy.spatial import cKDTree
 
 from evalkit.contracts.geometry import points_from_depth
-from xwam.nano.depth_refinement import HAND_M, REACH_PX, STILL_M, SURE_FRAC, carried_along, on_surfaces, seen_from
+from xwam.nano.depth_refinement import (
+    END_EFFECTOR_M,
+    REACH_PX,
+    STILL_M,
+    SURE_FRAC,
+    reproject,
+    reproject_views,
+    snap_to_measured_depth,
+)
 
 K = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 23.5], [0.0, 0.0, 1.0]])
 SIZE = (48, 64)
@@ -37,7 +45,7 @@ def one(depth: Any) -> Any:
 
 def test_a_moved_blurred_edge_becomes_sharp() -> None:
     seen, future = bar(20), bar(22)
-    found = on_surfaces(one(blurred(future)), one(seen))[0, 0]
+    found = snap_to_measured_depth(one(blurred(future)), one(seen))[0, 0]
     assert set(np.unique(found)) == {BAR_M, WALL_M}
     assert (found != future).mean() <= 0.5 * (seen != future).mean()
 
@@ -45,55 +53,57 @@ def test_a_moved_blurred_edge_becomes_sharp() -> None:
 def test_small_departures_leave_the_measurement() -> None:
     seen = bar(20)
     noise = np.random.default_rng(0).uniform(-0.25, 0.25, SIZE)
-    np.testing.assert_array_equal(on_surfaces(one(seen + noise), one(seen))[0, 0], seen.astype(np.float32))
+    np.testing.assert_array_equal(snap_to_measured_depth(one(seen + noise), one(seen))[0, 0], seen.astype(np.float32))
 
 
 def test_a_surface_beyond_reach_or_hardly_nearer_is_not_taken() -> None:
     seen, pred = bar(20), np.full(SIZE, WALL_M)
     pred[:, 50] = BAR_M
     assert REACH_PX < 50 - 30
-    np.testing.assert_array_equal(on_surfaces(one(pred), one(seen))[0, 0][:, 50], WALL_M)
+    np.testing.assert_array_equal(snap_to_measured_depth(one(pred), one(seen))[0, 0][:, 50], WALL_M)
     halfway = np.full(SIZE, (WALL_M + BAR_M) / 2)
-    np.testing.assert_array_equal(on_surfaces(one(halfway), one(seen))[0, 0], seen.astype(np.float32))
+    np.testing.assert_array_equal(snap_to_measured_depth(one(halfway), one(seen))[0, 0], seen.astype(np.float32))
 
 
 def test_holes_take_the_surface_beside_them_or_the_prediction() -> None:
     seen = np.full(SIZE, WALL_M)
     seen[:, 40:] = 0.0
-    found = on_surfaces(one(np.full(SIZE, WALL_M - 0.1)), one(seen))[0, 0]
+    found = snap_to_measured_depth(one(np.full(SIZE, WALL_M - 0.1)), one(seen))[0, 0]
     np.testing.assert_allclose(found[:, : 40 + REACH_PX], WALL_M)
     np.testing.assert_allclose(found[:, 40 + REACH_PX :], WALL_M - 0.1)
 
 
 def test_reprojection_follows_the_camera_motion() -> None:
-    np.testing.assert_allclose(seen_from(bar(20), K, np.eye(4)).depth_hw_m, bar(20))
+    np.testing.assert_allclose(reproject(bar(20), K, np.eye(4)).depth_hw_m, bar(20))
     ahead = np.eye(4)
     ahead[2, 3] = 0.4
-    found = seen_from(np.full(SIZE, 2.0), K, ahead).depth_hw_m
+    found = reproject(np.full(SIZE, 2.0), K, ahead).depth_hw_m
     np.testing.assert_allclose(found[found > 0], 1.6)
     assert (found > 0).all()
-    back = seen_from(np.full(SIZE, 2.0), K, np.linalg.inv(ahead)).depth_hw_m
+    back = reproject(np.full(SIZE, 2.0), K, np.linalg.inv(ahead)).depth_hw_m
     assert (back[[0, -1]] == 0).all()  # nobody saw what comes in at the border
 
 
 def carried_depth(depth: Any, T_cam_future: Any, moving: Any) -> Any:
-    return carried_along(np.zeros((1, *SIZE, 3), np.uint8), depth[None], K[None], T_cam_future, moving).depth_fvhw_m
+    return reproject_views(np.zeros((1, *SIZE, 3), np.uint8), depth[None], K[None], T_cam_future, moving).depth_fvhw_m
 
 
 def test_pictures_are_carried_along_with_their_depth() -> None:
     """A camera that moves aside by whole pixels before a wall shows the same picture, moved by as many."""
     rgb, depth = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8), np.full(SIZE, 1.0)
-    depth[40:] = HAND_M / 2
+    depth[40:] = END_EFFECTOR_M / 2
     aside = np.eye(4)
     aside[0, 3] = 5 / K[0, 0]
-    (found,) = carried_along(rgb[None], depth[None], K[None], aside[None, None], [0]).rgb_fvhwc_u8[:, 0]
+    (found,) = reproject_views(rgb[None], depth[None], K[None], aside[None, None], [0]).rgb_fvhwc_u8[:, 0]
     np.testing.assert_array_equal(found[:39, :-6], rgb[:39, 5:-1])
     np.testing.assert_array_equal(found[40:], rgb[40:])  # the hand
     away = np.eye(4)
     away[:3, :3] = np.diag([-1.0, 1.0, -1.0])  # turned round: nothing that was seen is there
-    (elsewhere,) = carried_along(rgb[None], np.full((1, *SIZE), 1.0), K[None], away[None, None], [0]).rgb_fvhwc_u8[:, 0]
+    (elsewhere,) = reproject_views(rgb[None], np.full((1, *SIZE), 1.0), K[None], away[None, None], [0]).rgb_fvhwc_u8[
+        :, 0
+    ]
     np.testing.assert_array_equal(elsewhere, rgb)
-    (still,) = carried_along(rgb[None], depth[None], K[None], aside[None, None], []).rgb_fvhwc_u8[:, 0]
+    (still,) = reproject_views(rgb[None], depth[None], K[None], aside[None, None], []).rgb_fvhwc_u8[:, 0]
     np.testing.assert_array_equal(still, rgb)
 
 
@@ -112,7 +122,7 @@ def test_what_is_carried_along_lies_where_it_was_in_space() -> None:
     T_cam_future = (np.linalg.inv(T_base_cam) @ move @ T_base_cam)[None, None]
     carried = carried_depth(depth, T_cam_future, [0])
     before = points_from_depth(depth, K, T_base_cam)
-    was_seen = seen_from(depth, K, T_cam_future[0, 0]).depth_hw_m > 0
+    was_seen = reproject(depth, K, T_cam_future[0, 0]).depth_hw_m > 0
     assert was_seen.mean() > 0.5
     after = points_from_depth(np.where(was_seen, carried[0, 0], 0.0), K, move @ T_base_cam)
     left_behind = points_from_depth(depth, K, move @ T_base_cam)
@@ -124,7 +134,7 @@ def test_what_is_carried_along_lies_where_it_was_in_space() -> None:
 
 def test_a_hand_comes_along_with_its_camera() -> None:
     depth = np.full(SIZE, 0.5)
-    depth[30:, 20:40] = finger = HAND_M / 2
+    depth[30:, 20:40] = finger = END_EFFECTOR_M / 2
     closer = np.eye(4)
     closer[2, 3] = 0.1
     carried = carried_depth(depth, closer[None, None], [0])[0, 0]
@@ -133,7 +143,7 @@ def test_a_hand_comes_along_with_its_camera() -> None:
     aside = np.eye(4)
     aside[0, 3] = 0.1
     carried = carried_depth(depth, aside[None, None], [0])[0, 0]
-    np.testing.assert_array_equal(carried < HAND_M, depth < HAND_M)
+    np.testing.assert_array_equal(carried < END_EFFECTOR_M, depth < END_EFFECTOR_M)
 
 
 def test_uncovered_pixels_take_the_neighbours_depth() -> None:
@@ -142,7 +152,7 @@ def test_uncovered_pixels_take_the_neighbours_depth() -> None:
     seen = np.full(SIZE, 1.0)
     seen[:, : SIZE[1] // 2] = 2.0
     (carried,) = carried_depth(seen, back[None, None], [0])[:, 0]
-    assert (seen_from(seen, K, back).depth_hw_m == 0).any()
+    assert (reproject(seen, K, back).depth_hw_m == 0).any()
     np.testing.assert_allclose(carried[:, 0], 2.5)
     np.testing.assert_allclose(carried[:, -1], 1.5)
     nothing = carried_depth(np.zeros(SIZE), back[None, None], [0])
@@ -152,13 +162,13 @@ def test_uncovered_pixels_take_the_neighbours_depth() -> None:
 @pytest.mark.parametrize("measured", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
 def test_where_nothing_else_is_measured_the_prediction_stays(measured: Any) -> None:
     pred = np.full(SIZE, WALL_M)
-    np.testing.assert_array_equal(on_surfaces(one(pred), one(measured))[0, 0], pred.astype(np.float32))
+    np.testing.assert_array_equal(snap_to_measured_depth(one(pred), one(measured))[0, 0], pred.astype(np.float32))
 
 
 def test_a_hole_far_from_every_surface_takes_the_prediction() -> None:
     seen = np.full(SIZE, WALL_M)
     seen[:, 40:] = 0.0
-    found = on_surfaces(one(np.full(SIZE, 0.4)), one(seen))[0, 0]
+    found = snap_to_measured_depth(one(np.full(SIZE, 0.4)), one(seen))[0, 0]
     np.testing.assert_allclose(found[:, 40:], 0.4)
     np.testing.assert_array_equal(found[:, :40], WALL_M)
 
@@ -177,4 +187,4 @@ def test_every_pixel_follows_the_rule_as_it_is_written() -> None:
         gaps = np.abs(around[around > 0] - pred[row, col])
         if gaps.min() < (SURE_FRAC * abs(own - pred[row, col]) if own > 0 else STILL_M):
             expected[row, col] = around[around > 0][gaps.argmin()]
-    np.testing.assert_allclose(on_surfaces(one(pred), one(measured))[0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(snap_to_measured_depth(one(pred), one(measured))[0, 0], expected, rtol=1e-6)

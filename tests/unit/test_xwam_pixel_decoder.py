@@ -34,14 +34,14 @@ from xwam.nano.pixel_decoder import (
 )
 from xwam.training.clips import ClipDataset
 from xwam.training.decoder import (
+    DecoderRecipe,
     Episodes,
-    Sheet,
-    WarpRecipe,
+    Examples,
     cameras_of,
     check_model,
-    drawing_loss,
+    decoder_loss,
+    draw_examples,
     fresh_decoder,
-    sheets,
     train_decoder,
     unit_length,
 )
@@ -87,9 +87,9 @@ def test_what_was_not_measured_is_far_away_and_hardly_moves() -> None:
 
 def test_a_fresh_decoder_shows_what_is_seen() -> None:
     seen = torch.rand(2, 4, 32, 32) * 2 - 1
-    drawn = fresh_decoder(0, WIDTHS)(seen, torch.randn_like(seen), torch.randn(2, 5, 32, 32))
-    torch.testing.assert_close(drawn.blended_NCHW, seen, atol=1e-5, rtol=0)
-    assert torch.equal(drawn.sharp_NCHW, seen)
+    decoded = fresh_decoder(0, WIDTHS)(seen, torch.randn_like(seen), torch.randn(2, 5, 32, 32))
+    torch.testing.assert_close(decoded.blended_NCHW, seen, atol=1e-5, rtol=0)
+    assert torch.equal(decoded.sharp_NCHW, seen)
 
 
 def test_flow_samples_the_source_and_depth_is_not_blended() -> None:
@@ -98,10 +98,10 @@ def test_flow_samples_the_source_and_depth_is_not_blended() -> None:
     with torch.no_grad():
         decoder.leave.bias[:4] = columns_px / (1 - (columns_px / LONGEST_PX) ** 2) ** 0.5 / FLOW_PX
     seen = torch.rand(1, 4, 32, 32) * 2 - 1
-    drawn = decoder.eval()(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
+    decoded = decoder.eval()(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
     between = (seen[..., 2:-3] + seen[..., 3:-2]) / 2
-    torch.testing.assert_close(drawn.blended_NCHW[..., :-5], between, atol=1e-4, rtol=0)
-    assert torch.isin(drawn.sharp_NCHW, seen).all()
+    torch.testing.assert_close(decoded.blended_NCHW[..., :-5], between, atol=1e-4, rtol=0)
+    assert torch.isin(decoded.sharp_NCHW, seen).all()
     with torch.no_grad():
         decoder.leave.bias[:4] = 0.8 * STILL_PX / FLOW_PX
     assert torch.equal(decoder(seen, seen, torch.zeros(1, 5, 32, 32)).sharp_NCHW, seen)
@@ -121,7 +121,7 @@ def moving_square(recipe: Any) -> Iterator[Any]:
             hints = torch.zeros(5, 32, 32)
             hints[0] = shift / FARTHEST_PX
             pages.append((seen, torch.zeros(4, 32, 32), hints, true))
-        yield Sheet(*(torch.stack(part) for part in zip(*pages, strict=True)))
+        yield Examples(*(torch.stack(part) for part in zip(*pages, strict=True)))
 
 
 def test_flow_length_is_bounded_and_short_flows_stay() -> None:
@@ -134,23 +134,23 @@ def test_flow_length_is_bounded_and_short_flows_stay() -> None:
 
 def test_training_learns_to_move_what_the_hand_moves() -> None:
     torch.manual_seed(0)
-    recipe = WarpRecipe(num_steps=200, learning_rate=5e-3, warmup_steps=20)
+    recipe = DecoderRecipe(num_steps=200, learning_rate=5e-3, warmup_steps=20)
     decoder = fresh_decoder(0, (16, 16, 16, 16))
     lines: list[str] = []
     train_decoder(decoder, moving_square(recipe), recipe, say=lines.append)
     page = next(moving_square(replace(recipe, seed=99)))
     with torch.no_grad():
-        drawn = decoder(*page[:3]).blended_NCHW
-    error, floor = ((picture - page.true_NCHW).abs().mean().item() for picture in (drawn, page.seen_NCHW))
+        decoded = decoder(*page[:3]).blended_NCHW
+    error, floor = ((picture - page.true_NCHW).abs().mean().item() for picture in (decoded, page.seen_NCHW))
     assert error < 0.6 * floor
     assert lines[-1].startswith("step 200/200: loss ")
 
 
 def test_a_perceptual_loss_is_weighed_and_its_absence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    page, decoder = next(moving_square(WarpRecipe())), fresh_decoder(0, WIDTHS)
-    plain, weighed = WarpRecipe(), WarpRecipe(perceptual_weight=0.25)
-    found = drawing_loss(decoder, page, weighed, lambda drawn, true: torch.full((len(drawn),), 2.0))
-    assert found.item() == pytest.approx(drawing_loss(decoder, page, plain).item() + 0.5, rel=1e-5)
+    page, decoder = next(moving_square(DecoderRecipe())), fresh_decoder(0, WIDTHS)
+    plain, weighed = DecoderRecipe(), DecoderRecipe(perceptual_weight=0.25)
+    found = decoder_loss(decoder, page, weighed, lambda decoded, true: torch.full((len(decoded),), 2.0))
+    assert found.item() == pytest.approx(decoder_loss(decoder, page, plain).item() + 0.5, rel=1e-5)
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(ValueError, match="needs the packages lpips and torchvision"):
         train_decoder(decoder, iter([page]), weighed)
@@ -180,17 +180,17 @@ def clips_of(root: Any, model: Any = SMALL) -> Any:
 
 
 def test_pages_are_what_was_recorded(tmp_path: Path) -> None:
-    root, recipe = recorded(tmp_path), WarpRecipe(every=16)
+    root, recipe = recorded(tmp_path), DecoderRecipe(every=16)
     bundle = fresh_bundle(SMALL, seed=0)
     episodes = [Episodes(clips_of(root), bundle, recipe).read(key_of(index)) for index in range(2)]
-    page = next(sheets(episodes, SMALL, bundle.codec, recipe))
+    page = next(draw_examples(episodes, SMALL, bundle.codec, recipe))
     assert page.seen_NCHW.shape == page.true_NCHW.shape == (recipe.clips * recipe.frames, 4, 32, 48)
-    assert page.hints_NCHW.shape == (recipe.clips * recipe.frames, 5, 32, 48)
+    assert page.features_NCHW.shape == (recipe.clips * recipe.frames, 5, 32, 48)
     recorded_rgb = torch.from_numpy(np.concatenate([steps_of(index).rgb[:, 0] for index in range(2)]))
     for picture in (*page.seen_NCHW, *page.true_NCHW):
         bytes_hwc = ((picture[:3] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
         assert (recorded_rgb == bytes_hwc).flatten(1).all(1).any()  # the data set keeps RGB without loss
-    assert torch.equal(page.seen_NCHW, next(sheets(episodes, SMALL, bundle.codec, recipe)).seen_NCHW)
+    assert torch.equal(page.seen_NCHW, next(draw_examples(episodes, SMALL, bundle.codec, recipe)).seen_NCHW)
 
 
 def test_image_size_must_fit_the_intrinsics(tmp_path: Path) -> None:
@@ -243,13 +243,13 @@ def test_the_command_writes_network_and_decoder(tmp_path: Path, capsys: pytest.C
 
     root = recorded(tmp_path / "data")
     bundle = fresh_bundle(SMALL, seed=0)
-    start, out = tmp_path / "start.safetensors", tmp_path / "drawn.safetensors"
+    start, out = tmp_path / "start.safetensors", tmp_path / "decoded.safetensors"
     save_checkpoint(start, bundle.network, SMALL, notes={"steps": "7"})
     assert main(["train-decoder", str(root), str(start), str(out), "--steps", "2", "--episodes", "1"]) == 0
     assert "step 2/2: loss" in capsys.readouterr().out
-    drawn = load_bundle(str(out))
-    assert drawn.decoder is not None
-    assert torch.equal(drawn.network.head.head.weight, bundle.network.head.head.weight)
+    decoded = load_bundle(str(out))
+    assert decoded.decoder is not None
+    assert torch.equal(decoded.network.head.head.weight, bundle.network.head.head.weight)
     notes = read_notes(out)
     assert (notes["steps"], notes["decoder_steps"]) == ("7", "2")
     assert main(["train-decoder", str(recorded(tmp_path / "lost", 1, intrinsics=None)), str(start), str(out)]) == 2
