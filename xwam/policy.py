@@ -196,7 +196,7 @@ class XwamPolicy:
         """Do nothing: the policy keeps no memory between requests."""
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        """Return one reply for each request; each is computed by itself, so that no request changes another's actions."""
+        """Return one reply for each request; each is computed by itself, so that none changes another's actions."""
         return [self._infer_one(request) for request in requests]
 
     def round_trip(self, future: Prediction) -> Prediction:
@@ -295,7 +295,7 @@ def _training(config: XwamPolicyConfig) -> str:
 
 
 def _num_parameters(config: XwamPolicyConfig) -> str:
-    """Return the number of parameters of the network, counted in the weights where the metadata does not state sizes."""
+    """Return the number of parameters of the network, counted in the weights if the metadata does not tell."""
     try:
         if config.checkpoint in FRESH or not (locate(config.checkpoint) / "config.yaml").is_file():
             return str(sum(count_parameters(_model(config).network)))

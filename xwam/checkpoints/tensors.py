@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from evalkit.contracts.files import whole_file
 from xwam.checkpoints.metadata import CheckpointError, read_metadata
 
 SHOWN_PROBLEMS = 5
@@ -132,30 +133,28 @@ def under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def write_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, partial: Path | None = None
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, temporary: Path | None = None
 ) -> None:
     """Write a safetensors file; it appears whole or not at all, and equal content gives equal bytes.
 
     Args:
-        path: Where to.
-        tensors: What, by name.
-        metadata: Texts beside them.
-        partial: What the file is called until it is whole; a name of its own where several may write it at once.
+        path: The file.
+        tensors: Tensors by name.
+        metadata: Texts for the header.
+        temporary: Where to write first; give one of its own where several processes may write the file at once.
 
     Raises:
         OSError: If it cannot be written, for example because the disk is full; a file that was there before stays.
     """
-    partial = partial or path.with_name(path.name + ".partial")
     try:
-        partial.unlink(missing_ok=True)
-        partial.touch()
-        mode = partial.stat().st_mode  # the user's choice; safetensors lets nobody but the owner read
-        save_file(tensors, partial, metadata)
-        _sort_metadata(partial)
-        partial.chmod(mode)
-        partial.replace(path)
+        with whole_file(path, temporary=temporary) as partial:
+            partial.unlink(missing_ok=True)
+            partial.touch()
+            mode = partial.stat().st_mode  # the user's umask; safetensors lets only the owner read
+            save_file(tensors, partial, metadata)
+            _sort_metadata(partial)
+            partial.chmod(mode)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written: {error}") from error
 
 

@@ -65,7 +65,7 @@ class MeasuredFinisher:
         return Present(seen, seen_BCVHW, MeasuredDepth(seen.depth_vhw_m, depth_BCVHW))
 
     def finish(self, latents: Latents, states: np.ndarray, context: Present) -> Prediction:
-        """Return the prediction; see `Finisher.finish`. Without known cameras, only the depth of static views is refined."""
+        """Return the prediction; see `Finisher.finish`. Without cameras, only static depth is refined."""
         (seen, seen_BCVHW, measured), moving = context, self.model.moving_views
         seen_depth_BCVHW = None if measured is None else measured.depth_BCVHW
         future = self.plain.decode(latents, states, seen_BCVHW=seen_BCVHW, seen_depth_BCVHW=seen_depth_BCVHW)
@@ -85,7 +85,7 @@ class MeasuredFinisher:
         return replace(future, depth=self.refined_depth(future.depth, reprojected.depth_fvhw_m))
 
     def refined_depth(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
-        """Return predicted depth moved to measured surfaces; moving views take the reprojected depth where there is any."""
+        """Return predicted depth moved to measured surfaces; moving views take the reprojected depth."""
         moving, pred_fvhw_m = self.model.moving_views, pred_fvhw_m.copy()
         measured_moving = measured_fvhw_m[:, moving]
         pred_fvhw_m[:, moving] = np.where(measured_moving > 0, measured_moving, pred_fvhw_m[:, moving])

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from evalkit.contracts.files import whole_file
+
 
 class TextEncoder(Protocol):
     """Turns a prompt into `text_len` tokens; the empty prompt is the one that guidance compares with."""
@@ -61,10 +63,8 @@ class StoredText:
             self._encoder = self._make()
         tokens = self._encoder.encode(prompt)
         used = int(tokens.any(dim=1).nonzero().max()) + 1 if tokens.any() else 0
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        save_file({"tokens": tokens[:used].contiguous()}, partial, {"prompt": prompt, "encoder": self.identity})
-        partial.replace(path)
+        with whole_file(path, temporary=path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")) as partial:
+            save_file({"tokens": tokens[:used].contiguous()}, partial, {"prompt": prompt, "encoder": self.identity})
 
 
 class HashedText:

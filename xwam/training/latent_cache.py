@@ -130,8 +130,8 @@ class LatentClips(Dataset[EncodedSample]):
             for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
                 parts[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        write_tensors(path, {name: torch.cat(part).contiguous() for name, part in parts.items()}, partial=partial)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        write_tensors(path, {name: torch.cat(part).contiguous() for name, part in parts.items()}, temporary=temporary)
 
 
 def _digest_of(codec: torch.nn.Module) -> str:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.contracts.files import write_whole
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import decode_views
 from xwam.flow import sampler
@@ -118,10 +119,7 @@ def draw_imagined(path: Path, imagined: ImaginedClips, samples: Sequence[Sample]
                 rows += [_strip(video[:, :, view_idx]) for video in pair]
     encoded, data = cv2.imencode(".png", np.concatenate(rows)[..., ::-1])
     assert encoded, "OpenCV writes PNG"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data.tobytes())
-    partial.replace(path)
+    write_whole(path, data.tobytes())
 
 
 def _strip(video_CFHW: Tensor) -> np.ndarray:
