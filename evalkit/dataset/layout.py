@@ -30,7 +30,7 @@ from evalkit.contracts.geometry import wxyz_from_xyzw
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange
-from evalkit.dataset.videos import UnreadableVideo, decode, look_into
+from evalkit.dataset.videos import UnreadableVideo, decode, probe
 
 ROTATION_TOLERANCE = 1e-2
 """How far a rotation matrix may be from orthonormal; beyond it, it is something else."""
@@ -38,7 +38,7 @@ ROTATION_TOLERANCE = 1e-2
 
 Matrix = tuple[tuple[float, ...], ...]
 
-Sights = tuple[tuple[str, frozenset[tuple[int, int]]], ...]
+CameraShapes = tuple[tuple[str, frozenset[tuple[int, int]]], ...]
 """Names of an episode's cameras, and of each the sizes of its pictures, rows and columns."""
 
 
@@ -84,7 +84,7 @@ class Camera:
         return tuple(path for path in (self.rgb_path, self.depth_path, self.depth_mm_path) if path is not None)
 
 
-class Traits(NamedTuple):
+class EpisodeSignature(NamedTuple):
     """What a model must agree with to be trained on an episode: kinds of its cameras in order, its arms, whether its
     actions are the controller's own, frames in a second, and how metres became the depth videos, None for unknown."""
 
@@ -109,7 +109,7 @@ class Track:
             change of gripper) from the state at the same step; the last change of gripper is unknown and 0.
         trusted: N bool; actions that carry loss. False where a demonstrator went astray on purpose.
         raw: Whether actions are the controller's own.
-        executed: N,14 float32, what the robot was really told; None where nobody wrote it down.
+        executed: N,14 float32, what the robot was really on_episode; None where nobody wrote it down.
         about: Where it comes from.
     """
 
@@ -130,9 +130,9 @@ class Track:
         return len(self.proprio)
 
     @property
-    def traits(self) -> Traits:
+    def signature(self) -> EpisodeSignature:
         """Return what a model must agree with."""
-        return Traits(
+        return EpisodeSignature(
             kinds=tuple(camera.kind for camera in self.cameras),
             arms=self.arms,
             raw=self.raw,
@@ -153,7 +153,7 @@ class Scan(NamedTuple):
 
     lengths: dict[str, int]
     broken: list[Broken]
-    traits: dict[str, Traits]
+    signatures: dict[str, EpisodeSignature]
 
     def describe(self) -> str:
         """Return one line with the counts."""
@@ -176,7 +176,9 @@ def read_metadata(root: Path) -> dict[str, int]:
     return dict(sorted(listed.items()))
 
 
-def scan(root: Path, *, videos: bool = True, decoded: bool = False, told: Callable[[], None] = lambda: None) -> Scan:
+def scan(
+    root: Path, *, videos: bool = True, decoded: bool = False, on_episode: Callable[[], None] = lambda: None
+) -> Scan:
     """Return which episodes are whole; every one that is not is named with its reason.
 
     Where more than half of the whole ones have the same cameras, with pictures of the same size, those that have others
@@ -186,42 +188,42 @@ def scan(root: Path, *, videos: bool = True, decoded: bool = False, told: Callab
         root: The data set.
         videos: Whether to count the frames of the videos too.
         decoded: Whether to decode every frame of them.
-        told: Called after each episode.
+        on_episode: Called after each episode.
     """
     lengths: dict[str, int] = {}
-    traits: dict[str, Traits] = {}
+    signatures: dict[str, EpisodeSignature] = {}
     broken: list[Broken] = []
-    sights: dict[str, Sights] = {}
+    shapes: dict[str, CameraShapes] = {}
     for key, count in read_metadata(root).items():
         try:
             track = read_track(root, key)
-            sights[key] = check_against(track, count, videos=videos, decoded=decoded)
-            lengths[key], traits[key] = count, track.traits
+            shapes[key] = check_against(track, count, videos=videos, decoded=decoded)
+            lengths[key], signatures[key] = count, track.signature
         except BrokenEpisode as error:
             broken.append(Broken(key, str(error)))
-        told()
-    for key, reason in _others(sights):
-        del lengths[key], traits[key]
+        on_episode()
+    for key, reason in _others(shapes):
+        del lengths[key], signatures[key]
         broken.append(Broken(key, f"{root / 'data' / key}.json: {reason}"))
-    return Scan(lengths, sorted(broken), traits)
+    return Scan(lengths, sorted(broken), signatures)
 
 
-def _others(sights: Mapping[str, Sights]) -> Iterator[tuple[str, str]]:
+def _others(shapes: Mapping[str, CameraShapes]) -> Iterator[tuple[str, str]]:
     """Yield episodes whose cameras, or sizes of pictures, are others than those of more than half, and a reason."""
-    usual, num_usual = Counter(sights.values()).most_common(1)[0] if sights else ((), 0)
-    for key, seen in sights.items() if 2 * num_usual > len(sights) else ():
+    usual, num_usual = Counter(shapes.values()).most_common(1)[0] if shapes else ((), 0)
+    for key, seen in shapes.items() if 2 * num_usual > len(shapes) else ():
         if seen != usual:
             yield key, f"its cameras are {_listed(seen)}; most episodes here have {_listed(usual)}."
 
 
-def _listed(sights: Sights) -> str:
+def _listed(shapes: CameraShapes) -> str:
     """Return cameras and their sizes in words.
 
     Example:
         >>> _listed((("front", frozenset({(64, 48)})), ("hand", frozenset({(64, 64)}))))
         'front (64x48), hand (64x64)'
     """
-    sizes = {name: " and ".join(f"{rows}x{cols}" for rows, cols in sorted(of)) for name, of in sights}
+    sizes = {name: " and ".join(f"{rows}x{cols}" for rows, cols in sorted(of)) for name, of in shapes}
     return ", ".join(f"{name} ({size})" for name, size in sizes.items()) or "none"
 
 
@@ -236,7 +238,7 @@ def tracks(root: Path) -> Iterator[Track]:
         yield track
 
 
-def check_against(track: Track, count: int, *, videos: bool, decoded: bool = False) -> Sights:
+def check_against(track: Track, count: int, *, videos: bool, decoded: bool = False) -> CameraShapes:
     """Return what an episode's cameras see, if it is as long as its data set says, in states, actions and pictures.
 
     Raises:
@@ -244,10 +246,10 @@ def check_against(track: Track, count: int, *, videos: bool, decoded: bool = Fal
     """
     if track.num_frames != count:
         raise BrokenEpisode(f"{track.key}: the episode has {track.num_frames} frames, metadata.json says {count}.")
-    sights = []
+    shapes = []
     for camera in track.cameras if videos else ():
         try:
-            held = {path: look_into(path) for path in camera.videos}
+            held = {path: probe(path) for path in camera.videos}
             for path, (found, _) in held.items():
                 if found < camera.start + count:
                     raise BrokenEpisode(
@@ -257,8 +259,8 @@ def check_against(track: Track, count: int, *, videos: bool, decoded: bool = Fal
                     decode(path, range(camera.start, camera.start + count))
         except UnreadableVideo as error:
             raise BrokenEpisode(f"{track.key}: {error}") from error
-        sights.append((camera.name, frozenset(hw_px for _, hw_px in held.values())))
-    return tuple(sights)
+        shapes.append((camera.name, frozenset(hw_px for _, hw_px in held.values())))
+    return tuple(shapes)
 
 
 def read_track(root: Path, key: str) -> Track:
@@ -427,7 +429,7 @@ def _proprio(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]
 
 
 def _delta_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
-    """Return what leads from the state of each step to where it was told to go: R_delta = R_action R_state^T."""
+    """Return what leads from the state of each step to where it was on_episode to go: R_delta = R_action R_state^T."""
     action = np.zeros((len(tables[f"proprios.{arms[0]}_ee_pos"]), 14), np.float32)
     for arm in arms:
         goal, state = (_table(file, tables, f"{part}.{arm}_ee_pos", 3) for part in ("actions", "proprios"))

@@ -64,14 +64,14 @@ class _Episode(NamedTuple):
     content: Mapping[str, Any]
 
 
-def export(root: Path, found: Scan, out: Path, *, told: Callable[[], None] = lambda: None) -> Exported:
+def export(root: Path, found: Scan, out: Path, *, on_episode: Callable[[], None] = lambda: None) -> Exported:
     """Write the usable episodes of a data set in LeRobot's format; run again, it does what is missing.
 
     Args:
         root: The data set.
         found: What a scan found there.
         out: Where to write; `meta/info.json` appears last, when everything is there.
-        told: Called after each episode.
+        on_episode: Called after each episode.
 
     Raises:
         DataSetError: If there is nothing to write, something else at `out`, or episodes differ in what they hold or
@@ -91,7 +91,7 @@ def export(root: Path, found: Scan, out: Path, *, told: Callable[[], None] = lam
             raise DataSetError(
                 f"{root}: all episodes of a LeRobot data set hold the same; {_difference(key, other, feature_map)}"
             )
-        if len(rates := first.track.traits.rates_hz | episode.track.traits.rates_hz) != 1:
+        if len(rates := first.track.signature.rates_hz | episode.track.signature.rates_hz) != 1:
             raise DataSetError(
                 f"{root}: all cameras of a LeRobot data set have one rate; up to {key} they have "
                 f"{' and '.join(f'{rate:g} Hz' for rate in sorted(rates)) or 'none, for there is no camera'}."
@@ -104,7 +104,7 @@ def export(root: Path, found: Scan, out: Path, *, told: Callable[[], None] = lam
             broken.append(f"{key}: {error}")
         else:
             num_frames += episode.track.num_frames
-        told()
+        on_episode()
     tasks = pd.DataFrame({"task_index": list(prompts.values())}, index=pd.Index(list(prompts), name="task"))
     tasks.to_parquet(out / TASKS)
     _table_whole(pa.Table.from_pylist(rows), out / EPISODES / "chunk-000" / "file-000.parquet")

@@ -112,13 +112,15 @@ def open_lerobot(root: Path, map_path: Path | None = None) -> Import:
     return opened
 
 
-def import_episodes(opened: Import, out: Path, *, told: Callable[[], None] = lambda: None) -> tuple[int, list[Broken]]:
+def import_episodes(
+    opened: Import, out: Path, *, on_episode: Callable[[], None] = lambda: None
+) -> tuple[int, list[Broken]]:
     """Write the episodes in our layout; run again, it does what is missing.
 
     Args:
         opened: What to read.
         out: Where to write.
-        told: Called after each episode.
+        on_episode: Called after each episode.
 
     Returns:
         How many episodes there are now, and those that are broken.
@@ -134,7 +136,7 @@ def import_episodes(opened: Import, out: Path, *, told: Callable[[], None] = lam
             except (OSError, ValueError, KeyError, pa.ArrowException) as error:
                 path.unlink(missing_ok=True)
                 broken.append(Broken(key, f"episode {episode['episode_index']}: {error}"))
-        told()
+        on_episode()
     return len(write_metadata(out)), broken
 
 

@@ -38,14 +38,14 @@ class UnreadableVideo(EvalkitError, ValueError):
     """A video that is missing, cut off or too short; the sentence names it."""
 
 
-class Held(NamedTuple):
+class VideoInfo(NamedTuple):
     """What a video holds: how many frames, and their rows and columns."""
 
     num_frames: int
     hw_px: tuple[int, int]
 
 
-def look_into(path: Path) -> Held:
+def probe(path: Path) -> VideoInfo:
     """Return how many frames a video really holds, and their size, without decoding them.
 
     Raises:
@@ -55,7 +55,7 @@ def look_into(path: Path) -> Held:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             count = sum(packet.size > 0 for packet in whole_packets(container))
-            return Held(count, (stream.height, stream.width))
+            return VideoInfo(count, (stream.height, stream.width))
     except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
         raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
 

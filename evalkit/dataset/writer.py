@@ -174,17 +174,17 @@ def write_episode(
     return key
 
 
-def write_metadata(root: Path, *, told: Callable[[str], None] = print) -> dict[str, int]:
+def write_metadata(root: Path, *, on_broken: Callable[[str], None] = print) -> dict[str, int]:
     """List every episode that has a JSON, with its frames; return the list. Where there is nothing to list, no file is.
 
     Args:
         root: The data set.
-        told: Called with a sentence for each JSON that is broken, and whose episode is therefore left out.
+        on_broken: Called with a sentence for each JSON that is broken, and whose episode is therefore left out.
     """
     lengths = {}
     for path in sorted((root / "data").glob("chunk-*/episode_*.json")):
         if (content := _read_content(path)) is None:
-            told(f"{path} is broken; its episode is left out. Record it again, or remove the file.")
+            on_broken(f"{path} is broken; its episode is left out. Record it again, or remove the file.")
         else:
             lengths[f"{path.parent.name}/{path.stem}"] = content["num_frames"]
     if lengths or (root / "metadata.json").exists():

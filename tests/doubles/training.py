@@ -18,7 +18,7 @@ from xwam.checkpoints.bundle import load_checkpoint
 from xwam.checkpoints.fresh import fresh_bundle
 from xwam.config import NANO, ModelConfig
 from xwam.robots.actions import training_bounds
-from xwam.training.batches import tickets
+from xwam.training.batches import slots
 from xwam.training.recipes import RECIPES, Recipe
 
 pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
@@ -74,7 +74,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def first_batch(trainer: Trainer) -> Any:
-    places = tickets(RECIPE, len(trainer.data.training), 0)
+    places = slots(RECIPE, len(trainer.data.training), 0)
     samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
     batch = trainer.encoder.batch(samples)
     return batch, trainer.encoder.draws(batch, samples, places)

@@ -14,12 +14,12 @@ from evalkit.dataset import layout
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
-from evalkit.dataset.videos import UnreadableVideo, look_into, read_frames, write_video
+from evalkit.dataset.videos import UnreadableVideo, probe, read_frames, write_video
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import COLS, NO_BOUNDS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
 from xwam import cli
 from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
-from xwam.training.clips import ClipDataset, ClipShape, PictureSettings, clip_states, scaled
+from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_states, scaled
 
 
 def test_what_is_written_comes_back(root: Any) -> None:
@@ -295,11 +295,11 @@ def test_a_video_that_is_cut_off_behind_its_index_is_refused(tmp_path: Path) -> 
             if packet.size:
                 packet.stream = stream
                 target.mux(packet)
-    assert look_into(tmp_path / "a.mp4").num_frames == 12
+    assert probe(tmp_path / "a.mp4").num_frames == 12
     data = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(data[:-100])
     with pytest.raises(UnreadableVideo, match="cut off after 11"):
-        look_into(tmp_path / "a.mp4")
+        probe(tmp_path / "a.mp4")
     with pytest.raises(UnreadableVideo, match="cut off"):
         read_frames(tmp_path / "a.mp4", [11])
     np.testing.assert_array_equal(read_frames(tmp_path / "a.mp4", [3]), frames[[3]])
@@ -318,7 +318,7 @@ def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:
 def dataset(root: Any, **changes: Any) -> Any:
     settings = {
         "shape": ClipShape(),
-        "pictures": PictureSettings(image_hw_px=(ROWS, COLS), crop_frac=1.0, depth_range=DepthRange()),
+        "images": ImageSettings(image_hw_px=(ROWS, COLS), crop_frac=1.0, depth_range=DepthRange()),
         "bounds": NO_BOUNDS,
         "augmentation": None,
     }
@@ -342,14 +342,14 @@ def test_clips_take_the_right_steps(root: Any) -> None:
 
 def test_exact_depth_is_finer_than_the_video(root: Any) -> None:
     coarse, fine = dataset(root), dataset(root)
-    fine.pictures = replace(fine.pictures, exact_depth=True)
+    fine.images = replace(fine.images, exact_depth=True)
     difference = (coarse[3].depth_CFVHW - fine[3].depth_CFVHW).abs().max().item()
     assert 0 < difference <= 1 / 255 + 0.0025  # half a step of the bytes, half a millimetre near the camera
 
 
 def test_another_map_of_depth_is_refused(root: Any) -> None:
     other = dataset(root)
-    other.pictures = replace(other.pictures, depth_range=DepthRange(far_m=9.0))
+    other.images = replace(other.images, depth_range=DepthRange(far_m=9.0))
     with pytest.raises(DataSetError, match=r"far_m=5\.0.*expects.*far_m=9\.0"):
         other[0]
 

@@ -35,7 +35,7 @@ def there_and_back(root: Any, tmp_path: Path) -> Any:
 def assert_same(one: Any, two: Any) -> None:
     for name in ("proprio", "action", "trusted", "executed"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
-    assert (one.instructions, one.arms, one.raw, one.traits) == (two.instructions, two.arms, two.raw, two.traits)
+    assert (one.instructions, one.arms, one.raw, one.signature) == (two.instructions, two.arms, two.raw, two.signature)
     for camera, again in zip(one.cameras, two.cameras, strict=True):
         for name in ("name", "kind", "fps", "depth_range", "intrinsics", "T_base_cam"):
             assert getattr(camera, name) == getattr(again, name), f"{name} of {camera.name}"
@@ -170,7 +170,7 @@ def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(root, scan(root), out, told=stop_after_two)
+        export(root, scan(root), out, on_episode=stop_after_two)
     assert not (out / INFO).exists()
     written = (out / "data" / "chunk-000" / "file-000.parquet").stat().st_mtime_ns
     export(root, scan(root), out)

@@ -11,7 +11,7 @@ from evalkit.dataset.writer import write_episode
 from tests.doubles.recordings import NO_BOUNDS, RECORDING, key_of, steps_of
 from xwam.codecs.patch_dct import PatchDCT
 from xwam.config import CodecConfig
-from xwam.training.clips import ClipDataset, ClipShape, PictureSettings
+from xwam.training.clips import ClipDataset, ClipShape, ImageSettings
 from xwam.training.latent_cache import LatentClips
 
 CODEC = CodecConfig(kind="patch_dct")
@@ -26,7 +26,7 @@ def kept(root: Any, codec: Any) -> Any:
         root,
         {key_of(0): 40},
         shape=ClipShape(num_actions=8, num_frames=5, frame_stride=2, past_end="hold"),
-        pictures=PictureSettings(image_hw_px=(32, 48), crop_frac=1.0, depth_range=DepthRange(), exact_depth=True),
+        images=ImageSettings(image_hw_px=(32, 48), crop_frac=1.0, depth_range=DepthRange(), exact_depth=True),
         bounds=NO_BOUNDS,
         augmentation=None,
     )

@@ -218,7 +218,7 @@ def test_models_that_a_decoder_cannot_serve_are_refused(change: Any, reason: str
 
 
 def test_a_changed_network_drops_its_pixel_decoder(tmp_path: Path) -> None:
-    from xwam.training.initialise import to_be_trained
+    from xwam.training.initialise import prepare_for_training
     from xwam.training.recipes import RECIPES
 
     bundle = fresh_bundle(SMALL, seed=0)
@@ -233,7 +233,7 @@ def test_a_changed_network_drops_its_pixel_decoder(tmp_path: Path) -> None:
     convert.write(loaded, tmp_path / "ours", "ours")
     assert load_bundle(str(tmp_path / "ours")).decoder is not None
     root = recorded(tmp_path / "data", 1)
-    started = to_be_trained(loaded, scan(root), root, RECIPES["nano"])
+    started = prepare_for_training(loaded, scan(root), root, RECIPES["nano"])
     assert started.decoder is None
     assert started.model.codec.warp_widths is None
 

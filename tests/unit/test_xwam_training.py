@@ -24,7 +24,7 @@ from xwam.flow.losses import losses
 from xwam.serving.seen import Seen
 from xwam.training import commands
 from xwam.training.augment import Augmentation
-from xwam.training.batches import Encoder, clip_at, tickets
+from xwam.training.batches import Encoder, clip_at, slots
 from xwam.training.latent_cache import LatentClips
 from xwam.training.log import read_log
 from xwam.training.objective import XwamObjective
@@ -76,17 +76,17 @@ def test_every_clip_is_seen_once_a_pass() -> None:
 
 def test_devices_share_a_step() -> None:
     recipe = replace(RECIPE, batch_size=8)
-    whole = tickets(recipe, 50, 6)
-    parts = [tickets(recipe, 50, 6, rank=rank, world=4) for rank in range(4)]
-    assert [ticket for part in parts for ticket in part] == whole
+    whole = slots(recipe, 50, 6)
+    parts = [slots(recipe, 50, 6, rank=rank, world=4) for rank in range(4)]
+    assert [slot for part in parts for slot in part] == whole
     with pytest.raises(ValueError, match="3 devices of 2 clips cannot share a batch of 8"):
-        tickets(recipe, 50, 6, world=3)
+        slots(recipe, 50, 6, world=3)
 
 
 def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Any) -> None:
     trainer = trainer_of(shared_root, shared_root / "unused")
-    encoder, places = trainer.encoder, tickets(RECIPE, 20, 2)
-    samples = [trainer.data.training[ticket.clip_idx] for ticket in places]
+    encoder, places = trainer.encoder, slots(RECIPE, 20, 2)
+    samples = [trainer.data.training[slot.clip_idx] for slot in places]
     together = encoder.draws(encoder.batch(samples), samples, places)
     alone = encoder.draws(encoder.batch(samples[2:3]), samples[2:3], places[2:3])
     one = slice(2 * RECIPE.noise_draws, 3 * RECIPE.noise_draws)
@@ -126,7 +126,7 @@ def test_prompts_are_dropped_as_often_as_asked(shared_root: Any) -> None:
     recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
     sample = prepare_data(shared_root, scan(shared_root), bundle, recipe).training[0]
-    batch, places = encoder.batch([sample] * 200), tickets(replace(recipe, batch_size=200), 9, 0)
+    batch, places = encoder.batch([sample] * 200), slots(replace(recipe, batch_size=200), 9, 0)
     text = encoder.draws(batch, [sample] * 200, places).text_BNW
     dropped = (text == 0).all(dim=(1, 2)).float().mean().item()
     assert dropped == pytest.approx(0.25, abs=0.1)

@@ -20,7 +20,7 @@ from xwam.checkpoints.fresh import fresh_bundle
 from xwam.config import ModelConfig
 from xwam.network.transformer import is_exact
 from xwam.robots.actions import training_bounds
-from xwam.training.initialise import to_be_trained, with_depth_of
+from xwam.training.initialise import prepare_for_training, with_data_depth
 
 UNKNOWN = replace(TINY, depth_known=False)
 OTHER = DepthRange(near_m=0.1, far_m=3.0, offset_m=0.0)
@@ -39,7 +39,7 @@ def test_weights_are_trained_in_float32(root: Any) -> None:
     exact = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
     bundle.network.cast(torch.bfloat16)
     assert {weight.dtype for weight in bundle.network.parameters()} == {torch.float32, torch.bfloat16}
-    started = to_be_trained(bundle, scan(root), root, RECIPE)
+    started = prepare_for_training(bundle, scan(root), root, RECIPE)
     for name, weight in started.network.named_parameters():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, exact[name] if is_exact(name) else exact[name].bfloat16().float())
@@ -50,18 +50,18 @@ def test_a_map_that_data_state_is_taken_over(tmp_path: Path) -> None:
         write_episode(tmp_path, index, steps_of(index), replace(RECORDING, depth_range=OTHER), instructions=["x"])
     (tmp_path / "metadata.json").write_text(json.dumps({key_of(index): 40 for index in range(2)}))
     found = scan(tmp_path)
-    learned = with_depth_of(UNKNOWN, found, tmp_path, exact=False)
+    learned = with_data_depth(UNKNOWN, found, tmp_path, exact=False)
     assert (learned.depth_range, learned.depth_known) == (OTHER, True)
-    assert with_depth_of(TINY, found, tmp_path, exact=False) == TINY  # it has another, and the first clip is refused
-    assert with_depth_of(UNKNOWN, found, tmp_path, exact=True) == replace(UNKNOWN, depth_known=True)
+    assert with_data_depth(TINY, found, tmp_path, exact=False) == TINY  # it has another, and the first clip is refused
+    assert with_data_depth(UNKNOWN, found, tmp_path, exact=True) == replace(UNKNOWN, depth_known=True)
 
 
 def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:
     without_maps(root)
-    assert with_depth_of(TINY, scan(root), root, exact=False) == UNKNOWN
+    assert with_data_depth(TINY, scan(root), root, exact=False) == UNKNOWN
     write_episode(root, 1, steps_of(1), RECORDING, instructions=["x"])
     with pytest.raises(ValueError, match=r"made with one map .*DepthRange\(near_m=0.05.*; nobody wrote it down"):
-        with_depth_of(TINY, scan(root), root, exact=False)
+        with_data_depth(TINY, scan(root), root, exact=False)
 
 
 def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

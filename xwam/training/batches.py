@@ -34,7 +34,7 @@ MAX_BROKEN_IN_A_ROW = 100
 """Clips that may turn out broken one after another before reading gives up."""
 
 
-class Ticket(NamedTuple):
+class Slot(NamedTuple):
     """One place of one step."""
 
     step: int
@@ -42,11 +42,11 @@ class Ticket(NamedTuple):
     clip_idx: int
 
 
-class Pictures(NamedTuple):
+class ClipGroup(NamedTuple):
     """Clips side by side, before they are encoded, and what was found broken on the way."""
 
     samples: list[Sample | EncodedSample]
-    tickets: list[Ticket]
+    slots: list[Slot]
     broken: list[Broken]
 
 
@@ -81,7 +81,7 @@ def _order(seed: int, num_clips: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_clips)
 
 
-def tickets(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: int = 1) -> list[Ticket]:
+def slots(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: int = 1) -> list[Slot]:
     """Return what one device sees in a step.
 
     Raises:
@@ -92,24 +92,24 @@ def tickets(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: 
     share = recipe.batch_size // world
     places = range(rank * share, (rank + 1) * share)
     first = step * recipe.batch_size
-    return [Ticket(step, place, clip_at(recipe.seed, num_clips, first + place)) for place in places]
+    return [Slot(step, place, clip_at(recipe.seed, num_clips, first + place)) for place in places]
 
 
 def read(
     clips: ClipDataset | LatentClips, recipe: Recipe, *, first_step: int, num_steps: int, rank: int = 0, world: int = 1
-) -> Iterator[Pictures]:
+) -> Iterator[ClipGroup]:
     """Yield the clips of each step from `first_step` to `num_steps`, read ahead by the recipe's workers."""
-    loader: DataLoader[Pictures] = DataLoader(
-        _Places(clips, recipe.seed),
+    loader: DataLoader[ClipGroup] = DataLoader(
+        _SlotReader(clips, recipe.seed),
         batch_sampler=_Steps(recipe, len(clips), first_step, num_steps, rank, world),  # type: ignore[arg-type]
         num_workers=recipe.workers,
-        collate_fn=_side_by_side,
+        collate_fn=_merged,
     )
     yield from loader
 
 
 class _Steps:
-    """The tickets of all steps to come, as a loader's batch sampler."""
+    """The slots of all steps to come, as a loader's batch sampler."""
 
     def __init__(self, recipe: Recipe, num_clips: int, first: int, stop: int, rank: int, world: int) -> None:
         self._recipe, self._num_clips, self._span, self._rank, self._world = (
@@ -120,37 +120,37 @@ class _Steps:
             world,
         )
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[Slot]]:
         for step in range(*self._span):
-            yield tickets(self._recipe, self._num_clips, step, rank=self._rank, world=self._world)
+            yield slots(self._recipe, self._num_clips, step, rank=self._rank, world=self._world)
 
     def __len__(self) -> int:
         return self._span[1] - self._span[0]
 
 
-class _Places(Dataset[Pictures]):
-    """Reads the clip of a ticket; one that turns out broken is named and the next one taken."""
+class _SlotReader(Dataset[ClipGroup]):
+    """Reads the clip of a slot; one that turns out broken is named and the next one taken."""
 
     def __init__(self, clips: ClipDataset | LatentClips, seed: int) -> None:
         self._clips, self._seed = clips, seed
 
-    def __getitem__(self, ticket: Ticket) -> Pictures:  # type: ignore[override]
-        rng = np.random.default_rng([self._seed, ticket.step, ticket.place])
+    def __getitem__(self, slot: Slot) -> ClipGroup:  # type: ignore[override]
+        rng = np.random.default_rng([self._seed, slot.step, slot.place])
         broken: list[Broken] = []
         for offset in range(MAX_BROKEN_IN_A_ROW):
-            index = (ticket.clip_idx + offset) % len(self._clips)
+            index = (slot.clip_idx + offset) % len(self._clips)
             try:
                 sample = self._clips.sample(index, rng)
-                return Pictures([sample], [ticket], broken)
+                return ClipGroup([sample], [slot], broken)
             except BrokenEpisode as error:
                 broken.append(Broken(self._clips.where(index)[0], str(error)))
         raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken, the last one: {broken[-1].reason}")
 
 
-def _side_by_side(parts: Sequence[Pictures]) -> Pictures:
-    return Pictures(
+def _merged(parts: Sequence[ClipGroup]) -> ClipGroup:
+    return ClipGroup(
         samples=[sample for part in parts for sample in part.samples],
-        tickets=[ticket for part in parts for ticket in part.tickets],
+        slots=[slot for part in parts for slot in part.slots],
         broken=[reason for part in parts for reason in part.broken],
     )
 
@@ -207,16 +207,16 @@ class Encoder:
         grey = torch.zeros(1, 3, 1 + model.num_future_frames, len(model.views), *model.image_hw_px)
         return encode_views(self._bundle.codec, grey.to(self._device)).to(self._device)
 
-    def draws(self, batch: Batch, samples: Sequence[Sample | EncodedSample], places: Sequence[Ticket]) -> Draws:
+    def draws(self, batch: Batch, samples: Sequence[Sample | EncodedSample], places: Sequence[Slot]) -> Draws:
         """Return the random part of a batch; each sample's is drawn by itself, from its place."""
         recipe = self._recipe
         video = list(batch.video_BCTVHW.shape[1:])
         video[0] = self._bundle.model.network.state_channels
         shapes = (video, batch.action_BKA.shape[1:], batch.proprio_BPS.shape[1:])
         noise, levels, text = [], [], []
-        for sample, ticket in zip(samples, places, strict=True):
+        for sample, slot in zip(samples, places, strict=True):
             for draw in range(recipe.noise_draws):
-                seed = request_seed("train", recipe.seed, ticket.step, ticket.place, draw)
+                seed = request_seed("train", recipe.seed, slot.step, slot.place, draw)
                 generator = torch.Generator().manual_seed(seed)
                 levels.append(
                     draw_levels(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.contracts.spec import OSC_DELTA_BASE
-from evalkit.dataset.layout import Scan, Traits
+from evalkit.dataset.layout import EpisodeSignature, Scan
 from xwam.config import ModelConfig
 from xwam.robots.interfaces import INTERFACES
 
@@ -25,21 +25,21 @@ def check_fit(root: Path, found: Scan, model: ModelConfig) -> None:
         ValueError: Names what the data hold, what the model needs, and the episodes in question.
     """
     unfit: dict[str, list[str]] = {}
-    for key, traits in found.traits.items():
-        if problems := _problems(traits, model):
+    for key, signature in found.signatures.items():
+        if problems := _problems(signature, model):
             unfit.setdefault("; ".join(problems), []).append(key)
     if unfit:
-        reasons = " And ".join(f"{reason} ({_share(keys, len(found.traits))})." for reason, keys in unfit.items())
+        reasons = " And ".join(f"{reason} ({_share(keys, len(found.signatures))})." for reason, keys in unfit.items())
         raise ValueError(f"{root} and model '{model.name}' do not fit: {reasons}")
 
 
-def _problems(traits: Traits, model: ModelConfig) -> list[str]:
+def _problems(signature: EpisodeSignature, model: ModelConfig) -> list[str]:
     kinds = {"static": "static", "dynamic": "wrist"}
     pairs: list[tuple[str, Any, Any]] = [
-        ("views", tuple(kinds[kind] for kind in traits.kinds), model.views),
-        ("arms", traits.arms, model.arms),
-        ("raw controller actions", traits.raw, INTERFACES[model.bench].layout == OSC_DELTA_BASE),
-        ("rate in Hz", traits.rates_hz, traits.rates_hz if model.control_hz is None else {model.control_hz}),
+        ("views", tuple(kinds[kind] for kind in signature.kinds), model.views),
+        ("arms", signature.arms, model.arms),
+        ("raw controller actions", signature.raw, INTERFACES[model.bench].layout == OSC_DELTA_BASE),
+        ("rate in Hz", signature.rates_hz, signature.rates_hz if model.control_hz is None else {model.control_hz}),
     ]
     return [
         f"{what}: the data hold {_shown(held)}, the model needs {_shown(needed)}"

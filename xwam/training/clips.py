@@ -171,7 +171,7 @@ def _mask(columns: Mapping[str, slice], arms: Sequence[str], size: int) -> np.nd
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSettings:
+class ImageSettings:
     """What becomes of the pictures of a clip.
 
     Attributes:
@@ -187,7 +187,7 @@ class PictureSettings:
     exact_depth: bool = False
 
 
-def read_pictures(camera: Camera, wanted: Sequence[int], settings: PictureSettings) -> tuple[Tensor, Tensor]:
+def read_images(camera: Camera, wanted: Sequence[int], settings: ImageSettings) -> tuple[Tensor, Tensor]:
     """Return RGB and depth of one view, F,3,H,W in [-1, 1] each, in the model's size; depth in three equal channels.
 
     Raises:
@@ -205,7 +205,7 @@ def read_pictures(camera: Camera, wanted: Sequence[int], settings: PictureSettin
     return rgb, depth
 
 
-def _depth(camera: Camera, frames: Sequence[int], settings: PictureSettings) -> Tensor:
+def _depth(camera: Camera, frames: Sequence[int], settings: ImageSettings) -> Tensor:
     expected, stored = settings.depth_range, camera.depth_range
     if settings.exact_depth:
         if camera.depth_mm_path is None or expected is None:
@@ -229,7 +229,7 @@ class ClipDataset(Dataset[Sample]):
         root: The data set.
         lengths: Usable episodes and their frames, from `scan`.
         shape: Which steps a clip takes.
-        pictures: What becomes of its pictures.
+        images: What becomes of its pictures.
         bounds: Normalisation.
         augmentation: Colour jitter and whether crops move; None for validation.
         quat_side_wxyz: Side on which quaternions are given, see `ModelConfig`.
@@ -241,12 +241,12 @@ class ClipDataset(Dataset[Sample]):
         lengths: Mapping[str, int],
         *,
         shape: ClipShape,
-        pictures: PictureSettings,
+        images: ImageSettings,
         bounds: Bounds,
         augmentation: Augmentation | None,
         quat_side_wxyz: Sequence[float] = W_POSITIVE,
     ) -> None:
-        self.root, self.shape, self.pictures = root, shape, pictures
+        self.root, self.shape, self.images = root, shape, images
         self.quat_side_wxyz = quat_side_wxyz
         self.bounds, self.augmentation = bounds, augmentation
         self.keys = list(lengths)
@@ -272,7 +272,7 @@ class ClipDataset(Dataset[Sample]):
             frame_stride=model.frame_stride,
             past_end=past_end,
         )
-        pictures = PictureSettings(
+        images = ImageSettings(
             image_hw_px=model.image_hw_px,
             crop_frac=crop_frac,
             depth_range=model.depth_range,
@@ -282,7 +282,7 @@ class ClipDataset(Dataset[Sample]):
             root,
             lengths,
             shape=shape,
-            pictures=pictures,
+            images=images,
             bounds=model.bounds,
             augmentation=augmentation,
             quat_side_wxyz=model.quat_side_wxyz,
@@ -311,7 +311,7 @@ class ClipDataset(Dataset[Sample]):
         numbers = self.numbers(index, rng)
         track, shape = self.track(key), self.shape
         wanted = np.minimum(start + np.arange(shape.num_frames) * shape.frame_stride, track.num_frames - 1)
-        video_CFVHW, depth_CFVHW = self._pictures(track, wanted.tolist(), rng)
+        video_CFVHW, depth_CFVHW = self._images(track, wanted.tolist(), rng)
         return Sample(video_CFVHW, depth_CFVHW, *numbers)
 
     def numbers(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, str]:
@@ -329,20 +329,20 @@ class ClipDataset(Dataset[Sample]):
 
     def whole_episode(self, track: Track) -> tuple[Tensor, Tensor]:
         """Return all pictures of an episode, 3,N,V,H,W, without augmentation."""
-        return self._pictures(track, list(range(track.num_frames)), None)
+        return self._images(track, list(range(track.num_frames)), None)
 
-    def _pictures(self, track: Track, wanted: Sequence[int], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
+    def _images(self, track: Track, wanted: Sequence[int], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         drawn = None
         if self.augmentation is not None and rng is not None:
             drawn = draw_augmentation(self.augmentation, len(track.cameras), rng)
         views = []
         for view_idx, camera in enumerate(track.cameras):
             try:
-                rgb, depth = read_pictures(camera, wanted, self.pictures)
+                rgb, depth = read_images(camera, wanted, self.images)
             except UnreadableVideo as error:
                 raise BrokenEpisode(f"{track.key}: {error}") from error
             place = (0.5, 0.5) if drawn is None else drawn.places[view_idx]
-            rgb, depth = crop(rgb, depth, self.pictures.crop_frac, place)
+            rgb, depth = crop(rgb, depth, self.images.crop_frac, place)
             views.append((rgb if drawn is None else drawn.jitter(rgb), depth))
         video_FCVHW, depth_FCVHW = (torch.stack(part, dim=2) for part in zip(*views, strict=True))
         return video_FCVHW.transpose(0, 1), depth_FCVHW.transpose(0, 1)

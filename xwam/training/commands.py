@@ -89,7 +89,7 @@ def train_model(options: argparse.Namespace) -> int:
     from xwam.checkpoints.bundle import load_bundle
     from xwam.checkpoints.fresh import fresh_bundle
     from xwam.config import NANO
-    from xwam.training.initialise import to_be_trained
+    from xwam.training.initialise import prepare_for_training
     from xwam.training.recipes import recipe_of
     from xwam.training.trainer import Trainer, prepare_data
 
@@ -103,7 +103,7 @@ def train_model(options: argparse.Namespace) -> int:
     if not found.lengths:
         raise ValueError(f"{options.data} holds no usable episode.")
     other = ""
-    started = to_be_trained(load_bundle(options.start), found, options.data, recipe) if options.start else None
+    started = prepare_for_training(load_bundle(options.start), found, options.data, recipe) if options.start else None
     model: ModelConfig = NANO if started is None else started.model
     if started is None:
         raw = read_track(options.data, next(iter(found.lengths))).raw

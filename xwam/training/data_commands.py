@@ -45,7 +45,7 @@ def check_data(options: argparse.Namespace) -> int:
 
     with Progress(disable=not options.decode) as progress:
         bar = progress.add_task("episodes", total=len(read_metadata(options.root)))
-        found = scan(options.root, decoded=options.decode, told=lambda: progress.advance(bar))
+        found = scan(options.root, decoded=options.decode, on_episode=lambda: progress.advance(bar))
     for broken in found.broken:
         print(broken.reason)
     print(f"{options.root}: {found.describe()}" + ("" if options.decode else "; frames counted, not decoded"))
@@ -83,7 +83,7 @@ def export_lerobot(options: argparse.Namespace) -> int:
         print(broken.reason)
     with Progress() as progress:
         bar = progress.add_task("episodes", total=len(found.lengths))
-        written = export(options.root, found, options.out, told=lambda: progress.advance(bar))
+        written = export(options.root, found, options.out, on_episode=lambda: progress.advance(bar))
     for reason in written.broken:
         print(reason)
     left_out = len(found.broken) + len(written.broken)
@@ -100,7 +100,7 @@ def import_lerobot(options: argparse.Namespace) -> int:
     opened = open_lerobot(options.source, options.map)
     with Progress() as progress:
         bar = progress.add_task("episodes", total=len(opened.episodes))
-        count, broken = import_episodes(opened, options.out, told=lambda: progress.advance(bar))
+        count, broken = import_episodes(opened, options.out, on_episode=lambda: progress.advance(bar))
     for one in broken:
         print(one.reason)
     print(f"{options.out}: {count} episodes; {len(broken)} broken, left out")

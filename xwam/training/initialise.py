@@ -18,7 +18,7 @@ from xwam.config import ModelConfig
 from xwam.training.recipes import Recipe
 
 
-def to_be_trained(bundle: Bundle, found: Scan, root: Path, recipe: Recipe) -> Bundle:
+def prepare_for_training(bundle: Bundle, found: Scan, root: Path, recipe: Recipe) -> Bundle:
     """Return a loaded checkpoint as training needs it.
 
     Weights become float32, whatever type they were stored in: steps of a fine-tuning are smaller than bfloat16 can add.
@@ -36,10 +36,10 @@ def to_be_trained(bundle: Bundle, found: Scan, root: Path, recipe: Recipe) -> Bu
     """
     bundle.network.cast(torch.float32)
     bundle = without_decoder(bundle)
-    return bundle._replace(model=with_depth_of(bundle.model, found, root, exact=recipe.exact_depth))
+    return bundle._replace(model=with_data_depth(bundle.model, found, root, exact=recipe.exact_depth))
 
 
-def with_depth_of(model: ModelConfig, found: Scan, root: Path, *, exact: bool) -> ModelConfig:
+def with_data_depth(model: ModelConfig, found: Scan, root: Path, *, exact: bool) -> ModelConfig:
     """Return a model that says truly whether metres can be read off its depth.
 
     A map that the data state is taken over by a model that had none; one that has another is left as it is, and the
@@ -54,7 +54,9 @@ def with_depth_of(model: ModelConfig, found: Scan, root: Path, *, exact: bool) -
     Raises:
         ValueError: If the data's depth videos were made with several maps.
     """
-    maps: frozenset[DepthRange | None] = frozenset().union(*(traits.depth_ranges for traits in found.traits.values()))
+    maps: frozenset[DepthRange | None] = frozenset().union(
+        *(signature.depth_ranges for signature in found.signatures.values())
+    )
     if len(maps) > 1:
         held = "; ".join(sorted("nobody wrote it down" if one is None else str(one) for one in maps))
         raise ValueError(f"{root}: all depth videos must be made with one map from metres, there are {held}.")

@@ -70,7 +70,7 @@ class LatentClips(Dataset[EncodedSample]):
             "codec": {"kind": codec_config.kind},
             "channels": codec.channels,
             "shape": asdict(clips.shape),
-            "pictures": asdict(clips.pictures),
+            "pictures": asdict(clips.images),
         }
         if isinstance(codec, torch.nn.Module):
             settings["weights"] = _digest_of(codec)

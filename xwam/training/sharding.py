@@ -13,7 +13,7 @@ from torch import nn
 
 from xwam.network.layers import Attention, Block
 
-ENTRANCES = ("query", "key_value", "query_key_value", "read")
+FORWARD_METHODS = ("query", "key_value", "query_key_value", "read")
 """What is called of an `Attention` in place of `forward`: FSDP2 must know, or weights are not gathered."""
 
 
@@ -33,7 +33,7 @@ def plan_sharding(accelerator: Any) -> None:
     plugin.mixed_precision_policy, plugin.cpu_ram_efficient_loading, plugin.reshard_after_forward = None, False, True
 
 
-def open_entrances(accelerator: Any, objective: nn.Module) -> None:
+def register_forward_methods(accelerator: Any, objective: nn.Module) -> None:
     """Let the weights of a sharded attention be gathered whichever of its methods is called; cast as on one device.
 
     Accelerate leaves casting to FSDP2's policy, which is not used here.
@@ -50,11 +50,11 @@ def open_entrances(accelerator: Any, objective: nn.Module) -> None:
 
     objective.forward = cast  # type: ignore[method-assign]
     for part in objective.modules():
-        for name in ENTRANCES if isinstance(part, Attention) else ():
+        for name in FORWARD_METHODS if isinstance(part, Attention) else ():
             register_fsdp_forward_method(part, name)
 
 
-def put_back(objective: nn.Module) -> None:
+def reshard(objective: nn.Module) -> None:
     """Spread out again what FSDP2 keeps gathered after a pass without a backward one: the outermost weights."""
     from torch.distributed.fsdp import FSDPModule
 

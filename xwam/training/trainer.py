@@ -28,7 +28,7 @@ from xwam.checkpoints.metadata import read_notes
 from xwam.flow.losses import Batch
 from xwam.flow.sampler import Schedule
 from xwam.network.transformer import XwamNetwork
-from xwam.training.batches import Draws, Encoder, Pictures, Ticket, clip_at, read
+from xwam.training.batches import ClipGroup, Draws, Encoder, Slot, clip_at, read
 from xwam.training.check_data import check_fit, named
 from xwam.training.clips import ClipDataset, Sample
 from xwam.training.latent_cache import LatentClips
@@ -36,7 +36,7 @@ from xwam.training.log import Log, draw_curve
 from xwam.training.objective import Objective, XwamObjective
 from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
-from xwam.training.sharding import open_entrances, plan_sharding, put_back
+from xwam.training.sharding import plan_sharding, register_forward_methods, reshard
 from xwam.training.state import Average, StateError, gathered, load_state, save_state
 from xwam.training.validation import draw_imagined, imagine_clips, judge
 
@@ -150,7 +150,7 @@ class Trainer:
         optimizers = optimizers_of(built, recipe)
         plan_sharding(self.accelerator)
         self.objective, *prepared = self.accelerator.prepare(built, *optimizers)
-        open_entrances(self.accelerator, self.objective)
+        register_forward_methods(self.accelerator, self.objective)
         self.optimizers: list[torch.optim.Optimizer] = prepared
         self._network = cast(nn.Module, self.accelerator.unwrap_model(self.objective).network)
         self.average = Average(self._network, recipe.ema_decay) if recipe.ema_decay else None
@@ -228,7 +228,7 @@ class Trainer:
         Args:
             num_steps: At least 2; the first is timed by itself.
         """
-        plain = _with_pictures(self.data.training)
+        plain = _unencoded(self.data.training)
         started, lines = time.monotonic(), []
         for pictures in self._read(plain, self.step, self.step + num_steps):
             self._one_step(pictures)
@@ -243,11 +243,11 @@ class Trainer:
             + ("" if plain is self.data.training else ENCODED_EACH_TIME)
         )
 
-    def _read(self, clips: ClipDataset | LatentClips, first: int, last: int) -> Iterator[Pictures]:
+    def _read(self, clips: ClipDataset | LatentClips, first: int, last: int) -> Iterator[ClipGroup]:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         return read(clips, self.recipe, first_step=first, num_steps=last, rank=rank, world=world)
 
-    def _one_step(self, pictures: Pictures) -> dict[str, float]:
+    def _one_step(self, pictures: ClipGroup) -> dict[str, float]:
         """Take one step of the optimizer; return what to log."""
         for broken in pictures.broken:
             self._tell_broken(broken, "left out")
@@ -269,12 +269,12 @@ class Trainer:
         means = {name: float(self.accelerator.reduce(value, "mean")) for name, value in sums.items()}
         return {**means, "gradient_norm": float(norm), "learning_rate": rate}
 
-    def _micro_batches(self, pictures: Pictures) -> Iterator[tuple[Batch, Draws]]:
+    def _micro_batches(self, pictures: ClipGroup) -> Iterator[tuple[Batch, Draws]]:
         size = self.recipe.micro_batch
         for start in range(0, len(pictures.samples), size):
             part = slice(start, start + size)
             batch = self.encoder.batch(pictures.samples[part])
-            yield batch, self.encoder.draws(batch, pictures.samples[part], pictures.tickets[part])
+            yield batch, self.encoder.draws(batch, pictures.samples[part], pictures.slots[part])
 
     def _syncing(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self.objective)
@@ -292,21 +292,21 @@ class Trainer:
         found: list[dict[str, float]] = []
         with self._averaged():
             for place in range(min(recipe.validation_clips, len(clips))):
-                ticket = Ticket(VALIDATION_STEP, place, clip_at(recipe.seed, len(clips), place))
+                slot = Slot(VALIDATION_STEP, place, clip_at(recipe.seed, len(clips), place))
                 try:
-                    sample = clips[ticket.clip_idx]
+                    sample = clips[slot.clip_idx]
                 except BrokenEpisode as error:
-                    self._tell_broken(Broken(clips.where(ticket.clip_idx)[0], str(error)), "left out of the validation")
+                    self._tell_broken(Broken(clips.where(slot.clip_idx)[0], str(error)), "left out of the validation")
                     continue
                 batch = encoder.batch([sample])
-                values = self.objective(batch, encoder.draws(batch, [sample], [ticket]))
+                values = self.objective(batch, encoder.draws(batch, [sample], [slot]))
                 found.append({name: float(value) for name, value in values.items()})
-            put_back(self.objective)
+            reshard(self.objective)
         return {name: sum(values[name] for values in found) / len(found) for name in (found[0] if found else ())}
 
     def _imagine(self, clips: ClipDataset | LatentClips) -> None:
         """Judge and draw what the model imagines on a few held-out clips."""
-        plain = _with_pictures(clips)
+        plain = _unencoded(clips)
         count = min(self.recipe.imagined_clips, len(plain))
         if count == 0:
             return
@@ -418,7 +418,7 @@ class Trainer:
         write_whole(self.folder / ABOUT, json.dumps(about, indent=1) + "\n")
 
 
-def _with_pictures(clips: ClipDataset | LatentClips) -> ClipDataset:
+def _unencoded(clips: ClipDataset | LatentClips) -> ClipDataset:
     """Return clips as they are before they are encoded."""
     return clips.clips if isinstance(clips, LatentClips) else clips
 
