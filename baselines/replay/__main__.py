@@ -13,11 +13,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from baselines.arguments import count, settings_of
-from baselines.pool import why_stopped
-from baselines.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
-from baselines.replay.render import HAND_TOLERANCE_M
 from evalkit.contracts.errors import EvalkitError
 from evalkit.dataset.writer import write_metadata
+from evalkit.record.pool import why_stopped
+from evalkit.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
+from evalkit.replay.render import HAND_TOLERANCE_M
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

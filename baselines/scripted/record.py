@@ -22,14 +22,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from baselines.arguments import count, settings_of
-from baselines.pool import why_stopped
-from baselines.scripted.demonstrate import CALM, Disturbance
-from baselines.scripted.plan import FAILED, Actor, Job, jobs
 from baselines.scripted.policy import ScriptedPlugin
-from baselines.scripted.refusals import ANYTHING
-from baselines.scripted.workers import Recorded, record
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.dataset.writer import write_metadata
+from evalkit.record.demonstrate import CALM, Disturbance
+from evalkit.record.plan import FAILED, Actor, Job, jobs
+from evalkit.record.pool import why_stopped
+from evalkit.record.refusals import ANYTHING
+from evalkit.record.workers import Recorded, record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from baselines.scripted import plan, workers
-from baselines.scripted.demonstrate import CALM
 from envs.robosuite.env import RobosuiteEnv
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
+from evalkit.record import plan, workers
+from evalkit.record.demonstrate import CALM
 from tests.doubles.simulators import needs_robosuite
 
 pytestmark = needs_robosuite()

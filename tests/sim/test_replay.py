@@ -11,14 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-from baselines.replay import render
-from baselines.replay.demos import BrokenDemo, read_demo
-from baselines.replay.jobs import UNREPRODUCED, jobs, replay_one
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.replay import RobosuiteReplay
 from evalkit.contracts.errors import BadConfig
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
+from evalkit.replay import render
+from evalkit.replay.demos import BrokenDemo, read_demo
+from evalkit.replay.jobs import UNREPRODUCED, jobs, replay_one
 from tests.doubles.simulators import needs_robosuite
 
 pytestmark = needs_robosuite()
@@ -170,7 +170,7 @@ def test_what_cannot_be_written_is_named_and_not_tried_again(
         raise ValueError("chunk-0100/episode_0100002: depth of 70 m does not fit into 16 bits of millimetres")
 
     todo = jobs(tmp_path, [recorded[0]], "robosuite", settings={"image_hw_px": SIZE})
-    monkeypatch.setattr("baselines.replay.jobs.write_episode", refuse)
+    monkeypatch.setattr("evalkit.replay.jobs.write_episode", refuse)
     assert "demo_2: chunk-0100/episode_0100002: depth of 70 m does not fit" in str(replay_one(todo[0]))
     assert jobs(tmp_path, [recorded[0]], "robosuite", settings={"image_hw_px": SIZE}) == todo[1:]
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.scripted import plan, workers
-from baselines.scripted.demonstrate import CALM
 from envs.robocasa.bench import RobocasaBench, RobocasaConfig
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
@@ -19,6 +17,8 @@ from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
+from evalkit.record import plan, workers
+from evalkit.record.demonstrate import CALM
 from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
 
 pytestmark = needs_robocasa()

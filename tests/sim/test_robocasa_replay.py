@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.replay.jobs import jobs, replay_one
 from envs.mujoco.views import choose_gl
 from envs.robocasa.bench import PYTHON_VARIABLE
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.videos import read_frames
+from evalkit.replay.jobs import jobs, replay_one
 from tests.doubles.simulators import needs_robocasa
 
 pytestmark = needs_robocasa()

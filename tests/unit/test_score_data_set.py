@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import Steps, write_episode, write_metadata
+from evalkit.record.workers import recording_of
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.dataset import score_dataset
 from evalkit.score.results.table import read_scores

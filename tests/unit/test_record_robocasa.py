@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.scripted import plan, record
-from baselines.scripted.demonstrate import CALM, demonstrate
+from baselines.scripted import record
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.types import PolicyReply
+from evalkit.record import plan
+from evalkit.record.demonstrate import CALM, demonstrate
 from tests.doubles.bench import FakeBench, FakeBenchConfig, FakeEnv
 
 ART = {"art": "placeholder"}
@@ -112,7 +113,7 @@ def test_an_episode_that_starts_solved_is_no_demonstration() -> None:
 
 
 def test_what_goes_wrong_in_another_process_is_told() -> None:
-    blows_up = WorkerLaunch(target="tests.unit.test_robocasa_record:BlowsUp", kwargs=launch().kwargs)
+    blows_up = WorkerLaunch(target="tests.unit.test_record_robocasa:BlowsUp", kwargs=launch().kwargs)
     with closing(RemoteEnv(blows_up)) as env, pytest.raises(FloatingPointError, match=r"^the simulation blew up"):
         demonstrate(env, Straight(), planned(), CALM)
     with closing(RemoteEnv(launch(fault="die", fault_seed=-1))) as env, pytest.raises(EvalkitError, match="last words"):

@@ -17,9 +17,6 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from baselines.env_process import EnvProcessError
-from baselines.pool import finished
-from baselines.scripted.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
-from baselines.scripted.plan import FAILED, Job, about_of
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
 from baselines.scripted.remote_env import RemoteEnv
 from evalkit.contracts.env import Env, WorkerLaunch
@@ -29,6 +26,9 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
 from evalkit.dataset.writer import Recording, View, episode_key, write_episode
+from evalkit.record.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
+from evalkit.record.plan import FAILED, Job, about_of
+from evalkit.record.pool import finished
 from xwam.config import NANO
 from xwam.robots.interfaces import INTERFACES
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.scripted.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.plugins import load_bench
+from evalkit.record.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
 from tests.doubles.point import EPISODE, GOAL_M, ChunkPolicy, PointEnv, PointExpert
 
 
@@ -34,7 +34,7 @@ def test_labels_are_the_experts_actions_after_a_disturbance() -> None:
 def test_rollout_keeps_chunks_of_success_and_of_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
     env = PointEnv()
     policy = ChunkPolicy(env)
     steps, success = rollout(env, policy, EPISODE, tail_steps=4)
@@ -60,7 +60,7 @@ def test_a_rollout_of_broken_actions_is_refused() -> None:
 def test_expert_takes_over_and_only_its_steps_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
     away_m = []
     for seed in range(8):
         env = PointEnv()
@@ -76,7 +76,7 @@ def test_expert_takes_over_and_only_its_steps_are_kept(
 
 
 def test_no_expert_steps_where_the_learner_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
     env, expert = PointEnv(), PointExpert()
     kept = [
         demonstrate(env, expert, replace(EPISODE, seed=seed), CALM, learner=Learner(ChunkPolicy(env), 20)) is not None

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines import pool
 from baselines.env_process import EnvProcessError
 from baselines.replay import __main__ as replay
-from baselines.scripted import plan, record, workers
-from baselines.scripted.demonstrate import CALM, Disturbance, demonstrate
+from baselines.scripted import record
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.writer import episode_key, write_episode
+from evalkit.record import plan, pool, workers
+from evalkit.record.demonstrate import CALM, Disturbance, demonstrate
 from tests.doubles.point import EPISODE, ChunkPolicy, PointEnv, PointExpert
 
 
@@ -63,7 +63,7 @@ def test_what_another_policy_does_is_kept_even_where_it_fails(
 ) -> None:
     plugin = SimpleNamespace(config_type=plan.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=0.0))
     monkeypatch.setattr(plan, "load_policy", lambda name: plugin)
-    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
     job = job_of(tmp_path, [3], actor=plan.Actor(policy="chunks", max_steps=4))
     assert list(workers.record_block(job)) == [True]
     stored = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())
@@ -78,7 +78,7 @@ def test_what_an_expert_does_after_another_says_after_whom(
     plugin = SimpleNamespace(config_type=plan.HoldPlugin.config_type, make=lambda _: ChunkPolicy(stage, speed=-0.3))
     monkeypatch.setattr(plan, "load_policy", lambda name: plugin)
     monkeypatch.setattr(workers.ScriptedPlugin, "make", lambda self, _: PointExpert())
-    monkeypatch.setattr("baselines.scripted.demonstrate.check_actions", lambda *_: None)
+    monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
     job = job_of(tmp_path, [3], actor=plan.Actor(policy="chunks", take_over=5))
     assert list(workers.record_block(job)) == [True]
     about = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())["about"]

@@ -17,15 +17,15 @@ from typing import Any
 
 from baselines.arguments import configured
 from baselines.floors import HoldPlugin
-from baselines.scripted.demonstrate import Disturbance
 from baselines.scripted.policy import ScriptedPlugin
-from baselines.scripted.refusals import ANYTHING, EPISODES_PER_TASK, FIRST_REFUSAL, REFUSALS, impossible
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import load_bench, load_policy, make_policy
 from evalkit.contracts.policy import Policy
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about
+from evalkit.record.demonstrate import Disturbance
+from evalkit.record.refusals import ANYTHING, EPISODES_PER_TASK, FIRST_REFUSAL, REFUSALS, impossible
 
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds below those of our evaluations; see docs/conventions.md."""

@@ -18,17 +18,17 @@ from rich.progress import Progress
 
 from baselines.arguments import configured
 from baselines.env_process import EnvProcessError
-from baselines.pool import finished
-from baselines.replay.demos import list_demos, number_of, read_demo
 from baselines.replay.player import Player
-from baselines.replay.render import HAND_TOLERANCE_M, Rendered, render
-from baselines.scripted.refusals import EPISODES_PER_TASK
-from baselines.scripted.workers import recording_of
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.files import write_whole
 from evalkit.contracts.plugins import load_bench
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about, write_episode
+from evalkit.record.pool import finished
+from evalkit.record.refusals import EPISODES_PER_TASK
+from evalkit.record.workers import recording_of
+from evalkit.replay.demos import list_demos, number_of, read_demo
+from evalkit.replay.render import HAND_TOLERANCE_M, Rendered, render
 from xwam.robots.interfaces import INTERFACES
 
 PLAYERS = {

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from baselines.env_process import Refused
-from baselines.replay.demos import ARM_NUMBERS, BrokenDemo, Demo
 from baselines.replay.player import Player
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION
 from evalkit.dataset.writer import Steps
+from evalkit.replay.demos import ARM_NUMBERS, BrokenDemo, Demo
 
 HAND_TOLERANCE_M = 2e-3
 """How far the hand may be from where the demonstration saw it; observations may be one step of physics older."""
