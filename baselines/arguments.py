@@ -7,11 +7,12 @@ Read next: `replay/__main__.py` and `scripted/record.py`, the commands.
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.record.plan import Configured
 
 
 def count(text: str) -> int:
@@ -46,19 +47,14 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def configured(whose: str, config_type: type, settings: Mapping[str, Any]) -> Any:
-    """Return a configuration of a bench or a policy.
-
-    Args:
-        whose: For errors: `Bench 'robosuite'`.
-        config_type: The dataclass of its settings.
-        settings: Changes to them.
+def configured(name: str, config_type: type, pairs: Sequence[str]) -> Configured:
+    """Return a bench or a policy with its settings.
 
     Raises:
         BadConfig: If it has no such setting.
     """
-    known = [entry.name for entry in fields(config_type)]
-    for name in settings:
-        if name not in known:
-            raise BadConfig(f"{whose} has no setting '{name}'; it has {', '.join(known) or 'none'}.")
-    return config_type(**settings)
+    settings, known = settings_of(pairs), [entry.name for entry in fields(config_type)]
+    for key in settings:
+        if key not in known:
+            raise BadConfig(f"'{name}' has no setting '{key}'; it has {', '.join(known) or 'none'}.")
+    return Configured(name=name, config=config_type(**settings), given=tuple(settings))

@@ -15,12 +15,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from evalkit.contracts.env import Env
+from evalkit.contracts.env import DEMONSTRATION_SEEDS, Env
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import ACTION_DIM, PROPRIO_DIM
-
-MAX_SEED = 1_000_000
-"""A `reset` without a seed draws one below this: those are for demonstrations, evaluation never uses them."""
 
 
 class GymnasiumEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -44,9 +41,9 @@ class GymnasiumEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Start the episode of this seed, or of one that is drawn."""
+        """Start the episode of this seed; without one, of a seed drawn from those of demonstrations."""
         super().reset(seed=seed)
-        drawn = int(self.np_random.integers(MAX_SEED)) if seed is None else seed
+        drawn = int(self.np_random.integers(DEMONSTRATION_SEEDS.stop)) if seed is None else seed
         self._num_steps = 0
         return self._observe(success=self.env.begin(seed=drawn, max_steps=self._max_steps))
 

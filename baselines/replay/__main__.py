@@ -9,15 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from baselines.arguments import count, settings_of
+from baselines.arguments import configured, count
 from evalkit.contracts.errors import EvalkitError
-from evalkit.dataset.writer import write_metadata
-from evalkit.record.pool import why_stopped
-from evalkit.replay.jobs import PLAYERS, UNREPRODUCED, jobs, replay
-from evalkit.replay.render import HAND_TOLERANCE_M
+from evalkit.contracts.plugins import load_bench
+from evalkit.replay.jobs import jobs, replay
+from evalkit.replay.render import EE_TOLERANCE_M
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("root", type=Path, help="folder of the data set; the same command again does what is missing")
     parser.add_argument("files", nargs="+", type=Path, help="robomimic HDF5 files, of one bench")
-    parser.add_argument("--bench", required=True, choices=sorted(PLAYERS), help="where the demonstrations are from")
+    parser.add_argument("--bench", required=True, help="where the demonstrations are from")
     parser.add_argument("--task", help="task of the files; theirs if not given")
     parser.add_argument("--first", type=int, default=0, help="added to the numbers of demonstrations")
     parser.add_argument(
@@ -39,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--hand-tolerance-mm",
         type=float,
-        default=1000 * HAND_TOLERANCE_M,
+        default=1000 * EE_TOLERANCE_M,
         metavar="MM",
         help="how far the hand may be from where the demonstration had it (default: %(default)s)",
     )
@@ -48,30 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        bench = configured(options.bench, load_bench(options.bench).config_type, options.set)
+        tolerance_m = options.hand_tolerance_mm / 1000
         todo = jobs(
             options.root,
             options.files,
-            options.bench,
-            settings=settings_of(options.set),
+            bench,
             task=options.task,
-            first=options.first,
-            hand_tolerance_m=options.hand_tolerance_mm / 1000,
+            first_number=options.first,
+            ee_tolerance_m=tolerance_m,
         )
-        try:
-            written, reasons = replay(todo, workers=options.workers)
-        finally:
-            lengths = write_metadata(options.root)
-    except (EvalkitError, ValueError, TypeError, OSError, BrokenProcessPool) as error:
-        print(f"replay: {why_stopped(error, options.root)}", file=sys.stderr)
+        replayed = replay(options.root, todo, workers=options.workers)
+    except EvalkitError as error:
+        print(f"replay: {error}", file=sys.stderr)
         return 2
-    for reason in reasons:
+    for reason in replayed.reasons:
         print(f"not kept: {reason}")
-    noted = sum(1 for _ in (options.root / UNREPRODUCED).rglob("*.txt"))
     print(
-        f"{options.root}: {written} of {len(todo)} replayed now; {len(lengths)} episodes, {sum(lengths.values())} "
-        f"frames in all, {noted} demonstrations cannot be reproduced"
+        f"{options.root}: {replayed.written} of {len(todo)} replayed now; {len(replayed.lengths)} episodes, "
+        f"{sum(replayed.lengths.values())} frames in all, {replayed.num_unreproduced} demonstrations cannot be "
+        f"reproduced"
     )
-    return 1 if reasons else 0
+    return 1 if replayed.reasons else 0
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from baselines.scripted.motion import (
     CLOSED,
     OPEN,
     UP,
-    Expert,
     Goal,
+    Goals,
+    ScriptedExperts,
     Senses,
     about_y,
     about_z,
@@ -61,7 +62,7 @@ YAW_LIMITS_RAD = (-1.9, 2.9)
 """Yaws of a hand that points down which the wrist's last joint reaches everywhere on the table."""
 
 
-def lift(senses: Senses) -> Expert:
+def lift(senses: Senses) -> Goals:
     """Grasp the cube and raise it."""
     while True:
         if not _grasps(senses, "cube_pos_m"):
@@ -71,7 +72,7 @@ def lift(senses: Senses) -> Expert:
             yield top
 
 
-def stack(senses: Senses) -> Expert:
+def stack(senses: Senses) -> Goals:
     """Put the red cube on the green one."""
     height_m = senses["red_cube_half_size_m"][2] + senses["green_cube_half_size_m"][2] + 0.004
 
@@ -84,7 +85,7 @@ def stack(senses: Senses) -> Expert:
         yield from _carry(senses, "red_cube", "red_cube_pos_m", on_green, clearance_m=0.06, within_m=0.004)
 
 
-def can(senses: Senses) -> Expert:
+def can(senses: Senses) -> Goals:
     """Put the can into its compartment."""
 
     def near_corner() -> np.ndarray:
@@ -96,7 +97,7 @@ def can(senses: Senses) -> Expert:
         yield from _carry(senses, "can", "can_pos_m", near_corner, clearance_m=0.13, within_m=0.025)
 
 
-def nut(senses: Senses) -> Expert:
+def nut(senses: Senses) -> Goals:
     """Take the nut by its handle and put it over the peg, square on square."""
     while True:
         grasp_yaw, place_yaw = _nut_yaws(yaw_of(senses.rotation("nut")))
@@ -112,7 +113,7 @@ def nut(senses: Senses) -> Expert:
         )
 
 
-def door(senses: Senses) -> Expert:
+def door(senses: Senses) -> Goals:
     """Take the handle from the front, turn it down, pull along the door's arc; the hand turns with the handle."""
 
     def hand(turn_rad: float, *, back_m: float = 0.0, opening_rad: float = 0.0, gripper: float = CLOSED) -> Goal:
@@ -144,7 +145,7 @@ def door(senses: Senses) -> Expert:
         yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
 
 
-def _pick(senses: Senses, point_key: str, yaw: Callable[[], float]) -> Expert:
+def _pick(senses: Senses, point_key: str, yaw: Callable[[], float]) -> Goals:
     """Come from above with open fingers, go down around a point, close."""
 
     def hand(up_m: float) -> Goal:
@@ -165,7 +166,7 @@ def _carry(
     clearance_m: float,
     within_m: float,
     R_base_ee: np.ndarray | None = None,
-) -> Expert:
+) -> Goals:
     """Take a held object over a place, set it down there, let go and back off; stop early if it is lost.
 
     Args:
@@ -253,10 +254,17 @@ def _nut_yaws(nut_yaw_rad: float) -> tuple[float, float]:
     return grasp, place
 
 
-EXPERTS: dict[str, Callable[[Senses], Expert]] = {
+EXPERTS: dict[str, Callable[[Senses], Goals]] = {
     "Lift": lift,
     "Stack": stack,
     "Door": door,
     "PickPlaceCan": can,
     "NutAssemblySquare": nut,
 }
+
+
+class RobosuiteExperts(ScriptedExperts):
+    """The experts of robosuite, found by entry point."""
+
+    def __init__(self) -> None:
+        super().__init__(EXPERTS)

@@ -9,7 +9,7 @@ at every step. Phases are therefore plain code, tried again by plain loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,8 @@ class Goal:
     gripper: float
 
 
-Expert = Generator[Goal, None, None]
+Goals = Generator[Goal, None, None]
+"""What an expert is: its goals, one per control step."""
 
 
 class Senses:
@@ -70,6 +71,43 @@ class Senses:
     def distance_m(self, point_m: np.ndarray) -> float:
         """Return how far the hand is from a point."""
         return float(np.linalg.norm(self.position_m - point_m))
+
+
+class ScriptedExpert:
+    """Runs the goals of one episode; satisfies `evalkit.contracts.policy.Expert`.
+
+    Args:
+        start: Returns the goals, given the senses.
+    """
+
+    def __init__(self, start: Callable[[Senses], Goals]) -> None:
+        self._start = start
+        self._running: tuple[Senses, Goals] | None = None
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Return the action towards the next goal; the goals start at the first call."""
+        if self._running is None:
+            senses = Senses(observation)
+            self._running = senses, self._start(senses)
+        senses, goals = self._running
+        senses.refresh(observation)
+        return action_towards(next(goals), senses)
+
+
+class ScriptedExperts:
+    """The experts of one bench; satisfies `evalkit.contracts.policy.ExpertPlugin`.
+
+    Args:
+        experts: What returns the goals of each task.
+    """
+
+    def __init__(self, experts: Mapping[str, Callable[[Senses], Goals]]) -> None:
+        self.tasks = tuple(experts)
+        self._experts = experts
+
+    def start(self, task: str) -> ScriptedExpert:
+        """Return an expert for one episode of a task."""
+        return ScriptedExpert(self._experts[task])
 
 
 def action_towards(goal: Goal, senses: Senses) -> np.ndarray:
@@ -126,7 +164,7 @@ def nearest_yaw(yaw_rad: float, reference_rad: float, period_rad: float) -> floa
 
 def reach(
     senses: Senses, goal: Callable[[], Goal], *, within_m: float, within_rad: float = 0.1, max_steps: int = 80
-) -> Expert:
+) -> Goals:
     """Go to a goal that may move; give up after `max_steps`, so that the caller's checks decide what comes next."""
     for _ in range(max_steps):
         now = goal()
@@ -136,14 +174,14 @@ def reach(
         yield now
 
 
-def stay(senses: Senses, *, gripper: float, num_steps: int) -> Expert:
+def stay(senses: Senses, *, gripper: float, num_steps: int) -> Goals:
     """Keep the hand where it is while the gripper opens or closes."""
     position_m, R_base_ee = senses.position_m, senses.R_base_ee
     for _ in range(num_steps):
         yield Goal(position_m=position_m, R_base_ee=R_base_ee, gripper=gripper)
 
 
-def rise(senses: Senses, *, to_z_m: float, gripper: float, max_steps: int = 30) -> Expert:
+def rise(senses: Senses, *, to_z_m: float, gripper: float, max_steps: int = 30) -> Goals:
     """Go straight up to a height; no step where the hand is above it already."""
     start_m, R_base_ee = senses.position_m, senses.R_base_ee
     if start_m[2] >= to_z_m:

@@ -17,37 +17,34 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from pathlib import Path
 
-from baselines.arguments import count, settings_of
-from baselines.scripted.policy import ScriptedPlugin
-from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
-from evalkit.dataset.writer import write_metadata
-from evalkit.record.demonstrate import CALM, Disturbance
-from evalkit.record.plan import FAILED, Actor, Job, jobs
-from evalkit.record.pool import why_stopped
+from baselines.arguments import configured, count
+from evalkit.contracts.errors import BadConfig, EvalkitError
+from evalkit.contracts.plugins import load_bench, load_policy
+from evalkit.record.demonstrate import NO_DISTURBANCE, Disturbance
+from evalkit.record.plan import EXPERT, Actor, Job, jobs
 from evalkit.record.refusals import ANYTHING
-from evalkit.record.workers import Recorded, record
+from evalkit.record.workers import record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 1 if a simulator failed, 2 for what stopped it."""
     options = _parser().parse_args(arguments)
     try:
-        todo = _todo(options)
-    except (EvalkitError, ValueError) as error:
-        return _complain(error)
-    try:
-        try:
-            recorded = record(todo, workers=options.workers)
-        finally:
-            lengths = write_metadata(options.root)
-    except (EvalkitError, EpisodeFault, ValueError, OSError, BrokenProcessPool) as error:
-        return _complain(why_stopped(error, options.root))
-    _tell(options.root, recorded, lengths)
-    return 1 if recorded.reasons else 0
+        recorded = record(options.root, _todo(options), workers=options.workers)
+    except EvalkitError as error:
+        print(f"record: {error}", file=sys.stderr)
+        return 2
+    for fault in recorded.faults:
+        print(f"not recorded: {fault}")
+    print(
+        f"{options.root}: {recorded.kept} of {recorded.tried} recorded now; {len(recorded.lengths)} episodes in all, "
+        f"{recorded.num_failed} seeds gave nothing"
+    )
+    print(json.dumps({"frames": sum(recorded.lengths.values())}))
+    return 1 if recorded.faults else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--policy",
-        default=ScriptedPlugin.name,
+        default=EXPERT,
         metavar="NAME",
         help="who acts; what any other than the scripted experts does is kept even where it fails",
     )
@@ -110,22 +107,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _todo(options: argparse.Namespace) -> list[Job]:
     """Return what is asked for and missing; raises as `jobs` does, and BadConfig for what is no pair."""
+    policy = None
+    if options.policy != EXPERT:
+        policy = configured(options.policy, load_policy(options.policy).config_type, options.policy_set)
     return jobs(
         options.root,
-        options.bench,
+        configured(options.bench, load_bench(options.bench).config_type, options.set),
         _wanted(options.tasks),
         setting=options.setting,
-        settings=settings_of(options.set),
         first_seed=options.first_seed,
         first_number=options.first_number,
-        disturbance=CALM if options.calm else Disturbance(),
+        disturbance=NO_DISTURBANCE if options.calm else Disturbance(),
         refuse=options.refuse,
-        actor=Actor(
-            policy=options.policy,
-            settings=tuple(settings_of(options.policy_set).items()),
-            max_steps=options.max_steps,
-            take_over=options.take_over,
-        ),
+        actor=Actor(policy=policy, max_steps=options.max_steps, take_over=options.take_over),
     )
 
 
@@ -137,23 +131,6 @@ def _wanted(pairs: Sequence[str]) -> dict[str, int]:
             raise BadConfig(f"'{pair}' must be a task and its number of episodes, for example Lift=200.")
         wanted[task] = int(number)
     return wanted
-
-
-def _complain(error: Exception | str) -> int:
-    print(f"record: {error}", file=sys.stderr)
-    return 2
-
-
-def _tell(root: Path, recorded: Recorded, lengths: Mapping[str, int]) -> None:
-    """Print what was recorded now, and how much there is in all."""
-    for reason in recorded.reasons:
-        print(f"not recorded: {reason}")
-    nothing = sum(1 for path in (root / FAILED).rglob("episode_*"))
-    print(
-        f"{root}: {recorded.kept} of {recorded.tried} recorded now; {len(lengths)} episodes in all, "
-        f"{nothing} seeds gave nothing"
-    )
-    print(json.dumps({"frames": sum(lengths.values())}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from baselines.scripted.motion import CLOSED, OPEN, UP, Expert, Goal, Senses, reach, stay
+from baselines.scripted.motion import CLOSED, OPEN, UP, Goal, Goals, ScriptedExperts, Senses, reach, stay
 
 Direction = Callable[[Senses], np.ndarray]
 """A unit vector in the base frame."""
@@ -63,7 +63,7 @@ PUSHING_TILT_RAD, PULLING_TILT_RAD = 0.7, 0.8
 """How far below the horizontal a hand at a closed drawer points: below the counter's edge."""
 
 
-def press(button: str, done: Callable[[Senses], bool], outward: Direction) -> Callable[[Senses], Expert]:
+def press(button: str, done: Callable[[Senses], bool], outward: Direction) -> Callable[[Senses], Goals]:
     """Return an expert that pushes a button with closed fingers and backs off, again if it did not work.
 
     Args:
@@ -72,7 +72,7 @@ def press(button: str, done: Callable[[Senses], bool], outward: Direction) -> Ca
         outward: The normal of its face.
     """
 
-    def expert(senses: Senses) -> Expert:
+    def expert(senses: Senses) -> Goals:
         n = outward(senses)
         pointing = _tilted(senses, -n)
         R_base_ee = hand_along(pointing, _across(senses))
@@ -120,7 +120,7 @@ def turn(
     clear_side: Direction = lambda senses: np.zeros(3),
     grip_on: Grip = lever_end,
     lead_rad: float = LEVER_LEAD_RAD,
-) -> Callable[[Senses], Expert]:
+) -> Callable[[Senses], Goals]:
     """Return an expert that pinches a lever or knob and takes it round its axis, again if it slips.
 
     Args:
@@ -132,7 +132,7 @@ def turn(
         lead_rad: How far ahead the hand is turned.
     """
 
-    def expert(senses: Senses) -> Expert:
+    def expert(senses: Senses) -> Goals:
         def hand(off_m: float = 0.0, *, side: float = 0.0, gripper: float = CLOSED) -> Goal:
             grip_m, closing = grip_on(senses, name)
             axis, anchor_m = senses[f"{name}_axis"], senses[f"{name}_axis_pos_m"]
@@ -164,7 +164,7 @@ def turn(
     return expert
 
 
-def close_drawer(senses: Senses) -> Expert:
+def close_drawer(senses: Senses) -> Goals:
     """Come down in front of the handle with closed fingers and push it home."""
 
     def hand(front_m: float, up_m: float = 0.0) -> Goal:
@@ -178,7 +178,7 @@ def close_drawer(senses: Senses) -> Expert:
         yield from reach(senses, lambda: hand(-PRESS_M), within_m=0.0, max_steps=150)
 
 
-def open_drawer(senses: Senses) -> Expert:
+def open_drawer(senses: Senses) -> Goals:
     """Pinch the handle with one finger behind it and draw it out."""
 
     def hand(front_m: float = 0.0, back_m: float = 0.0, *, gripper: float = CLOSED) -> Goal:
@@ -232,7 +232,7 @@ def wrapped(angle_rad: float) -> float:
     return float((angle_rad + np.pi) % (2 * np.pi) - np.pi)
 
 
-def _tuck(senses: Senses, R_base_ee: np.ndarray) -> Expert:
+def _tuck(senses: Senses, R_base_ee: np.ndarray) -> Goals:
     """Turn the hand where it is, a little lower, so that neither it nor the wrist meets the wall cabinets later."""
     goal = Goal(position_m=senses.position_m - TUCK_M * UP, R_base_ee=R_base_ee, gripper=OPEN)
     yield from reach(senses, lambda: goal, within_m=0.04, within_rad=0.25, max_steps=30)
@@ -317,15 +317,15 @@ def _unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v)
 
 
-def _knob(left_rad: Callable[[Senses], float]) -> Callable[[Senses], Expert]:
+def _knob(left_rad: Callable[[Senses], float]) -> Callable[[Senses], Goals]:
     return turn("knob", left_rad, _onto_knob, grip_on=knob_sides, lead_rad=KNOB_LEAD_RAD)
 
 
-def _faucet(left_rad: Callable[[Senses], float]) -> Callable[[Senses], Expert]:
+def _faucet(left_rad: Callable[[Senses], float]) -> Callable[[Senses], Goals]:
     return turn("handle", left_rad, _past_spout, clear_side=_beside_spout)
 
 
-EXPERTS: dict[str, Callable[[Senses], Expert]] = {
+EXPERTS: dict[str, Callable[[Senses], Goals]] = {
     "OpenDrawer": open_drawer,
     "CloseDrawer": close_drawer,
     "TurnOnStove": _knob(lambda senses: 0.8 - senses["knob_joint"][0]),
@@ -337,3 +337,10 @@ EXPERTS: dict[str, Callable[[Senses], Expert]] = {
     "TurnOnMicrowave": press("start_button", lambda senses: senses["microwave_on"][0] > 0, _front),
     "TurnOffMicrowave": press("stop_button", lambda senses: senses["microwave_on"][0] == 0, _front),
 }
+
+
+class RobocasaExperts(ScriptedExperts):
+    """The experts of RoboCasa, found by entry point."""
+
+    def __init__(self) -> None:
+        super().__init__(EXPERTS)

@@ -1,15 +1,16 @@
-"""A recorded RoboCasa demonstration as an env: `advance` takes the next recorded state in place of an action.
+"""A recorded RoboCasa demonstration as an env: `play` puts it into a recorded state.
 
 In: the model file and `ep_meta` of a demonstration, its states. Out: what `RobocasaEnv` gives. It runs in RoboCasa's
 own interpreter.
-Read next: `../recorded.py`; `env.py`, which observes.
+Read next: `../mujoco/recorded.py`; `env.py`, which observes.
 
-Kitchens are not built anew: their fixtures, objects and cameras stand in the model file. Cameras are set as RoboCasa's
-own replay sets them, to those in `ep_meta`, or else to its defaults.
+No kitchen is drawn: fixtures, objects and cameras are in the model file. Cameras are set as RoboCasa's own replay sets
+them, to those in `ep_meta`, or else to its defaults.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,10 +21,11 @@ from envs.mujoco.recorded import Recorded, with_local_files
 from envs.robocasa import art, scene
 from envs.robocasa.env import BASE_SITE, GRIP_SITE, RobocasaEnv
 from evalkit.contracts import geometry
+from evalkit.contracts.env import REPLAY_STATE
 
 
 class RobocasaReplay(RobocasaEnv):
-    """One demonstration.
+    """One demonstration; satisfies `evalkit.contracts.env.PlayableEnv`.
 
     Args:
         model_file: Its MJCF, as it was recorded.
@@ -33,10 +35,11 @@ class RobocasaReplay(RobocasaEnv):
 
     def __init__(self, *, model_file: str, ep_meta: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.spec = replace(self.spec, privileged_keys=REPLAY_STATE)
         self._model_file, self._ep_meta = model_file, ep_meta
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        """Compile the model; the first `advance` puts it into the first state, which fixes the base frame."""
+        """Compile the model; the first `play` puts it into the first state, which fixes the base frame."""
         import robosuite
         from robocasa.utils.camera_utils import get_robot_cam_configs
 
@@ -51,17 +54,16 @@ class RobocasaReplay(RobocasaEnv):
         self._sim, self._instruction, self._placed = Recorded(xml), str(self._ep_meta.get("lang", "")), False
         return False
 
-    def advance(self, action: np.ndarray) -> bool:
-        """Put the simulation into a state, given in place of an action."""
-        self._sim.put(np.asarray(action, np.float64))
+    def play(self, state: np.ndarray) -> None:
+        """Put the simulation into a recorded state."""
+        self._sim.put(np.asarray(state, np.float64))
         if not self._placed:
             self._T_base_world, self._placed = geometry.inverse(self._site_pose(BASE_SITE)), True
-        return False
 
     def _privileged(self) -> dict[str, np.ndarray]:
-        """Return where hand and base are in the world, as demonstrations tell it."""
+        """Return `REPLAY_STATE`."""
         return {
-            "hand_world_m": np.array(self._data.site(GRIP_SITE).xpos),
+            "ee_world_m": np.array(self._data.site(GRIP_SITE).xpos),
             "base_world_m": np.array(self._data.site(BASE_SITE).xpos),
         }
 

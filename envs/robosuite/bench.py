@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from envs.mujoco.views import choose_gl
 from envs.robosuite.tasks import TASKS, env_spec
-from evalkit.contracts.env import WorkerLaunch
+from evalkit.contracts.env import DEMONSTRATION_SEEDS, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
 
 SETTINGS = ("default", "wide", "randomized")
 
-NUM_DEMONSTRATION_SEEDS = 1_000_000
-"""Env seeds below this are for demonstrations and training; evaluation never uses them."""
+NUM_SEEDS = len(DEMONSTRATION_SEEDS)
+"""Seeds of one block: the first is for demonstrations, and each plan's seed has a block of its own after it."""
 
+ALSO_POSSIBLE = {"Stack": frozenset({"Lift"})}
+"""Other tasks that can be done in a task's scene: Stack's holds a cube to lift."""
 
 MAX_SEED = 2**32
 """Plans take a seed below this."""
@@ -57,11 +60,11 @@ def evaluation_seed(seed: int, index: int) -> int:
         >>> evaluation_seed(0, 3), evaluation_seed(7, 3)
         (1000003, 8000003)
     """
-    return NUM_DEMONSTRATION_SEEDS * (seed + 1) + index
+    return NUM_SEEDS * (seed + 1) + index
 
 
 class RobosuiteBench:
-    """Seven robosuite tasks with a Panda or two; satisfies `evalkit.contracts.env.Bench`."""
+    """Seven robosuite tasks with a Panda or two; satisfies `evalkit.contracts.env.RecordableBench`."""
 
     name = "robosuite"
     summary = "Seven robosuite tasks (MuJoCo), rendered in software; the embedded default"
@@ -69,6 +72,9 @@ class RobosuiteBench:
     tasks = tuple(TASKS)
     settings = SETTINGS
     protocol = "robosuite-7/standard-v2"
+    episodes_per_process = 20
+    must_choose: tuple[str, ...] = ()
+    replay_target = "envs.robosuite.replay:RobosuiteReplay"
 
     def plan_episodes(
         self, config: RobosuiteConfig, *, task: str, setting: str, num_episodes: int, seed: int
@@ -80,10 +86,10 @@ class RobosuiteBench:
             BadConfig: For a seed or count that would run into other seeds.
         """
         _check_names(task, setting)
-        if not 0 <= seed < MAX_SEED or not 0 <= num_episodes <= NUM_DEMONSTRATION_SEEDS:
+        if not 0 <= seed < MAX_SEED or not 0 <= num_episodes <= NUM_SEEDS:
             raise BadConfig(
                 f"Episodes of 'robosuite' need a seed from 0 to {MAX_SEED - 1} and at most "
-                f"{NUM_DEMONSTRATION_SEEDS} episodes a task, got seed {seed} and {num_episodes} episodes."
+                f"{NUM_SEEDS} episodes a task, got seed {seed} and {num_episodes} episodes."
             )
         return [
             Episode(
@@ -138,8 +144,28 @@ class RobosuiteBench:
         return found
 
     def provenance(self, config: RobosuiteConfig) -> dict[str, str]:
-        """Return the versions that decide physics and pictures; robosuite's wheel holds its assets."""
+        """Return the versions that decide physics and images; robosuite's wheel holds its assets."""
         return {package: metadata.version(package) for package in ("robosuite", "mujoco")}
+
+    def is_published_seed(self, seed: int) -> bool:
+        """Return False: every evaluation uses seeds above those of demonstrations."""
+        return False
+
+    def possible_tasks(self, config: RobosuiteConfig, *, task: str) -> frozenset[str]:
+        """Return the tasks that can be done in a task's scene.
+
+        Raises:
+            BadConfig: If instructions are shuffled.
+        """
+        if config.shuffle_instructions:
+            raise BadConfig("Refusals need each task's own instruction: leave shuffle_instructions out.")
+        return ALSO_POSSIBLE.get(task, frozenset()) | {task}
+
+    def dataset_axes(self) -> Any:
+        """Return that the frames are those of the released data sets."""
+        from evalkit.dataset.axes import SAME_AXES  # imports scipy, which evaluation does without
+
+        return SAME_AXES
 
 
 def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:

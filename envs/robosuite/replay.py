@@ -1,11 +1,12 @@
-"""A recorded robosuite demonstration as an env: `advance` takes the next recorded state in place of an action.
+"""A recorded robosuite demonstration as an env: `play` puts it into a recorded state.
 
-In: the model file of a demonstration, its states. Out: what `RobosuiteEnv` gives, cameras of ours included.
-Read next: `../recorded.py`; `env.py`, which observes.
+In: the model file of a demonstration, its states. Out: what `RobosuiteEnv` gives, our cameras included.
+Read next: `../mujoco/recorded.py`; `env.py`, which observes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from envs.mujoco.views import simplify_meshes
 from envs.robosuite import scene
 from envs.robosuite.env import RobosuiteEnv
 from evalkit.contracts import geometry
+from evalkit.contracts.env import REPLAY_STATE
 
 
 class RobosuiteReplay(RobosuiteEnv):
-    """One demonstration.
+    """One demonstration; satisfies `evalkit.contracts.env.PlayableEnv`.
 
     Args:
         model_file: Its MJCF, as it was recorded.
@@ -28,10 +30,11 @@ class RobosuiteReplay(RobosuiteEnv):
 
     def __init__(self, *, model_file: str, ep_meta: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.spec = replace(self.spec, privileged_keys=REPLAY_STATE)
         self._model_file = model_file
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        """Compile the model; the first `advance` puts it into the first state."""
+        """Compile the model; the first `play` puts it into the first state."""
         import robosuite
 
         self._drop_simulation()
@@ -43,14 +46,13 @@ class RobosuiteReplay(RobosuiteEnv):
         self._T_base_world = geometry.inverse(geometry.transform(base.xmat.reshape(3, 3), base.xpos))
         return False
 
-    def advance(self, action: np.ndarray) -> bool:
-        """Put the simulation into a state, given in place of an action."""
-        self._sim.put(np.asarray(action, np.float64))
-        return False
+    def play(self, state: np.ndarray) -> None:
+        """Put the simulation into a recorded state."""
+        self._sim.put(np.asarray(state, np.float64))
 
     def _privileged(self) -> dict[str, np.ndarray]:
-        """Return where hand and base are in the world, as demonstrations tell it."""
+        """Return `REPLAY_STATE`."""
         return {
-            "hand_world_m": np.array(self._data.site("gripper0_right_grip_site").xpos),
+            "ee_world_m": np.array(self._data.site("gripper0_right_grip_site").xpos),
             "base_world_m": np.array(self._data.body("robot0_base").xpos),
         }

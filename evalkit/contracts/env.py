@@ -7,7 +7,7 @@ Read next: `worker/server.py`, the process in which an env lives; `envs/robosuit
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,6 +44,43 @@ class Env(Protocol):
 
         RGB and depth of a view come from one render pass.
         """
+        ...
+
+    def close(self) -> None:
+        """Free the simulator; calling it twice is fine."""
+        ...
+
+
+REPLAY_STATE = ("ee_world_m", "base_world_m")
+"""Privileged state of a `PlayableEnv`: positions of end effector and robot base, 3 float64, in the world frame."""
+
+
+class PlayableEnv(Protocol):
+    """An env of one recorded demonstration: it is put into recorded states and executes no actions.
+
+    It begins, observes and closes as an `Env` does; its privileged state is `REPLAY_STATE`.
+    """
+
+    spec: EnvSpec
+    about: Mapping[str, str]
+
+    def begin(self, *, seed: int, max_steps: int) -> bool:
+        """Build the demonstration's model; return False."""
+        ...
+
+    def play(self, state: np.ndarray) -> None:
+        """Put the simulation into a recorded state.
+
+        Args:
+            state: X float64, as the simulator's model lays it out.
+
+        Raises:
+            ValueError: If the state does not fit the model.
+        """
+        ...
+
+    def observe(self, *, render: bool) -> dict[str, Any]:
+        """Return the fields of an `Observation`, as `Env.observe` does."""
         ...
 
     def close(self) -> None:
@@ -115,6 +152,42 @@ class PacedBench(Protocol):
 
     def executed_steps(self, config: Any) -> int | None:
         """Return how many actions of a chunk are executed before the policy is asked again; None for any number."""
+        ...
+
+
+DEMONSTRATION_SEEDS = range(1_000_000)
+"""Env seeds for demonstrations and training; evaluations take larger ones, except under published protocols."""
+
+
+@runtime_checkable
+class RecordableBench(Bench, Protocol):
+    """A bench whose episodes `evalkit record` and `evalkit replay` can write as a data set.
+
+    Attributes:
+        episodes_per_process: Episodes that one process records before a fresh one takes over.
+        must_choose: Settings that the user must give explicitly, because a data set is of no use without knowing them.
+        replay_target: `module:class` of a `PlayableEnv`, which takes the arguments of the bench's env and a
+            demonstration's `model_file` and `ep_meta`; None if the bench cannot replay states.
+    """
+
+    episodes_per_process: int
+    must_choose: Sequence[str]
+    replay_target: str | None
+
+    def is_published_seed(self, seed: int) -> bool:
+        """Return whether a published protocol evaluates on one of `DEMONSTRATION_SEEDS`, so that none is recorded."""
+        ...
+
+    def possible_tasks(self, config: Any, *, task: str) -> Collection[str] | None:
+        """Return the tasks that can be done in the scene of a task, itself among them; None where this is unknown.
+
+        Raises:
+            BadConfig: If the tasks do not have their own instructions under this config.
+        """
+        ...
+
+    def dataset_axes(self) -> Any:
+        """Return the `evalkit.dataset.axes.Axes` between the bench's frames and those of the released data sets."""
         ...
 
 

@@ -63,6 +63,24 @@ class EpisodeFault(Exception):
         self.retriable = retriable
 
 
+class EnvRaised(EpisodeFault):
+    """An error that an env raised; its process still answers.
+
+    Attributes:
+        kind: Name of the error's type, for example `FloatingPointError`.
+        text: Text of the error.
+
+    Example:
+        >>> print(EnvRaised("robosuite/Lift", kind="ValueError", text="no such state"))
+        robosuite/Lift: ValueError: no such state
+    """
+
+    def __init__(self, env_id: str, *, kind: str, text: str) -> None:
+        super().__init__("env", f"{env_id}: {kind}: {text}")
+        self.kind = kind
+        self.text = text
+
+
 def cannot_write(path: Path, error: OSError) -> RunFolderError:
     """Return the sentence for a write that failed, with the advice that fits the cause."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -1,30 +1,41 @@
-"""Benches and policies by name.
+"""Benches, policies and experts by name.
 
 In: a name, or `module:attribute`. Out: the plugin.
 Read next: the entry points in `pyproject.toml`; `env.py` and `policy.py` for what a plugin offers.
 
-A name is looked up among the entry points of the groups `evalkit.envs` and `evalkit.policies`, so that a package
-installed beside evalkit adds its own; `module:attribute` needs no installing and suits a first try: it is found from
-the working directory too.
+A name is looked up among the entry points of the groups `evalkit.envs`, `evalkit.policies` and `evalkit.experts`, so
+that an installed package adds its own. `module:attribute` needs no installing and suits a first try; the module is also
+looked up in the working directory.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from evalkit.contracts.env import Bench
+from evalkit.contracts.env import Bench, RecordableBench
 from evalkit.contracts.errors import EvalkitError, UnknownName
-from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.policy import ExpertPlugin, Policy, PolicyPlugin
 
 BENCHES = "evalkit.envs"
 POLICIES = "evalkit.policies"
-_MEMBERS = {
-    BENCHES: ("name", "summary", "config_type", "tasks", "settings", "protocol", "plan_episodes", "env_spec", "launch"),
-    POLICIES: ("name", "summary", "config_type", "spec", "provenance", "make"),
+EXPERTS = "evalkit.experts"
+
+_ATTRIBUTES = {
+    BENCHES: ("name", "summary", "config_type", "tasks", "settings", "protocol"),
+    POLICIES: ("name", "summary", "config_type"),
+    EXPERTS: ("tasks",),
 }
+_METHODS = {
+    BENCHES: ("plan_episodes", "env_spec", "launch", "departures", "provenance"),
+    POLICIES: ("spec", "provenance", "make"),
+    EXPERTS: ("start",),
+}
+_RECORDABLE_ATTRIBUTES = ("episodes_per_process", "must_choose", "replay_target")
+_RECORDABLE_METHODS = ("is_published_seed", "possible_tasks", "dataset_axes")
 
 
 def names(group: str) -> list[str]:
@@ -36,15 +47,43 @@ def load_bench(name: str) -> Bench:
     """Return the bench of this name.
 
     Raises:
-        UnknownName: If nobody registered it.
-        EvalkitError: If it cannot be imported.
+        UnknownName: If no package registered it.
+        EvalkitError: If it cannot be imported, or lacks a member.
     """
     return _load(BENCHES, "bench", name)
+
+
+def load_recordable_bench(name: str) -> RecordableBench:
+    """Return the bench of this name if its episodes can be recorded as a data set; raises as `load_bench` does."""
+    bench = load_bench(name)
+    missing = _missing(bench, _RECORDABLE_ATTRIBUTES, _RECORDABLE_METHODS)
+    if missing:
+        raise EvalkitError(
+            f"Bench '{bench.name}' cannot be recorded: its plugin has no {', '.join(missing)}. "
+            f"See RecordableBench in evalkit/contracts/env.py."
+        )
+    assert isinstance(bench, RecordableBench)
+    return bench
 
 
 def load_policy(name: str) -> PolicyPlugin:
     """Return the policy plugin of this name; raises as `load_bench` does."""
     return _load(POLICIES, "policy", name)
+
+
+def load_expert(bench: str) -> ExpertPlugin:
+    """Return the experts of a bench.
+
+    Raises:
+        EvalkitError: If no package registered experts for it, or they cannot be imported.
+    """
+    known = names(EXPERTS)
+    if bench not in known:
+        raise EvalkitError(
+            f"Bench '{bench}' has no experts: no package registered any in the entry-point group '{EXPERTS}'; "
+            f"the benches {', '.join(known) or 'none'} have some."
+        )
+    return _load(EXPERTS, "expert", bench)
 
 
 def make_policy(plugin: PolicyPlugin, config: Any) -> Policy:
@@ -80,9 +119,15 @@ def _load(group: str, kind: str, name: str) -> Any:
     try:
         plugin = resolve(target)()
     except Exception as error:  # a plugin is anyone's code and may fail in any way while it is imported
-        what = f"{type(error).__name__}: {error}".rstrip(".")
-        raise EvalkitError(f"The {kind} '{name}' ({target}) cannot be imported: {what}.") from error
-    missing = [member for member in _MEMBERS[group] if not hasattr(plugin, member)]
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise EvalkitError(f"The {kind} '{name}' ({target}) cannot be imported: {reason}.") from error
+    missing = _missing(plugin, _ATTRIBUTES[group], _METHODS[group])
     if missing:
         raise EvalkitError(f"'{target}' is no {kind} plugin: it has no {', '.join(missing)}.")
     return plugin
+
+
+def _missing(plugin: Any, attributes: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """Return the members that a plugin lacks, and the methods that are not callable."""
+    lacking = [name for name in attributes if not hasattr(plugin, name)]
+    return lacking + [f"{name}()" for name in methods if not callable(getattr(plugin, name, None))]

@@ -1,6 +1,6 @@
-"""What a policy must offer.
+"""What a policy must offer, and what an expert must offer.
 
-In: requests, each with an observation. Out: replies, each with a chunk of actions and perhaps a future to be scored.
+In: requests, each with an observation. Out: replies, each with a chunk of actions and perhaps a predicted future.
 Read next: `baselines/floors.py` for the smallest ones, `xwam/policy.py` for the model.
 """
 
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyRequest
 
 
 class Policy(Protocol):
@@ -23,19 +25,19 @@ class Policy(Protocol):
     spec: PolicySpec
 
     def reset(self, episode: Episode, env: EnvSpec) -> None:
-        """Forget what is known of this episode and start it anew; called before its first request."""
+        """Start this episode and forget what was kept of it; called before its first request."""
         ...
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        """Return one reply a request, in order."""
+        """Return one reply per request, in order."""
         ...
 
 
 class PolicyPlugin(Protocol):
     """A plugin of the entry-point group `evalkit.policies`; importing it loads no framework and no weights.
 
-    A policy that draws what it imagines with a lossy codec may offer `codec(config) -> (Prediction -> Prediction)`:
-    the codec alone, there and back, whose scores are the ceiling of the policy's own.
+    A policy that decodes its predictions with a lossy codec may offer `codec(config) -> (Prediction -> Prediction)`:
+    encoding and decoding alone. The scores of such a round trip are the ceiling of the policy's own.
 
     Attributes:
         name: What `--policy` takes.
@@ -57,4 +59,32 @@ class PolicyPlugin(Protocol):
 
     def make(self, config: Any) -> Policy:
         """Load and return the policy."""
+        ...
+
+
+class Expert(Protocol):
+    """Solves one episode of one task by reading the simulator's state, one action at a time."""
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Return the next action, 14 float32 in the env's layout.
+
+        Args:
+            observation: The current state with all of `privileged`; it holds no images.
+        """
+        ...
+
+
+class ExpertPlugin(Protocol):
+    """A plugin of the entry-point group `evalkit.experts`, registered under the name of its bench.
+
+    `evalkit record` records its experts, and the policy `scripted` runs them.
+
+    Attributes:
+        tasks: Tasks of the bench that have an expert.
+    """
+
+    tasks: Sequence[str]
+
+    def start(self, task: str) -> Expert:
+        """Return an expert for one episode of a task."""
         ...

@@ -1,141 +1,209 @@
 """The recording of jobs, several at a time, each in a process of its own.
 
-In: jobs. Out: episodes in the data set, an empty file for each seed that gave nothing, and how many were kept.
-Read next: `demonstrate.py`, one episode; `remote_env.py`, an env whose simulator needs another interpreter.
+In: jobs. Out: episodes in the data set, an empty file for each seed that gave none, and counts.
+Read next: `demonstrate.py`, one episode; `evalkit/contracts/worker/remote_env.py`, the env in its own process.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from rich.progress import Progress
-
-from baselines.env_process import EnvProcessError
-from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
-from baselines.scripted.remote_env import RemoteEnv
-from evalkit.contracts.env import Env, WorkerLaunch
+from evalkit.contracts.env import Env, RecordableBench
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
-from evalkit.contracts.plugins import load_bench
-from evalkit.contracts.policy import Policy
+from evalkit.contracts.plugins import load_expert, load_recordable_bench
+from evalkit.contracts.policy import ExpertPlugin, Policy
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
-from evalkit.dataset.writer import Recording, View, episode_key, write_episode
+from evalkit.contracts.worker.remote_env import RemoteEnv
+from evalkit.dataset.axes import Axes
+from evalkit.dataset.depth_video import DepthRange
+from evalkit.dataset.writer import Recording, View, episode_key, write_episode, write_metadata
 from evalkit.record.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
 from evalkit.record.plan import FAILED, Job, about_of
-from evalkit.record.pool import finished
-from xwam.config import NANO
-from xwam.robots.interfaces import INTERFACES
+from evalkit.record.pool import explained, run_jobs
 
 
-class Recorded(NamedTuple):
-    """How many episodes were kept, how many tried, and which simulators failed, whose rest is left for another time."""
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """The result of one job.
+
+    Attributes:
+        kept: Episodes that were recorded.
+        tried: Episodes that were tried.
+        fault: Why the simulator failed before the end; None if it did not. The rest is missing and can be repeated.
+    """
 
     kept: int
     tried: int
-    reasons: list[str]
+    fault: str | None = None
 
 
-def record(todo: Sequence[Job], *, workers: int) -> Recorded:
-    """Record all jobs, several at a time, each in a process of its own; return what came of it.
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The result of a recording.
+
+    Attributes:
+        kept: Episodes that were recorded.
+        tried: Episodes that were tried.
+        faults: A sentence for each job whose simulator failed.
+        lengths: Frames of every episode of the data set, by key.
+        num_failed: Seeds of the data set that gave no episode.
+    """
+
+    kept: int
+    tried: int
+    faults: tuple[str, ...]
+    lengths: dict[str, int]
+    num_failed: int
+
+
+OnJob = Callable[[Job, JobResult], None]
+
+
+def record(root: Path, jobs: Sequence[Job], *, workers: int = 1, on_job: OnJob | None = None) -> Recorded:
+    """Record jobs, several at a time, each in a process of its own, and list the data set's episodes.
+
+    Args:
+        root: The data set.
+        jobs: What to record.
+        workers: Number of jobs at a time.
+        on_job: Called after each job.
 
     Raises:
-        EvalkitError: As `record_block` does.
+        EvalkitError: If an env cannot be built, a policy fails or does not fit, an episode cannot be written, or a
+            process was killed. Whole episodes are kept and listed.
+    """
+    results: list[JobResult] = []
+    faults: list[str] = []
+    with explained(root):
+        try:
+            for job, result in run_jobs(record_job, jobs, workers=workers, jobs_per_process=1):
+                results.append(result)
+                if result.fault is not None:
+                    faults.append(f"{job.task}, from seed {job.seeds[0]} on: {result.fault} It can be tried again.")
+                if on_job is not None:
+                    on_job(job, result)
+        finally:
+            lengths = write_metadata(root)
+    return Recorded(
+        kept=sum(result.kept for result in results),
+        tried=sum(result.tried for result in results),
+        faults=tuple(faults),
+        lengths=lengths,
+        num_failed=sum(1 for _ in (root / FAILED).rglob("episode_*")),
+    )
+
+
+def record_job(job: Job) -> JobResult:
+    """Record a job and return its result; errors are plain, so that they pass from one process to another.
+
+    Raises:
+        EvalkitError: As `record` does.
         OSError: If an episode cannot be written, for example on a full disk.
-        BrokenProcessPool: If a process was killed.
     """
-    kept = tried = 0
-    reasons: list[str] = []
-    with Progress() as progress:
-        bar = progress.add_task("episodes", total=sum(len(job.seeds) for job in todo))
-        for job, found in finished(_count_block, todo, workers=workers, jobs_per_process=1):
-            if isinstance(found, EnvProcessError):
-                reasons.append(f"{job.task}, from seed {job.seeds[0]} on: {found}. It will be tried again.")
-            else:
-                kept, tried = kept + found[0], tried + found[1]
-            progress.update(bar, advance=len(job.seeds))
-    return Recorded(kept, tried, reasons)
-
-
-def _count_block(job: Job) -> tuple[int, int]:
-    """Record a job; return how many succeeded, and how many there were.
-
-    Some faults are made of more than a sentence, and would not pass from this process to the one that waits.
-    """
+    results: list[bool] = []
     try:
-        results = list(record_block(job))
-    except EnvProcessError:
-        raise
-    except (EvalkitError, EpisodeFault) as error:
+        for kept in record_episodes(job):
+            results.append(kept)
+    except EpisodeFault as fault:
+        if fault.blame != "env":
+            raise EvalkitError(fault.reason) from fault
+        return JobResult(kept=sum(results), tried=len(results), fault=f"{fault.reason.rstrip('.')}.")
+    except (EvalkitError, ValueError) as error:
         raise EvalkitError(str(error)) from error
-    return sum(results), len(results)
+    return JobResult(kept=sum(results), tried=len(results))
 
 
-def record_block(job: Job) -> Iterator[bool]:
+def record_episodes(job: Job) -> Iterator[bool]:
     """Record the episodes of a job; yield whether each was kept.
 
     Raises:
-        EvalkitError: If the env cannot be built, its process fails, or the policy does not fit it.
+        EvalkitError: If the env cannot be built, or the policy does not fit it.
+        EpisodeFault: If the env's process or the policy fails.
     """
-    bench = load_bench(job.bench)
-    config = bench.config_type(**dict(job.settings))
-    policy, learner = job.actor.make(), None
-    if job.actor.take_over is not None:
-        policy, learner = ScriptedPlugin().make(ScriptedConfig()), Learner(policy, job.actor.take_over)
+    bench = load_recordable_bench(job.bench.name)
+    config, policy = job.bench.config, job.actor.make()
+    cast = _Cast(job, _expert(bench, job), policy)
     (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
-    with closing(_env(bench.launch(config, task=job.task, setting=job.setting))) as env:
-        check(env.spec, policy.spec)
-        if learner:
-            check(env.spec, learner.policy.spec)
-        recording = replace(recording_of(env.spec), axes=INTERFACES[job.bench].axes)
+    with closing(_env(bench, job)) as env:
+        if policy is not None:
+            check(env.spec, policy.spec)
+        recording = recording_of(env.spec, bench.dataset_axes())
         for number, seed in zip(job.numbers, job.seeds, strict=True):
-            episode = replace(model, index=number, seed=seed, max_steps=job.actor.max_steps or model.max_steps)
-            done = _done_by(policy, learner, env, episode, job)
-            if done is None:
-                failed = job.root / FAILED / episode_key(number)
-                failed.parent.mkdir(parents=True, exist_ok=True)
-                failed.touch()
+            limit = job.actor.max_steps or model.max_steps
+            episode = replace(model, index=number, seed=seed, max_steps=limit)
+            result = _try_episode(cast, env, episode)
+            if result is None:
+                _note_failed(job.root, number)
             else:
-                told = job.refused or (str(env.observe(render=False)["instruction"]),)
-                about = replace(about_of(job, seed), env=dict(env.about), success=done.success)
-                write_episode(job.root, number, done.steps, recording, instructions=told, about=about)
-            yield done is not None
+                instructions = job.refused or (str(env.observe(render=False)["instruction"]),)
+                about = replace(about_of(job, seed), env=dict(env.about), success=result.success)
+                write_episode(job.root, number, result.steps, recording, instructions=instructions, about=about)
+            yield result is not None
 
 
-def _env(launch: WorkerLaunch) -> Env:
-    """Return an env in this process, or in one of the interpreter that its simulator needs."""
-    if launch.python != sys.executable:
-        return RemoteEnv(launch)
-    os.environ.update(launch.environ)
-    module, _, attribute = launch.target.partition(":")
+@dataclass(frozen=True)
+class _Cast:
+    """Who acts in the episodes of a job."""
+
+    job: Job
+    expert: ExpertPlugin | None
+    policy: Policy | None
+
+
+def _expert(bench: RecordableBench, job: Job) -> ExpertPlugin | None:
+    """Return the bench's experts if the job needs them.
+
+    Raises:
+        EvalkitError: If there is none for the task.
+    """
+    if not job.actor.shows_expert:
+        return None
+    plugin = load_expert(bench.name)
+    if job.task not in plugin.tasks:
+        raise EvalkitError(
+            f"There is no expert for task '{job.task}' of bench '{bench.name}'; it has experts for "
+            f"{', '.join(plugin.tasks)}."
+        )
+    return plugin
+
+
+def _env(bench: RecordableBench, job: Job) -> Any:
+    config = job.bench.config
+    launch = bench.launch(config, task=job.task, setting=job.setting)
+    return RemoteEnv(launch, bench.env_spec(config, task=job.task, setting=job.setting))
+
+
+def _try_episode(cast: _Cast, env: Env, episode: Episode) -> Rollout | None:
+    """Return the recorded episode; None if the expert failed, nothing was to do, or the simulation became unstable."""
+    job = cast.job
     try:
-        env: Env = getattr(importlib.import_module(module), attribute)(**launch.kwargs)
-    except (ImportError, RuntimeError) as error:
-        raise EvalkitError(f"The env cannot be built: {error}.") from error
-    return env
-
-
-def _done_by(policy: Policy, learner: Learner | None, env: Env, episode: Episode, job: Job) -> Rollout | None:
-    """Return what to keep of an episode; None if the expert failed, nothing was to do, or the simulation blew up."""
-    try:
+        if cast.expert is None:
+            assert cast.policy is not None
+            return rollout(env, cast.policy, episode)
+        expert = cast.expert.start(job.task)
         if job.refused:
-            steps = refuse(env, policy, episode, job.disturbance)
-        elif job.actor.shows_expert:
-            steps = demonstrate(env, policy, episode, job.disturbance, learner=learner)
+            steps = refuse(env, expert, episode, job.disturbance)
         else:
-            return rollout(env, policy, episode)
+            learner = None if cast.policy is None else Learner(cast.policy, job.actor.take_over or 0)
+            steps = demonstrate(env, expert, episode, job.disturbance, learner=learner)
     except FloatingPointError:
         return None
     return None if steps is None else Rollout(steps, success=not job.refused)
 
 
-def recording_of(spec: EnvSpec) -> Recording:
-    """Return how an env is recorded; views are numbered, because data sets are read in the order of their names."""
+def _note_failed(root: Path, number: int) -> None:
+    path = root / FAILED / episode_key(number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def recording_of(spec: EnvSpec, axes: Axes) -> Recording:
+    """Return how the episodes of an env are written; views are numbered, because data sets are read in name order."""
     kinds = {"static": "static", "wrist": "dynamic"}
     return Recording(
         views=tuple(
@@ -145,5 +213,6 @@ def recording_of(spec: EnvSpec) -> Recording:
         arms=spec.arms,
         layout=spec.action_layout,
         control_hz=spec.control_hz,
-        depth_range=NANO.depth_range,
+        depth_range=DepthRange(),
+        axes=axes,
     )

@@ -1,4 +1,4 @@
-"""robomimic's HDF5 files: demonstrations with their model, states, actions and what was seen.
+"""robomimic's HDF5 files: demonstrations with their model, states, actions and observations.
 
 In: a file. Out: its demonstrations, one at a time; what is missing, by name.
 Read next: `render.py`, which plays one back.
@@ -22,7 +22,7 @@ import numpy as np
 
 from evalkit.contracts.errors import BadConfig
 
-HAND = "obs/robot0_eef_pos"
+EE_POSITION = "obs/robot0_eef_pos"
 ARM_NUMBERS = 7
 WIDTHS = (7, 12)
 """Numbers of an action: a Panda's, and PandaOmron's with base and torso behind."""
@@ -42,7 +42,7 @@ class Demo:
         ep_meta: What RoboCasa noted of it; empty elsewhere.
         states: T,X.
         actions: T,7 in robosuite's own sign: the gripper closes with 1.
-        hand_world_m: T,3, where its observations say that the hand was; None where it has none.
+        ee_world_m: T,3, recorded positions of the end effector; None where the file has none.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Demo:
     ep_meta: dict[str, Any]
     states: np.ndarray
     actions: np.ndarray
-    hand_world_m: np.ndarray | None
+    ee_world_m: np.ndarray | None
 
     @property
     def number(self) -> int:
@@ -107,12 +107,12 @@ def read_demo(path: Path, name: str) -> Demo:
                 ep_meta=json.loads(group.attrs.get("ep_meta", "{}")),
                 states=np.asarray(group["states"], np.float64),
                 actions=np.asarray(group["actions"], np.float64),
-                hand_world_m=np.asarray(group[HAND], np.float64) if HAND in group else None,
+                ee_world_m=np.asarray(group[EE_POSITION], np.float64) if EE_POSITION in group else None,
             )
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise BrokenDemo(f"it cannot be read: {error}") from error
     lengths = {"states": len(demo.states), "actions": len(demo.actions)}
-    lengths |= {} if demo.hand_world_m is None else {HAND: len(demo.hand_world_m)}
+    lengths |= {} if demo.ee_world_m is None else {EE_POSITION: len(demo.ee_world_m)}
     if len(set(lengths.values())) != 1 or not len(demo.states):
         raise BrokenDemo(f"its parts must be equally long, they are {lengths}")
     if demo.actions.ndim != 2 or demo.actions.shape[1] not in WIDTHS:

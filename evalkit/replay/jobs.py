@@ -1,44 +1,31 @@
-"""What is to be replayed, and the doing of it: demonstrations of several files, several at a time.
+"""Which recorded demonstrations a data set lacks, and their replay, several at a time.
 
 In: HDF5 files, a bench. Out: a data set; under `unreproduced/`, why a demonstration is not in it.
-Read next: `render.py`, one demonstration; `__main__.py`, the command.
-
-A bench takes part by an env that plays states back (`PLAYERS`), made with the arguments of the bench's own env and the
-demonstration's `model_file` and `ep_meta`.
+Read next: `render.py`, one demonstration; `demos.py`, the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from rich.progress import Progress
-
-from baselines.arguments import configured
-from baselines.env_process import EnvProcessError
-from baselines.replay.player import Player
-from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.env import REPLAY_STATE, RecordableBench
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.files import write_whole
-from evalkit.contracts.plugins import load_bench
+from evalkit.contracts.plugins import load_recordable_bench
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.writer import episode_key, read_about, write_episode
-from evalkit.record.pool import finished
+from evalkit.dataset.writer import episode_key, read_about, write_episode, write_metadata
+from evalkit.record.plan import Configured
+from evalkit.record.pool import explained, run_jobs
 from evalkit.record.refusals import EPISODES_PER_TASK
 from evalkit.record.workers import recording_of
-from evalkit.replay.demos import list_demos, number_of, read_demo
-from evalkit.replay.render import HAND_TOLERANCE_M, Rendered, render
-from xwam.robots.interfaces import INTERFACES
-
-PLAYERS = {
-    "robosuite": "envs.robosuite.replay:RobosuiteReplay",
-    "robocasa": "envs.robocasa.replay:RobocasaReplay",
-}
-"""The env of each bench that plays states back, as its worker imports it."""
+from evalkit.replay.demos import Demo, list_demos, number_of, read_demo
+from evalkit.replay.render import EE_TOLERANCE_M, Rendered, render
 
 UNREPRODUCED = "unreproduced"
-"""Folder with a reason for each demonstration that could not be replayed, so that it is not tried again."""
+"""Folder with a reason for each demonstration that could not be reproduced; none is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +36,19 @@ class Job:
         root: The data set.
         path: The HDF5 file.
         name: The demonstration.
-        bench: Name of the bench.
-        settings: Changes to the bench's settings.
+        bench: The bench.
         task: The task.
         number: Number of the episode in the data set.
-        hand_tolerance_m: How far the hand may be from where the demonstration saw it.
+        ee_tolerance_m: Largest allowed distance of the end effector from its recorded position.
     """
 
     root: Path
     path: Path
     name: str
-    bench: str
-    settings: tuple[tuple[str, Any], ...]
+    bench: Configured
     task: str
     number: int
-    hand_tolerance_m: float
+    ee_tolerance_m: float
 
     @property
     def key(self) -> str:
@@ -71,77 +56,169 @@ class Job:
         return episode_key(self.number)
 
 
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """The result of one job.
+
+    Attributes:
+        reason: Why the demonstration is not in the data set; None if it is.
+        can_repeat: Whether the simulator failed, so that the same command tries the demonstration again.
+    """
+
+    reason: str | None = None
+    can_repeat: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """The result of a replay.
+
+    Attributes:
+        written: Demonstrations that were written.
+        reasons: A sentence for each demonstration that was not.
+        lengths: Frames of every episode of the data set, by key.
+        num_unreproduced: Demonstrations of the data set that cannot be reproduced.
+    """
+
+    written: int
+    reasons: tuple[str, ...]
+    lengths: dict[str, int]
+    num_unreproduced: int
+
+
 def jobs(
     root: Path,
     files: Sequence[Path],
-    bench_name: str,
+    bench: Configured,
     *,
-    settings: dict[str, Any],
     task: str | None = None,
-    first: int = 0,
-    hand_tolerance_m: float = HAND_TOLERANCE_M,
+    first_number: int = 0,
+    ee_tolerance_m: float = EE_TOLERANCE_M,
 ) -> list[Job]:
-    """Return what is not there yet, and was not found to be beyond reproduction.
+    """Return the demonstrations that a data set lacks, except those that cannot be reproduced.
+
+    Args:
+        root: The data set.
+        files: robomimic HDF5 files of one bench.
+        bench: The bench.
+        task: Task of the files; None for the one that each file states.
+        first_number: Added to the numbers of demonstrations.
+        ee_tolerance_m: Largest allowed distance of the end effector from its recorded position.
 
     Raises:
-        BadConfig: If a file is none of robomimic's, its task is none of the bench's, two demonstrations would be the
-            same episode, or the bench has no such setting.
+        BadConfig: If a file is not robomimic's, its task is not the bench's, two demonstrations would be the same
+            episode, or another demonstration is there under its number.
+        EvalkitError: If the bench cannot replay states.
     """
-    bench = load_bench(bench_name)
-    if bench_name not in PLAYERS:
-        raise BadConfig(f"Bench '{bench_name}' cannot play states back; {', '.join(PLAYERS)} can.")
-    configured(f"Bench '{bench_name}'", bench.config_type, settings)
-    found: dict[int, Job] = {}
+    plugin = load_recordable_bench(bench.name)
+    if plugin.replay_target is None:
+        raise EvalkitError(f"Bench '{plugin.name}' cannot replay states: its plugin has no replay_target.")
+    planned: dict[int, Job] = {}
     for path in files:
         stated, names = list_demos(path)
-        chosen = task or stated or "nobody knows which"
-        if chosen not in bench.tasks:
-            raise BadConfig(f"{path} is of the task {chosen}, which is none of '{bench_name}'; --task names one.")
-        start = sorted(bench.tasks).index(chosen) * EPISODES_PER_TASK + first
+        start = _first_number(plugin, path, task or stated) + first_number
         for name in names:
             number = start + number_of(name)
-            if number in found:
+            if number in planned:
                 raise BadConfig(
-                    f"{name} of {path} and of {found[number].path} would be the same episode; replay the files one "
-                    f"after the other, the second with --first."
+                    f"{name} of {path} and of {planned[number].path} would be the same episode; replay the files one "
+                    f"after the other, the second with --first-number."
                 )
-            found[number] = Job(
+            planned[number] = Job(
                 root=root,
                 path=path,
                 name=name,
-                bench=bench_name,
-                settings=tuple(settings.items()),
-                task=chosen,
+                bench=bench,
+                task=str(task or stated),
                 number=number,
-                hand_tolerance_m=hand_tolerance_m,
+                ee_tolerance_m=ee_tolerance_m,
             )
-    return [job for job in found.values() if not _done(job)]
+    return [job for job in planned.values() if not _is_done(job)]
 
 
-def replay_one(job: Job) -> str | None:
-    """Replay and write one demonstration; return why not, if not.
+def _first_number(plugin: RecordableBench, path: Path, task: str | None) -> int:
+    """Return the number of a task's first episode.
 
     Raises:
-        EnvProcessError: If the simulator failed, which may pass: nothing is noted.
+        BadConfig: If the bench does not have this task.
     """
-    bench = load_bench(job.bench)
-    config = bench.config_type(**dict(job.settings))
+    if task is None:
+        raise BadConfig(f"{path} does not state its task; give it with --task.")
+    if task not in plugin.tasks:
+        raise BadConfig(f"{path} is of the task {task}, which '{plugin.name}' does not have; --task names another one.")
+    return sorted(plugin.tasks).index(task) * EPISODES_PER_TASK
+
+
+def replay(
+    root: Path, jobs: Sequence[Job], *, workers: int = 1, on_job: Callable[[Job, JobResult], None] | None = None
+) -> Replayed:
+    """Replay demonstrations, several at a time, and list the data set's episodes.
+
+    Args:
+        root: The data set.
+        jobs: What to replay.
+        workers: Number of demonstrations at a time.
+        on_job: Called after each demonstration.
+
+    Raises:
+        EvalkitError: If an episode cannot be written, or a process was killed. Whole episodes are kept and listed.
+    """
+    reasons: list[str] = []
+    num_done = 0
+    with explained(root):
+        try:
+            for job, result in run_jobs(replay_job, jobs, workers=workers):
+                num_done += 1
+                if result.reason is not None:
+                    reasons.append(result.reason + (" It can be tried again." if result.can_repeat else ""))
+                if on_job is not None:
+                    on_job(job, result)
+        finally:
+            lengths = write_metadata(root)
+    return Replayed(
+        written=num_done - len(reasons),
+        reasons=tuple(reasons),
+        lengths=lengths,
+        num_unreproduced=sum(1 for _ in (root / UNREPRODUCED).rglob("*.txt")),
+    )
+
+
+def replay_job(job: Job) -> JobResult:
+    """Replay and write one demonstration; a reason why it cannot be reproduced is noted in the data set.
+
+    Raises:
+        OSError: If it cannot be written, for example on a full disk.
+    """
     try:
         demo = read_demo(job.path, job.name)
-        launch = bench.launch(config, task=job.task, setting=bench.settings[0])
-        kwargs = {**launch.kwargs, "model_file": demo.model_file, "ep_meta": demo.ep_meta}
-        with Player(replace(launch, target=PLAYERS[job.bench], kwargs=kwargs)) as player:
-            _write(job, render(player, demo, hand_tolerance_m=job.hand_tolerance_m))
+        _write(job, _render(job, demo))
     except ValueError as error:
         reason = f"{job.path}, {job.name}: {error}."
         write_whole(_note(job), reason + "\n")
-        return reason
-    return None
+        return JobResult(reason=reason)
+    except (EvalkitError, EpisodeFault) as error:
+        return JobResult(reason=f"{job.path}, {job.name}: {str(error).rstrip('.')}.", can_repeat=True)
+    return JobResult()
+
+
+def _render(job: Job, demo: Demo) -> Rendered:
+    plugin, config = load_recordable_bench(job.bench.name), job.bench.config
+    assert plugin.replay_target is not None  # `jobs` checks it
+    launch = plugin.launch(config, task=job.task, setting=plugin.settings[0])
+    kwargs = {**launch.kwargs, "model_file": demo.model_file, "ep_meta": demo.ep_meta}
+    spec = plugin.env_spec(config, task=job.task, setting=plugin.settings[0])
+    worker = EnvWorker(
+        replace(launch, target=plugin.replay_target, kwargs=kwargs), replace(spec, privileged_keys=REPLAY_STATE)
+    )
+    try:
+        return render(worker.build(), demo, ee_tolerance_m=job.ee_tolerance_m)
+    finally:
+        worker.kill()
 
 
 def _write(job: Job, rendered: Rendered) -> None:
-    recording = replace(recording_of(rendered.spec), axes=INTERFACES[job.bench].axes)
-    error_mm = None if rendered.hand_error_m is None else round(1000 * rendered.hand_error_m, 4)
+    recording = recording_of(rendered.spec, load_recordable_bench(job.bench.name).dataset_axes())
+    error_mm = None if rendered.ee_error_m is None else round(1000 * rendered.ee_error_m, 4)
     about = replace(_about(job), end_effector_error_mm=error_mm)
     write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)
 
@@ -149,17 +226,17 @@ def _write(job: Job, rendered: Rendered) -> None:
 def _about(job: Job) -> EpisodeAbout:
     """Return where an episode comes from; files of one name differ in size."""
     return EpisodeAbout(
-        bench=job.bench,
+        bench=job.bench.name,
         task=job.task,
-        settings=dict(job.settings),
+        settings=job.bench.settings,
         replayed_from=job.path.name,
         replayed_from_bytes=job.path.stat().st_size,
         demonstration=job.name,
     )
 
 
-def _done(job: Job) -> bool:
-    """Return whether a demonstration is there, or is known to be beyond reproduction; a broken JSON is written again.
+def _is_done(job: Job) -> bool:
+    """Return whether a demonstration is there, or cannot be reproduced; one with a broken JSON is replayed again.
 
     Raises:
         BadConfig: If another demonstration is there under its number.
@@ -169,34 +246,13 @@ def _done(job: Job) -> bool:
         return _note(job).exists()
     differing = stored.differences(_about(job), ignore=("end_effector_error_mm",))
     if differing:
-        was = ", ".join(f"{name} {there!r}" for name, (there, _) in differing.items())
+        before = ", ".join(f"{name} {value!r}" for name, (value, _) in differing.items())
         raise BadConfig(
-            f"{path} holds another demonstration than {job.name} of {job.path}: {was}. "
-            f"Replay into another folder, or beside it, under other numbers (--first)."
+            f"{path} holds another demonstration than {job.name} of {job.path}: {before}. "
+            f"Replay into another folder, or give other numbers (--first-number)."
         )
     return True
 
 
 def _note(job: Job) -> Path:
     return job.root / UNREPRODUCED / f"{job.key}.txt"
-
-
-def replay(todo: Sequence[Job], *, workers: int) -> tuple[int, list[str]]:
-    """Replay all, several at a time; return how many were written, and why others were not.
-
-    Raises:
-        OSError: If an episode cannot be written, for example on a full disk.
-        BrokenProcessPool: If a process was killed.
-    """
-    written, reasons = 0, list[str]()
-    with Progress() as progress:
-        bar = progress.add_task("demonstrations", total=len(todo))
-        for job, found in finished(replay_one, todo, workers=workers):
-            if isinstance(found, EnvProcessError):
-                reasons.append(f"{job.path}, {job.name}: {found}. It will be tried again.")
-            elif found is None:
-                written += 1
-            else:
-                reasons.append(found)
-            progress.advance(bar)
-    return written, reasons

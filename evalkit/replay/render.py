@@ -1,68 +1,88 @@
-"""One demonstration rendered again, and compared with what it says of itself.
+"""One demonstration rendered again, and compared with its own recorded observations.
 
-In: a demonstration, a process that plays states back. Out: steps ready to be written; or which frame is not what was
-recorded. Read next: `../../evalkit/dataset/writer.py`, which writes them.
+In: a demonstration, a worker whose env plays states. Out: steps to be written; or which frame could not be reproduced.
+Read next: `demos.py`, what a demonstration holds; `evalkit/dataset/writer.py`, which writes the steps.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from baselines.env_process import Refused
-from baselines.replay.player import Player
+from evalkit.contracts.errors import EnvRaised, EpisodeFault
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
-from evalkit.contracts.types import ACTION_DIM, ARM_ACTION
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Observation
+from evalkit.contracts.worker import messages
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.writer import Steps
 from evalkit.replay.demos import ARM_NUMBERS, BrokenDemo, Demo
 
-HAND_TOLERANCE_M = 2e-3
-"""How far the hand may be from where the demonstration saw it; observations may be one step of physics older."""
+EE_TOLERANCE_M = 2e-3
+"""Largest distance of the end effector from its recorded position; observations may be one physics step older."""
 
 BASE_TOLERANCE_M = 1e-3
-"""How far the robot's base may move: no action of ours says that it does."""
+"""Largest motion of the robot's base: an action of ours cannot express it."""
 
 
 class Rendered(NamedTuple):
-    """What came of it: the env's spec, the steps, the instruction that the env knows, the largest error of the hand."""
+    """A rendered demonstration.
+
+    Attributes:
+        spec: What the env gives.
+        steps: The steps.
+        instruction: The demonstration's instruction, or else the env's.
+        ee_error_m: Largest distance of the end effector from its recorded position; None without such a record.
+    """
 
     spec: EnvSpec
     steps: Steps
     instruction: str
-    hand_error_m: float | None
+    ee_error_m: float | None
 
 
-def render(player: Player, demo: Demo, *, hand_tolerance_m: float = HAND_TOLERANCE_M) -> Rendered:
+def render(worker: EnvWorker, demo: Demo, *, ee_tolerance_m: float = EE_TOLERANCE_M) -> Rendered:
     """Return a demonstration with RGB and depth at every step.
 
     Raises:
         BrokenDemo: Names the first frame that could not be reproduced.
-        EnvProcessError: If the process failed.
+        EpisodeFault: If the worker failed, or its env cannot be built.
     """
-    spec = player.start()
+    spec = worker.env_spec
     if spec.arms != ("left",) or spec.action_layout != OSC_DELTA_BASE:
         raise BrokenDemo(f"one arm with deltas along its base can be replayed, {spec.env_id} has {spec.arms}")
-    seen: list[dict[str, Any]] = []
-    try:
-        for step_idx, observation in enumerate(player.play(demo.states)):
-            first_base_m = seen[0]["privileged"]["base_world_m"] if seen else None
-            _check(step_idx, observation, demo, hand_tolerance_m, first_base_m)
-            seen.append(observation)
-    except Refused as error:
-        raise BrokenDemo(f"after frame {len(seen)}: {error}") from error
+    worker.ask(messages.Begin(seed=0, max_steps=0, render=False), messages.Begun)
+    observations = _play(worker, demo, ee_tolerance_m)
     return Rendered(
         spec=spec,
         steps=Steps(
             action=actions_of(demo),
-            **{
-                name: np.stack([observation[name] for observation in seen])
-                for name in ("rgb", "depth", "proprio", "intrinsics", "T_base_cam")
-            },
+            rgb=np.stack([observation.rgb for observation in observations]),
+            depth=np.stack([observation.depth for observation in observations]),
+            proprio=np.stack([observation.proprio for observation in observations]),
+            intrinsics=np.stack([observation.intrinsics for observation in observations]),
+            T_base_cam=np.stack([observation.T_base_cam for observation in observations]),
         ),
-        instruction=str(demo.ep_meta.get("lang") or seen[0]["instruction"]),
-        hand_error_m=None if demo.hand_world_m is None else max(_hand_error_m(s, demo, i) for i, s in enumerate(seen)),
+        instruction=str(demo.ep_meta.get("lang") or observations[0].instruction),
+        ee_error_m=None
+        if demo.ee_world_m is None
+        else max(_ee_error_m(observation, demo, step_idx) for step_idx, observation in enumerate(observations)),
     )
+
+
+def _play(worker: EnvWorker, demo: Demo, ee_tolerance_m: float) -> list[Observation]:
+    observations: list[Observation] = []
+    try:
+        for step_idx, observation in enumerate(worker.play(demo.states)):
+            first_base_m = observations[0].privileged["base_world_m"] if observations else None
+            _check(step_idx, observation, demo, ee_tolerance_m, first_base_m)
+            observations.append(observation)
+    except EpisodeFault as fault:
+        if fault.retriable:
+            raise
+        text = f"{fault.kind}: {fault.text}" if isinstance(fault, EnvRaised) else fault.reason.rstrip(".")
+        raise BrokenDemo(f"after frame {len(observations)}: {text}") from fault
+    return observations
 
 
 def actions_of(demo: Demo) -> np.ndarray:
@@ -75,26 +95,22 @@ def actions_of(demo: Demo) -> np.ndarray:
 
 
 def _check(
-    step_idx: int, observation: dict[str, Any], demo: Demo, hand_tolerance_m: float, first_base_m: np.ndarray | None
+    step_idx: int, observation: Observation, demo: Demo, ee_tolerance_m: float, first_base_m: np.ndarray | None
 ) -> None:
-    """Return quietly if a frame is what was recorded.
-
-    Raises:
-        BrokenDemo: If it is not.
-    """
-    for view_idx, depth in enumerate(observation["depth"]):
-        if not np.isfinite(depth).all() or not depth.any():
-            raise BrokenDemo(f"frame {step_idx}: view {view_idx} has depth that is not finite, or none at all")
-    if demo.hand_world_m is not None and _hand_error_m(observation, demo, step_idx) > hand_tolerance_m:
+    """Raise BrokenDemo unless a frame agrees with the recorded one."""
+    for view_idx, depth in enumerate(observation.depth):
+        if not depth.any():
+            raise BrokenDemo(f"frame {step_idx}: view {view_idx} has no depth")
+    if demo.ee_world_m is not None and _ee_error_m(observation, demo, step_idx) > ee_tolerance_m:
         raise BrokenDemo(
-            f"frame {step_idx}: the hand is {1000 * _hand_error_m(observation, demo, step_idx):.1f} mm from where the "
-            f"demonstration saw it, {1000 * hand_tolerance_m:g} mm are allowed"
+            f"frame {step_idx}: the end effector is {1000 * _ee_error_m(observation, demo, step_idx):.1f} mm from its "
+            f"recorded position, {1000 * ee_tolerance_m:g} mm are allowed"
         )
-    base_m = observation["privileged"]["base_world_m"]
+    base_m = observation.privileged["base_world_m"]
     if first_base_m is not None and np.linalg.norm(base_m - first_base_m) > BASE_TOLERANCE_M:
-        raise BrokenDemo(f"frame {step_idx}: the robot's base has moved, which no action of ours can say")
+        raise BrokenDemo(f"frame {step_idx}: the robot's base has moved, which an action of ours cannot express")
 
 
-def _hand_error_m(observation: dict[str, Any], demo: Demo, step_idx: int) -> float:
-    assert demo.hand_world_m is not None
-    return float(np.linalg.norm(observation["privileged"]["hand_world_m"] - demo.hand_world_m[step_idx]))
+def _ee_error_m(observation: Observation, demo: Demo, step_idx: int) -> float:
+    assert demo.ee_world_m is not None
+    return float(np.linalg.norm(observation.privileged["ee_world_m"] - demo.ee_world_m[step_idx]))

@@ -1,7 +1,7 @@
 """A robot that is one point, an expert for it, and a policy that acts in chunks.
 
 In: nothing. Out: an env and two policies for tests of recording.
-Read next: `tests/unit/test_baselines_demonstrate.py`.
+Read next: `tests/unit/test_record_demonstrate.py`.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyRequest
 
 GOAL_M = np.array([0.3, -0.2, 0.1])
 
@@ -24,7 +24,7 @@ class PointEnv:
     """A point that moves by 0.05 m times the action; met within 3 cm of the goal."""
 
     spec: Any = SimpleNamespace(
-        cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="hand", kind="wrist")),
+        cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="wrist", kind="wrist")),
         arms=("left",),
         action_layout="osc_delta_base",
         control_hz=20.0,
@@ -55,24 +55,23 @@ class PointEnv:
             "privileged": {"goal": GOAL_M, "unasked": GOAL_M},
         }
 
+    def close(self) -> None:
+        pass
+
 
 class PointExpert:
-    """Goes straight; never looks."""
+    """Goes straight and is given no images."""
 
-    spec = None
-
-    def reset(self, episode: Episode, env: Any) -> None:
+    def __init__(self) -> None:
         self.asked = 0
 
-    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        (request,) = requests
-        assert request.observation.rgb.shape[0] == 0
-        assert request.step_idx == self.asked
+    def act(self, observation: Observation) -> np.ndarray:
+        assert observation.rgb.shape[0] == 0
         self.asked += 1
-        action = np.zeros((1, 14), np.float32)
-        action[0, :3] = np.clip((GOAL_M - request.observation.proprio[:3]) / 0.05, -1, 1)
-        action[0, 6] = 1.0
-        return [PolicyReply(actions=action)]
+        action = np.zeros(14, np.float32)
+        action[:3] = np.clip((GOAL_M - observation.proprio[:3]) / 0.05, -1, 1)
+        action[6] = 1.0
+        return action
 
 
 class ChunkPolicy:

@@ -1,7 +1,7 @@
 """Demonstrations of the real experts: recorded, read back, replayed.
 
 In: the real simulator, rendered. Out: a small data set.
-Read next: `baselines/scripted/workers.py`.
+Read next: `evalkit/record/workers.py`.
 """
 
 from contextlib import closing
@@ -14,15 +14,18 @@ from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
 from evalkit.record import plan, workers
-from evalkit.record.demonstrate import CALM
+from evalkit.record.demonstrate import NO_DISTURBANCE
+from tests.doubles.configured import bench_of
 from tests.doubles.simulators import needs_robosuite
 
 pytestmark = needs_robosuite()
 
 
 def test_a_recorded_episode_replays_to_the_same_frames(tmp_path: Path) -> None:
-    (job,) = plan.jobs(tmp_path, "robosuite", {"Lift": 1}, setting="default", first_seed=5, disturbance=CALM)
-    assert list(workers.record_block(job)) == [True]
+    (job,) = plan.jobs(
+        tmp_path, bench_of("robosuite"), {"Lift": 1}, setting="default", first_seed=5, disturbance=NO_DISTURBANCE
+    )
+    assert list(workers.record_episodes(job)) == [True]
     write_metadata(tmp_path)
     assert not scan(tmp_path).broken
     track = read_track(tmp_path, episode_key(job.numbers[0]))

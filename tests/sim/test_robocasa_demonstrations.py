@@ -1,7 +1,7 @@
 """A demonstration of RoboCasa: recorded from the other interpreter, read back, and what it says of itself.
 
 In: RoboCasa v0.2 in an interpreter of its own, with placeholder art. Out: a data set of one episode.
-Read next: `baselines/scripted/workers.py`; `test_robocasa_replay.py`, demonstrations that others recorded.
+Read next: `evalkit/record/workers.py`; `test_robocasa_replay.py`, demonstrations that others recorded.
 """
 
 from contextlib import closing
@@ -18,7 +18,8 @@ from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import episode_key, write_metadata
 from evalkit.record import plan, workers
-from evalkit.record.demonstrate import CALM
+from evalkit.record.demonstrate import NO_DISTURBANCE
+from tests.doubles.configured import bench_of
 from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
 
 pytestmark = needs_robocasa()
@@ -33,14 +34,13 @@ LOOK_AT = 12
 def test_a_recorded_episode_is_what_the_harness_sees(tmp_path: Path) -> None:
     (job,) = plan.jobs(
         tmp_path,
-        "robocasa",
+        bench_of("robocasa", **SETTINGS),
         {"CoffeePressButton": 1},
         setting="default",
-        settings=SETTINGS,
         first_seed=123_456,
-        disturbance=CALM,
+        disturbance=NO_DISTURBANCE,
     )
-    assert list(workers.record_block(job)) == [True]
+    assert list(workers.record_episodes(job)) == [True]
     write_metadata(tmp_path)
     assert not scan(tmp_path).broken
     track = read_track(tmp_path, episode_key(job.numbers[0]))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from baselines.floors import HoldConfig, HoldPlugin
-from baselines.scripted.policy import EXPERTS, ScriptedConfig, ScriptedPlugin
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from baselines.scripted.robocasa import EXPERTS
 from envs.robocasa.bench import RobocasaBench, RobocasaConfig
 from evalkit.contracts.spec import check_actions
 from evalkit.contracts.types import PolicyRequest
@@ -68,6 +69,6 @@ def test_experts_solve_a_hundred_seeds(task: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("task", list(EXPERTS["robocasa"]))
+@pytest.mark.parametrize("task", list(EXPERTS))
 def test_holding_still_solves_nothing(task: Any, tmp_path: Path) -> None:
     assert count(HoldPlugin().make(HoldConfig()), task, tmp_path, num_episodes=5, seed=0) == 0

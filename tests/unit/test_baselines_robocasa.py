@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from baselines.scripted.motion import Senses, down
-from baselines.scripted.policy import EXPERTS, ScriptedConfig, ScriptedPlugin
-from baselines.scripted.robocasa import about, hand_along, knob_sides, lever_end, wrapped
+from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from baselines.scripted.robocasa import EXPERTS, about, hand_along, knob_sides, lever_end, wrapped
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts import geometry
 from evalkit.contracts.errors import EvalkitError
@@ -245,7 +245,7 @@ def test_about_is_the_rotation_vectors_inverse() -> None:
     np.testing.assert_allclose(geometry.rotvec_from_matrix(about(rotvec / angle, angle)), rotvec, atol=1e-12)
 
 
-@pytest.mark.parametrize("task", list(EXPERTS["robocasa"]))
+@pytest.mark.parametrize("task", list(EXPERTS))
 def test_experts_are_of_tasks_that_exist(task: Any) -> None:
     assert task in TASKS
     check(env_spec(task, image_hw_px=(64, 64)), ScriptedPlugin().spec(ScriptedConfig()))

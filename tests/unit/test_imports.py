@@ -14,6 +14,8 @@ MAY_IMPORT = {
     "evalkit/dataset": {"evalkit.contracts", "evalkit.dataset"},
     "evalkit/store": {"evalkit.contracts", "evalkit.store"},
     "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.run"},
+    "evalkit/record": {"evalkit.contracts", "evalkit.dataset", "evalkit.record"},
+    "evalkit/replay": {"evalkit.contracts", "evalkit.dataset", "evalkit.record", "evalkit.replay"},
     "evalkit/score": {"evalkit.contracts", "evalkit.dataset", "evalkit.store", "evalkit.score"},
     "evalkit/score/results": {"evalkit.contracts", "evalkit.store", "evalkit.score.results"},
     "evalkit/score/metrics": {"evalkit.contracts", "evalkit.score.results", "evalkit.score.metrics"},
@@ -24,7 +26,7 @@ MAY_IMPORT = {
     "evalkit/report": {"evalkit.contracts", "evalkit.store", "evalkit.score", "evalkit.report"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},
     "envs": {"evalkit.contracts", "evalkit.dataset", "envs"},
-    "baselines": {"evalkit.contracts", "evalkit.dataset", "baselines", "xwam"},
+    "baselines": {"evalkit.contracts", "evalkit.dataset", "evalkit.record", "evalkit.replay", "baselines", "xwam"},
 }
 OURS = ("evalkit", "xwam", "envs", "baselines")
 

@@ -1,4 +1,4 @@
-"""Demonstrations on a robot of one point: what is meant, what is executed, what is kept."""
+"""Demonstrations on a robot of one point: intended, executed and recorded actions."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,24 +8,25 @@ import pytest
 
 from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.plugins import load_bench
-from evalkit.record.demonstrate import CALM, Disturbance, Learner, demonstrate, refuse, rollout
+from evalkit.contracts.types import Observation
+from evalkit.record.demonstrate import NO_DISTURBANCE, Disturbance, Learner, demonstrate, refuse, rollout
 from tests.doubles.point import EPISODE, GOAL_M, ChunkPolicy, PointEnv, PointExpert
 
 
-def test_a_calm_expert_does_what_it_means() -> None:
-    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, CALM, tail_steps=4)
+def test_an_undisturbed_action_is_the_intended_one() -> None:
+    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, NO_DISTURBANCE, tail_steps=4)
     np.testing.assert_array_equal(steps.action, steps.executed)
     assert len(steps.rgb) == 6 + 4
     np.testing.assert_array_equal(steps.rgb[:, 0, 0, 0, 0], np.arange(10))
 
 
 def test_labels_are_the_experts_actions_after_a_disturbance() -> None:
-    pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
-    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, pushed)
+    disturbance = Disturbance(burst_prob=0.1, displaced_frac=1.0)
+    steps = demonstrate(PointEnv(), PointExpert(), EPISODE, disturbance)
     assert np.abs(steps.action - steps.executed).max() > 0.1
     assert np.linalg.norm(steps.proprio[0, :3]) > 0.05
-    meant = np.clip((GOAL_M - steps.proprio[:, :3]) / 0.05, -1, 1)
-    np.testing.assert_allclose(steps.action[:, :3], meant, atol=1e-5)
+    intended = np.clip((GOAL_M - steps.proprio[:, :3]) / 0.05, -1, 1)
+    np.testing.assert_allclose(steps.action[:, :3], intended, atol=1e-5)
     np.testing.assert_array_equal(steps.action[:, 6], steps.executed[:, 6])
     moved = np.diff(steps.proprio[:, :3], axis=0)
     np.testing.assert_allclose(moved, 0.05 * steps.executed[:-1, :3], atol=1e-6)
@@ -65,7 +66,9 @@ def test_expert_takes_over_and_only_its_steps_are_kept(
     for seed in range(8):
         env = PointEnv()
         learner = Learner(ChunkPolicy(env, speed=-0.3), most_steps=10)
-        steps = demonstrate(env, PointExpert(), replace(EPISODE, seed=seed), CALM, learner=learner, tail_steps=0)
+        steps = demonstrate(
+            env, PointExpert(), replace(EPISODE, seed=seed), NO_DISTURBANCE, learner=learner, tail_steps=0
+        )
         first_step = int(steps.rgb[0, 0, 0, 0, 0])  # the env's clock
         assert first_step <= 10
         np.testing.assert_array_equal(steps.rgb[:, 0, 0, 0, 0], first_step + np.arange(len(steps.rgb)))
@@ -79,13 +82,14 @@ def test_no_expert_steps_where_the_learner_succeeds(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
     env, expert = PointEnv(), PointExpert()
     kept = [
-        demonstrate(env, expert, replace(EPISODE, seed=seed), CALM, learner=Learner(ChunkPolicy(env), 20)) is not None
+        demonstrate(env, expert, replace(EPISODE, seed=seed), NO_DISTURBANCE, learner=Learner(ChunkPolicy(env), 20))
+        is not None
         for seed in range(8)
     ]
     assert set(kept) == {True, False}
 
 
-def test_the_same_seed_is_pushed_in_the_same_way() -> None:
+def test_the_same_seed_has_the_same_disturbances() -> None:
     runs = [demonstrate(PointEnv(), PointExpert(), EPISODE, Disturbance()) for _ in range(2)]
     np.testing.assert_array_equal(runs[0].executed, runs[1].executed)
     other = demonstrate(PointEnv(), PointExpert(), replace(EPISODE, seed=8), Disturbance())
@@ -93,23 +97,23 @@ def test_the_same_seed_is_pushed_in_the_same_way() -> None:
 
 
 def test_an_expert_that_fails_gives_nothing() -> None:
-    assert demonstrate(PointEnv(), PointExpert(), replace(EPISODE, max_steps=3), CALM) is None
+    assert demonstrate(PointEnv(), PointExpert(), replace(EPISODE, max_steps=3), NO_DISTURBANCE) is None
 
 
-def test_a_refusal_means_to_stand_still_wherever_it_is_pushed() -> None:
-    pushed = Disturbance(burst_prob=0.1, displaced_frac=1.0)
-    steps = refuse(PointEnv(), PointExpert(), EPISODE, pushed, most_steps_before=0, num_steps=10)
+def test_a_refusal_intends_to_stand_still_under_disturbances() -> None:
+    disturbance = Disturbance(burst_prob=0.1, displaced_frac=1.0)
+    steps = refuse(PointEnv(), PointExpert(), EPISODE, disturbance, most_steps_before=0, num_steps=10)
     assert len(steps.rgb) == 10
     np.testing.assert_array_equal(steps.action, np.tile(np.eye(14, dtype=np.float32)[6], (10, 1)))
     assert np.ptp(steps.proprio[:, :3], axis=0).max() > 0.01
-    still = refuse(PointEnv(), PointExpert(), EPISODE, CALM, most_steps_before=0, num_steps=10)
+    still = refuse(PointEnv(), PointExpert(), EPISODE, NO_DISTURBANCE, most_steps_before=0, num_steps=10)
     np.testing.assert_array_equal(still.executed, still.action)
 
 
-def test_refusals_stand_anywhere_on_the_experts_way() -> None:
+def test_refusals_stand_anywhere_on_the_experts_path() -> None:
     starts = []
     for seed in range(12):
-        steps = refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=seed), CALM, most_steps_before=4)
+        steps = refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=seed), NO_DISTURBANCE, most_steps_before=4)
         assert np.ptp(steps.proprio[:, :3], axis=0).max() == 0.0
         starts.append(np.linalg.norm(steps.proprio[0, :3]))
     assert min(starts) == 0.0
@@ -119,30 +123,30 @@ def test_refusals_stand_anywhere_on_the_experts_way() -> None:
 def test_a_refusal_that_meets_the_goal_is_not_kept() -> None:
     env = PointEnv()
     env.begin = lambda **_: setattr(env, "position_m", GOAL_M) or setattr(env, "num_steps", 0) or False
-    assert refuse(env, PointExpert(), EPISODE, CALM, most_steps_before=0) is None
-    assert refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=3), CALM, most_steps_before=200) is None
+    assert refuse(env, PointExpert(), EPISODE, NO_DISTURBANCE, most_steps_before=0) is None
+    assert refuse(PointEnv(), PointExpert(), replace(EPISODE, seed=3), NO_DISTURBANCE, most_steps_before=200) is None
 
 
 class GrippingExpert(PointExpert):
-    """Closes its hand at the second step."""
+    """Closes its gripper at the third step."""
 
-    def infer(self, requests: Any) -> Any:
-        (reply,) = super().infer(requests)
-        reply.actions[0, 6] = 1.0 if requests[0].step_idx < 2 else -1.0
-        return [reply]
+    def act(self, observation: Observation) -> np.ndarray:
+        action = super().act(observation)
+        action[6] = 1.0 if self.asked <= 2 else -1.0
+        return action
 
 
 def test_a_refusal_holds_what_the_expert_held() -> None:
     grips = set()
     for seed in range(8):
-        steps = refuse(PointEnv(), GrippingExpert(), replace(EPISODE, seed=seed), CALM, most_steps_before=4)
+        steps = refuse(PointEnv(), GrippingExpert(), replace(EPISODE, seed=seed), NO_DISTURBANCE, most_steps_before=4)
         walked = round(np.abs(steps.proprio[0, :3]).max() / 0.05)
         assert set(steps.action[:, 6]) == {1.0 if walked <= 2 else -1.0}
         grips |= set(steps.action[:, 6])
     assert grips == {1.0, -1.0}
 
 
-def test_a_goal_met_for_one_step_of_the_experts_way_is_met() -> None:
+def test_a_goal_met_for_one_step_of_the_expert_is_met() -> None:
     class Passing(PointEnv):
         def advance(self, action: Any) -> Any:
             super().advance(action)
@@ -151,7 +155,7 @@ def test_a_goal_met_for_one_step_of_the_experts_way_is_met() -> None:
     kept = set()
     for seed in range(12):
         expert = PointExpert()
-        steps = refuse(Passing(), expert, replace(EPISODE, seed=seed), CALM, most_steps_before=4)
+        steps = refuse(Passing(), expert, replace(EPISODE, seed=seed), NO_DISTURBANCE, most_steps_before=4)
         assert (steps is None) == (expert.asked == 2)
         assert expert.asked <= 2
         kept.add(steps is not None)

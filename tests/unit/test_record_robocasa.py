@@ -4,7 +4,9 @@ In: seeds counted by hand as the published protocols count, a double of an env. 
 Read next: `tests/sim/test_robocasa_demonstrations.py`, the same with the simulator.
 """
 
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,35 +14,35 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.scripted import record
-from baselines.scripted.remote_env import RemoteEnv
-from evalkit.contracts.env import WorkerLaunch
-from evalkit.contracts.errors import BadConfig, EvalkitError
-from evalkit.contracts.types import PolicyReply
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError, SpecMismatch
+from evalkit.contracts.plugins import load_recordable_bench
+from evalkit.contracts.types import Observation
+from evalkit.contracts.worker.remote_env import RemoteEnv
 from evalkit.record import plan
-from evalkit.record.demonstrate import CALM, demonstrate
+from evalkit.record.demonstrate import NO_DISTURBANCE, demonstrate
 from tests.doubles.bench import FakeBench, FakeBenchConfig, FakeEnv
+from tests.doubles.configured import bench_of
 
 ART = {"art": "placeholder"}
 
 
-def jobs(root: Any, *, count: Any = 30, settings: Any = ART, **changes: Any) -> Any:
-    arguments = {"setting": "default", "disturbance": CALM} | changes
-    return plan.jobs(root, "robocasa", {"CloseDrawer": count}, settings=settings, **arguments)
+def jobs(root: Path, *, settings: Mapping[str, Any] = ART, **changes: Any) -> list[plan.Job]:
+    arguments = {"setting": "default", "disturbance": NO_DISTURBANCE} | changes
+    return plan.jobs(root, bench_of("robocasa", **settings), {"CloseDrawer": 30}, **arguments)
 
 
 def test_demonstrations_use_no_seed_of_an_evaluation() -> None:
     """X-WAM: rank x episodes + i, 96 ranks (four workers a task) of 100 episodes. Cosmos: seed x i x 256, i < 50."""
     xwam = {rank * 100 + i for rank in range(96) for i in range(100)}
     cosmos = {seed * i * 256 for seed in (195, 196, 197) for i in range(50)}
-    ours = set(plan.demonstration_seeds("robocasa", 0))
+    ours = set(plan.demonstration_seeds(load_recordable_bench("robocasa"), 0))
     assert min(cosmos - {0}) < 100_000 < max(cosmos) < 3_000_000, "they do lie among a million seeds"
     assert not ours & (xwam | cosmos)
     assert (min(ours), max(ours), len(ours)) == (100_000, 999_999, 900_000 - (3906 - 390)), "390 x 256 < 100,000"
 
 
 def test_robosuites_seeds_are_all_there() -> None:
-    assert list(islice(plan.demonstration_seeds("robosuite", 250), 10)) == list(range(250, 260))
+    assert list(islice(plan.demonstration_seeds(load_recordable_bench("robosuite"), 250), 10)) == list(range(250, 260))
 
 
 def test_episodes_have_consecutive_numbers_and_descriptions(tmp_path: Path) -> None:
@@ -50,45 +52,39 @@ def test_episodes_have_consecutive_numbers_and_descriptions(tmp_path: Path) -> N
     assert numbers == list(range(numbers[0], numbers[0] + 30))
     assert len(set(seeds)) == 30
     assert 100_096 not in seeds, "391 x 256"
-    assert all(dict(job.settings) == ART and len(job.seeds) <= 4 for job in todo)
+    assert all(job.bench.settings == ART and len(job.seeds) <= 4 for job in todo)
 
 
-def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(BadConfig, match="--set art=real, or art=placeholder"):
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"must state its setting 'art': add .* for example bench\.robocasa\.art=real"):
         jobs(tmp_path, settings={})
-    with pytest.raises(BadConfig, match="no setting 'arts'; it has protocol, art"):
-        jobs(tmp_path, settings={"arts": "real"})
     with pytest.raises(BadConfig, match="leave those of demonstrations"):
         jobs(tmp_path, first_seed=999_980)
     with pytest.raises(BadConfig, match="evaluates on seed 13, which belongs to demonstrations"):
         jobs(tmp_path, settings={**ART, "protocol": "xwam"})
-    arguments = [str(tmp_path), "CloseDrawer=1", "--bench", "robocasa", "--set", "art"]
-    assert record.main(arguments) == 2
-    assert "'art' must be a setting and its value" in capsys.readouterr().err
 
 
 class Straight:
-    """Goes along x; never looks."""
+    """Goes along x."""
 
-    def reset(self, episode: Any, env: Any) -> None:
-        pass
-
-    def infer(self, requests: Any) -> Any:
-        return [PolicyReply(actions=np.float32([[0.7] + [0] * 13]))]
+    def act(self, observation: Observation) -> np.ndarray:
+        return np.array([0.7] + [0] * 13, np.float32)
 
 
-class BlowsUp(FakeEnv):
-    """Blows up at the third step."""
+class UnstableEnv(FakeEnv):
+    """Becomes unstable at the third step."""
 
     def advance(self, action: Any) -> Any:
         if self._step == 2:
-            raise FloatingPointError("the simulation blew up at 0.10 s")
+            raise FloatingPointError("the simulation became unstable at 0.10 s")
         return super().advance(action)
 
 
-def launch(**changes: Any) -> Any:
-    made = FakeBench().launch(FakeBenchConfig(**changes), task="Near", setting="default")
-    return made
+def remote(target: str | None = None, python: str | None = None, **changes: Any) -> RemoteEnv:
+    config = FakeBenchConfig(**changes)
+    launch = FakeBench().launch(config, task="Near", setting="default")
+    launch = replace(launch, target=target or launch.target, python=python or launch.python)
+    return RemoteEnv(launch, FakeBench().env_spec(config, task="Near", setting="default"))
 
 
 def planned() -> Any:
@@ -97,28 +93,40 @@ def planned() -> Any:
 
 
 def test_an_env_in_another_process_gives_the_same_demonstration() -> None:
-    here = demonstrate(FakeEnv(**launch().kwargs), Straight(), planned(), CALM)
-    with closing(RemoteEnv(launch())) as env:
-        there = demonstrate(env, Straight(), planned(), CALM)
+    local = demonstrate(
+        FakeEnv(task="Near", fault="none", fault_seed=1, step_s=0.0), Straight(), planned(), NO_DISTURBANCE
+    )
+    with closing(remote()) as env:
+        other = demonstrate(env, Straight(), planned(), NO_DISTURBANCE)
         assert env.observe(render=False)["rgb"].shape == (0, 16, 24, 3)
         assert env.observe(render=False)["instruction"] == "go Near"
         assert env.about["renderer"] == "none"
+    assert local is not None
+    assert other is not None
     for name in ("rgb", "depth", "proprio", "action", "executed"):
-        np.testing.assert_array_equal(getattr(there, name), getattr(here, name))
+        np.testing.assert_array_equal(getattr(other, name), getattr(local, name))
 
 
 def test_an_episode_that_starts_solved_is_no_demonstration() -> None:
-    with closing(RemoteEnv(launch(fault="solved", fault_seed=-1))) as env:
-        assert demonstrate(env, Straight(), planned(), CALM) is None
+    with closing(remote(fault="solved", fault_seed=-1)) as env:
+        assert demonstrate(env, Straight(), planned(), NO_DISTURBANCE) is None
 
 
-def test_what_goes_wrong_in_another_process_is_told() -> None:
-    blows_up = WorkerLaunch(target="tests.unit.test_record_robocasa:BlowsUp", kwargs=launch().kwargs)
-    with closing(RemoteEnv(blows_up)) as env, pytest.raises(FloatingPointError, match=r"^the simulation blew up"):
-        demonstrate(env, Straight(), planned(), CALM)
-    with closing(RemoteEnv(launch(fault="die", fault_seed=-1))) as env, pytest.raises(EvalkitError, match="last words"):
-        demonstrate(env, Straight(), planned(), CALM)
-    with pytest.raises(EvalkitError, match=r"cannot be built by .*python.*: ImportError: no module named 'simulator'"):
-        RemoteEnv(launch(fault="start_raise"))
+def test_an_unstable_simulation_leaves_its_process_usable() -> None:
+    with closing(remote(target="tests.unit.test_record_robocasa:UnstableEnv")) as env:
+        for _ in range(2):
+            with pytest.raises(FloatingPointError, match=r"^the simulation became unstable"):
+                demonstrate(env, Straight(), planned(), NO_DISTURBANCE)
+
+
+def test_faults_of_another_process_are_named() -> None:
+    with closing(remote(fault="die", fault_seed=-1)) as env:
+        with pytest.raises(EpisodeFault, match=r"ended with exit code 11\. The last line of its output") as caught:
+            demonstrate(env, Straight(), planned(), NO_DISTURBANCE)
+        assert caught.value.retriable
+    with pytest.raises(EvalkitError, match="worker for fake/Near cannot build its env: ImportError: no module"):
+        remote(fault="start_raise")
+    with pytest.raises(SpecMismatch, match="env_id is fake/Nearer, planned fake/Near"):
+        remote(fault="other_spec")
     with pytest.raises(EvalkitError, match="Cannot start the interpreter /nowhere/python"):
-        RemoteEnv(WorkerLaunch(target="x:y", kwargs={}, python="/nowhere/python"))
+        remote(python="/nowhere/python")

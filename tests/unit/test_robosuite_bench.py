@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from envs.mujoco import views as mujoco_views
-from envs.robosuite.bench import NUM_DEMONSTRATION_SEEDS, RobosuiteBench, RobosuiteConfig
+from envs.robosuite.bench import NUM_SEEDS, RobosuiteBench, RobosuiteConfig
 from envs.robosuite.scene import add_cameras
 from envs.robosuite.tasks import T_EE_CAM, TASKS
 from evalkit.contracts.errors import BadConfig, EvalkitError, UnknownName
@@ -40,7 +40,7 @@ def test_seeds_do_not_move_when_the_number_of_episodes_changes() -> None:
 def test_seeds_of_evaluations_and_demonstrations_differ() -> None:
     used = [episode.seed for seed in (0, 1, 2, 195) for episode in plan(seed=seed, num_episodes=500)]
     assert len(set(used)) == len(used)
-    assert min(used) >= NUM_DEMONSTRATION_SEEDS == 1_000_000
+    assert min(used) >= NUM_SEEDS == 1_000_000
 
 
 def test_no_episodes_is_an_empty_plan() -> None:

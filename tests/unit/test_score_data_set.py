@@ -17,6 +17,7 @@ from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
 from evalkit.dataset.about import EpisodeAbout
+from evalkit.dataset.axes import SAME_AXES
 from evalkit.dataset.writer import Steps, write_episode, write_metadata
 from evalkit.record.workers import recording_of
 from evalkit.score.chunk import ScoreOptions
@@ -60,7 +61,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("data")
     about = EpisodeAbout(bench="robosuite", task="Lift", setting="default", seed=5)
     for index in (0, 7):
-        write_episode(root, index, STEPS, recording_of(ENV), instructions=["Lift the cube."], about=about)
+        write_episode(root, index, STEPS, recording_of(ENV, SAME_AXES), instructions=["Lift the cube."], about=about)
     write_metadata(root)
     return root
 
@@ -161,7 +162,7 @@ def test_matrices_that_were_recorded_make_the_cloud(root: Any, tmp_path: Path) -
     for name, moved_m in (("still", 0.0), ("moving", 0.01)):
         poses[-1, 1, 0, 3] += moved_m
         known = replace(STEPS, intrinsics=intrinsics, T_base_cam=poses)
-        write_episode(root, 0, known, recording_of(ENV), instructions=["Lift the cube."], about=about)
+        write_episode(root, 0, known, recording_of(ENV, SAME_AXES), instructions=["Lift the cube."], about=about)
         write_metadata(root)
         written = json.loads((root / "data/chunk-0000/episode_0000000.json").read_text())
         views = written["observations"]

@@ -1,7 +1,7 @@
-"""The harness's end of an env worker: starts the process, asks, watches the clock, kills.
+"""The client of an env process: starts it, asks, watches the clock, ends it. Run, record and replay use it.
 
-In: how to launch a bench's env. Out: observations and what chunks of actions did, or an `EpisodeFault`.
-Read next: `evalkit/contracts/worker/server.py`, the other end; `evalkit/run/episode.py`, which asks.
+In: how to launch a bench's env. Out: observations and the outcomes of chunks of actions, or an `EpisodeFault`.
+Read next: `messages.py`, the messages; `server.py`, the other end; `evalkit/run/episode.py`, which asks.
 """
 
 from __future__ import annotations
@@ -11,38 +11,44 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 import evalkit
 from evalkit.contracts.env import WorkerLaunch
-from evalkit.contracts.errors import EpisodeFault, EvalkitError, SpecMismatch, cannot_write
+from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError, SpecMismatch, cannot_write
 from evalkit.contracts.spec import EnvSpec, check_observation
 from evalkit.contracts.types import Episode, Observation
-from evalkit.contracts.worker import wire
+from evalkit.contracts.worker import messages, wire
+
+STATES_PER_MESSAGE = 16
+"""Recorded states that one message plays; it bounds the size of the answer."""
+
+Answer = TypeVar("Answer", bound=messages.Message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
     """Seconds that a worker has for each kind of question."""
 
-    start_s: float
-    reset_s: float
-    chunk_s: float
+    start_s: float = 300.0
+    reset_s: float = 300.0
+    chunk_s: float = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ChunkOutcome:
-    """What a chunk of actions did.
+    """The outcome of a chunk of actions.
 
     Attributes:
         num_executed: Actions executed before the chunk or the episode ended.
         success: Whether the goal was met.
-        frames: (actions executed, rendered observation), in order.
+        frames: (number of executed actions, rendered observation), in order.
         last: The observation after the last action; rendered only if it is also among the frames.
         sim_s: Seconds of physics.
         render_s: Seconds of rendering and reading the state.
@@ -57,23 +63,38 @@ class ChunkOutcome:
 
 
 class EnvWorker:
-    """One env in one process. After any `EpisodeFault` the process is gone; start another worker.
+    """One env in one process. The process survives an `EnvRaised`; after any other `EpisodeFault` it has ended.
 
     Attributes:
         env_spec: What the env gives.
         about: What only the worker knows: its interpreter, its renderer.
     """
 
-    def __init__(self, launch: WorkerLaunch, env_spec: EnvSpec, *, timeouts: Timeouts, log_path: Path) -> None:
-        """Start the process; `build` makes the env in it."""
+    def __init__(
+        self,
+        launch: WorkerLaunch,
+        env_spec: EnvSpec,
+        *,
+        timeouts: Timeouts = Timeouts(),
+        log_path: Path | None = None,
+    ) -> None:
+        """Start the process; `build` makes the env in it.
+
+        Args:
+            launch: How to start it.
+            env_spec: What its env must give.
+            timeouts: Seconds that it has for its answers.
+            log_path: File to which its output is appended; None to quote the last line of the output in errors.
+        """
         self.env_spec = env_spec
         self.about: dict[str, str] = {}
         self._launch = launch
         self._timeouts = timeouts
         self._log_path = log_path
+        self._log = _open_log(log_path)
         self._connection, theirs = socket.socketpair()
         with theirs:
-            self._process = _spawn(launch, theirs, log_path)
+            self._process = _spawn(launch, theirs, self._log)
 
     def build(self) -> EnvWorker:
         """Build the env and return this worker.
@@ -83,14 +104,21 @@ class EnvWorker:
             EvalkitError: If the env cannot be built.
             SpecMismatch: If the env that was built is not the one that was planned.
         """
-        question = {"op": "make", "target": self._launch.target, "kwargs": dict(self._launch.kwargs)}
+        question = messages.Make(target=self._launch.target, kwargs=dict(self._launch.kwargs))
         try:
-            answer = self._ask(question, self._timeouts.start_s)
-            self._check_spec(answer)
+            made = self.ask(question, messages.Made)
+            self._check_spec(made)
+        except EnvRaised as error:
+            note = self._log_note()
+            self.kill()
+            raise EvalkitError(
+                f"The worker for {self.env_spec.env_id} cannot build its env: {error.kind}: {error.text}. "
+                f"{note}; run `evalkit doctor` to see what is missing."
+            ) from error
         except BaseException:
             self.kill()
             raise
-        self.about = dict(answer["about"])
+        self.about = dict(made.about)
         return self
 
     @property
@@ -105,11 +133,11 @@ class EnvWorker:
             EpisodeFault: If the worker fails, its observation is not what its spec promises, the instruction is not
                 the planned one, or the episode is solved before the first step.
         """
-        question = {"op": "begin", "seed": episode.seed, "max_steps": episode.max_steps, "render": render}
-        answer = self._answer_or_fault(self._ask(question, self._timeouts.reset_s))
-        observation = self._observation(answer["observation"], rendered=render)
+        question = messages.Begin(seed=episode.seed, max_steps=episode.max_steps, render=render)
+        begun = self.ask(question, messages.Begun)
+        observation = self._observation(begun.observation, rendered=render)
         where = f"{self.env_spec.env_id}, seed {episode.seed}"
-        if answer["solved"]:
+        if begun.solved:
             raise self._fault(f"{where}: the goal is already met at reset.")
         if episode.instruction is not None and observation.instruction != episode.instruction:
             raise self._fault(
@@ -120,48 +148,61 @@ class EnvWorker:
     def send_actions(
         self, actions: np.ndarray, *, render_at: Sequence[int], render_last: bool, render_success: bool
     ) -> None:
-        """Let the robot move; `receive_outcome` tells what came of it.
-
-        Args:
-            actions: K,14 float32.
-            render_at: Numbers of executed actions after which to render.
-            render_last: Whether to render after the last one, whichever it is.
-            render_success: Whether to render the moment at which the goal is met.
-        """
-        question = {
-            "op": "advance",
-            "actions": actions,
-            "render_at": list(render_at),
-            "render_last": render_last,
-            "render_success": render_success,
-        }
-        try:
-            wire.send(self._connection, question)
-        except OSError as error:
-            raise self._died() from error
+        """Let the robot move; `receive_outcome` returns the outcome. The arguments are those of `messages.Advance`."""
+        self._send(
+            messages.Advance(
+                actions=actions, render_at=list(render_at), render_last=render_last, render_success=render_success
+            )
+        )
 
     def receive_outcome(self) -> ChunkOutcome:
-        """Wait for the actions that were sent and return what they did.
+        """Wait for the actions that were sent and return their outcome.
 
         Raises:
             EpisodeFault: If the worker fails, or gives an observation that is not what its spec promises.
         """
-        answer = self._answer_or_fault(self._receive(self._timeouts.chunk_s, "advance"))
-        frames = [(int(offset), self._observation(raw, rendered=True)) for offset, raw in answer["frames"]]
-        last = self._observation(answer["last"], rendered=False) if answer["last"] is not None else frames[-1][1]
+        answer = self._receive(messages.Advanced, self._timeouts.chunk_s, messages.Advance.name())
+        frames = [(int(offset), self._observation(raw, rendered=True)) for offset, raw in answer.frames]
+        last = self._observation(answer.last, rendered=False) if answer.last is not None else frames[-1][1]
         return ChunkOutcome(
-            num_executed=answer["num_executed"],
-            success=answer["success"],
+            num_executed=answer.num_executed,
+            success=answer.success,
             frames=frames,
             last=last,
-            sim_s=answer["sim_s"],
-            render_s=answer["render_s"],
+            sim_s=answer.sim_s,
+            render_s=answer.render_s,
         )
+
+    def play(self, states: np.ndarray) -> Iterator[Observation]:
+        """Yield the rendered observation of each recorded state; only for a `PlayableEnv`.
+
+        Args:
+            states: T,X float64, as the simulator's model lays them out.
+
+        Raises:
+            EnvRaised: If a state does not fit the model.
+            EpisodeFault: If the worker fails, or gives an observation that is not what its spec promises.
+        """
+        for start in range(0, len(states), STATES_PER_MESSAGE):
+            question = messages.Play(states=states[start : start + STATES_PER_MESSAGE])
+            for raw in self.ask(question, messages.Played).observations:
+                yield self._observation(raw, rendered=True)
+
+    def ask(self, question: messages.Message, answer_type: type[Answer]) -> Answer:
+        """Return the answer to a question.
+
+        Raises:
+            EnvRaised: If the env raised an error.
+            EpisodeFault: If the worker dies, hangs, or answers with something else.
+        """
+        limits = {messages.Make: self._timeouts.start_s, messages.Begin: self._timeouts.reset_s}
+        self._send(question)
+        return self._receive(answer_type, limits.get(type(question), self._timeouts.chunk_s), question.name())
 
     def close(self) -> None:
         """Ask the process to end and make sure that it does; calling it twice is fine."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            wire.send(self._connection, {"op": "close"})
+            wire.send(self._connection, messages.Close().to_wire())
             self._process.wait(timeout=5.0)
         self.kill()
 
@@ -172,33 +213,31 @@ class EnvWorker:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._connection.close()
+        self._log.close()
 
-    def _ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _send(self, question: messages.Message) -> None:
         try:
-            wire.send(self._connection, question)
+            wire.send(self._connection, question.to_wire())
         except OSError as error:
             raise self._died() from error
-        return self._receive(timeout_s, question["op"])
 
-    def _receive(self, timeout_s: float, doing: str) -> dict[str, Any]:
+    def _receive(self, answer_type: type[Answer], timeout_s: float, question: str) -> Answer:
+        env_id = self.env_spec.env_id
         try:
-            answer = wire.receive(self._connection, timeout_s=timeout_s)
+            answer = messages.from_wire(wire.receive(self._connection, timeout_s=timeout_s))
         except TimeoutError as error:
             raise self._fault(
-                f"{self.env_spec.env_id}: the worker did not answer '{doing}' within {timeout_s:g} s and was killed.",
+                f"{env_id}: the worker did not answer '{question}' within {timeout_s:g} s and was killed.",
                 retriable=True,
             ) from error
         except EOFError as error:
             raise self._died() from error
         except wire.WireError as error:
-            raise self._fault(f"{self.env_spec.env_id}: the worker sent {error}.") from error
-        if not isinstance(answer, dict):
-            raise self._fault(f"{self.env_spec.env_id}: the worker answered with {type(answer).__name__}.")
-        return answer
-
-    def _answer_or_fault(self, answer: dict[str, Any]) -> dict[str, Any]:
-        if "error" in answer:
-            raise self._fault(f"{self.env_spec.env_id}: {answer['error']}")
+            raise self._fault(f"{env_id}: the worker sent {error}.") from error
+        if isinstance(answer, messages.Failed):
+            raise EnvRaised(env_id, kind=answer.kind, text=answer.reason)
+        if not isinstance(answer, answer_type):
+            raise self._fault(f"{env_id}: the worker answered '{question}' with '{answer.name()}'.")
         return answer
 
     def _observation(self, raw: Mapping[str, Any], *, rendered: bool) -> Observation:
@@ -212,13 +251,8 @@ class EnvWorker:
             raise
         return observation
 
-    def _check_spec(self, answer: dict[str, Any]) -> None:
-        if "error" in answer:
-            raise EvalkitError(
-                f"The worker for {self.env_spec.env_id} cannot build its env: {answer['error']}. "
-                f"Its log is {self._log_path}; `evalkit doctor` tells what is missing."
-            )
-        built = EnvSpec.from_json(answer["spec"])
+    def _check_spec(self, made: messages.Made) -> None:
+        built = EnvSpec.from_json(dict(made.spec))
         if built != self.env_spec:
             ours, theirs = self.env_spec.to_json(), built.to_json()
             names = [name for name in ours if ours[name] != theirs[name]]
@@ -234,33 +268,46 @@ class EnvWorker:
         except subprocess.TimeoutExpired:
             return self._fault(f"{self.env_spec.env_id}: the worker closed its connection.", retriable=True)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return self._fault(f"{self.env_spec.env_id}: the worker {how}; its log is {self._log_path}.", retriable=True)
+        note = self._log_note()
+        return self._fault(f"{self.env_spec.env_id}: the worker {how}. {note}.", retriable=True)
+
+    def _log_note(self) -> str:
+        """Return where the worker's output is, or its last line."""
+        if self._log_path is not None:
+            return f"Its log is {self._log_path}"
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return f"The last line of its output: {lines[-1] if lines else 'none'}"
 
     def _fault(self, reason: str, *, retriable: bool = False) -> EpisodeFault:
         self.kill()
         return EpisodeFault("env", reason, retriable=retriable)
 
 
-def _spawn(launch: WorkerLaunch, connection: socket.socket, log_path: Path) -> subprocess.Popen[bytes]:
-    """Start the worker in a process group of its own, what it prints going to its log."""
+def _open_log(path: Path | None) -> IO[bytes]:
+    """Return the file that takes the worker's output; an unnamed temporary one where there is no path."""
+    if path is None:
+        return tempfile.TemporaryFile()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _spawn(launch: WorkerLaunch, connection: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the worker in a process group of its own; its output goes to the log."""
     root = str(Path(evalkit.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [launch.python, "-m", "evalkit.contracts.worker.server", str(connection.fileno())]
     try:
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        log = log_path.open("ab")
+        return subprocess.Popen(
+            [launch.python, "-m", "evalkit.contracts.worker.server", str(connection.fileno())],
+            env={**os.environ, "PYTHONPATH": path, **launch.environ},
+            pass_fds=[connection.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     except OSError as error:
-        raise cannot_write(log_path, error) from error
-    with log:
-        try:
-            return subprocess.Popen(
-                command,
-                env={**os.environ, "PYTHONPATH": path, **launch.environ},
-                pass_fds=[connection.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise EvalkitError(f"Cannot start the interpreter {launch.python}: {error.strerror}.") from error
+        raise EvalkitError(f"Cannot start the interpreter {launch.python}: {error.strerror}.") from error

@@ -1,0 +1,189 @@
+"""The messages that harness and env process exchange, as types.
+
+In: fields. Out: dicts that `wire` can send, and the messages read from such dicts.
+Read next: `server.py`, which answers them; `client.py`, which sends them.
+
+    Make     -> Made        build the env
+    Begin    -> Begun       start an episode
+    Advance  -> Advanced    execute a chunk of actions
+    Observe  -> Observed    observe the current state
+    Play     -> Played      put the simulation into recorded states and render each
+    Close                   end the process; no answer
+    any      -> Failed      the env raised an error
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from evalkit.contracts.worker.wire import WireError
+
+
+class Message:
+    """A message; every message is a frozen dataclass whose fields can be sent as they are."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the dict that is sent.
+
+        Example:
+            >>> Begin(seed=3, max_steps=200, render=True).to_wire()
+            {'message': 'begin', 'seed': 3, 'max_steps': 200, 'render': True}
+        """
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
+        return {"message": self.name(), **values}
+
+    @classmethod
+    def name(cls) -> str:
+        """Return what `to_wire` writes under `message`."""
+        return cls.__name__.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Make(Message):
+    """Import `module:attribute` and call it with these arguments; the result is the env."""
+
+    target: str
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Message):
+    """The env was built.
+
+    Attributes:
+        spec: JSON form of its `EnvSpec`.
+        about: What only the running env knows: its interpreter, its renderer.
+    """
+
+    spec: Mapping[str, Any]
+    about: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin(Message):
+    """Start the episode of a seed and observe its first state."""
+
+    seed: int
+    max_steps: int
+    render: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun(Message):
+    """The episode has started; `solved` says whether its goal is met already."""
+
+    solved: bool
+    observation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Advance(Message):
+    """Execute actions until the last one or the first success.
+
+    Attributes:
+        actions: K,14 float32.
+        render_at: Numbers of executed actions after which to render.
+        render_last: Whether to render after the last executed action.
+        render_success: Whether to render the moment at which the goal is met.
+    """
+
+    actions: np.ndarray
+    render_at: Sequence[int] = ()
+    render_last: bool = False
+    render_success: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Advanced(Message):
+    """The outcome of a chunk of actions.
+
+    Attributes:
+        num_executed: Actions executed before the chunk or the episode ended.
+        success: Whether the goal was met.
+        frames: (number of executed actions, rendered observation), in order.
+        last: The observation after the last action; None if it is the last of the frames.
+        sim_s: Seconds of physics.
+        render_s: Seconds of rendering and reading the state.
+    """
+
+    num_executed: int
+    success: bool
+    frames: Sequence[tuple[int, Mapping[str, Any]]]
+    last: Mapping[str, Any] | None
+    sim_s: float
+    render_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observe(Message):
+    """Observe the current state."""
+
+    render: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observed(Message):
+    """The observation of the current state."""
+
+    observation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Play(Message):
+    """Put the simulation into recorded states, T,X float64, and render each."""
+
+    states: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Played(Message):
+    """One rendered observation per state, in order."""
+
+    observations: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close(Message):
+    """Free the simulator and end the process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Message):
+    """The env raised an error; its process still answers.
+
+    Attributes:
+        kind: Name of the error's type, for example `FloatingPointError`.
+        reason: Text of the error.
+    """
+
+    kind: str
+    reason: str
+
+
+_TYPES: dict[str, type[Message]] = {
+    kind.name(): kind
+    for kind in (Make, Made, Begin, Begun, Advance, Advanced, Observe, Observed, Play, Played, Close, Failed)
+}
+
+
+def from_wire(raw: Any) -> Message:
+    """Return the message that `to_wire` wrote.
+
+    Raises:
+        WireError: If it is not one of ours, or its fields are not those of its type.
+
+    Example:
+        >>> from_wire({"message": "failed", "kind": "OSError", "reason": "no such file"})
+        Failed(kind='OSError', reason='no such file')
+    """
+    name = raw.get("message") if isinstance(raw, dict) else None
+    if name not in _TYPES:
+        raise WireError(f"a message of an unknown kind ({type(raw).__name__}, {name!r})")
+    try:
+        return _TYPES[name](**{key: value for key, value in raw.items() if key != "message"})
+    except TypeError as error:
+        raise WireError(f"a message '{name}' with wrong fields ({error})") from error
