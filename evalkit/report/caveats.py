@@ -1,7 +1,7 @@
-"""What a reader must know before the numbers.
+"""Caveats: what a reader must know before the numbers.
 
-In: a run's plan, records, `run.json` and what its scores were made of; several runs beside each other. Out: sentences.
-Read next: `read.py`, which gathers them; `render_markdown.py` and `render_console.py`, which put them on top.
+In: a run's plan, records, `run.json` and the coverage of its scores; or several runs. Out: sentences.
+Read next: `read.py`, which collects them; `build.py`, which puts them before the tables.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
 
-AGAIN = "run `evalkit score` again"
+AGAIN = "run `evalkit score run` again"
 
 
 class MixedProtocols(EvalkitError):
-    """Runs of different protocols, beside each other unasked."""
+    """Runs of different protocols in one report, without `--across-protocols`."""
 
 
 def plan_caveats(plan: Plan, *, num_missing: int) -> Iterator[str]:
-    """Yield what the plan makes of the numbers: an unfinished run, an oracle, random weights, departures.
+    """Yield what limits the numbers of a plan: an unfinished run, an oracle, random weights, departures.
 
     Args:
-        plan: Names the departures, the simulator state that the policy reads, and what its weights are.
+        plan: Names the departures, the simulator state that the policy reads, and the source of its weights.
         num_missing: Planned episodes that have no record yet.
     """
     if num_missing:
@@ -48,10 +48,10 @@ def session_caveats(about: Mapping[str, Any]) -> Iterator[str]:
     """Yield what changed between the sessions that filled a run: commit, versions, machine.
 
     Args:
-        about: What `run.json` holds.
+        about: Contents of `run.json`.
     """
-    found = about.get("sessions")
-    sessions = [session for session in found if isinstance(session, Mapping)] if isinstance(found, list) else []
+    listed = about.get("sessions")
+    sessions = [session for session in listed if isinstance(session, Mapping)] if isinstance(listed, list) else []
     changes = [
         *_changes({"commit": session.get("commit")} for session in sessions),
         *_changes(_mapping(session, "versions") for session in sessions),
@@ -64,17 +64,17 @@ def session_caveats(about: Mapping[str, Any]) -> Iterator[str]:
 def score_caveats(
     plan: Plan, records: Sequence[EpisodeRecord], made_of: Coverage | None, lost: Sequence[LostClip]
 ) -> Iterator[str]:
-    """Yield in what the scores are not those of the run as it is now.
+    """Yield how the scores differ from the run as it is now.
 
     Args:
         plan: The run's plan.
         records: The run's records.
-        made_of: What the result file says that it was made of.
+        made_of: Plan and records that the result file was made from.
         lost: Clips that could not be scored.
     """
     now = Coverage.of(plan, records)
     if made_of is None:
-        yield f"The scores do not say of which records they were made; {AGAIN}."
+        yield f"The scores do not name the records that they were made from; {AGAIN}."
     elif made_of.plan_sha256 != now.plan_sha256:
         yield (
             f"The scores belong to another plan ({made_of.plan_sha256[:12]}, not {now.plan_sha256[:12]}) "
@@ -87,22 +87,22 @@ def score_caveats(
 
 
 def between_caveats(plans: Mapping[str, Plan], *, across_protocols: bool) -> Iterator[str]:
-    """Yield why the numbers of runs beside each other do not compare as they stand.
+    """Yield why the numbers of several runs do not compare.
 
     Args:
         plans: The plan of each run, by the run's name.
-        across_protocols: Whether different protocols were asked for.
+        across_protocols: Whether runs of different protocols are allowed in one report.
 
     Raises:
-        MixedProtocols: If the protocols differ and were not asked for.
+        MixedProtocols: If the protocols differ and that is not allowed.
     """
     protocols = _grouped({name: plan.protocol for name, plan in plans.items()})
     if len(protocols) > 1:
         listed = " and ".join(f"'{protocol}' ({', '.join(names)})" for protocol, names in protocols.items())
         if not across_protocols:
             raise MixedProtocols(
-                f"The runs follow different protocols, {listed}, whose numbers do not compare; report them apart, or "
-                f"give --across-protocols."
+                f"The runs follow different protocols, {listed}, whose numbers do not compare. Report "
+                f"them separately, or give --across-protocols."
             )
         yield f"The runs follow different protocols, {listed}: their numbers do not compare."
     for protocol, names in protocols.items():
@@ -122,9 +122,9 @@ def _departures(plan: Plan) -> str:
 def _stale(made_of: Coverage, now: Coverage) -> Iterator[str]:
     covered = sum(made_of.clips.get(key) == clip for key, clip in now.clips.items())
     if covered < len(now.clips):
-        yield f"The scores cover {covered} of {_episodes(len(now.clips))} that imagined something; {AGAIN}."
+        yield f"The scores cover {covered} of {_episodes(len(now.clips))} with predictions; {AGAIN}."
     if gone := len(made_of.clips.keys() - now.clips.keys()):
-        yield f"The scores hold {_episodes(gone)} of which there is no record any more; {AGAIN}."
+        yield f"The scores include {_episodes(gone)} without a record; {AGAIN}."
 
 
 def _episodes(count: int) -> str:
@@ -137,16 +137,16 @@ def _changes(sessions: Iterator[Mapping[str, Any]]) -> Iterator[str]:
     shown = list(sessions)
     for key in dict.fromkeys(key for session in shown for key in session):
         values[key] = list(dict.fromkeys(_shown(session.get(key)) for session in shown))
-    return (f"{key} {', then '.join(found)}" for key, found in values.items() if len(found) > 1)
+    return (f"{key} {', then '.join(texts)}" for key, texts in values.items() if len(texts) > 1)
 
 
 def _mapping(session: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = session.get(key)
-    return found if isinstance(found, Mapping) else {}
+    value = session.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _shown(value: Any) -> str:
-    """Return a value in a few letters; a commit's hash is cut, what is behind its `+` is kept."""
+    """Return a value as short text; a commit's hash is cut, and text after its `+` stays."""
     if value is None:
         return "unknown"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,23 +1,20 @@
-"""Success rates that others published, beside a run's own.
+"""Success rates that others published, to compare with a run's own.
 
-In: CSV files such as those in `results/published`, one number a line with its source. Out: a table a run.
-Read next: `render_markdown.py` and `render_console.py`, which show it.
+In: CSV files such as those in `results/published`, one number a line with its source. Out: the rows for one run.
+Read next: `build.py`, which makes tables of them.
 
-A published row belongs to a family of protocols, `robocasa-24` say: it is shown beside the runs whose protocol starts
-with that name, and beside none whose protocol says with a `+` that it is no benchmark.
+A published row belongs to a family of protocols, for example `robocasa-24`. It is shown with the runs whose protocol
+starts with that name. A `+` in a protocol's name marks it as not a benchmark; such runs get no published row.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.report.format import percent
-from evalkit.report.read import RunReport
-from evalkit.report.tables import MEAN_OF_TASKS, POOLED
 
 SUCCESS = "success_rate_percent"
 
@@ -28,7 +25,7 @@ class PublishedRow:
 
     Attributes:
         source: Where it was published, for example `arXiv:2604.26694 Table 1`.
-        system: What it is of.
+        system: The policy or model.
         bench: Family of protocols, for example `robocasa-24`.
         setting: `default`, or what was different.
         task: One of the bench's tasks; empty for the mean over all of them.
@@ -48,61 +45,53 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
-    """What is shown beside one run, cells as text.
+class PublishedRates:
+    """Success rates to show for one run.
 
     Attributes:
-        means: One system a row, the run first: its name, its mean over the tasks in percent, source, note.
-        tasks: One task a row: its name, the run's rate, those of `systems`.
-        systems: Whose rates were published task by task.
+        means: Means over all tasks of a bench, the best first.
+        by_task: Rates of single tasks, percent, by system and task.
         refusal: Why nothing is shown; empty otherwise.
     """
 
-    means: tuple[tuple[str, ...], ...] = ()
-    tasks: tuple[tuple[str, ...], ...] = ()
-    systems: tuple[str, ...] = ()
+    means: tuple[PublishedRow, ...] = ()
+    by_task: Mapping[tuple[str, str], float] = field(default_factory=dict)
     refusal: str = ""
 
-
-MEANS_HEADER = ("system", "mean of tasks %", "source", "note")
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Return the systems with rates of single tasks."""
+        return tuple(dict.fromkeys(system for system, _ in self.by_task))
 
 
 def read_published(path: Path) -> list[PublishedRow]:
-    """Return every row of a CSV file, or of all those in a folder.
+    """Return every row of a CSV file, or of all CSV files of a folder.
 
     Raises:
-        EvalkitError: If there is none, or one has other columns.
+        EvalkitError: If there is no file, or a file has other columns.
     """
     files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise EvalkitError(f"There are no published rows at {path}; name a CSV file or a folder of them.")
+        raise EvalkitError(f"There are no published rows at {path}. Name a CSV file, or a folder of CSV files.")
     return [row for file in files for row in _read_file(file)]
 
 
-def beside(run: RunReport, published: Sequence[PublishedRow]) -> Beside | None:
-    """Return the published success rates that belong beside a run; None where nothing is published on its bench."""
-    protocol = run.plan.protocol
+def select_published(protocol: str, published: Sequence[PublishedRow]) -> PublishedRates | None:
+    """Return the published success rates that compare with a protocol; None if nothing is published on its bench.
+
+    Example:
+        >>> select_published("robocasa-24/xwam", []) is None
+        True
+    """
     family = protocol.partition("/")[0]
     rows = [r for r in published if r.bench == family and r.setting == "default" and r.metric == SUCCESS]
     if not rows:
         return None
     if "+" in protocol:
-        return Beside(refusal=f"{protocol} is no benchmark: no published row belongs beside it.")
-    own = {row.task: percent(row.rate) for row in run.success}
-    whole = sorted((row for row in rows if not row.task), key=lambda row: -row.value)
-    by_task = {(row.system, row.task): f"{row.value:.1f}" for row in rows if row.task}
-    systems = tuple(dict.fromkeys(system for system, _ in by_task))
-    return Beside(
-        means=(
-            (run.name, own.get(MEAN_OF_TASKS, "-"), "this run", f"{len(run.plan.tasks)} tasks, {run.plan.protocol}"),
-            *((row.system, f"{row.value:.1f}", row.source, row.note) for row in whole),
-        ),
-        tasks=tuple(
-            (task, rate, *(by_task.get((system, task), "-") for system in systems))
-            for task, rate in own.items()
-            if task not in (POOLED, MEAN_OF_TASKS)
-        ),
-        systems=systems,
+        return PublishedRates(refusal=f"{protocol} is not a benchmark protocol: no published row compares with it.")
+    return PublishedRates(
+        means=tuple(sorted((row for row in rows if not row.task), key=lambda row: -row.value)),
+        by_task={(row.system, row.task): row.value for row in rows if row.task},
     )
 
 
@@ -111,7 +100,7 @@ def _read_file(path: Path) -> list[PublishedRow]:
         reader = csv.DictReader(file)
         names = [entry.name for entry in fields(PublishedRow)]
         if reader.fieldnames != names:
-            raise EvalkitError(f"{path} holds no published rows: its first line must be {','.join(names)}.")
+            raise EvalkitError(f"{path} is not a file of published rows: its first line must be {','.join(names)}.")
         try:
             return [
                 PublishedRow(**{k: v for k, v in row.items() if k != "value"}, value=float(row["value"]))

@@ -1,7 +1,7 @@
-"""What a report is made of: everything that a run folder says.
+"""Reading a run or a result file for a report.
 
-In: a run folder. Out: its plan, records and scores, and what a reader must be told about them.
-Read next: `tables.py`, which counts and averages them.
+In: a run folder, or a result file. Out: its plan, the rows of its tables, and caveats.
+Read next: `tables.py`, which counts and averages; `build.py`, which makes a document of it.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Imagination:
-    """What a result file says.
+class ScoreSummary:
+    """The scores of one result file, averaged.
 
     Attributes:
         name: Of the run, or of the folder that was scored.
-        scores: Means of the imagination; empty where nothing was imagined.
-        correlations: How imagination and success go together.
-        remarks: Every named outcome among the scores.
-        nothing: Why there are no scores, one sentence; empty where there are some.
+        scores: Means of the scores; empty where nothing was scored.
+        correlations: Correlation of each metric with success.
+        remarks: Every status other than `ok` among the scores.
+        unscored_reason: Why there are no scores, one sentence; empty where there are some.
     """
 
     name: str
     scores: tuple[ScoreRow, ...]
     correlations: tuple[CorrelationRow, ...]
     remarks: tuple[RemarkRow, ...]
-    nothing: str
+    unscored_reason: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunReport(Imagination):
-    """One run, ready to be shown.
+class RunSummary(ScoreSummary):
+    """One run, ready for a report.
 
     Attributes:
         plan: What was planned.
         about: What `run.json` holds; empty where the run wrote none.
-        caveats: What must be read before the numbers.
-        success: A row a task, then the totals.
+        caveats: What a reader must know before the numbers, one sentence each.
+        success: One row a task, then the totals.
         errors: Why episodes gave no result.
     """
 
@@ -74,7 +74,7 @@ class RunReport(Imagination):
 
 
 def run_names(run_dirs: Sequence[Path]) -> list[str]:
-    """Return a name for each run: its folder's, with as many parents as tell it from the others.
+    """Return a name for each run: its folder's, with as many parent folders as make it unique.
 
     Example:
         >>> run_names([Path("/runs/seed0/xwam"), Path("/runs/seed1/xwam"), Path("/runs/seed1/hold")])
@@ -94,8 +94,8 @@ def run_names(run_dirs: Sequence[Path]) -> list[str]:
         lengths = longer
 
 
-def read_run(run_dir: Path, *, name: str | None = None) -> RunReport:
-    """Return what a run folder says.
+def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
+    """Return the summary of a run folder.
 
     Args:
         run_dir: The run folder.
@@ -108,15 +108,16 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunReport:
     records, about = run.records(), _about(run)
     planned = Counter(episode.task for episode in run.plan.episodes)
     scores = read_scores(run.scores_path) if run.scores_path.exists() else None
-    imagination = _imagination(scores, name=name or run_dir.resolve().name)
+    scored = _summary(scores, name=name or run_dir.resolve().name)
     success = success_rows(run.plan.tasks, planned, records)
     caveats = [*plan_caveats(run.plan, num_missing=success[-1].missing), *session_caveats(about)]
     if scores is not None:
         caveats += score_caveats(run.plan, records, read_coverage(run.scores_path), lost_clips(scores))
-    if not imagination.scores:
-        imagination = replace(imagination, nothing=nothing_to_score(run.plan, records) or imagination.nothing)
-    return RunReport(
-        **vars(imagination),
+    if not scored.scores:
+        reason = nothing_to_score(run.plan, records) or scored.unscored_reason
+        scored = replace(scored, unscored_reason=reason)
+    return RunSummary(
+        **vars(scored),
         plan=run.plan,
         about=about,
         caveats=tuple(caveats),
@@ -125,26 +126,26 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunReport:
     )
 
 
-def read_imagination(scores_path: Path, *, name: str) -> Imagination:
-    """Return what a result file says.
+def read_scored(scores_path: Path, *, name: str) -> ScoreSummary:
+    """Return the summary of a result file.
 
     Raises:
         RunFolderError: If it is missing or broken.
     """
-    return _imagination(read_scores(scores_path), name=name)
+    return _summary(read_scores(scores_path), name=name)
 
 
-def _imagination(scores: pd.DataFrame | None, *, name: str) -> Imagination:
+def _summary(scores: pd.DataFrame | None, *, name: str) -> ScoreSummary:
     if scores is None:
-        nothing = "Not scored yet: run `evalkit score` on the folder."
-        return Imagination(name=name, scores=(), correlations=(), remarks=(), nothing=nothing)
+        reason = "Not scored yet. Run `evalkit score run` on the run folder."
+        return ScoreSummary(name=name, scores=(), correlations=(), remarks=(), unscored_reason=reason)
     rows = tuple(score_rows(scores))
-    return Imagination(
+    return ScoreSummary(
         name=name,
         scores=rows,
         correlations=tuple(correlation_rows(scores)),
         remarks=tuple(remark_rows(scores)),
-        nothing="" if rows else "Nothing imagined was scored.",
+        unscored_reason="" if rows else "No prediction was scored.",
     )
 
 

@@ -23,7 +23,7 @@ class Interval(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """How imagination and success go together over episodes.
+    """Correlation of a metric with success over episodes.
 
     Attributes:
         r: Point-biserial correlation of an episode's mean with its success, in [-1, 1].

@@ -1,7 +1,7 @@
-"""The rows of a report.
+"""The rows of a report's tables.
 
-In: a run's plan, records and scores. Out: success per task, errors by blame, means of the imagination by split.
-Read next: `render_markdown.py` and `render_console.py`, which show them; `stats.py` for the intervals.
+In: a run's plan, records and scores. Out: success per task, errors by blame, mean scores by split.
+Read next: `build.py`, which puts them into tables; `stats.py` for the intervals.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SPLITS = ("all", "task", "outcome", "view", "horizon")
 
 @dataclass(frozen=True, kw_only=True)
 class SuccessRow:
-    """One task, or all of them. The rate is over success + failure; the other counts stand beside it.
+    """One task, or all tasks. The rate is over success + failure; the other counts do not enter it.
 
     Attributes:
         missing: Planned episodes that have no record yet.
         rate: None where no episode is valid.
-        interval: 95 % Wilson; None for the mean of tasks, which is no proportion.
+        interval: 95 % Wilson; None for the mean of tasks, which is not a proportion.
     """
 
     task: str
@@ -44,7 +44,7 @@ class SuccessRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRow:
-    """One way in which episodes ended without a result."""
+    """One reason why episodes ended without a result."""
 
     outcome: str
     blame: str
@@ -58,10 +58,10 @@ class ScoreRow:
     """The mean of one metric over one part of the scored frames.
 
     Attributes:
-        subject: Whose frames; see `score.names.SUBJECTS`.
+        subject: Which predictions; see `score.results.names.SUBJECTS`.
         metric: Name with convention.
         split: What the frames are split by; one of `SPLITS`.
-        group: Which part.
+        group: Value of the split, for example a task's name.
         mean: Over the rows that have a value, each frame and view counting once; None where none has.
         interval: 95 % bootstrap, episodes drawn whole.
         num_values: Rows with a value.
@@ -94,18 +94,18 @@ class RemarkRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelationRow:
-    """How one metric of the policy's imagination goes with success over episodes."""
+    """Correlation of one metric of the policy's predictions with success, over episodes."""
 
     metric: str
     correlation: Correlation
 
 
 def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[EpisodeRecord]) -> list[SuccessRow]:
-    """Return a row a task in the plan's order, then all pooled over episodes, then the mean of the tasks' rates.
+    """Return one row a task in the plan's order, then all episodes pooled, then the mean of the tasks' rates.
 
     Args:
         tasks: Planned tasks.
-        planned: Planned episodes of each.
+        planned: Number of planned episodes of each task.
         records: How episodes ended.
     """
     counts: Counter[tuple[str, str]] = Counter((record.task, record.outcome) for record in records)
@@ -135,7 +135,7 @@ def score_rows(scores: pd.DataFrame) -> list[ScoreRow]:
     """Return the means of every subject and metric, over all frames and by task, outcome, view and horizon.
 
     Args:
-        scores: What `score.table.read_scores` gives.
+        scores: From `score.results.table.read_scores`.
     """
     if scores.empty:
         return []
@@ -148,7 +148,10 @@ def score_rows(scores: pd.DataFrame) -> list[ScoreRow]:
 
 
 def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
-    """Return every status but `ok`, the most frequent first; the truth against itself is identical by design."""
+    """Return every status but `ok`, the most frequent first.
+
+    Rows of the ground truth scored against itself are left out: they are identical by design.
+    """
     remarked = scores[(scores["subject"] != "ground_truth") & (scores["status"] != "ok")]
     rows = []
     for status, part in remarked.groupby("status", observed=True):

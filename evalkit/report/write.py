@@ -1,23 +1,23 @@
-"""The report of one or several runs, or of two scored folders: written, and shown.
+"""The report of one or several runs, or of scored folders: built once, then written.
 
-In: run folders, or a result file. Out: `report.md`, `success.csv`, `scores.csv`, and tables for the console.
-Read next: `read.py`, where the numbers come from.
+In: run folders, or a result file. Out: a document; `report.md`, `success.csv`, `scores.csv`.
+Read next: `read.py`, where the numbers come from; `build.py`, which makes the document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from evalkit.contracts.errors import RunFolderError
+from evalkit.report.build import build_document, build_scores_document
 from evalkit.report.caveats import between_caveats
-from evalkit.report.published import Beside, PublishedRow, beside
-from evalkit.report.read import Imagination, RunReport, read_imagination, read_run, run_names
-from evalkit.report.render_console import caveat_list, imagination, published_beside, renderables
-from evalkit.report.render_markdown import markdown, scores_csv, scores_markdown, success_csv
+from evalkit.report.document import Document
+from evalkit.report.published import PublishedRow, select_published
+from evalkit.report.read import read_run, read_scored, run_names
+from evalkit.report.render_csv import render_csv
+from evalkit.report.render_markdown import render_markdown
 from evalkit.store.files import write_whole
 
 
@@ -26,26 +26,34 @@ class Report:
     """A written report.
 
     Attributes:
-        runs: What it shows.
-        files: Where it lies.
-        caveats: What must be known before one run is held against another.
-        published: What others published, by the name of the run that it stands beside.
+        document: Its sections and tables.
+        files: The files that hold it.
     """
 
-    runs: tuple[Imagination, ...]
+    document: Document
     files: tuple[Path, ...]
-    caveats: tuple[str, ...] = ()
-    published: Mapping[str, Beside] = field(default_factory=dict)
 
-    def render(self, console: Console) -> None:
-        """Print the tables."""
-        if self.caveats:
-            console.print(caveat_list(self.caveats))
-        for run in self.runs:
-            for renderable in renderables([run]) if isinstance(run, RunReport) else imagination(run):
-                console.print(renderable)
-            for renderable in published_beside(run.name, self.published.get(run.name)):
-                console.print(renderable)
+
+def build_report(
+    run_dirs: Sequence[Path], *, across_protocols: bool = False, published: Sequence[PublishedRow] = ()
+) -> Document:
+    """Return the report of some runs.
+
+    Args:
+        run_dirs: Run folders. A run that is unfinished or not scored yet is reported as such. A folder that is named
+            twice appears once.
+        across_protocols: Whether one report may hold runs of different protocols.
+        published: Published success rates, shown with the runs that they compare with.
+
+    Raises:
+        MixedProtocols: If the protocols differ and that is not allowed.
+        RunFolderError: If a run cannot be read.
+    """
+    folders = list({run_dir.resolve(): run_dir for run_dir in run_dirs}.values())
+    runs = [read_run(folder, name=name) for folder, name in zip(folders, run_names(folders), strict=True)]
+    caveats = tuple(between_caveats({run.name: run.plan for run in runs}, across_protocols=across_protocols))
+    rates = {run.name: select_published(run.plan.protocol, published) for run in runs}
+    return build_document(runs, caveats, {name: rate for name, rate in rates.items() if rate is not None})
 
 
 def write_report(
@@ -55,49 +63,32 @@ def write_report(
     across_protocols: bool = False,
     published: Sequence[PublishedRow] = (),
 ) -> Report:
-    """Write the report of some runs and return it.
-
-    Args:
-        run_dirs: Run folders; unfinished ones and ones without scores are reported as such; one named twice shows once.
-        out_dir: Where `report.md`, `success.csv` and `scores.csv` go.
-        across_protocols: Whether runs of different protocols may stand beside each other.
-        published: What others published; shown beside the runs that it belongs to.
+    """Write the report of some runs into a folder and return it; arguments and errors as in `build_report`.
 
     Raises:
-        MixedProtocols: If the protocols differ and were not asked for.
         RunFolderError: If a run cannot be read, or the report cannot be written.
     """
-    folders = list({run_dir.resolve(): run_dir for run_dir in run_dirs}.values())
-    runs = tuple(read_run(folder, name=name) for folder, name in zip(folders, run_names(folders), strict=True))
-    caveats = tuple(between_caveats({run.name: run.plan for run in runs}, across_protocols=across_protocols))
-    shown = {run.name: found for run in runs if (found := beside(run, published)) is not None}
-    texts = {
-        "report.md": markdown(runs, caveats, shown),
-        "success.csv": success_csv(runs),
-        "scores.csv": scores_csv(runs),
-    }
-    return Report(runs=runs, files=_write(out_dir, texts), caveats=caveats, published=shown)
+    return _write(build_report(run_dirs, across_protocols=across_protocols, published=published), out_dir)
 
 
 def write_scores_report(scores_path: Path, out_dir: Path, *, name: str) -> Report:
     """Write the report of a result file that belongs to no run: `report.md` and `scores.csv`.
 
     Args:
-        scores_path: What `score.folders.score_folders` wrote.
-        out_dir: Where the report goes.
+        scores_path: Result file of `score_folders` or `score_dataset`.
+        out_dir: Folder of the report.
         name: Its title.
 
     Raises:
         RunFolderError: If the result file is missing or broken, or the report cannot be written.
     """
     if not scores_path.exists():
-        raise RunFolderError(f"{scores_path} is not there. Score the folders first.")
-    scored = read_imagination(scores_path, name=name)
-    texts = {"report.md": scores_markdown(scored), "scores.csv": scores_csv([scored])}
-    return Report(runs=(scored,), files=_write(out_dir, texts))
+        raise RunFolderError(f"{scores_path} does not exist. Run `evalkit score folders` or `evalkit score dataset`.")
+    return _write(build_scores_document(read_scored(scores_path, name=name)), out_dir)
 
 
-def _write(out_dir: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
+def _write(document: Document, out_dir: Path) -> Report:
+    texts = {"report.md": render_markdown(document), **render_csv(document)}
     for name, text in texts.items():
         write_whole(out_dir / name, text.encode())
-    return tuple(out_dir / name for name in texts)
+    return Report(document=document, files=tuple(out_dir / name for name in texts))

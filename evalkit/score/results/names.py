@@ -82,7 +82,7 @@ SUBJECTS: dict[str, str] = {
     "ground_truth": "sanity: the truth scored against itself, wrist poses from the true state (first chunk of a clip)",
     "codec_round_trip": "ceiling: the truth after the policy's own codec, there and back",
 }
-"""Whose frames a row scores; all but those of `IMAGINED` say what a number of theirs is worth."""
+"""Whose frames a row scores; all but those of `PREDICTED` are references."""
 
-IMAGINED = ("policy", "policy_given_actions")
-"""Subjects that a policy imagined."""
+PREDICTED = ("policy", "policy_given_actions")
+"""Subjects that are predictions of the evaluated policy; all others are references."""

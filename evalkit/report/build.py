@@ -1,0 +1,295 @@
+"""A report's document: which tables a reader gets, and what each column means.
+
+In: what runs or scored folders say (`read.py`), caveats, published rates. Out: a `Document`.
+Read next: `document.py`, the parts; `tables.py`, where the numbers of each row are computed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+from evalkit.report.columns import (
+    CORRELATION,
+    DEFINITIONS_NOTE,
+    ERRORS,
+    IDENTITY,
+    MEANS,
+    MEANS_NOTE,
+    PUBLISHED_MEANS,
+    SCORES_DATA,
+    SPLIT_EXPLANATIONS,
+    STATUSES_SEEN,
+    SUCCESS,
+    SUCCESS_DATA,
+    SUCCESS_NOTE,
+)
+from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
+from evalkit.report.published import PublishedRates
+from evalkit.report.read import RunSummary, ScoreSummary
+from evalkit.report.stats import Interval
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow
+from evalkit.score.results.names import METRICS, PREDICTED, SUBJECTS
+
+HEADLINE = (
+    "psnr_db/frame_mean",
+    "ssim/gauss11",
+    "lpips/alex_v0.1",
+    "absrel/gt_mask",
+    "delta1/gt_mask",
+    "chamfer_m/l1_half",
+    "chamfer_m2/l2sq_sum",
+    "ee_position_mm/euclidean",
+    "ee_rotation_deg/geodesic",
+)
+"""Metrics shown by task, outcome, view and horizon; `scores.csv` has all metrics."""
+
+SPLIT_TITLES = {"task": "By task", "outcome": "By outcome of the episode", "view": "By view", "horizon": "By horizon"}
+"""The splits that are shown; `scores.csv` has intervals and counts of each."""
+
+
+def build_document(
+    runs: Sequence[RunSummary],
+    caveats: Sequence[str] = (),
+    published: Mapping[str, PublishedRates] | None = None,
+) -> Document:
+    """Return the report of one or several runs, a section a run.
+
+    Args:
+        runs: What is reported.
+        caveats: What a reader must know before comparing the runs.
+        published: Published rates, by the name of the run to compare them with.
+    """
+    sections = [part for run in runs for part in _run_parts(run, (published or {}).get(run.name))]
+    return Document(
+        title="Report",
+        parts=(*_caveats(caveats), *sections, *_definitions(runs)),
+        data=(_success_data(runs), _scores_data(runs)),
+    )
+
+
+def build_scores_document(scored: ScoreSummary) -> Document:
+    """Return the report of a result file that belongs to no run, so that there is no success rate."""
+    parts = (*_predictions(scored), *_definitions([scored]))
+    return Document(title=scored.name, parts=parts, data=(_scores_data([scored]),))
+
+
+def describe_subject(subject: str) -> str:
+    """Return which frames a subject's rows score.
+
+    Example:
+        >>> describe_subject("truth+plane/median")
+        'ground-truth RGB with depth estimated by plane, aligned: median'
+    """
+    side, plus, estimator = subject.partition("+")
+    if not plus:
+        return SUBJECTS.get(subject, "")
+    source = "predicted" if side == "policy" else "ground-truth"
+    name, _, alignment = estimator.rpartition("/")
+    return f"{source} RGB with depth estimated by {name}, aligned: {alignment}"
+
+
+def _run_parts(run: RunSummary, published: PublishedRates | None) -> Iterator[Part]:
+    plan = run.plan
+    facts = [
+        f"protocol: `{plan.protocol}`",
+        f"plan: `{plan.sha256}`, seed {plan.seed}, {len(plan.episodes)} episodes",
+        *(f"policy: {key}: {value}" for key, value in plan.policy.provenance.items()),
+        *(f"bench: {key}: {value}" for key, value in plan.bench.provenance.items()),
+        *(f"departure from the protocol: {departure}" for departure in plan.departures),
+    ]
+    yield Section(
+        title=f"{run.name}: {plan.policy.name} on {plan.bench.name} ({plan.protocol}, {plan.setting})",
+        parts=(
+            *_caveats(run.caveats),
+            Facts(lines=tuple(facts)),
+            *_success(run),
+            *_predictions(run),
+            *_settings(run),
+            *_published(run, published),
+        ),
+    )
+
+
+def _success(run: RunSummary) -> Iterator[Part]:
+    rows = tuple(
+        (row.task, *(getattr(row, column.id) for column in SUCCESS[1:-1]), row.interval) for row in run.success
+    )
+    yield Section(
+        title="Success",
+        parts=(Table(id="success", columns=SUCCESS, rows=rows, note=SUCCESS_NOTE, num_totals=2),),
+    )
+    if run.errors:
+        errors = tuple((row.outcome, row.blame, row.count, row.reason, row.example) for row in run.errors)
+        table = Table(id="errors", columns=ERRORS, rows=errors)
+        yield Section(title="Episodes without a result", parts=(table,))
+
+
+def _settings(run: RunSummary) -> Iterator[Part]:
+    if run.about:
+        text = json.dumps(run.about, indent=1, sort_keys=True)
+        yield Section(title="Settings, versions and machine", parts=(Json(text=text),), is_detail=True)
+
+
+def _published(run: RunSummary, rates: PublishedRates | None) -> Iterator[Part]:
+    if rates is None:
+        return
+    title = "Published success rates"
+    if rates.refusal:
+        yield Section(title=title, parts=(Paragraph(text=rates.refusal),))
+        return
+    own = {row.task: row.rate for row in run.success}
+    what = f"{len(run.plan.tasks)} tasks, {run.plan.protocol}"
+    means: list[tuple[Cell, ...]] = [(run.name, own.get(MEAN_OF_TASKS), "this run", what)]
+    means += [(row.system, row.value / 100, row.source, row.note) for row in rates.means]
+    tables = [Table(id="published_means", columns=PUBLISHED_MEANS, rows=tuple(means))]
+    if rates.systems:
+        tables.append(_published_by_task(run.name, own, rates))
+    yield Section(title=title, parts=tuple(tables))
+
+
+def _published_by_task(name: str, own: Mapping[str, float | None], rates: PublishedRates) -> Table:
+    task = Column(id="task", title="task", explanation="name of the task")
+    rate = "success rate on the task, percent"
+    columns = [Column(id=system, title=system, explanation=rate, kind="percent") for system in (name, *rates.systems)]
+    rows = []
+    for one, own_rate in own.items():
+        if one not in (POOLED, MEAN_OF_TASKS):
+            theirs = (rates.by_task.get((system, one)) for system in rates.systems)
+            rows.append((one, own_rate, *(None if value is None else value / 100 for value in theirs)))
+    return Table(id="published_by_task", columns=(task, *columns), rows=tuple(rows))
+
+
+def _predictions(scored: ScoreSummary) -> Iterator[Part]:
+    title = "Predictions against the ground truth"
+    if not scored.scores:
+        yield Section(title=title, parts=(Paragraph(text=scored.unscored_reason),))
+        return
+    subjects = [subject for subject in PREDICTED if any(row.subject == subject for row in scored.scores)]
+    parts: list[Part] = []
+    for subject in subjects:
+        table = _means(scored, subject)
+        only = subjects == ["policy"]
+        parts.append(table if only else Section(title=_capitalised(describe_subject(subject)), parts=(table,)))
+    if scored.remarks:
+        rows = tuple((row.status, row.count, row.meaning, row.reason) for row in scored.remarks)
+        table = Table(id="remarks", columns=STATUSES_SEEN, rows=rows)
+        parts.append(Section(title="Remarks on the scores", parts=(table,)))
+    if any(row.mean is not None for row in scored.scores):
+        parts += [_references(scored), *_splits(scored, subjects), *_correlations(scored)]
+    yield Section(title=title, parts=tuple(parts))
+
+
+def _means(scored: ScoreSummary, subject: str) -> Table:
+    """Return a subject's means over all frames, in the order of the definitions; clips without scores last."""
+    order = {name: position for position, name in enumerate(METRICS)}
+    rows = [row for row in scored.scores if row.subject == subject and row.split == "all"]
+    rows.sort(key=lambda row: order.get(row.metric, len(order)))
+    return Table(id=f"means_{subject}", columns=MEANS, rows=tuple(map(_mean_cells, rows)), note=MEANS_NOTE)
+
+
+def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
+    metric = METRICS.get(row.metric)
+    best = {"higher": "high", "lower": "low"}[metric.better] if metric else ""
+    counts = (row.num_values, row.num_episodes, row.num_without)
+    return (row.metric, best, row.mean, row.interval, *counts, row.remarks)
+
+
+def _references(scored: ScoreSummary) -> Section:
+    """Return the headline metrics with one column a subject: the policy next to its references."""
+    rows = [row for row in scored.scores if row.split == "all" and row.metric in HEADLINE]
+    subjects = dict.fromkeys(row.subject for row in rows)
+    order = {subject: position for position, subject in enumerate(SUBJECTS)}
+    columns = [
+        Column(id=subject, title=subject, explanation=describe_subject(subject), kind="number")
+        for subject in sorted(subjects, key=lambda subject: order.get(subject, len(order)))
+    ]
+    means = {(row.metric, row.subject): row.mean for row in rows}
+    cells = tuple(
+        (metric, *(means.get((metric, column.id)) for column in columns))
+        for metric in HEADLINE
+        if any(row.metric == metric for row in rows)
+    )
+    note = "A policy that predicts better than its floor and close to its ceiling predicts well."
+    table = Table(id="references", columns=(MEANS[0], *columns), rows=cells, note=note)
+    return Section(title="References: floor, ceiling and sanity check", parts=(table,))
+
+
+def _splits(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
+    for subject in subjects:
+        suffix = "" if subject == "policy" else f", `{subject}`"
+        for split, title in SPLIT_TITLES.items():
+            yield Section(title=f"{title}{suffix}", parts=(_split(scored, subject, split),), is_detail=True)
+
+
+def _split(scored: ScoreSummary, subject: str, split: str) -> Table:
+    """Return the headline metrics of a subject, one row a group of a split."""
+    rows = [row for row in scored.scores if (row.subject, row.split) == (subject, split) and row.metric in HEADLINE]
+    metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
+    means = {(row.group, row.metric): row.mean for row in rows}
+    explanation = "mean of this metric over the frames of the row; `Definitions` explains the metric"
+    columns = (
+        Column(id=split, title=split, explanation=SPLIT_EXPLANATIONS[split]),
+        *(Column(id=metric, title=metric, explanation=explanation, kind="number") for metric in metrics),
+    )
+    groups = dict.fromkeys(row.group for row in rows)
+    cells = tuple((group, *(means.get((group, metric)) for metric in metrics)) for group in groups)
+    return Table(id=f"by_{split}_{subject}", columns=columns, rows=cells)
+
+
+def _correlations(scored: ScoreSummary) -> Iterator[Section]:
+    if scored.correlations:
+        rows = tuple(
+            (row.metric, row.correlation.r, row.correlation.interval, row.correlation.num_episodes)
+            for row in scored.correlations
+            if row.metric in HEADLINE
+        )
+        table = Table(id="correlations", columns=CORRELATION, rows=rows)
+        yield Section(title="Predictions and success", parts=(table,), is_detail=True)
+
+
+def _definitions(scored: Sequence[ScoreSummary]) -> Iterator[Section]:
+    used = {row.metric for summary in scored for row in summary.scores}
+    if used:
+        lines = tuple(f"`{name}`: {metric.definition}" for name, metric in METRICS.items() if name in used)
+        parts = (Paragraph(text=DEFINITIONS_NOTE), Facts(lines=lines))
+        yield Section(title="Definitions", parts=parts, is_detail=True)
+
+
+def _success_data(runs: Sequence[RunSummary]) -> Table:
+    rows = tuple(
+        (*_identity(run), row.task, *(getattr(row, column.id) for column in SUCCESS[1:-1]), *_ends(row.interval))
+        for run in runs
+        for row in run.success
+    )
+    return Table(id="success", columns=(*IDENTITY, *SUCCESS_DATA), rows=rows)
+
+
+def _scores_data(scored: Sequence[ScoreSummary]) -> Table:
+    """Return every mean of every split; the columns that only runs have are empty for folders."""
+    rows: list[tuple[Cell, ...]] = []
+    for summary in scored:
+        identity = _identity(summary) if isinstance(summary, RunSummary) else (summary.name, *[None] * 5)
+        for row in summary.scores:
+            counts = (row.num_values, row.num_without, row.num_episodes, row.remarks)
+            group = (row.subject, row.metric, row.split, row.group)
+            rows.append((*identity, *group, row.mean, *_ends(row.interval), *counts))
+    return Table(id="scores", columns=(*IDENTITY, *SCORES_DATA), rows=tuple(rows))
+
+
+def _identity(run: RunSummary) -> tuple[str, ...]:
+    plan = run.plan
+    return run.name, plan.bench.name, plan.setting, plan.protocol, plan.policy.name, plan.sha256
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval.low, interval.high)
+
+
+def _caveats(sentences: Sequence[str]) -> Iterator[Caveats]:
+    if sentences:
+        yield Caveats(sentences=tuple(sentences))
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

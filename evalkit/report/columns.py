@@ -1,0 +1,146 @@
+"""The columns of a report's tables, each with the explanation that stands below its table.
+
+In: nothing. Out: columns and notes.
+Read next: `build.py`, which fills the tables.
+"""
+
+from __future__ import annotations
+
+from evalkit.report.document import Column
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED
+
+SUCCESS = (
+    Column(id="task", title="task", explanation="name of the task"),
+    Column(id="success", title="success", short="ok", kind="count", explanation="episodes that reached the goal"),
+    Column(id="failure", title="failure", short="fail", kind="count", explanation="episodes that did not reach it"),
+    Column(
+        id="error",
+        title="error",
+        short="err",
+        kind="count",
+        explanation="episodes that a fault of simulator, policy or harness ended",
+    ),
+    Column(
+        id="skipped", title="skipped", short="skip", kind="count", explanation="episodes left out for a stated reason"
+    ),
+    Column(
+        id="missing", title="missing", short="miss", kind="count", explanation="planned episodes that have not run yet"
+    ),
+    Column(id="planned", title="planned", short="plan", kind="count", explanation="all planned episodes"),
+    Column(id="rate", title="rate %", kind="percent", explanation="success / (success + failure), percent"),
+    Column(
+        id="wilson95",
+        title="95 % Wilson",
+        kind="percent",
+        explanation="95 % confidence interval of the rate (Wilson), percent",
+    ),
+)
+SUCCESS_NOTE = (
+    f"In the last two rows, `{POOLED}` counts every episode once, and `{MEAN_OF_TASKS}` is the mean of the rates above."
+)
+
+ERRORS = (
+    Column(id="outcome", title="outcome", explanation="error or skipped"),
+    Column(id="blame", title="at fault", explanation="which part failed: env (the simulator), policy or harness"),
+    Column(id="count", title="count", kind="count", explanation="number of episodes"),
+    Column(id="reason", title="reason", wraps=True, explanation="why there is no result"),
+    Column(id="example", title="first", explanation="the first such episode"),
+)
+
+MEANS = (
+    Column(
+        id="metric",
+        title="metric",
+        explanation="name and convention of a metric, which docs/scoring.md and the definitions in report.md explain",
+    ),
+    Column(id="better", title="best", explanation="whether high or low values are better"),
+    Column(id="mean", title="mean", kind="number", explanation="mean over all frames and views that have a value"),
+    Column(
+        id="interval",
+        title="95 % interval",
+        kind="number",
+        wraps=True,
+        explanation="95 % bootstrap interval of the mean, which draws whole episodes",
+    ),
+    Column(id="num_values", title="values", kind="count", explanation="how many values the mean is over"),
+    Column(
+        id="num_episodes",
+        title="episodes",
+        kind="count",
+        narrow="hidden",
+        explanation="episodes that gave a value",
+    ),
+    Column(
+        id="num_without",
+        title="without value",
+        short="none",
+        kind="count",
+        explanation="how many values are absent, which the mean leaves out",
+    ),
+    Column(
+        id="remarks",
+        title="remarks",
+        narrow="below",
+        explanation="how many values are absent or special, by status",
+    ),
+)
+MEANS_NOTE = "A metric without a value for a frame is counted, never averaged."
+
+STATUSES_SEEN = (
+    Column(id="status", title="remark", explanation="status in the result file"),
+    Column(id="count", title="rows", kind="count", explanation="how many rows of the result file have it"),
+    Column(id="meaning", title="meaning", wraps=True, explanation="what the status means"),
+    Column(id="reason", title="first reason", wraps=True, explanation="what the first such row says"),
+)
+
+SPLIT_EXPLANATIONS = {
+    "task": "the task that the frames are from",
+    "outcome": "how the episode ended that the frames are from",
+    "view": "one camera, `static` (all static cameras), `all` (all cameras), or the arm of a pose",
+    "horizon": "which predicted frame of a chunk, `frame 1` being the next one; `chunk` for values over all its frames",
+}
+"""What the first column of each split says."""
+
+CORRELATION = (
+    MEANS[0],
+    Column(
+        id="correlation",
+        title="correlation with success",
+        kind="number",
+        explanation="correlation, over episodes, of the episode's mean with success (1) or failure (0)",
+    ),
+    Column(id="interval", title="95 % interval", kind="number", explanation="95 % bootstrap interval over episodes"),
+    Column(id="num_episodes", title="episodes", kind="count", explanation="episodes that have a value"),
+)
+
+PUBLISHED_MEANS = (
+    Column(id="system", title="system", explanation="policy"),
+    Column(
+        id="rate",
+        title="mean of tasks %",
+        kind="percent",
+        explanation="mean of the success rates of all tasks, percent",
+    ),
+    Column(id="source", title="source", wraps=True, explanation="where the rate was published"),
+    Column(id="note", title="note", wraps=True, explanation="what else must be known"),
+)
+
+DEFINITIONS_NOTE = (
+    "A metric's name is `what_unit/convention`. `pred` is the prediction, `true` the ground truth that the executed "
+    "actions brought about."
+)
+
+IDENTITY = tuple(
+    Column(id=name, title=name) for name in ("run", "bench", "setting", "protocol", "policy", "plan_sha256")
+)
+"""First columns of the CSV files."""
+
+SUCCESS_DATA = (*SUCCESS[:-1], *(Column(id=name, title=name) for name in ("wilson95_low", "wilson95_high")))
+
+SCORES_DATA = tuple(
+    Column(id=name, title=name)
+    for name in (
+        *("subject", "metric", "split", "group", "mean", "low95", "high95"),
+        *("num_values", "num_without_value", "num_episodes", "remarks"),
+    )
+)
