@@ -47,13 +47,14 @@ def report(
     - `evalkit report results/runs/mine --published results/published`
     """
     from evalkit.report.published import read_published
+    from evalkit.report.render_console import render_console
     from evalkit.report.write import write_report
 
     folder = to or runs[0] / "report"
     rows = [] if published is None else read_published(published)
     with out.status("Reading runs ..."):
         written = write_report(runs, folder, across_protocols=across_protocols, published=rows)
-    written.render(out)
+    out.print(render_console(written.document))
     out.print(f"report: {folder / 'report.md'}")
 
 
@@ -85,11 +86,11 @@ def view(
     - `evalkit view results/runs/mine/clips/Lift/0000.h5`
     - `evalkit view results/runs/mine/clips/Lift/0000.h5 --chunk 3 --rrd lift.rrd`
     """
-    from evalkit.report.contact_sheet import write_sheet
-    from evalkit.report.rerun_export import write_recording
+    from evalkit.report.contact_sheet import write_contact_sheet
+    from evalkit.report.rerun_export import write_rerun
 
-    out.print(f"contact sheet: {write_sheet(clip, sheet or clip.with_suffix('.png'), chunk_idx=chunk)}")
+    out.print(f"contact sheet: {write_contact_sheet(clip, sheet or clip.with_suffix('.png'), chunk_idx=chunk)}")
     if rrd is not None or show:
         with out.status("Writing the rerun recording ..."):
-            path = write_recording(clip, rrd or clip.with_suffix(".rrd"), show=show)
+            path = write_rerun(clip, rrd or clip.with_suffix(".rrd"), show=show)
         out.print(f"recording: {path}")

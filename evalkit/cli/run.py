@@ -115,8 +115,8 @@ def _estimate(call: Call) -> None:
 
 
 def _run(call: Call, path: Path) -> None:
-    from evalkit.report.read import read_run
-    from evalkit.report.render_console import renderables
+    from evalkit.report.render_console import render_console
+    from evalkit.report.write import build_report
     from evalkit.run.runner import Job, missing_episodes, run_missing
     from evalkit.store.about import begin_session, end_session
     from evalkit.store.run_folder import HeldRun
@@ -133,7 +133,7 @@ def _run(call: Call, path: Path) -> None:
                 except KeyboardInterrupt:
                     raise Interrupted(folder.path) from None
             end_session(folder)
-        out.print(*renderables([read_run(folder.path)]))
+        out.print(render_console(build_report([folder.path])))
         out.print(f"records, clips and videos: {folder.path}")
         if all(record.outcome in ("error", "skipped") for record in folder.records()):
             raise EvalkitError("No planned episode ended in success or failure; the records above give the reasons.")

@@ -317,7 +317,9 @@ def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dic
 
 
 def _write_report(result: Path) -> None:
+    from evalkit.report.render_console import render_console
     from evalkit.report.write import write_scores_report
 
-    write_scores_report(result, result.parent, name=result.parent.name).render(out)
+    report = write_scores_report(result, result.parent, name=result.parent.name)
+    out.print(render_console(report.document))
     out.print(f"scores and report: {result.parent}")

@@ -191,8 +191,9 @@ def _means(scored: ScoreSummary, subject: str) -> Table:
 def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
     metric = METRICS.get(row.metric)
     best = {"higher": "high", "lower": "low"}[metric.better] if metric else ""
-    counts = (row.num_values, row.num_episodes, row.num_without)
-    return (row.metric, best, row.mean, row.interval, *counts, row.remarks)
+    total = row.num_values + row.num_without
+    values = f"{row.num_values} of {total}" if row.num_without else row.num_values
+    return (row.metric, best, row.mean, row.interval, values, row.num_episodes, row.remarks)
 
 
 def _references(scored: ScoreSummary) -> Section:
@@ -227,7 +228,7 @@ def _split(scored: ScoreSummary, subject: str, split: str) -> Table:
     rows = [row for row in scored.scores if (row.subject, row.split) == (subject, split) and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
     means = {(row.group, row.metric): row.mean for row in rows}
-    explanation = "mean of this metric over the frames of the row; `Definitions` explains the metric"
+    explanation = "mean of the metric in the title over the frames of the row (see Definitions)"
     columns = (
         Column(id=split, title=split, explanation=SPLIT_EXPLANATIONS[split]),
         *(Column(id=metric, title=metric, explanation=explanation, kind="number") for metric in metrics),

@@ -51,18 +51,24 @@ MEANS = (
     Column(
         id="metric",
         title="metric",
-        explanation="name and convention of a metric, which docs/scoring.md and the definitions in report.md explain",
+        explanation="name/convention of a metric, defined at the end of report.md",
     ),
     Column(id="better", title="best", explanation="whether high or low values are better"),
-    Column(id="mean", title="mean", kind="number", explanation="mean over all frames and views that have a value"),
+    Column(id="mean", title="mean", kind="number", explanation="mean of the values of all frames and views"),
     Column(
         id="interval",
         title="95 % interval",
         kind="number",
         wraps=True,
-        explanation="95 % bootstrap interval of the mean, which draws whole episodes",
+        explanation="95 % bootstrap interval of the mean, resampled by episode",
     ),
-    Column(id="num_values", title="values", kind="count", explanation="how many values the mean is over"),
+    Column(
+        id="num_values",
+        title="values",
+        kind="count",
+        wraps=True,
+        explanation="number of values (`n of m` if the others are absent)",
+    ),
     Column(
         id="num_episodes",
         title="episodes",
@@ -71,20 +77,13 @@ MEANS = (
         explanation="episodes that gave a value",
     ),
     Column(
-        id="num_without",
-        title="without value",
-        short="none",
-        kind="count",
-        explanation="how many values are absent, which the mean leaves out",
-    ),
-    Column(
         id="remarks",
         title="remarks",
         narrow="below",
-        explanation="how many values are absent or special, by status",
+        explanation="statuses other than ok, with their counts",
     ),
 )
-MEANS_NOTE = "A metric without a value for a frame is counted, never averaged."
+MEANS_NOTE = "An absent value is counted, never averaged."
 
 STATUSES_SEEN = (
     Column(id="status", title="remark", explanation="status in the result file"),
@@ -94,10 +93,10 @@ STATUSES_SEEN = (
 )
 
 SPLIT_EXPLANATIONS = {
-    "task": "the task that the frames are from",
-    "outcome": "how the episode ended that the frames are from",
+    "task": "task of the frames",
+    "outcome": "outcome of the episode of the frames",
     "view": "one camera, `static` (all static cameras), `all` (all cameras), or the arm of a pose",
-    "horizon": "which predicted frame of a chunk, `frame 1` being the next one; `chunk` for values over all its frames",
+    "horizon": "number of the predicted frame in its chunk, or `chunk` for values over the whole chunk",
 }
 """What the first column of each split says."""
 
@@ -109,7 +108,9 @@ CORRELATION = (
         kind="number",
         explanation="correlation, over episodes, of the episode's mean with success (1) or failure (0)",
     ),
-    Column(id="interval", title="95 % interval", kind="number", explanation="95 % bootstrap interval over episodes"),
+    Column(
+        id="interval", title="95 % interval", kind="number", explanation="95 % bootstrap interval, resampled by episode"
+    ),
     Column(id="num_episodes", title="episodes", kind="count", explanation="episodes that have a value"),
 )
 

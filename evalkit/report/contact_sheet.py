@@ -1,7 +1,7 @@
-"""A contact sheet: one chunk of a clip as one picture, no viewer needed.
+"""A contact sheet: one chunk of a clip as one image, without a viewer.
 
-In: a clip. Out: a PNG; for each view and frame what happened, what was imagined, and where they differ.
-Read next: `rerun_export.py`, the same as clouds over time.
+In: a clip. Out: a PNG with ground truth, prediction and error of each view and frame.
+Read next: `rerun_export.py`, the same as point clouds over time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Key = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
-    """The tiles of a sheet in rows and columns, with the lines of each column's label; None where there is none."""
+    """The tiles of a sheet in rows and columns, with the lines of each column's label; a missing tile is None."""
 
     rows: Sequence[str]
     columns: Sequence[Sequence[str]]
@@ -61,35 +61,35 @@ def read_chunk(path: Path, chunk_idx: int) -> tuple[ClipChunk, tuple[CameraSpec,
         raise BadConfig(f"{path} has {len(clip)} chunks, so no chunk {chunk_idx}; they count from 0.")
 
 
-def write_sheet(clip: Path, out: Path, *, chunk_idx: int = 0) -> Path:
+def write_contact_sheet(clip: Path, out: Path, *, chunk_idx: int = 0) -> Path:
     """Write the contact sheet of one chunk and return its path.
 
     Raises:
-        RunFolderError: If the clip cannot be read or the picture cannot be written.
+        RunFolderError: If the clip cannot be read or the image cannot be written.
         BadConfig: If there is no such chunk.
     """
     chunk, cameras = read_chunk(clip, chunk_idx)
-    whole, data = cv2.imencode(".png", sheet(chunk, cameras)[..., ::-1])
-    if not whole:
+    encoded, data = cv2.imencode(".png", contact_sheet(chunk, cameras)[..., ::-1])
+    if not encoded:
         raise EvalkitError(f"The contact sheet of {clip} cannot be encoded.")
     write_whole(out, data.tobytes())
     return out
 
 
-def sheet(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> np.ndarray:
+def contact_sheet(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> np.ndarray:
     """Return the contact sheet, H,W,3 uint8, laid out to fit a screen; grey where there is nothing."""
     height, width = chunk.true.rgb_fvhwc_u8.shape[2:4]
     zoom = max(1, TILE_PX // width)
     tile_hw = height * zoom, width * zoom
-    pictures = [grid_picture(grid, tile_hw, zoom) for grid in grids(chunk, cameras)]
-    picture = min(pictures, key=lambda found: abs(np.log(found.shape[1] / found.shape[0] / SCREEN)))
+    images = [grid_image(grid, tile_hw, zoom) for grid in grids(chunk, cameras)]
+    image = min(images, key=lambda image: abs(np.log(image.shape[1] / image.shape[0] / SCREEN)))
     lines = _header(chunk)
-    wide = max(picture.shape[1], *(text_px(line) for line in lines))
-    return np.concatenate([*(_text(_blank(LINE_PX, wide), line) for line in lines), _widened(picture, wide)])
+    wide = max(image.shape[1], *(text_px(line) for line in lines))
+    return np.concatenate([*(_text(_blank(LINE_PX, wide), line) for line in lines), _widened(image, wide)])
 
 
 def grids(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> list[Grid]:
-    """Return three ways to lay out the same tiles: for few frames, for few views and frames, and for many frames."""
+    """Return three layouts of the same tiles: for few frames, for few views and frames, and for many frames."""
     frames = [f"frame {frame + 1}" for frame in range(len(chunk.true.rgb_fvhwc_u8))]
     kinds = [_kinds(chunk, view) for view in range(len(cameras))]
     names = ([camera.name for camera in cameras], frames, [name for name, _ in kinds[0]] if kinds else [])
@@ -129,16 +129,16 @@ def depth_error_map(true_m: np.ndarray, pred_m: np.ndarray) -> np.ndarray:
 def _kinds(chunk: ClipChunk, view: int) -> list[tuple[str, Callable[[int], Tile]]]:
     """Return the kinds of tiles of a view: a label, and a function that gives the tile of a frame."""
     rgb, depth_m = chunk.true.rgb_fvhwc_u8[:, view], chunk.true.depth_fvhw_m[:, view]
-    kinds: list[tuple[str, Callable[[int], Tile]]] = [("true", lambda f: rgb[f])]
+    kinds: list[tuple[str, Callable[[int], Tile]]] = [("ground truth", lambda f: rgb[f])]
     predicted = chunk.predicted
     if predicted is not None:
         pred = predicted.rgb[:, view]
-        kinds.append(("imagined", lambda f: pred[f] if f < len(pred) else None))
-        kinds.append(("difference", lambda f: rgb_error_map(rgb[f], pred[f]) if f < len(pred) else None))
+        kinds.append(("prediction", lambda f: pred[f] if f < len(pred) else None))
+        kinds.append(("error", lambda f: rgb_error_map(rgb[f], pred[f]) if f < len(pred) else None))
     kinds.append(("true depth", lambda f: colour_depth(depth_m[f])))
     if predicted is not None and predicted.depth is not None:
         deep = predicted.depth[:, view]
-        kinds.append(("imagined depth", lambda f: colour_depth(deep[f]) if f < len(deep) else None))
+        kinds.append(("predicted depth", lambda f: colour_depth(deep[f]) if f < len(deep) else None))
         kinds.append(("depth error", lambda f: depth_error_map(depth_m[f], deep[f]) if f < len(deep) else None))
     return kinds
 
@@ -153,8 +153,8 @@ def _key(row_axes: Sequence[int], row: Sequence[int], column_axes: Sequence[int]
     return at[0], at[1], at[2]
 
 
-def _labels(names: Sequence[Sequence[str]], axes: Sequence[int], place: Sequence[int]) -> list[str]:
-    return [names[axis][position] for axis, position in zip(axes, place, strict=True)]
+def _labels(names: Sequence[Sequence[str]], axes: Sequence[int], positions: Sequence[int]) -> list[str]:
+    return [names[axis][position] for axis, position in zip(axes, positions, strict=True)]
 
 
 def _header(chunk: ClipChunk) -> list[str]:
@@ -165,7 +165,7 @@ def _header(chunk: ClipChunk) -> list[str]:
     ]
 
 
-def grid_picture(grid: Grid, tile_hw: tuple[int, int], zoom: int = 1) -> np.ndarray:
+def grid_image(grid: Grid, tile_hw: tuple[int, int], zoom: int = 1) -> np.ndarray:
     """Return tiles with a label column as wide as its longest label, and columns as wide as theirs."""
     label_px = max((text_px(label) for label in grid.rows), default=0)
     cell_px = max([tile_hw[1], *(text_px(line) for column in grid.columns for line in column)]) + MARGIN_PX
@@ -189,8 +189,8 @@ def _blank(height_px: int, width_px: int) -> np.ndarray:
     return np.full((height_px, width_px, 3), _WHITE, np.uint8)
 
 
-def _widened(picture: np.ndarray, width_px: int) -> np.ndarray:
-    return np.concatenate([picture, _blank(picture.shape[0], width_px - picture.shape[1])], axis=1)
+def _widened(image: np.ndarray, width_px: int) -> np.ndarray:
+    return np.concatenate([image, _blank(image.shape[0], width_px - image.shape[1])], axis=1)
 
 
 def text_px(text: str) -> int:
@@ -199,6 +199,6 @@ def text_px(text: str) -> int:
     return int(width_px) + 2 * PAD_PX
 
 
-def _text(picture: np.ndarray, text: str) -> np.ndarray:
-    place = (PAD_PX, 14)
-    return np.asarray(cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA))
+def _text(image: np.ndarray, text: str) -> np.ndarray:
+    corner = (PAD_PX, 14)
+    return np.asarray(cv2.putText(image, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA))

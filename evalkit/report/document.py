@@ -30,7 +30,8 @@ class Column:
     Attributes:
         id: Stable name, the header in CSV.
         title: Header for people.
-        explanation: What a cell means, for a reader who does not know the project; lower case, no full stop.
+        explanation: What a cell means, for a reader who does not know the project; lower case, neither semicolon
+            nor full stop.
         kind: How its cells are written.
         short: Title where there is little room; the title if empty.
         narrow: What an output of 80 columns does with it.
@@ -132,25 +133,3 @@ class Document:
     title: str
     parts: tuple[Part, ...]
     data: tuple[Table, ...] = ()
-
-
-def explanations(table: Table) -> list[tuple[tuple[Column, ...], str]]:
-    """Return the explanations of a table's columns, with the columns that share one together.
-
-    Example:
-        >>> columns = (
-        ...     Column(id="a", title="a", explanation="a name"),
-        ...     Column(id="b", title="b", explanation="a mean"),
-        ...     Column(id="c", title="c", explanation="a mean"),
-        ... )
-        >>> [
-        ...     ([column.id for column in columns], text)
-        ...     for columns, text in explanations(Table(id="t", columns=columns, rows=()))
-        ... ]
-        [(['a'], 'a name'), (['b', 'c'], 'a mean')]
-    """
-    by_text: dict[str, list[Column]] = {}
-    for column in table.columns:
-        if column.explanation:
-            by_text.setdefault(column.explanation, []).append(column)
-    return [(tuple(columns), text) for text, columns in by_text.items()]

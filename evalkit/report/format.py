@@ -1,12 +1,14 @@
-"""Text of table cells, the same in every output for people.
+"""Text of table cells and of column explanations, the same in every output for people.
 
-In: a typed cell and its kind. Out: a short string.
+In: a typed cell and its kind; a table. Out: a short string; what the columns mean, in one line.
 Read next: `document.py`, what a cell can be.
 """
 
 from __future__ import annotations
 
-from evalkit.report.document import Cell, Kind
+from collections.abc import Sequence
+
+from evalkit.report.document import Cell, Column, Kind
 from evalkit.report.stats import Interval
 
 ABSENT = "-"
@@ -36,6 +38,28 @@ def number(value: float) -> str:
         ('27.71', '0.00491', '1234')
     """
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def legend(columns: Sequence[Column], titles: Sequence[str]) -> str:
+    """Return what columns mean, in one line; three or more with the same explanation are `other columns`.
+
+    Args:
+        columns: Of a table.
+        titles: How each is named in the output.
+
+    Example:
+        >>> legend([Column(id="a", title="a", explanation="a name")], ["a"])
+        'a: a name.'
+    """
+    by_explanation: dict[str, list[str]] = {}
+    for column, title in zip(columns, titles, strict=True):
+        if column.explanation:
+            by_explanation.setdefault(column.explanation, []).append(title)
+    entries = [
+        f"{', '.join(group) if len(group) < 3 else 'other columns'}: {explanation}"
+        for explanation, group in by_explanation.items()
+    ]
+    return f"{'; '.join(entries)}." if entries else ""
 
 
 def _number_text(value: float, kind: Kind) -> str:

@@ -14,8 +14,8 @@ from rich import table as rich_table
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evalkit.report.document import Caveats, Cell, Column, Document, Paragraph, Part, Section, Table, explanations
-from evalkit.report.format import ABSENT, cell_text
+from evalkit.report.document import Caveats, Cell, Column, Document, Paragraph, Part, Section, Table
+from evalkit.report.format import ABSENT, cell_text, legend
 
 
 def render_console(document: Document) -> RenderableType:
@@ -72,15 +72,10 @@ def _cells(columns: Sequence[Column], row: Sequence[Cell]) -> list[str]:
 
 
 def _legend(table: Table) -> Iterator[RenderableType]:
-    sentences = []
-    for columns, text in explanations(table):
-        titles = [column.short or column.title for column in columns if column.narrow == "shown"]
-        if titles:
-            sentences.append(f"{', '.join(titles)}: {text}")
-    legend = [f"{'; '.join(sentences)}."] if sentences else []
-    notes = [table.note.replace("`", "")] if table.note else []
-    if legend or notes:
-        yield Text(" ".join([*legend, *notes]), style="dim")
+    shown = [column for column in table.columns if column.narrow == "shown"]
+    columns = legend(shown, [column.short or column.title for column in shown])
+    if columns or table.note:
+        yield Text(" ".join(text for text in (columns, table.note.replace("`", "")) if text), style="dim")
 
 
 def _broken(title: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from evalkit.report.document import Caveats, Document, Facts, Json, Paragraph, Part, Section, Table, explanations
-from evalkit.report.format import cell_text
+from evalkit.report.document import Caveats, Document, Facts, Json, Paragraph, Part, Section, Table
+from evalkit.report.format import cell_text, legend
 
 
 def render_markdown(document: Document) -> str:
@@ -47,12 +47,9 @@ def _table(table: Table) -> Iterator[str]:
     kinds = [column.kind for column in table.columns]
     rows = ([cell_text(cell, kind) for cell, kind in zip(row, kinds, strict=True)] for row in table.rows)
     yield "\n".join(_line(cells) for cells in (header, ["---"] * len(header), *rows))
-    legend = [
-        f"{', '.join(f'`{column.title}`' for column in columns)}: {text}" for columns, text in explanations(table)
-    ]
-    columns = [f"Columns: {'; '.join(legend)}."] if legend else []
+    columns = legend(table.columns, [f"`{title}`" for title in header])
     if columns or table.note:
-        yield " ".join([*columns, *([table.note] if table.note else [])])
+        yield " ".join(text for text in (columns and f"Columns: {columns}", table.note) if text)
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""A clip as clouds over time in rerun: what happened beside what was imagined.
+"""A clip as point clouds over time in rerun: ground truth and prediction.
 
 In: a clip. Out: an `.rrd` recording, and a window if asked for; needs the optional package `rerun-sdk`.
 Read next: `contact_sheet.py`, which needs nothing; `evalkit/score/frame.py` for the poses of the predicted cloud.
@@ -20,16 +20,19 @@ from evalkit.report.contact_sheet import colour_depth, depth_error_map, rgb_erro
 from evalkit.score.frame import GroundTruth, predicted_pose
 from evalkit.store.clips import ClipChunk, ClipReader
 
+SIDES = ("ground_truth", "prediction")
+
 
 class ViewerUnavailable(EvalkitError):
     """The viewer's package is not installed."""
 
 
-def write_recording(clip: Path, out: Path, *, show: bool = False) -> Path:
+def write_rerun(clip: Path, out: Path, *, show: bool = False) -> Path:
     """Write a clip as a rerun recording and return its path.
 
-    The true cloud stands under `true/cloud`, the imagined one under `imagined/cloud`, with the wrist camera where the
-    predicted state puts it; images, depths and error maps under their view. Time is `control_step`.
+    The cloud of the ground truth is `ground_truth/cloud`, the predicted one `prediction/cloud`, with the wrist camera
+    at the pose that follows from the predicted state. Images, depth images and error maps are under their view. The
+    time axis is `control_step`.
 
     Args:
         clip: The clip's file.
@@ -66,18 +69,18 @@ def write_recording(clip: Path, out: Path, *, show: bool = False) -> Path:
 
 
 def coloured_cloud(
-    chunk: ClipChunk, truth: GroundTruth, frame_idx: int, *, imagined: bool
+    chunk: ClipChunk, truth: GroundTruth, frame_idx: int, *, predicted: bool
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return points and colours of one frame's fused cloud; None where a depth or a pose is missing."""
     rgb, depth_m = chunk.true.rgb_fvhwc_u8, chunk.true.depth_fvhw_m
-    if imagined:
+    if predicted:
         if chunk.predicted is None or chunk.predicted.depth is None or frame_idx >= len(chunk.predicted.depth):
             return None
         rgb, depth_m = chunk.predicted.rgb, chunk.predicted.depth
     points, colours = [], []
     for view in range(depth_m.shape[1]):
         T_base_cam: np.ndarray | None = chunk.true.T_base_cam_fv44[frame_idx, view]
-        if imagined and chunk.predicted is not None:
+        if predicted and chunk.predicted is not None:
             T_base_cam = predicted_pose(truth, chunk.predicted, frame_idx, view)
         if T_base_cam is None:
             continue
@@ -88,18 +91,16 @@ def coloured_cloud(
 
 
 def _side_by_side(cameras: Sequence[str]) -> Any:
-    """Return the window's layout: the true cloud beside the imagined one, below them a tab of pictures a camera."""
+    """Return the window's layout: both clouds next to each other, below them one tab of images a camera."""
     import rerun.blueprint as layout
 
-    clouds = layout.Horizontal(
-        *(layout.Spatial3DView(origin=f"{side}/cloud", name=f"{side} cloud") for side in ("true", "imagined"))
-    )
+    clouds = layout.Horizontal(*(layout.Spatial3DView(origin=f"{side}/cloud", name=f"{side} cloud") for side in SIDES))
     tabs = [
         layout.Grid(
             *(
                 layout.Spatial2DView(origin=f"{side}/{camera}/{what}", name=f"{side} {what}")
                 for what in ("rgb", "depth")
-                for side in ("true", "imagined", "error")
+                for side in (*SIDES, "error")
             ),
             grid_columns=3,
             name=camera,
@@ -110,22 +111,22 @@ def _side_by_side(cameras: Sequence[str]) -> Any:
 
 
 def _log_frame(rr: Any, recording: Any, chunk: ClipChunk, truth: GroundTruth, frame_idx: int) -> None:
-    for name, imagined in (("true", False), ("imagined", True)):
-        cloud = coloured_cloud(chunk, truth, frame_idx, imagined=imagined)
+    for name, is_predicted in zip(SIDES, (False, True), strict=True):
+        cloud = coloured_cloud(chunk, truth, frame_idx, predicted=is_predicted)
         if cloud is not None:
             recording.log(f"{name}/cloud", rr.Points3D(cloud[0], colors=cloud[1], radii=0.003))
     for view, camera in enumerate(truth.env.cameras):
         rgb, depth_m = chunk.true.rgb_fvhwc_u8[frame_idx, view], chunk.true.depth_fvhw_m[frame_idx, view]
-        recording.log(f"true/{camera.name}/rgb", rr.Image(rgb))
-        recording.log(f"true/{camera.name}/depth", rr.Image(colour_depth(depth_m)))
-        predicted = chunk.predicted
-        if predicted is None or frame_idx >= len(predicted.rgb):
+        recording.log(f"ground_truth/{camera.name}/rgb", rr.Image(rgb))
+        recording.log(f"ground_truth/{camera.name}/depth", rr.Image(colour_depth(depth_m)))
+        prediction = chunk.predicted
+        if prediction is None or frame_idx >= len(prediction.rgb):
             continue
-        recording.log(f"imagined/{camera.name}/rgb", rr.Image(predicted.rgb[frame_idx, view]))
-        recording.log(f"error/{camera.name}/rgb", rr.Image(rgb_error_map(rgb, predicted.rgb[frame_idx, view])))
-        if predicted.depth is not None:
-            deep = predicted.depth[frame_idx, view]
-            recording.log(f"imagined/{camera.name}/depth", rr.Image(colour_depth(deep)))
+        recording.log(f"prediction/{camera.name}/rgb", rr.Image(prediction.rgb[frame_idx, view]))
+        recording.log(f"error/{camera.name}/rgb", rr.Image(rgb_error_map(rgb, prediction.rgb[frame_idx, view])))
+        if prediction.depth is not None:
+            deep = prediction.depth[frame_idx, view]
+            recording.log(f"prediction/{camera.name}/depth", rr.Image(colour_depth(deep)))
             recording.log(f"error/{camera.name}/depth", rr.Image(depth_error_map(depth_m, deep)))
 
 
@@ -134,6 +135,6 @@ def _rerun() -> Any:
         import rerun
     except ImportError as error:
         raise ViewerUnavailable(
-            "The viewer needs rerun: `pip install evalkit[viz]`. `evalkit view --sheet` writes a picture without it."
+            "The viewer needs rerun: `pip install evalkit[viz]`. `evalkit view --sheet` writes an image without it."
         ) from error
     return rerun

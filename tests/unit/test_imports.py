@@ -63,6 +63,14 @@ def test_modules_of_a_package_form_no_circle(part: str) -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
 
 
+def test_renderers_of_a_report_read_documents_alone() -> None:
+    renderers = sorted((ROOT / "evalkit/report").glob("render_*.py"))
+    assert len(renderers) >= 3
+    for path in renderers:
+        ours = {name for name in imports(path) if name.split(".")[0] in OURS}
+        assert {".".join(name.split(".")[:3]) for name in ours} <= {"evalkit.report.document", "evalkit.report.format"}
+
+
 def test_the_harness_imports_no_simulator_and_no_model() -> None:
     for path in sorted((ROOT / "evalkit").rglob("*.py")):
         tops = {name.split(".")[0] for name in imports(path)}

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from evalkit.cli.main import app
 from evalkit.report.caveats import MixedProtocols, between_caveats, plan_caveats, session_caveats
+from evalkit.report.read import read_run
+from evalkit.report.render_console import render_console
 from evalkit.report.write import write_report
 from evalkit.score.run import score_run
 from evalkit.store.run_folder import HeldRun, open_run
@@ -41,13 +43,13 @@ def _caveats(run: Any, tmp_path: Path) -> Any:
     """Return the caveats of a run, after making sure that Markdown and console show them."""
     report = write_report([run], tmp_path / "out")
     console = Console(record=True, width=500, file=io.StringIO())
-    report.render(console)
+    console.print(render_console(report.document))
     shown, text = console.export_text(), (tmp_path / "out/report.md").read_text()
-    (found,) = report.runs
-    for sentence in found.caveats:
+    caveats = read_run(run).caveats
+    for sentence in caveats:
         assert f"> - **{sentence}**" in text
         assert sentence in shown
-    return found.caveats
+    return caveats
 
 
 def _copy(run: Any, to: Any, **changes: Any) -> Any:
@@ -93,7 +95,7 @@ def test_records_added_after_scoring_make_the_scores_stale(run: Any, tmp_path: P
     (run / "episodes.jsonl").write_text(records.splitlines(keepends=True)[0])
     score_run(run, workers=1)
     (run / "episodes.jsonl").write_text(records)
-    sentence = "The scores cover 1 of 2 episodes that imagined something; run `evalkit score` again."
+    sentence = "The scores cover 1 of 2 episodes with predictions; run `evalkit score run` again."
     assert _caveats(run, tmp_path) == (sentence,)
 
 
@@ -101,7 +103,7 @@ def test_emptied_records_make_the_scores_stale(run: Any, tmp_path: Path) -> None
     (run / "episodes.jsonl").write_text("")
     unfinished, stale = _caveats(run, tmp_path)
     assert "not finished" in unfinished
-    assert stale == "The scores hold 2 episodes of which there is no record any more; run `evalkit score` again."
+    assert stale == "The scores include 2 episodes without a record; run `evalkit score run` again."
 
 
 def test_an_episode_run_again_makes_the_scores_stale(run: Any, tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_scores_of_another_plan_are_said(run: Any, tmp_path: Path) -> None:
 def test_scores_that_do_not_say_of_what_they_are_made_are_said(run: Any, tmp_path: Path) -> None:
     table = pq.read_table(run / "scores.parquet")
     pq.write_table(table.replace_schema_metadata({}), run / "scores.parquet")
-    assert _caveats(run, tmp_path)[0].startswith("The scores do not say of which records they were made")
+    assert _caveats(run, tmp_path)[0].startswith("The scores do not name the records that they were made from")
 
 
 def test_lost_clips_are_said_on_top(run: Any, tmp_path: Path) -> None:

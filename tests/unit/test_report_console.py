@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evalkit.report import read
-from evalkit.report import render_console as console
+from evalkit.report.build import build_document
+from evalkit.report.read import read_run
+from evalkit.report.render_console import render_console
 from evalkit.report.stats import Interval
 from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
 from evalkit.score.results.names import METRICS, SUBJECTS
@@ -25,6 +26,8 @@ TASKS = ("Lift", "NutAssemblySquare", "TwoArmHandover")
 
 GOLDEN = """
 run: noise on scene (scene/closed-form, default)
+
+Success
 task                 ok  fail  err  skip  miss  plan  rate %    95 % Wilson
 ───────────────────────────────────────────────────────────────────────────
 Lift                500     0    0     0   500  1000   100.0  99.2 to 100.0
@@ -32,29 +35,32 @@ NutAssemblySquare   500     0    0     0   500  1000   100.0  99.2 to 100.0
 TwoArmHandover      500     0    0     0   500  1000   100.0  99.2 to 100.0
 pooled             1500     0    0     0  1500  3000   100.0  99.7 to 100.0
 mean of tasks      1500     0    0     0  1500  3000   100.0              -
-ok success, fail failure, err error, skip skipped, miss no record yet, plan
-planned; the rate is over ok + fail. pooled counts every episode once, mean of
-tasks every task once.
+task: name of the task; ok: episodes that reached the goal; fail: episodes that
+did not reach it; err: episodes that a fault of simulator, policy or harness
+ended; skip: episodes left out for a stated reason; miss: planned episodes that
+have not run yet; plan: all planned episodes; rate %: success / (success +
+failure), percent; 95 % Wilson: 95 % confidence interval of the rate (Wilson),
+percent. In the last two rows, pooled counts every episode once, and mean of
+tasks is the mean of the rates above.
 """
 
 
 @pytest.fixture
 def report(tmp_path: Path) -> Any:
     write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=(24, 32))
-    found = read.read_run(tmp_path / "run")
+    run = read_run(tmp_path / "run")
     records = [
         EpisodeRecord(outcome="success", task=task, index=index, seed=0, instruction=None)
         for task in TASKS
         for index in range(500)
     ]
     rows = success_rows(TASKS, Counter(dict.fromkeys(TASKS, 1000)), records)
-    return replace(found, success=tuple(rows))
+    return replace(run, success=tuple(rows))
 
 
-def _lines(found: Any, width: Any = 80) -> Any:
+def _lines(run: Any, width: Any = 80) -> Any:
     printer = Console(record=True, width=width, file=io.StringIO())
-    for renderable in console.renderables([found]):
-        printer.print(renderable)
+    printer.print(render_console(build_document([run])))
     return [line.rstrip() for line in printer.export_text().splitlines()]
 
 
@@ -101,4 +107,4 @@ def test_score_tables_fit_80_columns(report: Any) -> None:
 
 def test_what_is_not_scored_is_said(report: Any) -> None:
     lines = _lines(report)
-    assert "Not scored yet: run `evalkit score` on the folder." in lines
+    assert "Not scored yet. Run `evalkit score run` on the run folder." in lines

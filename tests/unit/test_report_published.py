@@ -1,5 +1,6 @@
-"""Published rows: what the data files hold, and beside which runs they are shown."""
+"""Published rows: contents of the data files, and the runs that they are shown with."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 from envs.robocasa.tasks import TASKS
 from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError
-from evalkit.report.published import PublishedRow, beside, read_published
+from evalkit.report.build import build_document
+from evalkit.report.published import PublishedRow, read_published, select_published
 from evalkit.report.read import read_run
-from evalkit.report.render_markdown import markdown
+from evalkit.report.render_markdown import render_markdown
 from evalkit.store.plan import make_plan
 from evalkit.store.run_folder import HeldRun
 from tests.doubles.bench import FakeBench
@@ -45,37 +47,40 @@ def test_every_row_names_its_source() -> None:
     assert all(row.source and row.system and row.metric for row in ROWS)
 
 
+def _published_parts(run: Any, *rows: Any) -> Any:
+    rates = select_published(run.plan.protocol, rows)
+    assert rates is not None
+    (section,) = build_document([run], published={run.name: rates}).parts
+    return next(part.parts for part in section.parts if getattr(part, "title", "") == "Published success rates")
+
+
 def test_the_best_stands_first_after_the_run(run: Any) -> None:
-    found = beside(run, [success("B", value=40.0), success("A", value=60.0), success("A", task="Near", value=70.0)])
-    assert [row[0] for row in found.means] == ["mine", "A", "B"]
-    assert found.means[1] == ("A", "60.0", "a paper", "")
-    assert found.systems == ("A",)
-    assert found.tasks == (("Near", "-", "70.0"), ("Far", "-", "-"))
+    rows = success("B", value=40.0), success("A", value=60.0), success("A", task="Near", value=70.0)
+    means, by_task = _published_parts(run, *rows)
+    assert [row[0] for row in means.rows] == ["mine", "A", "B"]
+    assert means.rows[1] == ("A", 0.6, "a paper", "")
+    assert [column.title for column in by_task.columns] == ["task", "mine", "A"]
+    assert by_task.rows == (("Near", None, 0.7), ("Far", None, None))
 
 
 def test_rows_of_other_benches_settings_and_metrics_stay_out(run: Any) -> None:
     others = [success("A", bench="fake-3"), success("A", setting="ablation"), success("A", metric="psnr_db")]
-    assert beside(run, others) is None
+    assert select_published(run.plan.protocol, others) is None
 
 
-def test_nothing_is_published_beside_what_is_no_benchmark(run: Any) -> None:
-    import dataclasses
-
-    marked = dataclasses.replace(run, plan=dataclasses.replace(run.plan, protocol="fake-2/v1+placeholder-art"))
-    found = beside(marked, [success("A")])
-    assert found is not None
-    assert found.refusal == "fake-2/v1+placeholder-art is no benchmark: no published row belongs beside it."
-    page = markdown([marked], published={marked.name: found})
-    assert "is no benchmark" in page
-    assert "a paper" not in page
+def test_no_published_row_for_a_protocol_that_is_not_a_benchmark(run: Any) -> None:
+    marked = replace(run, plan=replace(run.plan, protocol="fake-2/v1+placeholder-art"))
+    (paragraph,) = _published_parts(marked, success("A"))
+    protocol = "fake-2/v1+placeholder-art"
+    assert paragraph.text == f"{protocol} is not a benchmark protocol: no published row compares with it."
 
 
-def test_the_page_shows_sources(run: Any) -> None:
-    found = beside(run, [success("A"), success("A", task="Near")])
-    assert found is not None
-    page = markdown([run], published={run.name: found})
-    assert "### Published beside it" in page
-    assert "| A | 50.0 | a paper |" in page
+def test_markdown_shows_the_sources(run: Any) -> None:
+    rates = select_published(run.plan.protocol, [success("A"), success("A", task="Near")])
+    assert rates is not None
+    text = render_markdown(build_document([run], published={run.name: rates}))
+    assert "### Published success rates" in text
+    assert "| A | 50.0 | a paper |" in text
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Read next: `evalkit/report/write.py`.
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 from rich.console import Console
 
 from evalkit.contracts.errors import RunFolderError
+from evalkit.report.document import Column, Section, Table
+from evalkit.report.published import SUCCESS, PublishedRow
 from evalkit.report.read import read_run
+from evalkit.report.render_console import render_console
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_rows
-from evalkit.report.write import write_report, write_scores_report
+from evalkit.report.write import build_report, write_report, write_scores_report
 from evalkit.score.folders import score_folders
 from evalkit.score.run import score_run
 from evalkit.store.records import EpisodeRecord
@@ -29,6 +33,23 @@ OUTCOMES = ["success", "failure", "success", "error", "skipped"]
 
 def _record(task: Any, outcome: Any, index: Any = 0, **more: Any) -> Any:
     return EpisodeRecord(outcome=outcome, task=task, index=index, seed=0, instruction=None, **more)
+
+
+def _published(task: str) -> PublishedRow:
+    row = {"source": "a paper", "system": "A", "bench": "scene", "setting": "default", "task": task, "note": ""}
+    return PublishedRow(**row, metric=SUCCESS, value=50.0)
+
+
+def _titles(parts: Any) -> list[str]:
+    return [part.title.partition(" (")[0] for part in parts if isinstance(part, Section) and not part.is_detail]
+
+
+def _tables(parts: Any) -> Iterator[Table]:
+    for part in parts:
+        if isinstance(part, Section):
+            yield from _tables(part.parts)
+        elif isinstance(part, Table):
+            yield part
 
 
 @pytest.fixture
@@ -79,7 +100,7 @@ def test_a_report_has_counts_scores_and_definitions(run: Any, tmp_path: Path) ->
     assert "No plan reaches the ball." in text
     assert open_run(run).plan.sha256 in text
     assert "repeat_last_frame" in text
-    assert "mask from truth alone" in text
+    assert "mask from the ground truth alone" in text
     titles = [line.removeprefix("#### By ") for line in text.splitlines() if line.startswith("#### By ")]
     assert titles == ["task", "outcome of the episode", "view", "horizon"]
     assert "identical_frames" in (tmp_path / "out/scores.csv").read_text()
@@ -92,7 +113,7 @@ def test_a_report_has_counts_scores_and_definitions(run: Any, tmp_path: Path) ->
         *("rate", "wilson95_low", "wilson95_high"),
     ]
     console = Console(record=True, width=200, file=io.StringIO())
-    report.render(console)
+    console.print(render_console(report.document))
     assert "psnr_db/frame_mean" in console.export_text()
 
 
@@ -115,7 +136,7 @@ def test_several_runs_and_unscored_ones(run: Any, tmp_path: Path) -> None:
     assert "## first" in text
     assert "## second" in text
     assert "Not scored yet" in text
-    assert len(report.runs) == 2
+    assert _titles(report.document.parts) == ["first: noise on scene", "second: noise on scene"]
 
 
 def test_missing_clips_stand_in_the_table(run: Any, tmp_path: Path) -> None:
@@ -124,7 +145,7 @@ def test_missing_clips_stand_in_the_table(run: Any, tmp_path: Path) -> None:
     write_report([run], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
     assert "missing_clip 1" in text
-    assert "| missing_clip | 1 | the record names a clip that is not there |" in text
+    assert "| missing_clip | 1 | the record names a clip that does not exist |" in text
 
 
 def test_scored_folders_have_a_report_of_their_own(tmp_path: Path) -> None:
@@ -137,9 +158,9 @@ def test_scored_folders_have_a_report_of_their_own(tmp_path: Path) -> None:
     assert "| absrel/gt_mask |" in text
     assert "Success" not in text
     console = Console(record=True, width=200, file=io.StringIO())
-    report.render(console)
+    console.print(render_console(report.document))
     assert "chamfer_m/l1_half" in console.export_text()
-    with pytest.raises(RunFolderError, match="is not there"):
+    with pytest.raises(RunFolderError, match="does not exist"):
         write_scores_report(tmp_path / "none.parquet", tmp_path / "out", name="theirs")
 
 
@@ -155,7 +176,8 @@ def test_runs_with_the_same_folder_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_named_twice_shows_once(run: Any, tmp_path: Path) -> None:
-    assert [found.name for found in write_report([run, run / "../first"], tmp_path / "out").runs] == ["first"]
+    report = write_report([run, run / "../first"], tmp_path / "out")
+    assert _titles(report.document.parts) == ["first: noise on scene"]
 
 
 @pytest.mark.parametrize("text", ["[1]", "7", "null", '"x"', "{"])
@@ -168,3 +190,19 @@ def test_a_run_json_that_is_no_object_gets_one_sentence(run: Any, tmp_path: Path
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a run folder"):
         write_report([tmp_path], tmp_path / "out")
+
+
+def test_every_column_for_people_is_explained(run: Any, tmp_path: Path) -> None:
+    score_run(run, workers=1)
+    published = [_published(task) for task in ("", "ball")]
+    document = build_report([run], published=published)
+    tables = list(_tables(document.parts))
+    assert {table.id for table in tables} >= {"success", "errors", "means_policy", "references", "published_by_task"}
+    for column in (column for table in tables for column in table.columns):
+        assert column.explanation, column.id
+        assert not {";", "."} & {column.explanation[-1], *column.explanation[:1]}, column.id
+
+
+def test_a_row_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="'t' has 1 columns, a row has 2 cells"):
+        Table(id="t", columns=(Column(id="a", title="a"),), rows=(("x", "y"),))

@@ -1,7 +1,7 @@
-"""A number that says how it came about, or why there is none.
+"""Outcome of a metric: a number, or the reason why there is none.
 
 In: a value or a named outcome. Out: `Measure`, which every metric returns where a frame may be unfit for it; `Score`,
-a measure with its place in the result file.
+a measure with its keys in the result file.
 Read next: `names.py`, the list of metrics with their units and definitions.
 """
 
@@ -13,39 +13,39 @@ from typing import Literal, NamedTuple
 OK = "ok"
 
 STATUSES: dict[str, str] = {
-    OK: "a value without remark",
-    "identical_frames": "prediction and truth are the same to the bit, so that PSNR has no finite value",
+    OK: "the value is valid",
+    "identical_frames": "prediction and ground truth are identical to the bit, so that PSNR is not finite",
     "some_invalid_depth": "some predicted pixels are not finite or not positive; each counts as an error",
     "all_invalid_depth": "no predicted pixel is finite and positive; each counts as an error",
     "constant_depth": "the predicted depth is the same everywhere",
-    "no_valid_truth": "the true depth has no pixel inside the mask",
+    "no_valid_truth": "the ground-truth depth has no pixel inside the mask",
     "degenerate_alignment": "scale or shift cannot be fitted to this prediction",
     "empty_cloud": "one of the two clouds has no point",
-    "bad_state": "the predicted state is not finite or its quaternion has no length",
+    "bad_state": "the predicted state is not finite or its quaternion has length zero",
     "no_predicted_state": "the policy predicts no states, so that its wrist cameras have no pose",
-    "bad_camera": "intrinsics, pose or hand-eye transform of a camera are missing or not usable",
-    "missing_frame": "the prediction ends before the truth",
-    "wrong_size": "prediction and truth differ in their shape",
-    "too_small": "the pictures are smaller than the metric's window",
+    "bad_camera": "intrinsics, pose or mount of a camera are missing or not usable",
+    "missing_frame": "the prediction ends before the ground truth",
+    "wrong_size": "prediction and ground truth differ in shape",
+    "too_small": "the images are smaller than the metric's window",
     "unreadable": "a frame cannot be read or decoded",
-    "missing_clip": "the record names a clip that is not there",
+    "missing_clip": "the record names a clip that does not exist",
     "broken_clip": "the clip cannot be read",
     "broken_chunk": "a chunk of the clip cannot be read",
-    "no_truth": "the prediction has no truth of the same name",
+    "no_truth": "the prediction has no ground truth of the same name",
     "foreign_clip": "the clip belongs to another plan, or holds another episode than the plan's",
-    "scoring_failed": "the scorer itself failed on this clip",
-    "not_finite": "the metric came out infinite or not a number",
-    "unavailable": "what the number needs is not there",
+    "scoring_failed": "the scorer failed on this clip",
+    "not_finite": "the metric is infinite or not a number",
+    "unavailable": "something that the metric needs is not installed or not given",
 }
-"""Every status a row of scores may carry, with what it means."""
+"""Every status of a row of scores, with its meaning."""
 
 
 class Measure(NamedTuple):
-    """One number or the reason why there is none.
+    """One number, or the reason why there is none.
 
     Attributes:
-        value: Finite, or None where the metric has no value here. A mean is taken over the rows that have one.
-        status: A key of `STATUSES`; a value may carry a remark.
+        value: Finite, or None where the metric has no value here. Means are over the rows that have a value.
+        status: A key of `STATUSES`; a value can have one other than `ok`.
         reason: One sentence, empty where the status says enough.
     """
 
