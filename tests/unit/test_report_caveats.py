@@ -28,18 +28,18 @@ SESSION = {"commit": "a" * 40, "versions": {"torch": "2.4"}, "machine": {"cores"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> Path:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], image_hw_px=SIZE)
     score_run(tmp_path / "run", workers=1)
     return tmp_path / "run"
 
 
 @pytest.fixture
-def plan(run: Any) -> Any:
+def plan(run: Path) -> Any:
     return open_run(run).plan
 
 
-def _caveats(run: Any, tmp_path: Path) -> Any:
+def _caveats(run: Path, tmp_path: Path) -> Any:
     """Return the caveats of a run, after making sure that Markdown and console show them."""
     report = write_report([run], tmp_path / "out")
     console = Console(record=True, width=500, file=io.StringIO())
@@ -52,14 +52,14 @@ def _caveats(run: Any, tmp_path: Path) -> Any:
     return caveats
 
 
-def _copy(run: Any, to: Any, **changes: Any) -> Any:
+def _copy(run: Path, to: Path, **changes: Any) -> Any:
     with HeldRun(to, replace(open_run(run).plan, **changes)) as folder:
         for record in open_run(run).records():
             folder.append(record)
     return to
 
 
-def test_a_run_that_is_whole_has_none(run: Any, plan: Any, tmp_path: Path) -> None:
+def test_a_run_that_is_whole_has_none(run: Path, plan: Any, tmp_path: Path) -> None:
     assert _caveats(run, tmp_path) == ()
     assert list(plan_caveats(plan, num_missing=0)) == []
     assert list(session_caveats({"sessions": [SESSION, SESSION]})) == []
@@ -81,7 +81,7 @@ def test_an_oracle_of_everything_says_everything(plan: Any) -> None:
     assert told.endswith("it reads simulator state (everything).")
 
 
-def test_every_departure_is_listed(run: Any, plan: Any, tmp_path: Path) -> None:
+def test_every_departure_is_listed(run: Path, plan: Any, tmp_path: Path) -> None:
     (one,) = plan_caveats(replace(plan, departures=("Short.",)), num_missing=0)
     assert one == "Not a benchmark score, 1 departure from scene/closed-form: Short."
     other = _copy(run, tmp_path / "other", departures=("Short.", "Placeholder art."))
@@ -90,7 +90,7 @@ def test_every_departure_is_listed(run: Any, plan: Any, tmp_path: Path) -> None:
     )
 
 
-def test_records_added_after_scoring_make_the_scores_stale(run: Any, tmp_path: Path) -> None:
+def test_records_added_after_scoring_make_the_scores_stale(run: Path, tmp_path: Path) -> None:
     records = (run / "episodes.jsonl").read_text()
     (run / "episodes.jsonl").write_text(records.splitlines(keepends=True)[0])
     score_run(run, workers=1)
@@ -99,33 +99,33 @@ def test_records_added_after_scoring_make_the_scores_stale(run: Any, tmp_path: P
     assert _caveats(run, tmp_path) == (sentence,)
 
 
-def test_emptied_records_make_the_scores_stale(run: Any, tmp_path: Path) -> None:
+def test_emptied_records_make_the_scores_stale(run: Path, tmp_path: Path) -> None:
     (run / "episodes.jsonl").write_text("")
     unfinished, stale = _caveats(run, tmp_path)
     assert "not finished" in unfinished
     assert stale == "The scores include 2 episodes without a record; run `evalkit score run` again."
 
 
-def test_an_episode_run_again_makes_the_scores_stale(run: Any, tmp_path: Path) -> None:
+def test_an_episode_run_again_makes_the_scores_stale(run: Path, tmp_path: Path) -> None:
     records = (run / "episodes.jsonl").read_text()
     (run / "episodes.jsonl").write_text(records.replace('"actions_sha256": null', '"actions_sha256": "f00"', 1))
     assert _caveats(run, tmp_path)[0].startswith("The scores cover 1 of 2 episodes")
 
 
-def test_scores_of_another_plan_are_said(run: Any, tmp_path: Path) -> None:
+def test_scores_of_another_plan_are_said(run: Path, tmp_path: Path) -> None:
     other = _copy(run, tmp_path / "other", seed=7)
     (run / "scores.parquet").rename(other / "scores.parquet")
     (told,) = _caveats(other, tmp_path)
     assert told.startswith(f"The scores belong to another plan ({open_run(run).plan.sha256[:12]}, not ")
 
 
-def test_scores_that_do_not_say_of_what_they_are_made_are_said(run: Any, tmp_path: Path) -> None:
+def test_scores_that_do_not_say_of_what_they_are_made_are_said(run: Path, tmp_path: Path) -> None:
     table = pq.read_table(run / "scores.parquet")
     pq.write_table(table.replace_schema_metadata({}), run / "scores.parquet")
     assert _caveats(run, tmp_path)[0].startswith("The scores do not name the records that they were made from")
 
 
-def test_lost_clips_are_said_on_top(run: Any, tmp_path: Path) -> None:
+def test_lost_clips_are_said_on_top(run: Path, tmp_path: Path) -> None:
     (run / "clips/ball/0001.h5").unlink()
     score_run(run, workers=1)
     assert _caveats(run, tmp_path) == ("1 of 2 clips could not be scored: ball/0001 (missing_clip).",)
@@ -143,12 +143,12 @@ def test_sessions_that_differ_are_said() -> None:
         assert list(session_caveats(broken)) == []
 
 
-def test_sessions_of_a_run_reach_its_report(run: Any, tmp_path: Path) -> None:
+def test_sessions_of_a_run_reach_its_report(run: Path, tmp_path: Path) -> None:
     open_run(run).write_about({"sessions": [SESSION, {**SESSION, "commit": "b" * 40}]})
     assert "The run's 2 sessions differ: commit" in _caveats(run, tmp_path)[0]
 
 
-def test_comparing_different_protocols_is_refused(run: Any, tmp_path: Path) -> None:
+def test_comparing_different_protocols_is_refused(run: Path, tmp_path: Path) -> None:
     other = _copy(run, tmp_path / "other", protocol="scene/open-form")
     with pytest.raises(
         MixedProtocols, match=r"'scene/closed-form' \(run\) and 'scene/open-form' \(other\).* --across-protocols\.$"

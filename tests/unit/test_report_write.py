@@ -53,7 +53,7 @@ def _tables(parts: Any) -> Iterator[Table]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> Path:
     path = tmp_path / "first"
     write_scene_run(path, outcomes=OUTCOMES, image_hw_px=SIZE)
     return path
@@ -91,7 +91,7 @@ def test_errors_are_counted_by_blame_and_reason() -> None:
     ]
 
 
-def test_a_report_has_counts_scores_and_definitions(run: Any, tmp_path: Path) -> None:
+def test_a_report_has_counts_scores_and_definitions(run: Path, tmp_path: Path) -> None:
     score_run(run, workers=1)
     report = write_report([run], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
@@ -117,7 +117,7 @@ def test_a_report_has_counts_scores_and_definitions(run: Any, tmp_path: Path) ->
     assert "psnr_db/frame_mean" in console.export_text()
 
 
-def test_splits_add_up(run: Any) -> None:
+def test_splits_add_up(run: Path) -> None:
     score_run(run, workers=1)
     rows = [row for row in read_run(run).scores if row.subject == "policy" and row.metric == "absrel/gt_mask"]
     total = next(row for row in rows if row.split == "all")
@@ -128,7 +128,7 @@ def test_splits_add_up(run: Any) -> None:
         assert sum(row.mean * row.num_values for row in parts) == pytest.approx(total.mean * total.num_values)
 
 
-def test_several_runs_and_unscored_ones(run: Any, tmp_path: Path) -> None:
+def test_several_runs_and_unscored_ones(run: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     write_scene_run(second, outcomes=["error"], image_hw_px=SIZE)
     report = write_report([run, second], tmp_path / "out")
@@ -139,7 +139,7 @@ def test_several_runs_and_unscored_ones(run: Any, tmp_path: Path) -> None:
     assert _titles(report.document.parts) == ["first: noise on scene", "second: noise on scene"]
 
 
-def test_missing_clips_stand_in_the_table(run: Any, tmp_path: Path) -> None:
+def test_missing_clips_stand_in_the_table(run: Path, tmp_path: Path) -> None:
     (run / "clips/ball/0000.h5").unlink()
     score_run(run, workers=1)
     write_report([run], tmp_path / "out")
@@ -175,13 +175,13 @@ def test_runs_with_the_same_folder_name_are_told_apart(tmp_path: Path) -> None:
     assert "## seed1/noise: noise on scene" in (tmp_path / "out/report.md").read_text()
 
 
-def test_a_run_that_is_named_twice_shows_once(run: Any, tmp_path: Path) -> None:
+def test_a_run_that_is_named_twice_shows_once(run: Path, tmp_path: Path) -> None:
     report = write_report([run, run / "../first"], tmp_path / "out")
     assert _titles(report.document.parts) == ["first: noise on scene"]
 
 
 @pytest.mark.parametrize("text", ["[1]", "7", "null", '"x"', "{"])
-def test_a_run_json_that_is_no_object_gets_one_sentence(run: Any, tmp_path: Path, text: str) -> None:
+def test_a_run_json_that_is_no_object_gets_one_sentence(run: Path, tmp_path: Path, text: str) -> None:
     (run / "run.json").write_text(text)
     with pytest.raises(RunFolderError, match=r"run\.json"):
         write_report([run], tmp_path / "out")
@@ -192,7 +192,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         write_report([tmp_path], tmp_path / "out")
 
 
-def test_every_column_for_people_is_explained(run: Any, tmp_path: Path) -> None:
+def test_every_column_for_people_is_explained(run: Path, tmp_path: Path) -> None:
     score_run(run, workers=1)
     published = [_published(task) for task in ("", "ball")]
     document = build_report([run], published=published)

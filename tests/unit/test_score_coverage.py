@@ -23,7 +23,7 @@ SIZE = (24, 32)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> Path:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure", "error"], image_hw_px=SIZE)
     return tmp_path / "run"
 
@@ -32,14 +32,14 @@ def _score(*arguments: Any) -> Any:
     return CliRunner().invoke(app, ["score", "run", *map(str, arguments), "--workers", "1", "--lpips", "none"])
 
 
-def test_a_result_file_names_its_plan_and_records(run: Any) -> None:
+def test_a_result_file_names_its_plan_and_records(run: Path) -> None:
     made_of = read_coverage(score_run(run, workers=1))
     assert made_of.plan_sha256 == open_run(run).plan.sha256
     assert list(made_of.clips) == ["ball/0000", "ball/0001"]
     assert made_of == Coverage.of(open_run(run).plan, open_run(run).records())
 
 
-def test_another_try_of_an_episode_is_another_record(run: Any) -> None:
+def test_another_try_of_an_episode_is_another_record(run: Path) -> None:
     plan, (first, *_) = open_run(run).plan, open_run(run).records()
     again = [replace(first, actions_sha256="f00"), replace(first, outcome="failure")]
     found = [Coverage.of(plan, [record]).clips["ball/0000"] for record in (first, *again)]
@@ -47,7 +47,7 @@ def test_another_try_of_an_episode_is_another_record(run: Any) -> None:
     assert Coverage.of(plan, [replace(first, timings_s={"wall": 2.0})]).clips["ball/0000"] == found[0]
 
 
-def test_lost_clips_are_said_after_scoring(run: Any) -> None:
+def test_lost_clips_are_said_after_scoring(run: Path) -> None:
     (run / "clips/ball/0001.h5").unlink()
     done = _score(run)
     assert done.exit_code == 0
@@ -55,7 +55,7 @@ def test_lost_clips_are_said_after_scoring(run: Any) -> None:
     assert "could not be scored" not in _score_whole(run)
 
 
-def _score_whole(run: Any) -> Any:
+def _score_whole(run: Path) -> Any:
     records = (run / "episodes.jsonl").read_text().splitlines(keepends=True)
     (run / "episodes.jsonl").write_text(records[0])
     return _score(run).stdout
@@ -67,7 +67,7 @@ def test_many_lost_clips_are_named_in_part() -> None:
     assert said.endswith("Lift/0004 (broken_clip), and 2 more.")
 
 
-def test_a_policy_that_imagines_nothing_has_nothing_to_score(run: Any, tmp_path: Path) -> None:
+def test_a_policy_that_imagines_nothing_has_nothing_to_score(run: Path, tmp_path: Path) -> None:
     plan = open_run(run).plan
     policy = replace(plan.policy, name="hold", specs={"hold": {"predicts": []}})
     with HeldRun(tmp_path / "hold", replace(plan, policy=policy)) as folder:
@@ -80,14 +80,14 @@ def test_a_policy_that_imagines_nothing_has_nothing_to_score(run: Any, tmp_path:
     assert len(read_scores(tmp_path / "hold/scores.parquet")) == 0
 
 
-def test_a_run_without_clips_says_why(run: Any) -> None:
+def test_a_run_without_clips_says_why(run: Path) -> None:
     plan, records = open_run(run).plan, open_run(run).records()
     assert nothing_to_score(plan, records) is None
     assert "has no records" in nothing_to_score(plan, [])
     assert "kept a clip" in nothing_to_score(plan, records[2:])
 
 
-def test_workers_below_zero_are_refused(run: Any) -> None:
+def test_workers_below_zero_are_refused(run: Path) -> None:
     done = CliRunner().invoke(app, ["score", "run", str(run), "--workers", "-1"])
     assert isinstance(done.exception, BadConfig)
     assert not (run / "scores.parquet").exists()

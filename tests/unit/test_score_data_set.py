@@ -67,7 +67,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture
-def root(written: Any, tmp_path: Path) -> Any:
+def root(written: Any, tmp_path: Path) -> Path:
     for path in written.rglob("*"):
         if path.is_file():
             copy = tmp_path / "data_set" / path.relative_to(written)
@@ -100,11 +100,11 @@ class Teller:
         return [PolicyReply(actions=reply, prediction=lambda: future)]
 
 
-def _score(root: Any, tmp_path: Path, policy: Any = None, modes: Any = ("own", "recorded")) -> Any:
+def _score(root: Path, tmp_path: Path, policy: Any = None, modes: Any = ("own", "recorded")) -> Any:
     return read_scores(score_dataset(root, policy or Teller(), tmp_path / "s.parquet", modes=modes, options=NO_LPIPS))
 
 
-def test_chunks_are_what_was_written(root: Any) -> None:
+def test_chunks_are_what_was_written(root: Path) -> None:
     source = open_source(root)
     assert [(entry.task, entry.index) for entry in source.episodes] == [("chunk-0000", 0), ("chunk-0000", 7)]
     with source.open(source.episodes[1], SPEC) as recorded:
@@ -124,7 +124,7 @@ def test_chunks_are_what_was_written(root: Any) -> None:
     np.testing.assert_allclose(chunks[0].true.proprio_fd, STEPS.proprio[[4, 8]], atol=1e-6)
 
 
-def test_both_modes_stand_apart(root: Any, tmp_path: Path) -> None:
+def test_both_modes_stand_apart(root: Path, tmp_path: Path) -> None:
     policy = Teller()
     scores = _score(root, tmp_path, policy)
     error = scores[scores["metric"] == "absrel/gt_mask"].groupby("subject", observed=True)["value"].max()
@@ -138,7 +138,7 @@ def test_both_modes_stand_apart(root: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(last[2:, 6], STEPS.executed[-1, 6])
 
 
-def test_clouds_need_cameras_and_say_so(root: Any, tmp_path: Path) -> None:
+def test_clouds_need_cameras_and_say_so(root: Path, tmp_path: Path) -> None:
     scores = _score(root, tmp_path, modes=("recorded",))
     cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
     assert set(cloud["status"]) == {"bad_camera"}
@@ -153,7 +153,7 @@ def test_clouds_need_cameras_and_say_so(root: Any, tmp_path: Path) -> None:
     assert cloud["value"].max() < 1e-3
 
 
-def test_matrices_that_were_recorded_make_the_cloud(root: Any, tmp_path: Path) -> None:
+def test_matrices_that_were_recorded_make_the_cloud(root: Path, tmp_path: Path) -> None:
     before = sorted(root.glob("data/*/*.json"))[0].read_text()
     intrinsics = np.broadcast_to([[90.0, 0, 60], [0, 90, 70], [0, 0, 1]], (NUM_STEPS, 3, 3, 3))
     poses = np.broadcast_to(np.eye(4), (NUM_STEPS, 3, 4, 4)).copy()
@@ -177,7 +177,7 @@ def test_matrices_that_were_recorded_make_the_cloud(root: Any, tmp_path: Path) -
         assert name == "moving" or clouds["value"].max() < 1e-3
 
 
-def test_broken_files_are_rows(root: Any, tmp_path: Path) -> None:
+def test_broken_files_are_rows(root: Path, tmp_path: Path) -> None:
     first, second = sorted(root.glob("data/*/*.json"))
     first.write_text("{")
     video = next((root / "depth_mm").rglob("episode_0000007.mkv"))
@@ -220,7 +220,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_episode_is_a_row(root: Any, tmp_path: Path, name: str) -> None:
+def test_a_broken_episode_is_a_row(root: Path, tmp_path: Path, name: str) -> None:
     change, reason = BROKEN[name]
     first, _ = sorted(root.glob("data/*/*.json"))
     content = json.loads(first.read_text())
@@ -234,7 +234,7 @@ def test_a_broken_episode_is_a_row(root: Any, tmp_path: Path, name: str) -> None
     assert scores[scores["index"] == 7]["value"].notna().any()
 
 
-def test_an_episode_of_another_length_than_listed_is_a_row(root: Any, tmp_path: Path) -> None:
+def test_an_episode_of_another_length_than_listed_is_a_row(root: Path, tmp_path: Path) -> None:
     lengths = json.loads((root / "metadata.json").read_text())
     (root / "metadata.json").write_text(json.dumps({key: count + 1 for key, count in lengths.items()}))
     scores = _score(root, tmp_path, modes=("own",))
@@ -242,7 +242,7 @@ def test_an_episode_of_another_length_than_listed_is_a_row(root: Any, tmp_path: 
     assert scores["reason"].str.contains("has 26 frames, metadata.json says 27").all()
 
 
-def test_a_view_without_depth_is_named(root: Any, tmp_path: Path) -> None:
+def test_a_view_without_depth_is_named(root: Path, tmp_path: Path) -> None:
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())
         del said["observations"]["0_view_left"]["depth_mm_path"]
@@ -252,7 +252,7 @@ def test_a_view_without_depth_is_named(root: Any, tmp_path: Path) -> None:
     assert set(zip(depth["view"], depth["status"], strict=True)) == {("view_left", "unavailable"), ("view_right", "ok")}
 
 
-def test_without_actions_the_second_mode_says_so(root: Any, tmp_path: Path) -> None:
+def test_without_actions_the_second_mode_says_so(root: Path, tmp_path: Path) -> None:
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())
         del said["actions"]["executed"]
@@ -262,7 +262,7 @@ def test_without_actions_the_second_mode_says_so(root: Any, tmp_path: Path) -> N
     assert set(scores["reason"]) == {"nobody wrote down what was executed in this episode"}
 
 
-def test_what_is_no_recording_is_refused(root: Any, tmp_path: Path) -> None:
+def test_what_is_no_recording_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="neither a run"):
         open_source(tmp_path)
     for path in root.glob("data/*/*.json"):

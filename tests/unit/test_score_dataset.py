@@ -59,12 +59,12 @@ class CodecPolicy(StillPolicy):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> Path:
     write_scene_run(tmp_path / "run", outcomes=["success", "error", "failure"], image_hw_px=SIZE, num_chunks=2)
     return tmp_path / "run"
 
 
-def test_every_recorded_chunk_is_imagined_anew(run: Any, tmp_path: Path) -> None:
+def test_every_recorded_chunk_is_imagined_anew(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     scores = read_scores(score_dataset(run, policy, tmp_path / "open.parquet", options=NO_LPIPS))
     said = "watch the ball"
@@ -74,7 +74,7 @@ def test_every_recorded_chunk_is_imagined_anew(run: Any, tmp_path: Path) -> None
     np.testing.assert_array_equal(still["value"].to_numpy(), floor["value"].to_numpy())
 
 
-def test_a_policys_codec_gives_its_ceiling(run: Any, tmp_path: Path) -> None:
+def test_a_policys_codec_gives_its_ceiling(run: Path, tmp_path: Path) -> None:
     scores = read_scores(score_dataset(run, CodecPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     ceiling = scores[scores["subject"] == "codec_round_trip"]
     assert ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"].max() == 0.0
@@ -95,7 +95,7 @@ class GivenPolicy(StillPolicy):
         return [replace(reply, actions=self.given[-1]) if self.answers and self.given[-1] is not None else reply]
 
 
-def test_recorded_actions_are_given_chunk_by_chunk(run: Any, tmp_path: Path) -> None:
+def test_recorded_actions_are_given_chunk_by_chunk(run: Path, tmp_path: Path) -> None:
     policy = GivenPolicy()
     scores = read_scores(
         score_dataset(run, policy, tmp_path / "o.parquet", modes=("own", "recorded"), options=NO_LPIPS)
@@ -109,31 +109,31 @@ def test_recorded_actions_are_given_chunk_by_chunk(run: Any, tmp_path: Path) -> 
     assert (scores["subject"] == "repeat_last_frame").sum() == len(own)
 
 
-def test_a_policy_that_takes_no_actions_is_refused_by_name(run: Any, tmp_path: Path) -> None:
+def test_a_policy_that_takes_no_actions_is_refused_by_name(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="policy 'still' cannot be given any"):
         score_dataset(run, StillPolicy(), tmp_path / "open.parquet", modes=("recorded",))
 
 
-def test_a_policy_that_answers_otherwise_is_refused(run: Any, tmp_path: Path) -> None:
+def test_a_policy_that_answers_otherwise_is_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="says takes_actions, and answered ball/0000 with other actions"):
         score_dataset(run, GivenPolicy(answers=False), tmp_path / "open.parquet", modes=("recorded",))
 
 
-def test_a_policy_that_imagines_nothing_is_refused(run: Any, tmp_path: Path) -> None:
+def test_a_policy_that_imagines_nothing_is_refused(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, predicts=())
     with pytest.raises(BadConfig, match="policy 'still' imagines nothing"):
         score_dataset(run, policy, tmp_path / "open.parquet")
 
 
-def test_a_policy_that_fails_is_said_to(run: Any, tmp_path: Path) -> None:
+def test_a_policy_that_fails_is_said_to(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.infer = lambda requests: 1 / 0
     with pytest.raises(EvalkitError, match="Policy 'still' failed on ball/0000, chunk 0: ZeroDivisionError"):
         score_dataset(run, policy, tmp_path / "open.parquet")
 
 
-def test_a_missing_clip_is_a_row(run: Any, tmp_path: Path) -> None:
+def test_a_missing_clip_is_a_row(run: Path, tmp_path: Path) -> None:
     (run / "clips/ball/0000.h5").unlink()
     scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     lost = scores[scores["metric"] == "clip"]
@@ -142,7 +142,7 @@ def test_a_missing_clip_is_a_row(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_failed_chunk_is_a_row_and_others_are_scored(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(chunk: Any, *args: Any, **kwargs: Any) -> Any:
         return 1 / 0 if chunk.chunk_idx == 1 else score_chunk(chunk, *args, **kwargs)
@@ -157,13 +157,13 @@ def test_a_failed_chunk_is_a_row_and_others_are_scored(
     assert set(scores[scores["value"].notna()]["index"]) == {0, 2}
 
 
-def test_an_unreadable_episode_is_a_row(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_episode_is_a_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClipReader, "read_actions", lambda self: 1 / 0)
     scores = read_scores(score_dataset(run, StillPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     assert list(zip(scores["index"], scores["status"], strict=True)) == [(0, "scoring_failed"), (2, "scoring_failed")]
 
 
-def test_frames_that_do_not_meet_are_refused(run: Any, tmp_path: Path) -> None:
+def test_frames_that_do_not_meet_are_refused(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, frame_stride=2)
     with pytest.raises(SpecMismatch, match="frames do not meet"):

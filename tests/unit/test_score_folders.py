@@ -21,6 +21,7 @@ from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.images import open_view
+from evalkit.store.clips import ClipChunk
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 
 SIZE = (24, 32)
@@ -28,18 +29,18 @@ NO_LPIPS = ScoreOptions(lpips_nets=())
 
 
 @pytest.fixture
-def chunk() -> Any:
+def chunk() -> ClipChunk:
     return scene_chunk(num_frames=3, image_hw_px=SIZE)
 
 
 @pytest.fixture
-def folders(tmp_path: Path, chunk: Any) -> Any:
+def folders(tmp_path: Path, chunk: ClipChunk) -> tuple[Path, Path]:
     pred, true = tmp_path / "pred", tmp_path / "true"
     write_scene_folders(pred / "clip", true / "clip", chunk)
     return pred, true
 
 
-def _status(folders: Any, metric: Any, frame_idx: Any = None) -> Any:
+def _status(folders: tuple[Path, Path], metric: Any, frame_idx: Any = None) -> Any:
     pred, true = folders
     scores = score_folder_clip(pred / "clip", true / "clip", NO_LPIPS)
     found = [s for s in scores if s.metric == metric and s.subject == "policy"]
@@ -47,7 +48,7 @@ def _status(folders: Any, metric: Any, frame_idx: Any = None) -> Any:
     return {s.status for s in found if frame_idx is None or s.frame_idx == frame_idx}
 
 
-def test_folders_score_as_the_clip_does(folders: Any, chunk: Any) -> None:
+def test_folders_score_as_the_clip_does(folders: tuple[Path, Path], chunk: ClipChunk) -> None:
     pred, true = folders
     ours = {
         (s.subject, s.frame_idx, s.view, s.metric): s.value
@@ -61,20 +62,20 @@ def test_folders_score_as_the_clip_does(folders: Any, chunk: Any) -> None:
         assert ours[key] == (None if value is None else pytest.approx(value, rel=1e-9, abs=1e-9)), key
 
 
-def test_a_result_file_has_a_task_a_clip(folders: Any, tmp_path: Path) -> None:
+def test_a_result_file_has_a_task_a_clip(folders: tuple[Path, Path], tmp_path: Path) -> None:
     seen = []
     path = score_folders(*folders, tmp_path / "scores.parquet", on_progress=lambda *p: seen.append(p), options=NO_LPIPS)
     assert set(read_scores(path)["task"]) == {"clip"}
     assert seen == [(1, 1)]
 
 
-def test_one_clip_may_be_given_alone(folders: Any, tmp_path: Path) -> None:
+def test_one_clip_may_be_given_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
     pred, true = folders
     path = score_folders(pred / "clip", true / "clip", tmp_path / "scores.parquet", options=NO_LPIPS)
     assert set(read_scores(path)["task"]) == {"clip"}
 
 
-def test_npz_and_mp4_are_read(folders: Any, chunk: Any) -> None:
+def test_npz_and_mp4_are_read(folders: tuple[Path, Path], chunk: ClipChunk) -> None:
     pred, _ = folders
     for what in ("rgb", "depth"):
         for png in (pred / "clip" / what / "front").glob("*.png"):
@@ -97,7 +98,7 @@ def test_npz_and_mp4_are_read(folders: Any, chunk: Any) -> None:
     assert "unreadable" in _status(folders, "absrel/gt_mask")
 
 
-def test_a_truncated_png_is_named(folders: Any) -> None:
+def test_a_truncated_png_is_named(folders: tuple[Path, Path]) -> None:
     png = folders[0] / "clip/rgb/front/0001.png"
     png.write_bytes(png.read_bytes()[:-30])
     assert _status(folders, "ssim/gauss11", 1) == {"unreadable", "ok"}
@@ -108,7 +109,7 @@ def test_a_truncated_png_is_named(folders: Any) -> None:
     assert _status(folders, "chamfer_m/l1_half", 0) == {"ok"}
 
 
-def test_a_missing_frame_and_a_wrong_size_are_named(folders: Any) -> None:
+def test_a_missing_frame_and_a_wrong_size_are_named(folders: tuple[Path, Path]) -> None:
     (folders[0] / "clip/rgb/front/0002.png").unlink()
     assert _status(folders, "psnr_db/frame_mean", 2) == {"missing_frame", "ok"}
     small = np.zeros((8, 8, 3), np.uint8)
@@ -116,13 +117,13 @@ def test_a_missing_frame_and_a_wrong_size_are_named(folders: Any) -> None:
     assert _status(folders, "psnr_db/frame_mean", 0) == {"wrong_size", "ok"}
 
 
-def test_depth_that_is_not_uint16_is_named(folders: Any) -> None:
+def test_depth_that_is_not_uint16_is_named(folders: tuple[Path, Path]) -> None:
     path = folders[0] / "clip/depth/front/0000.png"
     path.write_bytes(cv2.imencode(".png", np.zeros(SIZE, np.uint8))[1].tobytes())
     assert "unreadable" in _status(folders, "absrel/gt_mask", 0)
 
 
-def test_missing_intrinsics_are_named(folders: Any) -> None:
+def test_missing_intrinsics_are_named(folders: tuple[Path, Path]) -> None:
     path = folders[1] / "clip/cameras.json"
     data = json.loads(path.read_text())
     del data["views"][0]["intrinsics"]
@@ -131,22 +132,22 @@ def test_missing_intrinsics_are_named(folders: Any) -> None:
     assert _status(folders, "absrel/gt_mask") == {"ok"}
 
 
-def test_without_predicted_states_the_wrist_is_left_out_by_name(folders: Any) -> None:
+def test_without_predicted_states_the_wrist_is_left_out_by_name(folders: tuple[Path, Path]) -> None:
     (folders[0] / "clip/states.npz").unlink()
     assert _status(folders, "chamfer_m/l1_half") == {"ok", "no_predicted_state"}
 
 
-def test_without_true_states_nothing_is_infinite(folders: Any) -> None:
+def test_without_true_states_nothing_is_infinite(folders: tuple[Path, Path]) -> None:
     (folders[1] / "clip/states.npz").unlink()
     assert _status(folders, "ee_position_mm/euclidean") == {"bad_state"}
 
 
-def test_a_prediction_that_is_not_there_is_named(folders: Any, tmp_path: Path) -> None:
+def test_a_prediction_that_is_not_there_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
     scores = score_folder_clip(tmp_path / "nowhere", folders[1] / "clip", NO_LPIPS)
     assert {s.status for s in scores if s.metric == "psnr_db/frame_mean" and s.subject == "policy"} == {"missing_frame"}
 
 
-def test_what_is_no_truth_is_refused(folders: Any, tmp_path: Path) -> None:
+def test_what_is_no_truth_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="holds no clip"):
         score_folders(folders[0], tmp_path / "pred", tmp_path / "scores.parquet")
     (folders[1] / "clip/cameras.json").write_text("{")
@@ -154,14 +155,14 @@ def test_what_is_no_truth_is_refused(folders: Any, tmp_path: Path) -> None:
         score_folder_clip(folders[0] / "clip", folders[1] / "clip")
 
 
-def test_extreme_depth_is_far_not_near(chunk: Any) -> None:
+def test_extreme_depth_is_far_not_near(chunk: ClipChunk) -> None:
     far = replace(chunk.predicted, depth=np.full_like(chunk.predicted.depth, 1e30))
     scores = score_chunk(replace(chunk, predicted=far), scene_spec(SIZE), NO_LPIPS)
     values = [s.value for s in scores if s.metric == "chamfer_m/l1_pred_to_gt" and s.subject == "policy"]
     assert min(values) > 1e20
 
 
-def test_a_frame_left_out_shifts_no_other(folders: Any) -> None:
+def test_a_frame_left_out_shifts_no_other(folders: tuple[Path, Path]) -> None:
     (folders[0] / "clip/rgb/front/0001.png").unlink()
     assert _status(folders, "psnr_db/frame_mean", 1) == {"missing_frame", "ok"}
     assert _status(folders, "psnr_db/frame_mean", 2) == {"ok"}
@@ -172,7 +173,7 @@ def test_a_frame_left_out_shifts_no_other(folders: Any) -> None:
 
 @pytest.mark.parametrize("frames_a_part", [1, 2])
 def test_parts_of_a_clip_give_what_the_whole_gives(
-    folders: Any, monkeypatch: pytest.MonkeyPatch, frames_a_part: int
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, frames_a_part: int
 ) -> None:
     def values() -> Any:
         found = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
@@ -185,7 +186,7 @@ def test_parts_of_a_clip_give_what_the_whole_gives(
     assert all(whole[key] == value for key, value in parts.items())
 
 
-def test_unreadable_states_are_bad_and_short_ones_missing(folders: Any) -> None:
+def test_unreadable_states_are_bad_and_short_ones_missing(folders: tuple[Path, Path]) -> None:
     path = folders[0] / "clip/states.npz"
     states = np.load(path)["proprio"]
     for broken in (path.read_bytes()[:100], b"", b"no archive"):
@@ -211,7 +212,7 @@ def test_unreadable_states_are_bad_and_short_ones_missing(folders: Any) -> None:
         (lambda views: views[0].update(intrinsics=[views[0]["intrinsics"]] * 3), [{"bad_camera"}] * 2),
     ],
 )
-def test_cameras_that_cannot_be_used_are_named(folders: Any, change: Any, statuses: Any) -> None:
+def test_cameras_that_cannot_be_used_are_named(folders: tuple[Path, Path], change: Any, statuses: Any) -> None:
     path = folders[1] / "clip/cameras.json"
     data = json.loads(path.read_text())
     change(data["views"])
@@ -232,7 +233,9 @@ def test_cameras_that_cannot_be_used_are_named(folders: Any, change: Any, status
         (lambda views: views[0].update(kind=["static"]), "not a list of cameras"),
     ],
 )
-def test_one_broken_truth_costs_no_other_clip(folders: Any, tmp_path: Path, chunk: Any, change: Any, said: str) -> None:
+def test_one_broken_truth_costs_no_other_clip(
+    folders: tuple[Path, Path], tmp_path: Path, chunk: ClipChunk, change: Any, said: str
+) -> None:
     write_scene_folders(folders[0] / "other", folders[1] / "other", chunk)
     write_scene_folders(folders[0] / "extra", tmp_path / "unused", chunk)
     path = folders[1] / "clip/cameras.json"
@@ -246,7 +249,7 @@ def test_one_broken_truth_costs_no_other_clip(folders: Any, tmp_path: Path, chun
     assert scores[scores["task"] == "other"]["value"].notna().any()
 
 
-def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders: Any) -> None:
+def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders: tuple[Path, Path]) -> None:
     (folders[1] / "clip/start/depth/side/0000.png").write_bytes(b"no picture")
     scores = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
     (floor,) = [s for s in scores if s.subject == "repeat_last_frame"]
@@ -254,7 +257,7 @@ def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders: Any) -> None:
     assert "the frame that was seen" in floor.reason
 
 
-def test_arrays_that_are_no_frames_are_named(folders: Any, chunk: Any) -> None:
+def test_arrays_that_are_no_frames_are_named(folders: tuple[Path, Path], chunk: ClipChunk) -> None:
     def write(**arrays: Any) -> Any:
         shutil.rmtree(folders[0] / "clip/depth/front", ignore_errors=True)
         np.savez_compressed(folders[0] / "clip/depth/front.npz", **arrays)
@@ -268,7 +271,7 @@ def test_arrays_that_are_no_frames_are_named(folders: Any, chunk: Any) -> None:
     assert write(depth_m=np.full_like(depth_m, np.nan)) == {"all_invalid_depth", "ok"}
 
 
-def test_an_mp4_without_a_picture_is_named(folders: Any) -> None:
+def test_an_mp4_without_a_picture_is_named(folders: tuple[Path, Path]) -> None:
     shutil.rmtree(folders[0] / "clip/rgb/front")
     for data in (b"", b"no video" * 100):
         (folders[0] / "clip/rgb/front.mp4").write_bytes(data)
@@ -297,13 +300,13 @@ def test_a_video_that_is_cut_off_gives_no_frame_from_there_on(tmp_path: Path) ->
             assert all(np.array_equal(a, b) for a, b in zip(frames, whole, strict=False))
 
 
-def test_colours_of_sixteen_bits_are_named(folders: Any) -> None:
+def test_colours_of_sixteen_bits_are_named(folders: tuple[Path, Path]) -> None:
     path = folders[0] / "clip/rgb/front/0000.png"
     path.write_bytes(cv2.imencode(".png", np.full((*SIZE, 3), 40000, np.uint16))[1].tobytes())
     assert _status(folders, "psnr_db/frame_mean", 0) == {"unreadable", "ok"}
 
 
-def test_what_one_clip_has_is_missing_in_another(folders: Any, tmp_path: Path, chunk: Any) -> None:
+def test_what_one_clip_has_is_missing_in_another(folders: tuple[Path, Path], tmp_path: Path, chunk: ClipChunk) -> None:
     pred, true = folders
     write_scene_folders(pred / "other", true / "other", chunk)
     shutil.rmtree(pred / "other/depth")
@@ -315,7 +318,7 @@ def test_what_one_clip_has_is_missing_in_another(folders: Any, tmp_path: Path, c
     assert scores["value"].count() == len(scores.filter(regex="psnr|ssim", axis=0))
 
 
-def test_a_change_from_a_broken_frame_is_named(folders: Any) -> None:
+def test_a_change_from_a_broken_frame_is_named(folders: tuple[Path, Path]) -> None:
     (folders[0] / "clip/depth/front/0001.png").unlink()
     for frame_idx, said in ((0, set()), (1, {"missing_frame", "ok"}), (2, {"missing_frame", "ok"})):
         assert _status(folders, "depth_change_m/gt_mask", frame_idx) == said
@@ -323,7 +326,7 @@ def test_a_change_from_a_broken_frame_is_named(folders: Any) -> None:
 
 
 def test_a_failed_clip_is_a_row_and_others_are_scored(
-    folders: Any, tmp_path: Path, chunk: Any, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], tmp_path: Path, chunk: ClipChunk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_scene_folders(folders[0] / "other", folders[1] / "other", chunk)
     calls = []

@@ -40,7 +40,7 @@ def _forget_networks() -> None:
     lpips.load.cache_clear()
 
 
-def _write_random(folder: Any, net: Any) -> None:
+def _write_random(folder: Path, net: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     state = {}
     for layer, (out, into, size) in CHANNELS[net].items():

@@ -78,21 +78,21 @@ class NoCodecPlugin(Plugin):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> Path:
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], image_hw_px=SIZE, num_chunks=2)
     return tmp_path / "run"
 
 
-def _find(run: Any, plugin: Any) -> Any:
+def _find(run: Path, plugin: Any) -> Any:
     return find_codec(open_run(run).plan, policy=f"{HERE}:{plugin}")
 
 
-def _ceiling(run: Any, plugin: Any, workers: Any = 1) -> Any:
+def _ceiling(run: Path, plugin: Any, workers: Any = 1) -> Any:
     scores = read_scores(score_run(run, workers=workers, options=NO_LPIPS, codec=_find(run, plugin)))
     return scores, scores[scores["subject"] == "codec_round_trip"]
 
 
-def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run: Any) -> None:
+def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run: Path) -> None:
     scores, ceiling = _ceiling(run, "Plugin")
     policy = scores[scores["subject"] == "policy"]
     assert len(ceiling) == len(policy)
@@ -103,7 +103,7 @@ def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run: Any) -> Non
     assert (states == 0.0).all()
 
 
-def test_processes_load_it_each_for_themselves(run: Any) -> None:
+def test_processes_load_it_each_for_themselves(run: Path) -> None:
     alone, _ = _ceiling(run, "Plugin")
     together, _ = _ceiling(run, "Plugin", workers=2)
     assert alone.equals(together)
@@ -119,7 +119,7 @@ def test_processes_load_it_each_for_themselves(run: Any) -> None:
         ("WrongSizePlugin", "the codec failed: ValueError: 16 must divide 24"),
     ],
 )
-def test_what_cannot_be_had_is_a_row_with_its_reason(run: Any, plugin: str, reason: str) -> None:
+def test_what_cannot_be_had_is_a_row_with_its_reason(run: Path, plugin: str, reason: str) -> None:
     _, ceiling = _ceiling(run, plugin)
     assert set(ceiling["status"]) == {"unavailable"}
     assert len(ceiling) == 4
@@ -127,19 +127,19 @@ def test_what_cannot_be_had_is_a_row_with_its_reason(run: Any, plugin: str, reas
     assert all(reason in said for said in ceiling["reason"])
 
 
-def test_a_policy_that_imagines_nothing_has_no_ceiling(run: Any) -> None:
+def test_a_policy_that_imagines_nothing_has_no_ceiling(run: Path) -> None:
     plan = open_run(run).plan
     still = replace(plan, policy=replace(plan.policy, specs={"hold": {"predicts": []}}))
     assert find_codec(still) is None
 
 
-def test_settings_may_change_where_the_weights_lie(run: Any) -> None:
+def test_settings_may_change_where_the_weights_lie(run: Path) -> None:
     found = find_codec(open_run(run).plan, policy=f"{HERE}:Plugin", changes={"folder": "there"})
     assert isinstance(found, CodecChoice)
     assert '"folder": "there"' in found.settings
 
 
-def test_the_verb_says_it(run: Any) -> None:
+def test_the_verb_says_it(run: Path) -> None:
     arguments = ["score", "run", str(run), "--workers", "1", "--lpips", "none"]
     said = " ".join(CliRunner().invoke(app, arguments).stdout.split())
     assert "The codec round trip (the ceiling) is unavailable, because policy 'noise' cannot be built again" in said
@@ -152,7 +152,7 @@ def test_the_verb_says_it(run: Any) -> None:
     ("setting", "said"),
     [("policy.noise.nowhere=1", "nowhere"), ("run.workers=2", "does not affect the codec")],
 )
-def test_a_mistyped_setting_is_refused_before_scoring(run: Any, setting: str, said: str) -> None:
+def test_a_mistyped_setting_is_refused_before_scoring(run: Path, setting: str, said: str) -> None:
     done = CliRunner().invoke(app, ["score", "run", str(run), "--policy", f"{HERE}:Plugin", setting])
     assert done.exit_code != 0
     assert said in " ".join((done.output + str(done.exception)).split())

@@ -128,7 +128,7 @@ def test_a_gripper_command_of_robocasa_survives_any_statistics() -> None:
 
 
 @pytest.mark.parametrize("bench", ["robocasa", "robotwin"])
-def test_a_released_model_runs_end_to_end(bundle: Any, bench: str, tmp_path: Path) -> None:
+def test_a_released_model_runs_end_to_end(bundle: Bundle, bench: str, tmp_path: Path) -> None:
     single = bench == "robocasa"
     arms = ("left",) if single else BOTH
     model = replace(MODEL, bench=bench, arms=arms, views=("static", "static", "wrist") if single else MODEL.views)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.doubles.checkpoints import MODEL, NETWORK, settings_of
+from tests.doubles.checkpoints import MODEL, NETWORK, Released, settings_of
 from tests.doubles.networks import TINY, inputs_of
 from tests.parity.findings import default_folder
 from tests.parity.xwam import load_network
 from xwam import cli
 from xwam.checkpoints import convert
-from xwam.checkpoints.bundle import load_bundle, load_checkpoint, parameter_counts, save_checkpoint
+from xwam.checkpoints.bundle import Bundle, load_bundle, load_checkpoint, parameter_counts, save_checkpoint
 from xwam.checkpoints.fresh import fresh_bundle, fresh_network
 from xwam.checkpoints.metadata import (
     ADDITIONS_FILE,
@@ -49,7 +49,7 @@ EXPERIMENT = default_folder() / "experiment"
 
 
 @pytest.mark.parametrize("layout", ["ours", *convert.WRITERS])
-def test_every_layout_gives_the_same_numbers_back(bundle: Any, layout: Any, tmp_path: Path) -> None:
+def test_every_layout_gives_the_same_numbers_back(bundle: Bundle, layout: Any, tmp_path: Path) -> None:
     folder = tmp_path / layout
     convert.write(bundle, folder, layout)
     again = load_bundle(str(folder))
@@ -66,7 +66,7 @@ def test_every_layout_gives_the_same_numbers_back(bundle: Any, layout: Any, tmp_
     assert torch.equal(bundle.text_encoder.encode("open the drawer"), again.text_encoder.encode("open  the drawer "))
 
 
-def test_names_have_inverses(bundle: Any) -> None:
+def test_names_have_inverses(bundle: Bundle) -> None:
     for name in bundle.network.state_dict():
         assert wan_dit_name(diffusers_dit_name(name)) == name
     blocks = bundle.codec.vae.config.num_res_blocks
@@ -79,7 +79,7 @@ def test_names_have_inverses(bundle: Any) -> None:
     assert network_from_release(release_from_network(config)) == config
 
 
-def test_the_network_without_additions_is_that_of_diffusers(bundle: Any, tmp_path: Path) -> None:
+def test_the_network_without_additions_is_that_of_diffusers(bundle: Bundle, tmp_path: Path) -> None:
     from diffusers import WanTransformer3DModel
 
     convert.write_diffusers(bundle, tmp_path)
@@ -101,7 +101,7 @@ def test_the_network_without_additions_is_that_of_diffusers(bundle: Any, tmp_pat
     torch.testing.assert_close(got[:, :, :, 0], expected, atol=2e-4, rtol=2e-4)
 
 
-def test_fine_tuning_starts_from_wan(bundle: Any, tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_wan(bundle: Bundle, tmp_path: Path) -> None:
     convert.write_wan(bundle, tmp_path)
     for extra in (MODEL_JSON, ADDITIONS_FILE):
         (tmp_path / extra).unlink()
@@ -116,7 +116,7 @@ def test_fine_tuning_starts_from_wan(bundle: Any, tmp_path: Path) -> None:
         convert.from_wan(tmp_path, bench="lab", statistics=statistics)
 
 
-def test_the_command(bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.mkdir()
     convert.write_ours(bundle, source)
@@ -131,7 +131,7 @@ def test_the_command(bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_notes_of_the_training_travel_with_the_weights(
-    bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     notes = {"steps": "7", "data_sha256": "abc", "command": "xwam train data out", "recipe": "{}"}
     convert.write(bundle, tmp_path / "source", "ours", notes=notes)
@@ -144,7 +144,7 @@ def test_notes_of_the_training_travel_with_the_weights(
     assert read_notes(tmp_path / "released") == {}
 
 
-def test_half_precision_keeps_what_must_be_exact(bundle: Any, tmp_path: Path) -> None:
+def test_half_precision_keeps_what_must_be_exact(bundle: Bundle, tmp_path: Path) -> None:
     target = tmp_path / "half"
     source = tmp_path / "source"
     source.mkdir()
@@ -165,7 +165,7 @@ def half_inputs(network: Any) -> Any:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_half_containers_run(bundle: Any, released: Any, mixed: bool) -> None:
+def test_half_containers_run(bundle: Bundle, released: Released, mixed: bool) -> None:
     folder, rewrite = released
 
     def halve(module: Any) -> None:
@@ -186,7 +186,7 @@ def test_half_containers_run(bundle: Any, released: Any, mixed: bool) -> None:
     torch.testing.assert_close(*tokens, atol=0.1, rtol=0.1)
 
 
-def test_containers_without_stated_sizes(bundle: Any, released: Any) -> None:
+def test_containers_without_stated_sizes(bundle: Bundle, released: Released) -> None:
     folder, _ = released
     settings_of(folder, network=None)
     with pytest.raises(CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; say how"):
@@ -203,7 +203,7 @@ def test_containers_without_stated_sizes(bundle: Any, released: Any) -> None:
     assert parameter_counts(folder) is None
 
 
-def test_settings_of_the_released_container_are_read(released: Any) -> None:
+def test_settings_of_the_released_container_are_read(released: Released) -> None:
     folder, _ = released
     settings_of(folder, network=None, sample_steps=None, action_denoise_steps=None, execute_steps=None,
                 use_decoupled_inference=None, depth_range=None)  # fmt: skip
@@ -220,7 +220,7 @@ def test_settings_of_the_released_container_are_read(released: Any) -> None:
     assert (model.frame_stride, model.num_actions, model.network.actions_per_frame) == (6, 24, 3)
 
 
-def test_everything_moves_to_the_device(bundle: Any, tmp_path: Path) -> None:
+def test_everything_moves_to_the_device(bundle: Bundle, tmp_path: Path) -> None:
     convert.write_ours(bundle, tmp_path)
     moved = load_bundle(str(tmp_path)).to("meta", torch.bfloat16)
     parts = (moved.network, moved.codec.vae, moved.text_encoder.model)
@@ -250,7 +250,7 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) ->
     assert policy.engine.network.dtype == torch.bfloat16
 
 
-def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle: Any) -> None:
+def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle: Bundle) -> None:
     seen = []
 
     class ReprojectedView:

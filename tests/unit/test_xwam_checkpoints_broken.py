@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.doubles.checkpoints import MODEL, NETWORK, settings_of
+from tests.doubles.checkpoints import MODEL, NETWORK, Released, settings_of
 from tests.doubles.networks import TINY, network_of
 from xwam.checkpoints import convert
-from xwam.checkpoints.bundle import dtype_of, load_bundle, save_checkpoint
+from xwam.checkpoints.bundle import Bundle, dtype_of, load_bundle, save_checkpoint
 from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import MODEL_JSON, RELEASED_WEIGHTS, CheckpointError, read_metadata, read_model
 from xwam.checkpoints.released import sizes_of
@@ -36,7 +36,7 @@ from xwam.network.transformer import XwamNetwork
         ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks belong there, 2 are\."),
     ],
 )
-def test_absent_blocks_are_named(released: Any, gone: str, named: str) -> None:
+def test_absent_blocks_are_named(released: Released, gone: str, named: str) -> None:
     folder, rewrite = released
     rewrite(lambda module: [module.pop(name) for name in list(module) if name.startswith(gone)])
     with pytest.raises(CheckpointError, match=named):
@@ -64,21 +64,23 @@ def test_at_wans_width_there_are_thirty_blocks() -> None:
         ({"text_len": None}, r"has no setting 'text_len'"),
     ],
 )
-def test_settings_that_cannot_be_used_are_one_sentence(released: Any, changes: Any, sentence: str) -> None:
+def test_settings_that_cannot_be_used_are_one_sentence(released: Released, changes: Any, sentence: str) -> None:
     settings_of(released[0], **changes)
     with pytest.raises(CheckpointError, match=sentence):
         load_bundle(str(released[0]))
 
 
-def test_latent_means_of_another_length_are_named(released: Any) -> None:
+def test_latent_means_of_another_length_are_named(released: Released) -> None:
     folder, rewrite = released
     rewrite(lambda module: module.update({"vae.mean": torch.zeros(7)}))
     with pytest.raises(CheckpointError, match=r"has 48 latent channels, its 'vae\.mean' holds 7 numbers\."):
         load_bundle(str(folder))
 
 
-def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(bundle: Any, folder: Any, notes: Any) -> None:
+def test_a_conversion_that_fails_leaves_nothing(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(bundle: Bundle, folder: Path, notes: Any) -> None:
         (folder / "half").write_text("x")
         raise OSError(28, "No space left on device")
 
@@ -97,7 +99,7 @@ def test_a_conversion_that_fails_leaves_nothing(bundle: Any, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "x"}', "{}"])
-def test_a_broken_configuration_of_ours_is_one_sentence(bundle: Any, tmp_path: Path, text: str) -> None:
+def test_a_broken_configuration_of_ours_is_one_sentence(bundle: Bundle, tmp_path: Path, text: str) -> None:
     convert.write_wan(bundle, tmp_path)
     (tmp_path / MODEL_JSON).write_text(text)
     with pytest.raises(CheckpointError, match=r"The configuration in .*xwam\.json cannot be used: "):
@@ -156,7 +158,7 @@ class Payload:
         return (os.mkdir, ("owned",))
 
 
-def test_containers_that_are_none(bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_that_are_none(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     convert.write_released(bundle, tmp_path)
     path = tmp_path / RELEASED_WEIGHTS
@@ -200,7 +202,7 @@ def test_shards_that_do_not_hold_what_they_promise(tmp_path: Path) -> None:
 class Hub:
     """huggingface_hub with one repository; notes what is fetched."""
 
-    def __init__(self, folder: Any, files: Any) -> None:
+    def __init__(self, folder: Path, files: Any) -> None:
         self.folder, self.files = folder, files
         self.fetched: list[Any] = []
 

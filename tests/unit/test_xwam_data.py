@@ -22,7 +22,7 @@ from xwam.training.augment import Augmentation, contrast, crop, draw_augmentatio
 from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_states, scaled
 
 
-def test_what_is_written_comes_back(root: Any) -> None:
+def test_what_is_written_comes_back(root: Path) -> None:
     steps, track = steps_of(1), read_track(root, key_of(1))
     np.testing.assert_array_equal(track.action, steps.action)
     np.testing.assert_array_equal(track.executed, steps.action)
@@ -228,7 +228,7 @@ BREAKAGES = {
 
 
 @pytest.mark.parametrize("name", BREAKAGES)
-def test_what_is_broken_is_named_and_left_out(root: Any, name: Any) -> None:
+def test_what_is_broken_is_named_and_left_out(root: Path, name: Any) -> None:
     breakage, reason = BREAKAGES[name]
     breakage(root)
     found = scan(root)
@@ -245,12 +245,12 @@ def test_what_is_broken_is_named_and_left_out(root: Any, name: Any) -> None:
     [seen(fps=20), seen(start=0.0), told(num_frames=STEPS, about={}), seen(depth_range=None)],
     ids=["whole fps", "start as a float", "no notes", "unknown depth"],
 )
-def test_what_other_writers_do_is_no_breakage(root: Any, change: Any) -> None:
+def test_what_other_writers_do_is_no_breakage(root: Path, change: Any) -> None:
     changed(change)(root)
     assert scan(root).broken == []
 
 
-def test_where_no_cameras_are_those_of_most_none_is_broken(root: Any) -> None:
+def test_where_no_cameras_are_those_of_most_none_is_broken(root: Path) -> None:
     for index in range(3):
         rewrite(root / "data" / f"{key_of(index)}.json", told(observations={}))
     assert scan(root).broken == []
@@ -261,7 +261,7 @@ def test_where_no_cameras_are_those_of_most_none_is_broken(root: Any) -> None:
     assert scan(root).broken == []
 
 
-def test_check_with_decode_finds_undecodable_frames(root: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_with_decode_finds_undecodable_frames(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (root / f"video/b/{key_of(1)}.mp4", root / f"depth/a/{key_of(2)}.mp4"):
         data = bytearray(path.read_bytes())
         middle = len(data) // 2
@@ -276,7 +276,7 @@ def test_check_with_decode_finds_undecodable_frames(root: Any, capsys: pytest.Ca
     assert said.endswith("1 episodes, 40 frames; 2 broken, left out\n")
 
 
-def test_a_video_that_breaks_later_is_a_broken_episode(root: Any) -> None:
+def test_a_video_that_breaks_later_is_a_broken_episode(root: Path) -> None:
     clips = dataset(root)
     cut_off(root / f"video/b/{key_of(1)}.mp4")
     with pytest.raises(BrokenEpisode, match="episode_0000001"):
@@ -315,7 +315,7 @@ def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:
 # ---- clips
 
 
-def dataset(root: Any, **changes: Any) -> Any:
+def dataset(root: Path, **changes: Any) -> Any:
     settings = {
         "shape": ClipShape(),
         "images": ImageSettings(image_hw_px=(ROWS, COLS), crop_frac=1.0, depth_range=DepthRange()),
@@ -325,7 +325,7 @@ def dataset(root: Any, **changes: Any) -> Any:
     return ClipDataset(root, scan(root).lengths, **(settings | changes))
 
 
-def test_clips_take_the_right_steps(root: Any) -> None:
+def test_clips_take_the_right_steps(root: Path) -> None:
     clips = dataset(root)
     assert len(clips) == 3 * 8
     assert clips.where(8) == (key_of(1), 0)
@@ -340,21 +340,21 @@ def test_clips_take_the_right_steps(root: Any) -> None:
         clips.where(24)
 
 
-def test_exact_depth_is_finer_than_the_video(root: Any) -> None:
+def test_exact_depth_is_finer_than_the_video(root: Path) -> None:
     coarse, fine = dataset(root), dataset(root)
     fine.images = replace(fine.images, exact_depth=True)
     difference = (coarse[3].depth_CFVHW - fine[3].depth_CFVHW).abs().max().item()
     assert 0 < difference <= 1 / 255 + 0.0025  # half a step of the bytes, half a millimetre near the camera
 
 
-def test_another_map_of_depth_is_refused(root: Any) -> None:
+def test_another_map_of_depth_is_refused(root: Path) -> None:
     other = dataset(root)
     other.images = replace(other.images, depth_range=DepthRange(far_m=9.0))
     with pytest.raises(DataSetError, match=r"far_m=5\.0.*expects.*far_m=9\.0"):
         other[0]
 
 
-def test_beyond_the_end_the_robot_stands_still(root: Any) -> None:
+def test_beyond_the_end_the_robot_stands_still(root: Path) -> None:
     track = read_track(root, key_of(0))
     held = clip_states(track, 39, ClipShape(past_end="hold"), NO_BOUNDS)
     np.testing.assert_allclose(held.action_KA[0], track.action[39], atol=1e-6)
@@ -409,7 +409,7 @@ def test_colours_by_hand() -> None:
     torch.testing.assert_close(contrast(pixel, 1.0), pixel)
 
 
-def test_augmentation_is_one_draw_a_clip(root: Any) -> None:
+def test_augmentation_is_one_draw_a_clip(root: Path) -> None:
     draws = [draw_augmentation(Augmentation(), 2, np.random.default_rng(3)) for _ in range(2)]
     assert draws[0] == draws[1]
     still = torch.rand(1, 3, 8, 8).expand(4, -1, -1, -1) * 2 - 1
@@ -420,7 +420,7 @@ def test_augmentation_is_one_draw_a_clip(root: Any) -> None:
     assert not torch.equal(one.video_CFVHW, other.video_CFVHW)
 
 
-def test_tracks_leave_broken_episodes_out(root: Any) -> None:
+def test_tracks_leave_broken_episodes_out(root: Path) -> None:
     cut_off(root / "data" / f"{key_of(2)}.json")
     assert [track.key for track in layout.tracks(root)] == [key_of(0), key_of(1)]
 

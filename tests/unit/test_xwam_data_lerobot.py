@@ -27,7 +27,7 @@ from xwam import cli
 from xwam.training import data_commands as commands
 
 
-def there_and_back(root: Any, tmp_path: Path) -> Any:
+def there_and_back(root: Path, tmp_path: Path) -> Any:
     export(root, scan(root), tmp_path / "lerobot")
     return import_episodes(open_lerobot(tmp_path / "lerobot"), tmp_path / "back")
 
@@ -78,7 +78,7 @@ def test_what_is_exported_comes_back(tmp_path: Path, layout: str, arms: Any) -> 
         assert about[0] == about[1]
 
 
-def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:
+def test_what_lerobots_loader_reads(root: Path, tmp_path: Path) -> None:
     tmp_path /= "lerobot"
     export(root, scan(root), tmp_path)
     info = json.loads((tmp_path / INFO).read_text())
@@ -117,7 +117,7 @@ def test_what_lerobots_loader_reads(root: Any, tmp_path: Path) -> None:
     )
 
 
-def test_released_videos_keep_offset_and_unknown_depth(root: Any, tmp_path: Path) -> None:
+def test_released_videos_keep_offset_and_unknown_depth(root: Path, tmp_path: Path) -> None:
     (root / "data" / f"{key_of(2)}.json").unlink()
     for number in range(2):
         path = root / "data" / f"{key_of(number)}.json"
@@ -139,7 +139,7 @@ def test_released_videos_keep_offset_and_unknown_depth(root: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("start", [0, 7])
-def test_exact_depth_survives_an_unknown_8_bit_map(root: Any, tmp_path: Path, start: int) -> None:
+def test_exact_depth_survives_an_unknown_8_bit_map(root: Path, tmp_path: Path, start: int) -> None:
     path = root / "data" / f"{key_of(0)}.json"
     content = json.loads(path.read_text()) | {"num_frames": 30}
     for part in ("proprios", "actions"):
@@ -159,7 +159,7 @@ def test_exact_depth_survives_an_unknown_8_bit_map(root: Any, tmp_path: Path, st
             np.testing.assert_array_equal(held, read_frames(getattr(again, kind), same, pixels))
 
 
-def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_goes_on_and_keeps_to_itself(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     export(root, scan(root), whole)
     told = []
@@ -187,7 +187,7 @@ def test_an_export_goes_on_and_keeps_to_itself(root: Any, tmp_path: Path, monkey
         export(root, scan(root), root)
 
 
-def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Path) -> None:
+def test_episodes_that_differ_are_not_exported_together(root: Path, tmp_path: Path) -> None:
     views = (RECORDING.views[0], replace(RECORDING.views[1], name="c"))
     for index in range(3, 6):
         write_episode(root, index, steps_of(index), replace(RECORDING, views=views), instructions=["x"])
@@ -196,7 +196,7 @@ def test_episodes_that_differ_are_not_exported_together(root: Any, tmp_path: Pat
         export(root, scan(root), tmp_path / "out")
 
 
-def test_odd_rates_and_missing_cameras_are_not_exported(root: Any, tmp_path: Path) -> None:
+def test_odd_rates_and_missing_cameras_are_not_exported(root: Path, tmp_path: Path) -> None:
     write_episode(root, 3, steps_of(3), replace(RECORDING, control_hz=10.0), instructions=["x"])
     write_metadata(root)
     with pytest.raises(DataSetError, match=f"up to {key_of(3)} they have 10 Hz and 20 Hz"):
@@ -221,7 +221,7 @@ FOREIGN_MAP = {
 }
 
 
-def foreign(folder: Any, version: Any, *, shared: Any = True) -> Any:
+def foreign(folder: Path, version: Any, *, shared: Any = True) -> Any:
     """Write a data set as somebody else would: with depth in the rows, and in v3.0 two episodes in one video."""
     both = [steps_of(index, count=12 + index) for index in range(2)]
     state = [
@@ -363,7 +363,7 @@ def test_what_can_be_imported_is_said_alike_everywhere() -> None:
         assert ", ".join(VERSIONS) in text
 
 
-def test_the_commands(root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_off(root / "video" / "a" / f"{key_of(1)}.mp4")
     assert cli.main(["export-lerobot", str(root), str(tmp_path / "l")]) == 0
     assert "2 episodes, 80 frames; 1 left out" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """Quantiles of a stream against numpy's; bounds for training."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -34,14 +33,14 @@ def test_tails_refuse_more_than_they_were_made_for() -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Any:
+def root(tmp_path: Path) -> Path:
     for index in range(3):
         write_episode(tmp_path, index, steps_of(index), RECORDING, instructions=["x"])
     write_metadata(tmp_path)
     return tmp_path
 
 
-def test_statistics_pool_the_frames_of_all_episodes(root: Any) -> None:
+def test_statistics_pool_the_frames_of_all_episodes(root: Path) -> None:
     found = statistics(lambda: tracks(root))
     states = np.concatenate([steps_of(index).proprio for index in range(3)])
     np.testing.assert_allclose(found["q01"]["proprio_left_ee_xyz"], np.quantile(states[:, :3], 0.01, axis=0), atol=1e-6)
@@ -51,7 +50,7 @@ def test_statistics_pool_the_frames_of_all_episodes(root: Any) -> None:
         statistics(lambda: [])
 
 
-def test_raw_grippers_stay_as_they_are(root: Any) -> None:
+def test_raw_grippers_stay_as_they_are(root: Path) -> None:
     found = statistics(lambda: tracks(root))
     raw = read_track(root, "chunk-0000/episode_0000000").raw
     bounds = training_bounds(found, ("left",), raw=raw)
@@ -59,7 +58,7 @@ def test_raw_grippers_stay_as_they_are(root: Any) -> None:
     assert training_bounds(found, ("left",), raw=False).action_high[6] == found["q99"]["gripper_action"][0]
 
 
-def test_commands_name_what_is_broken(root: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_name_what_is_broken(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import argparse
     import json
 
@@ -76,7 +75,7 @@ def test_commands_name_what_is_broken(root: Any, capsys: pytest.CaptureFixture[s
     assert written["about"] == {"episodes": 2, "frames": 80, "left_out": 1}
 
 
-def test_statistics_look_at_no_video_and_say_so(root: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statistics_look_at_no_video_and_say_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "video" / "a" / "chunk-0000" / "episode_0000001.mp4").unlink()
     assert cli.main(["check-data", str(root)]) == 1
     assert "2 episodes, 80 frames; 1 broken" in capsys.readouterr().out

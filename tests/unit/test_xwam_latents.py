@@ -17,11 +17,11 @@ from xwam.training.latent_cache import LatentClips
 CODEC = CodecConfig(kind="patch_dct")
 
 
-def write(root: Any, seed: Any) -> None:
+def write(root: Path, seed: Any) -> None:
     write_episode(root, 0, steps_of(seed), RECORDING, instructions=["lift the cube"])
 
 
-def kept(root: Any, codec: Any) -> Any:
+def kept(root: Path, codec: Any) -> Any:
     clips = ClipDataset(
         root,
         {key_of(0): 40},

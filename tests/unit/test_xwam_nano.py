@@ -13,13 +13,13 @@ import pytest
 from tests.doubles.xwam import request_of
 from xwam.checkpoints.hub import SHIPPED
 from xwam.checkpoints.metadata import read_model, read_notes
-from xwam.policy import XwamPlugin, XwamPolicyConfig
+from xwam.policy import XwamPlugin, XwamPolicy, XwamPolicyConfig
 
 PLUGIN, CONFIG = XwamPlugin(), XwamPolicyConfig()
 
 
 @pytest.fixture(scope="module")
-def policy() -> Any:
+def policy() -> XwamPolicy:
     return PLUGIN.make(CONFIG)
 
 
@@ -42,7 +42,7 @@ def test_they_are_small_and_say_how_they_were_made() -> None:
     assert PLUGIN.provenance(CONFIG)["predicted images"].startswith("static cameras: a learned decoder")
 
 
-def test_the_imagined_hand_goes_where_given_actions_take_it(policy: Any) -> None:
+def test_the_imagined_hand_goes_where_given_actions_take_it(policy: XwamPolicy) -> None:
     ends = []
     for up in (-0.6, 0.6):
         actions = np.zeros((32, 14), np.float32)
@@ -52,7 +52,7 @@ def test_the_imagined_hand_goes_where_given_actions_take_it(policy: Any) -> None
     assert ends[1] - ends[0] > 0.03
 
 
-def test_what_it_draws_is_made_of_what_it_saw(policy: Any) -> None:
+def test_what_it_draws_is_made_of_what_it_saw(policy: XwamPolicy) -> None:
     (reply,) = policy.infer([asked()])
     prediction = reply.prediction()
     assert (prediction.rgb[:, :2] == 128).all()  # wherever pixels come from, they are grey

@@ -173,7 +173,7 @@ def test_features_have_unit_length_and_finite_gradients() -> None:
 # ---- from data to a checkpoint
 
 
-def clips_of(root: Any, model: Any = SMALL) -> Any:
+def clips_of(root: Path, model: Any = SMALL) -> Any:
     return ClipDataset.for_model(
         root, scan(root).lengths, model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
     )

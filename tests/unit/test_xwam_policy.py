@@ -22,7 +22,7 @@ from xwam.checkpoints.fresh import fresh_network
 from xwam.config import NANO
 from xwam.flow import sampler
 from xwam.nano.pixel_decoder import Scene, gripper_motion_features
-from xwam.policy import XwamPolicyConfig
+from xwam.policy import XwamPolicy, XwamPolicyConfig
 from xwam.robots.axes import ee_pose
 from xwam.serving.seen import Seen
 from xwam.training.clips import ClipDataset
@@ -30,11 +30,11 @@ from xwam.training.decoder import fresh_decoder
 
 
 @pytest.fixture(scope="module")
-def policy() -> Any:
+def policy() -> XwamPolicy:
     return PLUGIN.make(QUICK)
 
 
-def reproject_views(policy: Any, observation: Any, future_proprio: Any) -> Any:
+def reproject_views(policy: XwamPolicy, observation: Any, future_proprio: Any) -> Any:
     seen = Seen.of(observation)
     return policy.engine.finisher.reproject_views(seen, seen.cameras, future_proprio)
 
@@ -56,7 +56,7 @@ def test_config_is_a_structured_one() -> None:
     assert OmegaConf.to_object(merged) == XwamPolicyConfig(num_action_steps=3)
 
 
-def test_reply_conforms(policy: Any) -> None:
+def test_reply_conforms(policy: XwamPolicy) -> None:
     (reply,) = policy.infer([request_of(want_prediction=True)])
     contract.check_actions(reply.actions, ENV, policy.spec)
     assert np.abs(reply.actions).max() <= 1
@@ -75,7 +75,7 @@ def test_reply_conforms(policy: Any) -> None:
     assert policy.infer([request_of()])[0].prediction is None
 
 
-def test_a_request_is_answered_the_same_whatever_else_was_asked(policy: Any) -> None:
+def test_a_request_is_answered_the_same_whatever_else_was_asked(policy: XwamPolicy) -> None:
     requests = [request_of(seed, instruction=f"Lift cube {seed}.") for seed in range(3)]
     first = [reply.actions for reply in policy.infer(requests)]
     again = [reply.actions for reply in policy.infer(requests[::-1])][::-1]
@@ -86,7 +86,7 @@ def test_a_request_is_answered_the_same_whatever_else_was_asked(policy: Any) -> 
     assert not np.array_equal(first[0], policy.infer([request_of(0, chunk_idx=1)])[0].actions)
 
 
-def test_a_request_and_a_clip_give_the_network_the_same_state(policy: Any, tmp_path: Path) -> None:
+def test_a_request_and_a_clip_give_the_network_the_same_state(policy: XwamPolicy, tmp_path: Path) -> None:
     request = request_of()
     proprio = request.observation.proprio
     proprio[3:7] = [0.02, -0.7, -0.71, 0.07]  # w >= 0, as benches give it, and not on nano's side
@@ -110,7 +110,7 @@ def test_a_request_and_a_clip_give_the_network_the_same_state(policy: Any, tmp_p
     assert (asked[4:6] > 0).all()
 
 
-def test_the_imagined_future_does_not_move_the_actions(policy: Any) -> None:
+def test_the_imagined_future_does_not_move_the_actions(policy: XwamPolicy) -> None:
     plain, asked = request_of(), request_of(want_prediction=True)
     reply = policy.infer([asked])[0]
     one, two = reply.prediction(), reply.prediction()
@@ -137,7 +137,7 @@ def test_no_predicted_change_gives_the_measured_depth() -> None:
     assert np.array_equal(found[True][0], found[False][0])
 
 
-def test_wrist_depth_is_reprojected_to_the_future_pose(policy: Any) -> None:
+def test_wrist_depth_is_reprojected_to_the_future_pose(policy: XwamPolicy) -> None:
     seen = request_of().observation
     wrist = list(NANO.views).index("wrist")
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
@@ -241,7 +241,7 @@ def test_without_a_pixel_decoder_images_are_the_codecs(drawn_as_seen: Any, witho
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])
-def test_the_codec_alone_keeps_a_smooth_scene(policy: Any, num_frames: int) -> None:
+def test_the_codec_alone_keeps_a_smooth_scene(policy: XwamPolicy, num_frames: int) -> None:
     rows = np.linspace(0, 255, 128, dtype=np.uint8)
     rgb = np.broadcast_to(rows[:, None, None], (num_frames, 3, 128, 128, 3)).copy()
     depth = np.broadcast_to(np.linspace(0.5, 2.0, 128, dtype=np.float32)[:, None], (num_frames, 3, 128, 128)).copy()
@@ -251,7 +251,7 @@ def test_the_codec_alone_keeps_a_smooth_scene(policy: Any, num_frames: int) -> N
     np.testing.assert_allclose(back.depth, depth, rtol=0.1)
 
 
-def test_other_seed_other_weights(policy: Any) -> None:
+def test_other_seed_other_weights(policy: XwamPolicy) -> None:
     other = PLUGIN.make(replace(QUICK, init_seed=1))
     assert not np.array_equal(other.infer([request_of()])[0].actions, policy.infer([request_of()])[0].actions)
 
@@ -272,7 +272,7 @@ def test_provenance_says_random() -> None:
     assert PLUGIN.spec(QUICK).policy_id == "xwam/xwam-nano-random"
 
 
-def test_a_saved_checkpoint_is_the_same_policy(policy: Any, tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_the_same_policy(policy: XwamPolicy, tmp_path: Path) -> None:
     path = tmp_path / "nano.safetensors"
     save_checkpoint(path, policy.engine.network, NANO, notes={"data": "none"})
     config = replace(QUICK, checkpoint=str(path))

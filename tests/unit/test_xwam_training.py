@@ -83,7 +83,7 @@ def test_devices_share_a_step() -> None:
         slots(recipe, 50, 6, world=3)
 
 
-def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Any) -> None:
+def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Path) -> None:
     trainer = trainer_of(shared_root, shared_root / "unused")
     encoder, places = trainer.encoder, slots(RECIPE, 20, 2)
     samples = [trainer.data.training[slot.clip_idx] for slot in places]
@@ -95,7 +95,7 @@ def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Any) -> None:
     assert torch.equal(together.text_BNW[one], alone.text_BNW)
 
 
-def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Any, tmp_path: Path) -> None:
+def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Path, tmp_path: Path) -> None:
     bundle = fresh_bundle(model_of(shared_root), seed=0)
     plain = prepare_data(shared_root, scan(shared_root), bundle, replace(RECIPE, encode_once=False)).training
     kept = LatentClips(plain, bundle.codec, bundle.model.codec, tmp_path)
@@ -111,7 +111,7 @@ def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Any, tmp_pat
         [kept[35], kept[50]]
 
 
-def test_augmented_clips_are_not_encoded_once(shared_root: Any) -> None:
+def test_augmented_clips_are_not_encoded_once(shared_root: Path) -> None:
     with pytest.raises(ValueError, match="cannot be encoded once"):
         prepare_data(
             shared_root,
@@ -121,7 +121,7 @@ def test_augmented_clips_are_not_encoded_once(shared_root: Any) -> None:
         )
 
 
-def test_prompts_are_dropped_as_often_as_asked(shared_root: Any) -> None:
+def test_prompts_are_dropped_as_often_as_asked(shared_root: Path) -> None:
     bundle = fresh_bundle(model_of(shared_root), seed=0)
     recipe = replace(RECIPE, text_drop=0.25, noise_draws=1)
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
@@ -135,7 +135,7 @@ def test_prompts_are_dropped_as_often_as_asked(shared_root: Any) -> None:
 # ---- what is minimised
 
 
-def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Any) -> None:
+def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Path) -> None:
     trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
     network = fresh_network(trainer.bundle.model.network, seed=4)
@@ -146,7 +146,7 @@ def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Any) -> None
     torch.testing.assert_close(found["total"], expected.reshape(()))
 
 
-def test_recomputed_activations_give_the_same_gradients(shared_root: Any) -> None:
+def test_recomputed_activations_give_the_same_gradients(shared_root: Path) -> None:
     trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
     gradients = []
@@ -159,7 +159,7 @@ def test_recomputed_activations_give_the_same_gradients(shared_root: Any) -> Non
 
 
 @pytest.mark.slow
-def test_compiled_blocks_give_the_same_gradients(shared_root: Any) -> None:
+def test_compiled_blocks_give_the_same_gradients(shared_root: Path) -> None:
     if shutil.which("c++") is None:
         pytest.skip("compiling for a CPU needs a C++ compiler")
     trainer = trainer_of(shared_root, shared_root / "unused")
@@ -173,7 +173,7 @@ def test_compiled_blocks_give_the_same_gradients(shared_root: Any) -> None:
         torch.testing.assert_close(same, plain, rtol=1e-3, atol=1e-5)
 
 
-def test_a_blind_model_is_trained_on_grey(shared_root: Any) -> None:
+def test_a_blind_model_is_trained_on_grey(shared_root: Path) -> None:
     bundle = fresh_bundle(replace(model_of(shared_root), blind=True), seed=0)
     data = prepare_data(shared_root, scan(shared_root), bundle, RECIPE)
     batch = Encoder(bundle, RECIPE, torch.device("cpu")).batch([data.training[0], data.training[1]])
@@ -183,7 +183,7 @@ def test_a_blind_model_is_trained_on_grey(shared_root: Any) -> None:
     assert batch.action_BKA.any()
 
 
-def test_muon_takes_the_matrices_of_the_blocks(shared_root: Any) -> None:
+def test_muon_takes_the_matrices_of_the_blocks(shared_root: Path) -> None:
     network = fresh_network(TINY.network, seed=0)
     adamw, muon = optimizers_of(network, RECIPE)
     taken = sum(len(group["params"]) for optimizer in (adamw, muon) for group in optimizer.param_groups)
@@ -210,7 +210,7 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Any, tmp_path: Path, optimizer: str) -> None:
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Path, tmp_path: Path, optimizer: str) -> None:
     recipe = replace(RECIPE, optimizer=optimizer)
     trainer_of(shared_root, tmp_path / "whole", recipe).run()
     stopped = trainer_of(shared_root, tmp_path / "killed", recipe)
@@ -237,7 +237,7 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Any, tm
     assert (tmp_path / "killed" / STATE).read_bytes() == states[1]
 
 
-def test_a_run_leaves_what_people_and_policies_need(shared_root: Any, tmp_path: Path) -> None:
+def test_a_run_leaves_what_people_and_policies_need(shared_root: Path, tmp_path: Path) -> None:
     from xwam.policy import XwamPlugin, XwamPolicyConfig
 
     trainer_of(shared_root, tmp_path, replace(RECIPE, num_steps=10)).run()
@@ -257,7 +257,7 @@ def test_a_run_leaves_what_people_and_policies_need(shared_root: Any, tmp_path: 
     assert actions.shape == (32, 14)
 
 
-def test_another_run_does_not_go_on_from_this_one(shared_root: Any, tmp_path: Path) -> None:
+def test_another_run_does_not_go_on_from_this_one(shared_root: Path, tmp_path: Path) -> None:
     trainer_of(shared_root, tmp_path).run(stop_at=1)
     told = r"of another run: its recipe.learning_rate is 0.001, this one's is 1e-09; take another folder"
     with pytest.raises(StateError, match=told):
@@ -318,7 +318,7 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> N
     assert "each time" not in trainer_of(tmp_path, tmp_path / "run", plain).try_out(num_steps=2)
 
 
-def test_the_command_trains_and_goes_on(shared_root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_trains_and_goes_on(shared_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = fresh_bundle(model_of(shared_root), seed=0)
     save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
     started = bundle.network.state_dict()
@@ -336,7 +336,7 @@ def test_the_command_trains_and_goes_on(shared_root: Any, tmp_path: Path, capsys
     assert "going on from step 3" in capsys.readouterr().out
 
 
-def test_train_refuses_absent_statistics_and_other_cameras(shared_root: Any, tmp_path: Path) -> None:
+def test_train_refuses_absent_statistics_and_other_cameras(shared_root: Path, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     commands.add_verbs(parser.add_subparsers())
     options = parser.parse_args(small(shared_root, tmp_path / "run"))
@@ -349,7 +349,7 @@ def test_train_refuses_absent_statistics_and_other_cameras(shared_root: Any, tmp
         options.run(options)
 
 
-def test_only_the_weights_that_are_named_are_trained(shared_root: Any, tmp_path: Path) -> None:
+def test_only_the_weights_that_are_named_are_trained(shared_root: Path, tmp_path: Path) -> None:
     chosen = ("proprio_decoder.", "extra_")
     trainer = trainer_of(shared_root, tmp_path, replace(RECIPE, num_steps=3, validate_every=0, train_only=chosen))
     before = {name: weight.clone() for name, weight in trainer.bundle.network.state_dict().items()}

@@ -151,7 +151,7 @@ def told(line: dict) -> tuple[str, dict[str, float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", ["copies", "fsdp2", "fsdp2 in bf16"])
 @pytest.mark.usefixtures("precision_is_open")
-def test_two_devices_do_what_one_does(shared_root: Any, tmp_path: Path, spread: str) -> None:
+def test_two_devices_do_what_one_does(shared_root: Path, tmp_path: Path, spread: str) -> None:
     recipe = HALF if "bf16" in spread else SHORT
     for stop in (2, 4):  # stopped, and gone on with
         trainer_of(shared_root, tmp_path / "one", recipe).run(stop_at=stop)
@@ -169,7 +169,7 @@ def test_two_devices_do_what_one_does(shared_root: Any, tmp_path: Path, spread: 
 
 
 @pytest.mark.slow
-def test_a_state_does_not_know_how_weights_were_spread(shared_root: Any, tmp_path: Path) -> None:
+def test_a_state_does_not_know_how_weights_were_spread(shared_root: Path, tmp_path: Path) -> None:
     run_on_two(SHARDED, shared_root, tmp_path)
     with safe_open(tmp_path / "state.safetensors", "pt") as file:
         names = set(file.keys())

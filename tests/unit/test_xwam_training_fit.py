@@ -1,7 +1,7 @@
 """Data sets that a model cannot be trained on are refused before anything starts, and the episodes named."""
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +14,7 @@ from xwam.training.check_data import check_fit
 MODEL = replace(NANO, views=("static", "wrist"))
 
 
-def test_every_episode_is_asked(root: Any) -> None:
+def test_every_episode_is_asked(root: Path) -> None:
     check_fit(root, scan(root), MODEL)
     turned = (View(name="a", kind="dynamic"), View(name="b", kind="static"))
     write_episode(root, 3, steps_of(3), replace(RECORDING, views=turned), instructions=["x"])
@@ -27,7 +27,7 @@ def test_every_episode_is_asked(root: Any) -> None:
         check_fit(root, scan(root), MODEL)
 
 
-def test_a_whole_data_set_of_another_kind(root: Any) -> None:
+def test_a_whole_data_set_of_another_kind(root: Path) -> None:
     other = replace(MODEL, bench="robotwin", arms=("left", "right"))
     with pytest.raises(ValueError, match=r"arms: .*raw controller actions: the data hold True.* \(all episodes\)"):
         check_fit(root, scan(root), other)

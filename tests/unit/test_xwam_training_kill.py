@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -45,7 +44,7 @@ def kill_after(process: subprocess.Popen, log: Path, *, step: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_leaves_no_trace(shared_root: Any, tmp_path: Path) -> None:
+def test_a_kill_leaves_no_trace(shared_root: Path, tmp_path: Path) -> None:
     assert start(shared_root, tmp_path / "whole").wait(timeout=200) == 0
     killed = start(shared_root, tmp_path / "killed")
     kill_after(killed, tmp_path / "killed" / LOG, step=120)

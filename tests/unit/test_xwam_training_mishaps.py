@@ -29,7 +29,7 @@ SHORT = replace(RECIPE, num_steps=2, warmup_steps=1, batch_size=2, save_every=1,
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Any:
+def root(tmp_path: Path) -> Path:
     """Return a data set of three episodes that a test may break."""
     for index in range(3):
         write_episode(tmp_path / "data", index, steps_of(index), RECORDING, instructions=["lift the cube"])
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def start(root: Any, tmp_path: Path) -> Any:
+def start(root: Path, tmp_path: Path) -> Any:
     """Return a tiny checkpoint that fits the data."""
     bundle = fresh_bundle(model_of(root), seed=0)
     save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
@@ -53,7 +53,7 @@ def held_out_key(trainer: Any) -> Any:
 # ---- lost files
 
 
-def test_a_finished_run_rewrites_a_missing_checkpoint(root: Any, tmp_path: Path) -> None:
+def test_a_finished_run_rewrites_a_missing_checkpoint(root: Path, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     older = (tmp_path / "run" / CHECKPOINT).read_bytes()
     trainer_of(root, tmp_path / "run", SHORT).run()
@@ -76,7 +76,7 @@ def test_a_finished_run_rewrites_a_missing_checkpoint(root: Any, tmp_path: Path)
 # ---- broken episodes
 
 
-def test_a_broken_held_out_episode_costs_only_validation(root: Any, tmp_path: Path) -> None:
+def test_a_broken_held_out_episode_costs_only_validation(root: Path, tmp_path: Path) -> None:
     recipe = replace(SHORT, validate_every=1, validation_share=0.1)
     said: list[str] = []
     trainer = trainer_of(root, tmp_path / "run", recipe, said.append)
@@ -87,7 +87,7 @@ def test_a_broken_held_out_episode_costs_only_validation(root: Any, tmp_path: Pa
     assert any("left out of the validation" in line for line in said)
 
 
-def test_a_video_that_disappears_costs_one_episode(root: Any, tmp_path: Path) -> None:
+def test_a_video_that_disappears_costs_one_episode(root: Path, tmp_path: Path) -> None:
     said: list[str] = []
     trainer = trainer_of(root, tmp_path / "run", replace(SHORT, num_steps=6), said.append)
     (root / "depth" / "b" / f"{key_of(1)}.mp4").unlink()
@@ -96,7 +96,7 @@ def test_a_video_that_disappears_costs_one_episode(root: Any, tmp_path: Path) ->
     assert any(f"{key_of(1)}: {root / 'depth' / 'b' / key_of(1)}.mp4 cannot be read" in line for line in said)
 
 
-def test_a_run_whose_episodes_changed_says_which(root: Any, tmp_path: Path) -> None:
+def test_a_run_whose_episodes_changed_says_which(root: Path, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     (root / "data" / f"{key_of(0)}.json").unlink()
     write_episode(root, 1, steps_of(1, 37), RECORDING, instructions=["lift the cube"])
@@ -116,7 +116,7 @@ def test_a_run_whose_episodes_changed_says_which(root: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_training_after_its_step_saved(
-    root: Any,
+    root: Path,
     start: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -145,7 +145,7 @@ def test_a_signal_ends_a_training_after_its_step_saved(
 
 
 def test_training_resumes_after_a_full_disk(
-    root: Any, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, run = small(root, tmp_path / "run", "--start", str(start)), tmp_path / "run"
     assert main([*arguments, "--minutes", "0"]) == 0
@@ -189,7 +189,7 @@ def test_equal_checkpoints_are_equal_to_the_byte(start: Any, tmp_path: Path) -> 
 # ---- another recipe, other statistics
 
 
-def test_only_the_settings_that_differ_are_told(root: Any, tmp_path: Path) -> None:
+def test_only_the_settings_that_differ_are_told(root: Path, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     with pytest.raises(StateError) as caught:
         trainer_of(root, tmp_path / "run", replace(SHORT, seed=5, weight_depth=0.5))
@@ -201,7 +201,7 @@ def test_only_the_settings_that_differ_are_told(root: Any, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("text", "problem"), [("", "Expecting value"), ("{}", "The statistics hold no 'proprio_left")])
 def test_statistics_that_cannot_be_used_are_named(
-    root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, problem: str
 ) -> None:
     (root / "statistics.json").write_text(text)
     assert main(small(root, tmp_path / "run")) == 2
@@ -211,7 +211,7 @@ def test_statistics_that_cannot_be_used_are_named(
 
 
 def test_statistics_of_other_data_are_reported_and_recorded(
-    root: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xwam.config.NANO", TINY)
     assert main(["statistics", str(root)]) == 0

@@ -109,7 +109,7 @@ def test_a_missing_package_is_known_before_anything_is_read(
 # ---- what a decoder's training writes down
 
 
-def trained_on(root: Any, start: Any, out: Any) -> dict[str, str]:
+def trained_on(root: Path, start: Any, out: Any) -> dict[str, str]:
     assert main(["train-decoder", str(root), str(start), str(out), "--steps", "2", "--episodes", "1"]) == 0
     return read_notes(out)
 

@@ -4,7 +4,6 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ UNKNOWN = replace(TINY, depth_known=False)
 OTHER = DepthRange(near_m=0.1, far_m=3.0, offset_m=0.0)
 
 
-def without_maps(root: Any) -> None:
+def without_maps(root: Path) -> None:
     for path in root.glob("data/*/*.json"):
         content = json.loads(path.read_text())
         for view in content["observations"].values():
@@ -34,7 +33,7 @@ def without_maps(root: Any) -> None:
         path.write_text(json.dumps(content))
 
 
-def test_weights_are_trained_in_float32(root: Any) -> None:
+def test_weights_are_trained_in_float32(root: Path) -> None:
     bundle = fresh_bundle(UNKNOWN, seed=0)
     exact = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
     bundle.network.cast(torch.bfloat16)
@@ -56,7 +55,7 @@ def test_a_map_that_data_state_is_taken_over(tmp_path: Path) -> None:
     assert with_data_depth(UNKNOWN, found, tmp_path, exact=True) == replace(UNKNOWN, depth_known=True)
 
 
-def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:
+def test_a_map_that_nobody_wrote_down_stays_unknown(root: Path) -> None:
     without_maps(root)
     assert with_data_depth(TINY, scan(root), root, exact=False) == UNKNOWN
     write_episode(root, 1, steps_of(1), RECORDING, instructions=["x"])
@@ -64,7 +63,7 @@ def test_a_map_that_nobody_wrote_down_stays_unknown(root: Any) -> None:
         with_data_depth(TINY, scan(root), root, exact=False)
 
 
-def test_the_command_fine_tunes_a_half_checkpoint(root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_fine_tunes_a_half_checkpoint(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from xwam.training import commands
 
     bounds = training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True)
