@@ -19,8 +19,10 @@ from pathlib import Path
 from evalkit.contracts import plugins
 from evalkit.contracts.env import ExaminedBench, Finding
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.render_probe import draws
 from evalkit.score.metrics.lpips import find_weights
+
+EMBEDDED_BENCH = "robosuite"
+"""The bench that `make setup` installs; its findings are those of every machine."""
 
 _LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavailable"
 
@@ -35,12 +37,9 @@ def examine() -> list[Finding]:
             remedy="make setup PYTHON=python3.11",
         )
     ]
-    findings += [
-        _package(name, extra="") for name in ("numpy", "torch", "mujoco", "robosuite", "h5py", "av", "hydra-core")
-    ]
+    findings += [_package(name, extra="") for name in ("numpy", "torch", "h5py", "av", "hydra-core")]
     findings.append(_library("libGL.so.1", "libgl1", "OpenCV"))
-    findings += [_renderer("egl"), _renderer("osmesa")]
-    findings.append(_one_renderer(findings[-2:]))
+    findings += examine_bench(EMBEDDED_BENCH)
     findings.append(_disk())
     findings.append(_try("weights for LPIPS (alex)", lambda: str(find_weights("alex")), _LPIPS_REMEDY, needed=False))
     findings += [_package(name, extra="viz", needed=False) for name in ("open3d", "rerun-sdk")]
@@ -54,7 +53,7 @@ def examine() -> list[Finding]:
 
 
 def examine_bench(name: str) -> list[Finding]:
-    """Return what a bench needs beyond the embedded default, and whether it is there; empty where it needs no more."""
+    """Return what a bench needs in addition to evalkit, and whether it is there; empty if it needs nothing."""
     bench = plugins.load_bench(name)
     return bench.examine(bench.config_type()) if isinstance(bench, ExaminedBench) else []
 
@@ -70,22 +69,6 @@ def _package(name: str, *, extra: str, needed: bool = True) -> Finding:
 def _library(file: str, package: str, user: str, *, needed: bool = True) -> Finding:
     what, remedy = f"{file} (for {user})", f"apt-get install {package}"
     return _try(what, lambda: ctypes.CDLL(file)._name, remedy, needed=needed)
-
-
-def _renderer(backend: str) -> Finding:
-    packages = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}[backend]
-    remedy = f"apt-get install {packages}"
-    return _try(f"MuJoCo with MUJOCO_GL={backend}", lambda: draws(sys.executable, backend), remedy, needed=False)
-
-
-def _one_renderer(renderers: list[Finding]) -> Finding:
-    working = [finding.what.partition("=")[2] for finding in renderers if finding.ok]
-    return Finding(
-        what="a renderer for MuJoCo",
-        ok=bool(working),
-        found=", ".join(working),
-        remedy="tools/system-libraries, or apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri",
-    )
 
 
 def _disk() -> Finding:

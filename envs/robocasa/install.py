@@ -10,12 +10,12 @@ import functools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from envs.mujoco.render_probe import find_renderer
 from evalkit.contracts.env import Finding
-from evalkit.contracts.render_probe import draws
 
 SOURCE_SHA256 = "733ed9318d54c78651e0d5ce4fb607b741ea54d6aa487f51c32e5a88a1460745"
 """`probe.source_sha256` of v0.2, commit 756598a."""
@@ -70,7 +70,9 @@ def examine(python: str, *, gl: str, python_variable: str) -> list[Finding]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         remedy = f"make an interpreter for RoboCasa ({PAGE}) and export {python_variable}=<its python>"
         return [Finding(what=f"interpreter {python}", ok=False, found=reason, remedy=remedy), _weights(os.environ)]
-    return [*judge(found, python=python, python_variable=python_variable), _renderer(python, gl), _weights(os.environ)]
+    what, remedy = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)", "tools/system-libraries, or MUJOCO_GL=osmesa"
+    renderer = find_renderer(python, gl, what=what, remedy=remedy, needed=True)
+    return [*judge(found, python=python, python_variable=python_variable), renderer, _weights(os.environ)]
 
 
 def judge(found: Mapping[str, Any], *, python: str, python_variable: str) -> list[Finding]:
@@ -147,11 +149,6 @@ def _contents(found: Mapping[str, Any], python: str) -> list[Finding]:
     return findings
 
 
-def _renderer(python: str, gl: str) -> Finding:
-    what = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)"
-    return _try(what, lambda: draws(python, gl), "tools/system-libraries, or MUJOCO_GL=osmesa")
-
-
 def _weights(environ: Mapping[str, str]) -> Finding:
     """Return whether X-WAM's released weights are here: named, or in the hub's cache."""
     named = environ.get("ROBOCASA_CHECKPOINT")
@@ -165,13 +162,6 @@ def _weights(environ: Mapping[str, str]) -> Finding:
         remedy=f"hf download {WEIGHTS}, or make eval-robocasa ROBOCASA_CHECKPOINT=<path>",
         needed=False,
     )
-
-
-def _try(what: str, probe: Callable[[], str], remedy: str) -> Finding:
-    try:
-        return Finding(what=what, ok=True, found=probe(), remedy=remedy)
-    except (OSError, subprocess.SubprocessError) as error:
-        return Finding(what=what, ok=False, found=str(error)[:80], remedy=remedy)
 
 
 @functools.cache

@@ -6,13 +6,15 @@ Read next: `tasks.py` for the tasks, `env.py` for the env that a launch starts.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from envs.mujoco.render_probe import find_renderers
 from envs.mujoco.views import choose_gl
 from envs.robosuite.tasks import TASKS, env_spec
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, WorkerLaunch
+from evalkit.contracts.env import DEMONSTRATION_SEEDS, Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
@@ -147,6 +149,10 @@ class RobosuiteBench:
         """Return the versions that decide physics and images; robosuite's wheel holds its assets."""
         return {package: metadata.version(package) for package in ("robosuite", "mujoco")}
 
+    def examine(self, config: RobosuiteConfig) -> list[Finding]:
+        """Return whether robosuite, MuJoCo and a renderer are there."""
+        return [*map(_package, ("mujoco", "robosuite")), *find_renderers(sys.executable)]
+
     def is_published_seed(self, seed: int) -> bool:
         """Return False: every evaluation uses seeds above those of demonstrations."""
         return False
@@ -166,6 +172,13 @@ class RobosuiteBench:
         from evalkit.dataset.axes import SAME_AXES  # imports scipy, which evaluation does without
 
         return SAME_AXES
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(what=name, ok=True, found=metadata.version(name), remedy="make setup")
+    except metadata.PackageNotFoundError:
+        return Finding(what=name, ok=False, found="", remedy="make setup")
 
 
 def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:

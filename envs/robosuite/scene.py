@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.mujoco import views as mujoco_views
+from envs.mujoco.views import look_at, mujoco_quat_from_camera
 from envs.robosuite.tasks import CONTROL_HZ, TASKS, Spread, StaticCamera, Task
 from evalkit.contracts import geometry
 
@@ -87,7 +87,7 @@ def add_cameras(xml: str, cameras: tuple[StaticCamera, ...]) -> str:
     world = root.find("worldbody")
     assert world is not None
     for camera in cameras:
-        quat_wxyz = mujoco_views.mujoco_quat_from_camera(mujoco_views.look_at(camera.eye_m, camera.target_m))
+        quat_wxyz = mujoco_quat_from_camera(look_at(camera.eye_m, camera.target_m))
         attributes = {
             "name": camera.name,
             "mode": "fixed",
@@ -130,7 +130,7 @@ def randomize_looks(model: Any, task: Task, rng: np.random.Generator) -> None:
         )
         view = model.camera(camera.name)
         view.pos[:] = eye
-        view.quat[:] = mujoco_views.mujoco_quat_from_camera(mujoco_views.look_at(eye, target))
+        view.quat[:] = mujoco_quat_from_camera(look_at(eye, target))
 
 
 def read_state(model: Any, data: Any, task: Task, T_base_world: np.ndarray) -> dict[str, np.ndarray]:
