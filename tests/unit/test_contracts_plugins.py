@@ -1,6 +1,5 @@
 """A plugin that lacks a member ends in a sentence that names it."""
 
-
 import pytest
 
 from evalkit.contracts import plugins
@@ -31,7 +30,10 @@ class Nothing:
     [
         ("NoDepartures", r"is no bench plugin: it has no departures\(\)\."),
         ("NoProvenance", r"is no bench plugin: it has no provenance\(\)\."),
-        ("Nothing", r"is no bench plugin: it has no name, summary, config_type, .*launch\(\), departures\(\), provenance"),
+        (
+            "Nothing",
+            r"is no bench plugin: it has no name, summary, config_type, .*launch\(\), departures\(\), provenance",
+        ),
     ],
 )
 def test_a_bench_that_lacks_a_member_is_refused(name: str, sentence: str) -> None:
