@@ -1,36 +1,37 @@
-"""The nano ablation: depth branch or none; ANS, decoupled or synchronous noise. `python -m baselines.ablation`.
+"""The nano ablation: with and without a depth branch; asynchronous (ANS), decoupled and synchronous noise.
 
 In: demonstrations, seeds, steps of a training. Out: one training for each variant and seed, one run in closed loop and
 one scoring for each row of the table, `ablation.json` and `ablation.md`; run again, it does what is missing.
 Read next: `xwam/training/recipes.py`, whose numbers it changes; table 4 of the paper, which it follows.
 
-All trainings take the same steps on the same clips; all rows act in the same scenes, and imagine from the same frames
-of demonstrations that none has learnt from, so that what differs is the variant and its seed.
+All trainings take the same steps on the same clips. All rows act in the same scenes and predict from the same frames of
+demonstrations that no training has seen. Only the variant and its seed differ.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import operator
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+import typer
 from rich.progress import track
 from scipy import stats
 
 VIDEO_STEPS = 10
 FIRST_UNSEEN = 50_000
-"""Seed from which what is imagined is recorded; whoever records demonstrations to learn from stays below."""
+"""First seed of the demonstrations to predict; demonstrations for training must have smaller seeds."""
 
 METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask"}
-"""Names in the result, and those of the metrics in the scores."""
+"""Names in the result, and names of the metrics in the scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,9 @@ class Row:
     """One row of the table.
 
     Attributes:
-        name: Shown.
-        changes: To the recipe.
-        num_action_steps: Passes until the actions are clean; `VIDEO_STEPS` is synchronous.
+        name: Name in the table.
+        changes: Changes to the recipe.
+        num_action_steps: Denoising steps of the actions; `VIDEO_STEPS` is synchronous.
     """
 
     name: str
@@ -49,7 +50,7 @@ class Row:
 
     @property
     def variant(self) -> str:
-        """Return the name of the training, which rows may share."""
+        """Return the name of the training; rows may share one."""
         return "-".join(change.replace("=", "-") for change in self.changes) or "base"
 
 
@@ -67,14 +68,14 @@ class Measured:
     """One row with one seed.
 
     Attributes:
-        row: Its name.
-        seed: Of weights, clips and noise.
-        num_success: Episodes solved.
+        row: Name of the row.
+        seed: Seed of weights, clips and noise.
+        num_success: Episodes that met the goal.
         num_episodes: Episodes that ended in success or failure.
-        num_errors: Episodes that ended otherwise.
-        action_latency_ms: Median time from an observation to its actions; None if nobody acted.
-        psnr_db: Mean over frames, static views; None where nothing was scored.
-        absrel: Likewise; None without depth.
+        num_errors: Episodes that ended in an error.
+        action_latency_ms: Median time from an observation to its actions; None without an action.
+        psnr_db: Mean PSNR over frames, static views; None without scores.
+        absrel: Mean AbsRel over frames, static views; None without depth.
     """
 
     row: str
@@ -93,76 +94,75 @@ class Measured:
 
     @property
     def counts(self) -> str:
-        """Return how many episodes were solved, of how many, and how many broke."""
+        """Return how many episodes met the goal, of how many, and how many ended in an error."""
         errors = f" ({self.num_errors} errors)" if self.num_errors else ""
         return f"{self.num_success} of {self.num_episodes}{errors}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, run, score and tabulate what is missing; return 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m baselines.ablation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Example: python -m baselines.ablation demos results/ablation --tasks Lift --set num_steps=1500",
-    )
-    parser.add_argument("demos", type=Path, help="data set with statistics.json")
-    parser.add_argument("out", type=Path, help="folder of trainings, runs and the table")
-    parser.add_argument("--tasks", default="Lift", help="commas between them")
-    parser.add_argument("--setting", default="wide", help="of the bench robosuite")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one training of each variant for each")
-    parser.add_argument("--episodes", type=int, default=40, help="in closed loop, of each task")
-    parser.add_argument("--imagined", type=int, default=5, help="demonstrations of each task to imagine")
-    parser.add_argument("--seed", type=int, default=404, help="of the scenes")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a training")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to the recipe of all")
-    options = parser.parse_args(arguments)
-    bench = ["--bench", "robosuite", "--setting", options.setting, "--tasks", options.tasks]
-    imagined = f"imagined-{options.setting}-{options.tasks}-{options.imagined}"
-    truth, wanted = options.out / imagined, [f"{task}={options.imagined}" for task in options.tasks.split(",")]
-    unseen = ["--setting", options.setting, "--first-seed", FIRST_UNSEEN]
-    run_quietly("baselines.scripted.record", truth, *wanted, *unseen)
-    found = []
-    for seed, row in track([(seed, row) for seed in options.seeds for row in ROWS], "rows"):
-        weights = options.out / f"{row.variant}-{seed}"
-        changes = [*options.set, *row.changes, f"seed={seed}"]
-        run_quietly("xwam.cli", "train", options.demos, weights, "--threads", options.threads, "--set", *changes)
-        policy = [f"policy.xwam.checkpoint={weights / 'checkpoint.safetensors'}"]
-        policy += [f"policy.xwam.num_video_steps={VIDEO_STEPS}", f"policy.xwam.num_action_steps={row.num_action_steps}"]
+def main(
+    demos: Annotated[Path, typer.Argument(help="Data set with statistics.json.")],
+    out: Annotated[Path, typer.Argument(help="Folder for trainings, runs and the table.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe of every training.")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="Tasks, separated by commas.")] = "Lift",
+    setting: Annotated[str, typer.Option(help="Setting of the bench robosuite.")] = "wide",
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0,1,2",
+    episodes: Annotated[int, typer.Option(help="Episodes of each task in closed loop.")] = 40,
+    predicted: Annotated[int, typer.Option(help="Demonstrations of each task to predict.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 404,
+    threads: Annotated[int, typer.Option(help="CPU threads of a training.")] = 1,
+) -> None:
+    """Train, run, score and tabulate every variant; run again, it does what is missing.
+
+    Example: `python results/ablation/ablation.py demos results/ablation --tasks Lift num_steps=1500`
+    """
+    name = f"imagined-{setting}-{tasks}-{predicted}"
+    ground_truth, wanted = out / name, [f"{task}={predicted}" for task in tasks.split(",")]
+    run_quietly("evalkit.cli.main", "record", ground_truth, *wanted, "--setting", setting, "--first-seed", FIRST_UNSEEN)
+    scenes = ["--bench", "robosuite", "--setting", setting, "--tasks", tasks, "--episodes", episodes, "--seed", seed]
+    asked = {"demos": demos, "out": out, "tasks": tasks, "setting": setting, "seeds": seeds, "episodes": episodes}
+    asked |= {"imagined": predicted, "seed": seed, "threads": threads, "set": changes or []}
+    measured = []
+    for training_seed, row in track([(int(one), row) for one in seeds.split(",") for row in ROWS], "rows"):
+        weights = out / f"{row.variant}-{training_seed}"
+        recipe = [*(changes or []), *row.changes, f"seed={training_seed}"]
+        run_quietly("xwam.cli", "train", demos, weights, "--threads", threads, *recipe)
         folder = weights / f"{row.num_action_steps}-of-{VIDEO_STEPS}"
-        plan = [*bench, "--episodes", str(options.episodes), "--seed", str(options.seed)]
-        evalkit(
-            "run", "--policy", "xwam", *plan, "--out", folder / "run", *policy, "run.clips=false", "run.video=false"
-        )
-        if not (folder / imagined / "scores.parquet").is_file():
-            asked = ["--dataset", truth, "--policy", "xwam", "--actions", "own", "--lpips", "none", "--no-references"]
-            evalkit("score", *asked, "--out", folder / imagined, *policy)
-        found.append(measure(row, seed, folder / "run", folder / imagined))
-        write(options.out, found, options)
-    print((options.out / "ablation.md").read_text())
-    return 0
+        run_and_score(row, weights, folder, scenes, ground_truth)
+        measured.append(measure(row, training_seed, folder / "run", folder / name))
+        write(out, measured, asked)
+    print((out / "ablation.md").read_text())
 
 
-def evalkit(*arguments: object) -> None:
-    """Run a verb of evalkit."""
-    run_quietly("evalkit.cli.main", *arguments)
+def run_and_score(row: Row, weights: Path, folder: Path, scenes: Sequence[object], ground_truth: Path) -> None:
+    """Run a row in closed loop, and score its predictions on demonstrations that no training has seen."""
+    policy = [f"policy.xwam.checkpoint={weights / 'checkpoint.safetensors'}"]
+    policy += [f"policy.xwam.num_video_steps={VIDEO_STEPS}", f"policy.xwam.num_action_steps={row.num_action_steps}"]
+    evalkit = "evalkit.cli.main"
+    kept = ["run.clips=false", "run.video=false"]
+    run_quietly(evalkit, "run", "--policy", "xwam", *scenes, "--out", folder / "run", *policy, *kept)
+    scores = folder / ground_truth.name
+    if not (scores / "scores.parquet").is_file():
+        options = ["--policy", "xwam", "--actions", "own", "--lpips", "none", "--no-references", "--out", scores]
+        run_quietly(evalkit, "score", "dataset", ground_truth, *options, *policy)
 
 
 def run_quietly(module: str, *arguments: object) -> None:
-    """Run a command of ours in a process of its own.
+    """Run one of our commands in a process of its own.
 
     Raises:
-        SystemExit: With the end of what it printed, if it fails.
+        SystemExit: With the end of its output, if it fails.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise SystemExit(f"{' '.join(command)} failed:\n{said}")
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise SystemExit(f"{' '.join(command)} failed:\n{tail}")
 
 
 def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
-    """Return what the folders of a row's run and scores say."""
+    """Return the result of one row, read from its run and its scores."""
     lines = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
     records = [record for record in lines if record["outcome"] in ("success", "failure")]
     latencies_s = [
@@ -185,22 +185,21 @@ def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
     )
 
 
-def write(out: Path, found: Sequence[Measured], options: argparse.Namespace) -> None:
+def write(out: Path, measured: Sequence[Measured], asked: Mapping[str, object]) -> None:
     """Write both result files."""
-    asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    data = {"asked": asked, "measured": [asdict(one) for one in found]}
-    (out / "ablation.json").write_text(json.dumps(data, indent=1) + "\n")
-    (out / "ablation.md").write_text(table(found))
+    data = {"asked": asked, "measured": [asdict(one) for one in measured]}
+    (out / "ablation.json").write_text(json.dumps(data, indent=1, default=str) + "\n")
+    (out / "ablation.md").write_text(table(measured))
 
 
-def table(found: Sequence[Measured]) -> str:
+def table(measured: Sequence[Measured]) -> str:
     """Return the table: means over seeds with 95 % intervals of Student's t, and differences to the first row."""
     lines = [
         "| | success, % | of each seed | minus the first row | PSNR, dB | AbsRel | latency over the first row's |",
         "|---|---|---|---|---|---|---|",
     ]
     by_row: dict[str, dict[int, Measured]] = {}
-    for one in found:
+    for one in measured:
         by_row.setdefault(one.row, {})[one.seed] = one
     base = by_row[ROWS[0].name]
     for name, seeds in by_row.items():
@@ -249,4 +248,4 @@ def with_interval(values: Sequence[float | None], digits: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

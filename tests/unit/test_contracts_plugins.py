@@ -32,7 +32,7 @@ class Nothing:
         ("NoProvenance", r"is no bench plugin: it has no provenance\(\)\."),
         (
             "Nothing",
-            r"is no bench plugin: it has no name, summary, config_type, .*launch\(\), departures\(\), provenance",
+            r"is no bench plugin: it has no name, summary, config_type, .*departures\(\), provenance",
         ),
     ],
 )
