@@ -17,20 +17,20 @@ VideoPrediction = Literal["velocity", "clean"]
 ProprioPrediction = Literal["velocity", "change"]
 
 SIGMA_SHIFT = 5.0
-"""Both noise levels are moved towards 1 by sigma = 5 u / (1 + 4 u), in training and at inference."""
+"""Shift of both noise levels towards 1: sigma = 5 u / (1 + 4 u), in training and at inference."""
 
 NUM_TRAIN_TIMESTEPS = 1000
 """The network sees a noise level as a timestep between 0 (data) and 1000 (noise)."""
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-"""Types that matrices may have."""
+"""Types of the network's matrices."""
 
 LEAST_STATE_STEPS = 16
-"""Fewest passes that look for the states that go with given actions. These stand at the level of the states, so that in
-a single pass they would be all noise, and the states would know nothing of them."""
+"""Fewest passes to predict the states that follow from given actions. Given actions carry the noise of the states, so
+in a single pass they would be pure noise, and the states could not depend on them."""
 
 LATENT_STRIDES = (4, 16, 16)
-"""Frames, rows and columns behind one latent cell; the first frame has a latent frame of its own."""
+"""Frames, rows and columns of one latent cell; the first frame has a latent frame of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,27 +42,27 @@ class NetworkConfig:
         ffn_width: Hidden width of a block's MLP.
         num_heads: Attention heads; `width / num_heads` is even.
         num_blocks: Blocks of the main branch.
-        num_depth_blocks: Last blocks that have a twin in the depth branch; only read with `depth="interleaved"`.
+        num_depth_blocks: Last blocks that have a copy in the depth branch; only read with `depth="interleaved"`.
         num_views: Cameras, each with a learned embedding.
         latent_channels: Channels of a latent cell.
         patch_hw: Latent rows and columns in a token.
         text_width: Width of a text token.
-        text_len: Text tokens; shorter prompts are padded with zeros, which the network does see.
+        text_len: Text tokens; shorter prompts are padded with zeros, which the network reads too.
         time_width: Width of the sinusoidal code of a timestep.
         action_dim: Numbers in an action.
         proprio_dim: Numbers in a state.
         actions_per_frame: Actions between two predicted frames.
         frames_per_latent: Predicted frames in a latent frame.
         eps: Added in every normalisation.
-        depth: How depth is predicted; all but the first are the rivals of the ablation.
-        place_grid: Token rows and columns of a view that each have a learned embedding too, as no released model does.
-            Rotary positions alone tell where a thing is only after long training; a nano model lacks that.
-        video_prediction: What the last layer gives for video: velocities as in every released model, or `clean`
-            latents, from which the velocities are taken. A velocity holds all of the noise, which does not pass through
-            a token with fewer numbers than its patch (Li and He 2025, arXiv 2511.13720).
-        proprio_prediction: What the last layer gives for states: velocities as in every released model, or how the
-            states will differ from the one at hand (`change`), from which the velocities are taken. A velocity holds
-            noise of 1, beside which the millimetres of a state are lost.
+        depth: How depth is predicted; all but the first are the alternatives of the ablation.
+        place_grid: Token rows and columns of a view with a learned embedding for each position; None in every released
+            model. Rotary positions alone localise objects only after long training.
+        video_prediction: Output of the last layer for video: velocities as in every released model, or `clean` latents,
+            from which the velocities are computed. A velocity contains all of the noise, which does not pass through a
+            token with fewer numbers than its patch (Li and He 2025, arXiv 2511.13720).
+        proprio_prediction: Output of the last layer for states: velocities as in every released model, or the `change`
+            from the present state, from which the velocities are computed. A velocity contains noise of 1, which hides
+            the millimetres of a state.
     """
 
     width: int
@@ -99,18 +99,18 @@ class NetworkConfig:
 
     @property
     def first_depth_block(self) -> int:
-        """Return the index of the first main block that has a twin."""
+        """Return the index of the first main block that has a copy in the depth branch."""
         return self.num_blocks - self.num_depth_blocks
 
     @property
     def state_channels(self) -> int:
-        """Return the channels that are denoised: video, and depth behind it in the two rivals that denoise depth."""
+        """Return the denoised channels: video, and as many of depth in the two modes that denoise depth."""
         return self.latent_channels * (2 if self.depth in ("sequence", "channel") else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """How many tokens there are, in the order video (frame, view, row, column), actions, proprios.
+    """Numbers of tokens, in the order video (frame, view, row, column), actions, states.
 
     Attributes:
         num_frames: Latent frames.
@@ -118,7 +118,7 @@ class Geometry:
         rows: Token rows of a view.
         cols: Token columns of a view.
         num_actions: Actions.
-        num_proprios: States, the conditioning one among them.
+        num_proprios: States, including the present one.
     """
 
     num_frames: int
@@ -151,11 +151,11 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """What turns frames into latents: `patch_dct` needs no weights, `wan22` is the VAE of Wan2.2.
+    """The codec between frames and latents: `patch_dct` needs no weights, `wan22` is the VAE of Wan2.2.
 
     Attributes:
-        kind: Which of them.
-        warp_widths: Channels of the learned decoder (`WarpDecoder`) that lies beside the network; None for none.
+        kind: The codec.
+        warp_widths: Channels of the pixel decoder (`xwam.nano.pixel_decoder`) in the checkpoint; None without one.
     """
 
     kind: Literal["patch_dct", "wan22"] = "patch_dct"
@@ -167,20 +167,20 @@ class CodecConfig:
 
     @property
     def builds_on_first_frame(self) -> bool:
-        """Return whether decoding takes the frame that was seen, to which latents add changes."""
+        """Return whether decoding starts from the current frame, to which latents add changes."""
         return self.kind == "patch_dct"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """What turns a prompt into text tokens: `hashed` needs no weights, `umt5` is the encoder of Wan2.2."""
+    """The text encoder: `hashed` needs no weights, `umt5` is the encoder of Wan2.2."""
 
     kind: Literal["hashed", "umt5"] = "hashed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Lowest and highest value of every number of a state and of an action, sent to -1 and 1.
+    """Lowest and highest value of every number of a state and of an action; they become -1 and 1.
 
     Attributes:
         proprio_low: 16 numbers; -1 for quaternions, which stay as they are.
@@ -196,35 +196,35 @@ class Bounds:
 
 
 W_POSITIVE = (1.0, 0.0, 0.0, 0.0)
-"""Side on which benches and data sets give quaternions."""
+"""Sign of quaternions in benches and data sets: w >= 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """All that a checkpoint must say beside its weights.
+    """Everything that a checkpoint must state in addition to its weights.
 
     Attributes:
         name: Shown in records.
-        bench: Bench that it was made for; fixes the image pipeline and the frames of reference.
+        bench: Bench that it was trained for; fixes the image pipeline and the frames of reference.
         network: The transformer.
         codec: Frames to latents.
         text: Prompts to text tokens.
         depth_range: Metres to depth video.
         bounds: Normalisation of states and actions.
-        image_hw_px: Size of the pictures that the codec sees.
+        image_hw_px: Size of the images that the codec encodes.
         views: Camera kinds in order.
         arms: Arms that it drives.
-        control_hz: Control rate of its data; None where a bench has none.
+        control_hz: Control rate of its data; None if the bench has none.
         num_actions: K, actions in a chunk.
         num_future_frames: F, predicted frames.
         frame_stride: Control steps between frames.
-        num_video_steps: Denoising steps of the video that it is evaluated with.
-        num_action_steps: Those of actions and states, the first ones of the video.
+        num_video_steps: Denoising steps of the video in evaluation.
+        num_action_steps: Those of actions and states, which are the first ones of the video.
         execute_steps: Actions of a chunk that are executed before the next one is asked for.
-        depth_known: Whether `depth_range` is the map that it was trained with; False where that map was not published.
-        blind: Whether it is shown grey in place of pictures, in training and afterwards: a control.
-        quat_side_wxyz: Of the two quaternions of a rotation it is given the one on this side, as benches do (w >= 0)
-            unless hands are mostly where that one jumps.
+        depth_known: Whether `depth_range` is the map of its training; False if that map was not published.
+        blind: Whether it gets grey images, in training and afterwards: a control.
+        quat_side_wxyz: Of the two quaternions of a rotation, the network gets the one with a positive product with this
+            one. The default is w >= 0 as in benches; another one avoids sign changes near common poses.
     """
 
     name: str
@@ -250,22 +250,22 @@ class ModelConfig:
 
     @property
     def shows_what_it_saw(self) -> bool:
-        """Return whether what it predicts builds on the frame that was seen, where that is shown to it."""
+        """Return whether predictions start from the current frame, and the model gets to see it."""
         return self.codec.builds_on_first_frame and not self.blind
 
     @property
     def moving_views(self) -> list[int]:
-        """Return the views that move with a hand."""
+        """Return the views that move with an end effector."""
         return [view for view, kind in enumerate(self.views) if kind == "wrist"]
 
     @property
     def static_views(self) -> list[int]:
-        """Return the views that do not."""
+        """Return the views that do not move."""
         return [view for view, kind in enumerate(self.views) if kind == "static"]
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
-        """Return the sizes of what is denoised as video: channels, latent frames, views, rows, columns.
+        """Return the sizes of the denoised video: channels, latent frames, views, rows, columns.
 
         Example:
             >>> NANO.latent_shape
@@ -282,7 +282,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Return the configuration that `to_json` wrote, tuples restored."""
+        """Return the configuration that `to_json` wrote, with tuples restored."""
         parts = {"network": NetworkConfig, "codec": CodecConfig, "text": TextConfig, "depth_range": DepthRange}
         built = {name: kind(**_tuples(data[name])) for name, kind in (parts | {"bounds": Bounds}).items()}
         return cls(**(_tuples(data) | built))
@@ -397,13 +397,13 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ParameterCount(NamedTuple):
-    """Parameters of a network, by where they come from.
+    """Parameters of a network, by origin.
 
     Attributes:
-        wan: Those of the video model it starts from.
-        views: View embeddings, and those of places.
+        wan: Those of the video model that training starts from.
+        views: Embeddings of views and of positions in them.
         actions_and_states: The four MLPs.
-        depth: Depth blocks and depth head, or what a rival needs in their place.
+        depth: Depth blocks and depth head, or the parameters of an alternative to them.
     """
 
     wan: int
@@ -413,7 +413,7 @@ class ParameterCount(NamedTuple):
 
 
 def count_parameters(config: NetworkConfig) -> ParameterCount:
-    """Return how many parameters a network has, without building it.
+    """Return the numbers of parameters of a network, without building it.
 
     Example:
         >>> count_parameters(WAN22_5B).wan

@@ -189,7 +189,7 @@ def test_half_containers_run(bundle: Bundle, released: Released, mixed: bool) ->
 def test_containers_without_stated_sizes(bundle: Bundle, released: Released) -> None:
     folder, _ = released
     settings_of(folder, network=None)
-    with pytest.raises(CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; say how"):
+    with pytest.raises(CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; give its"):
         load_bundle(str(folder))
     assert load_bundle(str(folder), num_heads=NETWORK.num_heads).model.network == NETWORK
     assert parameter_counts(folder) == count_parameters(NETWORK)

@@ -30,10 +30,10 @@ from xwam.network.transformer import XwamNetwork
 @pytest.mark.parametrize(
     ("gone", "named"),
     [
-        ("model.extra_blocks.0.1.", r"lack 'extra_blocks\.0\.1': 2 blocks belong there, 1 are\."),
+        ("model.extra_blocks.0.1.", r"lack 'extra_blocks\.0\.1': 2 blocks expected, 1 found\."),
         ("model.extra_blocks.0.0.", r"lack 'extra_blocks\.0\.0'"),
-        ("model.blocks.1.", r"lack 'blocks\.1': 3 blocks belong there, 2 are\."),
-        ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks belong there, 2 are\."),
+        ("model.blocks.1.", r"lack 'blocks\.1': 3 blocks expected, 2 found\."),
+        ("model.blocks.2.", r"lack 'blocks\.2': 3 blocks expected, 2 found\."),
     ],
 )
 def test_absent_blocks_are_named(released: Released, gone: str, named: str) -> None:
@@ -47,7 +47,7 @@ def test_at_wans_width_there_are_thirty_blocks() -> None:
     with torch.device("meta"):
         weights = XwamNetwork(replace(WAN22_5B, num_blocks=29, num_depth_blocks=2)).state_dict()
     like = replace(WAN22_5B, num_depth_blocks=2)
-    with pytest.raises(CheckpointError, match=r"lack 'blocks\.29': 30 blocks belong there, 29 are\."):
+    with pytest.raises(CheckpointError, match=r"lack 'blocks\.29': 30 blocks expected, 29 found\."):
         sizes_of(weights, like=like)
 
 
@@ -90,7 +90,7 @@ def test_a_conversion_that_fails_leaves_nothing(
     assert list((tmp_path / "deep").iterdir()) == []
     rival = replace(MODEL, network=replace(NETWORK, depth="channel"))
     for layout in ("released", "wan", "diffusers"):
-        with pytest.raises(CheckpointError, match="has no Wan in it"):
+        with pytest.raises(CheckpointError, match="does not fit a layout of Wan"):
             convert.write(bundle._replace(model=rival), tmp_path / "rival", layout)
     convert.write(bundle, tmp_path / "whole", "released")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "whole"]

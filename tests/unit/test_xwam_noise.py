@@ -226,7 +226,7 @@ def test_states_that_cannot_share_a_pass_are_named() -> None:
     network = network_of()
     state = started(network)
     done = run(network, state)
-    with pytest.raises(ValueError, match="State 1 of 2 is done: its 6 passes are taken"):
+    with pytest.raises(ValueError, match="State 1 of 2 is done after 6 passes; leave it out"):
         advance(network, [state, done])
     smaller = replace(state, action=UniPCState(x=state.action.x[:, :5]))
     with pytest.raises(ValueError, match=r"State 1 of 2 has actions of \(5, 14\), state 0 of \(7, 14\)"):

@@ -1,8 +1,8 @@
-"""Weights on disk: ours, the released container, Wan's and diffusers' folders.
+"""A whole model from disk: our layout, the released container, folders of Wan and of diffusers.
 
-In: a path, or an id on the hub. Out: a `Bundle` ready for inference; or one sentence that names what is wrong.
-Read next: `metadata.py` for what a checkpoint says about itself, `released.py` and `wan.py` for what others wrote,
-`convert.py` for the command that rewrites one.
+In: a path, or an id on the hub. Out: a `Bundle` ready for inference; errors name the wrong file or tensor.
+Read next: `metadata.py` for configurations, `released.py` and `wan.py` for the layouts of others, `fresh.py` for
+untrained models, `convert.py` for the command that rewrites a checkpoint.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from xwam.text.encoders import HashedText, StoredText, TextEncoder
 from xwam.text.umt5 import UmT5Text
 
 DECODER = "decoder."
-"""What the names of a decoder's weights begin with, beside those of the network."""
+"""Prefix of the names of the pixel decoder's weights, in one file with those of the network."""
 
 
 @runtime_checkable
 class Movable(Protocol):
-    """A codec or text encoder with weights; it keeps the type that it states itself."""
+    """A codec or text encoder with weights, which keep their own type."""
 
     def to(self, device: str | torch.device) -> object:
         """Move the weights in place."""
@@ -71,7 +71,7 @@ class DecoderWeights(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """Everything that a request needs."""
+    """A whole model: everything that a request needs."""
 
     model: ModelConfig
     network: XwamNetwork
@@ -80,12 +80,12 @@ class Bundle(NamedTuple):
     decoder: DecoderWeights | None = None
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> Bundle:
-        """Return the bundle with all of its weights on a device.
+        """Return the bundle after moving its weights to a device; the pixel decoder's follow when it is built.
 
         Args:
             device: For example `cuda`.
             dtype: Type of the network's matrices; None to leave it. The VAE computes in float32 and the text encoder
-                in the type it was stored in, whatever this is.
+                in its stored type in any case.
         """
         if dtype is not None:
             self.network.cast(dtype)
@@ -100,7 +100,7 @@ def dtype_of(name: str) -> torch.dtype:
     """Return the type of that name.
 
     Raises:
-        CheckpointError: If matrices cannot have it.
+        CheckpointError: If it is not one of `PRECISIONS`.
 
     Example:
         >>> dtype_of("bfloat16")
@@ -112,33 +112,33 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def load_bundle(name: str, *, num_heads: int | None = None) -> Bundle:
-    """Return what a checkpoint holds.
+    """Return the model of a checkpoint.
 
     Args:
         name: A file or folder of ours, a released experiment, or an id on the hub.
-        num_heads: Attention heads of a released network that does not have Wan's heads of 128.
+        num_heads: Attention heads of a released network whose heads are not 128 wide, as Wan's are.
 
     Raises:
-        CheckpointError: Names what is missing, cut off, misshapen or unknown.
+        CheckpointError: Names the file or tensor that is missing, cut off, of the wrong shape or unknown.
     """
     path = locate(name)
     if (path / "config.yaml").is_file():
         return load_released(path, num_heads=num_heads)
     if (path / MODEL_JSON).is_file() and not (path / MODEL_FILE).is_file():
-        return load_beside_wan(path)
+        return load_with_additions(path)
     file = path / MODEL_FILE if path.is_dir() else path
     network, model = load_checkpoint(file)
     return Bundle(model, network, load_codec(model, path), load_text_encoder(model, path), load_decoder(file, model))
 
 
 def parameter_counts(path: Path) -> ParameterCount | None:
-    """Return how many parameters the network of a checkpoint has, counted and never guessed; weights stay on disk.
+    """Return the numbers of parameters of a checkpoint's network, counted without loading the weights.
 
     Args:
-        path: What `locate` returned.
+        path: From `locate`.
 
     Returns:
-        None where only the weights tell and they are not there, as after fetching a header from the hub.
+        None if only the weights tell and they are not on disk, as after a download of the metadata.
 
     Raises:
         CheckpointError: If the checkpoint cannot be used.
@@ -184,8 +184,8 @@ def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
     return Bundle(model, network, codec, text)
 
 
-def load_beside_wan(folder: Path) -> Bundle:
-    """Return a model whose transformer lies in the layout of Wan or diffusers, X-WAM's additions beside it."""
+def load_with_additions(folder: Path) -> Bundle:
+    """Return a model whose transformer is in the layout of Wan or diffusers, with X-WAM's additions in another file."""
     model, (_, wan) = read_model(folder), load_wan(folder)
     weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
     network = _network(model.network, weights, source=str(folder))
@@ -200,14 +200,14 @@ def save_checkpoint(
     decoder: DecoderWeights | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights and configuration into one safetensors file; it appears whole or not at all.
+    """Write weights and configuration into one safetensors file, whole or not at all.
 
     Args:
-        path: Where to.
-        network: The weights, which must be those of `model.network`.
-        model: The configuration; without the decoder's widths where there is none.
-        decoder: What draws the model's pictures; its weights take the type of the network's matrices.
-        notes: Anything else worth keeping, for example what it was trained on.
+        path: The file.
+        network: The weights, which must fit `model.network`.
+        model: The configuration; the widths of the pixel decoder are taken from `decoder`.
+        decoder: The pixel decoder; its weights take the type of the network's matrices.
+        notes: More texts, for example the hash of the training data.
     """
     widths = None if decoder is None else decoder.widths
     model = replace(model, codec=replace(model.codec, warp_widths=widths))
@@ -219,18 +219,18 @@ def save_checkpoint(
 
 
 def without_decoder(bundle: Bundle) -> Bundle:
-    """Return a bundle whose network shows what it imagines as its codec decodes it."""
+    """Return a bundle without its pixel decoder."""
     model = replace(bundle.model, codec=replace(bundle.model.codec, warp_widths=None))
     return bundle._replace(model=model, decoder=None)
 
 
 def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
-    """Return the bundle with prompts kept in a folder.
+    """Return the bundle with encoded prompts stored in a folder.
 
     Args:
-        bundle: What was loaded.
-        folder: Where encoded prompts are kept.
-        identity: Names the weights.
+        bundle: The model.
+        folder: Folder of encoded prompts.
+        identity: Identity of the weights.
     """
     network, encoder = bundle.model.network, bundle.text_encoder
     shape = (network.text_len, network.text_width)
@@ -263,7 +263,7 @@ def load_text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
 
 
 def _owner(name: str) -> str:
-    """Return which part of `ParameterCount` a tensor belongs to."""
+    """Return the field of `ParameterCount` that a tensor belongs to."""
     owners = {"view_": "views", "place_": "views", "extra_": "depth"}
     owners |= dict.fromkeys(("action_", "proprio_"), "actions_and_states")
     return next((part for start, part in owners.items() if name.startswith(start)), "wan")

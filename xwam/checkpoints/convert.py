@@ -1,6 +1,6 @@
-"""One checkpoint into another layout: ours, the released container, Wan's folder, diffusers' folder.
+"""Conversion of a checkpoint into another layout: ours, the released container, a folder of Wan or of diffusers.
 
-In: a `Bundle`, a folder. Out: files; reading them back gives the same numbers.
+In: a `Bundle`, a folder. Out: files, which give the same numbers when read again.
 Read next: `xwam/cli.py` for the command, `bundle.py` for the readers.
 """
 
@@ -43,16 +43,18 @@ def write(bundle: Bundle, target: Path, layout: str, *, notes: Mapping[str, str]
         bundle: The model.
         target: A folder that does not exist yet.
         layout: `ours`, or a key of `WRITERS`.
-        notes: How the weights were made; only our own layout has a place for it.
+        notes: Notes of training; only our own layout has a place for them.
 
     Raises:
-        CheckpointError: If there is something already, or the model does not fit the layout or the disk.
+        CheckpointError: If the target exists, or the model does not fit the layout or the disk.
     """
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
     partial = target.with_name(f"{target.name}.partial")
     if partial.exists():
-        raise CheckpointError(f"{partial} is left of a conversion that was cut short, or still runs; remove it first.")
+        raise CheckpointError(
+            f"{partial} belongs to a conversion that was interrupted or is still running; remove it first."
+        )
     try:
         partial.mkdir(parents=True)
         if layout == "ours":
@@ -60,33 +62,34 @@ def write(bundle: Bundle, target: Path, layout: str, *, notes: Mapping[str, str]
         else:
             WRITERS[layout](bundle, partial)
         partial.rename(target)
-    except (OSError, RuntimeError, SafetensorError) as error:  # the latter two are how the writers report a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # the writers report a full disk with the latter two
         raise CheckpointError(f"{target} could not be written: {str(error).splitlines()[0]}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_ours(bundle: Bundle, folder: Path, *, notes: Mapping[str, str] | None = None) -> None:
-    """Write `model.safetensors`, and beside it VAE and text encoder in the layout of diffusers and transformers."""
+    """Write `model.safetensors`, with VAE and text encoder in the layouts of diffusers and transformers."""
     save_checkpoint(folder / MODEL_FILE, bundle.network, bundle.model, decoder=bundle.decoder, notes=notes)
     (folder / MODEL_JSON).write_text(json.dumps(bundle.model.to_json(), indent=2))
     _write_parts(bundle, folder)
 
 
 def averaged(first: Bundle, second: Bundle, *, share: float, second_only: Sequence[str] = ()) -> Bundle:
-    """Return a network between two, with the configuration of the second and without a decoder, in float32.
+    """Return the weighted average of two networks, with the configuration of the second, in float32, without a decoder.
 
-    Where the second was trained on from the first, the one between keeps more of what both can do (Wortsman et al.
-    2022, arXiv 2109.01903).
+    If the second was fine-tuned from the first, the average keeps more abilities of both (Wortsman et al. 2022,
+    arXiv 2109.01903).
 
     Args:
         first: A network, for example before a fine-tuning.
         second: Another of the same sizes, for example after it.
-        share: Of the second, 0 to 1.
-        second_only: Weights whose names begin so are the second's alone, as those whose meaning has changed must be.
+        share: Weight of the second network, 0 to 1.
+        second_only: Weights whose names start with one of these are taken from the second, which is needed if their
+            meaning has changed.
 
     Raises:
-        CheckpointError: If the share is none, or weights of the two differ in name or size.
+        CheckpointError: If the share is not in 0 to 1, or weights of the two differ in name or size.
     """
     if not 0 <= share <= 1:
         raise CheckpointError(f"The share of the second network must lie between 0 and 1, got {share}.")
@@ -113,15 +116,16 @@ def write_released(bundle: Bundle, folder: Path) -> None:
     """Write `config.yaml` and the container of a released experiment.
 
     Raises:
-        CheckpointError: If the model has no Wan VAE and no umT5, which the container must hold.
+        CheckpointError: If the model has no Wan VAE and no umT5, which the container needs.
     """
     import yaml
 
-    _refuse_rivals(bundle.model)
+    _refuse_denoised_depth(bundle.model)
     network = bundle.model.network
     if (network.video_prediction, network.proprio_prediction) != ("velocity", "velocity"):
         raise CheckpointError(
-            f"{bundle.model.name} predicts more than velocities, as no released model does; `--to ours`."
+            f"{bundle.model.name} predicts clean video or changes of states, which no released model does; use "
+            "`--to ours`."
         )
     vae, text = _wan_parts(bundle)
     num_res_blocks = vae.vae.config.num_res_blocks
@@ -143,13 +147,13 @@ def write_released(bundle: Bundle, folder: Path) -> None:
 
 
 def write_wan(bundle: Bundle, folder: Path) -> None:
-    """Write Wan's part of the network as Wan names it, and X-WAM's additions in a file beside it."""
+    """Write Wan's part of the network under Wan's names, and X-WAM's additions in another file."""
     _write_network(bundle, folder, rename=lambda name: name, settings=release_from_network(bundle.model.network))
     _write_parts(bundle, folder)
 
 
 def write_diffusers(bundle: Bundle, folder: Path) -> None:
-    """Write a folder that diffusers' `WanTransformer3DModel` reads, and X-WAM's additions in a file beside it."""
+    """Write a folder that diffusers' `WanTransformer3DModel` reads, and X-WAM's additions in another file."""
     settings = diffusers_settings(bundle.model.network)
     _write_network(bundle, folder, rename=diffusers_dit_name, settings=settings, inside="transformer")
     _write_parts(bundle, folder)
@@ -160,28 +164,28 @@ WRITERS: dict[str, Callable[[Bundle, Path], None]] = {
     "wan": write_wan,
     "diffusers": write_diffusers,
 }
-"""Layouts that are not ours."""
+"""Writers of the layouts of others."""
 
 
 def from_wan(folder: Path, *, bench: str, statistics: Mapping[str, Any], num_depth_blocks: int = 10) -> Bundle:
-    """Return a model to be fine-tuned, from the video model alone (Wan's folder, or that of diffusers).
+    """Return a model to be fine-tuned, from the video model (a folder of Wan or of diffusers).
 
     Args:
         folder: Wan2.2-TI2V-5B.
         bench: `robocasa` or `robotwin`.
         statistics: Quantiles of its data, in the released layout.
-        num_depth_blocks: M, blocks to be doubled for depth.
+        num_depth_blocks: M, blocks copied for depth.
     """
     sizes, weights = load_wan(folder)
     sizes = replace(sizes, depth="interleaved" if num_depth_blocks else "none")
     model = start_model(sizes, bench=bench, statistics=statistics, num_depth_blocks=num_depth_blocks)
-    model = replace(model, depth_known=False)  # it has learned no map yet; training takes over that of its data
+    model = replace(model, depth_known=False)  # the map becomes that of the training data
     network = start_from_wan(model.network, weights)
     return Bundle(model, network, load_wan_vae(folder), load_wan_text(folder, num_tokens=model.network.text_len))
 
 
 def diffusers_settings(config: NetworkConfig) -> dict[str, Any]:
-    """Return the `config.json` with which diffusers builds the same transformer."""
+    """Return the `config.json` from which diffusers builds the same transformer."""
     return {
         "_class_name": "WanTransformer3DModel",
         "patch_size": [1, *config.patch_hw],
@@ -203,25 +207,27 @@ def diffusers_settings(config: NetworkConfig) -> dict[str, Any]:
 def _write_network(
     bundle: Bundle, folder: Path, *, rename: Callable[[str], str], settings: Mapping[str, Any], inside: str = ""
 ) -> None:
-    _refuse_rivals(bundle.model)
+    _refuse_denoised_depth(bundle.model)
     weights = bundle.network.state_dict()
     added = {name: value.contiguous() for name, value in weights.items() if name.startswith(ADDITIONS)}
     wan = {rename(name): value.contiguous() for name, value in weights.items() if name not in added}
-    place = folder / inside
-    place.mkdir(parents=True, exist_ok=True)
-    save_file(wan, place / "diffusion_pytorch_model.safetensors", {"format": "pt"})
-    (place / "config.json").write_text(json.dumps(settings, indent=2))
+    target = folder / inside
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(wan, target / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    (target / "config.json").write_text(json.dumps(settings, indent=2))
     save_file(added, folder / ADDITIONS_FILE, {"format": "pt"})
     (folder / MODEL_JSON).write_text(json.dumps(without_decoder(bundle).model.to_json(), indent=2))
 
 
-def _refuse_rivals(model: ModelConfig) -> None:
+def _refuse_denoised_depth(model: ModelConfig) -> None:
     if model.network.depth in ("sequence", "channel"):
-        raise CheckpointError(f"A network with depth by {model.network.depth} has no Wan in it; use `--to ours`.")
+        raise CheckpointError(
+            f"A network with depth by {model.network.depth} does not fit a layout of Wan; use `--to ours`."
+        )
 
 
 def _write_parts(bundle: Bundle, folder: Path) -> None:
-    """Write VAE, text encoder and tokenizer, where the model has them."""
+    """Write VAE, text encoder and tokenizer, if the model has them."""
     if isinstance(bundle.codec, WanVae):
         bundle.codec.vae.save_pretrained(folder / "vae")
     if isinstance(bundle.text_encoder, UmT5Text):
@@ -244,9 +250,9 @@ def _wan_parts(bundle: Bundle) -> tuple[WanVae, UmT5Text]:
 
 
 def _release_settings(model: ModelConfig) -> dict[str, Any]:
-    """Return the part of a released `config.yaml` that says what the weights are.
+    """Return the part of a released `config.yaml` that describes the weights.
 
-    `network`, `execute_steps` and `depth_range` are our additions to it; the authors' own files do not have them.
+    `network`, `execute_steps` and `depth_range` are our additions; the authors' files do not have them.
     """
     settings: dict[str, Any] = {
         "exp_name": model.name,

@@ -27,9 +27,9 @@ def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
 
 
 def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
-    """Return the network with fresh weights: matrices by Xavier, what X-WAM adds by N(0, 0.02), depth copied.
+    """Return the network with fresh weights: matrices by Xavier, X-WAM's additions by N(0, 0.02), depth copied.
 
-    The global random state is left as it was.
+    The global random state does not change.
     """
     config = network.config
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -50,19 +50,19 @@ def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
 
 def start_depth_branch(network: XwamNetwork) -> None:
     """Copy the last main blocks into the depth branch, as fine-tuning begins."""
-    for twin, block in zip(
+    for copy, block in zip(
         network.depth_blocks(), network.main_blocks()[network.config.first_depth_block :], strict=True
     ):
-        twin.load_state_dict(block.state_dict())
+        copy.load_state_dict(block.state_dict())
 
 
 def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
-    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, the rest fresh.
+    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, all others fresh.
 
     Args:
         config: The network; its main branch must have Wan's sizes.
         wan: Wan's tensors under Wan's names.
-        seed: Of what is fresh.
+        seed: Seed of the fresh weights.
     """
     network = fresh_network(config, seed=seed)
     fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}

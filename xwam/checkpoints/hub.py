@@ -13,23 +13,21 @@ from pathlib import Path
 from xwam.checkpoints.metadata import MODEL_FILE, MODEL_JSON, CheckpointError
 
 SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights" / "nano.safetensors"}
-"""Weights that come along, by name; `xwam/nano/weights/README.md` says how they were made."""
+"""Shipped weights by name; `xwam/nano/weights/README.md` tells how they were trained."""
 
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".json", ".yaml")
-"""A name that ends in one of these is that of a file here, not an id on the hub."""
+"""A name with one of these endings is a file on this machine, not an id on the hub."""
 
 
 def locate(name: str, *, header_only: bool = False) -> Path:
-    """Return the path of a checkpoint; an id on the hub (`owner/name`, or `owner/name/folder`) is fetched first.
+    """Return the path of a checkpoint; an id on the hub (`owner/name`, or `owner/name/folder`) is downloaded first.
 
-    `nano` is the one that comes along.
-
-    What the repository holds is listed before anything is fetched, and one experiment of it is.
+    The files of the repository are listed first, and only one experiment is downloaded.
 
     Args:
         name: A name in `SHIPPED`, a path or an id.
-        header_only: Fetch only what `read_model` needs.
+        header_only: Download only the files that `read_model` needs.
 
     Raises:
         CheckpointError: If there is neither a path nor a hub that answers, or the id holds several experiments.
@@ -45,11 +43,11 @@ def locate(name: str, *, header_only: bool = False) -> Path:
     try:
         files = _listed(repo)
         inside = _only_experiment(files, folder, name)
-        place = f"{inside}/" if inside else ""
-        wanted = [f"{place}*"]
+        prefix = f"{inside}/" if inside else ""
+        wanted = [f"{prefix}*"]
         if header_only:
-            light = [file for file in ("config.yaml", MODEL_JSON) if place + file in files]
-            wanted = [place + file for file in light or [MODEL_FILE]]
+            light = [file for file in ("config.yaml", MODEL_JSON) if prefix + file in files]
+            wanted = [prefix + file for file in light or [MODEL_FILE]]
         return _fetched(repo, wanted) / inside
     except CheckpointError:
         raise
@@ -61,19 +59,19 @@ def locate(name: str, *, header_only: bool = False) -> Path:
 
 
 def _listed(repo: str) -> list[str]:
-    """Return the files of a repository on the hub; without a network, those that were fetched from it before."""
+    """Return the files of a repository on the hub; without a network, those that were downloaded before."""
     import huggingface_hub
 
     try:
         return list(huggingface_hub.list_repo_files(repo))
     except Exception:
         try:
-            kept = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
+            cached = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
         except Exception:
-            kept = None
-        if kept is None:
+            cached = None
+        if cached is None:
             raise
-        return [file.relative_to(kept).as_posix() for file in kept.rglob("*") if file.is_file()]
+        return [file.relative_to(cached).as_posix() for file in cached.rglob("*") if file.is_file()]
 
 
 def _fetched(repo: str, patterns: list[str]) -> Path:
@@ -85,12 +83,12 @@ def _fetched(repo: str, patterns: list[str]) -> Path:
 def _only_experiment(files: Sequence[str], folder: str, name: str) -> str:
     """Return the folder of the one checkpoint in or under a folder of a repository, "" for its root."""
     headers = ("config.yaml", MODEL_FILE, MODEL_JSON)
-    found = {file.rpartition("/")[0] for file in files if file.rpartition("/")[2] in headers}
-    if folder in found:
+    folders = {file.rpartition("/")[0] for file in files if file.rpartition("/")[2] in headers}
+    if folder in folders:
         return folder
-    below = sorted(place for place in found if not folder or place.startswith(f"{folder}/"))
+    below = sorted(path for path in folders if not folder or path.startswith(f"{folder}/"))
     if len(below) == 1:
         return below[0]
     owner_and_name = name.rstrip("/").removesuffix(f"/{folder}") if folder else name.rstrip("/")
-    choices = ", ".join(f"'{owner_and_name}/{place}'" for place in below) or "none"
+    choices = ", ".join(f"'{owner_and_name}/{path}'" for path in below) or "none"
     raise CheckpointError(f"'{name}' holds {len(below)} experiments; name one of them: {choices}.")

@@ -1,10 +1,10 @@
-"""What a checkpoint says about itself, read without a framework and without its weights.
+"""The metadata of a checkpoint, read without a framework and without the weights.
 
-In: a path, or an id on the Hugging Face hub. Out: its `ModelConfig`.
-Read next: `bundle.py`, which reads the weights.
+In: a path. Out: a `ModelConfig`, the notes of training.
+Read next: `hub.py` for names and downloads, `bundle.py`, which reads the weights.
 
-A checkpoint is one of: a safetensors file of ours; a folder of ours (`model.safetensors` beside `xwam.json`, `vae/`,
-`text_encoder/` and `tokenizer/`); a released experiment (`config.yaml` beside `checkpoints/last.ckpt/`); a folder of
+A checkpoint is one of: a safetensors file of ours; a folder of ours (`model.safetensors`, `xwam.json`, `vae/`,
+`text_encoder/`, `tokenizer/`); a released experiment (`config.yaml`, `checkpoints/last.ckpt/`); a folder of
 Wan or diffusers with `xwam.json` and `xwam_additions.safetensors` in it.
 """
 
@@ -38,11 +38,11 @@ MODEL_FILE = "model.safetensors"
 RELEASED_WEIGHTS = Path("checkpoints/last.ckpt/checkpoint/mp_rank_00_model_states.pt")
 
 MODEL_JSON = "xwam.json"
-"""Our configuration beside weights in any layout but the released one."""
+"""Our configuration, in a folder with weights in any layout except the released one."""
 
 
 ADDITIONS_FILE = "xwam_additions.safetensors"
-"""What X-WAM adds to Wan's transformer, beside it."""
+"""The tensors that X-WAM adds to Wan's transformer, in a file of their own."""
 
 RELEASED_BENCHES: dict[str, dict[str, Any]] = {
     "robocasa": {"views": ("static", "static", "wrist"), "arms": ("left",), "control_hz": 20.0},
@@ -58,8 +58,8 @@ class CheckpointError(ValueError):
 def read_model(path: Path) -> ModelConfig:
     """Return the configuration in a checkpoint.
 
-    The sizes of a released network may stand in its weights alone (see `stated_sizes`): until those are read it counts
-    as the 5B one.
+    The sizes of a released network may be known only from its weights (see `stated_sizes`); until those are read, it
+    counts as the 5B one.
 
     Raises:
         CheckpointError: If the file is missing, cut off or of another kind.
@@ -78,7 +78,7 @@ def read_model(path: Path) -> ModelConfig:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """Return what training wrote beside the weights (steps, command, recipe, hash of the data); empty for others.
+    """Return the notes of training (steps, command, recipe, hash of the data); empty for checkpoints without them.
 
     Args:
         path: What `locate` returned.
@@ -91,7 +91,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def network_notes(notes: Mapping[str, str]) -> dict[str, str]:
-    """Return the notes on the network alone, without those on its decoder, which is left behind or trained anew.
+    """Return the notes on the network, without those on its pixel decoder.
 
     Example:
         >>> network_notes({"steps": "9000", "decoder_steps": "700"})
@@ -101,10 +101,10 @@ def network_notes(notes: Mapping[str, str]) -> dict[str, str]:
 
 
 def stated_sizes(settings: Mapping[str, Any]) -> NetworkConfig | None:
-    """Return the sizes that a released `config.yaml` states; `xwam convert` writes them, the authors do not.
+    """Return the sizes in a released `config.yaml`, or None; `xwam convert` writes them, the authors do not.
 
     Raises:
-        CheckpointError: If they are of no network that this code builds.
+        CheckpointError: If this code cannot build such a network.
     """
     if "network" not in settings:
         return None
@@ -155,7 +155,7 @@ def released_model(settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def _released_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
-    """Return the sizes behind a released `config.yaml`; where it does not state them all, the rest is the 5B one's.
+    """Return the sizes behind a released `config.yaml`; those that it does not state are the 5B ones.
 
     Raises:
         CheckpointError: If actions or states are not those of two arms, or actions do not divide among frames.
@@ -186,7 +186,7 @@ def start_model(
         sizes: The transformer.
         bench: `robocasa` or `robotwin`.
         statistics: Quantiles of its data, in the released layout.
-        num_depth_blocks: M, blocks doubled for depth.
+        num_depth_blocks: M, blocks copied for depth.
 
     Raises:
         CheckpointError: If the bench is another one, or the statistics do not fit it.
@@ -215,7 +215,7 @@ def start_model(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file; only plain values are read."""
+    """Return the content of a YAML file, which may hold only plain values."""
     import yaml
 
     try:
@@ -228,7 +228,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the text stored beside the weights of a safetensors file.
+    """Return the texts in the header of a safetensors file.
 
     Raises:
         CheckpointError: If the file is missing, cut off or of another kind.

@@ -1,7 +1,7 @@
-"""The released container: its tensors by owner, and the sizes that their shapes tell.
+"""The released container: its tensors by owner, and the sizes that follow from their shapes.
 
 In: an experiment's folder as it was released. Out: tensors under Wan's names, mapped from disk; a `NetworkConfig`.
-Read next: `bundle.py`, which fills a network with them; `metadata.py` for what the folder says about itself.
+Read next: `bundle.py`, which fills a network with them; `metadata.py` for the configuration of the folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xwam.checkpoints.tensors import only_tensors, read_pickle, under
 from xwam.config import WAN22_5B, NetworkConfig
 
 WAN_HEAD_WIDTH = 128
-"""Width of an attention head in every published Wan; no tensor's shape tells it."""
+"""Width of an attention head in every published Wan; it does not follow from the shape of a tensor."""
 
 
 class Container(NamedTuple):
@@ -59,24 +59,24 @@ def read_container(folder: Path) -> Container:
 def sizes_of(
     weights: Mapping[str, Tensor], *, like: NetworkConfig, num_heads: int | None = None, num_blocks: int | None = None
 ) -> NetworkConfig:
-    """Return the sizes of a network, read off the shapes of its tensors (Wan's names).
+    """Return the sizes of a network from the shapes of its tensors (Wan's names).
 
     Args:
         weights: The tensors.
-        like: Gives what no shape tells: text length, eps, the way with depth, and how many depth blocks there must be.
-        num_heads: Attention heads; Wan's heads of 128 if not given.
-        num_blocks: Main blocks that there must be; if not given, 30 at Wan's width, and at another width no gap.
+        like: Source of the sizes that no shape tells: text length, eps, depth mode, number of depth blocks.
+        num_heads: Attention heads; None for heads of 128, as in Wan.
+        num_blocks: Expected main blocks; None for 30 at Wan's width, and for any number without a gap at others.
 
     Raises:
-        CheckpointError: If a tensor that tells a size is missing, or a block, or nothing tells the heads.
+        CheckpointError: If a needed tensor or a block is missing, or the number of heads is unknown.
     """
     try:
         width, channels, _, rows, cols = weights["patch_embedding.weight"].shape
         views = weights["view_embedding.weight"].shape[0] if "view_embedding.weight" in weights else like.num_views
         if num_heads is None and width % WAN_HEAD_WIDTH:
             raise CheckpointError(
-                f"The network is {width} wide, which is no multiple of Wan's heads of {WAN_HEAD_WIDTH}; say how many "
-                f"heads it has: `xwam convert --num-heads N`."
+                f"The network is {width} wide, which is no multiple of Wan's heads of {WAN_HEAD_WIDTH}; give its "
+                f"number of heads: `xwam convert --num-heads N`."
             )
         if num_blocks is None and width == WAN22_5B.width:
             num_blocks = WAN22_5B.num_blocks
@@ -102,23 +102,23 @@ def sizes_of(
 
 
 def _count_depth_blocks(weights: Mapping[str, Tensor], like: NetworkConfig) -> int:
-    """Return the depth blocks; a network that predicts no depth keeps its number for what may start from it."""
+    """Return the depth blocks; a network without depth keeps its number for models that start from it."""
     if like.depth != "interleaved":
         return like.num_depth_blocks
     return _count_blocks(weights, "extra_blocks.0.", expected=like.num_depth_blocks)
 
 
 def _count_blocks(weights: Mapping[str, Tensor], prefix: str, *, expected: int | None) -> int:
-    """Return how many blocks there are.
+    """Return the number of blocks.
 
     Raises:
-        CheckpointError: Names the first that is absent, or the first that is too many.
+        CheckpointError: Names the first missing block, or the first surplus one.
     """
-    found = {int(match[1]) for name in weights if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
-    count = max(found, default=-1) + 1 if expected is None else expected
-    absent = sorted(set(range(count)) - found)
-    surplus = sorted(found - set(range(count)))
+    present = {int(match[1]) for name in weights if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))}
+    count = max(present, default=-1) + 1 if expected is None else expected
+    absent = sorted(set(range(count)) - present)
+    surplus = sorted(present - set(range(count)))
     if absent or surplus:
-        wrong = f"lack '{prefix}{absent[0]}'" if absent else f"hold '{prefix}{surplus[0]}', which is one too many"
-        raise CheckpointError(f"The weights of the network {wrong}: {count} blocks belong there, {len(found)} are.")
+        problem = f"lack '{prefix}{absent[0]}'" if absent else f"hold '{prefix}{surplus[0]}', which is one too many"
+        raise CheckpointError(f"The weights of the network {problem}: {count} blocks expected, {len(present)} found.")
     return count

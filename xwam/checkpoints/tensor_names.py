@@ -1,10 +1,10 @@
-"""What others call the same tensors: Wan's own files, diffusers and transformers.
+"""Names of the same tensors elsewhere: in Wan's own files, in diffusers and in transformers.
 
 In: a tensor's name. Out: its name elsewhere; every renaming has an inverse.
 Read next: `bundle.py`, which reads the files.
 
-Our transformer uses Wan's names, so only diffusers' ones are translated; the VAE and the text encoder are built by
-diffusers and transformers, so Wan's ones are.
+Our transformer uses Wan's names, so only those of diffusers are translated; the VAE and the text encoder are built by
+diffusers and transformers, so Wan's names are translated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ADDITIONS = (
     "proprio_decoder",
     "extra_",
 )
-"""Beginnings of the names of what X-WAM adds to Wan's transformer."""
+"""First parts of the names of the tensors that X-WAM adds to Wan's transformer."""
 
 _DIT = (
     (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
@@ -80,7 +80,7 @@ _VAE = (
 
 
 def diffusers_dit_name(wan_name: str) -> str:
-    """Return what diffusers calls a tensor of Wan's transformer; what X-WAM adds keeps its name.
+    """Return the diffusers name of a tensor of Wan's transformer; additions of X-WAM keep their names.
 
     Example:
         >>> diffusers_dit_name("blocks.3.norm3.weight"), diffusers_dit_name("blocks.3.cross_attn.o.bias")
@@ -90,7 +90,7 @@ def diffusers_dit_name(wan_name: str) -> str:
 
 
 def transformers_umt5_name(wan_name: str) -> str:
-    """Return what transformers calls a tensor of Wan's umT5 encoder.
+    """Return the transformers name of a tensor of Wan's umT5 encoder.
 
     Example:
         >>> transformers_umt5_name("blocks.1.ffn.fc2.weight")
@@ -100,7 +100,7 @@ def transformers_umt5_name(wan_name: str) -> str:
 
 
 def diffusers_vae_name(wan_name: str) -> str:
-    """Return what diffusers calls a tensor of the Wan2.2 VAE.
+    """Return the diffusers name of a tensor of the Wan2.2 VAE.
 
     Example:
         >>> diffusers_vae_name("encoder.downsamples.1.downsamples.2.time_conv.bias")
@@ -110,7 +110,7 @@ def diffusers_vae_name(wan_name: str) -> str:
 
 
 def wan_dit_name(diffusers_name: str) -> str:
-    """Return Wan's name of a tensor that diffusers names; the inverse of `diffusers_dit_name`.
+    """Return Wan's name for the diffusers name of a tensor of the transformer; the inverse of `diffusers_dit_name`.
 
     Example:
         >>> wan_dit_name("blocks.3.norm2.weight"), wan_dit_name("blocks.3.attn1.to_q.bias")
@@ -120,12 +120,12 @@ def wan_dit_name(diffusers_name: str) -> str:
 
 
 def wan_umt5_name(transformers_name: str) -> str:
-    """Return Wan's name of a tensor that transformers names; the inverse of `transformers_umt5_name`."""
+    """Return Wan's name for the transformers name of a tensor of umT5; the inverse of `transformers_umt5_name`."""
     return _restore(transformers_name, _UMT5)
 
 
 def wan_vae_name(diffusers_name: str, *, num_res_blocks: int) -> str:
-    """Return Wan's name of a tensor of the VAE that diffusers names.
+    """Return Wan's name for the diffusers name of a tensor of the VAE.
 
     Args:
         diffusers_name: The name.
@@ -166,7 +166,7 @@ def _rename(name: str, rules: Iterable[tuple[str, str]]) -> str:
 
 
 def _restore(name: str, rules: Iterable[tuple[str, str]]) -> str:
-    """Return the name before `_rename`: the same rules turned around, one group standing for another."""
+    """Return the name before `_rename`: the same rules in reverse, with their groups exchanged."""
     for pattern, replacement in reversed(list(rules)):
         groups = re.findall(r"\((?:\\d\+|\[\w+\]|[\w|]+)\)", pattern)
         turned = re.escape(replacement)

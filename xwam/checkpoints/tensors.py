@@ -1,7 +1,7 @@
-"""Tensors into modules, and tensors out of files, without a second copy and with errors that name what is wrong.
+"""Tensors between files and modules, without a second copy, with errors that name the wrong tensor.
 
 In: a module on the meta device, a path. Out: a filled module, tensors by name.
-Read next: `bundle.py`, which knows what the files mean.
+Read next: `bundle.py`, which knows the layouts.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SHOWN_PROBLEMS = 5
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    """Put weights into a module built on the meta device; they are taken over, not copied.
+    """Put weights into a module built on the meta device, without copying them.
 
     Args:
         module: The module.
         weights: Tensors by the module's names.
-        source: Begins the error message.
+        source: First words of the error message.
 
     Raises:
         CheckpointError: Names missing, unexpected and misshapen tensors.
@@ -51,7 +51,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> No
 
 
 def stored_type(weights: Mapping[str, Tensor]) -> torch.dtype:
-    """Return the type that holds every matrix of a checkpoint without loss; one that mixes types gets the wider one.
+    """Return the type that holds every matrix of a checkpoint without loss: the widest of its types.
 
     Example:
         >>> stored_type({"a": torch.ones(2, 2).bfloat16(), "b": torch.ones(2)})
@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a `.safetensors`, `.safetensors.index.json`, `.pt` or `.pth` file, mapped from disk.
 
     Raises:
-        CheckpointError: If the file is missing, cut off, or holds anything but tensors.
+        CheckpointError: If the file is missing, cut off, or holds more than tensors.
     """
     if path.name.endswith(".index.json"):
         return _read_shards(path)
@@ -82,16 +82,16 @@ def read_pickle(path: Path) -> Any:
     """Return the content of a file that `torch.save` wrote: tensors and plain containers, mapped from disk.
 
     Raises:
-        CheckpointError: If the file is missing, cut off, or asks for anything else to be built.
+        CheckpointError: If the file is missing, cut off, or would construct other objects.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch goes on to advise how to switch its protection off
-        what = f"it asks for '{found[1]}'" if found else "it is no plain pickle"
-        raise CheckpointError(f"{path} holds more than tensors and is refused: {what}.") from None
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))  # torch's message also advises to disable the check
+        reason = f"it asks for '{forbidden[1]}'" if forbidden else "it is no plain pickle"
+        raise CheckpointError(f"{path} holds more than tensors and is refused: {reason}.") from None
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
         raise CheckpointError(f"{path} is cut off or was not written by torch.save.") from None
 
@@ -116,7 +116,7 @@ def _only_tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def only_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """Return what was given, once every value of it is known to be a tensor under a name.
+    """Return the content, which must be tensors by name.
 
     Raises:
         CheckpointError: Names the first that is not.
@@ -128,7 +128,7 @@ def only_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
 
 def under(module: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin so, without that beginning."""
+    """Return the tensors whose names start with a prefix, without the prefix."""
     return {name.removeprefix(prefix): value for name, value in module.items() if name.startswith(prefix)}
 
 
@@ -159,7 +159,7 @@ def write_tensors(
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the texts in a header into the order of their names; safetensors writes them in any."""
+    """Sort the texts in a header by name; safetensors writes them in any order."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

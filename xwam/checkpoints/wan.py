@@ -1,7 +1,7 @@
 """Folders of Wan2.2, its own and those of diffusers: transformer, VAE, text encoder and tokenizer.
 
-In: a folder. Out: tensors under Wan's names, a `WanVae`, a `UmT5Text`.
-Read next: `tensor_names.py` for the names, `bundle.py` for who asks.
+In: a folder, or tensors under Wan's names. Out: tensors under Wan's names, a `WanVae`, a `UmT5Text`.
+Read next: `tensor_names.py` for the names, `bundle.py` for the caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LATENT_MEAN = (
     -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
     -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
 )
-"""Mean of each latent channel of the published Wan2.2 VAE; its own file does not hold it."""
+"""Mean of each latent channel of the published Wan2.2 VAE, whose file does not contain it."""
 
 LATENT_STD = (
     0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
@@ -46,11 +46,11 @@ def load_wan(folder: Path) -> tuple[NetworkConfig, dict[str, Tensor]]:
     Raises:
         CheckpointError: If the folder holds neither.
     """
-    for place in (folder, folder / "transformer"):
+    for subfolder in (folder, folder / "transformer"):
         for file in ("diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model.safetensors"):
-            if (place / file).is_file() and (place / "config.json").is_file():
-                settings = json.loads((place / "config.json").read_text())
-                weights = read_tensors(place / file)
+            if (subfolder / file).is_file() and (subfolder / "config.json").is_file():
+                settings = json.loads((subfolder / "config.json").read_text())
+                weights = read_tensors(subfolder / file)
                 if is_diffusers_dit(weights):
                     return _diffusers_sizes(settings), {wan_dit_name(name): t for name, t in weights.items()}
                 return network_from_release(settings), weights
@@ -100,12 +100,12 @@ def load_transformers_umt5(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer beside the weights, or None; its absence matters only to who encodes a new prompt."""
-    for place in (folder / "tokenizer", folder / "google" / "umt5-xxl"):
-        if place.is_dir():
+    """Return the tokenizer of a folder, or None without one, which only matters for new prompts."""
+    for subfolder in (folder / "tokenizer", folder / "google" / "umt5-xxl"):
+        if subfolder.is_dir():
             from transformers import AutoTokenizer
 
-            return AutoTokenizer.from_pretrained(place)
+            return AutoTokenizer.from_pretrained(subfolder)
     return None
 
 
@@ -133,7 +133,7 @@ def _diffusers_sizes(settings: Mapping[str, Any]) -> NetworkConfig:
 
 
 def vae_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `AutoencoderKLWan` for weights under Wan's names, read off their shapes.
+    """Return the arguments of `AutoencoderKLWan` for weights under Wan's names, from their shapes.
 
     Raises:
         CheckpointError: If the tensors are not those of a Wan2.2 VAE.
@@ -165,8 +165,8 @@ def vae_from_wan(weights: Mapping[str, Tensor], *, mean: Tensor | None = None, s
 
     Args:
         weights: The content of `Wan2.2_VAE.pth`, or of `vae.model.*` in the released container.
-        mean: Mean of each latent channel; the published one if not given.
-        std: Standard deviation of each latent channel; likewise.
+        mean: Mean of each latent channel; None for the published one.
+        std: Standard deviation of each latent channel; None for the published one.
     """
     from diffusers import AutoencoderKLWan
 
@@ -193,7 +193,7 @@ def _stages(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def umt5_config(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `UMT5Config` for weights under Wan's names, read off their shapes.
+    """Return the arguments of `UMT5Config` for weights under Wan's names, from their shapes.
 
     Raises:
         CheckpointError: If the tensors are not those of umT5.

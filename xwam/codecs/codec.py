@@ -1,9 +1,9 @@
-"""Frames to latents and back.
+"""The interface of codecs: frames to latents and latents to frames, for all views.
 
-In: videos in [-1, 1], B,3,T,H,W with T = 1 + 4n. Out: latents B,C,1+n,H/16,W/16 of about unit variance; and back.
-Read next: `xwam/network/transformer.py`, which sees only latents.
+In: videos in [-1, 1], B,3,T,H,W with T = 1 + 4n. Out: latents B,C,1+n,H/16,W/16 of variance 1; and the inverse.
+Read next: `patch_dct.py` and `wan_vae.py`, the two codecs; `xwam/network/transformer.py`, which denoises latents.
 
-Letters: B batch (or batch times views), C channels, T frames, V views, H W rows and columns, X numbers of a block.
+Letters: B batch (or batch times views), C channels, T frames, V views, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, latent_BCTHW: Tensor, seen_BCHW: Tensor | None = None) -> Tensor:
-        """Return the video in [-1, 1]; a codec may use the first frame, if the caller has seen it."""
+        """Return the video in [-1, 1]; a codec may use the first frame, if the caller has it."""
         ...
 
 

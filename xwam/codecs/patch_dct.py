@@ -20,7 +20,7 @@ from xwam.config import LATENT_STRIDES
 def change_of_views(
     codec: PatchDCT, video_CTVHW: Float[Tensor, "c lt v lh lw"], depth_CTVHW: Float[Tensor, "c lt v lh lw"]
 ) -> Float[Tensor, "f v 4 h w"]:
-    """Return what the latents of all views after the first add to what is seen, RGB and depth video."""
+    """Return the changes that latents after the first one stand for, RGB and depth video, of all views."""
     rgb, grey = (
         rearrange(codec.change(rearrange(latent.float(), "c t v h w -> v c t h w")), "v c f h w -> f v c h w")
         for latent in (video_CTVHW, depth_CTVHW)
@@ -47,16 +47,16 @@ def motion_std(time: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray
 
 
 SHRINKAGE = 0.2
-"""What decoding takes off the root mean square of a block's change; what has less stands still."""
+"""Decoding reduces the root mean square of a block's change by this; blocks that change less stand still."""
 
 
 class PatchDCT:
-    """The cosine transform of blocks, cut to its strongest coefficients: the codec of the embedded default.
+    """The cosine transform of blocks, cut to its strongest coefficients: the codec of nano.
 
     The first frame is transformed in blocks of 16x16; every later group of four frames in blocks of 4x16x16, after
-    the first frame has been taken off, so that what stands still is zero. The C coefficients of largest spread are the
+    subtraction of the first frame, so that static regions are zero. The C coefficients of largest spread are the
     channels. Each is divided by the root of its spread, all by a common factor: the mean square of a latent is about 1,
-    and what weighs most in a picture still weighs most. Divided by the spread itself, a loss would be mostly texture.
+    and large coefficients keep a large weight. Divided by the spread itself, a loss would be mostly texture.
     Decoding shrinks every change a little, so that a block of four frames that hardly changes stands still.
 
     Args:
@@ -91,7 +91,7 @@ class PatchDCT:
         return torch.cat(latents, dim=2)
 
     def decode(self, latent_BCTHW: Tensor, seen_BCHW: Tensor | None = None) -> Tensor:
-        """Return the video; with the first frame seen, what stands still keeps its full detail."""
+        """Return the video; static regions keep the full detail of a given first frame."""
         first = _synthesise(latent_BCTHW[:, :, :1], self.still_CX, self.still_unit_C, 1)
         if seen_BCHW is not None:
             first = seen_BCHW[:, :, None]
@@ -99,12 +99,12 @@ class PatchDCT:
         return torch.cat([first, first + rest], dim=2).clamp(-1, 1)
 
     def change(self, motion_BCTHW: Tensor) -> Tensor:
-        """Return what the latents after the first add to the first frame, B,3,4T,H,W."""
+        """Return the changes of the first frame that the latents after the first one stand for, B,3,4T,H,W."""
         return _synthesise(motion_BCTHW, self.motion_CX, self.motion_unit_C, LATENT_STRIDES[0])
 
 
 def _shrunk(motion_BCTHW: Tensor) -> Tensor:
-    """Return changes, each block's pulled towards none: soft thresholding (Donoho and Johnstone 1994)."""
+    """Return changes after soft thresholding of each block (Donoho and Johnstone 1994)."""
     size = motion_BCTHW.square().mean(1, keepdim=True).sqrt()
     return motion_BCTHW * (1 - SHRINKAGE / size.clamp(min=SHRINKAGE))
 
@@ -116,8 +116,8 @@ def dct_matrix(size: int) -> np.ndarray:
         >>> dct_matrix(2).round(4).tolist()
         [[0.7071, 0.7071], [0.7071, -0.7071]]
     """
-    frequency, place = np.arange(size)[:, None], np.arange(size)[None]
-    matrix = np.cos(np.pi * (place + 0.5) * frequency / size) * np.sqrt(2 / size)
+    frequency, index = np.arange(size)[:, None], np.arange(size)[None]
+    matrix = np.cos(np.pi * (index + 0.5) * frequency / size) * np.sqrt(2 / size)
     matrix[0] /= np.sqrt(2)
     return matrix
 
@@ -128,12 +128,16 @@ def _basis(channels: int, frames: int) -> tuple[Tensor, Tensor]:
     axes = np.meshgrid(*(np.arange(size) for size in (3, frames, rows, cols)), indexing="ij")
     colour, time, row, col = (axis.ravel() for axis in axes)
     std = np.asarray(COLOUR_STD)[colour] * (still_std(row, col) if frames == 1 else motion_std(time, row, col))
-    kept = np.argsort(-std, kind="stable")[:channels]
+    chosen = np.argsort(-std, kind="stable")[:channels]
     dct = {size: dct_matrix(size) for size in (frames, rows, cols)}
     patterns = np.einsum(
-        "xc,xt,xh,xw->xcthw", COLOURS[colour[kept]], dct[frames][time[kept]], dct[rows][row[kept]], dct[cols][col[kept]]
+        "xc,xt,xh,xw->xcthw",
+        COLOURS[colour[chosen]],
+        dct[frames][time[chosen]],
+        dct[rows][row[chosen]],
+        dct[cols][col[chosen]],
     )
-    unit = np.sqrt(std[kept] * std[kept].mean())
+    unit = np.sqrt(std[chosen] * std[chosen].mean())
     return torch.tensor(patterns.reshape(channels, -1), dtype=torch.float32), torch.tensor(unit).float()
 
 

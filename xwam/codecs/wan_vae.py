@@ -1,7 +1,7 @@
 """The VAE of Wan2.2 as a codec; diffusers does the work.
 
-In: weights under Wan's names or those of diffusers. Out: a `Codec`.
-Read next: `codec.py` for the interface, `xwam/checkpoints/tensor_names.py` for the names.
+In: an `AutoencoderKLWan` of diffusers. Out: a `Codec`.
+Read next: `codec.py` for the interface, `xwam/checkpoints/wan.py` for the weights.
 
 Letters: B batch, C channels, T frames, H W rows and columns.
 """
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 VAE_TYPE = torch.float32
-"""What the VAE computes in; Wan's own code does, whatever the type of its transformer."""
+"""Type in which the VAE computes, as in Wan's own code, whatever the type of its transformer."""
 
 
 class WanVae:
     """The causal VAE: the first frame alone, then four frames a latent frame, decoded chunk by chunk.
 
-    diffusers keeps the causal memory inside the module, so calls are taken one after another.
+    diffusers keeps the causal memory inside the module, so calls run one after another.
 
     Args:
         vae: diffusers' `AutoencoderKLWan`; its configuration holds mean and spread of the latents.
-        videos_per_pass: How many videos (views) are encoded or decoded at once; bounds the memory.
+        videos_per_pass: Videos (views) that are encoded or decoded at once; limits the memory.
     """
 
     def __init__(self, vae: Any, *, videos_per_pass: int = 4) -> None:
@@ -36,7 +36,7 @@ class WanVae:
         self._alone = threading.Lock()
 
     def to(self, device: str | torch.device) -> WanVae:
-        """Move the weights; what is encoded and decoded comes back to where it came from."""
+        """Move the weights; results return to the device of their input."""
         self.vae.to(device)
         return self
 
@@ -48,7 +48,7 @@ class WanVae:
         return (latent - self._mean.to(latent)) / self._std.to(latent)
 
     def decode(self, latent_BCTHW: Tensor, seen_BCHW: Tensor | None = None) -> Tensor:
-        """Return the video in [-1, 1]; what was seen is not needed."""
+        """Return the video in [-1, 1]; the present frame is not needed."""
         latent = latent_BCTHW * self._std.to(latent_BCTHW) + self._mean.to(latent_BCTHW)
         with self._alone:
             passes = [self.vae.decode(self._fit(part)).sample for part in self._parts(latent)]

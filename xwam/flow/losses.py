@@ -25,14 +25,14 @@ class Batch:
     """Clean, normalised training samples.
 
     Attributes:
-        video_BCTVHW: Latents of the pictures; the first latent frame is what the robot sees.
+        video_BCTVHW: Latents of the RGB video; the first latent frame is the present.
         depth_BCTVHW: Latents of the depth video.
         action_BKA: Actions.
-        proprio_BPS: States; the first is the one at hand.
+        proprio_BPS: States; the first is the present one.
         action_mask_BKA: 1 where an action carries loss; 0 for absent arms.
         proprio_mask_BPS: The same for states.
-        executed_BKA: What the robot was really told, whose outcome pictures and states show; equal to the actions
-            unless a demonstrator was pushed about. What samples with clean actions are given.
+        executed_BKA: Executed commands, whose outcome images and states show; equal to the actions unless a
+            disturbance changed them. Samples with clean actions get these.
     """
 
     video_BCTVHW: Tensor
@@ -69,22 +69,21 @@ class Losses(NamedTuple):
 def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels, text: TextContext) -> Losses:
     """Return the losses of one batch.
 
-    What is seen (first latent frame, first state) is clean and carries no loss; nor do actions and states of samples
-    drawn with clean actions, which are those that were executed. A network that predicts clean video, or how states
-    change, is judged by that, not by velocities. Depth is regressed where the network predicts it clean, at every
-    latent frame.
+    The present (first latent frame, first state) is clean and carries no loss. Samples drawn with clean actions get the
+    executed ones; their actions and states carry no loss. A network that predicts clean video or changes of states is
+    trained on these, not on velocities. Depth is regressed at every latent frame if the network predicts it clean.
 
     Args:
         network: The model.
         batch: Clean samples.
-        noise: What is mixed in.
+        noise: The noise to mix in.
         levels: Noise levels after the shift.
-        text: The prompts; the empty one where a prompt was dropped.
+        text: The prompts; the empty one for a dropped prompt.
     """
     clean_video = _with_depth(network, batch)
     video = mix(clean_video, noise.video_BCTVHW, levels.sigma_video_B)
-    seen = batch.video_BCTVHW.shape[1]
-    video = torch.cat([_first_clean(video[:, :seen], clean_video[:, :seen]), video[:, seen:]], dim=1)
+    channels = batch.video_BCTVHW.shape[1]
+    video = torch.cat([_first_clean(video[:, :channels], clean_video[:, :channels]), video[:, channels:]], dim=1)
     action = mix(batch.action_BKA, noise.action_BKA, levels.sigma_action_B)
     action = torch.where(levels.clean_action_B[:, None, None], batch.executed_BKA, action)
     proprio = mix(batch.proprio_BPS, noise.proprio_BPS, levels.sigma_action_B)
@@ -101,12 +100,12 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
     if network.config.proprio_prediction == "change":
         proprio_error = proprio_error * levels.sigma_action_B.view(-1, 1, 1).to(error)
     return Losses(
-        video=_mean_square(error[:, :seen, 1:]),
+        video=_mean_square(error[:, :channels, 1:]),
         action=masked_mean_square(
             out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
         ),
         proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting),
-        depth=_depth_loss(out.depth_BCTVHW, error[:, seen:], batch.depth_BCTVHW),
+        depth=_depth_loss(out.depth_BCTVHW, error[:, channels:], batch.depth_BCTVHW),
     )
 
 
@@ -122,7 +121,7 @@ def mix(clean: Tensor, noise: Tensor, sigma_B: Tensor) -> Tensor:
 
 
 def masked_mean_square(error: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean square over what the mask keeps; 0 where it keeps nothing.
+    """Return the mean square where the mask is 1; 0 if it is 0 everywhere.
 
     Example:
         >>> masked_mean_square(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0])).item()
@@ -133,7 +132,7 @@ def masked_mean_square(error: Tensor, mask: Tensor) -> Tensor:
 
 
 def _with_depth(network: XwamNetwork, batch: Batch) -> Tensor:
-    """Return what is denoised as video: with sequence and channel concatenation depth lies behind it."""
+    """Return the denoised video; with sequence and channel concatenation, the channels of depth follow."""
     if network.config.depth in ("sequence", "channel"):
         return torch.cat([batch.video_BCTVHW, batch.depth_BCTVHW], dim=1)
     return batch.video_BCTVHW
@@ -148,5 +147,5 @@ def _mean_square(error: Tensor) -> Tensor:
 
 
 def _depth_loss(predicted: Tensor | None, denoised_error: Tensor, depth_BCTVHW: Tensor) -> Tensor:
-    """Return the loss of the depth branch, or of depth as a rival denoises it; else 0."""
+    """Return the loss of the depth branch, or of denoised depth; 0 without depth."""
     return _mean_square(denoised_error) if predicted is None else _mean_square(predicted - depth_BCTVHW)

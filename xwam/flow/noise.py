@@ -1,7 +1,7 @@
-"""Noise levels: how training draws them, how inference walks them down, and how a request gets its noise.
+"""Noise levels: how training draws them, how inference lowers them, and how a request gets its noise.
 
 In: uniform numbers, step counts, names. Out: noise levels (0 data, 1 noise), timesteps, seeds.
-Read next: `sampler.py`, which walks the grids.
+Read next: `sampler.py`, which follows the grids.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Numbers = TypeVar("Numbers", float, np.ndarray, Tensor)
 
 
 def shift(u: Numbers, by: float = SIGMA_SHIFT) -> Numbers:
-    """Return the noise level that a uniform draw stands for; 0 and 1 stay, all between moves towards noise.
+    """Return the noise level of a uniform draw; 0 and 1 stay, all values between move towards noise.
 
     Example:
         >>> round(shift(0.5), 4)
@@ -51,7 +51,7 @@ def ans_levels(pick_B: Tensor, action_B: Tensor, video_B: Tensor, clean_frac: fl
     Args:
         pick_B: Below `clean_frac` the actions are clean and the video's level is uniform.
         action_B: Level of actions and states before the shift, where they are noisy.
-        video_B: Level of the video where actions are clean; elsewhere its place b between the actions' level and 1.
+        video_B: Level of the video where actions are clean; elsewhere its position b between the actions' level and 1.
         clean_frac: The paper's p.
     """
     clean = pick_B < clean_frac
@@ -74,9 +74,9 @@ def draw_levels(
         num: Samples.
         mode: `ans` couples both levels; `decoupled` draws them independently; `sync` uses one for both.
         clean_frac: Share of samples with clean actions, `ans` only.
-        start_frac: Share of samples at the levels where every inference begins, which is all that actions see of one
+        start_frac: Share of samples at the levels where every inference begins, the only ones of an inference in one
             step; 0 in the paper. With `clean_frac` at most 1.
-        generator: Where the randomness comes from.
+        generator: Source of randomness.
     """
     pick, action, video = torch.rand(3, num, generator=generator)
     if mode == "ans":
@@ -106,7 +106,7 @@ def sigma_grid(num_steps: int) -> np.ndarray:
 
 
 def timestep_grid(num_steps: int) -> np.ndarray:
-    """Return what the network is told at each step: noise levels times 1000, cut to whole numbers.
+    """Return the timesteps of all steps: noise levels times 1000, cut to whole numbers.
 
     Example:
         >>> timestep_grid(4).tolist()
@@ -116,7 +116,7 @@ def timestep_grid(num_steps: int) -> np.ndarray:
 
 
 def release_seed(env_rank: int, rollout_idx: int, step_idx: int) -> int:
-    """Return the seed that the released evaluation gives to a request.
+    """Return the seed of a request in the released evaluation.
 
     Example:
         >>> release_seed(0, 0, 0) == int(hashlib.md5(b"0_0_0").hexdigest(), 16) % 2**32
@@ -126,7 +126,7 @@ def release_seed(env_rank: int, rollout_idx: int, step_idx: int) -> int:
 
 
 def request_seed(*identity: str | int) -> int:
-    """Return a 32-bit seed from what names a request, so that its noise is reproducible by itself."""
+    """Return a 32-bit seed from the identity of a request, so that its noise is reproducible by itself."""
     text = "_".join(str(part) for part in identity)
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 2**32
 

@@ -1,11 +1,12 @@
-"""Real-time chunking: the next chunk is denoised while the last one is still being executed, and joins it smoothly.
+"""Real-time chunking: the next chunk is denoised while the present one is executed, and joins it smoothly.
 
-In: the last chunk, how much of it is executed by when. Out: what the next chunk is pulled towards, and how strongly.
+In: the present chunk, how much of it is executed by when. Out: the target of the next chunk, and the strength of the
+pull towards it.
 Read next: `sampler.py`, which applies the pull at every pass of the action phase.
 
 After Black et al., "Real-time execution of action chunking flow policies" (2025): the clean guess of the new chunk is
-pulled towards the old one by the gradient of their difference, fully where actions are already committed, less and
-less beyond. Letters: B batch, K actions, A numbers in an action.
+pulled towards the old one by the gradient of their difference: fully for committed actions, less and less for later
+ones. Letters: B batch, K actions, A numbers in an action.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ MAX_PULL = 5.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Commitment:
-    """What the new chunk must join.
+    """The part of the old chunk that the new one must join.
 
     Attributes:
         action_BKA: The old chunk as seen from the new one's start, normalised; zero beyond its end.
         weight_K: 1 for committed actions, falling to 0 where the old chunk ends.
-        delay: Actions that will be executed before the new chunk is there; they are kept exactly.
+        delay: Actions that will be executed before the new chunk is ready; they stay exactly as they are.
     """
 
     action_BKA: Tensor
@@ -35,7 +36,7 @@ class Commitment:
 
 
 def commit(action_BKA: Tensor, *, executed: int, delay: int) -> Commitment:
-    """Return what the next chunk must join.
+    """Return the part of a chunk that the next one must join.
 
     Args:
         action_BKA: The chunk under execution, clean and normalised.
@@ -43,7 +44,7 @@ def commit(action_BKA: Tensor, *, executed: int, delay: int) -> Commitment:
         delay: Actions of it that will be executed while the next chunk is denoised.
 
     Raises:
-        ValueError: If the chunk ends before the next one can be there.
+        ValueError: If the chunk ends before the next one is ready.
     """
     num_actions = action_BKA.shape[1]
     if executed < 0 or delay < 0 or executed + delay > num_actions:

@@ -1,10 +1,10 @@
-"""The walk from noise to data: the asynchronous loop over video, actions and states.
+"""The sampler: denoises video, actions and states asynchronously, from noise to data.
 
 In: a state of denoising and a network. Out: the next state; nothing is changed in place.
 Read next: `unipc.py` for a step, `noise.py` for the grids, `xwam/serving/engine.py` for the caller.
 
-A caller may hold many states that stand at different steps and hand any of them to one `advance`: they share the
-forward pass, because every request brings its own timesteps.
+A caller may hold many states at different steps and pass any of them to one `advance`: they share the forward pass,
+because every request has its own timesteps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xwam.network.transformer import Denoised, TextContext, Timesteps
 
 
 class Denoiser(Protocol):
-    """What the loop calls: `XwamNetwork`, or another way to compute the same."""
+    """The network as the sampler calls it: `XwamNetwork`, or another implementation of the same."""
 
     def geometry(self, video_BCTVHW: Tensor, num_actions: int, num_proprios: int) -> Geometry:
         """Return the tokens behind tensors of these sizes."""
@@ -49,7 +49,7 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How many passes each modality takes.
+    """Numbers of passes of each modality.
 
     Attributes:
         num_video_steps: Passes until the video is clean.
@@ -70,32 +70,32 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GivenActions:
-    """Actions that are known beforehand, B,K,A, normalised, and the noise that hides them during the action phase."""
+    """Known actions, B,K,A, normalised, and the noise that is mixed into them during the action phase."""
 
     clean_BKA: Tensor
     noise_BKA: Tensor
 
     def at(self, sigma: float, step_idx: int) -> UniPCState:
-        """Return the actions as they stand at a noise level."""
+        """Return the actions at a noise level."""
         return UniPCState(x=(1 - sigma) * self.clean_BKA + sigma * self.noise_BKA, step_idx=step_idx)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SamplerState:
-    """One request (or several in lockstep) on its way from noise to data.
+    """One request (or several in lockstep) during denoising.
 
     Attributes:
         schedule: Step counts and guidance.
-        video: B,C,T,V,H,W; with sequence or channel concatenation depth lies behind the video's channels.
+        video: B,C,T,V,H,W; with sequence or channel concatenation, the channels of depth follow those of the video.
         action: B,K,A.
         proprio: B,P,S.
         seen_latent_BCVHW: The first latent frame, clean.
         seen_proprio_BS: The first state, clean.
         text: The prompt.
-        null_text: The empty prompt; needed for guidance.
-        depth_BCTVHW: Clean depth latents of the last pass that had the depth branch on.
-        commitment: Actions of the chunk before that this one must join; None without real-time chunking.
-        given: Actions that are not denoised but known; None where the model acts.
+        null_text: The empty prompt, which guidance needs.
+        depth_BCTVHW: Clean depth latents of the last pass with the depth branch.
+        commitment: Actions of the previous chunk that this one must join; None without real-time chunking.
+        given: Known actions, which are not denoised; None if the model acts.
     """
 
     schedule: Schedule
@@ -112,7 +112,7 @@ class SamplerState:
 
     @property
     def actions_clean(self) -> bool:
-        """Return whether the actions can leave."""
+        """Return whether the actions are clean."""
         return self.action.step_idx == self.schedule.num_action_steps
 
     @property
@@ -129,7 +129,7 @@ class Latents(NamedTuple):
 
 
 def latents_of(state: SamplerState) -> Latents:
-    """Return the latents of a state; those of depth lie behind the video where the network denoises both as one."""
+    """Return the latents of a state; a network that denoises video and depth together has both in one tensor."""
     video, channels = state.video.x, state.seen_latent_BCVHW.shape[1]
     if video.shape[1] == 2 * channels:
         return Latents(*video.chunk(2, dim=1))
@@ -149,11 +149,11 @@ def begin(
     commitment: Commitment | None = None,
     given_action_BKA: Tensor | None = None,
 ) -> SamplerState:
-    """Return the state before the first pass: noise everywhere, but for what is seen or given."""
+    """Return the state before the first pass: noise, except for the present and given actions."""
     given = None
     if given_action_BKA is not None:
         if commitment is not None:
-            raise ValueError("Actions that are given cannot join a chunk under execution as well.")
+            raise ValueError("Given actions cannot be combined with real-time chunking; leave out `commitment`.")
         given = GivenActions(clean_BKA=given_action_BKA, noise_BKA=noise_action_BKA)
     first_sigma = unipc_grid(schedule.num_action_steps).sigmas[0]
     state = SamplerState(
@@ -174,11 +174,11 @@ def begin(
 
 
 def advance(network: Denoiser, states: Sequence[SamplerState], *, depth: bool = False) -> list[SamplerState]:
-    """Return the states after one more pass, taken together in one forward.
+    """Return the states after one more pass, which they share.
 
     Args:
         network: The model.
-        states: Requests at any step that are not done; same tensor sizes. Guidance may differ.
+        states: Requests that are not done, at any step; of the same tensor sizes. Guidance may differ.
         depth: Whether the depth branch runs in this pass.
 
     Raises:
@@ -200,19 +200,18 @@ def _check(states: Sequence[SamplerState]) -> None:
     for index, state in enumerate(states):
         if state.done:
             raise ValueError(
-                f"State {index} of {len(states)} is done: its {state.schedule.num_video_steps} passes are taken; "
-                f"leave it out."
+                f"State {index} of {len(states)} is done after {state.schedule.num_video_steps} passes; leave it out."
             )
         for name, size in _sizes(state).items():
             if size != first[name]:
                 raise ValueError(
-                    f"State {index} of {len(states)} has {name} of {size}, state 0 of {first[name]}; states of "
-                    f"different sizes need passes of their own."
+                    f"State {index} of {len(states)} has {name} of {size}, state 0 of {first[name]}; run states "
+                    f"of different sizes in separate passes."
                 )
 
 
 def _sizes(state: SamplerState) -> dict[str, tuple[int, ...]]:
-    """Return the sizes of a state's tensors but for the number of requests."""
+    """Return the sizes of a state's tensors without the number of requests."""
     parts = {"video": state.video, "actions": state.action, "states": state.proprio}
     return {name: tuple(part.x.shape[1:]) for name, part in parts.items()}
 
@@ -220,13 +219,13 @@ def _sizes(state: SamplerState) -> dict[str, tuple[int, ...]]:
 def run(
     network: Denoiser, state: SamplerState, *, stop_after_actions: bool = False, depth: bool = True
 ) -> SamplerState:
-    """Return the state when all is clean, or when the actions are.
+    """Return the state when everything is clean, or when the actions are.
 
     Args:
         network: The model.
-        state: Where to start.
+        state: The first state.
         stop_after_actions: Stop as soon as the actions are clean.
-        depth: Whether the last pass also gives depth; no other pass needs it.
+        depth: Whether the last pass also predicts depth; no other pass needs it.
     """
     last = state.schedule.num_action_steps if stop_after_actions else state.schedule.num_video_steps
     while state.video.step_idx < last:
@@ -251,7 +250,7 @@ def guide(with_text: Denoised, without: Denoised, weight_B: Tensor) -> Denoised:
 
 
 def _guided(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
-    """Return the velocities of all requests; those without guidance take part in the conditional pass alone."""
+    """Return the velocities of all requests; those without guidance are only in the conditional pass."""
     seen = _forward(network, states, [state.text for state in states], depth=depth)
     guided = [state for state in states if state.schedule.guidance]
     if not guided:
@@ -275,13 +274,12 @@ def _null_text(state: SamplerState) -> TextContext:
 
 
 def _each(values: Sequence[float], states: Sequence[SamplerState]) -> Tensor:
-    """Return one number a state as one a request."""
+    """Return the number of each state once for each of its requests."""
     return torch.tensor(values).repeat_interleave(torch.tensor([state.video.x.shape[0] for state in states]))
 
 
 def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
-    """Return the velocities with actions pulled towards what is committed (see `realtime_chunking.py`); needs
-    gradients.
+    """Return the velocities, with actions pulled towards the commitment (see `realtime_chunking.py`); needs gradients.
 
     Raises:
         ValueError: If the weights were made under `torch.inference_mode`, which leaves them without gradients.
@@ -296,14 +294,14 @@ def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -
         with_leaves = [_recordable(state, leaf) for state, leaf in zip(states, leaves, strict=True)]
         out = _guided(network, with_leaves, depth=depth)
         velocities = out.action_BKA.split([leaf.shape[0] for leaf in leaves])
-        guesses, misses, gains = [], [], []
+        guesses, errors, gains = [], [], []
         for state, leaf, velocity in zip(states, leaves, velocities, strict=True):
             sigma = unipc_grid(state.schedule.num_action_steps).sigmas[state.action.step_idx]  # 0 once clean
             guess = leaf - sigma * velocity
             guesses.append(guess)
-            misses.append(_miss(state, guess.detach()))
+            errors.append(_commitment_error(state, guess.detach()))
             gains.append(pull(sigma))
-        gradients = torch.autograd.grad(guesses, leaves, misses)
+        gradients = torch.autograd.grad(guesses, leaves, errors)
     pulled = [
         velocity.detach() - gain * gradient
         for velocity, gradient, gain in zip(velocities, gradients, gains, strict=True)
@@ -330,8 +328,8 @@ def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
     )
 
 
-def _miss(state: SamplerState, guess_BKA: Tensor) -> Tensor:
-    """Return how far a clean guess is from what is committed, weighted; zero where nothing is."""
+def _commitment_error(state: SamplerState, guess_BKA: Tensor) -> Tensor:
+    """Return the weighted difference of a clean guess from the commitment; zero without one."""
     if state.commitment is None or state.actions_clean:
         return torch.zeros_like(guess_BKA)
     weight_K1 = state.commitment.weight_K[:, None].to(guess_BKA)
@@ -360,7 +358,7 @@ def timesteps_of(state: SamplerState) -> tuple[float, float]:
 
 
 def _step(state: SamplerState, out: Denoised) -> SamplerState:
-    """Return the state after the velocities of one pass; what is seen is written back."""
+    """Return the state after the velocities of one pass, with the present frame and state restored."""
     video = unipc_step(unipc_grid(state.schedule.num_video_steps), state.video, out.video_BCTVHW)
     video = replace(video, x=_with_seen_latent(video.x, state.seen_latent_BCVHW))
     depth = state.depth_BCTVHW if out.depth_BCTVHW is None else out.depth_BCTVHW
@@ -383,14 +381,14 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
 
 
 def _with_seen_latent(video_BCTVHW: Tensor, seen_BCVHW: Tensor) -> Tensor:
-    """Return the video with its first latent frame as seen; depth channels behind it are left alone."""
+    """Return the video with the present as its first latent frame; depth channels stay as they are."""
     video = video_BCTVHW.clone()
     video[:, : seen_BCVHW.shape[1], 0] = seen_BCVHW
     return video
 
 
 def _with_committed(action_BKA: Tensor, commitment: Commitment) -> Tensor:
-    """Return clean actions with those that are already committed as they were."""
+    """Return clean actions that begin with the committed ones."""
     return torch.cat([commitment.action_BKA[:, : commitment.delay], action_BKA[:, commitment.delay :]], dim=1)
 
 

@@ -1,6 +1,6 @@
-"""UniPC for flow matching (order 2, B(h) = exp(h) - 1), as pure functions on the weights of a walk.
+"""UniPC for flow matching (order 2, B(h) = exp(h) - 1), as pure functions on the weights of a schedule.
 
-In: a number of steps; a state and a velocity. Out: the walk's weights; the state one step on.
+In: a number of steps; a state and a velocity. Out: the weights of all steps; the next state.
 Read next: `sampler.py`, which takes these steps with video, actions and states.
 """
 
@@ -20,11 +20,11 @@ from xwam.flow.noise import sigma_grid, timestep_grid
 
 @dataclass(frozen=True, kw_only=True)
 class UniPCGrid:
-    """All numbers of a walk of n steps; each update is a weighted sum, so only the weights are kept.
+    """The numbers of a schedule of n steps; each update is a weighted sum, so the weights are enough.
 
     Attributes:
         sigmas: Noise levels, n + 1, the last is 0.
-        timesteps: What the network is told, n.
+        timesteps: Timesteps that the network gets, n.
         correct: Per step, weights of (corrected sample before, clean guess before, the one before that, new clean
             guess); the first step has nothing to correct.
         predict: Per step, weights of (sample, clean guess, clean guess before).
@@ -43,7 +43,7 @@ class UniPCGrid:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UniPCState:
-    """One modality on its way.
+    """One modality during denoising.
 
     Attributes:
         x: Sample at `grid.sigmas[step_idx]`.
@@ -62,7 +62,7 @@ class UniPCState:
 
 @lru_cache(maxsize=64)
 def unipc_grid(num_steps: int) -> UniPCGrid:
-    """Return the weights of a walk of `num_steps`; first and last step are of order 1, all others of order 2."""
+    """Return the weights of `num_steps` steps; first and last step are of order 1, all others of order 2."""
     sigmas = sigma_grid(num_steps)
     orders = [1 if index in (0, num_steps - 1) else 2 for index in range(num_steps)]
     nothing = (0.0, 0.0, 0.0, 1.0)
@@ -77,11 +77,11 @@ def unipc_grid(num_steps: int) -> UniPCGrid:
 
 
 def unipc_step(grid: UniPCGrid, state: UniPCState, velocity: Tensor) -> UniPCState:
-    """Return the state one step on.
+    """Return the state after one more step.
 
     Args:
-        grid: The walk.
-        state: Where it stands; `state.step_idx < grid.num_steps`.
+        grid: The schedule.
+        state: The present state; `state.step_idx < grid.num_steps`.
         velocity: Noise minus data, as predicted at `state.x`.
     """
     index = state.step_idx
@@ -128,7 +128,7 @@ def _predictor(sigmas: np.ndarray, index: int, order: int) -> tuple[float, float
 
 
 def _corrector(sigmas: np.ndarray, index: int, order: int) -> tuple[float, float, float, float]:
-    """Return the weights that redo the step to grid point `index` once its clean guess is known."""
+    """Return the weights that correct the step to grid point `index` once its clean guess is known."""
     h, phi = _span(sigmas, index - 1, index)
     scale = -(1 - sigmas[index]) * phi
     ratio = sigmas[index] / sigmas[index - 1]

@@ -1,1 +1,1 @@
-"""What only the nano weights need: refined depth and a decoder that copies pixels."""
+"""The parts that only nano models have: refined depth and a pixel decoder."""

@@ -139,6 +139,6 @@ def rotate(x_BLJE: Tensor, turn_LP: Tensor) -> Tensor:
 
 
 def attend(attention: Attention, query_BLJE: Tensor, memory: KeyValue) -> Tensor:
-    """Return what the queries find, B,L,D."""
+    """Return the attention output, B,L,D."""
     q, k, v = (part.transpose(1, 2) for part in (query_BLJE, *memory))
     return attention.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))

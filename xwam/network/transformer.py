@@ -69,7 +69,7 @@ class TextContext:
 
     @staticmethod
     def cat(contexts: Sequence[TextContext]) -> TextContext:
-        """Return the contexts of several requests as one batch; shorter ones are filled up with what nobody reads."""
+        """Return the contexts of several requests as one batch; shorter ones are padded with ignored tokens."""
         if len(contexts) == 1:
             return contexts[0]
         longest = max(context.num_tokens for context in contexts)
@@ -143,8 +143,8 @@ def shared_timesteps(
         t_action_B: Timestep of all actions and of the states beyond the first.
         geometry: The tokens.
         depth: Depth is never seen, so where it is denoised it stands at the video's level in the first latent frame
-            too. With channel concatenation that frame's tokens hold clean video and noisy depth, and are told the
-            level of their noisy half.
+            too. With channel concatenation that frame's tokens hold clean video and noisy depth, and get the level
+            of their noisy half.
     """
     frame, clean, video, action = geometry.tokens_per_frame, 0, 1, 2
     first = video if depth == "channel" else clean

@@ -1,7 +1,7 @@
-"""States and actions between physical units and what the network sees.
+"""Scaling of states and actions between physical units and the numbers of the network.
 
 In: states S = 16 and actions A = 14 in metres, quaternions and the bench's action units. Out: numbers of about -1 to
-1, and back; an absent arm is zero on both sides.
+1, and the inverse; an absent arm is zero on both sides.
 Read next: `xwam/policy.py`.
 """
 
@@ -59,12 +59,12 @@ def training_bounds(
     Args:
         statistics: As the command `xwam statistics` writes them, or as a released checkpoint holds them.
         arms: Arms that exist.
-        raw: Whether actions are a controller's own; its gripper command is -1 or 1 and stays as it is, whatever the
-            quantiles of the data say.
-        least_action: Smallest bound of an action; keeps what hardly moves from being blown up.
+        raw: Whether actions are commands of the controller; its gripper command is -1 or 1 and stays as it is,
+            independent of the quantiles.
+        least_action: Smallest bound of an action, so that tiny motions are not scaled up.
 
     Raises:
-        ValueError: If the statistics lack something, or hold too few or too many numbers.
+        ValueError: If the statistics lack an entry, or an entry has too few or too many numbers.
     """
     bounds = bounds_from_release(statistics, arms)
     low, high = list(bounds.action_low), list(bounds.action_high)
@@ -94,20 +94,20 @@ def _side(
 
 def _numbers(statistics: Mapping[str, Any], side: str, name: str, count: int, arms: Sequence[str]) -> list[float]:
     try:
-        found = statistics[side][name]
+        entry = statistics[side][name]
     except (KeyError, TypeError) as error:
         raise ValueError(f"The statistics hold no '{name}' under '{side}', which arms {tuple(arms)} need.") from error
     try:
-        values = np.asarray(found, np.float64)
+        values = np.asarray(entry, np.float64)
     except (TypeError, ValueError):
         values = np.empty(0)
     if values.shape != (count,) or not np.isfinite(values).all():
-        raise ValueError(f"The statistics must hold {count} finite numbers in '{name}' under '{side}', got {found}.")
+        raise ValueError(f"The statistics must hold {count} finite numbers in '{name}' under '{side}', got {entry}.")
     return values.tolist()
 
 
 def normalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
-    """Return 2 (x - low) / (high - low) - 1 as float32; numbers without a range, those of an absent arm, give 0.
+    """Return 2 (x - low) / (high - low) - 1 as float32; numbers without a range (an absent arm) give 0.
 
     Example:
         >>> normalise(np.array([0.0, 5.0, 7.0]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
@@ -130,10 +130,10 @@ def denormalise(values: np.ndarray, low: Sequence[float], high: Sequence[float])
 
 
 def with_quaternions_near(proprio: np.ndarray, arms: Sequence[str], side_wxyz: Sequence[float]) -> np.ndarray:
-    """Return states whose quaternions lie on the side of a given one.
+    """Return states whose quaternions have the sign of a given one.
 
     Of q and -q, which are one rotation, that is the one whose product with the given one is not negative. Benches
-    give w >= 0; a hand that points down has a w of about 0, so that its numbers would jump again and again.
+    give w >= 0; an end effector that points down has a w of about 0, so that all four numbers would often jump.
 
     Example:
         >>> state = np.float32([0, 0, 0, 0.1, -0.7, -0.7, 0, 1] + [0] * 8)

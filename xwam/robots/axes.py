@@ -81,7 +81,7 @@ def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
 
 
 def ee_pose(state: np.ndarray) -> np.ndarray:
-    """Return the hand's pose, ...,4,4 `T_base_ee`, from the eight numbers of an arm's state.
+    """Return the pose of the end effector, ...,4,4 `T_base_ee`, from the eight numbers of an arm's state.
 
     Example:
         >>> ee_pose(np.float32([0.5, 0, 0.25, 0, 0, 0, 1, 1]))[:, 3].tolist()

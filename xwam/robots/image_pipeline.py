@@ -1,9 +1,9 @@
-"""Pictures from the size a bench gives to the size a model sees, and back; intrinsics follow.
+"""Images from the size of a bench to the size of a model, and the inverse; intrinsics follow.
 
-In: pictures B,C,H,W as the bench delivers them, intrinsics in their pixels. Out: resized, cropped, resized again.
-Read next: `interfaces.py`, which says which bench uses what.
+In: images B,C,H,W as the bench delivers them, intrinsics in their pixels. Out: resized, cropped, resized again.
+Read next: `interfaces.py` for the pipeline of each bench.
 
-Letters: B pictures, C channels, H W rows and columns. Pixel centres lie at whole numbers.
+Letters: B images, C channels, H W rows and columns. Pixel centres lie at whole numbers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ImagePipeline:
     """Resize to the model's size (bilinear, no antialiasing), crop the centre, resize back.
 
     Attributes:
-        env_hw_px: Size that the bench delivers.
-        model_hw_px: Size that the model sees.
+        env_hw_px: Size of the bench's images.
+        model_hw_px: Size of the model's images.
         crop_frac: Share of rows and columns that the crop keeps; 1 for none.
 
     Example:
@@ -43,11 +43,11 @@ class ImagePipeline:
         return round((height - rows) / 2), round((width - cols) / 2), rows, cols
 
     def to_model(self, image_BCHW: Tensor, mode: Literal["bilinear", "nearest-exact"] = "bilinear") -> Tensor:
-        """Return the pictures as the model sees them.
+        """Return the images as the model sees them.
 
         Args:
-            image_BCHW: Float pictures of the bench's size.
-            mode: How the crop is brought back to full size; the training data's depth took the nearest pixel.
+            image_BCHW: Float images of the bench's size.
+            mode: Interpolation from the crop to full size; the depth of the training data took the nearest pixel.
         """
         if tuple(image_BCHW.shape[-2:]) != self.model_hw_px:
             image_BCHW = F.interpolate(image_BCHW, self.model_hw_px, mode="bilinear", align_corners=False)
@@ -58,7 +58,7 @@ class ImagePipeline:
         return F.interpolate(crop, self.model_hw_px, mode=mode, align_corners=False if mode == "bilinear" else None)
 
     def to_env(self, image_BCHW: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
-        """Return the model's pictures in the bench's pixels; the rim that the crop left out repeats its neighbours."""
+        """Return the model's images in the bench's pixels; the rim outside the crop repeats its neighbours."""
         if self.env_hw_px == self.model_hw_px and self.crop_frac == 1.0:
             return image_BCHW
         A = self.pixels_model_env()
@@ -70,7 +70,7 @@ class ImagePipeline:
         return F.grid_sample(image_BCHW, grid_BHW2, mode=mode, padding_mode="border", align_corners=False)
 
     def pixels_model_env(self) -> np.ndarray:
-        """Return the 3x3 matrix that leads from the bench's pixels (u, v, 1) to the model's."""
+        """Return the 3x3 matrix from the bench's pixels (u, v, 1) to the model's."""
         (height, width), (top, left, rows, cols) = self.model_hw_px, self.crop_px
         resize = _resize(width / self.env_hw_px[1], height / self.env_hw_px[0])
         crop = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
@@ -82,5 +82,5 @@ class ImagePipeline:
 
 
 def _resize(factor_u: float, factor_v: float) -> np.ndarray:
-    """Return what resizing does to pixel coordinates: edges stay edges, so centres move by half a pixel."""
+    """Return the 3x3 matrix of a resize; edges stay edges, so pixel centres move by half a pixel."""
     return np.array([[factor_u, 0.0, (factor_u - 1) / 2], [0.0, factor_v, (factor_v - 1) / 2], [0.0, 0.0, 1.0]])

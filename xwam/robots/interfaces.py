@@ -1,6 +1,6 @@
-"""What differs from bench to bench: pictures, frames of reference, and what an action means.
+"""The differences between benches: images, frames of reference, and the meaning of an action.
 
-In: the name of the bench a model was made for. Out: its border.
+In: the name of the bench that a model was trained for. Out: its interface.
 Read next: `axes.py` and `image_pipeline.py`, the two conversions; `xwam/serving/engine.py`, which applies them.
 """
 
@@ -25,13 +25,13 @@ from xwam.robots.axes import (
 
 @dataclass(frozen=True, kw_only=True)
 class BenchInterface:
-    """How a model meets a bench.
+    """The conversions between a model and a bench.
 
     Attributes:
-        layout: What an action means.
-        axes: How the model's frames lie in the bench's.
-        env_hw_px: Size of the pictures that the bench gives; None for the model's own.
-        crop_frac: Share of a picture that the model was evaluated on.
+        layout: Action layout of the bench.
+        axes: Rotations between the frames of model and bench.
+        env_hw_px: Size of the bench's images; None for the model's own.
+        crop_frac: Share of rows and columns that the model sees in evaluation.
     """
 
     layout: Literal["osc_delta_base", "ee_pose_base"]
@@ -40,7 +40,7 @@ class BenchInterface:
     crop_frac: float = 1.0
 
     def env_image_hw_px(self, model: ModelConfig) -> tuple[int, int]:
-        """Return the size of the pictures that the bench gives."""
+        """Return the size of the bench's images."""
         return self.env_hw_px or model.image_hw_px
 
     def env_actions(self, actions: np.ndarray, proprio: np.ndarray, arms: tuple[str, ...]) -> np.ndarray:
@@ -64,7 +64,7 @@ class BenchInterface:
         return poses
 
     def model_actions(self, commands: np.ndarray, proprio: np.ndarray, arms: tuple[str, ...]) -> np.ndarray:
-        """Return actions that the bench was given as the model knows them, K,14: the inverse of `env_actions`.
+        """Return commands of the bench as actions of the model, K,14: the inverse of `env_actions`.
 
         Args:
             commands: K,14 in the bench's layout.
@@ -85,5 +85,5 @@ INTERFACES = {
     "robocasa": BenchInterface(layout="osc_delta_base", axes=ROBOCASA_AXES, env_hw_px=(256, 256), crop_frac=0.95),
     "robotwin": BenchInterface(layout="ee_pose_base", axes=ROBOTWIN_AXES, env_hw_px=(240, 320), crop_frac=0.95),
 }
-"""RoboCasa learned raw controller commands, so its actions need no turning; RoboTwin learned deltas of poses in the
-model's own axes, summed up from the chunk's first state."""
+"""The RoboCasa model predicts raw controller commands, whose axes are the bench's. The RoboTwin model predicts deltas
+of poses in its own axes, which are summed up from the chunk's first state."""

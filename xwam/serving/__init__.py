@@ -1,1 +1,1 @@
-"""One request through a whole model, and how fast that is."""
+"""Serving: one request through the whole model, and its speed."""

@@ -34,7 +34,7 @@ from xwam.serving.imagine import Observations, read_prompts, start
 from xwam.serving.seen import Seen
 
 MAX_PROMPTS = 64
-"""Prompts whose keys and values are kept."""
+"""Prompts whose keys and values are stored."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,10 +42,10 @@ class Request:
     """A request under way.
 
     Attributes:
-        state: Where its denoising stands.
-        context: What the finisher prepared.
-        start: The state, in the bench's frames, that its first action leads on from: the observed one after a halt, the
-            last commanded one where it joins a chunk that is still being executed.
+        state: The state of its denoising.
+        context: From the finisher's `prepare`.
+        start: The state, in the bench's frames, from which its first action starts: the observed one after a halt, the
+            last commanded one if it joins a chunk under execution.
     """
 
     state: sampler.SamplerState
@@ -59,8 +59,8 @@ class Underway:
 
     Attributes:
         request: As it stood when its actions were clean.
-        executed: Actions of it that are executed by now.
-        delay: Actions of it that will be executed until the next chunk is there.
+        executed: Actions of it that have been executed.
+        delay: Actions of it that will be executed until the next chunk is ready.
     """
 
     request: Request
@@ -68,12 +68,12 @@ class Underway:
     delay: int
 
     def commitment(self) -> Commitment:
-        """Return what the next chunk must join."""
+        """Return the part of it that the next chunk must join."""
         return commit(self.request.state.action.x, executed=self.executed, delay=self.delay)
 
 
 class Engine:
-    """A model with the interface of its bench; stateless but for a store of prompts.
+    """A model with the interface of its bench; stateless except for a store of prompts.
 
     Args:
         bundle: Configuration, network, codec and text encoder.
@@ -95,7 +95,7 @@ class Engine:
         """Return a request before its first pass.
 
         Args:
-            seen: What it is asked with.
+            seen: The present.
             seed: Fixes all of its noise.
             after: The chunk that is still being executed, for real-time chunking; None to start from a halt.
             given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
@@ -125,8 +125,9 @@ class Engine:
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
         """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then.
 
-        Where actions are given, this phase only finds the states that go with them. The video then starts anew, so
-        that actions and states are clean in every pass of it, as in the clean half of training (equation 4).
+        Given actions stay as they are, and this phase only predicts the states that follow from them. The video then
+        starts from noise, so that actions and states are clean in all its passes, as in the clean half of training
+        (equation 4).
         """
         schedule = self.schedule
         if request.state.given is not None:
@@ -138,17 +139,17 @@ class Engine:
         return self.actions(request), request
 
     def _with_states(self, state: sampler.SamplerState) -> sampler.SamplerState:
-        """Return a request whose actions are given with the states that go with them; its video is still all noise."""
+        """Return a request with given actions and the states that follow from them; its video is still all noise."""
         num_steps = max(LEAST_STATE_STEPS, self.schedule.num_action_steps)
         slow = replace(
             self.schedule, num_action_steps=num_steps, num_video_steps=max(num_steps, self.schedule.num_video_steps)
         )
-        found = sampler.run(self.network, replace(state, schedule=slow), stop_after_actions=True, depth=False)
-        clean = self.schedule.num_action_steps
+        clean_state = sampler.run(self.network, replace(state, schedule=slow), stop_after_actions=True, depth=False)
+        done = self.schedule.num_action_steps
         return replace(
             state,
-            action=UniPCState(x=found.action.x, step_idx=clean),
-            proprio=UniPCState(x=found.proprio.x, step_idx=clean),
+            action=UniPCState(x=clean_state.action.x, step_idx=done),
+            proprio=UniPCState(x=clean_state.proprio.x, step_idx=done),
         )
 
     def actions(self, request: Request) -> np.ndarray:
@@ -176,7 +177,7 @@ class Engine:
     def _commanded(self, request: Request, executed: int) -> np.ndarray:
         """Return the state that the first `executed` actions command, 16 numbers as the bench knows it.
 
-        An arm lags behind its commands. Were the next chunk summed up from where the arm is, the commanded pose would
+        An arm lags behind its commands. If the next chunk started from the pose of the arm, the commanded pose would
         jump back by that lag.
         """
         if executed == 0:
@@ -187,7 +188,7 @@ class Engine:
 
     @torch.no_grad()
     def imagine(self, request: Request) -> Prediction:
-        """Return the future; the passes that are left run now, the last one with the depth branch on."""
+        """Return the prediction; the remaining passes run now, the last one with the depth branch."""
         model, state = self.model, sampler.run(self.network, request.state)
         states = state.proprio.x[0, 1:].cpu().numpy()
         states = actions.denormalise(states, model.bounds.proprio_low, model.bounds.proprio_high)
@@ -198,8 +199,7 @@ class Engine:
     def round_trip(self, future: Prediction) -> Prediction:
         """Return a future after encoding and decoding: the best that the network could give.
 
-        The first frame stands for the present, which the codec sees; nothing is known about cameras, and the states
-        stay as they are.
+        The first frame stands for the present, which the codec sees. Cameras are unknown, and states stay as they are.
         """
         count = len(future.rgb)
         frames = [0, *range(count), *[count - 1] * (-count % LATENT_STRIDES[0])]
@@ -216,7 +216,7 @@ class Engine:
         return Prediction(rgb=decoded.rgb[:count], depth=depth_m, proprio=future.proprio)
 
     def prompt(self, text: str) -> TextContext:
-        """Return a prompt as the blocks read it; the most recent ones are kept."""
+        """Return a prompt as the blocks read it; the most recent ones are stored."""
         context = self._prompts.pop(text, None)
         if context is None:
             context = read_prompts(self.bundle, [text])

@@ -1,6 +1,6 @@
 """From clean latents to the prediction that a policy returns: the seam for everything that is not the network.
 
-In: what the cameras show, then clean latents and states. Out: a `Prediction` in the bench's pixels and frames.
+In: the present, then clean latents and states. Out: a `Prediction` in the bench's pixels and frames.
 Read next: `engine.py`, which calls it; `xwam/nano/finisher.py`, the other implementation.
 
 Letters: B batch (1 here), C channels, T latent frames, F future frames, V views, H W pixels.
@@ -26,10 +26,10 @@ class Finisher(Protocol):
     """Turns clean latents into a prediction; the context is its own and lives as long as the request."""
 
     def prepare(self, seen: Seen, seen_BCVHW: Tensor) -> Any:
-        """Return what `finish` needs of the present, before the first pass of the network.
+        """Return the context for `finish`, before the first pass of the network.
 
         Args:
-            seen: What the request is asked with.
+            seen: The present.
             seen_BCVHW: Its RGB images as the model sees them, B,3,V,H,W in [-1, 1].
         """
 
@@ -39,7 +39,7 @@ class Finisher(Protocol):
         Args:
             latents: Clean latents; the first latent frame is the present.
             states: F,16, predicted states in the model's frames.
-            context: What `prepare` returned.
+            context: From `prepare`.
         """
 
 

@@ -1,4 +1,4 @@
-"""From what is seen to what the model imagines: noise, the passes of the network, clean latents.
+"""From the present to the imagined future: noise, the passes of the network, clean latents.
 
 In: images, states and prompts as the network takes them, a seed. Out: clean latents, actions and states.
 Read next: `engine.py`, which answers one request with the same steps; `xwam/flow/sampler.py` for the passes.
@@ -25,7 +25,7 @@ from xwam.network.transformer import TextContext
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observations:
-    """What the network is given, one row for each request.
+    """Inputs of the network, one row for each request.
 
     Attributes:
         seen_BCVHW: RGB images in [-1, 1].
@@ -39,7 +39,7 @@ class Observations:
 
 
 class Imagined(NamedTuple):
-    """What the network imagines: clean latents, actions B,K,A and states B,P,S, both normalised."""
+    """Outputs of the network: clean latents, actions B,K,A and states B,P,S, both normalised."""
 
     latents: sampler.Latents
     action_BKA: Tensor
@@ -67,7 +67,7 @@ def start(
 
     Args:
         bundle: The model.
-        observations: What it is given.
+        observations: Its inputs.
         schedule: Step counts and guidance.
         seed: Fixes all of the noise.
         null_text: The empty prompt; needed for guidance.

@@ -1,6 +1,6 @@
-"""What a request starts from, in the bench's pixels and frames; needs no framework.
+"""The present of a request, in the bench's pixels and frames; needs no framework.
 
-In: an `Observation`. Out: what the engine and the finishers take.
+In: an `Observation`. Out: the input of the engine and of the finishers.
 Read next: `engine.py`.
 
 Letters: V views, H W pixels.
@@ -32,7 +32,7 @@ class Seen:
         proprio: 16 numbers, the state of the robot.
         instruction: The prompt.
         depth_vhw_m: V,H,W metres; None unless every view measures depth.
-        cameras: None where nothing is known about them.
+        cameras: None if they are unknown.
     """
 
     rgb_vhwc_u8: np.ndarray
@@ -43,7 +43,7 @@ class Seen:
 
     @classmethod
     def of(cls, observation: Observation) -> Seen:
-        """Return an observation; its depth counts only if every view measures some."""
+        """Return the present of an observation; its depth counts only if every view measures some."""
         return cls(
             observation.rgb,
             observation.proprio,

@@ -24,7 +24,7 @@ from evalkit.contracts.files import whole_file
 
 
 class TextEncoder(Protocol):
-    """Turns a prompt into `text_len` tokens; the empty prompt is the one that guidance compares with."""
+    """Turns a prompt into `text_len` tokens; guidance compares with those of the empty prompt."""
 
     def encode(self, prompt: str) -> Tensor:
         """Return N,W text tokens, padded with zeros."""
@@ -32,11 +32,11 @@ class TextEncoder(Protocol):
 
 
 class StoredText:
-    """Prompts that were encoded once, kept on disk; a big encoder is only loaded for a new one.
+    """Encoded prompts on disk; the encoder is loaded only for a new prompt.
 
     Args:
-        folder: Where they are kept, one file a prompt.
-        identity: Names encoder and weights, so that one folder may serve several.
+        folder: Folder of the files, one for each prompt.
+        identity: Identity of encoder and weights, so that several can share the folder.
         make: Loads the encoder.
         shape: N and W.
     """
@@ -47,18 +47,18 @@ class StoredText:
         self._encoder: TextEncoder | None = None
 
     def encode(self, prompt: str) -> Tensor:
-        """Return N,W text tokens, from disk if the prompt was met before."""
+        """Return N,W text tokens, from disk if the prompt was encoded before."""
         digest = hashlib.sha256(f"{self.identity}\0{self.shape}\0{prompt}".encode()).hexdigest()
         path = self.folder / f"{digest}.safetensors"
         if not path.is_file():
-            self._keep(path, prompt)
+            self._store(path, prompt)
         tokens = torch.zeros(self.shape)
-        kept = load_file(path)["tokens"]
-        tokens[: len(kept)] = kept
+        stored = load_file(path)["tokens"]
+        tokens[: len(stored)] = stored
         return tokens
 
-    def _keep(self, path: Path, prompt: str) -> None:
-        """Write the tokens of a prompt without the zeros behind them; the file appears whole or not at all."""
+    def _store(self, path: Path, prompt: str) -> None:
+        """Write the tokens of a prompt without the zeros behind them."""
         if self._encoder is None:
             self._encoder = self._make()
         tokens = self._encoder.encode(prompt)
@@ -68,9 +68,9 @@ class StoredText:
 
 
 class HashedText:
-    """One token a word, made of signs that a hash draws for the word, its letter triples and its place.
+    """One token for each word: signs drawn by a hash of the word, its letter triples and its position.
 
-    Needs no weights and gives the same numbers everywhere. Words that share letters share part of their token.
+    It needs no weights and gives the same numbers on every machine. Words that share letters share part of their token.
 
     Args:
         num_tokens: N.
@@ -92,16 +92,16 @@ class HashedText:
         if len(words) > self.num_tokens:
             raise ValueError(f"The prompt has {len(words)} words, the model reads {self.num_tokens}: '{prompt}'.")
         tokens = np.zeros((self.num_tokens, self.width), np.float32)
-        for place, word in enumerate(words):
-            tokens[place] = self._token(word, place)
+        for index, word in enumerate(words):
+            tokens[index] = self._token(word, index)
         return torch.from_numpy(tokens)
 
-    def _token(self, word: str, place: int) -> np.ndarray:
-        """Return a token with a mean square of 1: half word, a quarter letter triples, a quarter place."""
+    def _token(self, word: str, index: int) -> np.ndarray:
+        """Return a token with a mean square of 1: half word, a quarter letter triples, a quarter position."""
         marked = f"<{word}>"
         triples = [marked[start : start + 3] for start in range(max(1, len(marked) - 2))]
         letters = sum(signs(f"triple {triple}", self.width) for triple in triples) / np.sqrt(len(triples))
-        mixed = np.sqrt(2) * signs(f"word {word}", self.width) + letters + signs(f"place {place}", self.width)
+        mixed = np.sqrt(2) * signs(f"word {word}", self.width) + letters + signs(f"place {index}", self.width)
         return mixed / np.sqrt(np.mean(mixed**2))
 
 

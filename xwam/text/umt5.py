@@ -1,7 +1,7 @@
 """The text encoder of Wan2.2 (umT5); transformers does the work.
 
-In: weights under Wan's names or those of transformers, a tokenizer, prompts. Out: text tokens, N,W float32.
-Read next: `encoders.py` for the interface and the store of prompts, `xwam/checkpoints/tensor_names.py` for the names.
+In: an encoder of transformers, a tokenizer, prompts. Out: text tokens, N,W float32.
+Read next: `encoders.py` for the interface and the store of prompts, `xwam/checkpoints/wan.py` for the weights.
 
 Letters: B prompts, N text tokens, W text width.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class UmT5Text:
-    """Prompts through umT5, zeros behind the last token, as Wan hands them to its transformer.
+    """Encodes prompts with umT5, with zeros behind the last token, as Wan passes them to its transformer.
 
     Args:
         model: transformers' `UMT5EncoderModel`.
@@ -54,7 +54,7 @@ def encode_ids(model: Any, ids_BN: Tensor, mask_BN: Tensor) -> Tensor:
 
 
 def clean(prompt: str) -> str:
-    """Return a prompt with HTML entities resolved and runs of white space as one blank.
+    """Return a prompt with HTML entities resolved and white space reduced to single blanks.
 
     Example:
         >>> clean("  open   the drawer &amp; close it ")
