@@ -1,5 +1,5 @@
-"""Demonstrations on disk: reading, checking, writing and measuring the layout of the released data sets.
+"""Data sets: one format on disk, one reader, one writer.
 
-In: a folder of episodes. Out: clips ready for training; statistics; new folders.
-Read next: `layout.py`, what a folder holds; `xwam/training/clips.py`, what training sees of it.
+In: episodes of a bench, or a folder. Out: the folder that training and scoring read, or its episodes.
+Read next: `layout.py`, which reads a folder; `writer.py`, which writes one.
 """

@@ -1,6 +1,6 @@
-"""Depth as a video: metres to the numbers of a grey video, to its bytes and to whole millimetres.
+"""Converts depth from metres to the values of a grey video, to bytes and to whole millimetres.
 
-In: depth in metres and a `DepthRange`. Out: the same depth as numbers from -1 to 1, as bytes or as millimetres.
+In: depth in metres and a `DepthRange`. Out: the same depth as values from -1 to 1, as bytes or as millimetres.
 Read next: `writer.py`, which writes both kinds of depth video.
 """
 
@@ -15,12 +15,12 @@ MAX_DEPTH_MM = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRange:
-    """How metres become the numbers -1 (far) to 1 (near) of a depth video, linear in 1 / (depth + offset).
+    """Map from metres to the values of a depth video, -1 (far) to 1 (near), linear in 1 / (depth + offset).
 
     Attributes:
-        near_m: Nearest depth; what is nearer counts as this.
-        far_m: Farthest depth; what is farther, or unknown, counts as this.
-        offset_m: 0 for plain inverse depth; above it, far surfaces get more of the range.
+        near_m: Nearest depth; smaller depths become this.
+        far_m: Farthest depth; larger and unknown depths become this.
+        offset_m: 0 for plain inverse depth. Larger offsets give far surfaces more of the range.
     """
 
     near_m: float = 0.05
@@ -29,7 +29,7 @@ class DepthRange:
 
 
 def video_from_depth(depth_m: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return depth as numbers from -1 (far, or unknown) to 1 (near), float32.
+    """Return depth as values from -1 (far, or unknown) to 1 (near), float32.
 
     Example:
         >>> video_from_depth(np.array([0.05, 5.0, 0.0, 99.0]), DepthRange()).tolist()
@@ -43,7 +43,7 @@ def video_from_depth(depth_m: np.ndarray, depth_range: DepthRange) -> np.ndarray
 
 
 def depth_from_video(video: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return metres, float32, from numbers in [-1, 1]; the inverse of `video_from_depth` between near and far.
+    """Return metres, float32, from values in [-1, 1]; the inverse of `video_from_depth` between near and far.
 
     Example:
         >>> depth_from_video(video_from_depth(np.array([0.3, 2.0]), DepthRange()), DepthRange()).round(4).tolist()
@@ -56,12 +56,10 @@ def depth_from_video(video: np.ndarray, depth_range: DepthRange) -> np.ndarray:
 
 
 def millimetres(depth_m: np.ndarray) -> np.ndarray:
-    """Return depth as whole millimetres, uint16; off by at most half of one, but never 0 where it is known.
-
-    So what is nearer than half a millimetre becomes 1, for 0 means unknown.
+    """Return depth as whole millimetres, uint16, rounded; known depths below 0.5 mm become 1, because 0 means unknown.
 
     Raises:
-        ValueError: Where it rounds to more than 65.535 m, is negative, or is no number.
+        ValueError: If a depth is above 65.535 m, negative or not finite.
 
     Example:
         >>> millimetres(np.array([0.0, 1e-5, 1.2344])).tolist()
@@ -76,5 +74,5 @@ def millimetres(depth_m: np.ndarray) -> np.ndarray:
 
 
 def depth_bytes(depth_m: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return depth as the 8-bit video holds it: 255 near, 0 far or unknown."""
+    """Return depth as the bytes of the 8-bit video: 255 near, 0 far or unknown."""
     return np.rint((video_from_depth(depth_m, depth_range) + 1) * 127.5).astype(np.uint8)

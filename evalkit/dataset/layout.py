@@ -1,13 +1,12 @@
-"""What a data set folder holds, and whether it holds it whole.
+"""Reads a data set and checks that its episodes are complete.
 
-In: a folder in the released layout. Out: tracks (states and actions of an episode, and where its videos lie); what is
-broken, each by name. Read next: `xwam/training/clips.py`, which cuts clips from tracks; `videos.py`; `writer.py`, the
-way back.
+In: a folder in the released layout. Out: tracks (states, actions and video paths of an episode); the broken episodes.
+Read next: `xwam/training/clips.py`, which cuts clips from tracks; `videos.py`; `writer.py`, which writes a folder.
 
     metadata.json                            {"chunk-0000/episode_0000000": frames}
     data/<key>.json                          states, actions, prompts, cameras
     video/<camera>/<key>.mp4, depth/...      RGB, and depth as an 8-bit video
-    depth_mm/<camera>/<key>.mkv              ours beside it: depth in whole millimetres, lossless
+    depth_mm/<camera>/<key>.mkv              our addition: depth in whole millimetres, lossless
 
 Letters: N control steps of an episode.
 """
@@ -33,21 +32,20 @@ from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.videos import UnreadableVideo, decode, probe
 
 ROTATION_TOLERANCE = 1e-2
-"""How far a rotation matrix may be from orthonormal; beyond it, it is something else."""
-
+"""Largest distance of a rotation matrix from an orthonormal one."""
 
 Matrix = tuple[tuple[float, ...], ...]
 
 CameraShapes = tuple[tuple[str, frozenset[tuple[int, int]]], ...]
-"""Names of an episode's cameras, and of each the sizes of its pictures, rows and columns."""
+"""Name of each camera of an episode, and the sizes of its images: rows and columns."""
 
 
 class BrokenEpisode(EvalkitError, ValueError):
-    """An episode that cannot be used; the sentence names the file and what is wrong with it."""
+    """An episode that cannot be used; the message names the file and the reason."""
 
 
 class DataSetError(EvalkitError, ValueError):
-    """A folder that is no data set, or none that fits."""
+    """A folder that is not a data set, or a data set that cannot be used for the purpose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +53,16 @@ class Camera:
     """One view of an episode.
 
     Attributes:
-        name: Views are read in the sorted order of their names.
+        name: Its name. Cameras are sorted by name.
         kind: `dynamic` for a camera that moves with an arm.
-        rgb_path: Colour video.
-        depth_path: 8-bit depth video; None where there is none.
-        depth_mm_path: Depth in millimetres; None where there is none.
-        depth_range: How metres became the 8-bit depth; None where nobody wrote it down.
+        rgb_path: RGB video.
+        depth_path: 8-bit depth video. None if there is none.
+        depth_mm_path: Depth video in millimetres. None if there is none.
+        depth_range: Map from metres to 8-bit depth. None if unknown.
         start: Frame of the videos at which the episode starts.
-        fps: Frames in a second.
-        intrinsics: 3,3 pixels; None where nobody wrote them down.
-        T_base_cam: 4,4, of a static camera; None likewise.
+        fps: Frames per second.
+        intrinsics: 3,3 pixels. None if unknown.
+        T_base_cam: 4,4, of a static camera. None if unknown.
     """
 
     name: str
@@ -80,13 +78,20 @@ class Camera:
 
     @property
     def videos(self) -> tuple[Path, ...]:
-        """Return the files that exist by the episode's own account."""
+        """Return the video files that the episode names."""
         return tuple(path for path in (self.rgb_path, self.depth_path, self.depth_mm_path) if path is not None)
 
 
 class EpisodeSignature(NamedTuple):
-    """What a model must agree with to be trained on an episode: kinds of its cameras in order, its arms, whether its
-    actions are the controller's own, frames in a second, and how metres became the depth videos, None for unknown."""
+    """What a model must match to be trained on an episode.
+
+    Attributes:
+        kinds: Kinds of its cameras, in order.
+        arms: Arms that exist.
+        raw: Whether its actions are raw controller commands.
+        rates_hz: Frames per second of its cameras.
+        depth_ranges: Maps from metres to its 8-bit depth videos; None for an unknown one.
+    """
 
     kinds: tuple[str, ...]
     arms: tuple[str, ...]
@@ -97,20 +102,20 @@ class EpisodeSignature(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
-    """One episode without its pictures.
+    """One episode without its images.
 
     Attributes:
         key: `chunk-0000/episode_0000000`.
-        instructions: Prompts that all describe it.
-        cameras: Views, sorted by name.
+        instructions: Prompts; each of them describes the episode.
+        cameras: Its cameras, sorted by name.
         arms: Arms that exist.
         proprio: N,16 float32, (xyz, quat wxyz with w >= 0, gripper) x 2; zeros for an absent arm.
-        action: N,14 float32; `raw` ones are the controller's own numbers with gripper 1 = open, others are (m, rad,
-            change of gripper) from the state at the same step; the last change of gripper is unknown and 0.
-        trusted: N bool; actions that carry loss. False where a demonstrator went astray on purpose.
-        raw: Whether actions are the controller's own.
-        executed: N,14 float32, what the robot was really on_episode; None where nobody wrote it down.
-        about: Where it comes from.
+        action: N,14 float32. Raw actions are controller commands with gripper 1 = open. Other actions are the
+            difference (m, rad, change of gripper) from the state at the same step; the last change of gripper is 0.
+        trusted: N bool, actions that carry loss. False where the expert left its path on purpose.
+        raw: Whether actions are raw controller commands.
+        executed: N,14 float32, the commands that the robot executed. None if unknown.
+        about: Bench, task, seed and policy of the episode.
     """
 
     key: str
@@ -131,7 +136,7 @@ class Track:
 
     @property
     def signature(self) -> EpisodeSignature:
-        """Return what a model must agree with."""
+        """Return what a model must match."""
         return EpisodeSignature(
             kinds=tuple(camera.kind for camera in self.cameras),
             arms=self.arms,
@@ -142,52 +147,52 @@ class Track:
 
 
 class Broken(NamedTuple):
-    """An episode that is left out."""
+    """A broken episode and the reason."""
 
     key: str
     reason: str
 
 
 class Scan(NamedTuple):
-    """A whole folder, looked through: what can be used, and what cannot."""
+    """The usable and the broken episodes of a data set."""
 
     lengths: dict[str, int]
     broken: list[Broken]
     signatures: dict[str, EpisodeSignature]
 
     def describe(self) -> str:
-        """Return one line with the counts."""
+        """Return the counts in one line."""
         return f"{len(self.lengths)} episodes, {sum(self.lengths.values())} frames; {len(self.broken)} broken, left out"
 
 
 def read_metadata(root: Path) -> dict[str, int]:
-    """Return the frames of every episode, sorted by key.
+    """Return the number of frames of every episode, sorted by key.
 
     Raises:
-        DataSetError: If the folder holds no such list.
+        DataSetError: If `metadata.json` is missing or broken.
     """
     path = root / "metadata.json"
     try:
-        listed = json.loads(path.read_text())
+        lengths = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataSetError(f"{path} must list the episodes of a data set as JSON: {error}.") from error
-    if not isinstance(listed, dict) or not all(type(count) is int and count > 0 for count in listed.values()):
+    if not isinstance(lengths, dict) or not all(type(count) is int and count > 0 for count in lengths.values()):
         raise DataSetError(f"{path} must map episodes to whole numbers of frames.")
-    return dict(sorted(listed.items()))
+    return dict(sorted(lengths.items()))
 
 
 def scan(
     root: Path, *, videos: bool = True, decoded: bool = False, on_episode: Callable[[], None] = lambda: None
 ) -> Scan:
-    """Return which episodes are whole; every one that is not is named with its reason.
+    """Return the usable and the broken episodes of a data set.
 
-    Where more than half of the whole ones have the same cameras, with pictures of the same size, those that have others
-    are not of this data set, and count as broken. Without videos, cameras are not looked at either.
+    If more than half of the usable episodes have the same cameras and image sizes, episodes with other ones count as
+    broken. Cameras are compared only with `videos`.
 
     Args:
         root: The data set.
-        videos: Whether to count the frames of the videos too.
-        decoded: Whether to decode every frame of them.
+        videos: Whether to count the frames of the videos.
+        decoded: Whether to decode every frame of the videos.
         on_episode: Called after each episode.
     """
     lengths: dict[str, int] = {}
@@ -202,33 +207,33 @@ def scan(
         except BrokenEpisode as error:
             broken.append(Broken(key, str(error)))
         on_episode()
-    for key, reason in _others(shapes):
+    for key, reason in _unusual_cameras(shapes):
         del lengths[key], signatures[key]
         broken.append(Broken(key, f"{root / 'data' / key}.json: {reason}"))
     return Scan(lengths, sorted(broken), signatures)
 
 
-def _others(shapes: Mapping[str, CameraShapes]) -> Iterator[tuple[str, str]]:
-    """Yield episodes whose cameras, or sizes of pictures, are others than those of more than half, and a reason."""
+def _unusual_cameras(shapes: Mapping[str, CameraShapes]) -> Iterator[tuple[str, str]]:
+    """Yield each episode whose cameras or image sizes differ from those of more than half, and the reason."""
     usual, num_usual = Counter(shapes.values()).most_common(1)[0] if shapes else ((), 0)
-    for key, seen in shapes.items() if 2 * num_usual > len(shapes) else ():
-        if seen != usual:
-            yield key, f"its cameras are {_listed(seen)}; most episodes here have {_listed(usual)}."
+    for key, own in shapes.items() if 2 * num_usual > len(shapes) else ():
+        if own != usual:
+            yield key, f"its cameras are {_listed(own)}; most episodes here have {_listed(usual)}."
 
 
 def _listed(shapes: CameraShapes) -> str:
-    """Return cameras and their sizes in words.
+    """Return cameras and their image sizes as text.
 
     Example:
-        >>> _listed((("front", frozenset({(64, 48)})), ("hand", frozenset({(64, 64)}))))
-        'front (64x48), hand (64x64)'
+        >>> _listed((("front", frozenset({(64, 48)})), ("wrist", frozenset({(64, 64)}))))
+        'front (64x48), wrist (64x64)'
     """
     sizes = {name: " and ".join(f"{rows}x{cols}" for rows, cols in sorted(of)) for name, of in shapes}
     return ", ".join(f"{name} ({size})" for name, size in sizes.items()) or "none"
 
 
 def tracks(root: Path) -> Iterator[Track]:
-    """Yield the episodes whose states and actions are whole, one at a time; videos are not looked at, see `scan`."""
+    """Yield the episodes whose states and actions are complete, one at a time; videos are not checked, see `scan`."""
     for key, count in read_metadata(root).items():
         try:
             track = read_track(root, key)
@@ -239,27 +244,34 @@ def tracks(root: Path) -> Iterator[Track]:
 
 
 def check_against(track: Track, count: int, *, videos: bool, decoded: bool = False) -> CameraShapes:
-    """Return what an episode's cameras see, if it is as long as its data set says, in states, actions and pictures.
+    """Return the image sizes of an episode's cameras, after a check of its length.
+
+    Args:
+        track: The episode.
+        count: Frames that `metadata.json` states.
+        videos: Whether to count the frames of the videos; without, no camera is returned.
+        decoded: Whether to decode every frame of the videos.
 
     Raises:
-        BrokenEpisode: If it is not.
+        BrokenEpisode: If states, actions or videos are shorter than stated, or a video cannot be read.
     """
     if track.num_frames != count:
         raise BrokenEpisode(f"{track.key}: the episode has {track.num_frames} frames, metadata.json says {count}.")
     shapes = []
     for camera in track.cameras if videos else ():
         try:
-            held = {path: probe(path) for path in camera.videos}
-            for path, (found, _) in held.items():
-                if found < camera.start + count:
+            infos = {path: probe(path) for path in camera.videos}
+            for path, info in infos.items():
+                if info.num_frames < camera.start + count:
                     raise BrokenEpisode(
-                        f"{track.key}: {path} holds {found} frames, {count} from frame {camera.start} on are needed."
+                        f"{track.key}: {path} holds {info.num_frames} frames, {count} from frame {camera.start} on are "
+                        f"needed."
                     )
                 if decoded:
                     decode(path, range(camera.start, camera.start + count))
         except UnreadableVideo as error:
             raise BrokenEpisode(f"{track.key}: {error}") from error
-        shapes.append((camera.name, frozenset(hw_px for _, hw_px in held.values())))
+        shapes.append((camera.name, frozenset(info.hw_px for info in infos.values())))
     return tuple(shapes)
 
 
@@ -267,7 +279,7 @@ def read_track(root: Path, key: str) -> Track:
     """Return one episode of a data set.
 
     Raises:
-        BrokenEpisode: If its JSON is missing, cut off, or holds something else than an episode.
+        BrokenEpisode: If its JSON is missing or broken, or is not an episode.
     """
     path = root / "data" / f"{key}.json"
     try:
@@ -281,15 +293,15 @@ def read_track(root: Path, key: str) -> Track:
     except KeyError as error:
         raise BrokenEpisode(f"{path} lacks {error}.") from error
     except (TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
-        raise BrokenEpisode(f"{path} holds something in another form than an episode has it: {error}.") from error
+        raise BrokenEpisode(f"{path} is not in the form of an episode: {error}.") from error
 
 
 def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Track:
     """Return the episode that a JSON describes.
 
     Raises:
-        BrokenEpisode: If a part has another form or length than it should. `read_track` turns what else may happen with
-            other content (KeyError, TypeError and the like) into it.
+        BrokenEpisode: If a field has a wrong form or length. `read_track` turns the other errors of malformed content
+            (KeyError, TypeError and similar ones) into it.
     """
     file, count = root / "data" / f"{key}.json", content["num_frames"]
     if type(count) is not int or count < 1:
@@ -302,7 +314,7 @@ def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Trac
     tables.setdefault("actions.trusted", np.ones((count, 1), np.float32))
     arms = tuple(arm for arm in ARM_PROPRIO if f"proprios.{arm}_ee_pos" in tables)
     if not arms:
-        raise BrokenEpisode(f"{file}: there is neither 'left_ee_pos' nor 'right_ee_pos' among the states.")
+        raise BrokenEpisode(f"{file}: the states hold neither 'left_ee_pos' nor 'right_ee_pos'.")
     raw, views = "actions.raw_actions" in tables, content.get("observations", {})
     return Track(
         key=key,
@@ -325,50 +337,50 @@ def _about(file: Path, stated: Any) -> EpisodeAbout:
         raise BrokenEpisode(f"{file}: {error}") from error
 
 
-def _instructions(file: Path, listed: Any) -> tuple[str, ...]:
-    """Return the prompts; a bare sentence is refused, for it would become a prompt a letter."""
-    if not isinstance(listed, list) or not listed or not all(isinstance(one, str) and one.strip() for one in listed):
+def _instructions(file: Path, stated: Any) -> tuple[str, ...]:
+    """Return the prompts; text in place of a list is refused, because each letter would become a prompt."""
+    if not isinstance(stated, list) or not stated or not all(isinstance(one, str) and one.strip() for one in stated):
         raise BrokenEpisode(
-            f"{file}: 'instructions' must be a list of one or more sentences, none of them empty, got {_shown(listed)}."
+            f"{file}: 'instructions' must be a list of one or more sentences, none of them empty, got {_shown(stated)}."
         )
-    return tuple(listed)
+    return tuple(stated)
 
 
 def _camera(file: Path, root: Path, name: str, view: Mapping[str, Any]) -> Camera:
-    place = f"observations.{name}"
-    kind, fps, start = view["type"], _number(file, f"{place}.fps", view["fps"]), view.get("start", 0)
+    prefix = f"observations.{name}"
+    kind, fps, start = view["type"], _number(file, f"{prefix}.fps", view["fps"]), view.get("start", 0)
     if kind not in ("static", "dynamic"):
-        raise BrokenEpisode(f"{file}: '{place}.type' must be static or dynamic, got {_shown(kind)}.")
+        raise BrokenEpisode(f"{file}: '{prefix}.type' must be static or dynamic, got {_shown(kind)}.")
     if fps <= 0:
-        raise BrokenEpisode(f"{file}: '{place}.fps' must be above 0, got {fps}.")
-    if _number(file, f"{place}.start", start) != int(start) or start < 0:
-        raise BrokenEpisode(f"{file}: '{place}.start' must be the number of a frame, from 0, got {start}.")
+        raise BrokenEpisode(f"{file}: '{prefix}.fps' must be above 0, got {fps}.")
+    if _number(file, f"{prefix}.start", start) != int(start) or start < 0:
+        raise BrokenEpisode(f"{file}: '{prefix}.start' must be the number of a frame, from 0, got {start}.")
     return Camera(
         name=name,
         kind=kind,
         rgb_path=root / view["rgb_path"],
         depth_path=root / view["depth_path"] if view.get("depth_path") else None,
         depth_mm_path=root / view["depth_mm_path"] if view.get("depth_mm_path") else None,
-        depth_range=_depth_range(file, f"{place}.depth_range", view.get("depth_range")),
+        depth_range=_depth_range(file, f"{prefix}.depth_range", view.get("depth_range")),
         start=int(start),
         fps=fps,
-        intrinsics=_matrix(file, f"{place}.intrinsics", view.get("intrinsics"), 3),
-        T_base_cam=_matrix(file, f"{place}.T_base_cam", view.get("T_base_cam"), 4),
+        intrinsics=_matrix(file, f"{prefix}.intrinsics", view.get("intrinsics"), 3),
+        T_base_cam=_matrix(file, f"{prefix}.T_base_cam", view.get("T_base_cam"), 4),
     )
 
 
 def _depth_range(file: Path, name: str, stated: Mapping[str, Any] | None) -> DepthRange | None:
-    """Return how metres became the depth video, None if nobody wrote it down."""
+    """Return the map from metres to the depth video; None if unknown."""
     if stated is None:
         return None
-    found = DepthRange(**{part: _number(file, f"{name}.{part}", value) for part, value in stated.items()})
-    if not -found.offset_m < found.near_m < found.far_m:
-        raise BrokenEpisode(f"{file}: '{name}' must go from near to far, got {found}.")
-    return found
+    depth_range = DepthRange(**{key: _number(file, f"{name}.{key}", value) for key, value in stated.items()})
+    if not -depth_range.offset_m < depth_range.near_m < depth_range.far_m:
+        raise BrokenEpisode(f"{file}: '{name}' must go from near to far, got {depth_range}.")
+    return depth_range
 
 
 def _matrix(file: Path, name: str, rows: Any, size: int) -> Matrix | None:
-    """Return a square matrix of a camera, None if there is none.
+    """Return a square matrix of a camera; None if unknown.
 
     Raises:
         BrokenEpisode: If it is of another size, or not finite.
@@ -388,33 +400,33 @@ def _number(file: Path, name: str, value: Any) -> float:
 
 
 def _shown(value: Any) -> str:
-    """Return what arrived, short enough for a sentence."""
+    """Return a value as text that fits into a sentence."""
     return f"{value!r:.80}"
 
 
 def _rows(file: Path, name: str, rows: Any, count: int) -> np.ndarray:
-    """Return a table as N,X float32; subtraction in that type is what the released numbers come from."""
+    """Return a table as N,X float32; the released numbers come from subtractions in this type."""
     try:
         table = np.array(rows, np.float32)
     except (ValueError, TypeError, OverflowError) as error:
-        raise BrokenEpisode(f"{file}: '{name}' is no table of numbers: {error}.") from error
+        raise BrokenEpisode(f"{file}: '{name}' is not a table of numbers: {error}.") from error
     if len(table.shape) != 2 or len(table) != count:
         raise BrokenEpisode(f"{file}: '{name}' has the shape {table.shape}, {count} rows are needed.")
     if not np.isfinite(table).all():
-        raise BrokenEpisode(f"{file}: '{name}' holds numbers that are not finite.")
+        raise BrokenEpisode(f"{file}: '{name}' holds values that are not finite.")
     return table
 
 
 def _table(file: Path, tables: Mapping[str, np.ndarray], name: str, width: int) -> np.ndarray:
-    """Return one of an episode's tables, N,width.
+    """Return one table of an episode, N,width.
 
     Raises:
-        BrokenEpisode: If there is none, or its rows are of another width.
+        BrokenEpisode: If it is missing, or its rows have another width.
     """
     if name not in tables:
         raise BrokenEpisode(f"{file}: there is no '{name}', rows of {width} are needed.")
-    if (found := tables[name].shape[1]) != width:
-        raise BrokenEpisode(f"{file}: '{name}' has rows of {found}, {width} are needed.")
+    if (actual := tables[name].shape[1]) != width:
+        raise BrokenEpisode(f"{file}: '{name}' has rows of {actual}, {width} are needed.")
     return tables[name]
 
 
@@ -429,7 +441,7 @@ def _proprio(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]
 
 
 def _delta_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
-    """Return what leads from the state of each step to where it was on_episode to go: R_delta = R_action R_state^T."""
+    """Return the difference from the state of each step to its goal pose: R_delta = R_goal R_state^T."""
     action = np.zeros((len(tables[f"proprios.{arms[0]}_ee_pos"]), 14), np.float32)
     for arm in arms:
         goal, state = (_table(file, tables, f"{part}.{arm}_ee_pos", 3) for part in ("actions", "proprios"))
@@ -441,7 +453,7 @@ def _delta_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str,
 
 
 def _raw_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str, ...]) -> np.ndarray:
-    """Return the controller's own numbers; robosuite closes the gripper with 1, the model opens it."""
+    """Return the controller commands; 1 closes robosuite's gripper, and opens the model's."""
     raw = _table(file, tables, "actions.raw_actions", 7 * len(arms))
     action, opens = np.zeros((len(raw), 14), np.float32), np.array([1, 1, 1, 1, 1, 1, -1], np.float32)
     for index, arm in enumerate(arms):

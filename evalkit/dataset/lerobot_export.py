@@ -1,11 +1,11 @@
-"""Our data sets as LeRobot's, v3.0, without loss: mp4 files as they are, depth as 16-bit PNG in the rows.
+"""Exports a data set to LeRobot's format, v3.0, without loss: mp4 files as they are, depth as 16-bit PNG in the rows.
 
 In: a folder in our layout. Out: a folder that LeRobot's own loader opens.
-Read next: `lerobot_format.py` for what lies where, `lerobot_import.py` for the way back.
+Read next: `lerobot_format.py` for the paths, `lerobot_import.py` for the opposite direction.
 
-`observation.state` and `action` are what a track holds, 16 and 14 named numbers, zeros for an absent arm. Beside them
-stand the tables of our layout themselves (`xwam.*`), so that nothing is rounded on the way back. Our key of an episode,
-its notes and the matrices of its cameras stand in its row of `meta/episodes` (`xwam/*`).
+`observation.state` and `action` hold the state and action of a track, 16 and 14 named numbers, zeros for an absent arm.
+The features `xwam.*` hold the tables of our layout, so that an import rounds nothing. The key of an episode, its
+`about` and the matrices of its cameras are in its row of `meta/episodes` (`xwam/*`).
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from evalkit.dataset.lerobot_format import (
 from evalkit.dataset.videos import UnreadableVideo, read_frames
 
 SAMPLED_EPISODES = 64
-"""Episodes of which one frame is looked at for the statistics of the pictures."""
+"""Episodes that give one frame each to the statistics of the images."""
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""How an image lies in a row."""
+"""Type of an image in a row."""
 
 
 class Exported(NamedTuple):
-    """What an export came to: episodes, frames, and what turned out broken on the way."""
+    """Result of an export: numbers of episodes and frames, and the episodes that turned out broken."""
 
     num_episodes: int
     num_frames: int
@@ -57,44 +57,45 @@ class Exported(NamedTuple):
 
 
 class _Episode(NamedTuple):
-    """One episode to be written: its key, its numbers, its JSON."""
+    """One episode to write: its key, its states and actions, its JSON."""
 
     key: str
     track: Track
     content: Mapping[str, Any]
 
 
-def export(root: Path, found: Scan, out: Path, *, on_episode: Callable[[], None] = lambda: None) -> Exported:
-    """Write the usable episodes of a data set in LeRobot's format; run again, it does what is missing.
+def export(root: Path, scan: Scan, out: Path, *, on_episode: Callable[[], None] = lambda: None) -> Exported:
+    """Write the usable episodes of a data set in LeRobot's format; a second call writes the missing ones.
 
     Args:
         root: The data set.
-        found: What a scan found there.
-        out: Where to write; `meta/info.json` appears last, when everything is there.
+        scan: Its usable episodes.
+        out: Folder to write; `meta/info.json` appears last, when everything else is written.
         on_episode: Called after each episode.
 
     Raises:
-        DataSetError: If there is nothing to write, something else at `out`, or episodes differ in what they hold or
-            in their rate, or have no camera.
+        DataSetError: If no episode is usable, `out` holds something else, episodes differ in their cameras, tables or
+            rates, or there is no camera.
     """
-    if not found.lengths:
+    if not scan.lengths:
         raise DataSetError(f"{root} holds no usable episode.")
-    keys = list(found.lengths)
+    keys = list(scan.lengths)
     first = _read(root, keys[0])
     feature_map = map_of(first)
-    _claim(out, root, found, feature_map)
+    _claim(out, root, scan, feature_map)
     rows, broken, prompts = list[dict[str, Any]](), list[str](), dict[str, int]()
     num_frames = 0
     for key in keys:
         episode = _read(root, key)
         if (other := map_of(episode)) != feature_map:
             raise DataSetError(
-                f"{root}: all episodes of a LeRobot data set hold the same; {_difference(key, other, feature_map)}"
+                f"{root}: all episodes of a LeRobot data set have the same cameras and tables; "
+                f"{_difference(key, other, feature_map)}"
             )
         if len(rates := first.track.signature.rates_hz | episode.track.signature.rates_hz) != 1:
             raise DataSetError(
-                f"{root}: all cameras of a LeRobot data set have one rate; up to {key} they have "
-                f"{' and '.join(f'{rate:g} Hz' for rate in sorted(rates)) or 'none, for there is no camera'}."
+                f"{root}: all cameras of a LeRobot data set have the same rate; up to {key} they have "
+                f"{' and '.join(f'{rate:g} Hz' for rate in sorted(rates)) or 'none, because there is no camera'}."
             )
         for prompt in episode.track.instructions:
             prompts.setdefault(prompt, len(prompts))
@@ -115,17 +116,17 @@ def export(root: Path, found: Scan, out: Path, *, on_episode: Callable[[], None]
 
 
 def map_of(episode: _Episode) -> FeatureMap:
-    """Return under which names an episode's tables and cameras go."""
+    """Return the features of an episode's tables and cameras."""
     cameras = {}
     for camera in episode.track.cameras:
-        seen = f"observation.images.{camera.name}"
+        rgb = f"observation.images.{camera.name}"
         exact = camera.depth_mm_path is not None
-        known = exact and camera.depth_range is not None  # then the 8-bit video can be made again, and is left out
+        derivable = exact and camera.depth_range is not None  # an import can derive the 8-bit video, so it is left out
         cameras[camera.name] = CameraSource(
             kind=camera.kind,
-            rgb=seen,
-            depth=f"{seen}_depth" if camera.depth_path is not None and not known else None,
-            depth_mm=f"{seen}_depth" if known else f"{seen}_depth_mm" if exact else None,
+            rgb=rgb,
+            depth=f"{rgb}_depth" if camera.depth_path is not None and not derivable else None,
+            depth_mm=f"{rgb}_depth" if derivable else f"{rgb}_depth_mm" if exact else None,
             depth_range=camera.depth_range,
         )
     tables = {
@@ -139,28 +140,29 @@ def _read(root: Path, key: str) -> _Episode:
     return _Episode(key, read_track(root, key), json.loads((root / "data" / f"{key}.json").read_text()))
 
 
-def _claim(out: Path, root: Path, found: Scan, feature_map: FeatureMap) -> None:
-    """Write the map first: it says whose export this is, so that another one does not go on with it."""
-    digest = hashlib.sha256(json.dumps([str(root.resolve()), found.lengths], sort_keys=True).encode()).hexdigest()
+def _claim(out: Path, root: Path, scan: Scan, feature_map: FeatureMap) -> None:
+    """Write the map first; it identifies the source, so that an export of other data does not continue this one."""
+    digest = hashlib.sha256(json.dumps([str(root.resolve()), scan.lengths], sort_keys=True).encode()).hexdigest()
     claim = {"source_sha256": digest, **feature_map.to_json()}
     if (out / INFO).exists():
-        raise DataSetError(f"{out} holds a whole data set already; give another folder.")
+        raise DataSetError(f"{out} already holds a complete data set; give another folder.")
     if (out / MAP).exists():
         if read_json(out / MAP) != claim:
-            raise DataSetError(f"{out} holds part of an export of other data; remove it, or give another folder.")
+            raise DataSetError(f"{out} holds part of an export of other data; remove it or give another folder.")
     elif out.exists() and any(out.iterdir()):
-        raise DataSetError(f"{out} holds something else; give another folder.")
+        raise DataSetError(f"{out} is not empty and not an export; give another folder.")
     write_whole(out / MAP, json.dumps(claim, indent=1))
 
 
-def _difference(key: str, held: FeatureMap, expected: FeatureMap) -> str:
+def _difference(key: str, actual: FeatureMap, expected: FeatureMap) -> str:
     sides = [
-        {name: sorted(getattr(side, name)) for name in ("cameras", "proprios", "actions")} for side in (held, expected)
+        {name: sorted(getattr(side, name)) for name in ("cameras", "proprios", "actions")}
+        for side in (actual, expected)
     ]
     for name in sides[0]:
         if sides[0][name] != sides[1][name]:
-            return f"{key} has the {name} {sides[0][name]}, the first one {sides[1][name]}."
-    return f"{key} has its cameras as {dict(held.cameras)}, the first one as {dict(expected.cameras)}."
+            return f"{key} has the {name} {sides[0][name]}, the first episode has {sides[1][name]}."
+    return f"{key} has the cameras {dict(actual.cameras)}, the first episode has {dict(expected.cameras)}."
 
 
 # ---- one episode
@@ -169,7 +171,7 @@ def _difference(key: str, held: FeatureMap, expected: FeatureMap) -> str:
 def _write(
     episode: _Episode, out: Path, number: int, first_row: int, prompts: Mapping[str, int], feature_map: FeatureMap
 ) -> dict[str, Any]:
-    """Write rows and videos of an episode, where they are not there yet; return its row of `meta/episodes`."""
+    """Write the rows and videos of an episode unless they exist; return its row of `meta/episodes`."""
     track, count, chunk, file = episode.track, episode.track.num_frames, *divmod(number, FILES_PER_CHUNK)
     row: dict[str, Any] = {
         "episode_index": number,
@@ -200,13 +202,13 @@ def _write(
                 f"videos/{feature}/from_timestamp": camera.start / camera.fps,
                 f"videos/{feature}/to_timestamp": (camera.start + count) / camera.fps,
             }
-    if table is not None:  # last: an episode with rows is a whole one
+    if table is not None:  # last: an episode with rows is complete
         _table_whole(table, target)
     return row
 
 
 def _matrices(camera: Camera) -> dict[str, Matrix]:
-    """Return what is known of where a camera stands and how it maps to pixels."""
+    """Return the known matrices of a camera."""
     known = {"intrinsics": camera.intrinsics, "T_base_cam": camera.T_base_cam}
     return {name: matrix for name, matrix in known.items() if matrix is not None}
 
@@ -237,7 +239,7 @@ def _rows(
 
 
 def _numbers(table: np.ndarray) -> pa.Array:
-    """Return a table as a column; LeRobot keeps single numbers bare and longer ones as lists of fixed length."""
+    """Return a table as a column: single numbers as they are, longer rows as lists of fixed length."""
     flat = pa.array(np.ascontiguousarray(table, np.float32).reshape(-1))
     return flat if table.shape[1] == 1 else pa.FixedSizeListArray.from_arrays(flat, table.shape[1])
 
@@ -256,7 +258,7 @@ def _table_whole(table: pa.Table, target: Path) -> None:
         pq.write_table(table, partial)
 
 
-# ---- what is said of all of them
+# ---- the files under meta
 
 
 def _info(first: _Episode, features: Mapping[str, Any], episodes: int, frames: int, tasks: int) -> dict[str, Any]:
@@ -313,7 +315,7 @@ def _features(first: _Episode, feature_map: FeatureMap) -> dict[str, Any]:
 
 
 def _stats(out: Path, num_episodes: int, features: Mapping[str, Any], feature_map: FeatureMap) -> dict[str, Any]:
-    """Return least, most, mean and spread of every feature; those of pictures are of one frame of some episodes."""
+    """Return minimum, maximum, mean and spread of every feature; those of images use one frame of some episodes."""
     plain = [name for name, feature in features.items() if feature["dtype"] not in ("video", "image")]
     sums = {name: _Sums() for name in features}
     for number in range(num_episodes):
@@ -325,32 +327,32 @@ def _stats(out: Path, num_episodes: int, features: Mapping[str, Any], feature_ma
         middle = pq.read_metadata(path).num_rows // 2
         for source in feature_map.cameras.values():
             if source.depth_mm is not None:
-                held = pq.read_table(path, columns=[source.depth_mm])[source.depth_mm][middle].as_py()["bytes"]
-                depth = cv2.imdecode(np.frombuffer(held, np.uint8), cv2.IMREAD_UNCHANGED)
+                png = pq.read_table(path, columns=[source.depth_mm])[source.depth_mm][middle].as_py()["bytes"]
+                depth = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
                 sums[source.depth_mm].add(depth.reshape(-1, 1).astype(np.float64))
             for feature in (source.rgb, source.depth):
                 if feature is not None:
                     frame = read_frames(out / "videos" / feature / f"{file_of(number)}.mp4", [middle])
                     sums[feature].add(frame.reshape(-1, 3) / 255)
-    return {name: sums[name].stats(picture=name not in plain) for name in features}
+    return {name: sums[name].stats(image=name not in plain) for name in features}
 
 
 class _Sums:
-    """Running sums of numbers."""
+    """Running sums of values."""
 
     def __init__(self) -> None:
         self.count, self.low, self.high, self.sum, self.squares = 0, np.inf, -np.inf, 0.0, 0.0
 
     def add(self, values_NX: np.ndarray) -> None:
-        """Take in values."""
+        """Add values."""
         self.count += len(values_NX)
         self.low, self.high = np.minimum(self.low, values_NX.min(0)), np.maximum(self.high, values_NX.max(0))
         self.sum, self.squares = self.sum + values_NX.sum(0), self.squares + np.square(values_NX).sum(0)
 
-    def stats(self, *, picture: bool) -> dict[str, Any]:
-        """Return what LeRobot keeps; one number a channel, C,1,1, for pictures."""
+    def stats(self, *, image: bool) -> dict[str, Any]:
+        """Return the statistics in LeRobot's form; for images one value per channel, C,1,1."""
         mean = np.asarray(self.sum) / self.count
         std = np.sqrt(np.maximum(np.asarray(self.squares) / self.count - mean**2, 0))
-        found = {"min": self.low, "max": self.high, "mean": mean, "std": std}
-        shaped = {name: np.asarray(value).reshape((-1, 1, 1) if picture else -1) for name, value in found.items()}
+        values = {"min": self.low, "max": self.high, "mean": mean, "std": std}
+        shaped = {name: np.asarray(value).reshape((-1, 1, 1) if image else -1) for name, value in values.items()}
         return {name: value.tolist() for name, value in shaped.items()} | {"count": [self.count]}

@@ -1,15 +1,15 @@
-"""LeRobot's data set format, as far as both directions need it: versions, paths, and which feature holds what.
+"""LeRobot's data set format: its paths, and the map from its features to the tables and cameras of our layout.
 
-In: `meta/info.json`, a map of features. Out: paths of an episode's files; the map as a type.
+In: a JSON map of features. Out: the map as a type; paths of files.
 Read next: `lerobot_export.py` and `lerobot_import.py`.
 
     meta/info.json                          version, rate, features with their shapes and names, templates of paths
-    meta/episodes/*/*.parquet (v3.0)        an episode a row: prompts, length, where its rows and frames lie
-    meta/episodes.jsonl       (v2.x)        the same, where they lie follows from the number
-    meta/tasks.parquet, meta/stats.json     prompts by number; mean, spread, least and most of every feature
-    data/*/*.parquet                        a control step a row; images (here: depth) inside, as PNG
-    videos/.../*.mp4                        one camera, one episode (v2.x) or several after another (v3.0)
-    meta/xwam.json                          ours: which feature is which table and camera of our layout
+    meta/episodes/*/*.parquet (v3.0)        one episode per row: prompts, length, position of its rows and frames
+    meta/episodes.jsonl       (v2.x)        the same; the positions follow from the episode's number
+    meta/tasks.parquet, meta/stats.json     prompts by number; mean, spread, minimum and maximum of every feature
+    data/*/*.parquet                        one control step per row; images (here: depth) inside, as PNG
+    videos/.../*.mp4                        one camera; one episode (v2.x) or several in sequence (v3.0)
+    meta/xwam.json                          our addition: the map from features to tables and cameras of our layout
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ RotationKind = Literal["quat_wxyz", "quat_xyzw", "rotvec"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a table of our layout is found.
+    """Origin of a table of our layout.
 
     Attributes:
         feature: Name of a feature.
-        columns: Which of its numbers; None for all.
-        rotation: How a rotation is written there, if not as the nine numbers of its matrix.
+        columns: The columns to take; None for all.
+        rotation: Representation of a rotation; None for the nine numbers of its matrix.
     """
 
     feature: str
@@ -59,14 +59,14 @@ class Source:
         """Return the table, N,X, from an episode's features.
 
         Raises:
-            ValueError: If there is no such feature, or no such number in it.
+            ValueError: If the feature or one of its columns does not exist.
         """
         if self.feature not in rows:
-            raise ValueError(f"there is no feature '{self.feature}', there are {', '.join(sorted(rows))}")
+            raise ValueError(f"there is no feature '{self.feature}'; the features are {', '.join(sorted(rows))}")
         values = rows[self.feature].reshape(len(rows[self.feature]), -1)
         if self.columns is not None:
             if max(self.columns) >= values.shape[1]:
-                raise ValueError(f"'{self.feature}' has {values.shape[1]} numbers, there is none at {self.columns}")
+                raise ValueError(f"'{self.feature}' has {values.shape[1]} columns, columns {self.columns} are needed")
             values = values[:, list(self.columns)]
         if self.rotation is None:
             return values
@@ -78,14 +78,14 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSource:
-    """Which features a camera's pictures are.
+    """Features that hold the images of a camera.
 
     Attributes:
         kind: `dynamic` for a camera that moves with an arm.
-        rgb: Colour, as video or as images.
-        depth: 8-bit depth, as video; None where there is none.
-        depth_mm: Depth in millimetres, as 16-bit images; None where there is none.
-        depth_range: How metres became 8 bits, or are to become them; None where nobody wrote it down.
+        rgb: RGB, as video or as images.
+        depth: 8-bit depth, as video. None if there is none.
+        depth_mm: Depth in millimetres, as 16-bit images. None if there is none.
+        depth_range: Map from metres to 8 bits. None if unknown.
     """
 
     kind: Literal["static", "dynamic"]
@@ -97,10 +97,10 @@ class CameraSource:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMap:
-    """A data set of LeRobot's in the terms of ours.
+    """Map from the features of a LeRobot data set to the cameras and tables of our layout.
 
     Attributes:
-        cameras: By name; names are sorted as the views are to be read.
+        cameras: Cameras by name; the sorted names give the order of the views.
         proprios: Tables of states, for example `left_ee_pos`, `left_ee_rotm`, `left_gripper_pos`.
         actions: Tables of actions: the same names, or `raw_actions`.
     """
@@ -109,8 +109,8 @@ class FeatureMap:
     proprios: Mapping[str, Source]
     actions: Mapping[str, Source]
 
-    def pictures(self) -> list[str]:
-        """Return the features that are pictures."""
+    def image_features(self) -> list[str]:
+        """Return the features that hold images."""
         return [name for view in self.cameras.values() for name in (view.rgb, view.depth, view.depth_mm) if name]
 
     def to_json(self) -> dict[str, Any]:
@@ -119,10 +119,10 @@ class FeatureMap:
 
     @classmethod
     def from_json(cls, data: Any, *, source: Path) -> FeatureMap:
-        """Return the map that a file holds; a table may be the bare name of a feature.
+        """Return the map that a file holds; the name of a feature is enough for a table.
 
         Raises:
-            DataSetError: If it holds something else.
+            DataSetError: If the file does not hold a map.
         """
         try:
             return cls(
@@ -131,8 +131,9 @@ class FeatureMap:
                 actions={name: _source(value) for name, value in data["actions"].items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise DataSetError(
-                f"{source} must say which feature is what, as in docs/data.md; it lacks {error}, or holds it otherwise."
+                f"{source} must map features to tables and cameras as docs/data.md describes: {reason}."
             ) from error
 
 
@@ -158,7 +159,7 @@ def read_json(path: Path) -> Any:
 
 
 def file_of(number: int) -> str:
-    """Return chunk and file that we give to an episode; one file an episode, so that each is whole or not there.
+    """Return the chunk and file of an episode in an export; each episode has its own file.
 
     Example:
         >>> file_of(1234)
@@ -170,7 +171,7 @@ def file_of(number: int) -> str:
 def _camera(view: Mapping[str, Any]) -> CameraSource:
     depth_range = view.get("depth_range")
     if view["kind"] not in ("static", "dynamic"):
-        raise ValueError(f"a camera of the kind '{view['kind']}'; it must be static or dynamic")
+        raise ValueError(f"kind '{view['kind']}' of a camera, which must be static or dynamic")
     return CameraSource(**{**view, "depth_range": None if depth_range is None else DepthRange(**depth_range)})
 
 
@@ -179,7 +180,7 @@ def _source(value: str | Mapping[str, Any]) -> Source:
         return Source(feature=value)
     columns: Sequence[int] | None = value.get("columns")
     if value.get("rotation") not in (None, *get_args(RotationKind)):
-        raise ValueError(f"a rotation written as '{value['rotation']}'; known are {', '.join(get_args(RotationKind))}")
+        raise ValueError(f"rotation '{value['rotation']}', which must be one of {', '.join(get_args(RotationKind))}")
     return Source(**{**value, "columns": None if columns is None else tuple(columns)})
 
 

@@ -1,9 +1,9 @@
-"""The quantiles that normalise a data set, exactly, in one fiftieth of its memory.
+"""Computes the exact quantiles that normalise a data set, in one fiftieth of its memory.
 
 In: the tracks of a data set, streamed twice. Out: a dictionary in the layout of the released statistics.
-Read next: `xwam/training/clips.py`, which makes bounds of it.
+Read next: `xwam/robots/actions.py`, which turns them into bounds.
 
-Letters: N values, X numbers in a value.
+Letters: N values, X components of a value.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from evalkit.dataset.layout import Track
 LOW_FRAC, HIGH_FRAC = 0.01, 0.99
 
 GRIPPER_MOVES = 0.01
-"""Changes of gripper below this, in units of the normalised state (-1 to 1), count as standing still."""
+"""Smaller changes of the gripper, in units of the normalised state (-1 to 1), do not count as movement."""
 
 
 class Tails:
-    """The lowest and the highest values of a stream, as many as two exact quantiles need.
+    """Keeps the lowest and the highest values of a stream, as many as two exact quantiles need.
 
     Args:
-        most: How many values the stream may have.
-        width: X, numbers in a value; each has quantiles of its own.
+        most: Largest number of values in the stream.
+        width: X, components of a value; each has its own quantiles.
 
     Example:
         >>> tails = Tails(most=101, width=1)
@@ -42,10 +42,10 @@ class Tails:
         self._low, self._high = np.empty((0, width)), np.empty((0, width))
 
     def add(self, values_NX: np.ndarray) -> None:
-        """Take in values."""
+        """Add values to the stream."""
         self.count += len(values_NX)
         if self.count > self.most:
-            raise ValueError(f"The stream was to have {self.most} values at most, this is number {self.count}.")
+            raise ValueError(f"The stream may have at most {self.most} values, got {self.count}.")
         self._low = np.concatenate([self._low, values_NX])
         self._high = np.concatenate([self._high, values_NX])
         if len(self._low) > 2 * self._kept:
@@ -54,10 +54,10 @@ class Tails:
             self._high = np.partition(self._high, len(self._high) - self._kept, axis=0)[-self._kept :]
 
     def quantiles(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return both quantiles of every number, interpolated linearly between neighbours.
+        """Return both quantiles of every component, with linear interpolation between neighbours.
 
         Raises:
-            ValueError: If there was no value.
+            ValueError: If the stream is empty.
         """
         if not self.count:
             raise ValueError("There are no values to take quantiles of.")
@@ -65,27 +65,27 @@ class Tails:
         return _between(low, LOW_FRAC * (self.count - 1)), _between(high[::-1], (1 - HIGH_FRAC) * (self.count - 1))
 
 
-def _between(ordered_NX: np.ndarray, place: float) -> np.ndarray:
-    before = int(np.floor(place))
+def _between(ordered_NX: np.ndarray, position: float) -> np.ndarray:
+    before = int(np.floor(position))
     after = min(before + 1, len(ordered_NX) - 1)
-    return ordered_NX[before] + (place - before) * (ordered_NX[after] - ordered_NX[before])
+    return ordered_NX[before] + (position - before) * (ordered_NX[after] - ordered_NX[before])
 
 
 def statistics(stream: Callable[[], Iterable[Track]]) -> dict[str, dict[str, list[float]]]:
     """Return `q01` and `q99` of states and actions, as the release computes them.
 
-    Positions have bounds of their own; those of actions are made symmetric, so that zero stays zero; grippers share
-    one pair, and changes of gripper that are no movement are left out.
+    Each position has its own bounds. Bounds of actions are symmetric, so that zero stays zero. Grippers share one pair.
+    Changes of the gripper that are not a movement are left out.
 
     Args:
-        stream: Gives the tracks of a data set, each time anew; it is called twice.
+        stream: Returns the tracks of a data set; it is called twice.
 
     Raises:
         ValueError: If there is no track.
     """
     counts = [(track.num_frames, track.arms) for track in stream()]
     if not counts:
-        raise ValueError("There is no usable episode to take statistics of.")
+        raise ValueError("Statistics need at least one usable episode; there is none.")
     tails: dict[str, Tails] = {}
     for arm in ARM_PROPRIO:
         most = sum(count for count, arms in counts if arm in arms)
@@ -101,30 +101,30 @@ def statistics(stream: Callable[[], Iterable[Track]]) -> dict[str, dict[str, lis
             tails[f"action_{arm}_ee_xyz"].add(action[:, :3])
             tails[f"action_{arm}_ee_axisangle"].add(action[:, 3:6])
             tails["gripper_pos"].add(proprio[:, 7:])
-    found = {name: tail.quantiles() for name, tail in tails.items()}
-    found["gripper_action"] = _gripper_changes(stream, most, *found["gripper_pos"])
-    return _as_released(found)
+    quantiles = {name: tail.quantiles() for name, tail in tails.items()}
+    quantiles["gripper_action"] = _gripper_changes(stream, most, *quantiles["gripper_pos"])
+    return _as_released(quantiles)
 
 
 def _gripper_changes(
     stream: Callable[[], Iterable[Track]], most: int, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the quantiles of those changes that are movements; of all changes where none is."""
-    moving, all_of_them = Tails(most=most, width=1), Tails(most=most, width=1)
+    """Return the quantiles of the changes that are movements; of all changes if none is."""
+    moving, every = Tails(most=most, width=1), Tails(most=most, width=1)
     least = GRIPPER_MOVES * (high - low) / 2
     for track in stream():
         for arm in track.arms:
             change = np.diff(track.proprio[:, ARM_PROPRIO[arm]][:, 7:].astype(np.float64), axis=0)
             moving.add(change[np.abs(change[:, 0]) >= least])
-            all_of_them.add(change)
+            every.add(change)
     if moving.count:
         return moving.quantiles()
-    return all_of_them.quantiles() if all_of_them.count else (np.zeros(1), np.zeros(1))
+    return every.quantiles() if every.count else (np.zeros(1), np.zeros(1))
 
 
-def _as_released(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
+def _as_released(quantiles: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, dict[str, list[float]]]:
     result: dict[str, dict[str, list[float]]] = {"q01": {}, "q99": {}}
-    for name, (low, high) in found.items():
+    for name, (low, high) in quantiles.items():
         if "action" in name:
             high = np.maximum(np.abs(low), np.abs(high))
             low = -high
@@ -133,5 +133,5 @@ def _as_released(found: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, d
 
 
 def about(num_episodes: int, num_frames: int, num_broken: int) -> dict[str, Any]:
-    """Return what a statistics file says beside the numbers: what they were taken of."""
+    """Return the counts that a statistics file holds in addition to the quantiles."""
     return {"episodes": num_episodes, "frames": num_frames, "left_out": num_broken}

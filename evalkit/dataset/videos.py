@@ -1,7 +1,7 @@
-"""Frames of a video file, and video files of frames, with PyAV.
+"""Reads frames of video files, and writes frames as lossless video files, with PyAV.
 
-In: a path and frame numbers; or arrays. Out: arrays; or a file, whole or not at all, without any loss.
-Read next: `layout.py` for which files there are.
+In: a path and frame numbers; or arrays. Out: arrays; or a file.
+Read next: `layout.py`, which lists the files of a data set.
 
 Letters: F frames, H W rows and columns.
 """
@@ -21,10 +21,10 @@ from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.files import whole_file
 
 KEYFRAME_EVERY = 8
-"""Frames between two at which decoding may begin; a clip starts anywhere, so not many."""
+"""Frames from one keyframe to the next. Decoding begins at a keyframe, and a clip may start anywhere."""
 
 DECODED_AT_ONCE = 64
-"""Frames in memory while a whole video is decoded."""
+"""Frames that are in memory while a whole video is decoded."""
 
 PixelFormat = Literal["rgb24", "gray16le"]
 
@@ -35,21 +35,21 @@ _CODECS: dict[PixelFormat, tuple[str, str, dict[str, str]]] = {
 
 
 class UnreadableVideo(EvalkitError, ValueError):
-    """A video that is missing, cut off or too short; the sentence names it."""
+    """A video that is missing, cut off or too short; the message names it."""
 
 
 class VideoInfo(NamedTuple):
-    """What a video holds: how many frames, and their rows and columns."""
+    """Number of frames of a video, and their rows and columns."""
 
     num_frames: int
     hw_px: tuple[int, int]
 
 
 def probe(path: Path) -> VideoInfo:
-    """Return how many frames a video really holds, and their size, without decoding them.
+    """Return the number and size of the frames in a video, without decoding them.
 
     Raises:
-        UnreadableVideo: If it cannot be opened.
+        UnreadableVideo: If it cannot be opened, or is cut off.
     """
     try:
         with av.open(str(path)) as container:
@@ -57,11 +57,11 @@ def probe(path: Path) -> VideoInfo:
             count = sum(packet.size > 0 for packet in whole_packets(container))
             return VideoInfo(count, (stream.height, stream.width))
     except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
-        raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
+        raise UnreadableVideo(f"{path} is missing or broken: {error}.") from error
 
 
 def decode_in_order(container: InputContainer) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a video in order, none after the place where its file is cut off.
+    """Yield the frames of a video in order, up to the point where its file is cut off.
 
     Raises:
         UnreadableVideo: If the file is cut off.
@@ -89,12 +89,12 @@ def whole_packets(container: InputContainer) -> Iterator[av.Packet]:
 
 
 def decode(path: Path, wanted: range) -> None:
-    """Return quietly if frames can be decoded; damage that a reader would paint over counts.
+    """Raise UnreadableVideo unless all frames decode without an error that the codec notices.
 
-    H.264 tells of such damage; FFV1, of the depth in millimetres, only where it can decode no further.
+    H.264 notices damage within a frame. FFV1, the codec of depth in millimetres, notices it only if it cannot go on.
 
     Raises:
-        UnreadableVideo: If one cannot.
+        UnreadableVideo: If a frame does not decode.
     """
     pixels: PixelFormat = "gray16le" if path.suffix == ".mkv" else "rgb24"
     for first in range(wanted.start, wanted.stop, DECODED_AT_ONCE):
@@ -104,18 +104,18 @@ def decode(path: Path, wanted: range) -> None:
 def read_frames(
     path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24", *, strict: bool = False
 ) -> np.ndarray:
-    """Return some frames, F,H,W,3 uint8 or F,H,W uint16, in the order asked for; one may be asked for twice.
+    """Return frames, F,H,W,3 uint8 or F,H,W uint16, in the order of their numbers in `wanted`.
 
     Args:
         path: The video.
-        wanted: Frame numbers from 0.
-        pixels: What a pixel is.
-        strict: Whether to refuse what the codec finds damaged and could paint over.
+        wanted: Frame numbers from 0; a number may occur twice.
+        pixels: Format of a pixel.
+        strict: Whether to refuse damage that the codec could conceal.
 
     Raises:
         UnreadableVideo: If the video ends before the last of them, or cannot be decoded.
     """
-    needed, found = set(wanted), dict[int, np.ndarray]()
+    needed, images = set(wanted), dict[int, np.ndarray]()
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -127,21 +127,21 @@ def read_frames(
             for frame in frames:
                 index = round((frame.pts - (stream.start_time or 0)) / step)  # type: ignore[operator]
                 if index in needed:
-                    found[index] = frame.to_ndarray(format=pixels)
-                if len(found) == len(needed):
+                    images[index] = frame.to_ndarray(format=pixels)
+                if len(images) == len(needed):
                     break
     except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
-        raise UnreadableVideo(f"{path} is missing, or no whole video: {error}.") from error
-    if missing := needed - found.keys():
+        raise UnreadableVideo(f"{path} is missing or broken: {error}.") from error
+    if missing := needed - images.keys():
         raise UnreadableVideo(f"{path} has no frame {min(missing)}.")
-    return np.stack([found[index] for index in wanted])
+    return np.stack([images[index] for index in wanted])
 
 
 def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
-    """Write frames without loss: F,H,W,3 uint8 as H.264 of RGB (mp4), F,H,W uint16 as FFV1 (mkv).
+    """Write frames without loss, whole or not at all: F,H,W,3 uint8 as H.264 of RGB (mp4), F,H,W uint16 as FFV1 (mkv).
 
     Raises:
-        ValueError: If the frames are neither.
+        ValueError: If the frames have another shape or type, or there is none.
     """
     formats: dict[tuple[int, Any], PixelFormat] = {
         (4, np.dtype(np.uint8)): "rgb24",

@@ -1,11 +1,11 @@
-"""Recording: any bench's episodes in the released layout, without loss.
+"""Writes the episodes of any bench in the released layout, without loss.
 
-In: what the robot saw and did, step by step. Out: videos and a JSON an episode; `metadata.json` at the end.
-Read next: `layout.py`, which describes and reads what is written here.
+In: observations and actions of an episode, step by step. Out: its videos and its JSON; `metadata.json` at the end.
+Read next: `layout.py`, which describes the layout and reads it.
 
 Letters: N control steps, V views, H W rows and columns.
 
-An episode's JSON is written last, so that an episode is either whole or not listed.
+The JSON of an episode is written last. Without it, the episode does not count.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from evalkit.dataset.videos import write_video
 
 EPISODES_PER_CHUNK = 1000
 SAME_MATRIX = 1e-6
-"""How far the numbers of a camera's matrix may spread over an episode in which it stays: metres, pixels."""
+"""Largest spread of a value of a constant camera matrix over an episode: metres, pixels."""
 
 STEP_M, STEP_RAD = 0.05, 0.5
-"""What 1 means in an action of the layout `osc_delta_base`."""
+"""Size of an action of 1 in the layout `osc_delta_base`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class View:
     """A camera to record.
 
     Attributes:
-        name: Released readers sort views by name; these names must already be sorted in the bench's order.
+        name: Readers sort views by name, so the names must be sorted in the order of the bench.
         kind: `dynamic` for a camera that moves with an arm.
     """
 
@@ -51,15 +51,15 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """What stays the same over a data set.
+    """The settings that all episodes of a data set share.
 
     Attributes:
-        views: Cameras in order.
+        views: Cameras, in order.
         arms: Arms that exist.
-        layout: What an action means, `osc_delta_base` or `ee_pose_base`.
-        control_hz: Control steps a second; there is a frame at every one.
+        layout: Action layout, `osc_delta_base` or `ee_pose_base`.
+        control_hz: Control rate; there is one frame per control step.
         depth_range: Map from metres to the 8-bit depth video.
-        axes: How the model's frames lie in the bench's.
+        axes: Rotation between the frames of the bench and those of the released data.
     """
 
     views: tuple[View, ...]
@@ -79,17 +79,17 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steps:
-    """An episode, step by step, as the bench gives it.
+    """An episode, step by step, in the frames and units of the bench.
 
     Attributes:
-        rgb: N,V,H,W,3 uint8, what was seen before each action.
-        depth: N,V,H,W float32 metres, 0 where there is none.
+        rgb: N,V,H,W,3 uint8, the images before each action.
+        depth: N,V,H,W float32 metres, 0 where unknown.
         proprio: N,16 float32.
-        action: N,14 float32, what a learner should do there, in the bench's layout.
-        executed: N,14 float32, what the robot was told; None for the same.
-        trusted: N bool, actions to learn from; None for all.
-        intrinsics: N,V,3,3, pixels, of the images as they are; None where nobody knows.
-        T_base_cam: N,V,4,4, camera in the robot base frame; None where nobody knows.
+        action: N,14 float32, the actions to learn.
+        executed: N,14 float32, the actions that the robot executed. None if they are the same.
+        trusted: N bool, actions to learn from. None for all.
+        intrinsics: N,V,3,3, pixels, of the images as recorded. None if unknown.
+        T_base_cam: N,V,4,4, camera in the robot base frame. None if unknown.
     """
 
     rgb: np.ndarray
@@ -103,7 +103,7 @@ class Steps:
 
 
 def episode_key(index: int) -> str:
-    """Return the name of an episode.
+    """Return the key of an episode.
 
     Example:
         >>> episode_key(1234)
@@ -121,19 +121,19 @@ def write_episode(
     instructions: Sequence[str],
     about: EpisodeAbout | None = None,
 ) -> str:
-    """Write one episode and return its key; files appear whole or not at all, the JSON last.
+    """Write one episode and return its key. Each file appears whole or not at all, the JSON last.
 
     Args:
         root: The data set.
         index: Number of the episode.
-        steps: What happened.
-        recording: What the data set has in common.
-        instructions: Prompts that describe it.
-        about: Where the episode comes from.
+        steps: Its observations and actions.
+        recording: The settings of the data set.
+        instructions: Prompts; each of them describes the episode.
+        about: Bench, task, seed and policy of the episode.
 
     Raises:
-        ValueError: If lengths differ, a state or an action is no number, there is no instruction, or a depth does not
-            fit into millimetres of 16 bits.
+        ValueError: If lengths differ, a state or an action is not finite, an instruction is missing, or a depth does
+            not fit into 16 bits of millimetres.
     """
     key = episode_key(index)
     _check(key, steps, recording)
@@ -175,11 +175,13 @@ def write_episode(
 
 
 def write_metadata(root: Path, *, on_broken: Callable[[str], None] = print) -> dict[str, int]:
-    """List every episode that has a JSON, with its frames; return the list. Where there is nothing to list, no file is.
+    """Write `metadata.json`, the number of frames of every episode that has a JSON; return its content.
+
+    Without any episode, no file is written.
 
     Args:
         root: The data set.
-        on_broken: Called with a sentence for each JSON that is broken, and whose episode is therefore left out.
+        on_broken: Called with a sentence for each broken JSON; its episode is left out.
     """
     lengths = {}
     for path in sorted((root / "data").glob("chunk-*/episode_*.json")):
@@ -193,7 +195,7 @@ def write_metadata(root: Path, *, on_broken: Callable[[str], None] = print) -> d
 
 
 def read_about(path: Path) -> EpisodeAbout | None:
-    """Return what an episode's JSON says about it; None if there is no such file, or it is none of an episode."""
+    """Return the `about` of an episode's JSON; None if the file is missing or broken."""
     content = _read_content(path)
     try:
         return None if content is None else EpisodeAbout.from_json(content.get("about") or {})
@@ -202,7 +204,7 @@ def read_about(path: Path) -> EpisodeAbout | None:
 
 
 def _read_content(path: Path) -> dict[str, Any] | None:
-    """Return what an episode's JSON holds; None if there is no such file, or it is none of an episode."""
+    """Return the content of an episode's JSON; None if the file is missing or broken."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -220,13 +222,13 @@ def _check(key: str, steps: Steps, recording: Recording) -> None:
         raise ValueError(f"{key}: {views} views and equal numbers of steps are needed, got {shapes}.")
     for name in ("proprio", "action", "executed"):
         if name in given and not (finite := np.isfinite(given[name]).all(axis=1)).all():
-            raise ValueError(f"{key}: '{name}' must hold finite numbers alone; at step {finite.argmin()} it does not.")
+            raise ValueError(f"{key}: '{name}' must hold finite values only; step {finite.argmin()} does not.")
 
 
 def _matrices(steps: Steps, view_idx: int, view: View) -> dict[str, list[list[float]]]:
-    """Return a view's intrinsics, and the pose of a static one, where they are known and stay what they are.
+    """Return the intrinsics of a view, and the pose of a static one, if they are known and constant.
 
-    A moving camera's pose is that of its arm times hand-eye, so it needs no place of its own.
+    The pose of a moving camera follows from the end effector's pose and the hand-eye transform, so it is not written.
     """
     known = {"intrinsics": steps.intrinsics, "T_base_cam": steps.T_base_cam if view.kind == "static" else None}
     return {
@@ -237,33 +239,33 @@ def _matrices(steps: Steps, view_idx: int, view: View) -> dict[str, list[list[fl
 
 
 def _poses(proprio: np.ndarray, arms: Sequence[str]) -> dict[str, list[list[float]]]:
-    """Return states, N,16, as the layout lists them."""
-    listed = {}
+    """Return states, N,16, as tables of the layout."""
+    tables = {}
     for arm in arms:
         state = np.asarray(proprio, np.float64)[:, ARM_PROPRIO[arm]]
-        listed[f"{arm}_ee_pos"] = state[:, :3].tolist()
+        tables[f"{arm}_ee_pos"] = state[:, :3].tolist()
         matrices = rotation_from_wxyz(state[:, 3:7]).as_matrix()
-        listed[f"{arm}_ee_rotm"] = matrices.reshape(-1, 9).tolist()
-        listed[f"{arm}_gripper_pos"] = state[:, 7:].tolist()
-    return listed
+        tables[f"{arm}_ee_rotm"] = matrices.reshape(-1, 9).tolist()
+        tables[f"{arm}_gripper_pos"] = state[:, 7:].tolist()
+    return tables
 
 
 def _actions(steps: Steps, recording: Recording) -> dict[str, list[list[float]]]:
-    """Return actions as the layout lists them: poses to go to, and raw ones where the controller takes deltas."""
+    """Return actions as tables of the layout: goal poses, and raw actions if the controller takes deltas."""
     arms, executed = recording.arms, steps.action if steps.executed is None else steps.executed
-    listed = _poses(recording.axes.model_from_sim(_goals(steps, recording), arms), arms)
-    listed["executed"] = np.asarray(executed, np.float64).tolist()
+    tables = _poses(recording.axes.model_from_sim(_goals(steps, recording), arms), arms)
+    tables["executed"] = np.asarray(executed, np.float64).tolist()
     if steps.trusted is not None:
-        listed["trusted"] = np.asarray(steps.trusted, np.float64)[:, None].tolist()
+        tables["trusted"] = np.asarray(steps.trusted, np.float64)[:, None].tolist()
     if recording.layout == OSC_DELTA_BASE:
-        opens = np.array([1.0] * 6 + [-1.0])  # released data hold robosuite's own sign, which closes with 1
+        opens = np.array([1.0] * 6 + [-1.0])  # the released data keep robosuite's sign: 1 closes
         raw = [np.asarray(steps.action, np.float64)[:, ARM_ACTION[arm]] * opens for arm in arms]
-        listed["raw_actions"] = np.hstack(raw).tolist()
-    return listed
+        tables["raw_actions"] = np.hstack(raw).tolist()
+    return tables
 
 
 def _goals(steps: Steps, recording: Recording) -> np.ndarray:
-    """Return the poses, N,16 in the bench's frame, that the actions ask for."""
+    """Return the goal poses of the actions, N,16 in the frame of the bench."""
     goals = np.zeros((len(steps.action), 16))
     for arm in recording.arms:
         action = np.asarray(steps.action, np.float64)[:, ARM_ACTION[arm]]

@@ -74,7 +74,7 @@ def test_the_writer_refuses_what_the_reader_would(tmp_path: Path) -> None:
     for name in ("proprio", "action", "executed"):
         holed = np.array(steps_of().proprio if name == "proprio" else steps_of().action)
         holed[7, 2] = np.nan
-        with pytest.raises(ValueError, match=f"episode_0000000: '{name}' must hold finite numbers alone; at step 7"):
+        with pytest.raises(ValueError, match=f"episode_0000000: '{name}' must hold finite values only; step 7"):
             write_episode(tmp_path, 0, replace(steps_of(), **{name: holed}), RECORDING, instructions=["x"])
     for instructions in ([], [" "], "lift"):
         with pytest.raises(ValueError, match="a list of one or more instructions is needed"):
@@ -156,11 +156,11 @@ IN_THE_JSON = {
     ),
     "states of dicts": (
         lambda content: content["proprios"].update(left_ee_pos=[{}] * STEPS),
-        r"'proprios\.left_ee_pos' is no table of numbers",
+        r"'proprios\.left_ee_pos' is not a table of numbers",
     ),
     "states beyond any number": (
         lambda content: content["proprios"].update(left_ee_pos=[[10**400] * 3] * STEPS),
-        r"'proprios\.left_ee_pos' is no table of numbers",
+        r"'proprios\.left_ee_pos' is not a table of numbers",
     ),
     "length in words": (told(num_frames="40"), "'num_frames' must be a whole number above 0, got '40'"),
     "no length": (lambda content: content.pop("num_frames"), "lacks 'num_frames'"),
@@ -168,15 +168,15 @@ IN_THE_JSON = {
     "no instruction": (told(instructions=[]), r"'instructions' must be a list .* got \[\]"),
     "empty instruction": (told(instructions=["lift", " "]), r"'instructions' must be a list .* got \['lift', ' '\]"),
     "instruction of numbers": (told(instructions=[3]), r"'instructions' must be a list .* got \[3\]"),
-    "cameras in a list": (told(observations=[]), "holds something in another form"),
+    "cameras in a list": (told(observations=[]), "is not in the form of an episode"),
     "unknown type of camera": (seen(type="foo"), r"'observations\.b\.type' must be static or dynamic, got 'foo'"),
     "fps in words": (seen(fps="abc"), r"'observations\.b\.fps' must be a finite number, got 'abc'"),
     "fps for ever": (seen(fps=float("inf")), r"'observations\.b\.fps' must be a finite number, got inf"),
-    "fps beyond any number": (seen(fps=10**400), "holds something in another form"),
+    "fps beyond any number": (seen(fps=10**400), "is not in the form of an episode"),
     "fps of 0": (seen(fps=0), r"'observations\.b\.fps' must be above 0, got 0"),
     "start for ever": (seen(start=float("inf")), r"'observations\.b\.start' must be a finite number, got inf"),
     "start before the video": (seen(start=-5), r"'observations\.b\.start' must be the number of a frame.* got -5"),
-    "path of no text": (seen(rgb_path=None), "holds something in another form"),
+    "path of no text": (seen(rgb_path=None), "is not in the form of an episode"),
     "depth range of lists": (
         seen(depth_range={"near_m": [0.05], "far_m": 5.0, "offset_m": 0.5}),
         r"'observations\.b\.depth_range\.near_m' must be a finite number, got \[0\.05\]",
@@ -200,7 +200,7 @@ def changed(change: Any) -> Any:
 BREAKAGES = {
     "json cut off": (lambda root: cut_off(root / "data" / f"{key_of(1)}.json"), "cannot be read"),
     "json missing": (lambda root: (root / "data" / f"{key_of(1)}.json").unlink(), "No such file"),
-    "video cut off": (lambda root: cut_off(root / f"video/b/{key_of(1)}.mp4"), r"video.b.*no whole video"),
+    "video cut off": (lambda root: cut_off(root / f"video/b/{key_of(1)}.mp4"), r"video.b.*missing or broken"),
     "depth missing": (lambda root: (root / f"depth/a/{key_of(1)}.mp4").unlink(), r"depth.a.*is missing"),
     "millimetres cut off": (lambda root: cut_off(root / f"depth_mm/a/{key_of(1)}.mkv"), r"depth_mm.a"),
     "frames missing": (
@@ -271,8 +271,8 @@ def test_check_with_decode_finds_undecodable_frames(root: Path, capsys: pytest.C
     assert "0 broken, left out; frames counted, not decoded" in capsys.readouterr().out
     assert cli.main(["check-data", str(root), "--decode"]) == 1
     said = capsys.readouterr().out
-    assert f"video/b/{key_of(1)}.mp4 is missing, or no whole video" in said
-    assert f"depth/a/{key_of(2)}.mp4 is missing, or no whole video" in said
+    assert f"video/b/{key_of(1)}.mp4 is missing or broken" in said
+    assert f"depth/a/{key_of(2)}.mp4 is missing or broken" in said
     assert said.endswith("1 episodes, 40 frames; 2 broken, left out\n")
 
 

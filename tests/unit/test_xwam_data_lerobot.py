@@ -177,13 +177,13 @@ def test_an_export_goes_on_and_keeps_to_itself(root: Path, tmp_path: Path, monke
     assert (out / "data" / "chunk-000" / "file-000.parquet").stat().st_mtime_ns == written
     same = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     assert all((out / path).read_bytes() == (whole / path).read_bytes() for path in same)
-    with pytest.raises(DataSetError, match="holds a whole data set already"):
+    with pytest.raises(DataSetError, match="already holds a complete data set"):
         export(root, scan(root), out)
     (out / INFO).unlink()
     (root / "metadata.json").write_text(json.dumps({key_of(0): 40}))
     with pytest.raises(DataSetError, match="part of an export of other data"):
         export(root, scan(root), out)
-    with pytest.raises(DataSetError, match="holds something else"):
+    with pytest.raises(DataSetError, match="is not empty and not an export"):
         export(root, scan(root), root)
 
 
@@ -192,7 +192,9 @@ def test_episodes_that_differ_are_not_exported_together(root: Path, tmp_path: Pa
     for index in range(3, 6):
         write_episode(root, index, steps_of(index), replace(RECORDING, views=views), instructions=["x"])
     write_metadata(root)
-    with pytest.raises(DataSetError, match=rf"{key_of(3)} has the cameras \['a', 'c'\], the first one \['a', 'b'\]"):
+    with pytest.raises(
+        DataSetError, match=rf"{key_of(3)} has the cameras \['a', 'c'\], the first episode has \['a', 'b'\]"
+    ):
         export(root, scan(root), tmp_path / "out")
 
 
@@ -204,7 +206,7 @@ def test_odd_rates_and_missing_cameras_are_not_exported(root: Path, tmp_path: Pa
     path = root / "data" / f"{key_of(3)}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"observations": {}}))
     (root / "metadata.json").write_text(json.dumps({key_of(3): 40}))
-    with pytest.raises(DataSetError, match="none, for there is no camera"):
+    with pytest.raises(DataSetError, match="none, because there is no camera"):
         export(root, scan(root), tmp_path / "other")
 
 
@@ -308,13 +310,13 @@ def test_broken_episodes_of_others_are_named_and_left_out(tmp_path: Path) -> Non
     count, broken = import_episodes(open_lerobot(theirs, theirs / "map.json"), tmp_path / "ours")
     assert count == 0
     assert [one.key for one in broken] == [key_of(0), key_of(1)]
-    assert "episode_0000000.mp4 is missing, or no whole video" in broken[0].reason
-    assert "episode_000001.parquet has 5 rows of it, 13 are listed" in broken[1].reason
+    assert "episode_0000000.mp4 is missing or broken" in broken[0].reason
+    assert "episode_000001.parquet has 5 rows of it, 13 are needed" in broken[1].reason
     images = [{"bytes": b"no image", "path": ""}] * rows.num_rows
     spoilt = rows.set_column(rows.column_names.index("cam_depth"), "cam_depth", pa.array(images))
     pq.write_table(spoilt, theirs / "data/chunk-000/episode_000001.parquet")
     _, broken = import_episodes(open_lerobot(theirs, theirs / "map.json"), tmp_path / "ours")
-    assert "no image inside the rows, where one of uint16 is needed" in broken[1].reason
+    assert "the rows hold no image, an image of uint16 is needed" in broken[1].reason
     foreign(tmp_path / "mended", "v2.1")
     count, broken = import_episodes(open_lerobot(tmp_path / "mended", theirs / "map.json"), tmp_path / "ours")
     assert (count, broken) == (2, [])
@@ -339,12 +341,15 @@ def test_data_sets_that_cannot_be_imported(tmp_path: Path, change: Any, reason: 
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        ({"proprios": {"left_ee_rotm": {"feature": "state", "rotation": "euler"}}}, "a rotation written as 'euler'"),
+        (
+            {"proprios": {"left_ee_rotm": {"feature": "state", "rotation": "euler"}}},
+            "rotation 'euler', which must be one of",
+        ),
         (
             {"cameras": {"0": {"kind": "head", "rgb": "cam"}}},
-            "a camera of the kind 'head'; it must be static or dynamic",
+            "kind 'head' of a camera, which must be static or dynamic",
         ),
-        ({"actions": None}, "must say which feature is what, as in docs/data.md"),
+        ({"actions": None}, "must map features to tables and cameras as docs/data.md"),
     ],
 )
 def test_maps_that_cannot_be_used(tmp_path: Path, part: Any, reason: str) -> None:
@@ -373,4 +378,4 @@ def test_the_commands(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "l" / MAP).unlink()
     shutil.rmtree(tmp_path / "back")
     assert cli.main(["import-lerobot", str(tmp_path / "l"), str(tmp_path / "back")]) == 2
-    assert "is not one of our exports, so a map must say" in capsys.readouterr().err
+    assert "is not one of our exports, so it needs a map of its features" in capsys.readouterr().err
