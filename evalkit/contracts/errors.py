@@ -28,7 +28,7 @@ class UnknownName(EvalkitError):
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, see: str) -> None:
-        names = sorted(known)
+        names = sorted(set(known))
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names) or 'none'}."
         super().__init__(f"Unknown {kind} '{name}'. {hint} Run `{see}`.")

@@ -80,7 +80,10 @@ def first_batch(trainer: Trainer) -> Any:
     return batch, trainer.encoder.draws(batch, samples, places)
 
 
+SMALL_RECIPE = ["num_steps=3", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
+"""Overrides of a recipe for a training of two clips a step."""
+
+
 def small(root: Path, folder: Path, *arguments: str) -> list[str]:
     """Return the arguments of a training of two clips a step."""
-    changes = ["num_steps=3", "warmup_steps=1", "batch_size=2", "micro_batch=2", "validate_every=0"]
-    return ["train", str(root), str(folder), *arguments, "--set", *changes]
+    return ["train", str(root), str(folder), *arguments, *SMALL_RECIPE]

@@ -11,7 +11,6 @@ from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import RECORDING, steps_of
 from xwam import cli
 from xwam.robots.actions import training_bounds
-from xwam.training import data_commands as commands
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 150, 5003])
@@ -59,15 +58,11 @@ def test_raw_grippers_stay_as_they_are(root: Path) -> None:
 
 
 def test_commands_name_what_is_broken(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import argparse
     import json
 
-    parser = argparse.ArgumentParser()
-    commands.add_verbs(parser.add_subparsers())
     (root / "data" / "chunk-0000" / "episode_0000001.json").write_text("{")
     for verb, status in (("check-data", 1), ("statistics", 0)):
-        options = parser.parse_args([verb, str(root)])
-        assert options.run(options) == status
+        assert cli.main([verb, str(root)]) == status
         printed = capsys.readouterr().out
         assert "episode_0000001.json cannot be read" in printed
         assert "2 episodes, 80 frames; 1 broken" in printed
@@ -80,4 +75,4 @@ def test_statistics_look_at_no_video_and_say_so(root: Path, capsys: pytest.Captu
     assert cli.main(["check-data", str(root)]) == 1
     assert "2 episodes, 80 frames; 1 broken" in capsys.readouterr().out
     assert cli.main(["statistics", str(root)]) == 0
-    assert "3 episodes, 120 frames; 0 broken, left out; videos not looked at" in capsys.readouterr().out
+    assert "3 episodes, 120 frames; 0 broken, left out; videos not read" in capsys.readouterr().out

@@ -133,7 +133,7 @@ def test_a_signal_ends_a_training_after_its_step_saved(
     monkeypatch.setattr(Trainer, "_one_step", signalled)
     arguments = small(root, tmp_path / "run", "--start", str(start))
     assert main(arguments) == 128 + number
-    assert f"{number.name}: stopped after step 2, saved; the same command goes on" in capsys.readouterr().out
+    assert f"{number.name}: stopped after step 2, saved; the same command continues" in capsys.readouterr().out
     assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "2"
     assert signal.getsignal(number) == handler
     assert main(arguments) == 0
@@ -159,7 +159,7 @@ def test_training_resumes_after_a_full_disk(
     said = " ".join(capsys.readouterr().err.split())
     assert re.fullmatch(
         r"xwam: \S+\.safetensors cannot be written: .*File too large.*; training stopped after step [123]\. "
-        rf"{run} keeps the state after step 1; once that is mended, the same command goes on from there\.",
+        rf"{run} keeps the state after step 1. Remove the cause; then the same command continues from there\.",
         said,
     )
     assert ((run / STATE).read_bytes(), list(tmp_path.rglob("*.partial"))) == (kept, [])
@@ -207,7 +207,7 @@ def test_statistics_that_cannot_be_used_are_named(
     assert main(small(root, tmp_path / "run")) == 2
     said = capsys.readouterr().err
     assert f"{root / 'statistics.json'} cannot be used: {problem}" in said
-    assert f"; run `xwam statistics {root}` to write it anew." in said
+    assert f"; run `xwam statistics {root}` to replace it." in said
 
 
 def test_statistics_of_other_data_are_reported_and_recorded(

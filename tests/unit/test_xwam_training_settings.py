@@ -1,6 +1,7 @@
 """What `xwam train` and `xwam train-decoder` take, refuse and write down."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from evalkit.contracts.errors import EvalkitError
 from evalkit.dataset.layout import scan
 from tests.doubles.pixels import SMALL, recorded
 from xwam.checkpoints.bundle import load_bundle, save_checkpoint
@@ -15,7 +17,7 @@ from xwam.checkpoints.fresh import fresh_bundle
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
 from xwam.training.augment import Augmentation
-from xwam.training.commands import decoder_trainings
+from xwam.training.launch import decoder_trainings
 from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
 from xwam.training.trainer import data_sha256
 
@@ -35,9 +37,8 @@ WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "nano" / "weights" / "READ
         ("precision=fp16", "precision: Input should be 'no' or 'bf16', got \"fp16\"."),
         ("num_steps=1.5", "num_steps: Input should be a valid integer, got 1.5."),
         ("num_steps=1e3", "num_steps: Input should be a valid integer, got 1000.0."),
-        ("num_steps=Infinity", "num_steps: Input should be a valid integer, got Infinity."),
+        ("num_steps=inf", "num_steps: Input should be a valid integer, got Infinity."),
         ("train_only=head", 'train_only: Input should be a valid array, got "head".'),
-        ("train_only=[head.]", 'train_only: Input should be a valid array, got "[head.]".'),
         ('train_only=[""]', 'train_only.0: String should have at least 1 character, got "".'),
         ("micro_batch=0", "micro_batch: Input should be greater than or equal to 1, got 0."),
         ("save_every=0", "save_every: Input should be greater than or equal to 1, got 0."),
@@ -48,8 +49,8 @@ WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "nano" / "weights" / "READ
         ("start_frac=-0.1", "start_frac: Input should be greater than or equal to 0, got -0.1."),
         ("imagined_steps=[3]", "imagined_steps.1: Field required, got [3]."),
         ("betas=0.9", "betas: Input should be a valid array, got 0.9."),
-        ('augmentation={"foo":1}', "augmentation.foo: Unexpected keyword argument, got 1."),
-        ('augmentation={"hue":"x"}', 'augmentation.hue: Input should be a valid number, got "x".'),
+        ("augmentation={foo:1}", "augmentation.foo: Unexpected keyword argument, got 1."),
+        ("augmentation={hue:x}", 'augmentation.hue: Input should be a valid number, got "x".'),
         ("micro_batch=3", "batch_size 16 must be a multiple of micro_batch 3."),
     ],
 )
@@ -61,12 +62,27 @@ def test_values_of_another_type_are_refused_in_one_sentence(change: str, reason:
 
 def test_values_are_taken_as_their_settings_have_them() -> None:
     recipe = recipe_of(
-        "robocasa", ["num_steps=2000", "betas=[0.9,0.95]", 'augmentation={"hue":0.1}', "weight_depth=2", "depth=none"]
+        "robocasa", ["num_steps=2000", "betas=[0.9,0.95]", "augmentation={hue:0.1}", "weight_depth=2", "depth=none"]
     )
     assert (recipe.num_steps, type(recipe.num_steps)) == (2000, int)
     assert (recipe.betas, recipe.weight_depth, recipe.depth) == ((0.9, 0.95), 2, "none")
     assert recipe.augmentation == Augmentation(hue=0.1)
     assert recipe_of("robocasa", ["augmentation=null", "depth=null"]).augmentation is None
+    assert recipe_of("nano", ["train_only=[head.,extra_]"]).train_only == ("head.", "extra_")
+    assert recipe_of("robocasa", ["augmentation.hue=0.2"]).augmentation == Augmentation(hue=0.2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("num_steps", "'num_steps' is not an override; write key=value, for example num_steps=200"),
+        ("augmentation.huw=1", "Unknown setting 'augmentation.huw'. Did you mean 'augmentation.hue'?"),
+        ("augmentation={huw:1}", "Cannot apply augmentation={huw:1}: Key 'huw' is not in struct."),
+    ],
+)
+def test_text_that_is_no_override_gets_one_sentence(change: str, sentence: str) -> None:
+    with pytest.raises(EvalkitError, match=re.escape(sentence)):
+        recipe_of("robocasa", [change])
 
 
 def test_recipes_come_back_from_json() -> None:
@@ -76,10 +92,10 @@ def test_recipes_come_back_from_json() -> None:
 
 def test_the_changes_that_nano_was_trained_with_are_taken() -> None:
     lines = WEIGHTS_README.read_text().replace("\\\n", " ").splitlines()
-    changes = [
-        shlex.split(line.partition("--set")[2], comments=True) for line in lines if line.startswith("xwam train ")
-    ]
+    words = [shlex.split(line, comments=True) for line in lines if line.startswith("xwam train ")]
+    changes = [[word for word in command if "=" in word] for command in words]
     assert len(changes) > 1
+    assert all(changes)
     for given in changes:
         recipe_of("nano", [change for change in given if change != "..."])
 
@@ -94,7 +110,7 @@ def test_the_command_lists_recipes_and_settings(capsys: pytest.CaptureFixture[st
     said = " ".join(capsys.readouterr().out.split())
     assert "--recipes lists all" in said
     assert "--recipes lists the keys" in said
-    assert "take four steps, save nothing" in said
+    assert "Take four steps, save nothing" in said
 
 
 @pytest.mark.parametrize("package", ["accelerate", "matplotlib"])

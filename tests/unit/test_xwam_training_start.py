@@ -1,6 +1,5 @@
 """What a checkpoint becomes before it is trained: float32, its map of depth known where the data say theirs."""
 
-import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.doubles.recordings import RECORDING, key_of, steps_of
 from tests.doubles.training import RECIPE, TINY
 from xwam.checkpoints.bundle import load_checkpoint, save_checkpoint
 from xwam.checkpoints.fresh import fresh_bundle
+from xwam.cli import main
 from xwam.config import ModelConfig
 from xwam.network.transformer import is_exact
 from xwam.robots.actions import training_bounds
@@ -64,19 +64,12 @@ def test_a_map_that_nobody_wrote_down_stays_unknown(root: Path) -> None:
 
 
 def test_the_command_fine_tunes_a_half_checkpoint(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xwam.training import commands
-
     bounds = training_bounds(statistics(lambda: tracks(root)), ("left",), raw=True)
     bundle = fresh_bundle(replace(UNKNOWN, bounds=bounds), seed=0)
     save_checkpoint(tmp_path / "half.safetensors", bundle.network.cast(torch.bfloat16), bundle.model)
-    parser = argparse.ArgumentParser()
-    commands.add_verbs(parser.add_subparsers())
     small = ["num_steps=1", "warmup_steps=0", "batch_size=2", "micro_batch=2", "validate_every=0"]
     run = tmp_path / "run"
-    options = parser.parse_args(
-        ["train", str(root), str(run), "--start", str(tmp_path / "half.safetensors"), "--set", *small]
-    )
-    assert options.run(options) == 0
+    assert main(["train", str(root), str(run), "--start", str(tmp_path / "half.safetensors"), *small]) == 0
     network, model = load_checkpoint(run / "checkpoint.safetensors")
     assert isinstance(model, ModelConfig)
     assert model.depth_known

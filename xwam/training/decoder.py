@@ -45,9 +45,6 @@ WIDTHS = (32, 48, 64, 96)
 SMALLEST_PX = 16
 """What the decoder makes one pixel of, in the middle."""
 
-SAY_EVERY = 20
-"""Episodes between two lines."""
-
 REPORT_EVERY = 100
 """Steps between two lines."""
 
@@ -334,7 +331,12 @@ def decoder_loss(
 
 
 def train_decoder(
-    decoder: PixelDecoder, examples: Iterator[Examples], recipe: DecoderRecipe, *, say: Callable[[str], None] = print
+    decoder: PixelDecoder,
+    examples: Iterator[Examples],
+    recipe: DecoderRecipe,
+    *,
+    say: Callable[[str], None] = print,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Train a decoder in place.
 
@@ -357,6 +359,7 @@ def train_decoder(
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step()
         since.append(loss.item())
+        on_progress(step + 1, recipe.num_steps)
         if (step + 1) % REPORT_EVERY == 0 or step + 1 == recipe.num_steps:
             say(f"step {step + 1}/{recipe.num_steps}: loss {sum(since) / len(since):.4f}")
             since = []
@@ -369,17 +372,22 @@ def choose(found: Scan, most: int, recipe: DecoderRecipe) -> list[str]:
     return [keys[place] for place in np.random.default_rng(recipe.seed).permutation(len(keys))[:most]]
 
 
-def read_episodes(reader: Episodes, keys: Sequence[str], *, say: Callable[[str], None] = print) -> list[ReadEpisode]:
-    """Return the episodes that can be used; what is left out is said."""
-    found: list[ReadEpisode] = []
-    for done, key in enumerate(keys):
-        if done and done % SAY_EVERY == 0:
-            say(f"read and imagined {done} of {len(keys)} episodes")
+def read_episodes(
+    reader: Episodes,
+    keys: Sequence[str],
+    *,
+    say: Callable[[str], None] = print,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ReadEpisode]:
+    """Return the episodes that can be used; `say` hears which are left out, and why."""
+    episodes: list[ReadEpisode] = []
+    for done, key in enumerate(keys, start=1):
         try:
-            found.append(reader.read(key))
+            episodes.append(reader.read(key))
         except BrokenEpisode as error:
             say(f"left out: {error}")
-    return found
+        on_progress(done, len(keys))
+    return episodes
 
 
 def fresh_decoder(seed: int, widths: Sequence[int] = WIDTHS) -> PixelDecoder:

@@ -1,6 +1,6 @@
 """Recipes: every number of a training, by name, and how to change one.
 
-In: a name, `key=value` changes. Out: a frozen `Recipe`.
+In: a name, `key=value` overrides. Out: a frozen `Recipe`.
 Read next: `trainer.py`, which follows it.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
+from evalkit.contracts.overrides import apply_overrides, leaf_keys
 from xwam.config import DepthMode
 from xwam.flow.noise import CLEAN_ACTION_FRAC, NoiseMode
 from xwam.training.augment import Augmentation
@@ -220,11 +221,12 @@ RECIPES: dict[str, Recipe] = {
 """All recipes by name; `-released` are the authors' configuration files where they differ from the paper."""
 
 
-def recipe_of(name: str, changes: Sequence[str] = ()) -> Recipe:
-    """Return a recipe with changes such as `num_steps=200`; values are JSON, or plain text.
+def recipe_of(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe with Hydra overrides such as `num_steps=200` applied.
 
     Raises:
-        RecipeError: For a name or key that does not exist, or a value of another type.
+        RecipeError: For a recipe that does not exist, or a value of another type.
+        EvalkitError: For a key that does not exist, or text that is not an override.
 
     Example:
         >>> recipe_of("robocasa", ["num_steps=2000", "noise=sync"]).noise
@@ -232,20 +234,7 @@ def recipe_of(name: str, changes: Sequence[str] = ()) -> Recipe:
     """
     if name not in RECIPES:
         raise RecipeError(f"There is no recipe '{name}'; choose among {', '.join(RECIPES)}.")
-    data = RECIPES[name].to_json()
-    for change in changes:
-        key, found, text = change.partition("=")
-        if key not in data:
-            close = [f"Did you mean '{match}'? " for match in get_close_matches(key, data, n=1)]
-            raise RecipeError(f"There is no setting '{key}'. {''.join(close)}`xwam train --recipes` lists them all.")
-        if not found:
-            raise RecipeError(f"'{key}' has no value; write for example {key}={json.dumps(data[key])}.")
-        data[key] = _read(text)
-    return Recipe.from_json(data)
-
-
-def _read(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    defaults = OmegaConf.create(RECIPES[name].to_json())
+    keys = [*map(str, defaults), *leaf_keys(defaults)]
+    merged = apply_overrides(defaults, overrides, keys=keys, see="xwam train --recipes", example="num_steps=200")
+    return Recipe.from_json(cast(dict[str, Any], OmegaConf.to_container(merged)))

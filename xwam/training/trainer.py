@@ -191,12 +191,19 @@ class Trainer:
             f"another folder with `--start {self.folder / CHECKPOINT}`, which goes on from the weights alone."
         )
 
-    def run(self, *, stop_at: int | None = None, until_s: float | None = None) -> None:
+    def run(
+        self,
+        *,
+        stop_at: int | None = None,
+        until_s: float | None = None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """Take the steps that are left; `asked_to_stop`, once true, ends it after a step, with the state saved.
 
         Args:
             stop_at: Step to stop before, as a kill would, but with the state saved.
             until_s: Stop, with the state saved, when `time.monotonic()` has passed this.
+            on_progress: Called with (steps done, steps in all).
         """
         recipe, last = self.recipe, min(self.recipe.num_steps, stop_at or self.recipe.num_steps)
         if self.accelerator.is_main_process:
@@ -209,6 +216,7 @@ class Trainer:
         for pictures in self._read(self.data.training, self.step, last):
             since.append(self._one_step(pictures))
             self.step += 1
+            on_progress(self.step, recipe.num_steps)
             if self.step % LOG_EVERY == 0 or self.step == last:
                 means = {name: sum(values[name] for values in since) / len(since) for name in since[0]}
                 self._log("train", {**means, "s_per_step": (time.monotonic() - started) / len(since)})

@@ -1,0 +1,140 @@
+"""The verbs `check-data`, `statistics`, `export-lerobot` and `import-lerobot`: data sets.
+
+In: data sets. Out: files, or lines on the screen.
+Read next: `evalkit/dataset/layout.py`, `statistics.py`, `lerobot_export.py` and `lerobot_import.py` in the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evalkit.contracts.files import write_whole
+from xwam.cli.console import counted, say, ticking
+
+if TYPE_CHECKING:
+    from evalkit.dataset.layout import Scan, Track
+
+Root = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the data set, with metadata.json.")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; the same command again continues.")]
+
+
+def check_data(
+    root: Root,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Also decode every frame (far slower); otherwise frames are only counted.")
+    ] = False,
+) -> None:
+    """Check every episode of a data set and name the broken ones.
+
+    Exit with 1 if an episode is broken. Write nothing.
+
+    Examples:
+
+    - `xwam check-data data/robocasa`
+    - `xwam check-data data/robocasa --decode`
+    """
+    scanned = scan_data(root, decode=decode)
+    say(f"{root}: {scanned.describe()}" + ("" if decode else "; frames counted, not decoded"))
+    if scanned.broken:
+        raise typer.Exit(1)
+
+
+def statistics(
+    root: Root,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write. [default: DIR/statistics.json]", show_default=False),
+    ] = None,
+) -> None:
+    """Compute the quantiles that normalise states and actions; training needs them.
+
+    Name and leave out episodes whose states or actions cannot be read. Videos hold none of these numbers and are not
+    read.
+
+    Examples:
+
+    - `xwam statistics data/robocasa`
+    - `xwam statistics data/robocasa --out quantiles.json`
+    """
+    from evalkit.dataset.layout import tracks
+    from evalkit.dataset.statistics import about
+    from evalkit.dataset.statistics import statistics as compute
+
+    scanned = scan_data(root, videos=False)
+    with counted("quantiles") as on_progress:
+
+        def stream() -> Iterator[Track]:
+            for done, track in enumerate(tracks(root), start=1):
+                on_progress(done, len(scanned.lengths))
+                yield track
+
+        numbers = compute(stream)
+    notes = about(len(scanned.lengths), sum(scanned.lengths.values()), len(scanned.broken))
+    path = out or root / "statistics.json"
+    write_whole(path, json.dumps({**numbers, "about": notes}, indent=1) + "\n")
+    say(f"{path}: {scanned.describe()}; videos not read")
+
+
+def export_lerobot(root: Root, out: Out) -> None:
+    """Write a data set in LeRobot's format (v3.0), without loss.
+
+    Name and leave out episodes that cannot be read.
+
+    Example: `xwam export-lerobot data/lift lerobot/lift`
+    """
+    from evalkit.dataset.lerobot_export import export
+
+    scanned = scan_data(root)
+    with ticking("export", len(scanned.lengths)) as tick:
+        written = export(root, scanned, out, on_episode=tick)
+    for reason in written.broken:
+        say(reason)
+    left_out = len(scanned.broken) + len(written.broken)
+    say(f"{out}: {written.num_episodes} episodes, {written.num_frames} frames; {left_out} left out")
+
+
+def import_lerobot(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of LeRobot's data set, with meta/info.json.")],
+    out: Out,
+    feature_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--map", metavar="FILE", help="JSON file that maps features (docs/data.md); our own exports include it."
+        ),
+    ] = None,
+) -> None:
+    """Write a data set of LeRobot (v2.0, v2.1, v3.0) in X-WAM's layout.
+
+    Exit with 1 if an episode is broken.
+
+    Examples:
+
+    - `xwam import-lerobot lerobot/lift data/lift`
+    - `xwam import-lerobot theirs/ data/theirs --map theirs.json`
+    """
+    from evalkit.dataset.lerobot_import import import_episodes, open_lerobot
+
+    opened = open_lerobot(source, feature_map)
+    with ticking("import", len(opened.episodes)) as tick:
+        count, broken = import_episodes(opened, out, on_episode=tick)
+    for episode in broken:
+        say(episode.reason)
+    say(f"{out}: {count} episodes; {len(broken)} broken, left out")
+    if broken:
+        raise typer.Exit(1)
+
+
+def scan_data(root: Path, *, videos: bool = True, decode: bool = False, prefix: str = "") -> Scan:
+    """Return a scan of a data set; show its progress and print the reason of each broken episode after the prefix."""
+    from evalkit.dataset.layout import read_metadata, scan
+
+    with ticking("read episodes", len(read_metadata(root))) as tick:
+        scanned = scan(root, videos=videos, decoded=decode, on_episode=tick)
+    for broken in scanned.broken:
+        say(f"{prefix}{broken.reason}")
+    return scanned

@@ -1,0 +1,150 @@
+"""The verbs `train` and `train-decoder`.
+
+In: a data set, settings. Out: a run folder; or a checkpoint with a pixel decoder.
+Read next: `xwam/training/launch.py`, which prepares a training; `xwam/training/recipes.py` for the settings.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xwam.cli.console import counted
+
+Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads. [default: all cores]", show_default=False)]
+
+
+def _list_recipes(context: typer.Context, wanted: bool) -> None:
+    """Print all recipes, the meaning of their settings, and the settings of the recipe named before; then stop."""
+    if not wanted:
+        return
+    from xwam.training.recipes import RECIPES, Recipe, recipe_of
+
+    for each in RECIPES.values():
+        print(f"{each.name:<26}{each.num_steps:>6} steps of {each.batch_size} clips at {each.learning_rate:g}")
+    name = context.params.get("recipe", "nano")
+    print(f"\n{inspect.getdoc(Recipe)}\n\nSettings of {name}:")
+    for key, value in recipe_of(name).to_json().items():
+        print(f"    {key}={json.dumps(value)}")
+    raise typer.Exit
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of the data set, with metadata.json and statistics.json.")],
+    out: Annotated[Path, typer.Argument(help="Run folder; the same command again continues from the last save.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Hydra overrides of the recipe, for example `num_steps=200`. `--recipes` lists the keys.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Recipe to follow; --recipes lists all.", is_eager=True)
+    ] = "nano",
+    recipes: Annotated[
+        bool,
+        typer.Option(
+            "--recipes",
+            help="List the recipes and the settings of --recipe, then stop.",
+            is_eager=True,
+            callback=_list_recipes,
+        ),
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHECKPOINT", help="Checkpoint to start from. [default: fresh nano weights]", show_default=False
+        ),
+    ] = None,
+    threads: Threads = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="N", help="Save the state and stop after this many minutes.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take four steps, save nothing, print time and memory.")
+    ] = False,
+) -> None:
+    """Train a network on a data set.
+
+    Write a run folder: `checkpoint.safetensors`, `state.safetensors` to continue from, `log.jsonl`, curves and images.
+    Ctrl-C saves the state and stops.
+
+    Examples:
+
+    - `xwam train data/lift runs/lift --recipe nano num_steps=200 learning_rate=1e-4`
+    - `xwam train data/lift runs/lift --minutes 10`
+    - `xwam train --recipes`
+    """
+    from xwam.training.launch import check_packages, train_model
+
+    check_packages()
+    from xwam.training.recipes import recipe_of
+
+    chosen = recipe_of(recipe, overrides or [])
+    _set_threads(threads)
+    status = train_model(
+        data, out, chosen, start=start, minutes=minutes, dry_run=dry_run, command=_command(), bar=counted
+    )
+    if status:
+        raise typer.Exit(status)
+
+
+def train_decoder(
+    data: Annotated[
+        Path, typer.Argument(help="Folder of the data set, with metadata.json; episodes must record camera poses.")
+    ],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Trained network; if it has a pixel decoder, that decoder is trained further.")
+    ],
+    out: Annotated[Path, typer.Argument(help="safetensors file to write: network and pixel decoder.")],
+    episodes: Annotated[
+        int, typer.Option(metavar="N", help="Episodes to train on; they are held in memory.", min=1)
+    ] = 200,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Optimizer steps. [default: 6000]", show_default=False, min=1)
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Peak learning rate. [default: 0.001]", show_default=False)
+    ] = None,
+    perceptual: Annotated[
+        float, typer.Option(metavar="WEIGHT", help="Weight of LPIPS (SqueezeNet) in the loss.")
+    ] = 0.0,
+    threads: Threads = None,
+) -> None:
+    """Train the pixel decoder, which turns what a trained network predicts into images.
+
+    A decoder training that is killed starts from the beginning.
+
+    Example: `xwam train-decoder data/lift runs/lift/checkpoint.safetensors lift.safetensors --threads 2`
+    """
+    from xwam.training.decoder import DecoderRecipe
+    from xwam.training.launch import train_pixel_decoder
+
+    _set_threads(threads)
+    recipe = DecoderRecipe(perceptual_weight=perceptual)
+    if steps is not None:
+        recipe = replace(recipe, num_steps=steps)
+    if learning_rate is not None:
+        recipe = replace(recipe, learning_rate=learning_rate)
+    train_pixel_decoder(data, checkpoint, out, recipe, num_episodes=episodes, command=_command(), bar=counted)
+
+
+def _command() -> str:
+    """Return what the user typed."""
+    return shlex.join(["xwam", *sys.argv[1:]])
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

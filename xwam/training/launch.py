@@ -1,0 +1,310 @@
+"""Starts a training: what lies between the command line and the loop.
+
+In: a data set, a recipe, a checkpoint to start from. Out: a run folder; or a checkpoint with a pixel decoder.
+Read next: `recipes.py` for the settings, `trainer.py` and `decoder.py` for the loops.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evalkit.dataset.layout import Scan
+    from xwam.checkpoints.bundle import Bundle
+    from xwam.config import Bounds, ModelConfig
+    from xwam.training.decoder import DecoderRecipe
+    from xwam.training.recipes import Recipe
+    from xwam.training.trainer import Trainer
+
+PACKAGES = ("accelerate", "matplotlib")
+"""What the extra `train` brings."""
+
+OnProgress = Callable[[int, int], None]
+"""Called with (units done, units in all)."""
+
+Bar = Callable[[str], AbstractContextManager[OnProgress]]
+"""Opens a progress bar with this label."""
+
+
+@contextmanager
+def no_bar(label: str) -> Iterator[OnProgress]:
+    """Show no progress."""
+    yield lambda done, total: None
+
+
+def train_model(
+    data_dir: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    start: str | None = None,
+    minutes: float | None = None,
+    dry_run: bool = False,
+    command: str = "",
+    bar: Bar = no_bar,
+) -> int:
+    """Train until the recipe is done or the time is up; return the exit status.
+
+    Args:
+        data_dir: The data set.
+        out: Run folder.
+        recipe: All numbers of the training.
+        start: Checkpoint to start from; None for fresh nano weights.
+        minutes: Save the state and stop after this long; None for no limit.
+        dry_run: Take four steps and print time and memory; save nothing.
+        command: What the user typed, for the notes.
+        bar: Opens a progress bar.
+
+    Raises:
+        ValueError: If a package is missing, or data, statistics, recipe and checkpoint do not fit.
+        OSError: If the run folder cannot be written.
+    """
+    check_packages()
+    from xwam.training.trainer import Trainer, prepare_data
+
+    until_s = None if minutes is None else time.monotonic() + 60 * minutes
+    scanned = _scan(data_dir, bar)
+    if not scanned.lengths:
+        raise ValueError(f"{data_dir} holds no usable episode.")
+    bundle, other = _bundle(data_dir, scanned, recipe, start)
+    data = prepare_data(data_dir, scanned, bundle, recipe)
+    if other:
+        data = replace(data, description=f"{data.description}; normalised by {other}")
+    print(data.description)
+    trainer = Trainer(out, bundle, data, recipe, command=command)
+    if dry_run:
+        print(trainer.try_out())
+        return 0
+    return _run(trainer, until_s, bar if trainer.accelerator.is_main_process else no_bar)
+
+
+def check_packages() -> None:
+    """Raise ValueError unless the packages that only training needs are installed."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"Training needs {' and '.join(missing)}: pip install -e '.[train]'.")
+
+
+def _scan(data_dir: Path, bar: Bar) -> Scan:
+    """Return a scan of the data set; print the reason of each episode that is left out."""
+    from evalkit.dataset.layout import read_metadata, scan
+
+    total, done = len(read_metadata(data_dir)), itertools.count(1)
+    with bar("read episodes") as on_progress:
+        scanned = scan(data_dir, on_episode=lambda: on_progress(next(done), total))
+    for broken in scanned.broken:
+        print(f"left out: {broken.reason}")
+    return scanned
+
+
+def _bundle(data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None) -> tuple[Bundle, str]:
+    """Return the model to train, and what its statistics are of if not of this data set (else empty)."""
+    from evalkit.dataset.layout import read_track
+    from xwam.checkpoints.bundle import load_bundle
+    from xwam.checkpoints.fresh import fresh_bundle
+    from xwam.config import NANO
+    from xwam.training.initialise import prepare_for_training
+
+    if start is not None:
+        started = prepare_for_training(load_bundle(start), scanned, data_dir, recipe)
+        if recipe.depth is not None and recipe.depth != started.model.network.depth:
+            raise ValueError(
+                f"{start} was built for depth '{started.model.network.depth}', the recipe says '{recipe.depth}'."
+            )
+        return started._replace(model=_blinded(started.model, recipe)), ""
+    raw = read_track(data_dir, next(iter(scanned.lengths))).raw
+    bounds, other = _bounds(data_dir, scanned, NANO, raw=raw, least_action=recipe.least_action)
+    if other:
+        print(f"warning: {data_dir} is normalised by {other}; if not intended, run `xwam statistics` first.")
+    model = _blinded(replace(NANO, bounds=bounds), recipe)
+    if recipe.depth is not None:
+        model = replace(model, network=replace(model.network, depth=recipe.depth))
+    return fresh_bundle(model, seed=recipe.seed), other
+
+
+def _blinded(model: ModelConfig, recipe: Recipe) -> ModelConfig:
+    if not recipe.blind or model.blind:
+        return model
+    return replace(model, name=f"{model.name}-blind", blind=True)
+
+
+def _run(trainer: Trainer, until_s: float | None, bar: Bar) -> int:
+    recipe = trainer.recipe
+    try:
+        with _stopping_at_signals(trainer) as signals, bar("train") as on_progress:
+            trainer.run(until_s=until_s, on_progress=on_progress)
+    except OSError as error:
+        saved = trainer.saved_step
+        kept = f"the state after step {saved}" if saved else "no state yet"
+        raise OSError(
+            f"{error}; training stopped after step {trainer.step}. {trainer.folder} keeps {kept}. Remove the cause; "
+            f"then the same command {'continues from there' if saved else 'starts from the beginning'}."
+        ) from error
+    if signals and trainer.step < recipe.num_steps:
+        print(f"{signals[0].name}: stopped after step {trainer.step}, saved; the same command continues from there.")
+        return 128 + signals[0]
+    return 0
+
+
+@contextmanager
+def _stopping_at_signals(trainer: Trainer) -> Iterator[list[signal.Signals]]:
+    """Let SIGTERM and Ctrl-C end a training after its step, saved; yield the list of received signals.
+
+    A second signal ends the training at once. With several devices the first one does: they would stop in different
+    steps and wait for one another.
+    """
+    received: list[signal.Signals] = []
+    alone = trainer.accelerator.num_processes == 1
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT) if alone}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, _: Any) -> None:
+        received.append(signal.Signals(number))
+        trainer.asked_to_stop = True
+        restore()
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def _bounds(data_dir: Path, scanned: Scan, model: ModelConfig, *, raw: bool, least_action: float) -> tuple[Bounds, str]:
+    """Return the bounds of a data set for a fresh model, and what they are of, as `_other_data` does."""
+    from xwam.robots.actions import training_bounds
+
+    path = data_dir / "statistics.json"
+    if not path.is_file():
+        raise ValueError(f"There is no {path}; run `xwam statistics {data_dir}` first.")
+    try:
+        statistics = json.loads(path.read_text())
+        bounds = training_bounds(statistics, model.arms, raw=raw, least_action=least_action)
+    except ValueError as error:
+        problem = str(error).rstrip(".")
+        raise ValueError(
+            f"{path} cannot be used: {problem}; run `xwam statistics {data_dir}` to replace it."
+        ) from error
+    return bounds, _other_data(statistics, scanned)
+
+
+def _other_data(statistics: Mapping[str, Any], scanned: Scan) -> str:
+    """Return which data the statistics were computed from if it is not this data set; else empty.
+
+    Statistics do not read videos, so their count may include episodes with broken videos.
+    """
+    about = statistics.get("about")
+    if not isinstance(about, dict) or "episodes" not in about:
+        return ""
+    held, taken = (len(scanned.lengths), sum(scanned.lengths.values())), (about["episodes"], about.get("frames"))
+    if taken == held or held[0] < taken[0] <= held[0] + len(scanned.broken):
+        return ""
+    return (
+        f"a statistics.json of other data ({taken[0]} episodes, {taken[1]} frames; "
+        f"here are {held[0]} episodes, {held[1]} frames)"
+    )
+
+
+# ---- the pixel decoder
+
+
+def train_pixel_decoder(
+    data_dir: Path,
+    checkpoint: str,
+    out: Path,
+    recipe: DecoderRecipe,
+    *,
+    num_episodes: int,
+    command: str = "",
+    bar: Bar = no_bar,
+) -> None:
+    """Train a pixel decoder and write it together with its network.
+
+    Args:
+        data_dir: The data set.
+        checkpoint: The trained network; its decoder, if it has one, is trained further.
+        out: File to write.
+        recipe: All numbers of the training.
+        num_episodes: Episodes to train on, at most.
+        command: What the user typed, for the notes.
+        bar: Opens a progress bar.
+
+    Raises:
+        ValueError: If data, network and recipe do not fit, or LPIPS is asked for and cannot be loaded.
+    """
+    import torch
+
+    from xwam.checkpoints.bundle import load_bundle, save_checkpoint
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import network_notes, read_notes
+    from xwam.codecs.patch_dct import PatchDCT
+    from xwam.nano.pixel_decoder import PixelDecoder
+    from xwam.training import decoder as training
+    from xwam.training.check_data import check_fit
+    from xwam.training.clips import ClipDataset
+    from xwam.training.trainer import data_sha256
+
+    if recipe.perceptual_weight:
+        training.perceptual_distance()  # fails before anything is read
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; name the file to write, for example {out}/nano.safetensors.")
+    bundle, notes = load_bundle(checkpoint), read_notes(locate(checkpoint))
+    training.check_model(bundle.model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scanned = _scan(data_dir, bar)
+    check_fit(data_dir, scanned, bundle.model)
+    clips = ClipDataset.for_model(
+        data_dir, scanned.lengths, bundle.model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
+    )
+    keys = training.choose(scanned, num_episodes, recipe)
+    print(f"{scanned.describe()}; {len(keys)} to learn from")
+    assert isinstance(bundle.codec, PatchDCT), "`check_model` requires it"
+    trainings = decoder_trainings(notes) if bundle.decoder else []
+    sha256 = data_sha256(data_dir, scanned.lengths)
+    trainings.append({"command": command, "steps": recipe.num_steps, "data_sha256": sha256})
+    stored = bundle.network.dtype
+    bundle.network.cast(torch.float32)
+    with bar("predict episodes") as on_progress:
+        episodes = training.read_episodes(training.Episodes(clips, bundle, recipe), keys, on_progress=on_progress)
+    if not episodes:
+        raise ValueError(f"{data_dir} holds no episode that a decoder can learn from.")
+    decoder = PixelDecoder.from_weights(bundle.decoder) if bundle.decoder else training.fresh_decoder(recipe.seed)
+    examples = training.draw_examples(episodes, bundle.model, bundle.codec, recipe)
+    with bar("train") as on_progress:
+        training.train_decoder(decoder, examples, recipe, on_progress=on_progress)
+    notes = network_notes(notes) | {
+        "decoder_steps": str(sum(each["steps"] for each in trainings)),
+        "decoder_trainings": json.dumps(trainings),
+    }
+    network = bundle.network.cast(stored)
+    save_checkpoint(out, network, bundle.model, decoder=decoder.weights(), notes=notes)
+
+
+def decoder_trainings(notes: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return how a decoder was trained, in order: command, steps, hash of all usable episodes of the data.
+
+    Older notes hold the last command and the total number of steps; they count as one training on unknown data.
+
+    Example:
+        >>> decoder_trainings({"decoder_command": "xwam train-decoder a b c", "decoder_steps": "7"})
+        [{'command': 'xwam train-decoder a b c', 'steps': 7, 'data_sha256': None}]
+    """
+    if "decoder_trainings" in notes:
+        return json.loads(notes["decoder_trainings"])
+    if "decoder_command" not in notes:
+        return []
+    steps = int(notes.get("decoder_steps", 0))
+    return [{"command": notes["decoder_command"], "steps": steps, "data_sha256": None}]
