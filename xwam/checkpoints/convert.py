@@ -1,7 +1,7 @@
 """Conversion of a checkpoint into another layout: ours, the released container, a folder of Wan or of diffusers.
 
 In: a `Bundle`, a folder. Out: files, which give the same numbers when read again.
-Read next: `xwam/cli.py` for the command, `bundle.py` for the readers.
+Read next: `xwam/cli/checkpoints.py` for the verb, `bundle.py` for the readers.
 """
 
 from __future__ import annotations
