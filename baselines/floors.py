@@ -1,4 +1,4 @@
-"""Two policies that know nothing, the floor under every number: one holds still, one moves at random.
+"""Two policies without knowledge, the floor of every success rate: one holds still, one moves at random.
 
 In: requests, of which only the episode's name, the chunk's number and the arms matter. Out: chunks of actions.
 Read next: `scripted/policy.py`, the ceiling.
@@ -18,7 +18,7 @@ from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, PolicyReply
 
 CHUNK_LEN = 16
 GRIPPER = 6
-"""Place of the gripper's number among the seven of an arm; +1 opens."""
+"""Index of the gripper's number among the seven of an arm; +1 opens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,14 @@ class RandomConfig:
     """Settings of the random policy.
 
     Attributes:
-        seed: Another seed, other actions.
+        seed: Seed of the actions.
     """
 
     seed: int = 0
 
 
 class _FloorPolicy(ABC):
-    """What both floors share: they need to know the arms of an episode and nothing else."""
+    """The part that both floors share: they need the arms of an episode and nothing else."""
 
     def __init__(self, spec: PolicySpec) -> None:
         self.spec = spec
@@ -49,7 +49,7 @@ class _FloorPolicy(ABC):
         self._columns[episode.key] = [ARM_ACTION[arm] for arm in env.arms]
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        """Return one chunk a request; arms that do not exist stay zero."""
+        """Return one chunk per request; arms that do not exist stay zero."""
         return [PolicyReply(actions=self._actions(request)) for request in requests]
 
     def _actions(self, request: PolicyRequest) -> np.ndarray:
@@ -64,14 +64,14 @@ class _FloorPolicy(ABC):
 
 
 class HoldPolicy(_FloorPolicy):
-    """Keeps still with open grippers."""
+    """Holds still with open grippers."""
 
     def _arm_actions(self, request: PolicyRequest, columns: slice) -> np.ndarray:
         return np.eye(7, dtype=np.float32)[GRIPPER]
 
 
 class RandomPolicy(_FloorPolicy):
-    """Draws every number uniformly from [-1, 1]; what it draws depends on episode, chunk and seed alone."""
+    """Draws every number uniformly from [-1, 1]; the draws depend on episode, chunk and seed alone."""
 
     def __init__(self, spec: PolicySpec, seed: int) -> None:
         super().__init__(spec)
@@ -89,7 +89,7 @@ class HoldPlugin:
     """Plugin `hold`."""
 
     name = "hold"
-    summary = "Holds still with open grippers: what a success rate is worth when nothing is done"
+    summary = "Holds still with open grippers: the floor of every success rate"
     config_type = HoldConfig
 
     def spec(self, config: HoldConfig) -> PolicySpec:
@@ -109,7 +109,7 @@ class RandomPlugin:
     """Plugin `random`."""
 
     name = "random"
-    summary = "Moves uniformly at random, the same way each time for the same episode"
+    summary = "Draws uniform random actions, the same ones each time for the same episode"
     config_type = RandomConfig
 
     def spec(self, config: RandomConfig) -> PolicySpec:

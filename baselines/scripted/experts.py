@@ -1,11 +1,10 @@
-"""One expert a task, as the sequence of its phases; each loops until the episode ends, so a failed try is tried again.
+"""One expert per task, as a sequence of phases; each loops until the episode ends, so that it repeats a failed try.
 
-In: senses. Out: goals of the hand, one a control step.
-Read next: `motion.py` for the words; `policy.py` for who listens.
+In: senses. Out: goals of the end effector, one per control step.
+Read next: `motion.py`, the primitives; `policy.py`, which runs the experts.
 
-Every expert sees the object all the time and corrects for it: what counts is where the cube is, not where the hand
-was told to go. And it goes on from what another has begun: what it holds already it need not pick, nuts excepted, which
-are turned over one way or another as they are picked.
+Every expert reads the object's pose at each step and corrects for it. It can also continue what another policy has
+begun: it does not pick what the gripper holds already, except nuts, whose orientation in the gripper matters.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from baselines.scripted.motion import (
 )
 
 HOVER_M = 0.09
-"""Distance from a grasp at which the hand gets into line."""
+"""Distance from a grasp at which the gripper lines up."""
 
 CLOSED_AROUND_FRAC = (0.05, 0.9)
 """Openings of the fingers below which they are empty, and above which they do not touch what is between them."""
@@ -47,19 +46,19 @@ NEAR_CORNER_M = np.array([-0.05, -0.04, 0.0])
 """From the middle of the can's compartment towards the robot, whose arm does not reach the middle."""
 
 GRASP_LATCH_M = np.array([0.115, -0.1, 0.0])
-"""Where the hand takes the door's handle, in the frame of the latch, whose y axis it turns about."""
+"""Where the gripper takes the door's handle, in the frame of the latch, which turns about its y axis."""
 
-R_latch_hand = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
-"""Hand that points at the door and closes on the handle from above and below."""
+R_latch_ee = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
+"""Gripper that points at the door and closes on the handle from above and below."""
 
 HINGE_DOOR_M = np.array([0.255, 0.0, 0.0])
 """Where the door's vertical hinge is, in the frame of the door."""
 
 RELEASED_RAD, TURNED_RAD = 1.3, 1.45
-"""Turn of the handle at which the bolt is free, and the turn that the hand keeps up while it pulls."""
+"""Angle of the handle at which the bolt is free, and the angle that the gripper holds while it pulls."""
 
 YAW_LIMITS_RAD = (-1.9, 2.9)
-"""Yaws of a hand that points down which the wrist's last joint reaches everywhere on the table."""
+"""Yaws of a downward gripper that the last joint reaches everywhere on the table."""
 
 
 def lift(senses: Senses) -> Goals:
@@ -114,16 +113,16 @@ def nut(senses: Senses) -> Goals:
 
 
 def door(senses: Senses) -> Goals:
-    """Take the handle from the front, turn it down, pull along the door's arc; the hand turns with the handle."""
+    """Take the handle from the front, turn it down, pull along the door's arc; the gripper turns with the handle."""
 
-    def hand(turn_rad: float, *, back_m: float = 0.0, opening_rad: float = 0.0, gripper: float = CLOSED) -> Goal:
+    def ee_goal(turn_rad: float, *, back_m: float = 0.0, opening_rad: float = 0.0, gripper: float = CLOSED) -> Goal:
         R_base_latch = _latch_at_rest(senses) @ about_y(turn_rad)
         position_m = senses["latch_pos_m"] + R_base_latch @ (GRASP_LATCH_M - [0.0, back_m, 0.0])
         hinge_m = senses["door_pos_m"] + senses.rotation("door") @ HINGE_DOOR_M
         R_opening = about_z(opening_rad)
         return Goal(
             position_m=hinge_m + R_opening @ (position_m - hinge_m),
-            R_base_ee=R_opening @ R_base_latch @ R_latch_hand,
+            R_base_ee=R_opening @ R_base_latch @ R_latch_ee,
             gripper=gripper,
         )
 
@@ -131,29 +130,29 @@ def door(senses: Senses) -> Goals:
         return float(senses["latch_rad"][0])
 
     def on_handle() -> bool:
-        return senses.distance_m(hand(turn_rad()).position_m) < 0.05
+        return senses.distance_m(ee_goal(turn_rad()).position_m) < 0.05
 
     while True:
         if not (on_handle() and _are_around(senses)):
-            yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.015)
-            yield from reach(senses, lambda: hand(turn_rad(), gripper=OPEN), within_m=0.008, max_steps=40)
+            yield from reach(senses, lambda: ee_goal(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.015)
+            yield from reach(senses, lambda: ee_goal(turn_rad(), gripper=OPEN), within_m=0.008, max_steps=40)
             yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
         while turn_rad() < RELEASED_RAD and on_handle():
-            yield hand(min(turn_rad() + 0.35, TURNED_RAD))
+            yield ee_goal(min(turn_rad() + 0.35, TURNED_RAD))
         while on_handle():
-            yield hand(TURNED_RAD, opening_rad=0.15)
-        yield from reach(senses, lambda: hand(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
+            yield ee_goal(TURNED_RAD, opening_rad=0.15)
+        yield from reach(senses, lambda: ee_goal(turn_rad(), back_m=HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
 
 
 def _pick(senses: Senses, point_key: str, yaw: Callable[[], float]) -> Goals:
     """Come from above with open fingers, go down around a point, close."""
 
-    def hand(up_m: float) -> Goal:
+    def ee_goal(up_m: float) -> Goal:
         return Goal(position_m=senses[point_key] + up_m * UP, R_base_ee=down(yaw()), gripper=OPEN)
 
-    yield from rise(senses, to_z_m=hand(HOVER_M / 2).position_m[2], gripper=OPEN)
-    yield from reach(senses, lambda: hand(HOVER_M), within_m=0.015)
-    yield from reach(senses, lambda: hand(0.0), within_m=0.006, max_steps=40)
+    yield from rise(senses, to_z_m=ee_goal(HOVER_M / 2).position_m[2], gripper=OPEN)
+    yield from reach(senses, lambda: ee_goal(HOVER_M), within_m=0.015)
+    yield from reach(senses, lambda: ee_goal(0.0), within_m=0.006, max_steps=40)
     yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
 
 
@@ -176,17 +175,17 @@ def _carry(
         where: The place, which may move.
         clearance_m: Height above the place at which the object travels.
         within_m: How near the place is near enough.
-        R_base_ee: The hand's orientation at the place; as it is where None.
+        R_base_ee: Orientation of the end effector at the place; None to keep the current one.
     """
     R_there = senses.R_base_ee if R_base_ee is None else R_base_ee
 
-    def hand(up_m: float) -> Goal:
-        hand_to_object_m = senses.R_base_ee.T @ (senses[f"{name}_pos_m"] - senses.position_m)
-        return Goal(position_m=where() + up_m * UP - R_there @ hand_to_object_m, R_base_ee=R_there, gripper=CLOSED)
+    def ee_goal(up_m: float) -> Goal:
+        ee_to_object_m = senses.R_base_ee.T @ (senses[f"{name}_pos_m"] - senses.position_m)
+        return Goal(position_m=where() + up_m * UP - R_there @ ee_to_object_m, R_base_ee=R_there, gripper=CLOSED)
 
-    yield from rise(senses, to_z_m=hand(clearance_m).position_m[2], gripper=CLOSED)
+    yield from rise(senses, to_z_m=ee_goal(clearance_m).position_m[2], gripper=CLOSED)
     for up_m, tolerance_m in ((clearance_m, 2 * within_m), (0.0, within_m)):
-        for step in reach(senses, partial(hand, up_m), within_m=tolerance_m):
+        for step in reach(senses, partial(ee_goal, up_m), within_m=tolerance_m):
             if not _holds(senses, point_key):
                 return
             yield step
@@ -239,10 +238,10 @@ def _crowding(yaw_rad: float, towards_m: np.ndarray) -> float:
 
 
 def _nut_yaws(nut_yaw_rad: float) -> tuple[float, float]:
-    """Return the hand's yaw at the nut's handle and at the peg: two ways to hold it, three sides for the handle.
+    """Return the gripper's yaw at the nut's handle and at the peg: two ways to hold it, three sides for the handle.
 
     The handle may end up nearest to the robot, or on either side of the peg; beyond the peg the arm does not reach.
-    The hand must get from yaw 0 to the first and from there to the second the short way round.
+    The gripper must turn from yaw 0 to the first and from there to the second the short way.
     """
     ways = []
     for flip, handle_side in product((np.pi, 0.0), (np.pi, np.pi / 2, -np.pi / 2)):

@@ -1,10 +1,10 @@
-"""How an expert senses and moves: what it knows now, where it wants the hand, and the way there.
+"""What experts are written in: their senses, goals of the end effector, and the motions between goals.
 
-In: observations with privileged state. Out: goals for the hand, and the actions that lead to them.
-Read next: `experts.py`, which are written in these words.
+In: observations with privileged state. Out: goals of the end effector, and the actions that lead to them.
+Read next: `experts.py`, the experts of robosuite.
 
-An expert is a generator: it yields the goal of one control step after another and reads its senses, which are fresh
-at every step. Phases are therefore plain code, tried again by plain loops.
+An expert is a generator: it yields one goal per control step and reads its senses, which are refreshed at every step.
+Phases are therefore plain code, and plain loops repeat them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO, Observa
 UP = np.array([0.0, 0.0, 1.0])
 OPEN, CLOSED = 1.0, -1.0
 STEP_M, STEP_RAD = 0.05, 0.5
-"""What an action of 1 means; see `evalkit.contracts.spec.OSC_DELTA_BASE`."""
+"""Motion of an action of 1; see `evalkit.contracts.spec.OSC_DELTA_BASE`."""
 
 R_base_down = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
-"""Hand that points straight down at yaw 0; its fingers open along its x axis, which is then the base's y axis."""
+"""Gripper that points straight down at yaw 0; its fingers open along its x axis, which is then the base's y axis."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Goal:
-    """Where the hand should go during one control step.
+    """Where the end effector should go during one control step.
 
     Attributes:
         position_m: 3, in the base frame.
@@ -42,7 +42,7 @@ class Goal:
 
 
 Goals = Generator[Goal, None, None]
-"""What an expert is: its goals, one per control step."""
+"""An expert's goals, one per control step."""
 
 
 class Senses:
@@ -69,7 +69,7 @@ class Senses:
         return geometry.matrix_from_quat(self._state[f"{name}_quat_wxyz"])
 
     def distance_m(self, point_m: np.ndarray) -> float:
-        """Return how far the hand is from a point."""
+        """Return the distance of the end effector from a point."""
         return float(np.linalg.norm(self.position_m - point_m))
 
 
@@ -111,9 +111,9 @@ class ScriptedExperts:
 
 
 def action_towards(goal: Goal, senses: Senses) -> np.ndarray:
-    """Return 14 float32 numbers in [-1, 1] that take the left hand one step towards a goal."""
+    """Return 14 float32 numbers in [-1, 1] that move the left arm one step towards a goal."""
     translation = (goal.position_m - senses.position_m) / STEP_M
-    translation = translation / max(1.0, np.abs(translation).max())  # all axes alike, so that the hand goes straight
+    translation = translation / max(1.0, np.abs(translation).max())  # all axes alike, so that the path is straight
     rotation = geometry.rotvec_from_matrix(goal.R_base_ee @ senses.R_base_ee.T) / STEP_RAD
     action = np.zeros(ACTION_DIM, np.float32)
     action[ARM_ACTION["left"]] = np.clip([*translation, *rotation, goal.gripper], -1.0, 1.0)
@@ -121,7 +121,7 @@ def action_towards(goal: Goal, senses: Senses) -> np.ndarray:
 
 
 def down(yaw_rad: float) -> np.ndarray:
-    """Return 3,3 `R_base_ee` of a hand that points straight down, turned about the vertical."""
+    """Return 3,3 `R_base_ee` of a gripper that points straight down, turned about the vertical."""
     return about_z(yaw_rad) @ R_base_down
 
 
@@ -175,14 +175,14 @@ def reach(
 
 
 def stay(senses: Senses, *, gripper: float, num_steps: int) -> Goals:
-    """Keep the hand where it is while the gripper opens or closes."""
+    """Keep the end effector in place while the gripper opens or closes."""
     position_m, R_base_ee = senses.position_m, senses.R_base_ee
     for _ in range(num_steps):
         yield Goal(position_m=position_m, R_base_ee=R_base_ee, gripper=gripper)
 
 
 def rise(senses: Senses, *, to_z_m: float, gripper: float, max_steps: int = 30) -> Goals:
-    """Go straight up to a height; no step where the hand is above it already."""
+    """Move straight up to a height; no step if the end effector is above it already."""
     start_m, R_base_ee = senses.position_m, senses.R_base_ee
     if start_m[2] >= to_z_m:
         return

@@ -1,11 +1,11 @@
-"""One expert a RoboCasa task: buttons are pressed, handles and knobs are pinched and taken the way they move.
+"""One expert per RoboCasa task: it presses buttons, and pinches handles and knobs and moves them along their path.
 
-In: senses, with the fixture's state in the base frame. Out: goals of the hand, one a control step.
-Read next: `motion.py` for the words; `envs/robocasa/tasks.py` for what each task tells; `experts.py`, robosuite's.
+In: senses, with the fixture's state in the base frame. Out: goals of the end effector, one per control step.
+Read next: `motion.py`, the primitives; `envs/robocasa/tasks.py`, the state of each task; `experts.py`, robosuite's.
 
-The base does not move. Where the hand is to go follows from the published boxes and joint axes alone, at every step
-anew, so that a handle that moves, slips or was missed is simply where it now is. What an expert knows beside that is
-how to hold the hand: low counters, wall cabinets and the spout leave the forearm little room.
+The base does not move. Every step computes the goal from the published boxes and joint axes, so that a handle that has
+moved or slipped is approached where it is now. In addition, an expert knows how to orient the end effector: low
+counters, wall cabinets and the spout leave the forearm little room.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ Grip = Callable[[Senses, str], tuple[np.ndarray, np.ndarray]]
 """Where to pinch a part, and the direction in which the fingers close on it there."""
 
 HOVER_M = 0.12
-"""Distance in front of a button or handle at which the hand gets into line."""
+"""Distance in front of a button or handle at which the gripper lines up."""
 
 ASIDE_M = 0.1
-"""Distance at which the hand passes the spout on its way to the handle beside it."""
+"""Distance at which the gripper passes the spout on its way to the handle next to it."""
 
 AWAY_M = 0.24
-"""Distance to which the hand backs off; RoboCasa counts a button as pressed once the hand is 0.15 m away."""
+"""Distance to which the gripper retreats; RoboCasa counts a button as pressed once the gripper is 0.15 m away."""
 
 CLOSING_STEPS = 8
 """Control steps for the fingers to close and press."""
 
 PRESS_M = 0.05
-"""How far ahead the hand is sent into a button or a drawer."""
+"""Distance by which the goal lies inside a button or a drawer; it sets the force."""
 
 AHEAD_M, MOST_AHEAD_RAD = 0.06, 0.9
-"""How far ahead of a lever's end the hand is sent along its arc: the force with which it turns."""
+"""Distance, along its arc, by which the goal leads a lever's end, and its limit; it sets the turning force."""
 
 LEVER_LEAD_RAD, KNOB_LEAD_RAD = 0.2, 0.6
-"""How far ahead of a lever or knob the hand itself is turned."""
+"""Angle by which the end effector's orientation leads a lever or a knob."""
 
 TUCK_M = 0.1
-"""How far the hand goes down before it sets out."""
+"""Distance that the gripper moves down before it approaches."""
 
 PRESSING_TILT_RAD = 0.6
-"""How far below the horizontal a hand that presses points at most: wall cabinets leave no room for more."""
+"""Largest angle below the horizontal at which a pressing gripper points: wall cabinets leave no room for more."""
 
 SPOUT_TILT_RAD, HANDLE_TILT_RAD = 0.1, 0.45
-"""How far below the horizontal a hand at the sink points; the wrist's sixth joint stops it from pointing level."""
+"""Angle below the horizontal of a gripper at the sink; the limit of the sixth joint prevents pointing level."""
 
 HANDLE_YAW = 0.4
-"""How far the hand at the faucet's handle turns to the spout, a tangent: its forearm then passes beside the spout."""
+"""Tangent of the yaw towards the spout at the faucet's handle: the forearm then passes next to the spout."""
 
 KNOB_SLANT = 0.3
-"""How far a hand at a knob at the front points down, a tangent, for the wrist's sake."""
+"""Tangent of the downward slant of a gripper at a knob on the front; it keeps the wrist within its limits."""
 
 PUSHING_TILT_RAD, PULLING_TILT_RAD = 0.7, 0.8
-"""How far below the horizontal a hand at a closed drawer points: below the counter's edge."""
+"""Angles below the horizontal of a gripper at a closed drawer: it must pass below the counter's edge."""
 
 
 def press(button: str, done: Callable[[Senses], bool], outward: Direction) -> Callable[[Senses], Goals]:
-    """Return an expert that pushes a button with closed fingers and backs off, again if it did not work.
+    """Return an expert that pushes a button with closed fingers and retreats; it tries again if that failed.
 
     Args:
         button: Its name in the published state.
@@ -75,22 +75,22 @@ def press(button: str, done: Callable[[Senses], bool], outward: Direction) -> Ca
     def expert(senses: Senses) -> Goals:
         n = outward(senses)
         pointing = _tilted(senses, -n)
-        R_base_ee = hand_along(pointing, _across(senses))
+        R_base_ee = pointing_along(pointing, _across(senses))
 
         def off_m() -> float:
             return float(n @ (senses.position_m - senses[f"{button}_pos_m"]))
 
-        def hand(off_m: float, back_m: float = 0.0) -> Goal:
+        def ee_goal(off_m: float, back_m: float = 0.0) -> Goal:
             position_m = senses[f"{button}_pos_m"] + off_m * n - back_m * pointing
             return Goal(position_m=position_m, R_base_ee=R_base_ee, gripper=CLOSED)
 
         while True:
-            yield from reach(senses, lambda: hand(HOVER_M / 2, HOVER_M / 2), within_m=0.01)
-            for step in reach(senses, lambda: hand(off_m() - PRESS_M), within_m=0.0, max_steps=40):
+            yield from reach(senses, lambda: ee_goal(HOVER_M / 2, HOVER_M / 2), within_m=0.01)
+            for step in reach(senses, lambda: ee_goal(off_m() - PRESS_M), within_m=0.0, max_steps=40):
                 if done(senses):
                     break
                 yield step
-            yield from reach(senses, lambda: hand(0.0, AWAY_M), within_m=0.03, max_steps=25)
+            yield from reach(senses, lambda: ee_goal(0.0, AWAY_M), within_m=0.03, max_steps=25)
 
     return expert
 
@@ -121,19 +121,19 @@ def turn(
     grip_on: Grip = lever_end,
     lead_rad: float = LEVER_LEAD_RAD,
 ) -> Callable[[Senses], Goals]:
-    """Return an expert that pinches a lever or knob and takes it round its axis, again if it slips.
+    """Return an expert that pinches a lever or knob and turns it about its axis; it tries again if it slips.
 
     Args:
         name: The part, whose joint and box the task publishes.
-        left_rad: How far it still has to turn, signed.
-        pointing: Where the hand points.
-        clear_side: The side from which the hand comes into line, or zero.
+        left_rad: Remaining angle, signed.
+        pointing: Direction in which the gripper points.
+        clear_side: Side from which the gripper approaches, or zero.
         grip_on: Where and how to pinch.
-        lead_rad: How far ahead the hand is turned.
+        lead_rad: Angle by which the orientation leads.
     """
 
     def expert(senses: Senses) -> Goals:
-        def hand(off_m: float = 0.0, *, side: float = 0.0, gripper: float = CLOSED) -> Goal:
+        def ee_goal(off_m: float = 0.0, *, side: float = 0.0, gripper: float = CLOSED) -> Goal:
             grip_m, closing = grip_on(senses, name)
             axis, anchor_m = senses[f"{name}_axis"], senses[f"{name}_axis_pos_m"]
             z = pointing(senses)
@@ -142,66 +142,66 @@ def turn(
             ahead_rad = min(AHEAD_M / max(radius_m, 0.01), MOST_AHEAD_RAD)
             return Goal(
                 position_m=anchor_m + about(axis, side * ahead_rad) @ (grip_m - off_m * z - anchor_m),
-                R_base_ee=about(axis, side * min(ahead_rad, lead_rad)) @ hand_along(z, x),
+                R_base_ee=about(axis, side * min(ahead_rad, lead_rad)) @ pointing_along(z, x),
                 gripper=gripper,
             )
 
         def aside() -> Goal:
-            goal = hand(HOVER_M, gripper=OPEN)
+            goal = ee_goal(HOVER_M, gripper=OPEN)
             return replace(goal, position_m=goal.position_m + ASIDE_M * clear_side(senses))
 
-        yield from _tuck(senses, hand().R_base_ee)
+        yield from _tuck(senses, ee_goal().R_base_ee)
         while True:
             yield from reach(senses, aside, within_m=0.03, within_rad=0.2)
-            yield from reach(senses, lambda: hand(HOVER_M, gripper=OPEN), within_m=0.015, within_rad=0.2)
-            yield from reach(senses, lambda: hand(gripper=OPEN), within_m=0.01, max_steps=40)
+            yield from reach(senses, lambda: ee_goal(HOVER_M, gripper=OPEN), within_m=0.015, within_rad=0.2)
+            yield from reach(senses, lambda: ee_goal(gripper=OPEN), within_m=0.01, max_steps=40)
             yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
-            while senses.distance_m(hand().position_m) < 0.06:
-                yield hand(side=float(np.sign(left_rad(senses))))
+            while senses.distance_m(ee_goal().position_m) < 0.06:
+                yield ee_goal(side=float(np.sign(left_rad(senses))))
             yield from stay(senses, gripper=OPEN, num_steps=5)
-            yield from reach(senses, lambda: hand(HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
+            yield from reach(senses, lambda: ee_goal(HOVER_M, gripper=OPEN), within_m=0.03, max_steps=20)
 
     return expert
 
 
 def close_drawer(senses: Senses) -> Goals:
-    """Come down in front of the handle with closed fingers and push it home."""
+    """Move down in front of the handle with closed fingers and push the drawer shut."""
 
-    def hand(front_m: float, up_m: float = 0.0) -> Goal:
+    def ee_goal(front_m: float, up_m: float = 0.0) -> Goal:
         z, _ = _at_drawer(senses, PUSHING_TILT_RAD, steep_frac=2 / 3)
         position_m = senses["door_handle_pos_m"] - front_m * _into(senses) + up_m * UP
-        return Goal(position_m=position_m, R_base_ee=hand_along(z, _across(senses)), gripper=CLOSED)
+        return Goal(position_m=position_m, R_base_ee=pointing_along(z, _across(senses)), gripper=CLOSED)
 
     while True:
-        yield from reach(senses, lambda: hand(0.1, up_m=0.2), within_m=0.04, within_rad=0.3)
-        yield from reach(senses, lambda: hand(0.08), within_m=0.03, max_steps=40)
-        yield from reach(senses, lambda: hand(-PRESS_M), within_m=0.0, max_steps=150)
+        yield from reach(senses, lambda: ee_goal(0.1, up_m=0.2), within_m=0.04, within_rad=0.3)
+        yield from reach(senses, lambda: ee_goal(0.08), within_m=0.03, max_steps=40)
+        yield from reach(senses, lambda: ee_goal(-PRESS_M), within_m=0.0, max_steps=150)
 
 
 def open_drawer(senses: Senses) -> Goals:
-    """Pinch the handle with one finger behind it and draw it out."""
+    """Pinch the handle with one finger behind it and pull the drawer open."""
 
-    def hand(front_m: float = 0.0, back_m: float = 0.0, *, gripper: float = CLOSED) -> Goal:
+    def ee_goal(front_m: float = 0.0, back_m: float = 0.0, *, gripper: float = CLOSED) -> Goal:
         z, x = _at_drawer(senses, PULLING_TILT_RAD, steep_frac=1.0)
         position_m = senses["door_handle_pos_m"] - front_m * _into(senses) - back_m * z
-        return Goal(position_m=position_m, R_base_ee=hand_along(z, x), gripper=gripper)
+        return Goal(position_m=position_m, R_base_ee=pointing_along(z, x), gripper=gripper)
 
     while True:
-        yield from reach(senses, lambda: hand(0.1, 0.1, gripper=OPEN), within_m=0.04, within_rad=0.2)
-        yield from reach(senses, lambda: hand(0.0, 0.1, gripper=OPEN), within_m=0.01)
-        yield from reach(senses, lambda: hand(gripper=OPEN), within_m=0.01, max_steps=40)
+        yield from reach(senses, lambda: ee_goal(0.1, 0.1, gripper=OPEN), within_m=0.04, within_rad=0.2)
+        yield from reach(senses, lambda: ee_goal(0.0, 0.1, gripper=OPEN), within_m=0.01)
+        yield from reach(senses, lambda: ee_goal(gripper=OPEN), within_m=0.01, max_steps=40)
         yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
-        while senses.distance_m(hand().position_m) < 0.05:
-            yield hand(AHEAD_M)
+        while senses.distance_m(ee_goal().position_m) < 0.05:
+            yield ee_goal(AHEAD_M)
         yield from stay(senses, gripper=OPEN, num_steps=5)
-        yield from reach(senses, lambda: hand(0.0, 0.12, gripper=OPEN), within_m=0.03, max_steps=20)
+        yield from reach(senses, lambda: ee_goal(0.0, 0.12, gripper=OPEN), within_m=0.03, max_steps=20)
 
 
-def hand_along(z: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return 3,3 `R_base_ee` of a hand that points along z and opens along x, as far as x is square to z.
+def pointing_along(z: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return 3,3 `R_base_ee` of a gripper that points along z and opens along the part of x that is normal to z.
 
     Example:
-        >>> hand_along(np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.0]))  # straight down, as `motion.down(0.0)`
+        >>> pointing_along(np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.0]))  # straight down
         array([[ 0.,  1.,  0.],
                [ 1.,  0.,  0.],
                [ 0.,  0., -1.]])
@@ -233,7 +233,7 @@ def wrapped(angle_rad: float) -> float:
 
 
 def _tuck(senses: Senses, R_base_ee: np.ndarray) -> Goals:
-    """Turn the hand where it is, a little lower, so that neither it nor the wrist meets the wall cabinets later."""
+    """Turn the gripper in place and a little lower, so that gripper and wrist stay below the wall cabinets."""
     goal = Goal(position_m=senses.position_m - TUCK_M * UP, R_base_ee=R_base_ee, gripper=OPEN)
     yield from reach(senses, lambda: goal, within_m=0.04, within_rad=0.25, max_steps=30)
 
@@ -253,7 +253,7 @@ def _front(senses: Senses) -> np.ndarray:
 
 
 def _tilted(senses: Senses, direction: np.ndarray) -> np.ndarray:
-    """Return where to point the hand to push along a direction: into the fixture, and down as far as there is room."""
+    """Return where to point for a push along a direction: into the fixture, and down as far as there is room."""
     down_rad = min(float(np.arccos(np.clip(direction @ _into(senses), -1.0, 1.0))), PRESSING_TILT_RAD)
     return _slanted(_into(senses), down_rad)
 
@@ -269,15 +269,15 @@ def _button_face(senses: Senses) -> np.ndarray:
     return np.copysign(1.0, n @ (UP - _into(senses))) * n
 
 
-def _beside_spout(senses: Senses) -> np.ndarray:
-    """Return the unit vector from the spout to a handle beside it; zero if it is on top of the spout."""
+def _away_from_spout(senses: Senses) -> np.ndarray:
+    """Return the unit vector from the spout to a handle next to it; zero if the handle is on top of the spout."""
     offset_m = float(_across(senses) @ (senses["handle_pos_m"] - senses["spout_axis_pos_m"]))
     return _across(senses) * (np.sign(offset_m) if abs(offset_m) > 0.02 else 0.0)
 
 
 def _past_spout(senses: Senses) -> np.ndarray:
-    """Return where to point the hand to take the faucet's handle with the forearm clear of the spout."""
-    return _unit(_slanted(_into(senses), HANDLE_TILT_RAD) - HANDLE_YAW * _beside_spout(senses))
+    """Return the pointing direction at the faucet's handle that keeps the forearm clear of the spout."""
+    return _unit(_slanted(_into(senses), HANDLE_TILT_RAD) - HANDLE_YAW * _away_from_spout(senses))
 
 
 def _along_spout(senses: Senses) -> np.ndarray:
@@ -299,9 +299,9 @@ def _onto_knob(senses: Senses) -> np.ndarray:
 
 
 def _at_drawer(senses: Senses, least_rad: float, *, steep_frac: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a hand at a drawer's handle points and how it opens to close on it from before and behind.
+    """Return the pointing direction at a drawer's handle, and the opening direction from front to back.
 
-    It slants in at the handle of a closed drawer and points straight down at one that is `steep_frac` open.
+    The gripper slants towards the handle of a closed drawer and points straight down at one that is `steep_frac` open.
     """
     opened = float(np.clip(senses["door_open_frac"][0] / steep_frac, 0.0, 1.0))
     down_rad = least_rad + (np.pi / 2 - least_rad) * opened
@@ -322,7 +322,7 @@ def _knob(left_rad: Callable[[Senses], float]) -> Callable[[Senses], Goals]:
 
 
 def _faucet(left_rad: Callable[[Senses], float]) -> Callable[[Senses], Goals]:
-    return turn("handle", left_rad, _past_spout, clear_side=_beside_spout)
+    return turn("handle", left_rad, _past_spout, clear_side=_away_from_spout)
 
 
 EXPERTS: dict[str, Callable[[Senses], Goals]] = {
