@@ -1,4 +1,4 @@
-"""Benches: gymnasium environments, one package a simulator, each found by entry point `evalkit.envs`.
+"""Benches: gymnasium environments, one package per simulator, each found by entry point `evalkit.envs`.
 
 Read next: `envs/robosuite/bench.py`, the embedded default.
 """

@@ -1,9 +1,9 @@
-"""Any env of ours as a gymnasium one, for training code and for people who want to poke at it.
+"""Any of our envs as a gymnasium env, for training code and for interactive use.
 
 In: an env that begins, advances and observes. Out: gymnasium's spaces, `reset` and `step`.
-Read next: `evalkit/contracts/env.py`, what it stands on; the harness itself does without this.
+Read next: `evalkit/contracts/env.py`, what it wraps; the harness itself does not use gymnasium.
 
-It wraps rather than inherits, because gymnasium has its own idea of what `env.spec` is.
+It wraps an env and does not inherit from one, because `env.spec` has another meaning in gymnasium.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from evalkit.contracts.types import ACTION_DIM, PROPRIO_DIM
 class GymnasiumEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     """A gymnasium env whose reward is 1 on success, which also terminates.
 
-    What oracles may read travels in `info["privileged"]`, out of reach of a policy that sees observations only.
+    Privileged state is in `info["privileged"]`, so that a policy that gets observations only cannot read it.
 
     Args:
         env: The env to wrap; it is closed with this one.
@@ -48,7 +48,7 @@ class GymnasiumEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observe(success=self.env.begin(seed=drawn, max_steps=self._max_steps))
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Execute one action and look."""
+        """Execute one action and observe."""
         success = self.env.advance(action)
         self._num_steps += 1
         observation, info = self._observe(success=success)

@@ -1,9 +1,9 @@
-"""What the envs on robosuite share: how a running simulation is observed and let go.
+"""The part that the envs on robosuite share: observing and freeing a running simulation.
 
 In: a simulation with robosuite's `sim.model._model` and `sim.data._data`. Out: the fields of an `Observation`.
-Read next: `envs/robosuite/env.py` and `envs/robocasa/env.py`, which build and step one; `views.py`, how it is seen.
+Read next: `envs/robosuite/env.py` and `envs/robocasa/env.py`, which build and step one; `views.py`, which renders it.
 
-It knows neither simulator, and runs in the interpreter of either, Python 3.10 or 3.11.
+It imports neither simulator, and runs in the interpreter of either, Python 3.10 or 3.11.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from evalkit.contracts.spec import EnvSpec
 
 
 class ObservedEnv(ABC):
-    """The part of `evalkit.contracts.env.Env` that looks at a simulation. There is one in a process.
+    """The observing part of `evalkit.contracts.env.Env`; there is one per process.
 
     Args:
         spec: What the env gives; names its cameras.
-        renderer: Draws them.
+        renderer: Renders them.
     """
 
     def __init__(self, spec: EnvSpec, renderer: ViewRenderer) -> None:

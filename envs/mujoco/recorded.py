@@ -1,11 +1,10 @@
-"""Demonstrations as they were recorded, for envs that play them back: a model file and states in place of physics.
+"""Recorded demonstrations for envs that replay them: a model file and states in place of physics.
 
-In: MJCF that another machine wrote, flattened states (time, positions, velocities). Out: what stands in for
-robosuite's simulation in an env.
-Read next: `envs/robosuite/replay.py` and `envs/robocasa/replay.py`, the envs; `baselines/replay/`, which has them
-render.
+In: MJCF that another machine wrote, flattened states (time, positions, velocities). Out: a replacement of robosuite's
+simulation in an env.
+Read next: `envs/robosuite/replay.py` and `envs/robocasa/replay.py`, the envs; `evalkit/replay/`, which renders them.
 
-An action does not lead to the same state twice on another machine; a state is a state anywhere.
+The same action can lead to another state on another machine; a recorded state is exact everywhere.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ import numpy as np
 
 
 class Recorded:
-    """Stands in for robosuite's environment where only its model and data are asked for.
+    """Replaces robosuite's environment where only its model and data are needed.
 
     Args:
-        xml: The model, with files that exist here.
+        xml: The model; its files exist on this machine.
     """
 
     def __init__(self, xml: str) -> None:
@@ -31,10 +30,10 @@ class Recorded:
         self.put(np.concatenate([[0.0], model.qpos0, np.zeros(model.nv)]))
 
     def put(self, state: np.ndarray) -> None:
-        """Take a flattened state.
+        """Put the simulation into a flattened state.
 
         Raises:
-            ValueError: If it is of another model, or holds something that is no number.
+            ValueError: If it is of another model, or holds values that are not finite.
         """
         import mujoco
 
@@ -48,7 +47,7 @@ class Recorded:
         mujoco.mj_forward(model, data)
 
     def close(self) -> None:
-        """Do nothing; there is nothing to free."""
+        """Do nothing: the model is freed with this object."""
 
 
 def with_local_files(xml: str, packages: dict[str, str]) -> str:
@@ -56,7 +55,7 @@ def with_local_files(xml: str, packages: dict[str, str]) -> str:
 
     Args:
         xml: As recorded.
-        packages: Folder of each package, by its name; the last folder of that name in a path is taken for it.
+        packages: Folder of each package, by its name; the last folder of that name in a path counts.
 
     Example:
         >>> with_local_files('<m><asset><mesh file="/home/a/robosuite/x.stl"/></asset></m>', {"robosuite": "/lib/r"})

@@ -1,4 +1,4 @@
-"""Pictures of a MuJoCo simulation: RGB and metric depth in one pass, camera matrices, and one safe GL context.
+"""Images of a MuJoCo simulation: RGB and metric depth in one pass, camera matrices, and one safe GL context.
 
 In: a compiled model, its data, camera names. Out: images with row 0 on top, metres, OpenCV camera poses in the world.
 Read next: `envs/robosuite/env.py`, which turns world poses into the robot base frame.
@@ -20,7 +20,7 @@ from evalkit.contracts import geometry
 from evalkit.contracts.errors import EvalkitError
 
 MAX_DEPTH_M = 20.0
-"""Beyond this there is only backdrop; its depth is given as 0, none."""
+"""Beyond this distance there is only backdrop; its depth is 0, which means none."""
 
 R_mjcam_cam = np.diag([1.0, -1.0, -1.0])
 """MuJoCo cameras look along -z with y up; ours look along +z with y down."""
@@ -29,7 +29,7 @@ _GL_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
 
 
 class Views(NamedTuple):
-    """What V cameras see at one moment."""
+    """The images and matrices of V cameras at one moment."""
 
     rgb: np.ndarray
     """V,H,W,3 uint8, row 0 on top."""
@@ -103,12 +103,12 @@ def camera_pose(data: Any, name: str) -> np.ndarray:
 
 
 class ViewRenderer:
-    """Renders named cameras of one model after another; there is one in a process.
+    """Renders named cameras of one model after another; there is one per process.
 
     Args:
-        image_hw_px: Height and width of every picture.
-        antialias_samples: Samples a pixel; 0 is twice as fast and jagged.
-        as_robosuite: Draw what robosuite's own renderer draws, the same pixels: shadows, mirrors and visible sites too.
+        image_hw_px: Height and width of every image.
+        antialias_samples: Samples per pixel; 0 is twice as fast and jagged.
+        as_robosuite: Render the same pixels as robosuite's own renderer, with shadows, mirrors and visible sites.
     """
 
     _alive: ClassVar[ViewRenderer | None] = None
@@ -116,7 +116,7 @@ class ViewRenderer:
     def __init__(self, *, image_hw_px: tuple[int, int], antialias_samples: int = 0, as_robosuite: bool = False) -> None:
         if ViewRenderer._alive is not None:
             raise EvalkitError(
-                "A MuJoCo env is already open in this process and two would corrupt each other's pictures; "
+                "A MuJoCo env is already open in this process and two would corrupt each other's images; "
                 "close it first, or give each env a process of its own."
             )
         ViewRenderer._alive = self
@@ -130,13 +130,13 @@ class ViewRenderer:
         self._options: Any = None
 
     def describe(self) -> str:
-        """Return what draws the pictures, for the run record, for example `egl, llvmpipe (LLVM 15.0.6, 256 bits)`."""
+        """Return the name of the renderer, for the run record, for example `egl, llvmpipe (LLVM 15.0.6, 256 bits)`."""
         try:
             self._make_current()
             from OpenGL import GL
 
             return f"{choose_gl()}, {GL.glGetString(GL.GL_RENDERER).decode()}"
-        except Exception as error:  # an oracle's run needs no pictures; `capture` raises where they are needed
+        except Exception as error:  # an oracle's run needs no images; `capture` raises where they are needed
             return f"none ({type(error).__name__}: {error})"
 
     def forget(self) -> None:
@@ -156,7 +156,7 @@ class ViewRenderer:
             ViewRenderer._alive = None
 
     def capture(self, model: Any, data: Any, cameras: Sequence[str]) -> Views:
-        """Return what the named cameras see; kinematics and lights must be up to date."""
+        """Return the views of the named cameras; kinematics and lights must be up to date."""
         import mujoco
 
         if not cameras:
@@ -275,5 +275,5 @@ def _gl_context_class() -> Any:
     elif name == "osmesa":
         from mujoco.osmesa import GLContext
     else:
-        raise EvalkitError(f"MUJOCO_GL is '{name}', but pictures are taken offscreen; set it to egl or osmesa.")
+        raise EvalkitError(f"MUJOCO_GL is '{name}', but images are rendered offscreen; set it to egl or osmesa.")
     return GLContext

@@ -1,4 +1,4 @@
-"""RoboCasa v0.2: 24 kitchen tasks, by the letter of the protocols that its published numbers follow.
+"""RoboCasa v0.2: 24 kitchen tasks under the protocols of its published numbers.
 
 In: nothing. Out: the package; importing it starts no simulator.
 Read next: `bench.py`; `docs/robocasa.md` for how to install RoboCasa.

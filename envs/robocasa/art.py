@@ -1,10 +1,10 @@
 """Stand-ins for RoboCasa's art: flat colours for textures, primitive shapes for meshes.
 
 In: the final MJCF of a kitchen, whose texture and mesh files may be missing. Out: MJCF that compiles without them.
-Read next: `scene.py`, which calls it; `docs/robocasa.md` for what such a kitchen is good for.
+Read next: `scene.py`, which calls it; `docs/robocasa.md` for the uses of such a kitchen.
 
-Bodies, joints, sites, names, layouts, language and success checks stay as they are. What is drawn differs, and so do
-shape and mass of movable objects: no number from such a kitchen is a RoboCasa score.
+Bodies, joints, sites, names, layouts, language and success checks stay as they are. Images differ, and so do shape
+and mass of movable objects: no number from such a kitchen is a RoboCasa score.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _FILL_FRAC = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A movable object's measures, metres, in its body's axes.
+    """The size of a movable object, metres, in its body's axes.
 
     Attributes:
         bottom_m: Middle of its underside.
@@ -82,7 +82,7 @@ class Primitive(NamedTuple):
 
 
 class StandIn(NamedTuple):
-    """What collides and what is drawn in place of an object's meshes."""
+    """The primitives that collide and those that are rendered in place of an object's meshes."""
 
     collision: list[Primitive]
     visual: list[Primitive]
@@ -94,7 +94,7 @@ def missing_files(xml: str) -> list[str]:
 
 
 def with_placeholders(xml: str, shapes: Mapping[str, Shape]) -> str:
-    """Return the MJCF with stand-ins for every missing file; one that lacks nothing keeps its meaning.
+    """Return the MJCF with stand-ins for every missing file.
 
     Args:
         xml: The final MJCF, paths absolute.
@@ -121,7 +121,7 @@ def with_placeholders(xml: str, shapes: Mapping[str, Shape]) -> str:
 
 
 def colour(path: str) -> Rgb:
-    """Return the colour of a file that is not there: what its path says, or else one of its own.
+    """Return the colour of a missing file: named by its path, or else derived from it.
 
     Example:
         >>> colour("/art/textures/wood/dark_wood_planks.png")

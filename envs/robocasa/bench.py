@@ -1,6 +1,6 @@
 """The bench `robocasa`: which episodes exist, what their envs give, how to start one; imports no simulator.
 
-In: a config, a task, a seed. Out: planned episodes, env specs, launches, what RoboCasa still needs on this machine.
+In: a config, a task, a seed. Out: planned episodes, env specs, launches, what RoboCasa needs on this machine.
 Read next: `protocols.py` and `tasks.py`, what is planned; `env.py`, the env that a launch starts in RoboCasa's own
 interpreter; `install.py`, what that interpreter holds.
 """
@@ -36,10 +36,10 @@ class RobocasaConfig:
 
     Attributes:
         protocol: `standard`, `xwam` or `cosmos`, see docs/robocasa.md.
-        art: `real`; or `placeholder` for stand-ins of textures and meshes, which tests a policy's plumbing only.
+        art: `real`; or `placeholder` for stand-ins of textures and meshes, which only tests that a policy runs.
         python: Interpreter that has RoboCasa; None for EVALKIT_ROBOCASA_PYTHON, or else the one that runs evalkit.
         image_px: Height and width of every view; None for the protocol's.
-        antialias_samples: Samples a pixel; 4 is what RoboCasa draws with.
+        antialias_samples: Samples per pixel; RoboCasa renders with 4.
         gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
     """
 
@@ -51,7 +51,7 @@ class RobocasaConfig:
     gl: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse values that name nothing."""
+        """Refuse values that do not exist."""
         known = {"protocol": tuple(PROTOCOLS), "art": ("real", "placeholder"), "gl": ("auto", "egl", "osmesa")}
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -129,20 +129,20 @@ class RobocasaBench:
     def departures(self, config: RobocasaConfig) -> list[str]:
         """Return one sentence for each setting that changes what policies see or do."""
         protocol, size = _protocol(config), _image_hw_px(config)
-        found = []
+        sentences = []
         if config.art == "placeholder":
-            found.append(
+            sentences.append(
                 "Placeholder art: flat colours and primitive shapes stand in for RoboCasa's textures and meshes, so "
                 "this is no RoboCasa score."
             )
         if size != protocol.image_hw_px:
             ours, theirs = (f"{height}x{width}" for height, width in (size, protocol.image_hw_px))
-            found.append(f"Images have {ours} pixels instead of {theirs}.")
+            sentences.append(f"Images have {ours} pixels instead of {theirs}.")
         if config.antialias_samples != RobocasaConfig.antialias_samples:
-            found.append(
+            sentences.append(
                 f"Pixels take {config.antialias_samples} samples instead of {RobocasaConfig.antialias_samples}."
             )
-        return found
+        return sentences
 
     def provenance(self, config: RobocasaConfig) -> dict[str, str]:
         """Return what RoboCasa's interpreter holds: versions, the source's hash, which art."""

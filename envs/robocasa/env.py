@@ -1,11 +1,11 @@
 """One RoboCasa task as an env: begin, advance, observe, close. It runs in RoboCasa's own interpreter.
 
 In: 14-number actions along the base axes, seeds. Out: RGB-D, camera matrices, proprio, state for oracles.
-Read next: `scene.py`, how an episode is built; `state.py`, what oracles may read; `../observed.py`, how it is
-observed.
+Read next: `scene.py`, how an episode is built; `state.py`, what oracles may read; `../mujoco/observed.py`,
+how it is observed.
 
-Needs numpy and msgpack beside RoboCasa, Python 3.10 or 3.11. The base frame is that of the arm's controller (the foot
-of the Panda) when the episode begins.
+Needs numpy and msgpack in addition to RoboCasa, Python 3.10 or 3.11. The base frame is that of the arm's controller,
+the foot of the Panda, when the episode begins.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ FINGER_OPEN_M = 0.04
 
 
 class RobocasaEnv(ObservedEnv):
-    """One task; satisfies `evalkit.contracts.env.Env`. There is one in a process.
+    """One task; satisfies `evalkit.contracts.env.Env`. There is one per process.
 
-    The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range a step.
+    The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range per step.
     The base and the torso stand still, as in every published protocol.
 
     Args:
@@ -42,7 +42,7 @@ class RobocasaEnv(ObservedEnv):
         protocol: Name of a protocol.
         art: `real`, or `placeholder` for stand-ins.
         image_hw_px: Height and width of every view.
-        antialias_samples: Samples a pixel.
+        antialias_samples: Samples per pixel.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RobocasaEnv(ObservedEnv):
         return bool(self._sim._check_success())
 
     def _check_stable(self) -> None:
-        """Fail on a simulation that blew up; MuJoCo only notes it, starts anew and goes on.
+        """Fail on an unstable simulation; MuJoCo itself only counts a warning and resets.
 
         Raises:
             FloatingPointError: With the step at which it happened.
@@ -85,7 +85,8 @@ class RobocasaEnv(ObservedEnv):
             warning = self._data.warning[int(getattr(mujoco.mjtWarning, f"mjWARN_{kind}"))]
             if warning.number:
                 raise FloatingPointError(
-                    f"the simulation blew up at {self._data.time:.2f} s ({kind}, degree of freedom {warning.lastinfo})"
+                    f"the simulation became unstable at {self._data.time:.2f} s "
+                    f"({kind}, degree of freedom {warning.lastinfo})"
                 )
 
     def _simulator_action(self, action: np.ndarray) -> np.ndarray:

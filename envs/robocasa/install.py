@@ -1,7 +1,7 @@
-"""What RoboCasa needs on a machine, and what of it is there.
+"""RoboCasa's requirements on a machine, and which of them are met.
 
 In: the interpreter that should have it. Out: versions for plans; findings for `evalkit doctor robocasa`.
-Read next: `probe.py`, the script that looks; `docs/robocasa.md`, how to install.
+Read next: `probe.py`, the script that inspects an interpreter; `docs/robocasa.md`, how to install.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PINS: dict[str, tuple[str, ...]] = {
     "robosuite": ("1.5.0", "1.5.1"),
     "msgpack": (),
 }
-"""Versions that RoboCasa v0.2 accepts, and what evalkit's worker needs beside it (any version)."""
+"""Versions that RoboCasa v0.2 accepts, and what evalkit's worker needs in addition (any version)."""
 
 WEIGHTS = "sharinka0715/X-WAM-checkpoints"
 """Where X-WAM's authors keep their checkpoints on the Hugging Face hub."""
 
 
 def look(python: str) -> dict[str, str]:
-    """Return what decides physics and pictures, as text, for plans and run records."""
+    """Return the versions and files that decide physics and images, as text, for plans and run records."""
     try:
         found = _probe(python, "listing")
     except (OSError, subprocess.SubprocessError, ValueError):
@@ -57,7 +57,7 @@ def look(python: str) -> dict[str, str]:
 
 
 def examine(python: str, *, gl: str, python_variable: str) -> list[Finding]:
-    """Return every finding, each with the command or page that mends it.
+    """Return every finding, each with the command or page that helps.
 
     Args:
         python: The interpreter.
@@ -96,7 +96,7 @@ def judge(found: Mapping[str, Any], *, python: str, python_variable: str) -> lis
         found=str(found["root"] or ""),
         remedy=f"install it into an interpreter of its own ({PAGE}) and export {python_variable}=<its python>",
     )
-    if found["root"] is None:  # whatever else is there belongs to somebody else's interpreter
+    if found["root"] is None:  # its other packages serve something else
         return [interpreter, package]
     return [interpreter, package, *_pins(found, python), *_contents(found, python)]
 

@@ -1,7 +1,7 @@
-"""What an interpreter knows of RoboCasa; a script that runs there and needs Python's own library alone.
+"""Which RoboCasa an interpreter has; a script that runs there and needs the standard library alone.
 
-In: `versions`, `listing` or `content`, how closely to look at the art. Out: one JSON object on stdout.
-Read next: `install.py`, which starts it and judges what it says.
+In: `versions`, `listing` or `content`, how closely to inspect the art. Out: one JSON object on stdout.
+Read next: `install.py`, which starts it and judges its output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The protocols: who ran RoboCasa how, as data.
+"""The protocols of RoboCasa's published evaluations, as data.
 
 In: a task's rank, a seed, an index. Out: env seeds and scenes; sizes, splits, steps.
 Read next: `tasks.py` for step limits, which the protocols share; `scene.py`, which builds what is chosen here.
@@ -29,7 +29,7 @@ _SCENE_BITS = 0xFF
 
 
 class Start(NamedTuple):
-    """What decides an episode's first state."""
+    """The choices that decide an episode's first state."""
 
     env_seed: int
     scenes: tuple[tuple[int, int], ...]
@@ -44,9 +44,9 @@ class Protocol:
         name: As plans and reports show it.
         seeds: Rule that numbers the episodes, see `episode_seed`.
         image_hw_px: Height and width of every view.
-        settle_steps: Control steps with a zero action before the policy looks for the first time.
+        settle_steps: Control steps with a zero action before the policy observes for the first time.
         execute_steps: Actions of a chunk that are executed before the policy is asked again.
-        base_action: What the simulator's action holds behind arm and gripper: base 3, torso 1, mode 1. Neither moves.
+        base_action: The numbers of an action after arm and gripper: base 3, torso 1, mode 1. Neither moves.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Protocol:
         return (seed * index << 8) + (index // 10) % len(SCENES)
 
     def start(self, episode_seed: int) -> Start:
-        """Return what an episode's seed stands for.
+        """Return the choices that an episode's seed stands for.
 
         Example:
             >>> PROTOCOLS["cosmos"].start(499201)

@@ -1,7 +1,7 @@
-"""How an episode is built: a task, a protocol, a seed. Out: a running RoboCasa kitchen that renders nothing by itself.
+"""Building one seeded RoboCasa episode, without a renderer.
 
-In: what the protocol fixes. Out: RoboCasa's own environment object.
-Read next: `env.py`, which steps it and looks at it; `art.py`, which stands in for art that is not there.
+In: a task, a protocol, a seed. Out: RoboCasa's own environment object.
+Read next: `env.py`, which steps and observes it; `art.py`, which replaces missing art.
 
 RoboCasa draws from its own `seed=`, from Python's and from numpy's global generator (the robot's first joint angles),
 so all three are seeded just before every build. It is made and then reset, as the published evaluations do: the reset
@@ -35,7 +35,7 @@ def build(task: str, *, protocol: Protocol, placeholder: bool, seed: int) -> Any
     Args:
         task: RoboCasa's name of it.
         protocol: Gives kitchens and settling.
-        placeholder: Whether to draw stand-ins for meshes and textures that are not there.
+        placeholder: Whether to use stand-ins for missing meshes and textures.
         seed: The episode's.
     """
     from robosuite.controllers import load_composite_controller_config
@@ -69,7 +69,7 @@ def build(task: str, *, protocol: Protocol, placeholder: bool, seed: int) -> Any
 
 @functools.cache
 def import_robocasa() -> Any:
-    """Import RoboCasa, which talks while it is imported, and return it.
+    """Import RoboCasa, which writes to the console at import, and return it.
 
     Raises:
         NoRoboCasa: If it is not there, or is not v0.2.
@@ -102,7 +102,7 @@ ART_ADVICE = (
 
 
 def check_art() -> None:
-    """Return quietly if there are textures, fixtures and objects; a kitchen is checked file by file when it is built.
+    """Check that there are textures, fixtures and objects; a kitchen is checked file by file when it is built.
 
     Raises:
         NoRoboCasa: If a whole part of the download is missing.
@@ -115,7 +115,7 @@ def check_art() -> None:
 
 @functools.cache
 def _scene_class(task: str, placeholder: bool) -> type:
-    """Return RoboCasa's class of a task, whose final MJCF passes through us.
+    """Return RoboCasa's class of a task, with a hook that edits its final MJCF.
 
     Raises:
         NoRoboCasa: If RoboCasa is not there, or its art is not and no placeholder was asked for.

@@ -33,7 +33,7 @@ def read_state(env: Any, items: Sequence[StateItem], T_base_world: np.ndarray) -
 
 
 class _Reader:
-    """One function a kind of item, each returning values in the order of the item's keys."""
+    """One function per kind of item; each returns values in the order of the item's keys."""
 
     def __init__(self, env: Any, T_base_world: np.ndarray) -> None:
         self._env, self._T_base_world = env, T_base_world

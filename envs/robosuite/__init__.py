@@ -1,4 +1,4 @@
-"""The embedded default bench: seven robosuite tasks that run on a machine with nothing but Python.
+"""The embedded default bench: seven robosuite tasks that need nothing but Python packages.
 
 In: nothing. Out: the package; importing it starts no simulator.
 Read next: `bench.py`.

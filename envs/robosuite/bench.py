@@ -37,9 +37,9 @@ class RobosuiteConfig:
 
     Attributes:
         image_hw_px: Height and width of every view.
-        antialias_samples: Samples a pixel; 0 is the protocol's and the fastest.
+        antialias_samples: Samples per pixel; 0 is the protocol's and the fastest.
         mesh_cell_mm: Grid on which heavy visual meshes are thinned out before rendering; 0 keeps them whole.
-        shuffle_instructions: Tell each task the instruction of another one: a control of what policies make of words.
+        shuffle_instructions: Give each task the instruction of another one, to test whether a policy uses it.
         gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
     """
 
@@ -50,7 +50,7 @@ class RobosuiteConfig:
     gl: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse renderers that draw on screens."""
+        """Refuse renderers that need a screen."""
         if self.gl not in ("auto", "egl", "osmesa"):
             raise BadConfig(f"bench.robosuite.gl must be auto, egl or osmesa, got {self.gl}.")
 
@@ -131,19 +131,21 @@ class RobosuiteBench:
     def departures(self, config: RobosuiteConfig) -> list[str]:
         """Return one sentence for each setting that changes what policies see."""
         standard = RobosuiteConfig()
-        found = []
+        sentences = []
         size, standard_size = _image_hw_px(config), standard.image_hw_px
         if size != standard_size:
-            found.append(f"Images have {size[0]}x{size[1]} pixels instead of {standard_size[0]}x{standard_size[1]}.")
+            sentences.append(
+                f"Images have {size[0]}x{size[1]} pixels instead of {standard_size[0]}x{standard_size[1]}."
+            )
         if config.antialias_samples != standard.antialias_samples:
-            found.append(f"Pixels take {config.antialias_samples} samples instead of {standard.antialias_samples}.")
+            sentences.append(f"Pixels take {config.antialias_samples} samples instead of {standard.antialias_samples}.")
         if config.mesh_cell_mm != standard.mesh_cell_mm:
-            found.append(
+            sentences.append(
                 f"Visual meshes are thinned to {config.mesh_cell_mm} mm instead of {standard.mesh_cell_mm} mm."
             )
         if config.shuffle_instructions:
-            found.append("Each task is told the instruction of another one.")
-        return found
+            sentences.append("Each task has the instruction of another one.")
+        return sentences
 
     def provenance(self, config: RobosuiteConfig) -> dict[str, str]:
         """Return the versions that decide physics and images; robosuite's wheel holds its assets."""
@@ -194,7 +196,7 @@ def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:
 
 
 def _instruction(config: RobosuiteConfig, task: str) -> str:
-    """Return what a task is told: its own words, or those of the next task with as many arms."""
+    """Return a task's instruction: its own, or that of the next task with as many arms if they are shuffled."""
     if config.shuffle_instructions:
         alike = [name for name, info in TASKS.items() if info.num_arms == TASKS[task].num_arms]
         task = alike[(alike.index(task) + 1) % len(alike)]

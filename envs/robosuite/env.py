@@ -1,7 +1,7 @@
 """One robosuite task as an env: begin, advance, observe, close.
 
 In: 14-number actions along the base axes, seeds. Out: RGB-D, camera matrices, proprio, state for oracles.
-Read next: `scene.py`, how an episode is built; `../observed.py`, how it is observed; `../gymnasium_env.py`.
+Read next: `scene.py`, how an episode is built; `../mujoco/observed.py`, how it is observed; `../gymnasium_env.py`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ FINGER_TRAVEL_M = 0.08
 
 
 class RobosuiteEnv(ObservedEnv):
-    """One task; satisfies `evalkit.contracts.env.Env`. There is one in a process.
+    """One task; satisfies `evalkit.contracts.env.Env`. There is one per process.
 
-    The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range a step.
+    The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range per step.
 
     Args:
         task: Name of a task.
         setting: `default` is robosuite's own placement and looks; `wide` places objects over a larger area;
             `randomized` draws looks, light and cameras from the seed too.
         image_hw_px: Height and width of every view.
-        antialias_samples: Samples a pixel.
+        antialias_samples: Samples per pixel.
         mesh_cell_m: Grid on which heavy visual meshes are thinned out; 0 keeps them whole.
-        instruction: What policies are told; the task's own words if not given.
+        instruction: Instruction for policies; the task's own if not given.
     """
 
     def __init__(

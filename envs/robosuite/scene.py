@@ -1,10 +1,10 @@
-"""Builds one seeded robosuite simulation: our cameras added, placement and looks drawn from the seed.
+"""Building one seeded robosuite simulation: our cameras added, placement and looks drawn from the seed.
 
-In: a task, a setting, a seed. Out: a running robosuite environment that renders nothing by itself.
-Read next: `env.py`, which steps it and looks at it.
+In: a task, a setting, a seed. Out: a running robosuite environment without a renderer.
+Read next: `env.py`, which steps and observes it.
 
 robosuite draws from Python's and numpy's global generators as well as from its own `seed=`, so both are seeded just
-before every build. Building anew, not `reset`, is what makes an episode independent of the one before; it costs 0.2 s.
+before every build. A new build in place of `reset` makes an episode independent of the one before; it costs 0.2 s.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _scene_class(task: str, wide: bool) -> type:
 
 
 def _robosuite_class(task: str) -> Any:
-    """Import robosuite, which talks to the console while it is imported and afterwards, and return a task's class."""
+    """Import robosuite, which writes to the console at import and afterwards, and return a task's class."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -84,7 +84,7 @@ class Task:
     """One task; its name is robosuite's name of the environment.
 
     Attributes:
-        instruction: What every policy is told, in every setting.
+        instruction: Instruction for policies, in every setting.
         max_steps: Control steps after which an episode is a failure; about three times what a calm expert needs.
         cameras: Static views in order.
         state: What an oracle may read.

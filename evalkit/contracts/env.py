@@ -1,4 +1,4 @@
-"""What a bench and its envs must offer.
+"""The members that a bench and its envs must have.
 
 In: a bench's name, its config, a planned episode. Out: physics steps and observations.
 Read next: `worker/server.py`, the process in which an env lives; `envs/robosuite/env.py`, the embedded default.
@@ -18,15 +18,15 @@ from evalkit.contracts.types import Episode
 
 
 class Env(Protocol):
-    """One task of one simulator. It lives alone in its worker process and may be reset many times there.
+    """One task of one simulator, alone in its worker process; it can begin many episodes there.
 
-    Physics and rendering are separate calls, because pictures cost more than steps and are not needed at every one.
+    Physics and rendering are separate calls, because an image costs more than a step and is not needed at every step.
     `envs/gymnasium_env.py` makes a gymnasium env of any such env.
     """
 
     spec: EnvSpec
     about: Mapping[str, str]
-    """What only the running env knows, for the run record: its renderer, say."""
+    """What only the running env knows, for the run record, for example its renderer."""
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
         """Start the episode of this seed; return whether it is already solved, which makes it an error.
@@ -90,12 +90,12 @@ class PlayableEnv(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLaunch:
-    """How to start the process in which an env of this bench lives.
+    """How to start the process of an env.
 
     Attributes:
         target: `module:function` that the worker imports; called with `kwargs`, returns an `Env`.
         kwargs: JSON values.
-        python: Interpreter; another one than ours where a simulator's pins ask for it.
+        python: Interpreter; another one than ours if a simulator needs other versions of packages.
         environ: Environment variables set on top of the harness's own.
     """
 
@@ -148,7 +148,7 @@ class Bench(Protocol):
 
 @runtime_checkable
 class PacedBench(Protocol):
-    """A bench whose protocol says how much of a chunk is executed; a plan that does otherwise departs from it."""
+    """A bench whose protocol fixes how many actions of a chunk are executed; other plans depart from it."""
 
     def executed_steps(self, config: Any) -> int | None:
         """Return how many actions of a chunk are executed before the policy is asked again; None for any number."""
@@ -193,13 +193,13 @@ class RecordableBench(Bench, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that `evalkit doctor` looked at.
+    """One requirement that `evalkit doctor` checked.
 
     Attributes:
         what: Its name.
-        ok: Whether it is there.
-        found: What was found: a version, a size, a reason.
-        remedy: What to do if it is not there: a command, or a page.
+        ok: Whether it is met.
+        found: The version or size that was found, or the reason why not.
+        remedy: Command or page that helps if it is not met.
         needed: Whether nothing runs without it.
     """
 
@@ -212,7 +212,7 @@ class Finding:
 
 @runtime_checkable
 class ExaminedBench(Protocol):
-    """A bench that needs more than `make setup` installs, and can tell what of it is there."""
+    """A bench that can tell which of its requirements are met on this machine."""
 
     def examine(self, config: Any) -> list[Finding]:
         """Return every finding."""

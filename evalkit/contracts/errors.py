@@ -16,11 +16,11 @@ Blame = Literal["env", "policy", "harness"]
 
 
 class EvalkitError(Exception):
-    """A mistake that the user can mend; the message is one helpful sentence and is shown without a traceback."""
+    """A mistake that the user can correct; the message is one helpful sentence and is shown without a traceback."""
 
 
 class UnknownName(EvalkitError):
-    """A bench, task, setting, protocol, policy or key that nobody registered.
+    """A bench, task, setting, protocol, policy or key that does not exist.
 
     Example:
         >>> print(UnknownName("task", "Lft", ["Lift", "Door"], see="evalkit list --bench robosuite"))
@@ -39,18 +39,18 @@ class BadConfig(EvalkitError):
 
 
 class SpecMismatch(EvalkitError):
-    """An env and a policy that do not fit each other; the message names both sides."""
+    """An env and a policy that do not fit each other; the message names what both give and need."""
 
 
 class RunFolderError(EvalkitError):
-    """A run folder that cannot be written, or that holds something else than what was asked for."""
+    """A run folder that cannot be written, or that holds another plan."""
 
 
 class EpisodeFault(Exception):
     """Something that ends one episode as `error`; the run goes on.
 
     Attributes:
-        blame: Whose fault it is.
+        blame: Which side caused it.
         reason: One sentence, kept in the episode's record.
         retriable: True where the cause may lie outside the episode (a worker that died or hung), so that the
             episode is tried again within the run's limit; False where trying again gives the same fault.

@@ -1,7 +1,7 @@
 """Benches, policies and experts by name.
 
 In: a name, or `module:attribute`. Out: the plugin.
-Read next: the entry points in `pyproject.toml`; `env.py` and `policy.py` for what a plugin offers.
+Read next: the entry points in `pyproject.toml`; `env.py` and `policy.py` for the members of a plugin.
 
 A name is looked up among the entry points of the groups `evalkit.envs`, `evalkit.policies` and `evalkit.experts`, so
 that an installed package adds its own. `module:attribute` needs no installing and suits a first try; the module is also

@@ -1,4 +1,4 @@
-"""What a policy must offer, and what an expert must offer.
+"""The members that a policy and an expert must have.
 
 In: requests, each with an observation. Out: replies, each with a chunk of actions and perhaps a predicted future.
 Read next: `baselines/floors.py` for the smallest ones, `xwam/policy.py` for the model.

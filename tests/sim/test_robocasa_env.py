@@ -97,7 +97,7 @@ def test_gripper_opens_on_plus_one(facts: Any) -> None:
 
 
 def test_faults_are_seen(facts: Any) -> None:
-    assert "blew up" in facts["blow_up"]
+    assert "became unstable" in facts["blow_up"]
     assert facts["solved_at_reset"] is True
     assert "already open in this process" in facts["second_env"]
     assert facts["looking_changes_nothing"] is True

@@ -11,7 +11,7 @@ import pytest
 
 from baselines.scripted.motion import Senses, down
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
-from baselines.scripted.robocasa import EXPERTS, about, hand_along, knob_sides, lever_end, wrapped
+from baselines.scripted.robocasa import EXPERTS, about, knob_sides, lever_end, pointing_along, wrapped
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts import geometry
 from evalkit.contracts.errors import EvalkitError
@@ -235,8 +235,9 @@ def test_a_knob_is_taken_by_its_broad_sides() -> None:
     np.testing.assert_allclose(np.abs(normal), [0, 0, 1], atol=1e-9)  # thinner along the axis, but there is no hold
 
 
-def test_a_hand_that_points_down_is_motions() -> None:
-    np.testing.assert_allclose(hand_along(np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.3])), down(0.0), atol=1e-12)
+def test_a_gripper_that_points_down_is_motions() -> None:
+    R_base_ee = pointing_along(np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.3]))
+    np.testing.assert_allclose(R_base_ee, down(0.0), atol=1e-12)
 
 
 def test_about_is_the_rotation_vectors_inverse() -> None:

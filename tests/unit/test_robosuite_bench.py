@@ -68,7 +68,7 @@ def test_a_shuffled_instruction_is_a_departure() -> None:
     assert sorted(episode.instruction for episode in told.values()) == sorted(t.instruction for t in TASKS.values())
     assert told["TwoArmLift"].instruction == TASKS["TwoArmHandover"].instruction
     assert told["Lift"].instruction == BENCH.launch(config, task="Lift", setting="wide").kwargs["instruction"]
-    assert BENCH.departures(config) == ["Each task is told the instruction of another one."]
+    assert BENCH.departures(config) == ["Each task has the instruction of another one."]
 
 
 def test_unknown_names_come_with_a_suggestion() -> None:

@@ -1,7 +1,7 @@
-"""Bytes on a wire: msgpack, arrays as (dtype, shape, bytes), no pickle.
+"""Messages as bytes: msgpack, arrays as (dtype, shape, bytes), no pickle.
 
 In: dicts, lists, numbers, text, numpy arrays. Out: bytes, and back; length-prefixed frames on a socket.
-Read next: `server.py` and `evalkit/contracts/worker/client.py`, the two ends of the pipe.
+Read next: `messages.py`, what is sent; `server.py` and `client.py`, the two ends.
 
 Arrays are written as openpi's client and server write them, so that theirs and ours understand each other.
 """
