@@ -108,22 +108,38 @@ class WorkerLaunch:
 class Bench(Protocol):
     """A plugin of the entry-point group `evalkit.envs`; it imports no simulator.
 
-    Attributes:
-        name: What `--bench` takes.
-        summary: One line for `evalkit list`.
-        config_type: Frozen dataclass of its settings, all with defaults; overridden as `bench.<name>.<field>=value`.
-        tasks: Task names in report order.
-        settings: Setting names; the first is the default.
-        protocol: Name and version of the set of choices that its plans make with its default settings; episodes say
-            which one they follow.
+    The properties are class attributes in every bench: `tasks = ("Lift", "Door")`.
     """
 
-    name: str
-    summary: str
-    config_type: type
-    tasks: Sequence[str]
-    settings: Sequence[str]
-    protocol: str
+    @property
+    def name(self) -> str:
+        """What `--bench` takes."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line for `evalkit list`."""
+        ...
+
+    @property
+    def config_type(self) -> type[Any]:
+        """Frozen dataclass of the settings, all with defaults; overridden as `bench.<name>.<field>=value`."""
+        ...
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Task names in report order."""
+        ...
+
+    @property
+    def settings(self) -> Sequence[str]:
+        """Setting names; the first is the default."""
+        ...
+
+    @property
+    def protocol(self) -> str:
+        """Name and version of the choices that plans make with default settings; episodes state which they follow."""
+        ...
 
     def plan_episodes(self, config: Any, *, task: str, setting: str, num_episodes: int, seed: int) -> list[Episode]:
         """Return the episodes of one task; the same arguments give the same list."""
@@ -161,18 +177,25 @@ DEMONSTRATION_SEEDS = range(1_000_000)
 
 @runtime_checkable
 class RecordableBench(Bench, Protocol):
-    """A bench whose episodes `evalkit record` and `evalkit replay` can write as a data set.
+    """A bench whose episodes `evalkit record` and `evalkit replay` can write as a data set."""
 
-    Attributes:
-        episodes_per_process: Episodes that one process records before a fresh one takes over.
-        must_choose: Settings that the user must give explicitly, because a data set is of no use without knowing them.
-        replay_target: `module:class` of a `PlayableEnv`, which takes the arguments of the bench's env and a
-            demonstration's `model_file` and `ep_meta`; None if the bench cannot replay states.
-    """
+    @property
+    def episodes_per_process(self) -> int:
+        """Episodes that one process records before a fresh one takes over."""
+        ...
 
-    episodes_per_process: int
-    must_choose: Sequence[str]
-    replay_target: str | None
+    @property
+    def must_choose(self) -> Sequence[str]:
+        """Settings that the user must give, because a data set is of no use without knowing them."""
+        ...
+
+    @property
+    def replay_target(self) -> str | None:
+        """`module:class` of a `PlayableEnv`; None if the bench cannot replay states.
+
+        It takes the arguments of the bench's env and a demonstration's `model_file` and `ep_meta`.
+        """
+        ...
 
     def is_published_seed(self, seed: int) -> bool:
         """Return whether a published protocol evaluates on one of `DEMONSTRATION_SEEDS`, so that none is recorded."""

@@ -39,15 +39,23 @@ class PolicyPlugin(Protocol):
     A policy that decodes its predictions with a lossy codec may offer `codec(config) -> (Prediction -> Prediction)`:
     encoding and decoding alone. The scores of such a round trip are the ceiling of the policy's own.
 
-    Attributes:
-        name: What `--policy` takes.
-        summary: One line for `evalkit list`.
-        config_type: Frozen dataclass of its settings, all with defaults; overridden as `policy.<name>.<field>=value`.
+    The properties are class attributes in every plugin: `name = "hold"`.
     """
 
-    name: str
-    summary: str
-    config_type: type
+    @property
+    def name(self) -> str:
+        """What `--policy` takes."""
+        ...
+
+    @property
+    def summary(self) -> str:
+        """One line for `evalkit list`."""
+        ...
+
+    @property
+    def config_type(self) -> type[Any]:
+        """Frozen dataclass of the settings, all with defaults; overridden as `policy.<name>.<field>=value`."""
+        ...
 
     def spec(self, config: Any) -> PolicySpec:
         """Return what the policy will need and give, without loading it."""

@@ -22,7 +22,7 @@ from evalkit.score.chunk import ScoreOptions
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
 from evalkit.store.plan import Plan, make_plan
-from evalkit.store.records import EpisodeRecord
+from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import HeldRun
 from tests.doubles.bench import FakeBench
 from tests.doubles.policy import FakePolicyPlugin
@@ -36,7 +36,7 @@ STABLE_FIELDS = (
 """Fields of a record that depend neither on the clock nor on the machine."""
 IMAGE_HW_PX = (24, 32)
 NO_LPIPS = ScoreOptions(lpips_nets=())
-OUTCOMES = ("success", "failure", "success", "error", "skipped")
+OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "success", "error", "skipped")
 MISTAKES = (
     "plan --bench robosuit",
     "plan --policy xwan",
@@ -65,8 +65,8 @@ def scores(folder: Path) -> str:
     """Return the mean of every metric of a scene known in closed form, and how many values it has."""
     write_scene_run(folder / "run", outcomes=OUTCOMES, image_hw_px=IMAGE_HW_PX)
     table = read_scores(score_run(folder / "run", workers=1, options=NO_LPIPS))
-    means = table[table["value"].notna()].groupby(["subject", "metric"])["value"].agg(["mean", "size"])
-    lines = [f'"{key[0]} {key[1]}": [{row["mean"]:.6g}, {row["size"]:.0f}]' for key, row in means.iterrows()]
+    groups = table[table["value"].notna()].groupby(["subject", "metric"], sort=False)["value"]
+    lines = [f'"{subject} {metric}": [{v.mean():.6g}, {len(v)}]' for (subject, metric), v in groups]
     return _scrubbed("{\n" + ",\n".join(lines) + "\n}\n", folder)
 
 
