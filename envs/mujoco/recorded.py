@@ -66,8 +66,8 @@ def with_local_files(xml: str, packages: dict[str, str]) -> str:
     root = ElementTree.fromstring(xml)
     for element in root.findall("./asset/*[@file]"):
         parts = element.attrib["file"].split("/")
-        held = [(place, part) for place, part in enumerate(parts) if part in packages]
-        if held:
-            place, package = held[-1]
-            element.set("file", "/".join([packages[package], *parts[place + 1 :]]))
+        folders = [(index, name) for index, name in enumerate(parts) if name in packages]
+        if folders:
+            index, package = folders[-1]
+            element.set("file", "/".join([packages[package], *parts[index + 1 :]]))
     return ElementTree.tostring(root, encoding="unicode")

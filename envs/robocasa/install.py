@@ -40,15 +40,15 @@ WEIGHTS = "sharinka0715/X-WAM-checkpoints"
 def look(python: str) -> dict[str, str]:
     """Return the versions and files that decide physics and images, as text, for plans and run records."""
     try:
-        found = _probe(python, "listing")
+        report = _probe(python, "listing")
     except (OSError, subprocess.SubprocessError, ValueError):
         return {"robocasa": "not installed", "art": "none"}
-    if found["root"] is None:
+    if report["root"] is None:
         return {"robocasa": "not installed", "art": "none"}
-    source = "v0.2" if found["source_sha256"] == SOURCE_SHA256 else f"changed, {found['source_sha256'][:16]}"
-    versions = {name: str(found[name]) for name in ("robosuite", "mujoco", "numpy", "scipy")}
-    art = found["art"]
-    objects = f"{found['objects']} object descriptions"
+    source = "v0.2" if report["source_sha256"] == SOURCE_SHA256 else f"changed, {report['source_sha256'][:16]}"
+    versions = {name: str(report[name]) for name in ("robosuite", "mujoco", "numpy", "scipy")}
+    art = report["art"]
+    objects = f"{report['objects']} object descriptions"
     return {
         "robocasa": f"{source}, {objects}",
         **versions,
@@ -65,25 +65,25 @@ def examine(python: str, *, gl: str, python_variable: str) -> list[Finding]:
         python_variable: Name of the environment variable that sets the interpreter.
     """
     try:
-        found = _probe(python, "content")
+        report = _probe(python, "content")
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         remedy = f"make an interpreter for RoboCasa ({PAGE}) and export {python_variable}=<its python>"
         return [Finding(what=f"interpreter {python}", ok=False, found=reason, remedy=remedy), _weights(os.environ)]
     what, remedy = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)", "tools/system-libraries, or MUJOCO_GL=osmesa"
     renderer = find_renderer(python, gl, what=what, remedy=remedy, needed=True)
-    return [*judge(found, python=python, python_variable=python_variable), renderer, _weights(os.environ)]
+    return [*judge(report, python=python, python_variable=python_variable), renderer, _weights(os.environ)]
 
 
-def judge(found: Mapping[str, Any], *, python: str, python_variable: str) -> list[Finding]:
-    """Return what `probe.py` found, measured against v0.2 and its pins.
+def judge(report: Mapping[str, Any], *, python: str, python_variable: str) -> list[Finding]:
+    """Return the findings: what `probe.py` reported, compared with v0.2 and its pins.
 
     Args:
-        found: What it printed for `content`.
+        report: Output of `probe.py` for `content`.
         python: The interpreter that it ran in.
         python_variable: Name of the environment variable that sets the interpreter.
     """
-    version = str(found["python"])
+    version = str(report["python"])
     interpreter = Finding(
         what=f"interpreter {python}",
         ok=version.startswith(("3.10.", "3.11.")),
@@ -92,19 +92,19 @@ def judge(found: Mapping[str, Any], *, python: str, python_variable: str) -> lis
     )
     package = Finding(
         what="package robocasa",
-        ok=found["root"] is not None,
-        found=str(found["root"] or ""),
+        ok=report["root"] is not None,
+        found=str(report["root"] or ""),
         remedy=f"install it into an interpreter of its own ({PAGE}) and export {python_variable}=<its python>",
     )
-    if found["root"] is None:  # its other packages serve something else
+    if report["root"] is None:  # its other packages serve something else
         return [interpreter, package]
-    return [interpreter, package, *_pins(found, python), *_contents(found, python)]
+    return [interpreter, package, *_pins(report, python), *_contents(report, python)]
 
 
-def _pins(found: Mapping[str, Any], python: str) -> list[Finding]:
+def _pins(report: Mapping[str, Any], python: str) -> list[Finding]:
     findings = []
     for package, versions in PINS.items():
-        have = found[package]
+        have = report[package]
         wanted = f"{package}=={versions[-1]}" if versions else package
         findings.append(
             Finding(
@@ -117,20 +117,20 @@ def _pins(found: Mapping[str, Any], python: str) -> list[Finding]:
     return findings
 
 
-def _contents(found: Mapping[str, Any], python: str) -> list[Finding]:
-    art, root = found["art"], Path(found["root"])
-    same = found["source_sha256"] == SOURCE_SHA256
+def _contents(report: Mapping[str, Any], python: str) -> list[Finding]:
+    art, root = report["art"], Path(report["root"])
+    same = report["source_sha256"] == SOURCE_SHA256
     findings = [
         Finding(
             what="robocasa at v0.2 (756598a)",
             ok=same,
-            found="same source" if same else f"other source, commit {found['commit'] or 'unknown'}",
+            found="same source" if same else f"other source, commit {report['commit'] or 'unknown'}",
             remedy=f"git -C {root.parent} checkout v0.2",
         ),
         Finding(
             what="descriptions of objects",
-            ok=found["objects"] >= NUM_OBJECTS,
-            found=f"{found['objects']} of {NUM_OBJECTS}",
+            ok=report["objects"] >= NUM_OBJECTS,
+            found=f"{report['objects']} of {NUM_OBJECTS}",
             remedy=f"{python} -m robocasa.scripts.download_kitchen_assets",
         ),
     ]
@@ -175,5 +175,5 @@ def _probe(python: str, look_at: str) -> dict[str, Any]:
     done = subprocess.run([python, str(script), look_at], capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         raise OSError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report

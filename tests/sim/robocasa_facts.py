@@ -1,4 +1,4 @@
-"""What RoboCasa itself says, beside what our env says; a script for RoboCasa's interpreter, which may have no pytest.
+"""RoboCasa's own numbers next to those of our env; a script for RoboCasa's interpreter, which may have no pytest.
 
 In: a task. Out: one JSON object of measured differences on stdout, for `test_robocasa_env.py` to judge.
 """
@@ -107,7 +107,7 @@ def opacity(model: Any, geom: Any) -> Any:
 def depth(env: Any, observation: Any) -> Any:
     """Return how far depth is from rays that MuJoCo casts through pixel centres: median, and share beyond 1 cm.
 
-    Rays that end on glass are left out: pictures and their depth show what is behind it.
+    Rays that end on glass are left out: images and depth show the surface behind it.
     """
     T_world_base, errors = geometry.inverse(env._T_base_world), []
     drawn = np.array([0, 1, 1, 0, 0, 0], np.uint8)

@@ -73,7 +73,7 @@ def test_pictures_are_robosuites_to_the_pixel(facts: Any) -> None:
 
 
 def test_depth_is_what_rays_measure(facts: Any) -> None:
-    """Without antialiasing exactly, but for edges; with it, a pixel's depth is that of a sample beside its centre."""
+    """Without antialiasing exactly, but for edges; with it, a pixel's depth is that of a sample next to its centre."""
     assert facts["depth_of_centres"]["median"] < 2e-5
     assert facts["depth_of_centres"]["beyond_1cm"] < 0.02
     assert facts["depth_of_samples"]["median"] < 0.01

@@ -1,6 +1,6 @@
 """The robosuite env against its own simulator: frames, units, cameras, repeatability.
 
-In: the real simulator, rendered in software. Out: checks against MuJoCo's numbers, ray casts and hand-written poses.
+In: the real simulator, rendered in software. Out: checks against MuJoCo's numbers, ray casts and known poses.
 Read next: `tests/sim/test_robosuite_experts.py`, where tasks are solved.
 """
 
@@ -186,7 +186,7 @@ def test_cameras_agree_with_robosuite(lift: Any) -> None:
 
 
 def base_from_world(points_m: Any) -> Any:
-    """The base of robot0 in the two-arm lift, written by hand: at (0, -0.56, 0.912), facing +y."""
+    """The base of robot0 in the two-arm lift, written down here: at (0, -0.56, 0.912), facing +y."""
     x, y, z = np.moveaxis(np.asarray(points_m), -1, 0)
     return np.stack([y + 0.56, -x, z - 0.912], axis=-1)
 
@@ -228,7 +228,7 @@ def test_gripper_opens_on_plus_one(lift: Any) -> None:
 
 
 def goals_in_base(env: Any) -> Any:
-    """Return what each robot's controller was told, in the base of robot0: 4x4 goals."""
+    """Return the goals of each robot's controller, in the base of robot0, as 4x4 poses."""
     found = []
     for robot in env._sim.robots:
         controller = robot.part_controllers["right"]

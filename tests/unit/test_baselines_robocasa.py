@@ -1,6 +1,6 @@
-"""RoboCasa's experts against a hand that goes where it is told and parts that follow it; no simulator.
+"""RoboCasa's experts against an ideal end effector and parts that follow it; no simulator.
 
-In: hand-made kitchens of one part. Out: checks on which way things turn, slide and are pressed.
+In: made-up kitchens of one part. Out: checks on which way things turn, slide and are pressed.
 Read next: `tests/sim/test_robocasa_experts.py`, where the experts meet the simulator.
 """
 
@@ -23,7 +23,7 @@ R_base_fixture = about(np.array([0.0, 0.0, 1.0]), -np.pi / 2)
 
 
 class Kitchen:
-    """One hinge or slide, whose handle follows the hand while closed fingers hold it, or any fingers push it."""
+    """One hinge or slide, whose handle follows the gripper while closed fingers hold it, or any fingers push it."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ def run(kitchen: Any, task: Any, until: Any, *, max_steps: Any = 300) -> Any:
 
 
 class Faucet(Kitchen):
-    """A lever that stands up beside the spout and tilts away from it."""
+    """A lever that stands up next to the spout and tilts away from it."""
 
     def __init__(self, joint: Any) -> None:
         super().__init__(

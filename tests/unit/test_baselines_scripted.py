@@ -1,6 +1,6 @@
 """The scripted experts' words: how they turn goals into actions, and how they choose a grasp; no simulator.
 
-In: hand-made observations. Out: checks against numbers written by hand.
+In: made-up observations. Out: checks against numbers written down here.
 Read next: `tests/sim/test_robosuite_experts.py`, where they solve tasks.
 """
 
@@ -83,8 +83,8 @@ def test_reach_gives_up_and_stops_where_it_is() -> None:
 
 
 def test_fingers_avoid_a_neighbour() -> None:
-    beside, ahead = np.array([0.0, 0.06]), np.array([0.06, 0.0])
-    assert _crowding(0.0, beside) == pytest.approx(0.04)
+    aside, ahead = np.array([0.0, 0.06]), np.array([0.06, 0.0])
+    assert _crowding(0.0, aside) == pytest.approx(0.04)
     assert _crowding(0.0, ahead) == 0.0
     assert _crowding(np.pi / 2, ahead) == pytest.approx(0.04)
 

@@ -279,8 +279,8 @@ def test_a_policys_fault_is_an_error_and_an_envs_is_a_result(
 
 def test_a_failed_job_ends_recording_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.enumerate()
-    missing = plan.Configured(name="nobody", config=None)
-    with pytest.raises(EvalkitError, match="Unknown bench 'nobody'"):
+    missing = plan.Configured(name="missing", config=None)
+    with pytest.raises(EvalkitError, match="Unknown bench 'missing'"):
         workers.record(tmp_path, [job_of(tmp_path, [number], bench=missing) for number in range(2)])
     left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
     assert not left, "a thread of the pool goes on, and would print a traceback"

@@ -1,6 +1,6 @@
 """Which demonstrations of RoboCasa are recorded, and how an env in another process is driven; no simulator.
 
-In: seeds counted by hand as the published protocols count, a double of an env. Out: what record writes down.
+In: seeds counted as the published protocols count, a double of an env. Out: checks on the recorder's plan.
 Read next: `tests/sim/test_robocasa_demonstrations.py`, the same with the simulator.
 """
 

@@ -1,4 +1,4 @@
-"""Placeholder art on small hand-written kitchens: what it adds, what it leaves alone, and that MuJoCo takes it.
+"""Placeholder art on small made-up kitchens: what it adds, what it does not change, and that MuJoCo compiles it.
 
 In: MJCF whose mesh and texture files are not there. Out: checks on the XML and on the compiled model.
 Read next: `tests/sim/test_robocasa_env.py`, the same with real kitchens.

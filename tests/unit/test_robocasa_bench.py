@@ -1,6 +1,6 @@
 """The RoboCasa bench as a plan sees it: protocols, seeds, departures, what an installation lacks; no simulator.
 
-In: configs and made-up folders. Out: checks against numbers written by hand from the published protocols.
+In: configs and made-up folders. Out: checks against numbers from the published protocols.
 Read next: `tests/sim/test_robocasa_env.py`, the same bench with its simulator.
 """
 

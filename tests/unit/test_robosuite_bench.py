@@ -1,6 +1,6 @@
 """The robosuite bench as a plan sees it: names, seeds, specs, launches; no simulator.
 
-In: configs. Out: checks against numbers written by hand.
+In: configs. Out: checks against numbers written down here.
 Read next: `tests/sim/test_robosuite_env.py`, the same bench with its simulator.
 """
 
@@ -63,11 +63,13 @@ def test_episodes_say_what_the_policy_is_told() -> None:
 
 def test_a_shuffled_instruction_is_a_departure() -> None:
     config = replace(CONFIG, shuffle_instructions=True)
-    told = {task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS}
-    assert all(episode.instruction != TASKS[task].instruction for task, episode in told.items())
-    assert sorted(episode.instruction for episode in told.values()) == sorted(t.instruction for t in TASKS.values())
-    assert told["TwoArmLift"].instruction == TASKS["TwoArmHandover"].instruction
-    assert told["Lift"].instruction == BENCH.launch(config, task="Lift", setting="wide").kwargs["instruction"]
+    shuffled = {
+        task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS
+    }
+    assert all(episode.instruction != TASKS[task].instruction for task, episode in shuffled.items())
+    assert sorted(episode.instruction for episode in shuffled.values()) == sorted(t.instruction for t in TASKS.values())
+    assert shuffled["TwoArmLift"].instruction == TASKS["TwoArmHandover"].instruction
+    assert shuffled["Lift"].instruction == BENCH.launch(config, task="Lift", setting="wide").kwargs["instruction"]
     assert BENCH.departures(config) == ["Each task has the instruction of another one."]
 
 
