@@ -202,7 +202,7 @@ def test_image_size_must_fit_the_intrinsics(tmp_path: Path) -> None:
 
 def test_an_episode_without_camera_poses_is_named(tmp_path: Path) -> None:
     root = recorded(tmp_path, 1, T_base_cam=None)
-    with pytest.raises(BrokenEpisode, match=r"episode_0000000 does not say where camera '.*' is"):
+    with pytest.raises(BrokenEpisode, match=r"episode_0000000 does not state pose and intrinsics of camera"):
         cameras_of(read_track(root, key_of(0)), SMALL)
 
 

@@ -113,7 +113,7 @@ def test_the_command_lists_recipes_and_settings(capsys: pytest.CaptureFixture[st
     assert "Take four steps, save nothing" in said
 
 
-@pytest.mark.parametrize("package", ["accelerate", "matplotlib"])
+@pytest.mark.parametrize("package", ["accelerate", "matplotlib", "skimage"])
 def test_a_missing_package_is_known_before_anything_is_read(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

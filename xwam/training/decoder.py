@@ -1,12 +1,12 @@
-"""Training of the decoder that warps, once a network is trained: what it shows of recorded clips, made into pictures.
+"""Training of the pixel decoder, after that of the network: from imagined latents and recorded images.
 
 In: a data set, a trained model. Out: a `PixelDecoder` for it.
-Read next: `xwam/nano/pixel_decoder.py`, what is trained; `commands.py`, the verb `train-decoder`.
+Read next: `xwam/nano/pixel_decoder.py`, the network that is trained; `commands.py`, the verb `train-decoder`.
 
-The network acts and imagines from every few steps of recorded episodes, once and for all, as it will when it runs; then
-the decoder learns to draw what was recorded next, told what the network is able to tell.
+The network acts and imagines from every few steps of recorded episodes, once, as it will in a run. Then the decoder
+learns to reproduce the images recorded next, with the inputs that it will have in a run.
 
-Letters: B clips, N pictures, F future frames, V views, H W rows and columns, C channels.
+Letters: B clips, N images, F future frames, V views, H W rows and columns, C channels.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ WIDTHS = (32, 48, 64, 96)
 """Channels of a fresh decoder."""
 
 SMALLEST_PX = 16
-"""What the decoder makes one pixel of, in the middle."""
+"""Rows and columns that the decoder reduces to one in its deepest layer."""
 
 REPORT_EVERY = 100
-"""Steps between two lines."""
+"""Steps between two lines of progress."""
 
 SMALLEST_SQUARE = 1e-10
-"""What is added to the squared length of features."""
+"""Added to the squared length of features, so that its root has a gradient at 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderRecipe:
-    """How a decoder is trained.
+    """Settings of the training of a decoder.
 
     Attributes:
         num_steps: Steps of the optimizer.
         clips: Clips in a step.
-        frames: Future frames of each, all views of them; one twice as far ahead is decoded half as often, because what
-            comes next is what is executed and judged most.
+        frames: Future frames of each clip, with all views; a frame twice as far ahead is drawn half as often, because
+            the first frames are the ones that are executed and evaluated.
         every: Control steps between two clips of an episode.
-        learning_rate: At its peak, after `warmup_steps`; a cosine to 1 % follows.
-        warmup_steps: Linear from 0.
-        depth_weight: Weight of depth beside each colour.
-        coarse_weight: Weight of the same pictures at a half, a quarter and an eighth of their size each: what is moved
-            too far to meet where it belongs is led there.
-        edge_weight: Weight of the differences between pixels side by side.
-        perceptual_weight: Weight of LPIPS with SqueezeNet, which punishes blur and bent shapes; 0 does without.
+        learning_rate: Peak learning rate, after `warmup_steps`; a cosine to 1 % follows.
+        warmup_steps: Steps of the linear increase from 0.
+        depth_weight: Weight of depth relative to one colour.
+        coarse_weight: Weight of the images at each of a half, a quarter and an eighth of their size, which gives a
+            gradient to pixels that were moved too far.
+        edge_weight: Weight of the differences between neighbouring pixels.
+        perceptual_weight: Weight of LPIPS with SqueezeNet, which penalises blur and distorted shapes; 0 for none.
         seed: Fixes weights, the order of clips and the network's noise.
     """
 
@@ -87,17 +87,17 @@ class DecoderRecipe:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReadEpisode:
-    """One episode, its static views alone, and what the network imagines of it.
+    """The static views of one episode, and the network's imagination of its clips.
 
     Attributes:
         rgb_NVCHW: uint8, every control step.
         depth_NVHW: Depth video, float16.
-        T_base_ee_N44: `T_base_ee`.
-        T_base_ee_imagined_SF44: `T_base_ee` of the future frames of each clip, as the network imagines it.
+        T_base_ee_N44: Pose of the end effector.
+        T_base_ee_imagined_SF44: Imagined `T_base_ee` of the future frames of each clip.
         intrinsics_V33: Pixels.
         T_base_cam_V44: Of each view.
         starts: Control steps at which clips start.
-        change_latents: Of each clip, what the codec adds: C,T,V,H,W of video and of depth, float16.
+        change_latents: For each clip, the latents after the first frame: C,T,V,H,W of video and of depth, float16.
     """
 
     rgb_NVCHW: Tensor
@@ -111,7 +111,7 @@ class ReadEpisode:
 
 
 class Examples(NamedTuple):
-    """What a decoder sees, and what is true: N,4,H,W each, and N,5,H,W of features."""
+    """Inputs of a decoder and ground truth: N,4,H,W each; features N,5,H,W."""
 
     seen_NCHW: Tensor
     change_NCHW: Tensor
@@ -120,15 +120,15 @@ class Examples(NamedTuple):
 
 
 class Episodes:
-    """Reads episodes and lets a network act and imagine from every few steps of them.
+    """Reads episodes, and lets a network act and imagine from every few steps of them.
 
     Args:
         clips: The data.
         bundle: The trained model.
-        recipe: How far apart clips are, and the seed of the network's noise.
+        recipe: Distance of the clips, and seed of the network's noise.
 
     Raises:
-        ValueError: If no decoder can be trained for such a model.
+        ValueError: If a decoder cannot be trained for the model.
     """
 
     def __init__(self, clips: ClipDataset, bundle: Bundle, recipe: DecoderRecipe) -> None:
@@ -143,7 +143,7 @@ class Episodes:
         """Return one episode.
 
         Raises:
-            BrokenEpisode: If it cannot be read, or does not say where its cameras are.
+            BrokenEpisode: If it cannot be read, or lacks the poses of its cameras.
         """
         track, model = self.clips.track(key), self.bundle.model
         intrinsics, T_base_cam = cameras_of(track, model)
@@ -168,7 +168,7 @@ class Episodes:
     def _imagined(
         self, track: Track, text: TextContext, seen_CVHW: Tensor, start: int
     ) -> tuple[np.ndarray, Tensor, Tensor]:
-        """Return the hand's future poses, and latents of video and depth of the static views after the first frame."""
+        """Return future end-effector poses, and latents (video, depth) of the static views after the first frame."""
         model, bounds, clips = self.bundle.model, self.bundle.model.bounds, self.clips
         numbers = clip_states(track, start, clips.shape, clips.bounds, quat_side_wxyz=clips.quat_side_wxyz)
         observations = Observations(
@@ -185,24 +185,20 @@ class Episodes:
 
 
 def check_model(model: ModelConfig) -> None:
-    """Return quietly if a decoder can be trained for a model.
-
-    Raises:
-        ValueError: If it cannot.
-    """
+    """Raise ValueError unless a decoder can be trained for a model."""
     interface = INTERFACES[model.bench]
     plain = interface.env_image_hw_px(model) == model.image_hw_px and interface.crop_frac == 1
     if any(size % SMALLEST_PX for size in model.image_hw_px) or len(model.arms) != 1 or not model.static_views:
         raise ValueError(
-            f"A decoder is trained for models of one arm and at least one static view, with pictures of multiples of "
-            f"{SMALLEST_PX} pixels; {model.name} has the arms {model.arms}, the views {model.views} and pictures of "
+            f"A decoder is trained for models of one arm and at least one static view, with images of multiples of "
+            f"{SMALLEST_PX} pixels; {model.name} has the arms {model.arms}, the views {model.views} and images of "
             f"{model.image_hw_px[0]}x{model.image_hw_px[1]}."
         )
     if not model.shows_what_it_saw or model.network.depth != "interleaved" or not plain:
         raise ValueError(
-            f"A decoder is trained for models whose codec builds on the frame that was seen, with a depth branch, on "
-            f"the bench's own pictures; {model.name} has the codec '{model.codec.kind}', depth '{model.network.depth}'"
-            f"{', is blind' if model.blind else ''}{'' if plain else ', and resizes or crops its pictures'}."
+            f"A decoder is trained for models whose codec decodes changes of the current frame, with a depth branch, "
+            f"on the bench's own images; {model.name} has the codec '{model.codec.kind}', depth '{model.network.depth}'"
+            f"{', is blind' if model.blind else ''}{'' if plain else ', and resizes or crops its images'}."
         )
 
 
@@ -210,43 +206,44 @@ def cameras_of(track: Track, model: ModelConfig) -> tuple[np.ndarray, np.ndarray
     """Return V,3,3 intrinsics and V,4,4 `T_base_cam` of an episode's static views.
 
     Raises:
-        BrokenEpisode: If they were not written down, or are of pictures of another size than the model's.
+        BrokenEpisode: If they were not recorded, or belong to images of another size than the model's.
     """
     cameras, size = [track.cameras[view] for view in model.static_views], model.image_hw_px
     for camera in cameras:
         try:
-            found = read_frames(camera.rgb_path, [camera.start]).shape[1:3]
+            recorded_hw_px = read_frames(camera.rgb_path, [camera.start]).shape[1:3]
         except UnreadableVideo as error:
             raise BrokenEpisode(f"{track.key}: {error}") from error
-        if found != size:
-            recorded = f"camera '{camera.name}' was recorded with {found[0]}x{found[1]} pixels"
-            raise BrokenEpisode(f"{track.key}: {recorded}, the model sees {size[0]}x{size[1]}.")
+        if recorded_hw_px != size:
+            rows, cols = recorded_hw_px
+            camera_text = f"camera '{camera.name}' was recorded with {rows}x{cols} pixels"
+            raise BrokenEpisode(f"{track.key}: {camera_text}, the model sees {size[0]}x{size[1]}.")
         if camera.intrinsics is None or camera.T_base_cam is None:
-            raise BrokenEpisode(f"{track.key} does not say where camera '{camera.name}' is, or its intrinsics.")
+            raise BrokenEpisode(f"{track.key} does not state pose and intrinsics of camera '{camera.name}'.")
     return np.array([camera.intrinsics for camera in cameras]), np.array([camera.T_base_cam for camera in cameras])
 
 
-# ---- what a step sees
+# ---- examples
 
 
 def draw_examples(
     episodes: Sequence[ReadEpisode], model: ModelConfig, codec: PatchDCT, recipe: DecoderRecipe
 ) -> Iterator[Examples]:
-    """Yield the pictures of one step after another, without end."""
+    """Yield the examples of one step after another, without end."""
     rng = np.random.default_rng(recipe.seed)
     clips = [(episode, clip) for episode in episodes for clip in range(len(episode.starts))]
     share_F = 1 / np.arange(1, model.num_future_frames + 1)
     while True:
         parts = []
-        for place in rng.integers(len(clips), size=recipe.clips):
+        for clip_idx in rng.integers(len(clips), size=recipe.clips):
             frames = rng.choice(model.num_future_frames, recipe.frames, replace=False, p=share_F / share_F.sum())
-            episode, clip = clips[place]
+            episode, clip = clips[clip_idx]
             parts.append(clip_examples(episode, clip, frames, model, codec))
         yield Examples(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def clip_examples(episode: ReadEpisode, clip: int, frames: np.ndarray, model: ModelConfig, codec: PatchDCT) -> Examples:
-    """Return some future frames of one clip, all views of them; frames count from 0."""
+    """Return some future frames of one clip, with all views; frames count from 0."""
     start, last = episode.starts[clip], len(episode.rgb_NVCHW) - 1
     later = np.minimum(start + (frames + 1) * model.frame_stride, last)
     scene = Scene(
@@ -259,12 +256,12 @@ def clip_examples(episode: ReadEpisode, clip: int, frames: np.ndarray, model: Mo
     features = torch.from_numpy(gripper_motion_features(scene, episode.T_base_ee_imagined_SF44[clip, frames], shares))
     change_FVCHW = change_of_views(codec, *episode.change_latents[clip])[frames]
 
-    def pictures(steps: np.ndarray) -> Tensor:
+    def images(steps: np.ndarray) -> Tensor:
         video = episode.rgb_NVCHW[steps].float() / 127.5 - 1
         return torch.cat([video, episode.depth_NVHW[steps].float()[:, :, None]], dim=2)
 
-    seen = pictures(np.full(len(frames), start))
-    parts = (seen, change_FVCHW, features, pictures(later))
+    seen = images(np.full(len(frames), start))
+    parts = (seen, change_FVCHW, features, images(later))
     return Examples(*(rearrange(part, "f v c h w -> (f v) c h w") for part in parts))
 
 
@@ -272,17 +269,17 @@ def clip_examples(episode: ReadEpisode, clip: int, frames: np.ndarray, model: Mo
 
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-"""Of pictures N,3,H,W in [-1, 1], one a pair."""
+"""From two batches of images, N,3,H,W in [-1, 1], to one number for each pair."""
 
 
 @functools.cache
 def perceptual_distance() -> Distance:
-    """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924), of the weights of the package `lpips`.
+    """Return LPIPS with SqueezeNet (Zhang et al. 2018, arXiv 1801.03924) and the weights of the package `lpips`.
 
-    Evaluation uses another backbone, AlexNet, unless it is told otherwise.
+    Evaluation uses another backbone by default: AlexNet.
 
     Raises:
-        ValueError: If the package or the weights of its backbone cannot be had.
+        ValueError: If the package or the weights of its backbone are not available.
     """
     try:
         import lpips
@@ -307,16 +304,14 @@ def perceptual_distance() -> Distance:
 
 
 def unit_length(layer_NCHW: Tensor) -> Tensor:
-    """Return features of length 1 at each place; unlike the package's, their gradient is a number even at 0."""
+    """Return features of length 1 at each pixel; unlike the package's, their gradient is finite even at 0."""
     return layer_NCHW / (layer_NCHW.square().sum(dim=1, keepdim=True) + SMALLEST_SQUARE).sqrt()
 
 
 def decoder_loss(
     decoder: PixelDecoder, batch: Examples, recipe: DecoderRecipe, perceptual: Distance | None = None
 ) -> Tensor:
-    """Return how far decoded pictures are from true ones: mean absolute differences, of pixels, coarse and fine, and of
-    their edges; and how different they look, where somebody says how to tell.
-    """
+    """Return the loss: mean absolute differences of pixels, of smaller images and of edges, and the perceptual one."""
     decoded, true = decoder(batch.seen_NCHW, batch.change_NCHW, batch.features_NCHW).blended_NCHW, batch.true_NCHW
     loss = torch.zeros(())
     if perceptual is not None:
@@ -341,16 +336,16 @@ def train_decoder(
     """Train a decoder in place.
 
     Raises:
-        ValueError: If the recipe wants a perceptual loss that cannot be had.
+        ValueError: If the recipe has a perceptual loss that is not available.
     """
     perceptual = perceptual_distance() if recipe.perceptual_weight else None
     decoder.train().requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
     since: list[float] = []
     for step in range(recipe.num_steps):
-        falling = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / recipe.num_steps))
+        decay = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * step / recipe.num_steps))
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * falling
+            group["lr"] = recipe.learning_rate * min(1.0, step / max(1, recipe.warmup_steps)) * decay
         batch = next(examples)
         with torch.autocast("cpu", torch.bfloat16):
             loss = decoder_loss(decoder, batch, recipe, perceptual)
@@ -366,10 +361,10 @@ def train_decoder(
     decoder.eval().requires_grad_(False)
 
 
-def choose(found: Scan, most: int, recipe: DecoderRecipe) -> list[str]:
-    """Return episodes to learn from, at most so many, in a decoded order."""
-    keys = sorted(found.lengths)
-    return [keys[place] for place in np.random.default_rng(recipe.seed).permutation(len(keys))[:most]]
+def choose(scan: Scan, most: int, recipe: DecoderRecipe) -> list[str]:
+    """Return at most `most` episodes to learn from, in random order."""
+    keys = sorted(scan.lengths)
+    return [keys[index] for index in np.random.default_rng(recipe.seed).permutation(len(keys))[:most]]
 
 
 def read_episodes(
@@ -379,7 +374,7 @@ def read_episodes(
     say: Callable[[str], None] = print,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ReadEpisode]:
-    """Return the episodes that can be used; `say` hears which are left out, and why."""
+    """Return the usable episodes; `say` reports those left out."""
     episodes: list[ReadEpisode] = []
     for done, key in enumerate(keys, start=1):
         try:
@@ -391,7 +386,7 @@ def read_episodes(
 
 
 def fresh_decoder(seed: int, widths: Sequence[int] = WIDTHS) -> PixelDecoder:
-    """Return an untrained decoder, which shows what is seen; the global random state is left as it was."""
+    """Return an untrained decoder, which copies the present; the global random state does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PixelDecoder(widths)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xwam.training.recipes import Recipe
     from xwam.training.trainer import Trainer
 
-PACKAGES = ("accelerate", "matplotlib")
+PACKAGES = ("accelerate", "matplotlib", "skimage")
 """What the extra `train` brings."""
 
 OnProgress = Callable[[int, int], None]

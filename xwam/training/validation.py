@@ -1,21 +1,21 @@
-"""What a model in training imagines on held-out clips, beside the truth and beside a world that stands still.
+"""What a model in training imagines on held-out clips, compared with ground truth and with a static world.
 
-In: a model, clips with pictures. Out: PSNR and SSIM, errors of actions; a picture for people.
-Read next: `trainer.py`, which asks now and then. `evalkit score` judges finished models by many more measures.
+In: a model, clips with images. Out: PSNR and SSIM, errors of depth and actions; an image to look at.
+Read next: `trainer.py`, which calls it. `evalkit score` evaluates finished models with many more metrics.
 
 Letters: B clips, C colours, F frames, V views, H W rows and columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from evalkit.contracts.files import write_whole
@@ -25,13 +25,15 @@ from xwam.flow import sampler
 from xwam.serving.imagine import Observations, imagine, read_prompts
 from xwam.training.clips import Sample
 
-SSIM_WINDOW, SSIM_SIGMA_PX = 11, 1.5
-SSIM_FLOORS = (0.01**2, 0.03**2)
-"""Keep SSIM finite where pictures are flat; for pictures from 0 to 1."""
+MAX_PSNR_DB = 100.0
+"""PSNR of identical images, where it would be infinite."""
+
+SSIM_SETTINGS = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 0}
+"""SSIM as Wang et al. (2004) define it: a Gaussian window of 11 pixels, without padding."""
 
 
 class ImaginedClips(NamedTuple):
-    """Clips as imagined: videos in [-1, 1], B,3,F,V,H,W, the seen frame first; actions normalised, B,K,A."""
+    """Imagined clips: videos in [-1, 1], B,3,F,V,H,W, with the present frame first; normalised actions, B,K,A."""
 
     video_BCFVHW: Tensor
     depth_BCFVHW: Tensor | None
@@ -58,57 +60,55 @@ def imagine_clips(
 
 
 def judge(imagined: ImaginedClips, samples: Sequence[Sample]) -> dict[str, float]:
-    """Return PSNR (dB) and SSIM of future frames, those of a world that stands still, and errors of depth and action.
+    """Return PSNR (dB) and SSIM of future frames, those of a static world (`_still`), and errors of depth and action.
 
     Depth and actions are compared in the units of the network (-1 to 1), as mean absolute errors.
     """
     true_BCFVHW = torch.stack([sample.video_CFVHW for sample in samples]).to(imagined.video_BCFVHW)
     still_BCFVHW = true_BCFVHW[:, :, :1].expand_as(true_BCFVHW)
-    found = {}
+    scores = {}
     for name, guess in (("", imagined.video_BCFVHW), ("_still", still_BCFVHW)):
         pair = [((video[:, :, 1:] + 1) / 2).transpose(1, 3).flatten(0, 2) for video in (guess, true_BCFVHW)]
-        found[f"psnr{name}"], found[f"ssim{name}"] = psnr_db(*pair), ssim(*pair)
+        scores[f"psnr{name}"], scores[f"ssim{name}"] = psnr_db(*pair), ssim(*pair)
     if imagined.depth_BCFVHW is not None:
         depth_BCFVHW = torch.stack([sample.depth_CFVHW for sample in samples]).to(imagined.depth_BCFVHW)
-        found["depth_error"] = float((imagined.depth_BCFVHW - depth_BCFVHW).abs()[:, :, 1:].mean())
+        scores["depth_error"] = float((imagined.depth_BCFVHW - depth_BCFVHW).abs()[:, :, 1:].mean())
     action = torch.stack([sample.action_KA for sample in samples]).to(imagined.action_BKA)
     mask = torch.stack([sample.action_mask_KA for sample in samples]).to(imagined.action_BKA)
-    found["action_error"] = float(((imagined.action_BKA - action).abs() * mask).sum() / mask.sum().clamp(min=1))
-    return found
+    scores["action_error"] = float(((imagined.action_BKA - action).abs() * mask).sum() / mask.sum().clamp(min=1))
+    return scores
 
 
 def psnr_db(a_BCHW: Tensor, b_BCHW: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of pictures from 0 to 1, the mean over pictures, at most 100.
+    """Return the peak signal-to-noise ratio of images from 0 to 1, the mean over images, each at most 100.
 
     Example:
         >>> psnr_db(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1))
         20.0
     """
-    errors = (a_BCHW - b_BCHW).double().square().flatten(1).mean(1).clamp(min=1e-10)
-    return round(float((-10 * errors.log10()).mean()), 6)
+    with np.errstate(divide="ignore"):
+        values = [peak_signal_noise_ratio(a, b, data_range=1.0) for a, b in _pairs(a_BCHW, b_BCHW)]
+    return round(float(np.minimum(values, MAX_PSNR_DB).mean()), 6)
 
 
 def ssim(a_BCHW: Tensor, b_BCHW: Tensor) -> float:
-    """Return the structural similarity of pictures from 0 to 1: Gaussian window of 11, no padding, the mean.
+    """Return the structural similarity of images from 0 to 1, the mean over images.
 
     Example:
         >>> ssim(torch.ones(1, 3, 16, 16) / 2, torch.ones(1, 3, 16, 16) / 2)
         1.0
     """
-    place = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2
-    line = torch.exp(-place.square() / (2 * SSIM_SIGMA_PX**2))
-    window = (torch.outer(line, line) / line.sum() ** 2)[None, None].to(a_BCHW.device)
-    a, b = (picture.double().flatten(0, 1)[:, None] for picture in (a_BCHW, b_BCHW))
-    moments = [F.conv2d(value, window) for value in (a, b, a * a, b * b, a * b)]
-    mean_a, mean_b = moments[:2]
-    spread_a, spread_b, shared = moments[2] - mean_a**2, moments[3] - mean_b**2, moments[4] - mean_a * mean_b
-    low, high = SSIM_FLOORS
-    top = (2 * mean_a * mean_b + low) * (2 * shared + high)
-    return round(float((top / ((mean_a**2 + mean_b**2 + low) * (spread_a + spread_b + high))).mean()), 6)
+    values = [structural_similarity(a, b, data_range=1.0, **SSIM_SETTINGS) for a, b in _pairs(a_BCHW, b_BCHW)]
+    return round(float(np.mean(values)), 6)
+
+
+def _pairs(a_BCHW: Tensor, b_BCHW: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the images of two batches pair by pair, float64."""
+    yield from zip(*(batch.double().cpu().numpy() for batch in (a_BCHW, b_BCHW)), strict=True)
 
 
 def draw_imagined(path: Path, imagined: ImaginedClips, samples: Sequence[Sample]) -> None:
-    """Write one picture: for each clip and view a row of true frames above a row of imagined ones, depth below."""
+    """Write one image: for each clip and view a row of true frames above a row of imagined ones, then depth."""
     rows = []
     for index, sample in enumerate(samples):
         pairs = [(sample.video_CFVHW, imagined.video_BCFVHW[index])]
