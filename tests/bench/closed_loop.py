@@ -1,4 +1,4 @@
-"""Figure `closed_loop_overhead`: the harness's loop against a bare loop over the same simulator with the same pictures.
+"""Figure `closed_loop_overhead`: the harness's loop against a bare loop over the same simulator with the same images.
 
 In: robosuite Lift, a policy that costs nothing and looks at every chunk. Out: one figure.
 Read next: `evalkit/run/episode.py`, the loop that is measured, with its video recorder.
