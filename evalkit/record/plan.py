@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -156,22 +156,20 @@ def jobs(
         disturbance = replace(disturbance, displaced_frac=0.0)
     of_tasks = []
     for task, count in wanted.items():
-        refused = () if refuse is None else impossible(plugin, bench.config, task, setting, refuse)
         job = Job(
             root=root,
             bench=bench,
             protocol=_protocol(plugin, bench.config, task, setting),
             task=task,
             setting=setting,
+            refused=() if refuse is None else impossible(plugin, bench.config, task, setting, refuse),
             numbers=_numbers(plugin, task, refuse, first_number, count),
             seeds=_seeds(plugin, task, first_seed, count),
             disturbance=disturbance,
-            refused=refused,
             actor=actor,
         )
         of_tasks.append(_blocks(job, plugin.episodes_per_process))
-    longest = max(map(len, of_tasks), default=0)
-    return [blocks[index] for index in range(longest) for blocks in of_tasks if index < len(blocks)]
+    return [block for row in zip_longest(*of_tasks) for block in row if block is not None]
 
 
 def _check_chosen(plugin: RecordableBench, bench: Configured) -> None:

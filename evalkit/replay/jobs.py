@@ -48,7 +48,7 @@ class Job:
     bench: Configured
     task: str
     number: int
-    ee_tolerance_m: float
+    ee_tolerance_m: float = EE_TOLERANCE_M
 
     @property
     def key(self) -> str:
@@ -117,22 +117,15 @@ def jobs(
     for path in files:
         stated, names = list_demos(path)
         start = _first_number(plugin, path, task or stated) + first_number
+        same = Job(root=root, path=path, name="", bench=bench, task=str(task or stated), number=start)
         for name in names:
-            number = start + number_of(name)
-            if number in planned:
+            job = replace(same, name=name, number=start + number_of(name), ee_tolerance_m=ee_tolerance_m)
+            if job.number in planned:
                 raise BadConfig(
-                    f"{name} of {path} and of {planned[number].path} would be the same episode; replay the files one "
-                    f"after the other, the second with --first-number."
+                    f"{name} of {path} and of {planned[job.number].path} would be the same episode; replay the files "
+                    f"one after the other, the second with --first-number."
                 )
-            planned[number] = Job(
-                root=root,
-                path=path,
-                name=name,
-                bench=bench,
-                task=str(task or stated),
-                number=number,
-                ee_tolerance_m=ee_tolerance_m,
-            )
+            planned[job.number] = job
     return [job for job in planned.values() if not _is_done(job)]
 
 

@@ -3,13 +3,17 @@
 Read next: `evalkit/testing.py`, which holds the checks.
 """
 
+import ast
+import importlib.util
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalkit import testing
 from evalkit.contracts import plugins
-from evalkit.contracts.env import Bench, ExaminedBench
+from evalkit.contracts.env import DEMONSTRATION_SEEDS, Bench, ExaminedBench
 from evalkit.contracts.errors import EpisodeFault
 
 BENCHES = [*plugins.names(plugins.BENCHES), "tests.doubles.bench:FakeBench"]
@@ -39,6 +43,30 @@ def test_plans_are_explicit_and_stable(bench: Bench) -> None:
 
 def test_specs_and_launches_are_json(bench: Bench) -> None:
     testing.check_specs(bench)
+
+
+@pytest.mark.parametrize("name", plugins.names(plugins.EXPERTS))
+def test_benches_with_experts_state_facts_for_recording(name: str) -> None:
+    bench = plugins.load_recordable_bench(name)
+    config = bench.config_type()
+    assert bench.episodes_per_process > 0
+    assert set(bench.must_choose) <= {setting.name for setting in fields(bench.config_type)}
+    assert not all(map(bench.is_published_seed, DEMONSTRATION_SEEDS))
+    for task in bench.tasks:
+        possible = bench.possible_tasks(config, task=task)
+        assert possible is None or task in possible
+        assert possible is None or set(possible) <= set(bench.tasks)
+    assert bench.dataset_axes().R_eefsim_eefmodel.shape == (3, 3)
+    module, _, attribute = str(bench.replay_target).partition(":")
+    assert attribute in {node.name for node in ast.parse(source_of(module)).body if isinstance(node, ast.ClassDef)}
+
+
+def source_of(module: str) -> str:
+    """Return a module's source without importing it: it may need a simulator."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text()
 
 
 @pytest.mark.sim
