@@ -76,15 +76,26 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
 
 
+def bind_bench(bench: Bench, overrides: Sequence[str]) -> BoundBench:
+    """Return a bench with overrides of its settings applied; raises as `load_config` does, for any other key too."""
+    config = _bound("bench", bench.name, bench.config_type, overrides)
+    return BoundBench(plugin=bench, config=config)
+
+
 def bind_policy(policy: PolicyPlugin, overrides: Sequence[str]) -> BoundPolicy:
     """Return a policy with overrides of its settings applied; raises as `load_config` does, for any other key too."""
-    prefix = f"policy.{policy.name}"
-    defaults = OmegaConf.create({"policy": {}})
-    defaults.policy[policy.name] = _writable(policy.config_type)
-    see, example = f"evalkit list --policy {policy.name}", f"{prefix}.device=cuda"
-    merged = apply_overrides(defaults, overrides, keys=list(leaf_keys(defaults)), see=see, example=example)
+    config = _bound("policy", policy.name, policy.config_type, overrides)
+    return BoundPolicy(plugin=policy, config=config)
+
+
+def _bound(kind: str, name: str, config_type: type, overrides: Sequence[str]) -> Any:
+    defaults = OmegaConf.create({kind: {}})
+    defaults[kind][name] = _writable(config_type)
+    keys = list(leaf_keys(defaults))
+    example = f"{keys[0] if keys else f'{kind}.{name}.key'}=..."
+    merged = apply_overrides(defaults, overrides, keys=keys, see=f"evalkit list --{kind} {name}", example=example)
     try:
-        return BoundPolicy(plugin=policy, config=_instance(merged.policy[policy.name]))
+        return _instance(merged[kind][name])
     except (OmegaConfBaseException, ValueError) as error:
         raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
 

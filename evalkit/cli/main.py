@@ -16,6 +16,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from evalkit.cli import score
+from evalkit.cli.data import record, replay
 from evalkit.cli.doctor import doctor
 from evalkit.cli.plan import check, list_, plan
 from evalkit.cli.report import report, view
@@ -45,7 +46,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("list")(list_)
-for verb in (plan, check, run, report, view, doctor):
+for verb in (plan, check, run, report, view, record, replay, doctor):
     app.command()(verb)
 app.add_typer(score.app, name="score")
 

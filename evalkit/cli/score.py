@@ -305,6 +305,7 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
 def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dict[str, Any]:
     """Return the settings of the policy that the overrides change, by field."""
     from evalkit.config import bind_policy
+    from evalkit.contracts.overrides import overridden
     from evalkit.contracts.plugins import load_policy
 
     plugin = load_policy(policy or plan.policy.name)
@@ -312,8 +313,7 @@ def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dic
     if stray := [override for override in overrides if not override.startswith(prefix)]:
         raise BadConfig(f"'{stray[0]}' does not affect the codec; an override here starts with {prefix}")
     config = bind_policy(plugin, overrides).config
-    names = [override.partition("=")[0].removeprefix(prefix) for override in overrides]
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in overridden(overrides, prefix)}
 
 
 def _write_report(result: Path) -> None:

@@ -70,6 +70,17 @@ def leaf_keys(node: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+def overridden(overrides: Sequence[str], prefix: str) -> list[str]:
+    """Return the fields that overrides change, without their prefix, each once.
+
+    Example:
+        >>> overridden(["policy.xwam.device=cuda", "run.workers=2"], "policy.xwam.")
+        ['device']
+    """
+    keys = [override.partition("=")[0] for override in overrides]
+    return list(dict.fromkeys(key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)))
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message without its full stop; its type where the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -55,6 +55,13 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
             "Cannot write /proc/run: No such file or directory. Choose another folder",
         ),
         (["report", "nowhere"], "nowhere is not a run folder"),
+        (["record", "TMP", "Lift=two"], "'Lift=two' must be a task and its number of episodes, for example Lift=200."),
+        (["record", "TMP", "bench.robosuite.gl=egl"], "Name at least one task and its number of episodes"),
+        (["record", "TMP", "Lift=1", "bench.robosuite.gll=egl"], "Did you mean 'bench.robosuite.gl'?"),
+        (["record", "TMP", "Lift=1", "policy.xwam.device=cpu"], "has no effect: --policy must name the policy."),
+        (["record", "TMP", "CloseDrawer=1", "--bench", "robocasa"], "add bench.robocasa.art="),
+        (["record", "TMP", "Near=1", *FAKE[:2]], "Bench 'fake' cannot be recorded"),
+        (["replay", "TMP", "no.hdf5", "--bench", "robosuite"], "no.hdf5 is no robomimic file"),
         (["score", "run", "nowhere"], "nowhere is not a run folder"),
         (["score", "nowhere"], "`evalkit score` takes run, folders or dataset; write `evalkit score run nowhere`."),
         (["score", "docs", "tests"], "write `evalkit score folders docs tests`."),
@@ -76,6 +83,13 @@ def test_dry_run_repeats_the_hash_and_writes_nothing(tmp_path: Path) -> None:
     assert first.returncode == dry.returncode == 0
     assert first.stdout.splitlines()[0] == dry.stdout.splitlines()[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_recording_lists_what_is_missing(tmp_path: Path) -> None:
+    done = evalkit("record", str(tmp_path / "data"), "Lift=30", "Door=5", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["missing  Lift: 30 of 30 episodes", "missing  Door: 5 of 5 episodes"]
+    assert not (tmp_path / "data").exists()
 
 
 def _small_disk(limit_bytes: int) -> Callable[[], None]:
@@ -120,7 +134,7 @@ def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:
 
 
 def test_help_has_examples() -> None:
-    for verb in ("list", "plan", "check", "run", "score", "score run", "score folders", "score dataset", "report"):
+    for verb in ("list", "plan", "check", "run", "score", "score run", "score folders", "score dataset", "report", "record", "replay"):
         done = evalkit(*verb.split(), "--help")
         assert done.returncode == 0
         assert f"evalkit {verb} " in done.stdout
@@ -131,7 +145,7 @@ def test_help_has_examples() -> None:
 def test_help_lists_verbs_in_the_order_of_their_use() -> None:
     lines = [line.split() for line in evalkit("--help").stdout.splitlines()]
     listed = [words[1] for words in lines if len(words) > 2 and words[1] in VERBS]
-    assert listed == [verb for verb in VERBS if verb in listed]
+    assert listed == list(VERBS)
 
 
 def test_check_names_the_task_that_does_not_work() -> None:
