@@ -7,12 +7,13 @@ Read next: `evalkit/score/run.py`; `tests/unit/test_score_memory.py`, which hold
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import typer
 
 CHUNKS_A_CLIP = 10
 MEASURE = """
@@ -56,16 +57,11 @@ def measure(num_chunks: int, size: tuple[int, int], *, workers: int = 2) -> dict
         return found
 
 
-def main() -> None:
-    """Print what one run takes."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.score_memory", description=__doc__)
-    parser.add_argument("--chunks", type=int, default=1000)
-    parser.add_argument("--size", default="64x80", help="rows x columns")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    height, width = map(int, options.size.split("x"))
-    print(json.dumps(measure(options.chunks, (height, width), workers=options.workers)))
+def main(chunks: int = 1000, size: str = "64x80", workers: int = 2) -> None:
+    """Print what one run takes; the size is rows x columns."""
+    height, width = map(int, size.split("x"))
+    print(json.dumps(measure(chunks, (height, width), workers=workers)))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -134,7 +134,19 @@ def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:
 
 
 def test_help_has_examples() -> None:
-    for verb in ("list", "plan", "check", "run", "score", "score run", "score folders", "score dataset", "report", "record", "replay"):
+    for verb in (
+        "list",
+        "plan",
+        "check",
+        "run",
+        "score",
+        "score run",
+        "score folders",
+        "score dataset",
+        "report",
+        "record",
+        "replay",
+    ):
         done = evalkit(*verb.split(), "--help")
         assert done.returncode == 0
         assert f"evalkit {verb} " in done.stdout
