@@ -18,8 +18,9 @@ from evalkit.dataset.videos import UnreadableVideo, probe, read_frames, write_vi
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import COLS, NO_BOUNDS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
 from xwam import cli
-from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, saturate, turn_hue
-from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_states, scaled
+from xwam.robots.actions import normalise
+from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, rotate_hue, saturate
+from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_states
 
 
 def test_what_is_written_comes_back(root: Path) -> None:
@@ -374,7 +375,7 @@ def test_actions_that_went_astray_carry_no_loss(tmp_path: Path) -> None:
 
 
 def test_scaling_by_hand() -> None:
-    assert scaled(np.float32([2.0]), [1.0], [5.0]).tolist() == [-0.5]
+    assert normalise(np.float32([2.0]), [1.0], [5.0], dtype=np.float32).tolist() == [-0.5]
 
 
 def test_what_was_executed_is_kept_beside_what_to_learn(tmp_path: Path) -> None:
@@ -403,8 +404,8 @@ def test_a_crop_in_the_middle_is_that_of_inference() -> None:
 
 def test_colours_by_hand() -> None:
     pixel = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
-    torch.testing.assert_close(turn_hue(pixel, 0.0), pixel)
-    torch.testing.assert_close(turn_hue(pixel, 1 / 3).flatten(), torch.tensor([0.6, 0.2, 0.4]))
+    torch.testing.assert_close(rotate_hue(pixel, 0.0), pixel)
+    torch.testing.assert_close(rotate_hue(pixel, 1 / 3).flatten(), torch.tensor([0.6, 0.2, 0.4]))
     torch.testing.assert_close(saturate(pixel, 0.0).flatten(), torch.full((3,), 0.363), atol=1e-3, rtol=0)
     torch.testing.assert_close(contrast(pixel, 1.0), pixel)
 

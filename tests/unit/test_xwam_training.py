@@ -216,10 +216,10 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Path, t
     stopped = trainer_of(shared_root, tmp_path / "killed", recipe)
     original = stopped._one_step
 
-    def killed_in_the_sixth(pictures: Any) -> Any:
+    def killed_in_the_sixth(clips: Any) -> Any:
         if stopped.step == 5:
             raise Killed
-        return original(pictures)
+        return original(clips)
 
     stopped._one_step = killed_in_the_sixth
     with pytest.raises(Killed):
@@ -259,11 +259,11 @@ def test_a_run_leaves_what_people_and_policies_need(shared_root: Path, tmp_path:
 
 def test_another_run_does_not_go_on_from_this_one(shared_root: Path, tmp_path: Path) -> None:
     trainer_of(shared_root, tmp_path).run(stop_at=1)
-    told = r"of another run: its recipe.learning_rate is 0.001, this one's is 1e-09; take another folder"
-    with pytest.raises(StateError, match=told):
+    reason = r"to another run: its recipe.learning_rate is 0.001, now it is 1e-09. Use another folder"
+    with pytest.raises(StateError, match=reason):
         trainer_of(shared_root, tmp_path, replace(RECIPE, learning_rate=1e-9))
     cut_off(tmp_path / STATE)
-    with pytest.raises(StateError, match=r"cannot be read .* delete it to begin anew, or .* `--start .*`"):
+    with pytest.raises(StateError, match=r"cannot be read .* Delete it to train from the start, or .* `--start .*`"):
         trainer_of(shared_root, tmp_path)
 
 
@@ -303,16 +303,16 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> N
     trainer = trainer_of(tmp_path, tmp_path / "run")
     one_step, taken = trainer._one_step, []
 
-    def counted(pictures: Any) -> Any:
-        taken.append(pictures)
-        return one_step(pictures)
+    def counted(clips: Any) -> Any:
+        taken.append(clips)
+        return one_step(clips)
 
     trainer._one_step = counted
     said = trainer.try_out()
     assert len(taken) == 4
     assert "weights on 1 x cpu" in said
     assert "hours for 7 steps; at most" in said
-    assert "read and encoded their pictures each time" in said
+    assert "decoded and encoded their images" in said
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     plain = replace(RECIPE, encode_once=False)
     assert "each time" not in trainer_of(tmp_path, tmp_path / "run", plain).try_out(num_steps=2)
@@ -329,11 +329,11 @@ def test_the_command_trains_and_goes_on(shared_root: Path, tmp_path: Path, capsy
     assert main([*arguments, "--minutes", "0"]) == 0  # stops after a step
     assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "1"
     assert main(arguments) == 0
-    assert "going on from step 1" in capsys.readouterr().out
+    assert "resumes at step 1" in capsys.readouterr().out
     assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "3"
     assert any(not torch.equal(weight, weights_of(tmp_path / "run")[name]) for name, weight in started.items())
     assert main(arguments) == 0
-    assert "going on from step 3" in capsys.readouterr().out
+    assert "resumes at step 3" in capsys.readouterr().out
 
 
 def test_train_refuses_absent_statistics_and_other_cameras(shared_root: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_finished_run_rewrites_a_missing_checkpoint(root: Path, tmp_path: Path
         assert any("is missing or older than the state" in line for line in said)
     said = []
     trainer_of(root, tmp_path / "run", SHORT, said.append).run()
-    assert said == ["going on from step 2"]
+    assert said == ["resumes at step 2"]
 
 
 # ---- broken episodes
@@ -105,9 +105,9 @@ def test_a_run_whose_episodes_changed_says_which(root: Path, tmp_path: Path) -> 
     with pytest.raises(StateError) as caught:
         trainer_of(root, tmp_path / "run", SHORT)
     assert str(caught.value).endswith(
-        f"Since it began, 1 episode is gone or broken ({key_of(0)}) and 1 episode is new ({key_of(7)}) and 1 episode "
-        f"is of another length ({key_of(1)}). Going on needs the same episodes: put them back, or train in another "
-        f"folder with `--start {tmp_path / 'run' / CHECKPOINT}`, which goes on from the weights alone."
+        f"Since it started, 1 episode is gone or broken ({key_of(0)}) and 1 episode is new ({key_of(7)}) and 1 episode "
+        f"is of another length ({key_of(1)}). Resuming needs the same episodes: restore them, or train in another "
+        f"folder with `--start {tmp_path / 'run' / CHECKPOINT}`, which starts from the weights only."
     )
 
 
@@ -137,7 +137,7 @@ def test_a_signal_ends_a_training_after_its_step_saved(
     assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "2"
     assert signal.getsignal(number) == handler
     assert main(arguments) == 0
-    assert "going on from step 2" in capsys.readouterr().out
+    assert "resumes at step 2" in capsys.readouterr().out
     assert read_notes(tmp_path / "run" / CHECKPOINT)["steps"] == "3"
 
 
@@ -194,8 +194,8 @@ def test_only_the_settings_that_differ_are_told(root: Path, tmp_path: Path) -> N
     with pytest.raises(StateError) as caught:
         trainer_of(root, tmp_path / "run", replace(SHORT, seed=5, weight_depth=0.5))
     assert str(caught.value) == (
-        f"{tmp_path / 'run' / STATE} is of another run: its recipe.seed is 0, this one's is 5; its recipe.weight_depth "
-        "is 4.0, this one's is 0.5; take another folder, or the same settings."
+        f"{tmp_path / 'run' / STATE} belongs to another run: its recipe.seed is 0, now it is 5; its "
+        "recipe.weight_depth is 4.0, now it is 0.5. Use another folder or the same settings."
     )
 
 

@@ -104,7 +104,7 @@ def test_the_command_lists_recipes_and_settings(capsys: pytest.CaptureFixture[st
     assert main(["train", "--recipe", "robotwin-released", "--recipes"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name} " in said for name in RECIPES)
-    assert "micro_batch: Clips in one forward pass of one device" in said
+    assert "micro_batch: Clips per forward pass of one device" in said
     assert "    num_steps=40000\n" in said
     assert main(["train", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())

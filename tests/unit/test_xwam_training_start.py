@@ -59,7 +59,7 @@ def test_a_map_that_nobody_wrote_down_stays_unknown(root: Path) -> None:
     without_maps(root)
     assert with_data_depth(TINY, scan(root), root, exact=False) == UNKNOWN
     write_episode(root, 1, steps_of(1), RECORDING, instructions=["x"])
-    with pytest.raises(ValueError, match=r"made with one map .*DepthRange\(near_m=0.05.*; nobody wrote it down"):
+    with pytest.raises(ValueError, match=r"use the same map .*DepthRange\(near_m=0.05.*; an unknown one"):
         with_data_depth(TINY, scan(root), root, exact=False)
 
 

@@ -106,16 +106,25 @@ def _numbers(statistics: Mapping[str, Any], side: str, name: str, count: int, ar
     return values.tolist()
 
 
-def normalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
+def normalise(
+    values: np.ndarray, low: Sequence[float], high: Sequence[float], *, dtype: type[np.floating] = np.float64
+) -> np.ndarray:
     """Return 2 (x - low) / (high - low) - 1 as float32; numbers without a range (an absent arm) give 0.
+
+    Args:
+        values: Values, ...,X.
+        low: X lowest values; they become -1.
+        high: X highest values; they become 1.
+        dtype: Type of the computation. The released loader of training data computes in float32.
 
     Example:
         >>> normalise(np.array([0.0, 5.0, 7.0]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
         [0.0, 0.0, 0.0]
     """
-    low_, span = np.asarray(low, np.float64), np.subtract(high, low)
-    scaled = 2 * (np.asarray(values, np.float64) - low_) / np.where(span > 0, span, 1.0) - 1
-    return np.where(span > 0, scaled, 0.0).astype(np.float32)
+    bottom = np.asarray(low, dtype)
+    span = np.asarray(high, dtype) - bottom
+    scaled = 2 * (np.asarray(values, dtype) - bottom) / np.where(span > 0, span, dtype(1)) - 1
+    return np.where(span > 0, scaled, dtype(0)).astype(np.float32)
 
 
 def denormalise(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Training: from clips to a checkpoint, killed and resumed without a trace.
+"""Training: turns a data set and a recipe into a checkpoint; a killed training resumes exactly.
 
-In: a data set, a recipe, weights to start from or none. Out: a folder with checkpoint, curve and all that made it.
-Read next: `recipes.py` for the numbers, `trainer.py` for the loop.
+In: a data set, a recipe, optionally weights to start from. Out: a folder with checkpoint, state, log and loss curve.
+Read next: `recipes.py` for the hyperparameters, `trainer.py` for the loop.
 """

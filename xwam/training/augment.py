@@ -1,6 +1,6 @@
-"""Crops and colour jitter: drawn once a clip, the same for all its frames.
+"""Crops and colour jitter: drawn once per clip, the same for all its frames.
 
-In: pictures F,3,H,W in [-1, 1] and drawn numbers. Out: pictures of the same size.
+In: images F,3,H,W in [-1, 1] and drawn numbers. Out: images of the same size.
 Read next: `clips.py`, which draws and applies them.
 
 Letters: F frames, H W rows and columns.
@@ -23,13 +23,13 @@ GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far colours may be off: factors from 1 - x to 1 + x, the hue by a share of the circle.
+    """Ranges of the colour jitter: factors from 1 - x to 1 + x, and a rotation of the hue.
 
     Attributes:
-        brightness: Of the factor on all colours.
-        contrast: Of the distance from the mean brightness.
-        saturation: Of the distance from grey.
-        hue: Share of the circle, either way.
+        brightness: Range of the factor on all colours.
+        contrast: Range of the factor on the distance from the mean brightness.
+        saturation: Range of the factor on the distance from grey.
+        hue: Largest rotation of the hue in either direction, as a share of the circle.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -42,21 +42,21 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """One clip's draws.
+    """The random draws of one clip.
 
     Attributes:
-        places: Per view, where its crop lies between top and bottom, left and right (0 to 1).
-        order: In which order the four changes of colour are made.
-        factors: Brightness, contrast, saturation factors and the turn of the hue.
+        positions: Position of each view's crop between top and bottom, left and right (0 to 1).
+        order: Order of the four changes of colour.
+        factors: Factors of brightness, contrast and saturation, and the rotation of the hue.
     """
 
-    places: tuple[tuple[float, float], ...]
+    positions: tuple[tuple[float, float], ...]
     order: tuple[int, ...]
     factors: tuple[float, float, float, float]
 
     def jitter(self, rgb_FCHW: Tensor) -> Tensor:
-        """Return pictures in other colours; values stay in [-1, 1]."""
-        changes: tuple[Callable[[Tensor, float], Tensor], ...] = (brighten, contrast, saturate, turn_hue)
+        """Return images with changed colours; values stay in [-1, 1]."""
+        changes: tuple[Callable[[Tensor, float], Tensor], ...] = (brighten, contrast, saturate, rotate_hue)
         unit = (rgb_FCHW + 1) / 2
         for index in self.order:
             unit = changes[index](unit, self.factors[index])
@@ -68,28 +68,28 @@ def draw_augmentation(settings: Augmentation, num_views: int, rng: np.random.Gen
     spread = (settings.brightness, settings.contrast, settings.saturation)
     factors = [float(rng.uniform(1 - by, 1 + by)) for by in spread]
     return Drawn(
-        places=tuple((float(row), float(col)) for row, col in rng.random((num_views, 2))),
+        positions=tuple((float(row), float(col)) for row, col in rng.random((num_views, 2))),
         order=tuple(rng.permutation(4).tolist()),
         factors=(factors[0], factors[1], factors[2], float(rng.uniform(-settings.hue, settings.hue))),
     )
 
 
 def crop(
-    rgb_FCHW: Tensor, depth_FCHW: Tensor, crop_frac: float, place: tuple[float, float] = (0.5, 0.5)
+    rgb_FCHW: Tensor, depth_FCHW: Tensor, crop_frac: float, position: tuple[float, float] = (0.5, 0.5)
 ) -> tuple[Tensor, Tensor]:
-    """Return a crop, back at full size: RGB bilinear, depth by the nearest pixel.
+    """Return a crop, resized to full size: RGB bilinear, depth by the nearest pixel.
 
     Args:
-        rgb_FCHW: Pictures.
+        rgb_FCHW: Images.
         depth_FCHW: Depth of the same size.
         crop_frac: Share of rows and columns that is kept.
-        place: Where it lies, (0.5, 0.5) in the middle, as at inference.
+        position: Position of the crop; (0.5, 0.5) is the middle, as at inference.
     """
     if crop_frac == 1.0:
         return rgb_FCHW, depth_FCHW
     size = rgb_FCHW.shape[-2:]
     rows, cols = (int(crop_frac * length) for length in size)
-    top, left = round(place[0] * (size[0] - rows)), round(place[1] * (size[1] - cols))
+    top, left = round(position[0] * (size[0] - rows)), round(position[1] * (size[1] - cols))
     rgb, depth = (part[..., top : top + rows, left : left + cols] for part in (rgb_FCHW, depth_FCHW))
     return (
         F.interpolate(rgb, size, mode="bilinear", align_corners=False),
@@ -97,31 +97,31 @@ def crop(
     )
 
 
-# ---- colours, on pictures in [0, 1]
+# ---- colours, on images in [0, 1]
 
 
 def brighten(unit_FCHW: Tensor, factor: float) -> Tensor:
-    """Return all colours times a factor."""
+    """Return colours multiplied by a factor."""
     return (unit_FCHW * factor).clamp(0, 1)
 
 
 def contrast(unit_FCHW: Tensor, factor: float) -> Tensor:
-    """Return colours further from, or nearer to, each frame's mean brightness."""
+    """Return colours with their distance from each frame's mean brightness multiplied by a factor."""
     mean = _grey(unit_FCHW).mean(dim=(1, 2, 3), keepdim=True)
     return (mean + (unit_FCHW - mean) * factor).clamp(0, 1)
 
 
 def saturate(unit_FCHW: Tensor, factor: float) -> Tensor:
-    """Return colours further from, or nearer to, grey."""
+    """Return colours with their distance from grey multiplied by a factor."""
     grey = _grey(unit_FCHW)
     return (grey + (unit_FCHW - grey) * factor).clamp(0, 1)
 
 
-def turn_hue(unit_FCHW: Tensor, turn: float) -> Tensor:
-    """Return colours turned on the circle of hues; brightest and darkest channel keep their values.
+def rotate_hue(unit_FCHW: Tensor, turn: float) -> Tensor:
+    """Return colours with rotated hue; the brightest and the darkest channel keep their values.
 
     Example:
-        >>> turn_hue(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), 1 / 3).flatten().round(decimals=4).tolist()
+        >>> rotate_hue(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), 1 / 3).flatten().round(decimals=4).tolist()
         [0.0, 1.0, 0.0]
     """
     high, low = unit_FCHW.amax(1, keepdim=True), unit_FCHW.amin(1, keepdim=True)
@@ -134,9 +134,9 @@ def turn_hue(unit_FCHW: Tensor, turn: float) -> Tensor:
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     sixth = (sixth + 6 * turn) % 6
-    steps = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)  # where red, green and blue stand on the circle
-    place = (steps + sixth) % 6
-    return high - span * torch.minimum(place, 4 - place).clamp(0, 1)
+    steps = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)  # positions of red, green and blue on the circle
+    position = (steps + sixth) % 6
+    return high - span * torch.minimum(position, 4 - position).clamp(0, 1)
 
 
 def _grey(unit_FCHW: Tensor) -> Tensor:

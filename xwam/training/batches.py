@@ -1,10 +1,10 @@
-"""Batches: which clips a step sees, with which noise; both depend on seed and step alone.
+"""Makes the batches of a training: clips and noise of each step, which depend on seed and step only.
 
-In: a data set, codec, text encoder, recipe. Out: batches of latents and their draws, from any step on.
-Read next: `objective.py`, which takes the loss of a batch.
+In: a data set, codec, text encoder, recipe. Out: batches of latents and their random draws, from any step on.
+Read next: `objective.py`, which computes the loss of a batch.
 
-Nothing here has a state that a resumed run would have to restore: the clip at place p of step n and its noise are
-functions of (seed, n, p), the same for any number of devices.
+There is no state to restore after a restart: the clip at position p of step n and its noise are functions of
+(seed, n, p), for any number of devices.
 
 Letters: B batch, C channels, F frames, V views, H W rows and columns, N text tokens, W text width.
 """
@@ -31,19 +31,19 @@ from xwam.training.latent_cache import EncodedSample, LatentClips
 from xwam.training.recipes import Recipe
 
 MAX_BROKEN_IN_A_ROW = 100
-"""Clips that may turn out broken one after another before reading gives up."""
+"""Largest number of broken clips in a row before reading stops with an error."""
 
 
 class Slot(NamedTuple):
-    """One place of one step."""
+    """One position of the batch of one step, and its clip."""
 
     step: int
-    place: int
+    position: int
     clip_idx: int
 
 
 class ClipGroup(NamedTuple):
-    """Clips side by side, before they are encoded, and what was found broken on the way."""
+    """Clips before encoding, their slots, and the broken episodes that were skipped."""
 
     samples: list[Sample | EncodedSample]
     slots: list[Slot]
@@ -52,12 +52,12 @@ class ClipGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draws:
-    """All that is random about a batch.
+    """The random draws of a batch.
 
     Attributes:
-        noise: Standard normal.
+        noise: Standard normal noise.
         levels: Noise levels.
-        text_BNW: Prompts; zeros of the empty one where it was dropped.
+        text_BNW: Encoded prompts; the empty prompt where the prompt was dropped.
     """
 
     noise: Noise
@@ -65,14 +65,14 @@ class Draws:
     text_BNW: Tensor
 
 
-def clip_at(seed: int, num_clips: int, place: int) -> int:
-    """Return the clip at a place of the endless order: one shuffled pass over all clips after another.
+def clip_at(seed: int, num_clips: int, position: int) -> int:
+    """Return the clip at a position of the endless sequence of shuffled passes over all clips.
 
     Example:
-        >>> sorted(clip_at(0, 5, place) for place in range(10, 15))
+        >>> sorted(clip_at(0, 5, position) for position in range(10, 15))
         [0, 1, 2, 3, 4]
     """
-    epoch, within = divmod(place, num_clips)
+    epoch, within = divmod(position, num_clips)
     return int(_order(seed, num_clips, epoch)[within])
 
 
@@ -82,7 +82,7 @@ def _order(seed: int, num_clips: int, epoch: int) -> np.ndarray:
 
 
 def slots(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: int = 1) -> list[Slot]:
-    """Return what one device sees in a step.
+    """Return the slots of one device in a step.
 
     Raises:
         ValueError: If the batch does not divide among the devices.
@@ -90,15 +90,15 @@ def slots(recipe: Recipe, num_clips: int, step: int, *, rank: int = 0, world: in
     if recipe.batch_size % (recipe.micro_batch * world):
         raise ValueError(f"{world} devices of {recipe.micro_batch} clips cannot share a batch of {recipe.batch_size}.")
     share = recipe.batch_size // world
-    places = range(rank * share, (rank + 1) * share)
+    positions = range(rank * share, (rank + 1) * share)
     first = step * recipe.batch_size
-    return [Slot(step, place, clip_at(recipe.seed, num_clips, first + place)) for place in places]
+    return [Slot(step, position, clip_at(recipe.seed, num_clips, first + position)) for position in positions]
 
 
 def read(
     clips: ClipDataset | LatentClips, recipe: Recipe, *, first_step: int, num_steps: int, rank: int = 0, world: int = 1
 ) -> Iterator[ClipGroup]:
-    """Yield the clips of each step from `first_step` to `num_steps`, read ahead by the recipe's workers."""
+    """Yield the clips of each step from `first_step` to `num_steps`; the recipe's workers read ahead."""
     loader: DataLoader[ClipGroup] = DataLoader(
         _SlotReader(clips, recipe.seed),
         batch_sampler=_Steps(recipe, len(clips), first_step, num_steps, rank, world),  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def read(
 
 
 class _Steps:
-    """The slots of all steps to come, as a loader's batch sampler."""
+    """The slots of the remaining steps, as the batch sampler of a loader."""
 
     def __init__(self, recipe: Recipe, num_clips: int, first: int, stop: int, rank: int, world: int) -> None:
         self._recipe, self._num_clips, self._span, self._rank, self._world = (
@@ -129,13 +129,13 @@ class _Steps:
 
 
 class _SlotReader(Dataset[ClipGroup]):
-    """Reads the clip of a slot; one that turns out broken is named and the next one taken."""
+    """Reads the clip of a slot; a broken clip is named and the next clip takes its slot."""
 
     def __init__(self, clips: ClipDataset | LatentClips, seed: int) -> None:
         self._clips, self._seed = clips, seed
 
     def __getitem__(self, slot: Slot) -> ClipGroup:  # type: ignore[override]
-        rng = np.random.default_rng([self._seed, slot.step, slot.place])
+        rng = np.random.default_rng([self._seed, slot.step, slot.position])
         broken: list[Broken] = []
         for offset in range(MAX_BROKEN_IN_A_ROW):
             index = (slot.clip_idx + offset) % len(self._clips)
@@ -144,7 +144,7 @@ class _SlotReader(Dataset[ClipGroup]):
                 return ClipGroup([sample], [slot], broken)
             except BrokenEpisode as error:
                 broken.append(Broken(self._clips.where(index)[0], str(error)))
-        raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken, the last one: {broken[-1].reason}")
+        raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken; the last reason: {broken[-1].reason}")
 
 
 def _merged(parts: Sequence[ClipGroup]) -> ClipGroup:
@@ -159,12 +159,12 @@ def _merged(parts: Sequence[ClipGroup]) -> ClipGroup:
 
 
 class Encoder:
-    """Turns clips into batches with a model's codec and text encoder; every prompt is encoded once.
+    """Encodes clips as batches with a model's codec and text encoder; each prompt is encoded once.
 
     Args:
         bundle: The model.
-        recipe: How noise is drawn.
-        device: Where batches go.
+        recipe: Settings of the random draws.
+        device: Device of the batches.
     """
 
     def __init__(self, bundle: Bundle, recipe: Recipe, device: torch.device) -> None:
@@ -176,7 +176,7 @@ class Encoder:
 
     @torch.no_grad()
     def batch(self, samples: Sequence[Sample | EncodedSample]) -> Batch:
-        """Return clips as latents, each as often as there are noise draws."""
+        """Return clips as latents, each repeated for every noise draw."""
         draws = self._recipe.noise_draws
 
         def column(name: str) -> Tensor:
@@ -207,16 +207,16 @@ class Encoder:
         grey = torch.zeros(1, 3, 1 + model.num_future_frames, len(model.views), *model.image_hw_px)
         return encode_views(self._bundle.codec, grey.to(self._device)).to(self._device)
 
-    def draws(self, batch: Batch, samples: Sequence[Sample | EncodedSample], places: Sequence[Slot]) -> Draws:
-        """Return the random part of a batch; each sample's is drawn by itself, from its place."""
+    def draws(self, batch: Batch, samples: Sequence[Sample | EncodedSample], slots: Sequence[Slot]) -> Draws:
+        """Return the random draws of a batch; the draws of each sample depend on its slot only."""
         recipe = self._recipe
         video = list(batch.video_BCTVHW.shape[1:])
         video[0] = self._bundle.model.network.state_channels
         shapes = (video, batch.action_BKA.shape[1:], batch.proprio_BPS.shape[1:])
         noise, levels, text = [], [], []
-        for sample, slot in zip(samples, places, strict=True):
+        for sample, slot in zip(samples, slots, strict=True):
             for draw in range(recipe.noise_draws):
-                seed = request_seed("train", recipe.seed, slot.step, slot.place, draw)
+                seed = request_seed("train", recipe.seed, slot.step, slot.position, draw)
                 generator = torch.Generator().manual_seed(seed)
                 levels.append(
                     draw_levels(
@@ -237,7 +237,7 @@ class Encoder:
         )
 
     def prompt(self, text: str) -> Tensor:
-        """Return a prompt's tokens, N,W."""
+        """Return the tokens of a prompt, N,W."""
         if text not in self._prompts:
             self._prompts[text] = self._bundle.text_encoder.encode(text)
         return self._prompts[text]

@@ -1,7 +1,7 @@
-"""Whether a data set is what a model is trained on: views, arms, kind of actions, rate; every episode is asked.
+"""Checks that every episode fits the model: views, arms, kind of actions, control rate.
 
-In: what a scan found, a model. Out: nothing, or one sentence that names both sides and the episodes.
-Read next: `trainer.py`, which asks before it starts.
+In: the scan of a data set, a model. Out: nothing, or an error that names both sides and the episodes.
+Read next: `trainer.py`, which checks before it starts.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from evalkit.dataset.layout import EpisodeSignature, Scan
 from xwam.config import ModelConfig
 from xwam.robots.interfaces import INTERFACES
 
-NAMED = 5
-"""Episodes that are named one by one; of more, there is a count."""
+MAX_NAMED = 5
+"""Largest number of episodes that a message names; it counts the others."""
 
 
-def check_fit(root: Path, found: Scan, model: ModelConfig) -> None:
-    """Return quietly if all usable episodes are what a model is trained on.
+def check_fit(root: Path, scan: Scan, model: ModelConfig) -> None:
+    """Raise ValueError unless all usable episodes fit the model.
 
     Raises:
-        ValueError: Names what the data hold, what the model needs, and the episodes in question.
+        ValueError: Names what the data hold, what the model needs, and the episodes.
     """
     unfit: dict[str, list[str]] = {}
-    for key, signature in found.signatures.items():
+    for key, signature in scan.signatures.items():
         if problems := _problems(signature, model):
             unfit.setdefault("; ".join(problems), []).append(key)
     if unfit:
-        reasons = " And ".join(f"{reason} ({_share(keys, len(found.signatures))})." for reason, keys in unfit.items())
+        reasons = " And ".join(f"{reason} ({_share(keys, len(scan.signatures))})." for reason, keys in unfit.items())
         raise ValueError(f"{root} and model '{model.name}' do not fit: {reasons}")
 
 
@@ -42,9 +42,9 @@ def _problems(signature: EpisodeSignature, model: ModelConfig) -> list[str]:
         ("rate in Hz", signature.rates_hz, signature.rates_hz if model.control_hz is None else {model.control_hz}),
     ]
     return [
-        f"{what}: the data hold {_shown(held)}, the model needs {_shown(needed)}"
-        for what, held, needed in pairs
-        if held != needed
+        f"{name}: the data hold {_shown(actual)}, the model needs {_shown(needed)}"
+        for name, actual, needed in pairs
+        if actual != needed
     ]
 
 
@@ -57,10 +57,10 @@ def _share(keys: list[str], num_episodes: int) -> str:
 
 
 def named(keys: list[str]) -> str:
-    """Return the first few names, and how many there are beside them.
+    """Return the first few names and the number of the others.
 
     Example:
         >>> named(["a", "b", "c", "d", "e", "f", "g"])
         'a, b, c, d, e and 2 more'
     """
-    return ", ".join(keys[:NAMED]) + (f" and {len(keys) - NAMED} more" if len(keys) > NAMED else "")
+    return ", ".join(keys[:MAX_NAMED]) + (f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else "")

@@ -1,9 +1,9 @@
-"""Clips: what training sees of an episode, from one control step on.
+"""Cuts clips from episodes: images, states and actions from one control step on, as training needs them.
 
-In: a data set folder, the shape of a clip. Out: samples of normalised tensors with masks; which clips there are.
-Read next: `augment.py` for what is done to the pictures; `../training/batches.py`, which makes batches of them.
+In: a data set folder, the shape of a clip. Out: samples of normalised tensors with masks.
+Read next: `augment.py`, which changes the images; `batches.py`, which makes batches.
 
-Letters: F frames (the seen one and the future ones), K actions, V views, H W rows and columns.
+Letters: F frames (the current one and the future ones), K actions, V views, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.contracts.spec import OSC_DELTA_BASE, still_action
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.depth_video import DepthRange, video_from_depth
 from evalkit.dataset.layout import BrokenEpisode, Camera, DataSetError, Track, read_track
 from evalkit.dataset.videos import UnreadableVideo, read_frames
 from xwam.config import W_POSITIVE, Bounds, ModelConfig
-from xwam.robots.actions import with_quaternions_near
+from xwam.robots.actions import normalise, with_quaternions_near
 from xwam.training.augment import Augmentation, crop, draw_augmentation
 
 PastEnd = Literal["leave_out", "hold"]
@@ -33,14 +34,14 @@ PastEnd = Literal["leave_out", "hold"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipShape:
-    """Which steps of an episode a clip takes.
+    """The steps of an episode that a clip covers.
 
     Attributes:
-        num_actions: K, one a control step.
-        num_frames: F, the seen one among them.
+        num_actions: K, one per control step.
+        num_frames: F, including the current one.
         frame_stride: Control steps between frames.
-        past_end: What to do with clips that reach beyond the episode: `leave_out` as the released training does, or
-            `hold`: the last frame and state stay, the robot is told not to move and to leave the gripper as it is.
+        past_end: Handling of clips that reach beyond the episode. `leave_out` drops them, as the released training
+            does. `hold` repeats the last frame and state; the actions do not move the robot and keep the gripper.
     """
 
     num_actions: int = 32
@@ -50,7 +51,7 @@ class ClipShape:
 
     @property
     def span(self) -> int:
-        """Return how many steps after its start a clip's last number lies.
+        """Return the number of steps from the start of a clip to its last frame or action.
 
         Example:
             >>> ClipShape().span
@@ -59,7 +60,7 @@ class ClipShape:
         return max(self.num_actions, (self.num_frames - 1) * self.frame_stride)
 
     def num_starts(self, num_frames: int) -> int:
-        """Return at how many steps of an episode a clip may start.
+        """Return the number of steps of an episode at which a clip may start.
 
         Example:
             >>> ClipShape().num_starts(60), ClipShape(past_end="hold").num_starts(60)
@@ -69,9 +70,10 @@ class ClipShape:
 
 
 class States(NamedTuple):
-    """States and actions of one clip, normalised; masks are 1 where there is loss.
+    """Normalised states and actions of one clip; masks are 1 where the loss counts.
 
-    `executed_KA` is what the robot was really told and the pictures show the outcome of; `action_KA` is what to learn.
+    `action_KA` holds the actions to learn. `executed_KA` holds the actions that the robot executed, whose outcome the
+    images show.
     """
 
     proprio_PS: np.ndarray
@@ -105,59 +107,43 @@ def clip_states(
     *,
     quat_side_wxyz: Sequence[float] = W_POSITIVE,
 ) -> States:
-    """Return the numbers of the clip that starts at a step.
+    """Return the states and actions of the clip that starts at a step.
 
     Args:
         track: The episode.
-        start: Control step of the seen frame.
-        shape: Which steps follow.
-        bounds: Sent to -1 and 1.
-        quat_side_wxyz: Side on which quaternions are given, see `ModelConfig`.
+        start: Control step of the current frame.
+        shape: The steps of a clip.
+        bounds: Values that become -1 and 1.
+        quat_side_wxyz: Sign convention of quaternions, see `ModelConfig`.
 
     Raises:
-        IndexError: If the clip reaches beyond an episode that is not to be held.
+        IndexError: If no clip starts there.
     """
     if not 0 <= start < shape.num_starts(track.num_frames):
         raise IndexError(f"{track.key} has no clip at step {start}: {shape.num_starts(track.num_frames)} starts.")
     last = track.num_frames - 1
-    seen = np.minimum(start + np.arange(shape.num_frames) * shape.frame_stride, last)
+    frames = np.minimum(start + np.arange(shape.num_frames) * shape.frame_stride, last)
     steps = start + np.arange(shape.num_actions)
     trusted = track.trusted[np.minimum(steps, last)]
-    told = track.executed if track.raw and track.executed is not None else track.action
+    outcome_of = track.executed if track.raw and track.executed is not None else track.action
     action, executed = (
-        np.where((steps > last)[:, None], _standing_still(track), rows[np.minimum(steps, last)])
-        for rows in (track.action, told)
+        np.where((steps > last)[:, None], _still_action(track), rows[np.minimum(steps, last)])
+        for rows in (track.action, outcome_of)
     )
     proprio_mask, action_mask = _mask(ARM_PROPRIO, track.arms, 16), _mask(ARM_ACTION, track.arms, 14)
-    proprio = with_quaternions_near(track.proprio[seen], track.arms, quat_side_wxyz)
+    proprio = with_quaternions_near(track.proprio[frames], track.arms, quat_side_wxyz)
     return States(
-        proprio_PS=scaled(proprio, bounds.proprio_low, bounds.proprio_high) * proprio_mask,
+        proprio_PS=normalise(proprio, bounds.proprio_low, bounds.proprio_high, dtype=np.float32) * proprio_mask,
         proprio_mask_PS=np.repeat(proprio_mask[None], shape.num_frames, 0),
-        action_KA=scaled(action, bounds.action_low, bounds.action_high) * action_mask,
+        action_KA=normalise(action, bounds.action_low, bounds.action_high, dtype=np.float32) * action_mask,
         action_mask_KA=action_mask * (trusted | (steps > last))[:, None].astype(np.float32),
-        executed_KA=scaled(executed, bounds.action_low, bounds.action_high) * action_mask,
+        executed_KA=normalise(executed, bounds.action_low, bounds.action_high, dtype=np.float32) * action_mask,
     )
 
 
-def scaled(values: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
-    """Return 2 (x - low) / (high - low) - 1; in float32 from end to end, so that it equals the released loader's.
-
-    Example:
-        >>> scaled(np.float32([0.0, 5.0, 7.0]), (-1.0, 0.0, 0.0), (1.0, 10.0, 0.0)).tolist()
-        [0.0, 0.0, 0.0]
-    """
-    bottom, top = np.asarray(low, np.float32), np.asarray(high, np.float32)
-    span = top - bottom
-    return np.where(span > 0, 2 * (values - bottom) / np.where(span > 0, span, np.float32(1)) - 1, np.float32(0))
-
-
-def _standing_still(track: Track) -> np.ndarray:
-    """Return the action that moves nothing: zeros, but a controller's gripper command goes on."""
-    still = np.zeros(14, np.float32)
-    if track.raw:
-        for arm in track.arms:
-            still[ARM_ACTION[arm].stop - 1] = track.action[-1, ARM_ACTION[arm].stop - 1]
-    return still
+def _still_action(track: Track) -> np.ndarray:
+    """Return the action that moves nothing after the last step of an episode."""
+    return still_action(track.action[-1], OSC_DELTA_BASE) if track.raw else np.zeros(ACTION_DIM, np.float32)
 
 
 def _mask(columns: Mapping[str, slice], arms: Sequence[str], size: int) -> np.ndarray:
@@ -167,18 +153,18 @@ def _mask(columns: Mapping[str, slice], arms: Sequence[str], size: int) -> np.nd
     return mask
 
 
-# ---- pictures
+# ---- images
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """What becomes of the pictures of a clip.
+    """How the images of a clip are read.
 
     Attributes:
-        image_hw_px: Size that the model sees.
-        crop_frac: Share of rows and columns that is kept, at a drawn place in training, else in the middle.
-        depth_range: Map of the 8-bit depth; must equal the one that the data set names, where it names one.
-        exact_depth: Whether depth is taken from the millimetres rather than from the 8-bit video.
+        image_hw_px: Image size of the model.
+        crop_frac: Share of rows and columns that is kept: at a random position in training, else in the middle.
+        depth_range: Map from metres to 8-bit depth; must equal the map that the data set states, if it states one.
+        exact_depth: Whether depth comes from the millimetres instead of the 8-bit video.
     """
 
     image_hw_px: tuple[int, int]
@@ -191,7 +177,7 @@ def read_images(camera: Camera, wanted: Sequence[int], settings: ImageSettings) 
     """Return RGB and depth of one view, F,3,H,W in [-1, 1] each, in the model's size; depth in three equal channels.
 
     Raises:
-        DataSetError: If the depth was mapped otherwise, or is not there.
+        DataSetError: If there is no depth, or it uses another map.
         UnreadableVideo: If a file is broken.
     """
     frames = [camera.start + index for index in wanted]
@@ -209,11 +195,11 @@ def _depth(camera: Camera, frames: Sequence[int], settings: ImageSettings) -> Te
     expected, stored = settings.depth_range, camera.depth_range
     if settings.exact_depth:
         if camera.depth_mm_path is None or expected is None:
-            raise DataSetError(f"{camera.rgb_path}: there is no depth in millimetres beside it, or no map for it.")
+            raise DataSetError(f"{camera.rgb_path} has no depth in millimetres, or the model has no map for it.")
         depth_m = read_frames(camera.depth_mm_path, frames, "gray16le").astype(np.float32) / 1000
         return torch.from_numpy(video_from_depth(depth_m, expected))[:, None].expand(-1, 3, -1, -1)
     if camera.depth_path is None:
-        raise DataSetError(f"{camera.rgb_path}: there is no depth video beside it.")
+        raise DataSetError(f"{camera.rgb_path} has no depth video.")
     if expected is not None and stored is not None and expected != stored:
         raise DataSetError(f"{camera.depth_path} was made with {stored}, the model expects {expected}.")
     return torch.from_numpy(read_frames(camera.depth_path, frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -223,16 +209,16 @@ def _depth(camera: Camera, frames: Sequence[int], settings: ImageSettings) -> Te
 
 
 class ClipDataset(Dataset[Sample]):
-    """All clips of a data set; clip n is found without reading any file but its own.
+    """All clips of a data set; reading a clip opens the files of its episode only.
 
     Args:
         root: The data set.
-        lengths: Usable episodes and their frames, from `scan`.
-        shape: Which steps a clip takes.
-        images: What becomes of its pictures.
-        bounds: Normalisation.
-        augmentation: Colour jitter and whether crops move; None for validation.
-        quat_side_wxyz: Side on which quaternions are given, see `ModelConfig`.
+        lengths: Usable episodes and their numbers of frames, from `scan`.
+        shape: The steps of a clip.
+        images: How images are read.
+        bounds: Values that become -1 and 1.
+        augmentation: Colour jitter and random crops; None for neither, as in validation.
+        quat_side_wxyz: Sign convention of quaternions, see `ModelConfig`.
     """
 
     def __init__(
@@ -265,7 +251,7 @@ class ClipDataset(Dataset[Sample]):
         augmentation: Augmentation | None,
         exact_depth: bool = False,
     ) -> ClipDataset:
-        """Return the clips as a model needs them."""
+        """Return the clips in the form that a model needs."""
         shape = ClipShape(
             num_actions=model.num_actions,
             num_frames=1 + model.num_future_frames,
@@ -294,7 +280,7 @@ class ClipDataset(Dataset[Sample]):
     def where(self, index: int) -> tuple[str, int]:
         """Return the episode and the control step at which clip `index` starts."""
         if not 0 <= index < len(self):
-            raise IndexError(f"There are {len(self)} clips, none has the number {index}.")
+            raise IndexError(f"Clip {index} does not exist; there are {len(self)} clips.")
         episode = int(np.searchsorted(self._ends, index, side="right"))
         return self.keys[episode], index - (int(self._ends[episode - 1]) if episode else 0)
 
@@ -302,10 +288,10 @@ class ClipDataset(Dataset[Sample]):
         return self.sample(index, np.random.default_rng(index))
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Return one clip; every choice about it comes from `rng`.
+        """Return one clip; `rng` makes every random choice.
 
         Raises:
-            BrokenEpisode: If one of its files turns out broken.
+            BrokenEpisode: If a file of its episode is broken.
         """
         key, start = self.where(index)
         numbers = self.numbers(index, rng)
@@ -315,20 +301,20 @@ class ClipDataset(Dataset[Sample]):
         return Sample(video_CFVHW, depth_CFVHW, *numbers)
 
     def numbers(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, str]:
-        """Return the numbers of one clip and a prompt, in the order of `Sample`."""
+        """Return the states, actions and prompt of one clip, in the order of `Sample`."""
         key, start = self.where(index)
         track = self.track(key)
-        found = clip_states(track, start, self.shape, self.bounds, quat_side_wxyz=self.quat_side_wxyz)
-        proprio, proprio_mask, action, action_mask, executed = (torch.from_numpy(part) for part in found)
+        states = clip_states(track, start, self.shape, self.bounds, quat_side_wxyz=self.quat_side_wxyz)
+        proprio, proprio_mask, action, action_mask, executed = (torch.from_numpy(values) for values in states)
         instruction = track.instructions[int(rng.integers(len(track.instructions)))]
         return proprio, proprio_mask, action, action_mask, executed, instruction
 
     def track(self, key: str) -> Track:
-        """Return an episode's numbers; the most recent ones are kept."""
+        """Return an episode without its images; recent ones are cached."""
         return self._track(key)
 
     def whole_episode(self, track: Track) -> tuple[Tensor, Tensor]:
-        """Return all pictures of an episode, 3,N,V,H,W, without augmentation."""
+        """Return all images of an episode, 3,N,V,H,W, without augmentation."""
         return self._images(track, list(range(track.num_frames)), None)
 
     def _images(self, track: Track, wanted: Sequence[int], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
@@ -341,8 +327,8 @@ class ClipDataset(Dataset[Sample]):
                 rgb, depth = read_images(camera, wanted, self.images)
             except UnreadableVideo as error:
                 raise BrokenEpisode(f"{track.key}: {error}") from error
-            place = (0.5, 0.5) if drawn is None else drawn.places[view_idx]
-            rgb, depth = crop(rgb, depth, self.images.crop_frac, place)
+            position = (0.5, 0.5) if drawn is None else drawn.positions[view_idx]
+            rgb, depth = crop(rgb, depth, self.images.crop_frac, position)
             views.append((rgb if drawn is None else drawn.jitter(rgb), depth))
         video_FCVHW, depth_FCVHW = (torch.stack(part, dim=2) for part in zip(*views, strict=True))
         return video_FCVHW.transpose(0, 1), depth_FCVHW.transpose(0, 1)

@@ -1,6 +1,6 @@
-"""The model that a training starts from, told what its data say: bounds, way with depth, map of the depth videos.
+"""Prepares the model that a training starts from: float32 weights, and the depth map of the data.
 
-In: a checkpoint or none, what a scan of the data found, a recipe. Out: a model to be trained, in float32.
+In: a loaded checkpoint, the scan of a data set, a recipe. Out: a model to train.
 Read next: `commands.py`, which asks for it; `check_data.py`, which compares data and model afterwards.
 """
 
@@ -18,48 +18,47 @@ from xwam.config import ModelConfig
 from xwam.training.recipes import Recipe
 
 
-def prepare_for_training(bundle: Bundle, found: Scan, root: Path, recipe: Recipe) -> Bundle:
-    """Return a loaded checkpoint as training needs it.
+def prepare_for_training(bundle: Bundle, scan: Scan, root: Path, recipe: Recipe) -> Bundle:
+    """Return a loaded checkpoint in the form that training needs.
 
-    Weights become float32, whatever type they were stored in: steps of a fine-tuning are smaller than bfloat16 can add.
-    `precision` of the recipe says what matrices are multiplied in. A decoder is left behind: it was trained for the
-    weights as they are.
+    Weights become float32, because bfloat16 loses the small steps of a fine-tuning. The recipe's `precision` sets the
+    type of matrix products. A pixel decoder is removed, because it fits the loaded weights only.
 
     Args:
-        bundle: What was loaded, changed in place.
-        found: The data.
-        root: Their folder, for the message.
-        recipe: How it will be trained.
+        bundle: The loaded checkpoint, changed in place.
+        scan: The data.
+        root: Folder of the data, for the message.
+        recipe: The training recipe.
 
     Raises:
-        ValueError: If the data's depth videos were made with several maps.
+        ValueError: If the data's depth videos use different maps.
     """
     bundle.network.cast(torch.float32)
     bundle = without_decoder(bundle)
-    return bundle._replace(model=with_data_depth(bundle.model, found, root, exact=recipe.exact_depth))
+    return bundle._replace(model=with_data_depth(bundle.model, scan, root, exact=recipe.exact_depth))
 
 
-def with_data_depth(model: ModelConfig, found: Scan, root: Path, *, exact: bool) -> ModelConfig:
-    """Return a model that says truly whether metres can be read off its depth.
+def with_data_depth(model: ModelConfig, scan: Scan, root: Path, *, exact: bool) -> ModelConfig:
+    """Return the model with the depth map of the data, and whether that map is known.
 
-    A map that the data state is taken over by a model that had none; one that has another is left as it is, and the
-    first clip is refused. Where nobody wrote the map down, as in the released data, the model's metres are a guess.
+    A model with an unknown map takes the map of the data. A model with another map stays as it is, and the first clip
+    raises an error. If the data state no map, as the released data do, the model's metres are an estimate.
 
     Args:
-        model: As it was loaded.
-        found: The data.
-        root: Their folder, for the message.
-        exact: Whether depth comes from millimetres: then the model's own map is what it is trained with.
+        model: The loaded model.
+        scan: The data.
+        root: Folder of the data, for the message.
+        exact: Whether depth comes from millimetres; training then uses the model's own map.
 
     Raises:
-        ValueError: If the data's depth videos were made with several maps.
+        ValueError: If the data's depth videos use different maps.
     """
     maps: frozenset[DepthRange | None] = frozenset().union(
-        *(signature.depth_ranges for signature in found.signatures.values())
+        *(signature.depth_ranges for signature in scan.signatures.values())
     )
     if len(maps) > 1:
-        held = "; ".join(sorted("nobody wrote it down" if one is None else str(one) for one in maps))
-        raise ValueError(f"{root}: all depth videos must be made with one map from metres, there are {held}.")
+        listed = "; ".join(sorted("an unknown one" if one is None else str(one) for one in maps))
+        raise ValueError(f"{root}: all depth videos must use the same map from metres, there are {listed}.")
     if exact or not maps:
         return replace(model, depth_known=model.depth_known or exact)
     (stated,) = maps

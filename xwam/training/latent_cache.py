@@ -1,10 +1,10 @@
-"""Clips whose pictures are encoded once and kept: training on a CPU would else spend half its time on decoding videos.
+"""Caches encoded clips: without a cache, a training on a CPU spends half its time decoding videos.
 
-In: a `ClipDataset` that changes no picture, a codec, a folder. Out: the same clips with latents in place of pictures.
-Read next: `clips.py`; `../training/batches.py`, which takes either.
+In: a `ClipDataset` without augmentation, a codec, a folder. Out: the same clips with latents instead of images.
+Read next: `clips.py`; `batches.py`, which accepts both kinds of clips.
 
-An episode is encoded when its first clip is wanted, into one file with a clip at every control step. The file's name
-tells which recording it is of: an episode that was recorded anew is encoded anew.
+The first access to a clip encodes its whole episode into one file, with one clip per control step. The name of the
+file depends on the content of the episode, so an episode that was recorded again is encoded again.
 
 Letters: S starts, C channels, T latent frames, V views, H W latent rows and columns.
 """
@@ -32,11 +32,11 @@ from xwam.config import CodecConfig
 from xwam.training.clips import ClipDataset
 
 FORMAT = 2
-"""Raised when a codec's latents change, so that kept ones are made anew."""
+"""Version of the cache; increase it when the latents of a codec change."""
 
 
 class EncodedSample(NamedTuple):
-    """One clip as a `Sample`, its videos encoded: C,T,V,H,W."""
+    """One clip as a `Sample` with encoded videos: C,T,V,H,W."""
 
     video_CTVHW: Tensor
     depth_CTVHW: Tensor
@@ -49,21 +49,21 @@ class EncodedSample(NamedTuple):
 
 
 class LatentClips(Dataset[EncodedSample]):
-    """The clips of a data set, encoded; latents are kept as float16, which is finer than what codecs lose.
+    """The encoded clips of a data set; latents are stored as float16, whose error is below that of the codecs.
 
     Args:
-        clips: Which clips; they must be neither jittered nor cropped at random.
-        codec: Encodes them.
-        codec_config: Names the codec.
-        folder: Where latents are kept; other settings get files of their own.
+        clips: The clips, without augmentation.
+        codec: The codec.
+        codec_config: Its settings.
+        folder: Folder of the cache; each combination of settings has its own files.
 
     Raises:
-        ValueError: If each look at a clip is to differ.
+        ValueError: If the clips are augmented.
     """
 
     def __init__(self, clips: ClipDataset, codec: Codec, codec_config: CodecConfig, folder: Path) -> None:
         if clips.augmentation is not None:
-            raise ValueError("Pictures that are augmented differ from look to look; they cannot be encoded once.")
+            raise ValueError("Augmented images differ at every access, so they cannot be encoded once (encode_once).")
         self.clips, self._codec = clips, codec
         settings = {
             "format": FORMAT,
@@ -89,10 +89,10 @@ class LatentClips(Dataset[EncodedSample]):
         return self.sample(index, np.random.default_rng(index))
 
     def sample(self, index: int, rng: np.random.Generator) -> EncodedSample:
-        """Return one clip; its prompt comes from `rng`.
+        """Return one clip; `rng` chooses its prompt.
 
         Raises:
-            BrokenEpisode: If one of its files turns out broken.
+            BrokenEpisode: If a file of its episode is broken.
         """
         key, start = self.where(index)
         path = self._path(key)
@@ -105,11 +105,11 @@ class LatentClips(Dataset[EncodedSample]):
             with safe_open(path, "pt") as file:
                 video, depth = (file.get_slice(name)[start].float() for name in ("video", "depth"))
         except SafetensorError as error:
-            raise ValueError(f"{path} is broken ({error}); delete it, and it is made anew.") from error
+            raise ValueError(f"{path} is broken ({error}). Delete it; the next access writes it again.") from error
         return EncodedSample(video, depth, *numbers)
 
     def _path_of(self, key: str) -> Path:
-        """Return where an episode's latents are; its JSON and the sizes of its videos tell recordings apart."""
+        """Return the file of an episode's latents; its name depends on the JSON and on the sizes of the videos."""
         try:
             digest = hashlib.sha256((self.clips.root / "data" / f"{key}.json").read_bytes())
             for camera in self.clips.track(key).cameras:
@@ -121,11 +121,11 @@ class LatentClips(Dataset[EncodedSample]):
 
     @torch.no_grad()
     def _encode(self, track: Track, path: Path) -> None:
-        """Write the latents of every clip of an episode; the file appears whole or not at all."""
+        """Write the latents of every clip of an episode, whole or not at all."""
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         shape, last = self.clips.shape, track.num_frames - 1
         parts: dict[str, list[Tensor]] = {"video": [], "depth": []}
-        for start in range(shape.num_starts(track.num_frames)):  # one at a time: a clip fits into a CPU's cache
+        for start in range(shape.num_starts(track.num_frames)):  # one clip fits into the cache of a CPU
             wanted = (start + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
             for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
                 parts[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())

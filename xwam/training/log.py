@@ -1,4 +1,4 @@
-"""What a training tells: one JSON line a logged step, and the curve as a picture.
+"""Writes the log of a training, one JSON line per logged step, and draws the loss curve.
 
 In: losses by name. Out: `log.jsonl`, `curve.png`.
 Read next: `trainer.py`.
@@ -17,7 +17,7 @@ from evalkit.contracts.files import whole_file, write_whole
 
 
 class Log:
-    """A file of JSON lines; going on from a step forgets what was written after it."""
+    """A file of JSON lines; a resumed training drops the lines after its first step."""
 
     def __init__(self, path: Path, *, first_step: int = 0) -> None:
         self.path = path
@@ -32,7 +32,7 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log; a last one that was cut off is left out."""
+    """Return the lines of a log, without a last line that is cut off."""
     lines = []
     for text in path.read_text().splitlines() if path.is_file() else ():
         try:
@@ -42,8 +42,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def draw_curve(log: Path, picture: Path) -> None:
-    """Draw training losses, smoothed, and validation losses over steps; nothing where there is no line yet."""
+def draw_curve(log: Path, image: Path) -> None:
+    """Draw smoothed training losses and validation losses over steps; an empty log gives no image."""
     lines = read_log(log)
     training = [line for line in lines if line["kind"] == "train"]
     if not training:
@@ -59,17 +59,17 @@ def draw_curve(log: Path, picture: Path) -> None:
         steps, values = [line["step"] for line in training], [line[name] for line in training]
         axes.plot(steps, smoothed(values), color=f"C{index}", label=name)
         if validation:
-            places, held_out = [line["step"] for line in validation], [line[name] for line in validation]
-            axes.plot(places, held_out, "o", markersize=3, color=f"C{index}")
+            positions, held_out = [line["step"] for line in validation], [line[name] for line in validation]
+            axes.plot(positions, held_out, "o", markersize=3, color=f"C{index}")
     axes.set(xlabel="step", ylabel="loss (dots: held out)", yscale="log")
     figure.legend(ncols=5, loc="outside upper center", fontsize="small")
     axes.grid(alpha=0.3)
-    with whole_file(picture) as partial:
+    with whole_file(image) as partial:
         figure.savefig(partial, format="png", dpi=120)
 
 
 def smoothed(values: list[float], over: int = 5) -> list[float]:
-    """Return the mean of each value and those before it.
+    """Return the running mean of each value and the values before it.
 
     Example:
         >>> smoothed([4.0, 2.0, 0.0], over=2)

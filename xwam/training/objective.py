@@ -1,9 +1,9 @@
-"""What is minimised: a module that owns the weights and turns a batch and its draws into named losses.
+"""The training objective: a module that owns the weights and computes named losses of a batch.
 
-In: a network, a batch, its draws. Out: losses by name, `total` among them.
-Read next: `../losses.py` for equations 5 and 6, `trainer.py`, which knows nothing but this interface.
+In: a network, a batch, its random draws. Out: losses by name, including `total`.
+Read next: `../flow/losses.py` for equations 5 and 6; `trainer.py`, which uses only this interface.
 
-A rival model trains in the same loop by bringing an objective of its own.
+Another model trains in the same loop with its own objective.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from xwam.training.recipes import Recipe
 
 
 class Objective(Protocol):
-    """What the trainer asks for; an `nn.Module` whose parameters are trained."""
+    """The interface that the trainer uses: an `nn.Module` whose parameters are trained."""
 
     @property
     def network(self) -> nn.Module:
-        """Return the weights that a checkpoint holds."""
+        """Return the network that a checkpoint holds."""
         ...
 
     def __call__(self, batch: Batch, draws: Draws) -> Mapping[str, Tensor]:
-        """Return losses by name; `total` is the one to follow."""
+        """Return losses by name; `total` is minimised."""
         ...
 
 
@@ -38,12 +38,11 @@ class XwamObjective(nn.Module):
     """The losses of equation 6, weighted.
 
     Args:
-        network: The model; its weights become trainable.
-        recipe: Weights of the terms, which weights are trained, whether activations are recomputed, whether blocks are
-            compiled.
+        network: The network; its weights become trainable.
+        recipe: Weights of the loss terms, the weights to train, recomputation of activations, compilation of blocks.
 
     Raises:
-        ValueError: If the recipe trains only weights that the network does not have.
+        ValueError: If the recipe's `train_only` names weights that the network does not have.
     """
 
     def __init__(self, network: XwamNetwork, recipe: Recipe) -> None:
@@ -72,13 +71,13 @@ class XwamObjective(nn.Module):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the four terms and their weighted sum."""
         text = self.network.encode_text(draws.text_BNW)
-        found = losses(self.network, batch, draws.noise, draws.levels, text)._asdict()
-        total = sum((self._weights[name] * value for name, value in found.items()), torch.zeros(()).to(found["video"]))
-        return {**found, "total": total}
+        terms = losses(self.network, batch, draws.noise, draws.levels, text)._asdict()
+        total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
+        return {**terms, "total": total}
 
 
 def _recompute(block: nn.Module) -> None:
-    """Let a block forget its activations and compute them again on the way back; names of weights do not change."""
+    """Make a block recompute its activations in the backward pass; names of weights do not change."""
     forward: Any = block.forward
     block.forward = lambda *inputs, **named: checkpoint(  # type: ignore[method-assign]
         forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named
@@ -86,7 +85,7 @@ def _recompute(block: nn.Module) -> None:
 
 
 def _keep_exact(part: nn.Module) -> None:
-    """Let a part compute in float32 even where matrices are cast: timesteps are too fine for bfloat16."""
+    """Make a part compute in float32 under autocast, because bfloat16 is too coarse for timesteps."""
     forward: Any = part.forward
 
     def exact(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimizers of a network, and the learning rate at a step.
+"""Builds the optimizers of a network and computes the learning rate of a step.
 
 In: a network, a recipe. Out: one or two optimizers; a factor between 0 and 1.
 Read next: `trainer.py`.
@@ -15,24 +15,24 @@ from xwam.training.recipes import Recipe
 
 
 def optimizers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of all weights: AdamW, and Muon for the blocks' matrices where the recipe says so.
+    """Return the optimizers of all weights: AdamW, and Muon for the matrices of the blocks if the recipe asks for it.
 
-    Muon's updates are scaled to the size of AdamW's, so that one learning rate serves both.
+    Muon's updates are scaled to the size of AdamW's, so that both use the same learning rate.
     """
     named = list(network.named_parameters())
     matrices = [weight for name, weight in named if recipe.optimizer == "muon" and _is_block_matrix(name, weight)]
-    turned = {id(weight) for weight in matrices}
-    rest = [weight for _, weight in named if id(weight) not in turned]
-    found: list[torch.optim.Optimizer] = [
+    of_muon = {id(weight) for weight in matrices}
+    rest = [weight for _, weight in named if id(weight) not in of_muon]
+    optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
     ]
     if matrices:
-        found.append(
+        optimizers.append(
             torch.optim.Muon(
                 matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
         )
-    return found
+    return optimizers
 
 
 def _is_block_matrix(name: str, weight: nn.Parameter) -> bool:
@@ -49,9 +49,9 @@ def rate_at(step: int, recipe: Recipe) -> float:
     """
     if step < recipe.warmup_steps:
         return (step + 1) / recipe.warmup_steps
-    gone = (step + 1 - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
+    progress = (step + 1 - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
     low = recipe.final_lr_frac
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, gone)))
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def set_rate(optimizers: list[torch.optim.Optimizer], step: int, recipe: Recipe) -> float:

@@ -1,7 +1,7 @@
-"""Recipes: every number of a training, by name, and how to change one.
+"""Training recipes: all hyperparameters by name, and changes to them.
 
-In: a name, `key=value` overrides. Out: a frozen `Recipe`.
-Read next: `trainer.py`, which follows it.
+In: the name of a recipe, `key=value` overrides. Out: a frozen `Recipe`.
+Read next: `trainer.py`, which uses it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OptimizerKind = Literal["adamw", "muon"]
 
 
 class RecipeError(ValueError):
-    """A recipe that nobody wrote, or a change that it does not know."""
+    """An unknown recipe or setting, or a value that a setting does not allow."""
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -39,51 +39,50 @@ Name = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a model is trained.
+    """The hyperparameters of a training.
 
     Attributes:
-        name: Shown in notes.
-        seed: Fixes fresh weights, the order of clips and every draw; with the same machine, the result.
+        name: Name of the recipe.
+        seed: Seed of fresh weights, the order of clips and every random draw.
         num_steps: Steps of the optimizer.
-        batch_size: Clips in a step, over all devices.
-        micro_batch: Clips in one forward pass of one device; the rest is accumulated.
-        noise_draws: Noise levels that each clip is seen at in a step; reading and encoding are done once.
-        optimizer: `muon` turns the updates of the blocks' matrices; everything else is AdamW's either way.
-        learning_rate: At its peak.
-        warmup_steps: Linear from 0; cosine to `final_lr_frac` afterwards.
-        final_lr_frac: Share of the peak that is left at the end.
-        weight_decay: Decoupled.
-        betas: Of AdamW.
-        clip_norm: Largest norm of a gradient.
-        ema_decay: Of the averaged weights, which are the ones to keep; 0 for none.
-        precision: `bf16` for matrices in bfloat16, weights and optimizer in float32.
-        checkpointing: Recompute activations of each block instead of keeping them.
-        compile: Compile the blocks; minutes at the start, faster steps afterwards. On a CPU it needs a C++ compiler.
-        noise: How noise levels are drawn.
-        clean_action_frac: The paper's p.
-        start_frac: Share of samples at the levels where an inference begins; not in the paper.
-        text_drop: Share of samples whose prompt is empty.
-        weight_action: Lambda of the actions (equation 6).
-        weight_proprio: Lambda of the states.
-        weight_depth: Lambda of depth.
-        train_only: What the names of the weights begin with that are trained, for example `["head.", "extra_"]`; the
-            others stay as they are. Empty for all.
-        blind: Show grey in place of pictures: the control that tells what a task owes to its cameras.
-        depth: Other way with depth than the model's own; None to keep it.
+        batch_size: Clips per step, over all devices.
+        micro_batch: Clips per forward pass of one device; gradients are accumulated over the batch.
+        noise_draws: Noise levels per clip and step; the clip is read and encoded once.
+        optimizer: `adamw`, or `muon` for the matrices of the blocks with AdamW for all other weights.
+        learning_rate: Peak learning rate.
+        warmup_steps: Steps of linear warm-up from 0; a cosine to `final_lr_frac` follows.
+        final_lr_frac: Final learning rate as a share of the peak.
+        weight_decay: Decoupled weight decay.
+        betas: Betas of AdamW.
+        clip_norm: Largest norm of the gradient.
+        ema_decay: Decay of the averaged weights, which the checkpoint holds; 0 for no averaging.
+        precision: `bf16` for matrix products in bfloat16; weights and optimizer stay in float32.
+        checkpointing: Recompute the activations of each block instead of storing them.
+        compile: Compile the blocks: minutes at the start, faster steps. A CPU needs a C++ compiler.
+        noise: Distribution of the noise levels.
+        clean_action_frac: Share of samples with clean actions; the paper's p.
+        start_frac: Share of samples at the noise levels where inference starts; not in the paper.
+        text_drop: Share of samples with an empty prompt.
+        weight_action: Weight of the action loss (lambda in equation 6).
+        weight_proprio: Weight of the state loss.
+        weight_depth: Weight of the depth loss.
+        train_only: Prefixes of the names of the weights to train, for example `["head.", "extra_"]`. Empty for all.
+        blind: Replace all images by grey: a control experiment for the use of the cameras.
+        depth: Depth mode of the network; None for the model's own.
         crop_frac: Share of rows and columns that is kept.
-        augmentation: Colour jitter and moving crops; None for neither.
-        past_end: What to do with clips that reach beyond an episode.
-        exact_depth: Whether depth comes from millimetres rather than from 8 bits.
-        encode_once: Keep latents beside the data instead of encoding clips each time; needs pictures that stay as
-            they are.
-        least_action: Smallest range that counts as 1 in an action; keeps what hardly moves from being blown up.
+        augmentation: Colour jitter and random crops; None for neither.
+        past_end: Handling of clips that reach beyond an episode.
+        exact_depth: Whether depth comes from the millimetres instead of the 8-bit video.
+        encode_once: Store latents in the data folder instead of encoding clips at every access; needs
+            `augmentation=null`.
+        least_action: Smallest bound of an action, so that tiny motions are not scaled up.
         validation_share: Share of episodes held out.
         validate_every: Steps between validations; 0 for none.
-        validation_clips: Clips of a validation.
-        imagined_clips: Clips of a validation that are imagined from their first frame, judged and drawn; 0 for none.
-        imagined_steps: Denoising steps of video and of actions there.
-        save_every: Steps between states from which a killed run goes on.
-        workers: Processes that read clips on each device; 0 to read in between.
+        validation_clips: Clips per validation.
+        imagined_clips: Clips per validation whose future is predicted, measured and drawn; 0 for none.
+        imagined_steps: Denoising steps of video and of actions in these predictions.
+        save_every: Steps between saves.
+        workers: Processes per device that read clips; 0 to read in the training process.
     """
 
     name: str
@@ -132,7 +131,7 @@ class Recipe:
             raise RecipeError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}.")
         if self.clean_action_frac + self.start_frac > 1:
             raise RecipeError(
-                f"clean_action_frac {self.clean_action_frac} and start_frac {self.start_frac} are shares of one whole."
+                f"clean_action_frac {self.clean_action_frac} and start_frac {self.start_frac} must add up to at most 1."
             )
         if self.warmup_steps > self.num_steps:
             raise RecipeError(f"warmup_steps {self.warmup_steps} must lie in 0..{self.num_steps} (num_steps).")
@@ -146,7 +145,7 @@ class Recipe:
         """Return the recipe that `to_json` wrote.
 
         Raises:
-            RecipeError: For a value that the setting's type does not allow.
+            RecipeError: If a value does not have the type of its setting.
         """
         try:
             return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
@@ -194,11 +193,11 @@ NANO = Recipe(
     save_every=250,
     workers=0,
 )
-"""The embedded default on one CPU core; short of steps before it is short of data."""
+"""Recipe of the embedded nano weights, for one CPU core."""
 
 
 def _ablations() -> list[Recipe]:
-    """Return the paper's table 4: fine-tuning from Wan2.2 itself, one choice changed."""
+    """Return the ablations of the paper's table 4: fine-tuning from Wan2.2 with one changed setting each."""
     depths: tuple[DepthMode, ...] = ("none", "sequence", "channel")
     noises: tuple[NoiseMode, ...] = ("decoupled", "sync")
     changed = [replace(FINETUNING, name=f"ablation-depth-{depth}", depth=depth) for depth in depths]
@@ -218,15 +217,15 @@ RECIPES: dict[str, Recipe] = {
         NANO,
     )
 }
-"""All recipes by name; `-released` are the authors' configuration files where they differ from the paper."""
+"""All recipes by name. `-released` follows the authors' configuration files where they differ from the paper."""
 
 
 def recipe_of(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Return a recipe with Hydra overrides such as `num_steps=200` applied.
 
     Raises:
-        RecipeError: For a recipe that does not exist, or a value of another type.
-        EvalkitError: For a key that does not exist, or text that is not an override.
+        RecipeError: If the recipe does not exist, or a value has another type.
+        EvalkitError: If a key does not exist, or a text is not an override.
 
     Example:
         >>> recipe_of("robocasa", ["num_steps=2000", "noise=sync"]).noise

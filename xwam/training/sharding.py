@@ -1,7 +1,7 @@
-"""FSDP2: weights spread over devices, each layer's gathered only while it runs.
+"""Shards weights over devices with FSDP2; the weights of a layer are gathered only while it runs.
 
-In: an Accelerator, an objective before and after it is prepared. Out: the same, sharded by layer, where FSDP2 was asked
-for (`accelerate launch --use_fsdp --fsdp_version 2`); else nothing happens.
+In: an Accelerator, an objective before and after it is prepared. Out: the objective, sharded by layer, if the training
+was started with FSDP2 (`accelerate launch --use_fsdp --fsdp_version 2`); otherwise unchanged.
 Read next: `trainer.py`.
 """
 
@@ -14,14 +14,14 @@ from torch import nn
 from xwam.network.layers import Attention, Block
 
 FORWARD_METHODS = ("query", "key_value", "query_key_value", "read")
-"""What is called of an `Attention` in place of `forward`: FSDP2 must know, or weights are not gathered."""
+"""Methods of `Attention` that are called instead of `forward`. FSDP2 gathers weights only for registered methods."""
 
 
 def plan_sharding(accelerator: Any) -> None:
-    """Say what is gathered by itself: an attention, and what else there is of a block.
+    """Set the units that FSDP2 gathers: each attention, and the rest of each block.
 
-    Weights travel in float32 and autocast casts matrices where they are used, as on one device: FSDP2's own policy
-    would round the modulation and the timesteps' weights too. Each device has loaded the weights; none is sent around.
+    Weights are sent in float32 and autocast casts matrices where they are used, as on one device. FSDP2's own policy
+    would also round the weights of the modulation and of the timesteps. Every device has loaded the weights itself.
     """
     if not accelerator.is_fsdp2:
         return
@@ -34,7 +34,7 @@ def plan_sharding(accelerator: Any) -> None:
 
 
 def register_forward_methods(accelerator: Any, objective: nn.Module) -> None:
-    """Let the weights of a sharded attention be gathered whichever of its methods is called; cast as on one device.
+    """Register the methods of each sharded attention, and cast as on one device.
 
     Accelerate leaves casting to FSDP2's policy, which is not used here.
     """
@@ -55,7 +55,7 @@ def register_forward_methods(accelerator: Any, objective: nn.Module) -> None:
 
 
 def reshard(objective: nn.Module) -> None:
-    """Spread out again what FSDP2 keeps gathered after a pass without a backward one: the outermost weights."""
+    """Shard the outermost weights again, which FSDP2 keeps gathered after a forward pass without a backward pass."""
     from torch.distributed.fsdp import FSDPModule
 
     for part in objective.modules():

@@ -1,9 +1,9 @@
-"""All that a killed run needs to go on, in one safetensors file: weights, their average, the optimizer, the step.
+"""Saves and loads the state of a training: weights, averaged weights, optimizers and the step, in one safetensors file.
 
-In: a network, its averages, its optimizers. Out: a file, whole or not at all; or the same objects, filled again.
-Read next: `trainer.py`. No pickle is written or read, and the file does not depend on the number of devices.
+In: a network, its averaged weights, its optimizers. Out: a file; or the same objects with the values of the file.
+Read next: `trainer.py`. Pickle is not used, and the file does not depend on the number of devices.
 
-Draws and the order of clips have no state: see `batches.py`.
+Random draws and the order of clips have no state: see `batches.py`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from xwam.checkpoints.tensors import write_tensors
 
 
 class StateError(ValueError):
-    """A state that does not belong to this run, or cannot be read."""
+    """A state that belongs to another run, or cannot be read."""
 
 
 class Average:
     """An exponential moving average of weights, in float32.
 
     Args:
-        network: Whose weights.
-        decay: Share of the average that stays at each step; it grows from 0, so that the first weights fade.
+        network: The network.
+        decay: Share of the average that remains at each step; it grows from 0, so that the first weights fade.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -38,7 +38,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move the average towards the weights after step number `step`, counted from 0."""
+        """Update the average with the weights after step number `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, weight in network.named_parameters():
             self.weights[name].lerp_(weight.detach(), 1 - decay)
@@ -54,15 +54,15 @@ def save_state(
     identity: Mapping[str, Any],
     writer: bool = True,
 ) -> None:
-    """Write the state after `step` steps; every device takes part, one of them writes.
+    """Write the state after `step` steps; every device must call this, and one of them writes.
 
     Args:
         path: The file.
-        network: The weights.
-        average: Their average.
-        optimizers: Those of the run, in order.
+        network: The network.
+        average: The averaged weights.
+        optimizers: The optimizers, in order.
         step: Steps done.
-        identity: What must be the same for a run to go on: recipe, model, data.
+        identity: Recipe, model and data; they must be the same when the training resumes.
         writer: Whether this device writes.
     """
     tensors: dict[str, Tensor] = {}
@@ -88,19 +88,19 @@ def load_state(
     *,
     identity: Mapping[str, Any],
 ) -> int:
-    """Fill network, average and optimizers from a state; return the steps done.
+    """Load a state into network, averaged weights and optimizers; return the steps done.
 
     Raises:
-        StateError: If it cannot be read, or belongs to a run with another identity; the sentence names what differs.
+        StateError: If it cannot be read, or belongs to a run with another identity; the message names the differences.
     """
     try:
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors has no base class of its own that it promises
+    except Exception as error:  # safetensors documents no base class of its errors
         raise StateError(
-            f"{path} cannot be read ({error}); delete it to begin anew, or train in another folder with "
-            f"`--start {path.parent}/checkpoint.safetensors`, which goes on from the weights alone."
+            f"{path} cannot be read ({error}). Delete it to train from the start, or train in another folder with "
+            f"`--start {path.parent}/checkpoint.safetensors`, which starts from the weights only."
         ) from error
     _same(path, about["identity"], json.loads(json.dumps(identity)))
     weights = dict(network.named_parameters())
@@ -114,35 +114,35 @@ def load_state(
         for name, weight in weights.items():
             if id(weight) in owned:
                 prefix = f"optimizer/{name}/"
-                held = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-                optimizer.state[weight] = {key: _like(value, weight) for key, value in held.items()}
+                stored = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                optimizer.state[weight] = {key: _like(value, weight) for key, value in stored.items()}
     return int(about["step"])
 
 
 def _same(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if differing := list(_differing("", stored, wanted)):
         raise StateError(
-            f"{path} is of another run: {'; '.join(differing)}; take another folder, or the same settings."
+            f"{path} belongs to another run: {'; '.join(differing)}. Use another folder or the same settings."
         )
 
 
 def _differing(name: str, stored: Any, wanted: Any) -> Iterator[str]:
-    """Yield every setting that differs, with what it was and what it is now."""
+    """Yield every setting that differs, with its old and its new value."""
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
         for key in sorted(stored.keys() | wanted.keys()):
             yield from _differing(f"{name}.{key}" if name else key, stored.get(key), wanted.get(key))
     elif stored != wanted:
-        yield f"its {name} is {stored!r:.80}, this one's is {wanted!r:.80}"
+        yield f"its {name} is {stored!r:.80}, now it is {wanted!r:.80}"
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """Return a tensor on the CPU, gathered where it is spread over devices."""
+    """Return a tensor on the CPU, gathered if it is sharded over devices."""
     whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole.detach().cpu().contiguous().clone()
 
 
 def _like(tensor: Tensor, model: Tensor) -> Tensor:
-    """Return a whole tensor where another one is: on its device, spread as it is; counts stay on the CPU."""
+    """Return a tensor on the device of another one, with the same sharding; scalars stay on the CPU."""
     if tensor.dim() == 0:
         return tensor
     placed = tensor.to(model.device)

@@ -1,8 +1,8 @@
-"""The loop: a step after another, until the recipe is done or somebody kills it; starting again goes on.
+"""The training loop: takes the steps of a recipe, and resumes after an interruption.
 
 In: a run folder, a recipe, a model to start from, a data set. Out: `checkpoint.safetensors` for the policy `xwam`,
-`state.safetensors` to go on from, `log.jsonl`, `curve.png`, `imagined.png`, `run.json`.
-Read next: `batches.py` for what a step sees, `objective.py` for its loss, `state.py` for resuming.
+`state.safetensors` to resume from, `log.jsonl`, `curve.png`, `imagined.png`, `run.json`.
+Read next: `batches.py` for the input of a step, `objective.py` for its loss, `state.py` for resuming.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ CHECKPOINT, STATE, LOG, CURVE, ABOUT = (
 LOG_EVERY = 10
 
 ENCODED_EACH_TIME = (
-    " These steps read and encoded their pictures each time; a training keeps them encoded (encode_once), "
-    "and takes less time once it has seen every episode."
+    " These steps decoded and encoded their images; a training stores the latents (encode_once), and is faster once it "
+    "has read every episode."
 )
 
 VALIDATION_STEP = -1
-"""Number of the step whose noise validation uses; no training step has it."""
+"""Step number that seeds the noise of the validation; no training step has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on, and what is held out.
+    """The clips to train on and the clips that are held out for validation.
 
     Attributes:
         training: Clips of most episodes.
-        held_out: Clips of the others, neither cropped at random nor jittered; None for none.
-        episodes: Both, with their frames.
+        held_out: Clips of the other episodes, without augmentation. None if there is none.
+        episodes: All episodes with their numbers of frames.
         sha256: Hash of all episodes, see `data_sha256`.
-        description: Counts, what was left out among them.
+        description: Counts of episodes, frames, clips and broken episodes.
     """
 
     training: ClipDataset | LatentClips
@@ -79,23 +79,23 @@ class Data:
 
 
 def data_sha256(root: Path, keys: Iterable[str]) -> str:
-    """Return the hash of episodes: what their JSON files hold, names, lengths and numbers, but not their pictures."""
+    """Return the hash of the JSON files of episodes, which does not cover their videos."""
     digest = hashlib.sha256()
     for key in sorted(keys):
         digest.update((root / "data" / f"{key}.json").read_bytes())
     return digest.hexdigest()
 
 
-def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Data:
-    """Return the clips of a data set, split by episode; the split depends on the recipe's seed alone.
+def prepare_data(root: Path, scan: Scan, bundle: Bundle, recipe: Recipe) -> Data:
+    """Return the clips of a data set, split by episode; the split depends on the recipe's seed only.
 
     Raises:
-        ValueError: If no clip is left to train on, or data and model do not fit; the sentence names both sides.
+        ValueError: If there is no clip to train on, or data and model do not fit; the message names both sides.
     """
-    check_fit(root, found, bundle.model)
-    keys = sorted(found.lengths, key=lambda key: hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest())
+    check_fit(root, scan, bundle.model)
+    keys = sorted(scan.lengths, key=lambda key: hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest())
     num_held = min(len(keys) - 1, max(1, round(recipe.validation_share * len(keys)))) if recipe.validate_every else 0
-    parts = [{key: found.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
+    parts = [{key: scan.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
     settings = {"crop_frac": recipe.crop_frac, "past_end": recipe.past_end, "exact_depth": recipe.exact_depth}
     plain = [
         ClipDataset.for_model(root, part, bundle.model, augmentation=augmentation, **settings)  # type: ignore[arg-type]
@@ -105,27 +105,27 @@ def prepare_data(root: Path, found: Scan, bundle: Bundle, recipe: Recipe) -> Dat
     if recipe.encode_once:
         training, held_out = (LatentClips(clips, bundle.codec, bundle.model.codec, root / "latents") for clips in plain)
     if not len(training):
-        raise ValueError(f"{root} holds no clip to train on: {found.describe()}.")
+        raise ValueError(f"{root} holds no clip to train on: {scan.describe()}.")
     return Data(
         training=training,
         held_out=held_out if len(held_out) else None,
-        episodes=found.lengths,
-        sha256=data_sha256(root, found.lengths),
-        description=f"{found.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
+        episodes=scan.lengths,
+        sha256=data_sha256(root, scan.lengths),
+        description=f"{scan.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
     )
 
 
 class Trainer:
-    """One run in one folder.
+    """One training in one folder.
 
     Args:
-        folder: Where everything goes; a state found there is gone on from.
-        bundle: The model to start from, its bounds those of the data.
-        data: Clips.
-        recipe: How.
-        command: What the user typed, kept in `run.json`.
-        objective: Makes what is minimised; X-WAM's own unless a rival brings another.
-        say: Hears a line now and then.
+        folder: Run folder; the training resumes from a state in it.
+        bundle: The model to start from, with the bounds of the data.
+        data: The clips.
+        recipe: The training recipe.
+        command: Command line of the user, for `run.json`.
+        objective: Builds the objective; the default is X-WAM's.
+        say: Called with each line of progress.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Trainer:
         objective: Callable[[XwamNetwork, Recipe], Objective] = XwamObjective,
         say: Callable[[str], None] = print,
     ) -> None:
-        from accelerate import Accelerator  # an extra; whoever only imports this file can do without
+        from accelerate import Accelerator  # an extra, needed only to train
 
         self.folder, self.bundle, self.data, self.recipe = folder, bundle, data, recipe
         self.command, self._say = command, say
@@ -164,31 +164,31 @@ class Trainer:
             except StateError as error:
                 raise StateError(f"{error}{self._other_episodes()}") from error
             self.saved_step = self.step
-            self._tell(f"going on from step {self.step}")
+            self._report(f"resumes at step {self.step}")
 
     def identity(self) -> dict[str, Any]:
-        """Return what must not change when a run goes on."""
+        """Return recipe, model and data, which must not change when a training resumes."""
         return {"recipe": self.recipe.to_json(), "model": self.bundle.model.to_json(), "data": self.data.sha256}
 
     def _other_episodes(self) -> str:
-        """Return which episodes are others than when the run in the folder began, and what to do; empty if none is."""
+        """Return the episodes that changed since the run in the folder started, and advice; empty if none did."""
         path = self.folder / ABOUT
         began = json.loads(path.read_text()).get("episodes", {}) if path.is_file() else {}
         now = self.data.episodes if began else {}
-        told = [
-            f"{len(keys)} {'episode is' if len(keys) == 1 else 'episodes are'} {what} ({named(keys)})"
-            for what, keys in (
+        changes = [
+            f"{len(keys)} {'episode is' if len(keys) == 1 else 'episodes are'} {change} ({named(keys)})"
+            for change, keys in (
                 ("gone or broken", [key for key in began if key not in now]),
                 ("new", [key for key in now if key not in began]),
                 ("of another length", [key for key in now if began.get(key, now[key]) != now[key]]),
             )
             if keys
         ]
-        if not told:
+        if not changes:
             return ""
         return (
-            f" Since it began, {' and '.join(told)}. Going on needs the same episodes: put them back, or train in "
-            f"another folder with `--start {self.folder / CHECKPOINT}`, which goes on from the weights alone."
+            f" Since it started, {' and '.join(changes)}. Resuming needs the same episodes: restore them, or train in "
+            f"another folder with `--start {self.folder / CHECKPOINT}`, which starts from the weights only."
         )
 
     def run(
@@ -198,11 +198,11 @@ class Trainer:
         until_s: float | None = None,
         on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Take the steps that are left; `asked_to_stop`, once true, ends it after a step, with the state saved.
+        """Take the remaining steps; after each one, stop and save the state if `asked_to_stop` is true.
 
         Args:
-            stop_at: Step to stop before, as a kill would, but with the state saved.
-            until_s: Stop, with the state saved, when `time.monotonic()` has passed this.
+            stop_at: Stop before this step, and save the state.
+            until_s: Stop when `time.monotonic()` is later than this, and save the state.
             on_progress: Called with (steps done, steps in all).
         """
         recipe, last = self.recipe, min(self.recipe.num_steps, stop_at or self.recipe.num_steps)
@@ -210,11 +210,11 @@ class Trainer:
             self.log = Log(self.folder / LOG, first_step=self.step)
             self._write_about()
         if self._checkpoint_step() < self.step:
-            self._tell(f"{self.folder / CHECKPOINT} is missing or older than the state; it is written anew")
+            self._report(f"{self.folder / CHECKPOINT} is missing or older than the state; it is written again")
             self._save_checkpoint()
         started, since = time.monotonic(), list[dict[str, float]]()
-        for pictures in self._read(self.data.training, self.step, last):
-            since.append(self._one_step(pictures))
+        for clips in self._read(self.data.training, self.step, last):
+            since.append(self._one_step(clips))
             self.step += 1
             on_progress(self.step, recipe.num_steps)
             if self.step % LOG_EVERY == 0 or self.step == last:
@@ -231,22 +231,22 @@ class Trainer:
                 break
 
     def try_out(self, num_steps: int = 4) -> str:
-        """Take a few steps, save nothing, not even latents, and return what a step needs on this machine.
+        """Take a few steps without saving anything, and return the time and memory that they need.
 
         Args:
-            num_steps: At least 2; the first is timed by itself.
+            num_steps: Number of steps, at least 2; the first one is timed separately.
         """
         plain = _unencoded(self.data.training)
         started, lines = time.monotonic(), []
-        for pictures in self._read(plain, self.step, self.step + num_steps):
-            self._one_step(pictures)
+        for clips in self._read(plain, self.step, self.step + num_steps):
+            self._one_step(clips)
             lines.append(time.monotonic())
         pace = (lines[-1] - lines[0]) / (num_steps - 1)
         hours = pace * self.recipe.num_steps / 3600
         weights = sum(weight.numel() for weight in self._network.parameters())
         return (
             f"{weights:,} weights on {self.accelerator.num_processes} x {self.accelerator.device}: "
-            f"{lines[0] - started:.1f} s for the first step, {pace:.2f} s for each after it, "
+            f"{lines[0] - started:.1f} s for the first step, {pace:.2f} s for each later one, "
             f"{hours:.1f} hours for {self.recipe.num_steps} steps; at most {_peak_gib():.1f} GiB of memory."
             + ("" if plain is self.data.training else ENCODED_EACH_TIME)
         )
@@ -255,18 +255,18 @@ class Trainer:
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         return read(clips, self.recipe, first_step=first, num_steps=last, rank=rank, world=world)
 
-    def _one_step(self, pictures: ClipGroup) -> dict[str, float]:
-        """Take one step of the optimizer; return what to log."""
-        for broken in pictures.broken:
-            self._tell_broken(broken, "left out")
+    def _one_step(self, clips: ClipGroup) -> dict[str, float]:
+        """Take one step of the optimizer; return the values to log."""
+        for broken in clips.broken:
+            self._report_broken(broken, "left out")
         rate = set_rate(self._plain(), self.step, self.recipe)
         sums: dict[str, Tensor] = {}
-        parts = list(self._micro_batches(pictures))
+        parts = list(self._micro_batches(clips))
         for index, (batch, draws) in enumerate(parts):
             with self._syncing(last=index == len(parts) - 1):
-                found = self.objective(batch, draws)
-                self.accelerator.backward(found["total"] / len(parts))
-            for name, value in found.items():
+                losses = self.objective(batch, draws)
+                self.accelerator.backward(losses["total"] / len(parts))
+            for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         for optimizer in self.optimizers:
@@ -277,43 +277,42 @@ class Trainer:
         means = {name: float(self.accelerator.reduce(value, "mean")) for name, value in sums.items()}
         return {**means, "gradient_norm": float(norm), "learning_rate": rate}
 
-    def _micro_batches(self, pictures: ClipGroup) -> Iterator[tuple[Batch, Draws]]:
+    def _micro_batches(self, clips: ClipGroup) -> Iterator[tuple[Batch, Draws]]:
         size = self.recipe.micro_batch
-        for start in range(0, len(pictures.samples), size):
+        for start in range(0, len(clips.samples), size):
             part = slice(start, start + size)
-            batch = self.encoder.batch(pictures.samples[part])
-            yield batch, self.encoder.draws(batch, pictures.samples[part], pictures.slots[part])
+            batch = self.encoder.batch(clips.samples[part])
+            yield batch, self.encoder.draws(batch, clips.samples[part], clips.slots[part])
 
     def _syncing(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self.objective)
 
     @torch.no_grad()
     def validate(self, clips: ClipDataset | LatentClips) -> dict[str, float]:
-        """Return the mean losses on clips that are held out; always the same clips with the same draws.
+        """Return the mean losses on held-out clips; the result is empty if all of them are broken.
 
-        Nothing is returned where each of them is broken.
-
-        The weights are those that a checkpoint would hold, the averaged ones where there are any.
+        Clips and draws are the same every time. The weights are those of a checkpoint: averaged, if the recipe
+        averages weights.
         """
         recipe = replace(self.recipe, noise_draws=1, text_drop=0.0)
         encoder = Encoder(self.bundle, recipe, self.accelerator.device)
-        found: list[dict[str, float]] = []
+        losses: list[dict[str, float]] = []
         with self._averaged():
-            for place in range(min(recipe.validation_clips, len(clips))):
-                slot = Slot(VALIDATION_STEP, place, clip_at(recipe.seed, len(clips), place))
+            for position in range(min(recipe.validation_clips, len(clips))):
+                slot = Slot(VALIDATION_STEP, position, clip_at(recipe.seed, len(clips), position))
                 try:
                     sample = clips[slot.clip_idx]
                 except BrokenEpisode as error:
-                    self._tell_broken(Broken(clips.where(slot.clip_idx)[0], str(error)), "left out of the validation")
+                    self._report_broken(Broken(clips.where(slot.clip_idx)[0], str(error)), "left out of the validation")
                     continue
                 batch = encoder.batch([sample])
                 values = self.objective(batch, encoder.draws(batch, [sample], [slot]))
-                found.append({name: float(value) for name, value in values.items()})
+                losses.append({name: float(value) for name, value in values.items()})
             reshard(self.objective)
-        return {name: sum(values[name] for values in found) / len(found) for name in (found[0] if found else ())}
+        return {name: sum(values[name] for values in losses) / len(losses) for name in (losses[0] if losses else ())}
 
     def _imagine(self, clips: ClipDataset | LatentClips) -> None:
-        """Judge and draw what the model imagines on a few held-out clips."""
+        """Measure and draw the predictions of the model on a few held-out clips."""
         plain = _unencoded(clips)
         count = min(self.recipe.imagined_clips, len(plain))
         if count == 0:
@@ -324,12 +323,12 @@ class Trainer:
 
     def _imagine_with(self, bundle: Bundle, plain: ClipDataset, count: int) -> None:
         samples: list[Sample] = []
-        for place in range(count):
-            clip_idx = clip_at(self.recipe.seed, len(plain), place)
+        for position in range(count):
+            clip_idx = clip_at(self.recipe.seed, len(plain), position)
             try:
                 samples.append(plain[clip_idx])
             except BrokenEpisode as error:
-                self._tell_broken(Broken(plain.where(clip_idx)[0], str(error)), "left out of what is imagined")
+                self._report_broken(Broken(plain.where(clip_idx)[0], str(error)), "left out of the predictions")
         if not samples:
             return
         video_steps, action_steps = self.recipe.imagined_steps
@@ -339,7 +338,7 @@ class Trainer:
         draw_imagined(self.folder / IMAGINED, imagined, samples[:2])
 
     def save(self) -> None:
-        """Write state, checkpoint and curve; each appears whole or not at all. Every device takes part."""
+        """Write state, checkpoint and curve, each whole or not at all; every device must call this."""
         save_state(
             self.folder / STATE,
             self._network,
@@ -353,7 +352,7 @@ class Trainer:
         self._save_checkpoint()
 
     def _save_checkpoint(self) -> None:
-        """Write checkpoint and curve; every device takes part."""
+        """Write checkpoint and curve; every device must call this."""
         network = self._whole()
         if self.accelerator.is_main_process:
             notes = {"recipe": json.dumps(self.recipe.to_json()), "data_sha256": self.data.sha256}
@@ -363,14 +362,14 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _checkpoint_step(self) -> int:
-        """Return the step of the checkpoint in the folder, 0 for none that can be read."""
+        """Return the step of the checkpoint in the folder; 0 if it is missing or broken."""
         try:
             return int(read_notes(self.folder / CHECKPOINT)["steps"])
         except (KeyError, ValueError):
             return 0
 
     def _whole(self) -> XwamNetwork:
-        """Return a copy, on the CPU, of the network that a checkpoint holds; every device takes part."""
+        """Return a copy, on the CPU, of the network that a checkpoint holds; every device must call this."""
         trained = dict(self._network.named_parameters()) if self.average is None else self.average.weights
         weights = {name: gathered(weight) for name, weight in trained.items()}
         with torch.device("meta"):
@@ -380,7 +379,7 @@ class Trainer:
 
     @contextmanager
     def _finished(self) -> Iterator[XwamNetwork]:
-        """Lend the network that a checkpoint would hold; a copy where weights are spread over devices."""
+        """Give the network that a checkpoint would hold; a copy if weights are sharded over devices."""
         if self.accelerator.is_fsdp2:
             whole = self._whole()
             yield whole.to(self.accelerator.device) if self.accelerator.is_main_process else whole
@@ -401,13 +400,13 @@ class Trainer:
             shown = {name: f"{value:.4g}" for name, value in values.items()}
             self._say(f"step {self.step}/{self.recipe.num_steps} {kind}: {shown}")
 
-    def _tell_broken(self, broken: Broken, what: str) -> None:
-        """Say once that an episode is left out, not for each of its clips."""
+    def _report_broken(self, broken: Broken, consequence: str) -> None:
+        """Report once that an episode is left out, not for each of its clips."""
         if broken.key not in self.broken:
             self.broken.add(broken.key)
-            self._tell(f"{what}: {broken.reason}")
+            self._report(f"{consequence}: {broken.reason}")
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         if self.accelerator.is_main_process:
             self._say(line)
 
@@ -427,19 +426,19 @@ class Trainer:
 
 
 def _unencoded(clips: ClipDataset | LatentClips) -> ClipDataset:
-    """Return clips as they are before they are encoded."""
+    """Return clips with images instead of latents."""
     return clips.clips if isinstance(clips, LatentClips) else clips
 
 
 def _peak_gib() -> float:
-    """Return the most memory that this process has taken: of the GPU where there is one, else of the machine."""
+    """Return the peak memory of this process: of the GPU if there is one, else of the machine."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class _Swapped:
-    """Puts averaged weights into a network for as long as it is entered."""
+    """Puts averaged weights into a network while the context is open."""
 
     def __init__(self, network: nn.Module, average: Average) -> None:
         self._pairs = [(weight, average.weights[name]) for name, weight in network.named_parameters()]
@@ -453,6 +452,6 @@ class _Swapped:
     @torch.no_grad()
     def _swap(self) -> None:
         for weight, averaged in self._pairs:
-            kept = weight.detach().clone()
+            current = weight.detach().clone()
             weight.copy_(averaged)
-            averaged.copy_(kept)
+            averaged.copy_(current)
