@@ -1,6 +1,6 @@
-"""Scoring: what was imagined, held against what the very same actions brought about.
+"""Scoring: predictions against the ground truth that the same actions brought about.
 
-In: the clips of a run, or two folders of frames. Out: one table of named numbers, each with its outcome.
-Read next: `run.py`, the way through; `metrics/image.py`, `metrics/depth.py`, `metrics/cloud.py`, `metrics/pose.py`,
+In: the clips of a run, two folders of frames, or recorded episodes. Out: a table of numbers, each with a status.
+Read next: `run.py`, the main path; `metrics/image.py`, `metrics/depth.py`, `metrics/cloud.py`, `metrics/pose.py`,
 one pure function a metric.
 """

@@ -1,7 +1,7 @@
-"""One chunk of a run as a piece of work that any process can do.
+"""One chunk of a run as a job for any process.
 
-In: a recorded clip. Out: its chunks as jobs, and the scores of each; a clip or chunk that cannot be read is a row.
-Read next: `run.py`, which spreads the jobs over cores; `chunk.py`, which scores one.
+In: a recorded clip. Out: its chunks as jobs, and the scores of each; an unreadable clip or chunk gives one row.
+Read next: `run.py`, which spreads the jobs over cores; `chunk.py`, which scores a chunk.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from evalkit.store.clips import ClipReader
 
 
 class ForeignClip(RunFolderError):
-    """A clip that lies where a planned episode's should be, and belongs elsewhere."""
+    """A clip at the path of a planned episode that belongs to another episode or plan."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipJob:
-    """One clip to be scored, as its record names it, with what it must hold.
+    """One clip to score, with the episode and plan that it must belong to.
 
     Attributes:
-        task: Of the record.
-        index: Likewise.
-        outcome: Likewise.
+        task: The record's task.
+        index: The record's index.
+        outcome: The record's outcome.
         path: The clip's file.
         planned: The episode that it must hold.
         plan_sha256: Hash of the plan that it must belong to.
         options: What is scored.
-        codec: The policy's, or why there is none; None leaves it out.
+        codec: The policy's codec, or why it is unavailable; None leaves the ceiling out.
     """
 
     task: str
@@ -51,7 +51,7 @@ class ClipJob:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkJob:
-    """One chunk of a clip; `done` where there is nothing left to compute."""
+    """One chunk of a clip; `done` holds the scores if there is nothing left to compute."""
 
     clip: ClipJob
     chunk_idx: int
@@ -60,7 +60,7 @@ class ChunkJob:
 
 
 def chunk_jobs(clip: ClipJob) -> Iterator[ChunkJob]:
-    """Yield the chunks of a clip; a clip that is missing, broken or foreign is one job that is already done."""
+    """Yield one job a chunk; a clip that is missing, broken or foreign gives one job that is already done."""
     try:
         with ClipReader(clip.path) as reader:
             _check_belongs(reader, clip)
@@ -93,7 +93,7 @@ def score_job(job: ChunkJob) -> ClipScores:
 
 
 def clip_scores(clip: ClipJob, scores: list[Score]) -> ClipScores:
-    """Return scores under the names of their episode."""
+    """Return scores with the task, index and outcome of their episode."""
     return ClipScores(task=clip.task, index=clip.index, outcome=clip.outcome, scores=scores)
 
 
@@ -111,4 +111,4 @@ def _check_belongs(reader: ClipReader, clip: ClipJob) -> None:
     if header.episode != clip.planned:
         pairs = [(name, value, getattr(clip.planned, name)) for name, value in vars(header.episode).items()]
         wrong = ", ".join(f"{name} is {ours!r}, not {theirs!r}" for name, ours, theirs in pairs if ours != theirs)
-        raise ForeignClip(f"{clip.path} is the clip of another plan: {wrong}.")
+        raise ForeignClip(f"{clip.path} belongs to another plan: {wrong}.")

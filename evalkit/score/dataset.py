@@ -1,13 +1,14 @@
-"""Open-loop scoring: a policy imagines from recorded frames, and is held against what was recorded next.
+"""Open-loop scoring: a policy predicts from recorded frames, and the recording is the ground truth.
 
-In: recorded episodes, by whatever policy, and a policy. Out: a result file as for a run.
-Read next: `sources/recorded.py`, what is read; `chunk.py`, which scores; `evalkit/contracts/policy.py`, what is asked.
+In: recorded episodes of any policy, and the policy to evaluate. Out: a result file as for a run.
+Read next: `sources/recorded.py`, what is read; `chunk.py`, which scores; `evalkit/contracts/policy.py`, the policy.
 
-Teacher-forced: every chunk starts from the recorded frame, so errors do not add up. There are two modes, subjects of
-their own in the result file. `own`: the policy imagines the outcome of its own actions, while the record shows that of
-the recorded ones; where the two differ, so do the futures. `recorded`: it is given the recorded actions and imagines
-theirs, a world simulator. A policy with a method `round_trip(Prediction) -> Prediction` (its codec, there and back)
-also gets its ceiling scored.
+Scoring is teacher-forced: every chunk starts from a recorded frame, so errors do not accumulate. There are two modes,
+which are separate subjects in the result file. In mode `own` the policy predicts the outcome of its own actions; the
+recording shows the outcome of the recorded actions, so a difference of the actions counts as an error of the
+prediction. In mode `recorded` the policy is given the recorded actions and predicts their outcome, as a world
+simulator. If the policy has a method `round_trip(Prediction) -> Prediction` (its codec encodes, then decodes), the
+ceiling is scored too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from evalkit.store.clips import ClipChunk
 
 Mode = Literal["own", "recorded"]
 SUBJECTS: dict[Mode, str] = {"own": "policy", "recorded": "policy_given_actions"}
-NO_ACTIONS = "nobody wrote down what was executed in this episode"
+NO_ACTIONS = "the recording of this episode holds no executed actions"
 
 
 def score_dataset(
@@ -46,28 +47,28 @@ def score_dataset(
     on_progress: Callable[[int, int], None] | None = None,
     options: ScoreOptions | None = None,
 ) -> Path:
-    """Score what a policy imagines from recorded frames and return the path of the result file.
+    """Score a policy's predictions from recorded frames and return the path of the result file.
 
-    An episode that is missing or broken is a row that says so.
+    An episode that is missing or broken gives one row with that status.
 
     Args:
         folder: A run folder with clips, or a data set in the layout of X-WAM.
-        policy: Loaded; asked once a chunk and mode, in order.
+        policy: A loaded policy; called once for each chunk and mode, in order.
         result: Where the Parquet file goes.
-        modes: Whose actions the future is of.
+        modes: Which actions the policy predicts the outcome of: its own, the recorded ones, or both.
         on_progress: Called with (episodes done, episodes in all).
-        options: What is scored beside the metrics that every chunk gets.
+        options: What is scored in addition to the metrics that every chunk gets.
 
     Raises:
-        BadConfig: If the folder holds no recorded episodes, the policy imagines nothing, or there is no such device.
+        BadConfig: If the folder holds no recorded episodes, the policy predicts nothing, or the device does not exist.
         RunFolderError: If the run cannot be read or the result cannot be written.
-        SpecMismatch: If the policy cannot see what was recorded, its frames are spaced otherwise, or it is to be given
-            actions and takes none.
+        SpecMismatch: If the policy needs other observations than the recorded ones, if its frames have another
+            spacing, or if mode `recorded` is asked for and it takes no actions.
     """
     options = options or ScoreOptions()
     scored_on = describe(options.device)
     if not policy.spec.predicts:
-        raise BadConfig(f"There is nothing to score: policy '{policy.spec.policy_id}' imagines nothing.")
+        raise BadConfig(f"There is nothing to score: policy '{policy.spec.policy_id}' predicts no frames.")
     source = open_source(folder)
     entries = source.episodes
     if not entries:
@@ -84,16 +85,16 @@ def score_dataset(
 def _episode(
     source: Source, entry: Entry, policy: Policy, modes: Sequence[Mode], options: ScoreOptions | None
 ) -> Iterator[ClipScores]:
-    """Yield the scores of one episode, a chunk at a time; what says what a number is worth comes with the first mode.
+    """Yield the scores of one episode, one chunk at a time; references are scored with the first mode only.
 
-    Each mode goes through the whole episode, because a policy may remember what it was asked before.
+    Each mode goes through the whole episode, because a policy may have a memory.
     """
     task, index = entry.task, entry.index
     try:
         for mode in modes:
             with source.open(entry, policy.spec) as recorded:
                 task, index = recorded.episode.task, recorded.episode.index
-                for scores in _chunks(recorded, policy, mode, options, with_worth=mode == modes[0]):
+                for scores in _chunks(recorded, policy, mode, options, with_references=mode == modes[0]):
                     yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=scores)
     except (RunFolderError, BrokenEpisode) as error:
         row = clip_row("broken_clip" if entry.path.exists() else "missing_clip", str(error))
@@ -105,7 +106,7 @@ def _episode(
 
 
 def _chunks(
-    recorded: Recorded, policy: Policy, mode: Mode, options: ScoreOptions | None, *, with_worth: bool
+    recorded: Recorded, policy: Policy, mode: Mode, options: ScoreOptions | None, *, with_references: bool
 ) -> Iterator[list[Score]]:
     env, spec, actions_nd = recorded.env, policy.spec, recorded.actions_nd
     options = options or ScoreOptions()
@@ -122,13 +123,13 @@ def _chunks(
         given = None
         if mode == "recorded" and actions_nd is not None:
             given = actions_from(actions_nd, chunk.step_idx, spec.chunk_len, env.action_layout)
-        future = imagine(policy, recorded, chunk, given)
+        prediction = predict(policy, recorded, chunk, given)
         try:
             scores = score_chunk(
                 chunk,
                 env,
-                options if with_worth else replace(options, references=False),
-                predictions={} if future is None else {SUBJECTS[mode]: future},
+                options if with_references else replace(options, references=False),
+                predictions={} if prediction is None else {SUBJECTS[mode]: prediction},
                 codec=codec,
                 problems=problems,
             )
@@ -137,10 +138,10 @@ def _chunks(
         yield scores
 
 
-def imagine(
+def predict(
     policy: Policy, recorded: Recorded, chunk: ClipChunk, given_actions: np.ndarray | None = None
 ) -> Prediction | None:
-    """Return what a policy imagines from a chunk's first frame; None where it imagines nothing."""
+    """Return a policy's prediction from a chunk's first frame; None if it makes none."""
     start = chunk.start
     observation = Observation(
         rgb=start.rgb_fvhwc_u8[0],
@@ -160,7 +161,7 @@ def imagine(
     )
     try:
         (reply,) = policy.infer([request])
-        future = None if reply.prediction is None else reply.prediction()
+        prediction = None if reply.prediction is None else reply.prediction()
     except EvalkitError:
         raise
     except Exception as error:  # a policy is anyone's code
@@ -170,10 +171,10 @@ def imagine(
         ) from error
     if given_actions is not None and not np.array_equal(reply.actions, given_actions):
         raise SpecMismatch(
-            f"Policy '{policy.spec.policy_id}' says takes_actions, and answered {recorded.episode.key} with other "
-            f"actions than those that it was given."
+            f"Policy '{policy.spec.policy_id}' declares takes_actions, but returned other actions for "
+            f"{recorded.episode.key} than those that it was given."
         )
-    return future
+    return prediction
 
 
 def _without_actions() -> Score:
@@ -192,6 +193,6 @@ def _without_actions() -> Score:
 def _check_stride(chunk: ClipChunk, env: EnvSpec, policy: Policy) -> None:
     if policy.spec.predicts and policy.spec.frame_stride != chunk.frame_stride:
         raise SpecMismatch(
-            f"{env.env_id} was recorded with {chunk.frame_stride} steps between frames, policy "
-            f"'{policy.spec.policy_id}' imagines one every {policy.spec.frame_stride}: their frames do not meet."
+            f"{env.env_id} was recorded with one frame every {chunk.frame_stride} steps, policy "
+            f"'{policy.spec.policy_id}' predicts one every {policy.spec.frame_stride}: the frames do not match."
         )

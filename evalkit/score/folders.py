@@ -1,21 +1,21 @@
-"""Scoring of anyone's predictions: two folders of frames, no run and no policy needed.
+"""Scoring of anyone's predictions: two folders of frames, without a run or a policy.
 
-In: a folder of predictions and one of truths. Out: the same result file as for a run, a task a clip.
+In: a folder of predictions and one of ground truth. Out: the same result file as for a run, with one task a clip.
 Read next: `sources/images.py`, which reads frames; `chunk.py`, which scores them.
 
-Each folder holds a folder a clip, equally named on both sides (or is itself one clip). A clip holds:
+Each folder holds one folder a clip, with the same name on both sides (or is itself one clip). A clip holds:
 
     cameras.json           {"views": [{"name", "kind": "static"|"wrist", "intrinsics": 3x3, "T_base_cam": 4x4 or
                            one a frame, and for a wrist camera "arm" and "T_ee_cam"}], "arms": ["right"]}; needed in
-                           the truth; `arms` may be left out where wrist cameras name them
+                           the ground truth; `arms` may be left out if wrist cameras name them
     rgb/<view>/0000.png    8-bit colour, named by the frame's number; or rgb/<view>.mp4, or rgb/<view>.npz with `rgb`,
                            F,H,W,3 uint8
     depth/<view>/0000.png  uint16 millimetres, or depth/<view>.npz with `depth_m`, F,H,W; optional
     states.npz             `proprio`, F,16, see `contracts.types.PROPRIO_DIM`; optional
-    start/                 the frame that was seen, laid out as a clip of one frame; optional, in the truth
+    start/                 the last frame before the prediction, as a clip of one frame; optional, in the ground truth
 
-A clip is read and scored `FRAMES_A_PART` frames at a time, so that memory does not grow with its length; what is
-pooled over a chunk's pixels is pooled over a part's.
+A clip is read and scored `FRAMES_A_PART` frames at a time, so that memory does not grow with its length; metrics
+that pool the pixels of a chunk pool those of a part here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
 from evalkit.score.results.outcome import ImageKey, Measure, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
-from evalkit.score.sources.images import Frame, View, What, open_view, place
+from evalkit.score.sources.images import Frame, View, What, copy_frame, open_view
 from evalkit.store.clips import ClipChunk, Frames
 
 CAMERAS, STATES, START = "cameras.json", "states.npz", "start"
@@ -48,14 +48,14 @@ UNREADABLE_STATES = np.broadcast_to(np.float32(np.nan), (2**31, PROPRIO_DIM))
 """NaN for any number of frames, in the memory of one number."""
 
 Sides = Mapping[tuple[str, What], Sequence[View]]
-"""The views of `true` and `pred`, their colours and depths."""
+"""The RGB and depth views of the ground truth (`true`) and the prediction (`pred`)."""
 
 Read = dict[tuple[str, What], list[list[Frame]]]
 """Frames of each view of each side."""
 
 
 class Offers(NamedTuple):
-    """What predictions hold beside RGB, of any clip: where another clip has none of it, that is missing there."""
+    """What the predictions of at least one clip hold in addition to RGB; other clips without it have it missing."""
 
     depth: bool
     states: bool
@@ -63,7 +63,7 @@ class Offers(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """One view of `cameras.json`; a matrix that is missing or misshapen is NaN, which the scores name."""
+    """One view of `cameras.json`; a missing or misshapen matrix is NaN, which gives the status `bad_camera`."""
 
     spec: CameraSpec
     intrinsics_33_px: np.ndarray
@@ -80,17 +80,17 @@ def score_folders(
 ) -> Path:
     """Score every clip of two folders and return the path of the result file.
 
-    A clip whose truth cannot be used is a row that says so, and so is a prediction that has no truth.
+    A clip with unusable ground truth gives one row with that status; a prediction without ground truth does too.
 
     Args:
-        pred_dir: Predictions, see the module's text for the layout.
-        true_dir: Truths; decides clips, views, number and size of frames.
+        pred_dir: Predictions; the module's docstring has the layout.
+        true_dir: Ground truth; determines clips, views, number and size of frames.
         result: Where the Parquet file goes.
         on_progress: Called with (clips done, clips in all).
-        options: What is scored beside the metrics that every clip gets.
+        options: What is scored in addition to the metrics that every clip gets.
 
     Raises:
-        BadConfig: If there is no clip, or no such device.
+        BadConfig: If there is no clip, or the device does not exist.
         RunFolderError: If the result cannot be written.
     """
     options = options or ScoreOptions()
@@ -110,11 +110,11 @@ def score_folders(
 
 
 def _without_truth(pred_dir: Path, names: Sequence[str]) -> list[str]:
-    """Return the predicted clips that no truth is named after, sorted."""
+    """Return the predicted clips without a ground truth of the same name, sorted."""
     if not pred_dir.is_dir():
-        raise BadConfig(f"{pred_dir} is no folder of predictions.")
-    found = {path.name for path in pred_dir.iterdir() if (path / "rgb").is_dir()}
-    return sorted(found - set(names))
+        raise BadConfig(f"{pred_dir} is not a folder of predictions.")
+    predicted = {path.name for path in pred_dir.iterdir() if (path / "rgb").is_dir()}
+    return sorted(predicted - set(names))
 
 
 def _offers(preds: Iterable[Path]) -> Offers:
@@ -128,7 +128,7 @@ def _clip(
     pred: Path, true: Path, options: ScoreOptions | None, offers: Offers, *, has_truth: bool
 ) -> Iterator[list[Score]]:
     if not has_truth:
-        yield [clip_row("no_truth", f"{true / CAMERAS} is not there")]
+        yield [clip_row("no_truth", f"{true / CAMERAS} does not exist")]
         return
     try:
         yield from _clip_parts(pred, true, options, offers)
@@ -139,7 +139,7 @@ def _clip(
 
 
 def clip_names(true_dir: Path) -> list[str]:
-    """Return the clips of a folder of truths, sorted; `.` where it is itself one.
+    """Return the clips of a folder of ground truth, sorted; `.` if the folder is itself a clip.
 
     Raises:
         BadConfig: If there is none.
@@ -153,10 +153,10 @@ def clip_names(true_dir: Path) -> list[str]:
 
 
 def score_folder_clip(pred: Path, true: Path, options: ScoreOptions | None = None) -> list[Score]:
-    """Return the scores of one clip; every picture that cannot be read is a row that says so.
+    """Return the scores of one clip; every unreadable image gives one row with that status.
 
     Raises:
-        BadConfig: If the truth has no usable `cameras.json` or no readable frame.
+        BadConfig: If the ground truth has no usable `cameras.json` or no readable frame.
     """
     return [score for part in _clip_parts(pred, true, options, _offers([pred])) for score in part]
 
@@ -188,11 +188,11 @@ def _clip_parts(pred: Path, true: Path, options: ScoreOptions | None, offers: Of
         first += len(new["true", "rgb"][0])
         before = {key: [frames[-1:] for frames in views] for key, views in new.items()}
     if size is None:
-        raise BadConfig(f"{true} has no readable RGB frame, so that nothing can be held against it.")
+        raise BadConfig(f"{true} has no readable RGB frame, so there is no ground truth to compare with.")
 
 
 def _read(sides: Sides) -> Read:
-    """Return the next frames of every view, as many as the truth still has; none at its end."""
+    """Return the next frames of every view, as many as the ground truth still has; none at its end."""
     true_rgb = [view.take(FRAMES_A_PART) for view in sides["true", "rgb"]]
     count = max(map(len, true_rgb))
     if count == 0:
@@ -218,7 +218,7 @@ def _chunk(
     has_depth: bool,
     first: int,
 ) -> tuple[ClipChunk, dict[ImageKey, Measure]]:
-    """Return one part as a chunk, its first frame the last one of the part before, and what could not be read."""
+    """Return one part as a chunk that starts with the last frame of the part before, and what could not be read."""
     num_frames = len(read["true", "rgb"][0])
     begin = first - (1 if first else 0)
     problems: dict[ImageKey, Measure] = {}
@@ -228,15 +228,15 @@ def _chunk(
         array = np.zeros(shape, np.uint8 if what == "rgb" else np.float32)
         for view, frames in enumerate(read[side, what]):
             for frame_idx, frame in enumerate(frames):
-                problem = place(array[frame_idx, view], frame)
+                problem = copy_frame(array[frame_idx, view], frame)
                 if problem is not None:
                     problems.setdefault(ImageKey(what, frame_idx, view), problem)
         return array
 
     true_states = np.full((num_frames, PROPRIO_DIM), np.nan, np.float32)
     if states["true"] is not None:
-        found = states["true"][begin : begin + num_frames]
-        true_states[: len(found)] = found
+        known = states["true"][begin : begin + num_frames]
+        true_states[: len(known)] = known
     true_depth = np.zeros((num_frames, len(cameras), *size), np.float32)
     pred_states = states["pred"]
     if pred_states is None and offers.states:
@@ -264,12 +264,12 @@ def _chunk(
 
 
 def _without_floor(problem: Measure) -> Score:
-    row = clip_row(problem.status, f"the frame that was seen: {problem.reason}", chunk_idx=0)
+    row = clip_row(problem.status, f"the start frame: {problem.reason}", chunk_idx=0)
     return replace(row, subject="repeat_last_frame", view="static", metric="psnr_db/frame_mean")
 
 
 def read_cameras(path: Path) -> tuple[list[Camera], tuple[Arm, ...]]:
-    """Return the views of a `cameras.json`, and the arms that exist.
+    """Return the views of a `cameras.json`, and its arms.
 
     Raises:
         BadConfig: If it is missing, broken, or names no view.
@@ -290,23 +290,23 @@ def _check_cameras(path: Path, cameras: Sequence[CameraSpec], arms: Sequence[str
     if not names:
         raise BadConfig(f"{path} names no view.")
     if not all(isinstance(name, str) and name for name in names):
-        raise BadConfig(f"{path}: the name of a view is a text, got {', '.join(map(repr, names))}.")
+        raise BadConfig(f"{path}: the name of a view must be a text, got {', '.join(map(repr, names))}.")
     if len(set(names)) < len(names):
         raise BadConfig(f"{path} names a view twice: {', '.join(names)}.")
     if unknown := kinds - {"static", "wrist"}:
-        raise BadConfig(f"{path}: the kind of a view is static or wrist, not {', '.join(map(repr, unknown))}.")
+        raise BadConfig(f"{path}: the kind of a view must be static or wrist, got {', '.join(map(repr, unknown))}.")
     if unknown_arms := {*arms, *(camera.arm for camera in cameras if camera.arm is not None)} - set(ARM_PROPRIO):
-        raise BadConfig(f"{path}: an arm is {' or '.join(ARM_PROPRIO)}, not {', '.join(map(repr, unknown_arms))}.")
+        raise BadConfig(f"{path}: an arm must be {' or '.join(ARM_PROPRIO)}, got {', '.join(map(repr, unknown_arms))}.")
 
 
 def _camera(view: Mapping[str, Any]) -> Camera:
-    hand_eye = _matrix(view.get("T_ee_cam"), (4, 4))
+    T_ee_cam = _matrix(view.get("T_ee_cam"), (4, 4))
     return Camera(
         spec=CameraSpec(
             name=view["name"],
             kind=view["kind"],
             arm=view.get("arm"),
-            T_ee_cam=tuple(map(tuple, hand_eye.tolist())) if np.isfinite(hand_eye).all() else None,
+            T_ee_cam=tuple(map(tuple, T_ee_cam.tolist())) if np.isfinite(T_ee_cam).all() else None,
         ),
         intrinsics_33_px=_matrix(view.get("intrinsics"), (3, 3)),
         T_base_cam_f44=_matrix(view.get("T_base_cam"), (4, 4), one_a_frame=True),
@@ -314,7 +314,7 @@ def _camera(view: Mapping[str, Any]) -> Camera:
 
 
 def _matrix(values: Any, shape: tuple[int, int], *, one_a_frame: bool = False) -> np.ndarray:
-    """Return a matrix, or one a frame where that may be; NaN where there is none."""
+    """Return a matrix (or one a frame, if `one_a_frame` allows it); NaN if it is missing."""
     matrix = np.asarray(np.nan if values is None else values, np.float64)
     fits = matrix.shape == shape or (one_a_frame and matrix.ndim == 3 and matrix.shape[1:] == shape)
     return matrix if fits else np.full(shape, np.nan)
@@ -324,8 +324,8 @@ def _poses(camera: Camera, begin: int, num_frames: int) -> np.ndarray:
     poses = camera.T_base_cam_f44
     if poses.ndim == 2:
         return np.broadcast_to(poses, (num_frames, 4, 4))
-    padded, found = np.full((num_frames, 4, 4), np.nan), poses[begin : begin + num_frames]
-    padded[: len(found)] = found
+    padded, known = np.full((num_frames, 4, 4), np.nan), poses[begin : begin + num_frames]
+    padded[: len(known)] = known
     return padded
 
 
@@ -345,11 +345,11 @@ def _size(true: Path, views: Sequence[Sequence[Frame]]) -> tuple[int, int]:
         for frame in frames:
             if not isinstance(frame, Measure) and frame.ndim == 3:
                 return frame.shape[0], frame.shape[1]
-    raise BadConfig(f"{true} has no readable RGB frame, so that nothing can be held against it.")
+    raise BadConfig(f"{true} has no readable RGB frame, so there is no ground truth to compare with.")
 
 
 def _states(path: Path) -> np.ndarray | None:
-    """Return F,16 states, None where there are none; NaN, as often as asked for, where they cannot be read."""
+    """Return F,16 states; None if there are none, NaN for every frame if they cannot be read."""
     if not path.exists():
         return None
     try:
@@ -363,7 +363,7 @@ def _states(path: Path) -> np.ndarray | None:
 def _start(
     folder: Path, cameras: Sequence[Camera], size: tuple[int, int], *, with_depth: bool
 ) -> tuple[Frames, Measure | None]:
-    """Return the seen frame; or no frame, and what is wrong with it."""
+    """Return the start frame; or no frame, and what is wrong with it."""
     rgb = np.zeros((1, len(cameras), *size, 3), np.uint8)
     depth = np.zeros((1, len(cameras), *size), np.float32)
     wanted: dict[What, np.ndarray] = {"rgb": rgb, "depth": depth} if with_depth else {"rgb": rgb}
@@ -371,12 +371,12 @@ def _start(
         for view, camera in enumerate(cameras):
             missing = Measure(None, "missing_frame", f"{folder} holds no {what} of {camera.spec.name}")
             frames = open_view(folder, what, camera.spec.name).take(1) or [missing]
-            problem = place(array[0, view], frames[0])
+            problem = copy_frame(array[0, view], frames[0])
             if problem is not None:
                 return _no_frame(cameras, size), problem
-    found, proprio = _states(folder / STATES), np.full((1, PROPRIO_DIM), np.nan, np.float32)
-    if found is not None and len(found):
-        proprio[0] = found[0]
+    states, proprio = _states(folder / STATES), np.full((1, PROPRIO_DIM), np.nan, np.float32)
+    if states is not None and len(states):
+        proprio[0] = states[0]
     poses = np.zeros((1, len(cameras), 4, 4))
     return Frames(rgb_fvhwc_u8=rgb, depth_fvhw_m=depth, proprio_fd=proprio, T_base_cam_fv44=poses), None
 

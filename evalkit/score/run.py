@@ -1,6 +1,6 @@
 """Scoring of a run: its chunks, spread over cores, into one result file.
 
-In: a run folder with records and clips. Out: `scores.parquet` in it, always made anew from what is there.
+In: a run folder with records and clips. Out: `scores.parquet` in it; an older one is replaced.
 Read next: `clip_jobs.py` for the work of one process; `chunk.py` for what is computed; `results/table.py` for the file.
 """
 
@@ -31,10 +31,10 @@ from evalkit.store.run_folder import open_run
 OnProgress = Callable[[int, int], None]
 
 JOBS_AHEAD = 3
-"""Jobs a process that wait or are done before the first of them is written; bounds the memory."""
+"""Jobs for each process that are queued or finished but not written yet; bounds the memory."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-"""What keeps the libraries of a process from starting threads; they read it when they are loaded."""
+"""Environment variables that keep libraries from starting threads; they are read when a library is loaded."""
 
 
 def score_run(
@@ -47,23 +47,23 @@ def score_run(
 ) -> Path:
     """Score every clip of a run and return the path of `scores.parquet`.
 
-    A clip that is missing, broken or another plan's gives one row that says so, and so does a broken chunk. The file
-    names the plan and the records that it was made of (`coverage.Coverage`), so that a report can tell whether they
-    are still those. Memory is bounded by one chunk a process and the rows of a few, whatever the size of the run; the
-    same run gives the same file.
+    A clip that is missing, broken or of another plan gives one row with that status; a broken chunk does too. The file
+    names the plan and the records that it was made from (`coverage.Coverage`), so that a report can warn if they have
+    changed. Memory is bounded by one chunk for each process and the rows of a few chunks. The same run gives the same
+    file.
 
     Args:
-        run_dir: Run folder; scoring again overwrites what was scored before.
-        workers: Processes, each on one core; 1 scores in this process. 0 takes every core, on a GPU as threads of
-            this process, which feed it.
+        run_dir: Run folder; earlier scores are overwritten.
+        workers: Processes, each on one core; 1 scores in this process. 0 uses every core; on a GPU, as threads of
+            this process that feed the GPU.
         on_progress: Called with (clips done, clips in all).
-        options: What is scored beside the metrics that every chunk gets.
+        options: What is scored in addition to the metrics that every chunk gets.
         codec: The policy's codec, for the ceiling, or why it is unavailable (`references.find_codec`); None leaves the
             ceiling out.
 
     Raises:
-        BadConfig: If `workers` is negative, or there is no such device.
-        RunFolderError: If there is no such run, or the result cannot be written.
+        BadConfig: If `workers` is negative, or the device does not exist.
+        RunFolderError: If the run does not exist, or the result cannot be written.
     """
     check_workers(workers)
     options = options or ScoreOptions()
@@ -100,13 +100,9 @@ def score_run(
 
 
 def check_workers(workers: int) -> None:
-    """Return quietly if so many processes can be asked for.
-
-    Raises:
-        BadConfig: If not.
-    """
+    """Raise BadConfig if `workers` is negative."""
     if workers < 0:
-        raise BadConfig(f"--workers takes a number of processes, or 0 for every core, got {workers}.")
+        raise BadConfig(f"--workers takes a number of processes, or 0 for every core; got {workers}.")
 
 
 def num_cores() -> int:
@@ -118,7 +114,7 @@ Scored = tuple[ChunkJob, ClipScores]
 
 
 def _score_all(jobs: Iterator[ChunkJob], workers: int) -> Iterator[Scored]:
-    """Yield the scores of the jobs in order, at most a few ahead of the reader."""
+    """Yield the scores of the jobs in order, computed at most a few jobs ahead."""
     first = list(islice(jobs, 2))
     jobs = chain(first, jobs)
     if workers <= 1 or len(first) < 2:
@@ -145,7 +141,7 @@ def _score_here(jobs: Iterator[ChunkJob]) -> Iterator[Scored]:
 
 
 def _score_until_broken(jobs: Iterator[ChunkJob], unread: deque[ChunkJob], workers: int) -> Iterator[Scored]:
-    """Yield the scores of `unread`, then of more jobs; stop early, the culprit in `unread`, if a process dies."""
+    """Yield the scores of `unread`, then of more jobs; if a process dies, stop with its job first in `unread`."""
     with _pool(workers) as pool:
         futures: deque[Future[ClipScores]] = deque()
         try:
@@ -163,9 +159,9 @@ def _score_until_broken(jobs: Iterator[ChunkJob], unread: deque[ChunkJob], worke
 
 
 def _score_alone(job: ChunkJob) -> ClipScores:
-    """Return the scores of one chunk from a process of its own; a row that says so if that process dies.
+    """Return the scores of one chunk from a separate process; a row with status `scoring_failed` if it dies.
 
-    Where processes cannot start at all (a script without `if __name__ == "__main__"`), this one scores.
+    If no process can start (a script without `if __name__ == "__main__"`), this process scores.
     """
     try:
         with _pool(1) as pool:
@@ -176,7 +172,7 @@ def _score_alone(job: ChunkJob) -> ClipScores:
         with _pool(1) as pool:
             return pool.submit(score_job, job).result()
     except BrokenProcessPool:
-        reason = f"the process that scored {job.clip.path} died, perhaps for want of memory"
+        reason = f"the process that scored {job.clip.path} died, perhaps because memory ran out"
         return clip_scores(job.clip, [clip_row("scoring_failed", reason, chunk_idx=job.chunk_idx)])
 
 
@@ -191,7 +187,7 @@ def _use_one_core() -> None:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the processes that start meanwhile."""
+    """Set environment variables for the processes that start inside the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

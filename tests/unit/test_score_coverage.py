@@ -75,7 +75,7 @@ def test_a_policy_that_imagines_nothing_has_nothing_to_score(run: Path, tmp_path
             folder.append(replace(record, clip=None))
     done = _score(tmp_path / "hold")
     assert done.exit_code == 0
-    assert done.stdout.startswith("There is nothing to score: policy 'hold' imagines nothing.\n")
+    assert done.stdout.startswith("There is nothing to score: policy 'hold' predicts no frames.\n")
     assert "0/?" not in done.stdout
     assert len(read_scores(tmp_path / "hold/scores.parquet")) == 0
 
@@ -84,7 +84,7 @@ def test_a_run_without_clips_says_why(run: Path) -> None:
     plan, records = open_run(run).plan, open_run(run).records()
     assert nothing_to_score(plan, records) is None
     assert "has no records" in nothing_to_score(plan, [])
-    assert "kept a clip" in nothing_to_score(plan, records[2:])
+    assert "has a clip" in nothing_to_score(plan, records[2:])
 
 
 def test_workers_below_zero_are_refused(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""Data sets in X-WAM's layout, imagined anew: the same frames, states and actions as were written.
+"""Data sets in X-WAM's layout, predicted again: the same frames, states and actions as were written.
 
 In: a data set written by `evalkit/dataset/writer.py`. Out: a verdict.
 Read next: `evalkit/score/sources/data_set.py`, `evalkit/score/sources/recorded.py`.
@@ -77,7 +77,7 @@ def root(written: Any, tmp_path: Path) -> Path:
 
 
 class Teller:
-    """Knows the recording, and imagines it where it is given the actions; else that nothing moves."""
+    """Knows the recording, and predicts it if it is given the actions; otherwise predicts that nothing moves."""
 
     spec = SPEC
 
@@ -259,7 +259,7 @@ def test_without_actions_the_second_mode_says_so(root: Path, tmp_path: Path) -> 
         path.write_text(json.dumps(said))
     scores = _score(root, tmp_path, modes=("recorded",))
     assert set(scores["status"]) == {"unavailable"}
-    assert set(scores["reason"]) == {"nobody wrote down what was executed in this episode"}
+    assert set(scores["reason"]) == {"the recording of this episode holds no executed actions"}
 
 
 def test_what_is_no_recording_is_refused(root: Path, tmp_path: Path) -> None:

@@ -115,14 +115,14 @@ def test_a_policy_that_takes_no_actions_is_refused_by_name(run: Path, tmp_path: 
 
 
 def test_a_policy_that_answers_otherwise_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecMismatch, match="says takes_actions, and answered ball/0000 with other actions"):
+    with pytest.raises(SpecMismatch, match="declares takes_actions, but returned other actions for ball/0000"):
         score_dataset(run, GivenPolicy(answers=False), tmp_path / "open.parquet", modes=("recorded",))
 
 
 def test_a_policy_that_imagines_nothing_is_refused(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, predicts=())
-    with pytest.raises(BadConfig, match="policy 'still' imagines nothing"):
+    with pytest.raises(BadConfig, match="policy 'still' predicts no frames"):
         score_dataset(run, policy, tmp_path / "open.parquet")
 
 
@@ -166,6 +166,6 @@ def test_an_unreadable_episode_is_a_row(run: Path, tmp_path: Path, monkeypatch: 
 def test_frames_that_do_not_meet_are_refused(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, frame_stride=2)
-    with pytest.raises(SpecMismatch, match="frames do not meet"):
+    with pytest.raises(SpecMismatch, match="the frames do not match"):
         score_dataset(run, policy, tmp_path / "open.parquet")
     assert not (tmp_path / "open.parquet").exists()

@@ -265,7 +265,7 @@ def test_a_device_of_no_known_kind_is_refused(device: str) -> None:
 def test_without_cuda_one_sentence_says_so_before_any_work(device: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["score", "run", str(tmp_path / "no such run"), "--device", device])
     assert isinstance(done.exception, BadConfig)  # of the device, not of the run, which is looked for later
-    assert str(done.exception).startswith(f"--device {device} is not there: torch {torch.__version__} finds no CUDA")
+    assert str(done.exception).startswith(f"--device {device} does not exist: torch {torch.__version__} finds no CUDA")
     with pytest.raises(BadConfig, match="finds no CUDA device"):
         score_folders(tmp_path, tmp_path, tmp_path / "out" / "scores.parquet", options=ScoreOptions(device=device))
     assert not (tmp_path / "out").exists()
@@ -276,5 +276,5 @@ def test_a_number_beyond_the_devices_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
     assert scoring_device.describe("cuda:1").startswith("cuda:1 (Some GPU, torch ")
-    with pytest.raises(BadConfig, match=r"cuda:2 is not there: torch .* finds 2 of them, counted from 0"):
+    with pytest.raises(BadConfig, match=r"cuda:2 does not exist: torch .* finds 2 of them, counted from 0"):
         scoring_device.describe("cuda:2")

@@ -224,12 +224,12 @@ def test_cameras_that_cannot_be_used_are_named(folders: tuple[Path, Path], chang
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda views: views[0].update(kind="moving"), "static or wrist, not 'moving'"),
-        (lambda views: views[2].update(arm="middle"), "left or right, not 'middle'"),
+        (lambda views: views[0].update(kind="moving"), "static or wrist, got 'moving'"),
+        (lambda views: views[2].update(arm="middle"), "left or right, got 'middle'"),
         (lambda views: views[1].update(name="front"), "names a view twice"),
         (lambda views: views.clear(), "names no view"),
         (lambda views: views[0].pop("name"), "not a list of cameras"),
-        (lambda views: views[0].update(name=5), "the name of a view is a text, got 5"),
+        (lambda views: views[0].update(name=5), "the name of a view must be a text, got 5"),
         (lambda views: views[0].update(kind=["static"]), "not a list of cameras"),
     ],
 )
@@ -254,7 +254,7 @@ def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders: tuple[Path, Path]
     scores = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
     (floor,) = [s for s in scores if s.subject == "repeat_last_frame"]
     assert (floor.status, floor.value) == ("unreadable", None)
-    assert "the frame that was seen" in floor.reason
+    assert "the start frame" in floor.reason
 
 
 def test_arrays_that_are_no_frames_are_named(folders: tuple[Path, Path], chunk: ClipChunk) -> None:

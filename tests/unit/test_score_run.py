@@ -196,7 +196,7 @@ def test_a_clip_of_another_episode_is_foreign(tmp_path: Path) -> None:
     scores = read_scores(score_run(run, workers=1))
     missing, foreign = scores[scores["metric"] == "clip"].itertuples()
     assert (missing.status, foreign.status) == ("missing_clip", "foreign_clip")
-    assert foreign.reason.endswith("is the clip of another plan: index is 0, not 1, seed is 0, not 1.")
+    assert foreign.reason.endswith("belongs to another plan: index is 0, not 1, seed is 0, not 1.")
 
 
 def test_a_broken_chunk_costs_no_other(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_broken_chunk_costs_no_other(tmp_path: Path) -> None:
 
 
 def test_workers_below_zero_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match="--workers takes a number of processes, or 0 for every core, got -2"):
+    with pytest.raises(BadConfig, match="--workers takes a number of processes, or 0 for every core; got -2"):
         score_run(tmp_path, workers=-2)
 
 

@@ -27,11 +27,11 @@ class CloudDistances(NamedTuple):
     true_to_pred_m: np.ndarray
 
     def accuracy_m(self) -> Measure:
-        """Return the mean distance from prediction to truth, metres (`l1_pred_to_gt`)."""
+        """Return the mean distance from prediction to ground truth, metres (`l1_pred_to_gt`)."""
         return self._measure(lambda: float(self.pred_to_true_m.mean()))
 
     def completeness_m(self) -> Measure:
-        """Return the mean distance from truth to prediction, metres (`l1_gt_to_pred`)."""
+        """Return the mean distance from ground truth to prediction, metres (`l1_gt_to_pred`)."""
         return self._measure(lambda: float(self.true_to_pred_m.mean()))
 
     def l1_sum_m(self) -> Measure:
@@ -51,9 +51,8 @@ class CloudDistances(NamedTuple):
         return self._measure(lambda: _fscore(self.pred_to_true_m, self.true_to_pred_m, radius_m))
 
     def _measure(self, compute: Callable[[], float]) -> Measure:
-        empty = [
-            name for name, side in (("predicted", self.pred_to_true_m), ("true", self.true_to_pred_m)) if side.size == 0
-        ]
+        sides = {"predicted": self.pred_to_true_m, "ground-truth": self.true_to_pred_m}
+        empty = [name for name, distances_m in sides.items() if distances_m.size == 0]
         if empty:
             return Measure(None, "empty_cloud", f"the {' and the '.join(empty)} cloud has no point")
         return Measure(compute())
@@ -64,8 +63,8 @@ def fuse(
 ) -> np.ndarray:
     """Return N,3 points, metres, base frame, of all views, each tile by tile (see `nearest.py`).
 
-    A pixel is lifted where its own depth is finite and above 1 mm, so the clouds of truth and prediction differ in
-    size; nothing is subsampled, because a Chamfer distance falls with the density of points.
+    A pixel is lifted where its own depth is finite and above 1 mm, so the clouds of ground truth and prediction
+    differ in size. There is no subsampling, because a Chamfer distance falls with the density of points.
     """
     height, width = depth_vhw_m.shape[1:]
     points, count = np.empty((depth_vhw_m.size, 3)), 0
@@ -81,10 +80,10 @@ def distances(
     """Return exact nearest-neighbour distances both ways, float64.
 
     Args:
-        true_m: N,3 points, or their tree where they are compared more than once.
+        true_m: N,3 points, or their tree if they are compared more than once.
         pred_m: N,3 points or their tree.
         threads: Cores to use, on the CPU; the values do not depend on it.
-        device: Where to search; the values do not depend on it either.
+        device: Where to search; the values do not depend on it.
 
     Example:
         >>> distances(np.array([[0.0, 0.0, 0.0]]), np.array([[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]])).l1_half_m().value
@@ -106,7 +105,7 @@ def distances(
 def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
     """Return the mean of the points in each voxel, the grid starting half a voxel below the cloud's own corner.
 
-    That is open3d's `voxel_down_sample`: two clouds get two grids. For comparison with numbers made that way only.
+    That is open3d's `voxel_down_sample`: two clouds get two grids. Only for comparison with numbers made that way.
 
     Example:
         >>> voxel_means(np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [1.0, 0.0, 0.0]]), 0.5)

@@ -3,9 +3,9 @@
 In: depths in metres along the optical axis, true and predicted, of equal shape. Out: errors, pooled over pixels.
 Read next: `cloud.py`, where depth becomes points.
 
-The mask comes from ground truth alone: finite and 1 mm < truth < `max_depth_m`. A prediction that is not finite or not
-positive counts as a depth of 0, so AbsRel 1, no delta, its whole depth in the RMSE: masking on the prediction too
-would let a model drop its hard pixels.
+The mask depends on the ground truth alone: finite, and 1 mm < true < `max_depth_m`. A prediction that is not finite or
+not positive counts as a depth of 0, which gives AbsRel 1, no delta, and the whole depth in the RMSE. A mask that also
+depended on the prediction would let a model drop its hard pixels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DepthErrors(NamedTuple):
         return self._share(self.sum_absrel)
 
     def delta(self, order: int) -> Measure:
-        """Return the share of the mask whose ratio to truth is strictly below 1.25 ** order, order 1 to 3."""
+        """Return the share of the mask with a ratio to the ground truth strictly below 1.25 ** order, order 1 to 3."""
         return self._share(self.num_delta[order - 1])
 
     def rmse_m(self) -> Measure:
@@ -95,7 +95,7 @@ def is_valid(pred_m: np.ndarray) -> np.ndarray:
 
 
 def depth_errors(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DepthErrors:
-    """Return the errors of one depth image, float64, mask from ground truth alone, no alignment.
+    """Return the errors of one depth image, float64, masked by the ground truth alone, without alignment.
 
     Args:
         true_m: Any shape, metres; 0 or NaN where there is none.
@@ -137,8 +137,8 @@ def _sums(
 def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
     """Return the prediction times median(true) / median(pred), both over valid pixels of the mask.
 
-    For estimators whose scale is free; a metric that uses it says so in its name (`absrel/median_scaled`).
-    An unfit prediction (nothing valid) comes back as it was.
+    For estimators with a free scale; a metric that uses it says so in its name (`absrel/median_scaled`).
+    A prediction without a valid pixel is returned unchanged.
 
     Example:
         >>> median_aligned(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
@@ -166,7 +166,7 @@ class DisparityFit(NamedTuple):
 
 
 def fit_disparity(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DisparityFit | None:
-    """Return the affine map of disparity that brings a whole clip's prediction nearest to truth.
+    """Return the affine map of disparity that brings a whole clip's prediction nearest to the ground truth.
 
     Example:
         >>> true = np.array([1.0, 2.0, 4.0])
@@ -219,10 +219,10 @@ def change_error_m(
     *,
     max_depth_m: float = MAX_DEPTH_M,
 ) -> Measure:
-    """Return the temporal inconsistency of depth: mean |change of prediction - change of truth| a frame, metres.
+    """Return the temporal inconsistency of depth: mean |change of prediction - change of ground truth| a frame, metres.
 
     Mask: ground truth valid in both frames. An invalid prediction counts as a depth of 0. A prediction that is wrong
-    by a constant scores 0; one that flickers does not, however near it stays to truth.
+    by a constant scores 0; one that flickers does not, however close it stays to the ground truth.
 
     Example:
         >>> one = np.ones(4)

@@ -1,6 +1,6 @@
-"""What scoring can leave to torch on a GPU: the windows of SSIM and the search for nearest neighbours.
+"""Parts of scoring that torch can do on a GPU: the windows of SSIM and the search for nearest neighbours.
 
-In: a device's name; pictures, clouds with their boxes. Out: tensors on it, distances; the CPU's values to rounding.
+In: a device's name; images, point clouds with their boxes. Out: tensors on it, distances; the CPU's values to rounding.
 Read next: `metrics/image.py` and `metrics/cloud.py`, which define the metrics and come here for a device other than
 `CPU`.
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:  # scoring on the CPU does without torch's 200 MiB a process
     import torch
 
 CPU = "cpu"
-"""The device without torch: numpy, OpenCV and numba. torch's own CPU, to check this module with, is `cpu:0`."""
+"""The device without torch: numpy, OpenCV and numba. `cpu:0` is torch on the CPU, to check this module."""
 
 PAIRS_AT_ONCE = 1 << 23
-"""Distances in memory together, 64 MiB a tensor; with all that lives beside them, under half a GiB."""
+"""Distances in memory together, 64 MiB a tensor; with everything else, under half a GiB."""
 
 _ONE_SEARCH = threading.Lock()
 """Threads of a process search one after another, so that their memory does not add up."""
 
 
 def describe(device: str) -> str:
-    """Return what a device is, for a result file; only looks whether it is there.
+    """Return a description of a device, for a result file; raise BadConfig if it does not exist.
 
     Raises:
-        BadConfig: If there is no such device.
+        BadConfig: If the device does not exist.
 
     Example:
         >>> describe("cpu")
@@ -54,17 +54,17 @@ def describe(device: str) -> str:
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= count:
-            found = f"finds {count} of them, counted from 0" if count else "finds no CUDA device"
+            devices = f"finds {count} of them, counted from 0" if count else "finds no CUDA device"
             raise BadConfig(
-                f"--device {device} is not there: torch {torch.__version__} {found}. Leave --device out to score on "
-                "the CPU; the values are the same."
+                f"--device {device} does not exist: torch {torch.__version__} {devices}. Leave --device out to score "
+                "on the CPU; the values are the same."
             )
     name = torch.cuda.get_device_name(device) if kind == "cuda" else "the CPU"
     return f"{device} ({name}, torch {torch.__version__})"
 
 
 def is_device_failure(error: RuntimeError) -> bool:
-    """Return whether an error is the device's (its memory is full, say), not one of what it was given."""
+    """Return whether an error comes from the device (for example, full memory) and not from its input."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
@@ -89,7 +89,7 @@ def filter_valid(image_hwc: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
 
 
 def nearest_on_device(tree: PointTree, queries: PointTree, device: str) -> np.ndarray:
-    """Return what `nearest.nearest_distances` returns, found on a device.
+    """Return the result of `nearest.nearest_distances`, computed on a device.
 
     Example:
         >>> from evalkit.score.metrics.nearest import build_tree
@@ -151,8 +151,8 @@ def _search(queries: Boxed, cloud: Boxed, blocks_6b: torch.Tensor) -> torch.Tens
         pair, leaf = (apart_pr < squares.amax(dim=1)[ours_p, None]).nonzero(as_tuple=True)
         ours_q, theirs_q = ours_p[pair], theirs_pr[pair, leaf]
         for ours, theirs in zip(ours_q.split(step), theirs_q.split(step), strict=True):
-            found = _nearest_in(queries.points_3lr[:, ours], cloud.points_3lr[:, theirs])
-            squares.scatter_reduce_(0, ours[:, None].expand_as(found), found, "amin")
+            nearer = _nearest_in(queries.points_3lr[:, ours], cloud.points_3lr[:, theirs])
+            squares.scatter_reduce_(0, ours[:, None].expand_as(nearer), nearer, "amin")
     return squares
 
 

@@ -21,7 +21,7 @@ C1, C2 = 0.01**2, 0.03**2
 """SSIM's constants for a range of 1."""
 
 Grid = Any
-"""An array of H,W,3; a tensor of the same axes where the pictures are on a device."""
+"""An array of H,W,3; a tensor of the same axes if the images are on a device."""
 
 
 def mse(rgb_true_u8: np.ndarray, rgb_pred_u8: np.ndarray) -> float:
@@ -36,10 +36,10 @@ def mse(rgb_true_u8: np.ndarray, rgb_pred_u8: np.ndarray) -> float:
 
 
 def psnr_db(mean_squared: float) -> Measure:
-    """Return -10 log10 of a mean squared error of range 1, decibels; 0 has no finite PSNR and is named instead.
+    """Return -10 log10 of a mean squared error of range 1, decibels; an error of 0 gives a status and no value.
 
-    Averaging is the caller's: of decibels over frames (`frame_mean`), or of the error before (`clip_pooled`), which
-    never gives more.
+    The caller averages: decibels over frames (`frame_mean`), or the error first (`clip_pooled`), which never gives
+    more.
 
     Example:
         >>> psnr_db(0.01).value
@@ -64,7 +64,7 @@ def psnr_eps_db(mean_squared: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SsimHalf:
-    """What SSIM needs of one image alone; kept for a true frame that is compared more than once.
+    """The part of SSIM that depends on one image; reused if a ground-truth frame is compared more than once.
 
     Attributes:
         image_hwc: The image, range 1, float64: variances of flat regions need the digits.
@@ -114,7 +114,7 @@ def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device:
 
 
 def _ssim(a: Grid, b: Grid, variance_a: Grid, variance_b: Grid, covariance: Grid) -> Grid:
-    """Return the similarity of windows from their means, variances and covariance; of numbers as of grids."""
+    """Return the similarity of windows from their means, variances and covariance; for numbers and for grids."""
     numerator = (2 * a * b + C1) * (2 * covariance + C2)
     return numerator / ((a * a + b * b + C1) * (variance_a + variance_b + C2))
 

@@ -1,7 +1,7 @@
 """LPIPS, the learned perceptual distance, without the lpips package and without torchvision.
 
 In: uint8 images; ImageNet weights of AlexNet, SqueezeNet 1.1 or VGG16 from a folder or the torch hub cache. Out: the
-distances of lpips 0.1.4 (v0.1 heads, which ship with evalkit), or the reason why they cannot be had.
+distances of lpips 0.1.4 (v0.1 heads, which ship with evalkit), or the reason why they are unavailable.
 Read next: `evalkit/score/chunk.py`, which scores frames with it.
 """
 
@@ -29,7 +29,7 @@ HEADS_PATH = Path(__file__).with_name("lpips_heads_v0.1.safetensors")
 
 
 class Backbone(NamedTuple):
-    """Where a network's weights are found: torchvision's file, the name of a whole LPIPS state dict, its address."""
+    """Sources of a network's weights: torchvision's file, the file of a whole LPIPS state dict, the download URL."""
 
     torchvision_file: str
     lpips_file: str
@@ -48,25 +48,25 @@ Features = list["torch.Tensor"]
 
 
 class LpipsUnavailable(EvalkitError):
-    """The weights are not there or are not what they should be."""
+    """The weights are missing or unusable."""
 
 
 def find_weights(net: Net, folder: Path | None = None) -> Path:
-    """Return the file that holds a network's weights; nothing is ever downloaded.
+    """Return the file that holds a network's weights; nothing is downloaded.
 
     Args:
         net: Which network.
-        folder: Where to look first; then `EVALKIT_LPIPS_WEIGHTS` and the torch hub cache.
+        folder: Searched first; then `EVALKIT_LPIPS_WEIGHTS` and the torch hub cache.
 
     Raises:
-        LpipsUnavailable: If it lies nowhere; the sentence says how to get it.
+        LpipsUnavailable: If no folder has it; the message says how to get it.
     """
     variable = os.environ.get(WEIGHTS_VARIABLE)
     folders = [folder, Path(variable) if variable else None, _hub_folder()]
-    for place in folders:
+    for candidate in folders:
         for name in (BACKBONES[net].lpips_file, BACKBONES[net].torchvision_file):
-            if place is not None and (place / name).is_file():
-                return place / name
+            if candidate is not None and (candidate / name).is_file():
+                return candidate / name
     raise LpipsUnavailable(
         f"LPIPS ({net}) is unavailable, because {BACKBONES[net].torchvision_file} is not in the torch hub cache "
         f"({_hub_folder()}); fetch {BACKBONES[net].url} into it, or name its folder in {WEIGHTS_VARIABLE}."
@@ -90,7 +90,7 @@ class Lpips:
     device: str = "cpu"
 
     def features(self, rgb_nhwc_u8: np.ndarray) -> Features:
-        """Return unit-length features of N images, a tensor a layer; kept for frames that are compared again."""
+        """Return unit-length features of N images, one tensor a layer; reusable for several comparisons."""
         import torch
 
         x = torch.from_numpy(np.ascontiguousarray(rgb_nhwc_u8)).to(self.device).permute(0, 3, 1, 2).float()
@@ -102,7 +102,7 @@ class Lpips:
             return [layer / (layer.square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for layer in layers]
 
     def distances(self, true: Features, pred: Features) -> np.ndarray:
-        """Return one distance a pair of images, from their features, lower is nearer."""
+        """Return one distance for each pair of images, from their features; lower is more similar."""
         import torch
 
         with torch.inference_mode():
@@ -146,7 +146,7 @@ def load(net: Net, folder: Path | None = None, device: str = "cpu") -> Lpips:
 
 
 def _check(lpips: Lpips, path: Path) -> None:
-    """Refuse weights of another network."""
+    """Raise LpipsUnavailable if the weights belong to another network."""
     try:
         lpips.features(np.zeros((1, 64, 64, 3), np.uint8))
     except (KeyError, RuntimeError) as error:

@@ -1,11 +1,11 @@
-"""Exact nearest-neighbour distances between large clouds whose points come in a sensible order.
+"""Exact nearest-neighbour distances between large clouds whose points are ordered in space.
 
 In: two clouds, N,3. Out: the distance from every point of one to its nearest point of the other, float64.
 Read next: `cloud.py`, which lifts depth images tile by tile, the order that makes this fast.
 
 A tree of boxes stands on runs of consecutive points: 16 points a leaf, 16 leaves a block, 16 blocks a top box.
 Building it sorts nothing, because neighbours in the image are neighbours in space. The 16 queries of a leaf go down
-the tree together, side by side in the processor's vector registers, and look into every leaf that could hold a
+the tree together, side by side in the processor's vector registers, and search every leaf that could hold a
 nearer point for one of them. Whatever the order, the result is exact; a cloud whose order is poor (noise instead of
 surfaces) is sorted along a space-filling curve first.
 """
@@ -45,7 +45,7 @@ class PointTree:
         blocks_6n_m: The same of each block.
         tops_6n_m: The same of each top box.
         num_points: N.
-        order: Where each point stood in the cloud that was given; None where the order was kept.
+        order: Position of each point in the given cloud; None if the order is unchanged.
     """
 
     points_3n_m: np.ndarray
@@ -92,11 +92,11 @@ def nearest_distances(tree: PointTree, queries: PointTree, *, threads: int = 1) 
 
 def distances_in_order(squares: np.ndarray, queries: PointTree) -> np.ndarray:
     """Return distances, metres, in the order in which the queries were given, from squares in that of their tree."""
-    found = np.sqrt(squares[: queries.num_points])
+    in_tree_order = np.sqrt(squares[: queries.num_points])
     if queries.order is None:
-        return found
-    distances = np.empty_like(found)
-    distances[queries.order] = found
+        return in_tree_order
+    distances = np.empty_like(in_tree_order)
+    distances[queries.order] = in_tree_order
     return distances
 
 

@@ -46,8 +46,8 @@ def is_valid_state(proprio_arm: np.ndarray) -> bool:
 def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple[Arm, ...]) -> Measure:
     """Return the mean |pred - true| over the 8 numbers (metres, quaternion, open share) of each arm that exists.
 
-    The units are mixed, as in the model's own loss; the quaternion's sign is the one nearer to truth. For judging,
-    read the pose errors instead.
+    The units are mixed, as in the model's own loss; the quaternion takes the sign that is nearer to the ground truth.
+    To judge a policy, read the pose errors instead.
 
     Example:
         >>> true = np.zeros(16)
@@ -69,7 +69,7 @@ def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple
 
 
 def wrist_pose(proprio_pred: np.ndarray, camera: CameraSpec) -> np.ndarray | None:
-    """Return `T_base_cam` of a wrist camera: predicted end-effector pose times hand-eye; None for an unfit state.
+    """Return `T_base_cam` of a wrist camera: predicted end-effector pose times `T_ee_cam`; None for an invalid state.
 
     Args:
         proprio_pred: 16 numbers, see `contracts.types.PROPRIO_DIM`.

@@ -1,7 +1,7 @@
-"""What a result file was made of, and which clips gave it nothing.
+"""Coverage of a result file: which plan and records it was made from, and which clips could not be scored.
 
-In: a run's plan and records; a result file. Out: `Coverage`, kept inside the file; sentences for people.
-Read next: `table.py`, which keeps it; `evalkit/report/caveats.py`, which holds it against the records of today.
+In: a run's plan and records; a result file. Out: `Coverage`, stored inside the file; sentences for people.
+Read next: `table.py`, which stores it; `evalkit/report/caveats.py`, which compares it with the present records.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CLIP_METRIC = "clip"
-"""`metric` of the row that stands for a clip which could not be scored."""
+"""`metric` of the row of a clip that could not be scored."""
 
 NUM_NAMED = 5
-"""Clips that a sentence names before it only counts them."""
+"""How many clips a sentence names; further ones are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What a result file was made of.
+    """Plan and records that a result file was made from.
 
     Attributes:
-        plan_sha256: Of the plan that the run had.
-        clips: For each episode with a clip, by its key, a hash of its record.
+        plan_sha256: Hash of the plan.
+        clips: A hash of the record of each episode with a clip, by the episode's key.
     """
 
     plan_sha256: str
@@ -40,7 +40,7 @@ class Coverage:
 
     @classmethod
     def of(cls, plan: Plan, records: Iterable[EpisodeRecord]) -> Coverage:
-        """Return what scoring these records covers."""
+        """Return the coverage of these records."""
         clips = {record.key: _hash(record) for record in records if record.clip is not None}
         return cls(plan_sha256=plan.sha256, clips=dict(sorted(clips.items())))
 
@@ -62,7 +62,7 @@ class LostClip(NamedTuple):
 
 
 def clip_row(status: str, reason: str, *, chunk_idx: int = -1) -> Score:
-    """Return the row that stands for a clip, or for one of its chunks, that could not be scored."""
+    """Return the row of a clip, or of one of its chunks, that could not be scored."""
     return Score(
         subject="policy",
         chunk_idx=chunk_idx,
@@ -76,20 +76,20 @@ def clip_row(status: str, reason: str, *, chunk_idx: int = -1) -> Score:
 
 
 def failure_row(error: Exception, *, chunk_idx: int = -1) -> Score:
-    """Return the row that stands for a clip, or for one of its chunks, where the scorer itself failed."""
+    """Return the row of a clip, or of one of its chunks, on which the scorer failed."""
     return clip_row("scoring_failed", f"{type(error).__name__}: {error}", chunk_idx=chunk_idx)
 
 
 def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None:
-    """Return why a run has no clip to score, one sentence; None where it has one."""
+    """Return why a run has no clip to score, one sentence; None if it has one."""
     if any(record.clip is not None for record in records):
         return None
     if not any(spec.get("predicts", True) for spec in plan.policy.specs.values()):
-        return f"There is nothing to score: policy '{plan.policy.name}' imagines nothing."
+        return f"There is nothing to score: policy '{plan.policy.name}' predicts no frames."
     if not records:
         return "There is nothing to score yet: the run has no records."
     return (
-        "There is nothing to score: no recorded episode kept a clip (none ended in success or failure, or run.clips "
+        "There is nothing to score: no recorded episode has a clip (none ended in success or failure, or run.clips "
         "was off)."
     )
 
@@ -108,7 +108,7 @@ def lost_clips(scores: pd.DataFrame) -> list[LostClip]:
 
 
 def lost_sentence(lost: Sequence[LostClip], num_clips: int) -> str:
-    """Return which clips could not be scored.
+    """Return a sentence that names the clips that could not be scored.
 
     Example:
         >>> lost_sentence([LostClip("Lift/0001", "missing_clip")], 2)
@@ -121,5 +121,5 @@ def lost_sentence(lost: Sequence[LostClip], num_clips: int) -> str:
 
 
 def _hash(record: EpisodeRecord) -> str:
-    said = (record.key, record.outcome, record.seed, record.actions_sha256, record.clip)
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+    identity = (record.key, record.outcome, record.seed, record.actions_sha256, record.clip)
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]

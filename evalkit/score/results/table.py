@@ -1,6 +1,6 @@
 """The result file: `scores.parquet`, one row a number, written clip by clip.
 
-In: the scores of one clip after another. Out: a file that appears whole or not at all, with definitions inside.
+In: the scores of one clip after another. Out: a file that appears whole or not at all, definitions included.
 Read next: `evalkit/score/run.py`, which fills it; `evalkit/report/`, which reads it.
 """
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 FORMAT = "evalkit-scores-1"
 MADE_OF = "made_of"
-"""Where in the file's metadata its `Coverage` lies."""
+"""Key of the `Coverage` in the file's metadata."""
 
 SCORED_ON = "scored_on"
-"""Where in the file's metadata the device lies that the costly parts were computed on."""
+"""Key of the device that computed SSIM, clouds and LPIPS in the file's metadata."""
 
 ROWS_A_GROUP = 50_000
-"""Rows that wait in memory until they are written together."""
+"""Rows that are collected in memory before they are written together."""
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -58,7 +58,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """Scores of one episode's clip, all or some of them."""
+    """Scores of one episode's clip, or some of them."""
 
     task: str
     index: int
@@ -67,9 +67,11 @@ class ClipScores:
 
 
 class ScoreWriter:
-    """Writes the result file one clip at a time; use it in a `with`, leaving without an error gives it its name.
+    """Writes the result file one clip at a time; use it in a `with` statement.
 
-    `made_of` is kept inside the file, where the scores are a run's own, and `scored_on`, the device.
+    The file gets its name at the end, unless an error occurs.
+
+    The file's metadata hold `scored_on`, the device, and for a run's own scores `made_of`, their coverage.
     """
 
     def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = "cpu") -> None:
@@ -132,13 +134,13 @@ def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFram
     try:
         return pq.read_table(path, columns=None if columns is None else list(columns)).to_pandas()
     except FileNotFoundError as error:
-        raise RunFolderError(f"{path} is not there. Run `evalkit score {path.parent}` first.") from error
+        raise RunFolderError(f"{path} does not exist. Run `evalkit score run {path.parent}` first.") from error
     except (OSError, pa.ArrowException) as error:
-        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score run` again.") from error
 
 
 def read_coverage(path: Path) -> Coverage | None:
-    """Return what a result file was made of; None where it does not say.
+    """Return the coverage of a result file; None if it does not state any.
 
     Raises:
         RunFolderError: If it is missing or broken.
@@ -147,7 +149,7 @@ def read_coverage(path: Path) -> Coverage | None:
         text = (pq.read_schema(path).metadata or {}).get(MADE_OF.encode())
         return None if text is None else Coverage.from_text(text)
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
-        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score` again.") from error
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score run` again.") from error
 
 
 def _rows(clip: ClipScores) -> pa.Table:

@@ -4,7 +4,7 @@ In: a data set that `evalkit/dataset/layout.py` reads, a policy's spec. Out: chu
 Read next: `recorded.py`, which offers them together with the clips of a run.
 
 An episode names under `about` the bench and task in which it was recorded. The bench's own spec gives the cameras.
-A wrist camera's pose is the end effector's pose times its hand-eye transform. Other poses and the intrinsics come from
+A wrist camera's pose is the end effector's pose times its `T_ee_cam`. Other poses and the intrinsics come from
 the episode. Without them there is no point cloud, and the scores say so. The 8-bit depth is never a ground truth.
 """
 

@@ -1,11 +1,11 @@
-"""Depth after the fact: a slot for estimators that give RGB-only policies a depth.
+"""Depth estimators, for policies that predict RGB alone.
 
-In: RGB of all views and the true depth to align with. Out: a prediction with depth, under a subject of its own.
-Read next: `evalkit/score/chunk.py`, which scores it beside the policy; `evalkit/score/metrics/depth.py` for the
+In: RGB of all views, and the ground-truth depth to align with. Out: a prediction with depth, a separate subject.
+Read next: `evalkit/score/chunk.py`, which scores it; `evalkit/score/metrics/depth.py` for the
 alignments.
 
 An estimator is named as `name/alignment`, for example `da3/median`; the subject in the result file carries both, as
-in `policy+da3/median`, and `truth+da3/median` is the same estimator on the true RGB: what it costs by itself.
+in `policy+da3/median`. `truth+da3/median` is the same estimator on the ground-truth RGB: the error of the estimator.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from evalkit.score.metrics import depth
 
 Alignment = Literal["metric", "median", "affine_disparity"]
 ALIGNMENTS: dict[Alignment, str] = {
-    "metric": "none: the estimator gives metres",
-    "median": "one scale a chunk: median of truth over median of estimate, over all views",
-    "affine_disparity": "one scale and shift of inverse depth a chunk, least squares against truth, over all views",
+    "metric": "none, the estimator gives metres",
+    "median": "one scale a chunk: ground-truth median over estimated median, over all views",
+    "affine_disparity": "scale and shift of inverse depth a chunk, least squares to the ground truth, over all views",
 }
 
 Estimator = Callable[[np.ndarray], np.ndarray]
@@ -35,7 +35,7 @@ Estimator = Callable[[np.ndarray], np.ndarray]
 
 
 class EstimatorUnavailable(EvalkitError):
-    """An estimator whose package or weights are not there."""
+    """An estimator whose package or weights are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +82,16 @@ def with_depth(
 ) -> Prediction:
     """Return a prediction whose depth is estimated from its RGB and aligned as the choice says.
 
-    RGB of another size than the truth gets no depth: zeros of that size, which scores name.
+    RGB of another size than the ground truth gets a depth of zeros, which gets a status.
 
     Args:
         choice: Which estimator.
-        prediction: F,V,H,W,3 RGB; its own depth is not looked at.
-        true_depth_fvhw_m: What to align with; as many frames, or more.
-        blind: Frame and view of pictures that could not be read; the alignment does without them.
+        prediction: F,V,H,W,3 RGB; its own depth is ignored.
+        true_depth_fvhw_m: Depth to align with; as many frames, or more.
+        blind: Frame and view of images that could not be read; the alignment ignores them.
 
     Raises:
-        EstimatorUnavailable: If the estimator cannot be had.
+        EstimatorUnavailable: If the estimator cannot be loaded.
     """
     frames, views, height, width = prediction.rgb.shape[:4]
     if (views, height, width) != true_depth_fvhw_m.shape[1:]:
@@ -106,7 +106,7 @@ def with_depth(
 
 
 def align(estimate_m: np.ndarray, true_m: np.ndarray, alignment: Alignment) -> np.ndarray:
-    """Return an estimate after one of the `ALIGNMENTS`; one that cannot be fitted comes back as it was."""
+    """Return an estimate after one of the `ALIGNMENTS`; one that cannot be fitted is returned unchanged."""
     if alignment == "median":
         return depth.median_aligned(true_m, estimate_m)
     if alignment == "affine_disparity":
@@ -120,7 +120,7 @@ def load(name: str) -> Estimator:
     """Return an estimator by name.
 
     Raises:
-        EstimatorUnavailable: If its package or weights are not there.
+        EstimatorUnavailable: If its package or weights are missing.
     """
     if name in _MAKERS:
         return _MAKERS[name]()
@@ -129,12 +129,12 @@ def load(name: str) -> Estimator:
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(_MAKERS)
         raise EstimatorUnavailable(
-            f"Depth estimator '{name}' is unavailable, because {error}; known are {known} and module:function."
+            f"Depth estimator '{name}' is unavailable, because {error}. Use {known} or module:function."
         ) from error
 
 
 def _plane() -> Estimator:
-    """Return an estimator that sees a wall one unit away, whatever is shown: the floor of all estimators."""
+    """Return an estimator that always estimates a wall at distance 1: the floor of all estimators."""
     return lambda images: np.ones(images.shape[:3], np.float32)
 
 
@@ -147,7 +147,7 @@ def _da3() -> Estimator:
         from depth_anything_3.api import DepthAnything3
     except ImportError as error:
         raise EstimatorUnavailable(
-            f"Depth Anything 3 is unavailable, because {error}; install it from its own repository."
+            f"Depth Anything 3 is unavailable, because {error}. Install it from its own repository."
         ) from error
     model_name = os.environ.get("EVALKIT_DA3", "depth-anything/DA3METRIC-LARGE")
     model = DepthAnything3.from_pretrained(model_name).to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -155,7 +155,7 @@ def _da3() -> Estimator:
 
 
 def _resized(depth_nhw: np.ndarray, size_hw: tuple[int, ...]) -> np.ndarray:
-    """Return depth at the size of the images that it was estimated from, bilinear."""
+    """Return depth resized to the size of its images, bilinear."""
     height, width = size_hw
     return np.stack([cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR) for one in depth_nhw])
 

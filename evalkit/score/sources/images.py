@@ -1,8 +1,8 @@
-"""Frames of one view from PNGs, an mp4 or an npz, a few at a time; what breaks while it is read is named.
+"""Frames of one view from PNGs, an mp4 or an npz, a few at a time.
 
-In: a folder laid out as in `evalkit/score/folders.py`. Out: frames in order, each an array or the reason why it cannot
-be had.
-Read next: `evalkit/score/folders.py`, which sets truth and prediction beside each other.
+In: a folder laid out as in `evalkit/score/folders.py`. Out: frames in order; each is an array, or the reason why it
+cannot be read.
+Read next: `evalkit/score/folders.py`, which compares predictions with ground truth.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from evalkit.score.results.outcome import Measure
 
 What = Literal["rgb", "depth"]
 Frame = np.ndarray | Measure
-"""H,W,3 uint8 or H,W metres; or why there is none."""
+"""H,W,3 uint8 or H,W metres; or why it cannot be read."""
 
 FLAGS: dict[What, int] = {
     "rgb": cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
     "depth": cv2.IMREAD_UNCHANGED,
 }
-"""How PNGs are decoded: nothing is turned or brought to fewer bits."""
+"""How PNGs are decoded: without rotation and without loss of bits."""
 
 
 class View:
-    """The frames of one view, read forwards.
+    """The frames of one view, read in order.
 
     Attributes:
         exists: Whether there is anything to read.
@@ -53,18 +53,18 @@ class View:
 
 def open_view(folder: Path, what: What, name: str) -> View:
     """Return the frames of a view of a clip."""
-    place = folder / what / name
-    if place.is_dir():
-        return View(_pngs(place, what))
+    base = folder / what / name
+    if base.is_dir():
+        return View(_pngs(base, what))
     for suffix, read in ((".npz", _npz), (".mp4", _mp4)):
-        path = place.with_name(place.name + suffix)
+        path = base.with_name(base.name + suffix)
         if path.exists():
             return View(read(path, what))
     return View(None)
 
 
-def place(target: np.ndarray, frame: Frame) -> Measure | None:
-    """Copy one frame into its place; return why that cannot be done."""
+def copy_frame(target: np.ndarray, frame: Frame) -> Measure | None:
+    """Copy one frame into an array; return why that is impossible, or None."""
     if isinstance(frame, Measure):
         return frame
     if frame.shape != target.shape:
@@ -74,16 +74,16 @@ def place(target: np.ndarray, frame: Frame) -> Measure | None:
 
 
 def _pngs(folder: Path, what: What) -> Iterator[Frame]:
-    """Yield the frames of a folder by their numbers; a number that is left out is a missing frame."""
+    """Yield the frames of a folder by their numbers; an absent number is a missing frame."""
     paths = sorted(folder.glob("*.png"))
     unnamed = [path for path in paths if not path.stem.isdecimal()]
     if unnamed:
-        yield Measure(None, "unreadable", f"{unnamed[0]} is not named by its frame's number, as 0000.png is")
+        yield Measure(None, "unreadable", f"{unnamed[0]} is not named after its frame number, for example 0000.png")
         return
     numbered = {int(path.stem): path for path in paths}
     end = max(numbered, default=-1) + 1
     if end > 10 * len(numbered) + 100 or len(numbered) < len(paths):
-        yield Measure(None, "unreadable", f"{folder}: frames are numbered 0, 1, 2, ..., each once")
+        yield Measure(None, "unreadable", f"{folder}: frames must be numbered 0, 1, 2, ..., each once")
         return
     for number in range(end):
         path = numbered.get(number)
@@ -97,20 +97,20 @@ def _png(path: Path, what: What) -> Frame:
         image = cv2.imdecode(data, FLAGS[what]) if data.size else None
     except (OSError, cv2.error) as error:
         return Measure(None, "unreadable", f"{path}: {error}")
-    whole = data[-12:].tobytes()[4:8] == b"IEND"  # the decoder fills up a truncated file without a word
+    whole = data[-12:].tobytes()[4:8] == b"IEND"  # the decoder silently completes a truncated file
     if image is None or not whole:
         return Measure(None, "unreadable", f"{path} is broken or cut off")
     if what == "rgb" and image.dtype != np.uint8:
-        return Measure(None, "unreadable", f"{path} has {image.dtype} colours, 8 bits are needed")
+        return Measure(None, "unreadable", f"{path} has {image.dtype} colours, expected 8 bits")
     if what == "rgb":
         return image[..., ::-1]
     if image.dtype != np.uint16 or image.ndim != 2:
-        return Measure(None, "unreadable", f"{path} is no uint16 depth: {image.dtype}, {image.shape}")
+        return Measure(None, "unreadable", f"{path} is not a uint16 depth image: {image.dtype}, {image.shape}")
     return np.asarray(image.astype(np.float32) / np.float32(1000.0))
 
 
 def _npz(path: Path, what: What) -> Iterator[Frame]:
-    """Yield the frames of an array without reading the whole of it."""
+    """Yield the frames of an array without loading it whole."""
     name = "rgb" if what == "rgb" else "depth_m"
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
@@ -119,13 +119,13 @@ def _npz(path: Path, what: What) -> Iterator[Frame]:
             shape, fortran, dtype = read(file)  # type: ignore[no-untyped-call]
             if fortran or len(shape) < 2 or (dtype != np.uint8 if what == "rgb" else dtype.kind != "f"):
                 kind = "uint8" if what == "rgb" else "floating metres"
-                found = f"{dtype} {shape}" + (" in Fortran's order" if fortran else "")
-                yield Measure(None, "unreadable", f"{path}: {name} must be {kind}, a frame after another, got {found}")
+                got = f"{dtype} {shape}" + (" in Fortran order" if fortran else "")
+                yield Measure(None, "unreadable", f"{path}: {name} must be {kind}, one frame after another; got {got}")
                 return
             num_bytes = int(np.prod(shape[1:])) * dtype.itemsize
             for _ in range(shape[0]):
                 frame = np.frombuffer(file.read(num_bytes), dtype).reshape(shape[1:])
-                with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which scores name
+                with np.errstate(over="ignore"):  # values too large for float32 become infinite and get a status
                     yield frame if what == "rgb" else frame.astype(np.float32)
     except Exception as error:  # a broken archive raises whatever its decoder raises
         yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
@@ -133,7 +133,7 @@ def _npz(path: Path, what: What) -> Iterator[Frame]:
 
 def _mp4(path: Path, what: What) -> Iterator[Frame]:
     if what != "rgb":
-        yield Measure(None, "unreadable", f"{path}: depth is read from PNG or npz, an mp4 loses it")
+        yield Measure(None, "unreadable", f"{path}: depth must be PNG or npz, because an mp4 is lossy")
         return
     try:
         with av.open(str(path)) as container:

@@ -1,7 +1,7 @@
-"""Recorded episodes, whatever wrote them: chunks to be imagined anew, with the actions that were executed.
+"""Recorded episodes of any origin: chunks to predict again, with the executed actions.
 
 In: a run folder with clips, or a data set in the layout of X-WAM. Out: `Recorded` episodes, read a chunk at a time.
-Read next: `evalkit/score/dataset.py`, which asks a policy about them; `data_set.py`, the data sets.
+Read next: `evalkit/score/dataset.py`, which runs a policy on them; `data_set.py`, the data sets.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Recorded:
     """One recorded episode, open for reading.
 
     Attributes:
-        episode: What was planned.
-        env: What it was recorded in.
-        instruction: What the policy is told.
-        chunks: Its chunks in order, without a prediction, each with the pictures that could not be read.
-        actions_nd: Everything that was executed, N,14; None where nobody wrote it down.
+        episode: The planned episode.
+        env: Spec of the env that it was recorded in.
+        instruction: The instruction that the policy gets.
+        chunks: Its chunks in order, without a prediction, each with the images that could not be read.
+        actions_nd: All executed actions, N,14; None if they were not recorded.
     """
 
     episode: Episode
@@ -48,12 +48,12 @@ class Source(Protocol):
 
     @property
     def bench(self) -> str:
-        """Return the name of the bench that it was recorded in."""
+        """Return the name of the bench of the recording."""
         ...
 
     @property
     def episodes(self) -> list[Entry]:
-        """Return what there is."""
+        """Return all recorded episodes."""
         ...
 
     def open(self, entry: Entry, policy: PolicySpec) -> AbstractContextManager[Recorded]:
@@ -73,7 +73,7 @@ class Entry:
     Attributes:
         task: Its task.
         index: Its number within the task.
-        outcome: How it ended; `unknown` where nobody wrote it down.
+        outcome: How it ended; `unknown` if that was not recorded.
         path: The file that it starts from.
         key: Its key in a data set; empty in a run.
         record: Of a run, what it says of the episode.
@@ -110,7 +110,7 @@ class RunSource:
 
     @property
     def episodes(self) -> list[Entry]:
-        """Return the episodes that kept a clip."""
+        """Return the episodes that have a clip."""
         return [
             Entry(
                 task=record.task,
@@ -125,7 +125,7 @@ class RunSource:
 
     @contextmanager
     def open(self, entry: Entry, policy: PolicySpec) -> Iterator[Recorded]:
-        """Open one clip; its chunks are those that were executed."""
+        """Open one clip; its chunks are the executed ones."""
         with ClipReader(entry.path) as clip:
             yield Recorded(
                 episode=clip.header.episode,
@@ -166,7 +166,7 @@ class DataSetSource:
 
 
 def actions_from(actions_nd: np.ndarray, step_idx: int, count: int, layout: str) -> np.ndarray:
-    """Return `count` actions from a step on; after the recording's last one the robot is told to hold still.
+    """Return `count` actions from a step on; after the last recorded action, the robot holds still.
 
     Example:
         >>> recorded = np.ones((3, 14), np.float32)
