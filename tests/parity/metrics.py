@@ -114,7 +114,7 @@ def _compare(
 
 
 def _add_example(groups: dict[str, Group]) -> None:
-    """Check LPIPS on the package's own example pair, where AlexNet's weights are at hand."""
+    """Check LPIPS on the package's own example pair, where AlexNet's weights are available."""
     try:
         network = lpips.load("alex", WEIGHTS)
     except lpips.LpipsUnavailable:

@@ -67,18 +67,18 @@ def test_a_run_that_is_whole_has_none(run: Path, plan: Any, tmp_path: Path) -> N
 
 def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Any) -> None:
     policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
-    told = list(plan_caveats(replace(plan, policy=policy), num_missing=2))
-    assert told[0] == "The run is not finished: 2 planned episodes have no record yet."
-    assert told[1] == "p is an oracle, not a learned policy: it reads simulator state (cube_pos)."
-    assert told[2] == "noise: weights: random."
+    sentences = list(plan_caveats(replace(plan, policy=policy), num_missing=2))
+    assert sentences[0] == "The run is not finished: 2 planned episodes have no record yet."
+    assert sentences[1] == "p is an oracle, not a learned policy: it reads simulator state (cube_pos)."
+    assert sentences[2] == "noise: weights: random."
     (one,) = plan_caveats(plan, num_missing=1)
     assert one == "The run is not finished: 1 planned episode has no record yet."
 
 
 def test_an_oracle_of_everything_says_everything(plan: Any) -> None:
     policy = replace(plan.policy, specs={"p": {"privileged_keys": ["*"]}})
-    (told,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
-    assert told.endswith("it reads simulator state (everything).")
+    (sentence,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
+    assert sentence.endswith("it reads simulator state (everything).")
 
 
 def test_every_departure_is_listed(run: Path, plan: Any, tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_an_episode_run_again_makes_the_scores_stale(run: Path, tmp_path: Path) 
 def test_scores_of_another_plan_are_said(run: Path, tmp_path: Path) -> None:
     other = _copy(run, tmp_path / "other", seed=7)
     (run / "scores.parquet").rename(other / "scores.parquet")
-    (told,) = _caveats(other, tmp_path)
-    assert told.startswith(f"The scores belong to another plan ({open_run(run).plan.sha256[:12]}, not ")
+    (sentence,) = _caveats(other, tmp_path)
+    assert sentence.startswith(f"The scores belong to another plan ({open_run(run).plan.sha256[:12]}, not ")
 
 
 def test_scores_that_do_not_say_of_what_they_are_made_are_said(run: Path, tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ def test_sessions_that_differ_are_said() -> None:
         "The run's 3 sessions differ: commit aaaaaaaaaaaa, then bbbbbbbbbbbb+changes; torch 2.4, then 2.5; "
         "machine's cores 2, then 8."
     ]
-    (told,) = session_caveats({"sessions": [SESSION, {"commit": None}]})
-    assert "commit aaaaaaaaaaaa, then unknown" in told
+    (sentence,) = session_caveats({"sessions": [SESSION, {"commit": None}]})
+    assert "commit aaaaaaaaaaaa, then unknown" in sentence
     for broken in ({}, {"sessions": None}, {"sessions": [1, "x"]}, {"sessions": {"a": 1}}):
         assert list(session_caveats(broken)) == []
 

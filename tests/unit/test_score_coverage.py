@@ -67,7 +67,7 @@ def test_many_lost_clips_are_named_in_part() -> None:
     assert said.endswith("Lift/0004 (broken_clip), and 2 more.")
 
 
-def test_a_policy_that_imagines_nothing_has_nothing_to_score(run: Path, tmp_path: Path) -> None:
+def test_a_policy_without_predictions_has_nothing_to_score(run: Path, tmp_path: Path) -> None:
     plan = open_run(run).plan
     policy = replace(plan.policy, name="hold", specs={"hold": {"predicts": []}})
     with HeldRun(tmp_path / "hold", replace(plan, policy=policy)) as folder:

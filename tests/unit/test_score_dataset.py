@@ -1,6 +1,6 @@
 """Open-loop scoring of a policy on recorded frames.
 
-In: a recorded run and policies whose imagination is known. Out: a verdict.
+In: a recorded run and policies whose predictions are known. Out: a verdict.
 Read next: `evalkit/score/dataset.py`.
 """
 
@@ -26,7 +26,7 @@ NO_LPIPS = ScoreOptions(lpips_nets=())
 
 
 class StillPolicy:
-    """Imagines that nothing moves."""
+    """Predicts that nothing moves."""
 
     spec = PolicySpec(
         policy_id="still",
@@ -64,7 +64,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_every_recorded_chunk_is_imagined_anew(run: Path, tmp_path: Path) -> None:
+def test_every_recorded_chunk_is_predicted_again(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     scores = read_scores(score_dataset(run, policy, tmp_path / "open.parquet", options=NO_LPIPS))
     said = "watch the ball"
@@ -119,7 +119,7 @@ def test_a_policy_that_answers_otherwise_is_refused(run: Path, tmp_path: Path) -
         score_dataset(run, GivenPolicy(answers=False), tmp_path / "open.parquet", modes=("recorded",))
 
 
-def test_a_policy_that_imagines_nothing_is_refused(run: Path, tmp_path: Path) -> None:
+def test_a_policy_without_predictions_is_refused(run: Path, tmp_path: Path) -> None:
     policy = StillPolicy()
     policy.spec = replace(policy.spec, predicts=())
     with pytest.raises(BadConfig, match="policy 'still' predicts no frames"):

@@ -64,8 +64,8 @@ def failing() -> Any:
     return lambda images: 1 / 0
 
 
-def of_the_seen_pictures() -> Any:
-    """Return an estimator that gives the truth, and nonsense where a picture is black."""
+def of_the_seen_images() -> Any:
+    """Return an estimator that gives the ground truth, and nonsense where an image is black."""
     return lambda images: np.where(images.any(axis=(1, 2, 3))[:, None, None], TRUE.reshape(-1, *SIZE), 50.0)
 
 
@@ -78,13 +78,13 @@ def test_a_failed_estimator_is_named_and_costs_no_other_score(monkeypatch: pytes
     assert any(s.subject == "policy" and s.value is not None for s in scores)
 
 
-def test_pictures_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
     broken = CHUNK.predicted.rgb.copy()
     broken[1, 0] = 0
     chunk = replace(CHUNK, predicted=replace(CHUNK.predicted, rgb=broken, depth=None))
     problems = {ImageKey("rgb", 1, 0): Measure(None, "unreadable")}
-    options = _options("estimators_of_the_test:of_the_seen_pictures/median")
+    options = _options("estimators_of_the_test:of_the_seen_images/median")
     scores = score_chunk(chunk, scene_spec(SIZE), options, problems=problems)
     depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
     said = {(s.frame_idx, s.view): s.value if s.status == "ok" else s.status for s in depths}

@@ -1,6 +1,6 @@
 """Scoring on a device: torch gives the values of the CPU, here on torch's own CPU, and on a GPU where there is one.
 
-In: pictures, clouds, chunks, golden values. Out: a verdict.
+In: images, clouds, chunks, golden values. Out: a verdict.
 Read next: `evalkit/score/metrics/device.py`.
 """
 
@@ -60,7 +60,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ssim_is_the_cpus(pair: Any, device: Any) -> None:
     true, pred = pair
     assert image.ssim(true, pred, device=device) == pytest.approx(image.ssim(true, pred), rel=1e-9, abs=1e-9)
-    half = image.ssim_half(true[:, ::-1], device=device)  # pictures that do not lie in order, as views of a clip
+    half = image.ssim_half(true[:, ::-1], device=device)  # images that do not lie in order, as views of a clip
     flipped = image.ssim(half, pred[:, ::-1], device=device)
     assert flipped == pytest.approx(image.ssim(true, pred), rel=1e-9, abs=1e-9)
 
@@ -168,7 +168,7 @@ def _unfit(what: Any) -> Any:
         "good": {},
         "constant depth": {"depth": ones},
         "nan and negative depth": {"depth": np.where(pred.depth > 1.0, np.nan, -ones)},
-        "constant picture": {"rgb": np.full_like(pred.rgb, 7)},
+        "constant image": {"rgb": np.full_like(pred.rgb, 7)},
         "a frame short": {"rgb": pred.rgb[:1], "depth": pred.depth[:1]},
     }
     return replace(chunk, predicted=replace(pred, **changes[what]))
@@ -177,7 +177,7 @@ def _unfit(what: Any) -> Any:
 @devices
 @pytest.mark.parametrize(
     "what",
-    ["good", "no truth in the mask", "constant depth", "nan and negative depth", "constant picture", "a frame short"],
+    ["good", "no truth in the mask", "constant depth", "nan and negative depth", "constant image", "a frame short"],
 )
 def test_a_chunk_has_the_same_rows_and_values(what: str, device: Any) -> None:
     chunk = _unfit(what)

@@ -85,8 +85,8 @@ def test_npz_and_mp4_are_read(folders: tuple[Path, Path], chunk: ClipChunk) -> N
     with av.open(str(pred / "clip/rgb/front.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=5)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-        for picture in chunk.predicted.rgb[:, 0]:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for frame in chunk.predicted.rgb[:, 0]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     assert _status(folders, "psnr_db/frame_mean") == {"ok"}
     assert _status(folders, "absrel/gt_mask") == {"ok"}
@@ -250,7 +250,7 @@ def test_one_broken_truth_costs_no_other_clip(
 
 
 def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders: tuple[Path, Path]) -> None:
-    (folders[1] / "clip/start/depth/side/0000.png").write_bytes(b"no picture")
+    (folders[1] / "clip/start/depth/side/0000.png").write_bytes(b"no image")
     scores = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
     (floor,) = [s for s in scores if s.subject == "repeat_last_frame"]
     assert (floor.status, floor.value) == ("unreadable", None)
@@ -282,13 +282,13 @@ def test_a_video_that_is_cut_off_gives_no_frame_from_there_on(tmp_path: Path) ->
     """mpeg4's decoder shows the frame before in place of what is lost, and says nothing."""
     rng, path = np.random.default_rng(0), tmp_path / "rgb/front.mp4"
     path.parent.mkdir()
-    pictures = rng.integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+    images = rng.integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(16, axis=1).repeat(16, axis=2)
     for codec in ("mpeg4", "libx264"):
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream(codec, rate=5)
             stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-            for picture in pictures:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for frame in images:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
         whole = open_view(tmp_path, "rgb", "front").take(99)
         assert len(whole) == 20
@@ -342,7 +342,7 @@ def test_a_failed_clip_is_a_row_and_others_are_scored(
     assert scores[scores["task"] == "other"]["value"].notna().any()
 
 
-def test_pictures_smaller_than_a_window_are_named(tmp_path: Path) -> None:
+def test_images_smaller_than_a_window_are_named(tmp_path: Path) -> None:
     write_scene_folders(tmp_path / "pred", tmp_path / "true", scene_chunk(num_frames=2, image_hw_px=(8, 10)))
     scores = score_folder_clip(tmp_path / "pred", tmp_path / "true", NO_LPIPS)
     assert {s.status for s in scores if s.metric == "ssim/gauss11"} == {"too_small"}

@@ -1,4 +1,4 @@
-"""X-WAM as a world simulator: actions that are given come back unchanged, and decide what is imagined.
+"""X-WAM as a world simulator: actions that are given come back unchanged, and decide what is predicted.
 
 In: a denoiser whose answer is known, the nano model with random weights. Out: a verdict.
 Read next: `xwam/serving/engine.py`, `xwam/flow/sampler.py`; `test_score_dataset.py` for the scores of both modes.
@@ -25,7 +25,7 @@ GRID = unipc_grid(3)
 
 
 class Painter:
-    """A denoiser that knows the truth: the video is as bright as the mean of the actions that it sees."""
+    """A denoiser that knows the ground truth: the video is as bright as the mean of the actions that it sees."""
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
@@ -114,7 +114,7 @@ def _given(seed: Any) -> Any:
     return actions
 
 
-def test_the_policy_gives_them_back_and_imagines_their_outcome(policy: Any) -> None:
+def test_the_policy_gives_them_back_and_predicts_their_outcome(policy: Any) -> None:
     asked = [replace(request_of(want_prediction=True), given_actions=_given(seed)) for seed in (0, 1)]
     replies = policy.infer([*asked, asked[0]])
     for reply, request in zip(replies, [*asked, asked[0]], strict=True):

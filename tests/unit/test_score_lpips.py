@@ -1,4 +1,4 @@
-"""LPIPS: against golden values where the weights are at hand, and its structure and refusals anywhere.
+"""LPIPS: against golden values where the weights are available, and its structure and refusals anywhere.
 
 In: weights from the shared folder, or random ones. Out: a verdict.
 Read next: `evalkit/score/metrics/lpips.py`.

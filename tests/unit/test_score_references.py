@@ -1,4 +1,4 @@
-"""The codec round trip in scores of a run: made anew from the plan, in any process; else a sentence says why not.
+"""The codec round trip in scores of a run: built again from the plan in any process, or a reason why not.
 
 In: synthetic runs, plugins with and without a codec. Out: a verdict.
 Read next: `evalkit/score/references.py`.
@@ -114,7 +114,7 @@ def test_processes_load_it_each_for_themselves(run: Path) -> None:
     [
         ("OtherPlugin", "the policy on this machine is not the one that ran: version is '2', the plan says '1'."),
         ("NoCodecPlugin", "policy 'noise' offers no codec."),
-        ("Nobody", "cannot be built again"),
+        ("Missing", "cannot be built again"),
         ("BrokenPlugin", "cannot be loaded: RuntimeError: no such file"),
         ("WrongSizePlugin", "the codec failed: ValueError: 16 must divide 24"),
     ],
@@ -127,7 +127,7 @@ def test_what_cannot_be_had_is_a_row_with_its_reason(run: Path, plugin: str, rea
     assert all(reason in said for said in ceiling["reason"])
 
 
-def test_a_policy_that_imagines_nothing_has_no_ceiling(run: Path) -> None:
+def test_a_policy_without_predictions_has_no_ceiling(run: Path) -> None:
     plan = open_run(run).plan
     still = replace(plan, policy=replace(plan.policy, specs={"hold": {"predicts": []}}))
     assert find_codec(still) is None

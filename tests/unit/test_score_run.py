@@ -51,7 +51,7 @@ def test_truth_against_itself_is_perfect() -> None:
     assert value["absrel/gt_mask"] == 0.0
     assert value["delta1/gt_mask"] == 1.0
     assert value["ee_position_mm/euclidean"] == 0.0
-    assert value["chamfer_m/l1_half"] < 1e-6  # the wrist pose from the state, through the hand-eye transform
+    assert value["chamfer_m/l1_half"] < 1e-6  # the wrist pose from the state, through the `T_ee_cam`
 
 
 def test_repeating_the_last_frame_is_scored_beside() -> None:
@@ -60,7 +60,7 @@ def test_repeating_the_last_frame_is_scored_beside() -> None:
     assert score_chunk(_chunk(), SPEC, POLICY_ONLY) == [s for s in scores if s.subject == "policy"]
 
 
-def test_nothing_imagined_gives_nothing() -> None:
+def test_no_prediction_gives_no_score() -> None:
     assert score_chunk(replace(_chunk(), predicted=None), SPEC) == []
 
 
