@@ -117,22 +117,19 @@ def _estimate(call: Call) -> None:
 def _run(call: Call, path: Path) -> None:
     from evalkit.report.render_console import render_console
     from evalkit.report.write import build_report
-    from evalkit.run.runner import Job, missing_episodes, run_missing
-    from evalkit.store.about import begin_session, end_session
+    from evalkit.run.runner import Job, missing_episodes, run_session
     from evalkit.store.run_folder import HeldRun
 
     with HeldRun(path, call.plan) as folder:
         if not missing_episodes(folder):
             out.print("Every planned episode is recorded; nothing to do.")
         else:
-            begin_session(folder, call.run)
             job = Job(folder=folder, bench=call.bench, policy=call.policy.load(), settings=call.run)
             with progress_bar("successes {task.fields[successes]}") as progress:
                 try:
-                    run_missing(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
+                    run_session(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
                 except KeyboardInterrupt:
                     raise Interrupted(folder.path) from None
-            end_session(folder)
         out.print(render_console(build_report([folder.path])))
         out.print(f"records, clips and videos: {folder.path}")
         if all(record.outcome in ("error", "skipped") for record in folder.records()):

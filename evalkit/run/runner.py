@@ -25,6 +25,7 @@ from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.episode import Listener, Tally, run_episode
 from evalkit.run.recorder import ClipRecorder, VideoRecorder
 from evalkit.run.settings import RunSettings
+from evalkit.store.about import begin_session, end_session
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import RunFolder
 
@@ -45,6 +46,13 @@ def missing_episodes(folder: RunFolder) -> list[Episode]:
     """Return the planned episodes without a record, in the plan's order."""
     done = {record.key for record in folder.records()}
     return [episode for episode in folder.plan.episodes if episode.key not in done]
+
+
+def run_session(job: Job, on_record: OnRecord) -> None:
+    """Run what is missing and note the session in `run.json`; arguments and errors are those of `run_missing`."""
+    begin_session(job.folder, job.settings)
+    run_missing(job, on_record)
+    end_session(job.folder)
 
 
 def run_missing(job: Job, on_record: OnRecord) -> None:

@@ -1,0 +1,140 @@
+"""evalkit from Python: the verbs of the command line as functions.
+
+In: names of a bench and a policy, settings. Out: a run folder, scores, a report.
+Read next: `evalkit/__init__.py` for an example; `evalkit/cli/` for the same on the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from evalkit.contracts import plugins
+from evalkit.contracts.bound import BoundBench, BoundPolicy
+from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.report.write import Report
+from evalkit.report.write import write_report as _write_report
+from evalkit.run.runner import Job, missing_episodes, run_session
+from evalkit.run.settings import RunSettings
+from evalkit.score import run as scoring
+from evalkit.score.chunk import ScoreOptions
+from evalkit.score.references import find_codec
+from evalkit.store.plan import Plan, make_plan
+from evalkit.store.records import EpisodeRecord
+from evalkit.store.run_folder import HeldRun, open_run
+
+__all__ = ["load_bench", "load_policy", "make_plan", "run_plan", "score_run", "write_report"]
+
+
+def load_bench(name: str, **settings: Any) -> BoundBench:
+    """Return a bench with its settings.
+
+    Args:
+        name: Name of a bench, or `module:attribute` of a plugin.
+        settings: Fields of its `config_type`; `evalkit list --bench NAME` lists them.
+
+    Raises:
+        UnknownName: If there is no such bench or setting.
+    """
+    plugin = plugins.load_bench(name)
+    return BoundBench(plugin=plugin, config=_config(plugin.config_type, settings, see=f"evalkit list --bench {name}"))
+
+
+def load_policy(name: str, **settings: Any) -> BoundPolicy:
+    """Return a policy with its settings; its weights are loaded by `run_plan`.
+
+    Args:
+        name: Name of a policy, or `module:attribute` of a plugin.
+        settings: Fields of its `config_type`; `evalkit list --policy NAME` lists them.
+
+    Raises:
+        UnknownName: If there is no such policy or setting.
+    """
+    plugin = plugins.load_policy(name)
+    see = f"evalkit list --policy {name}"
+    return BoundPolicy(plugin=plugin, config=_config(plugin.config_type, settings, see=see))
+
+
+def run_plan(
+    plan: Plan,
+    bench: BoundBench,
+    policy: BoundPolicy,
+    out: str | Path,
+    *,
+    on_record: Callable[[EpisodeRecord], None] = lambda record: None,
+    **settings: Any,
+) -> Path:
+    """Run the episodes of a plan that have no record yet, and return the run folder.
+
+    Args:
+        plan: Made of this bench and this policy.
+        bench: The bench.
+        policy: The policy.
+        out: Run folder; a folder with records of this plan is continued.
+        on_record: Called with each new record, once it is on the disk.
+        settings: Fields of `RunSettings`, for example `workers=2`.
+
+    Raises:
+        BadConfig: If the plan was made of another bench or policy.
+        EvalkitError: If the run cannot continue; records are kept.
+    """
+    for part, planned in ((bench, plan.bench), (policy, plan.policy)):
+        if part.name != planned.name or json.dumps(asdict(part.config)) != json.dumps(planned.config):
+            raise BadConfig(f"The plan was made of '{planned.name}' with other settings than '{part.name}' has here.")
+    run_settings = _config(RunSettings, settings, see="evalkit list --bench robosuite")
+    with HeldRun(Path(out), plan) as folder:
+        if missing_episodes(folder):
+            run_session(Job(folder=folder, bench=bench, policy=policy.load(), settings=run_settings), on_record)
+    return Path(out)
+
+
+def score_run(
+    run: str | Path,
+    *,
+    workers: int = 0,
+    options: ScoreOptions | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Score the predictions of a run against the ground truth, and return the path of `scores.parquet`.
+
+    Args:
+        run: Run folder.
+        workers: Processes; 0 for every core.
+        options: What is scored; None for the defaults of `evalkit score run`.
+        on_progress: Called with (clips done, clips in all).
+
+    Raises:
+        EvalkitError: If there is no such run, or the result cannot be written.
+    """
+    options = options or ScoreOptions()
+    codec = find_codec(open_run(Path(run)).plan) if options.references else None
+    return scoring.score_run(Path(run), workers=workers, options=options, codec=codec, on_progress=on_progress)
+
+
+def write_report(
+    runs: Sequence[str | Path], out: str | Path | None = None, *, across_protocols: bool = False
+) -> Report:
+    """Write the report of one or several runs, and return it.
+
+    Args:
+        runs: Run folders.
+        out: Folder of the report; None for `report/` in the first run folder.
+        across_protocols: Whether runs of different protocols may be compared.
+
+    Raises:
+        EvalkitError: If a run cannot be read, the report cannot be written, or the protocols differ.
+    """
+    folders = [Path(run) for run in runs]
+    target = folders[0] / "report" if out is None else Path(out)
+    return _write_report(folders, target, across_protocols=across_protocols)
+
+
+def _config(config_type: Any, settings: dict[str, Any], *, see: str) -> Any:
+    known = [entry.name for entry in fields(config_type)]
+    for name in settings:
+        if name not in known:
+            raise UnknownName("setting", name, known, see=see)
+    return config_type(**settings)
