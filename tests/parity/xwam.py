@@ -215,7 +215,7 @@ def frames(folder: Path) -> Iterator[Finding]:
 
 
 def preprocessing(folder: Path) -> Iterator[Finding]:
-    """Compare resizing and cropping of pictures and of depth."""
+    """Compare resizing and cropping of RGB and of depth images."""
     path = folder / "image_preprocessing.safetensors"
     data, settings = load_file(path), metadata(path)
     pipeline = ImagePipeline(
@@ -223,8 +223,8 @@ def preprocessing(folder: Path) -> Iterator[Finding]:
         model_hw_px=tuple(settings["size_hw"]),  # type: ignore[arg-type]
         crop_frac=float(settings["crop_ratio"]),  # type: ignore[arg-type]
     )
-    yield absolute("pictures: RGB", pipeline.to_model(data["image"]), data["resized_cropped"])
-    yield absolute("pictures: depth", pipeline.to_model(data["image"], "nearest-exact"), data["depth_cropped"])
+    yield absolute("images: RGB", pipeline.to_model(data["image"]), data["resized_cropped"])
+    yield absolute("images: depth", pipeline.to_model(data["image"], "nearest-exact"), data["depth_cropped"])
 
 
 def data(folder: Path) -> Iterator[Finding]:

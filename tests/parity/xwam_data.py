@@ -38,7 +38,7 @@ def absolute(item: str, got: np.ndarray, expected: np.ndarray) -> Finding:
 
 
 def comparisons(folder: Path) -> Iterator[Finding]:
-    """Yield clips, masks and statistics of both episodes beside the released ones."""
+    """Yield clips, masks and statistics of both episodes, with the released ones."""
     with safe_open(folder / "dataset_tensors.safetensors", "np") as file:
         settings = {name: int(value) for name, value in file.metadata().items()}
         tensors: dict[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

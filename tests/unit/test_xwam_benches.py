@@ -1,4 +1,4 @@
-"""Frames of reference, pictures and actions of the benches, by hand and end to end."""
+"""Frames of reference, images and actions of the benches: worked examples, and end to end."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -104,9 +104,9 @@ def test_pixels_go_where_the_intrinsics_say() -> None:
 def test_pictures_come_back() -> None:
     pipeline = ImagePipeline(env_hw_px=(48, 40), model_hw_px=(96, 80), crop_frac=0.9)
     rows, cols = torch.meshgrid(torch.arange(48.0), torch.arange(40.0), indexing="ij")
-    picture = torch.stack([cols, rows])[None]
-    back = pipeline.to_env(pipeline.to_model(picture))
-    torch.testing.assert_close(back[..., 4:-4, 4:-4], picture[..., 4:-4, 4:-4], atol=0.02, rtol=0)
+    image = torch.stack([cols, rows])[None]
+    back = pipeline.to_env(pipeline.to_model(image))
+    torch.testing.assert_close(back[..., 4:-4, 4:-4], image[..., 4:-4, 4:-4], atol=0.02, rtol=0)
     same = ImagePipeline(env_hw_px=(8, 8), model_hw_px=(8, 8))
     assert torch.equal(same.to_env(same.to_model(torch.ones(1, 3, 8, 8))), torch.ones(1, 3, 8, 8))
 

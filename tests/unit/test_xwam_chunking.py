@@ -115,7 +115,7 @@ def test_absolute_poses_do_not_jump_at_the_hand_over() -> None:
     rgb, proprio = np.zeros((3, 240, 320, 3), np.uint8), np.zeros(16)
     proprio[[3, 11]] = 1.0
     old, first = engine.act(engine.begin(Seen(rgb, proprio, "lift"), seed=1))
-    lagging = proprio + np.eye(16)[0] * 0.05  # the arm is 5 cm from where it was told to be
+    lagging = proprio + np.eye(16)[0] * 0.05  # the arm is 5 cm from the commanded pose
     for executed, delay in ((8, 3), (0, 2)):
         after = Underway(request=first, executed=executed, delay=delay)
         new, second = engine.act(engine.begin(Seen(rgb, lagging, "lift"), seed=2, after=after))

@@ -1,4 +1,4 @@
-"""Depth put onto measured surfaces: edges that move, cameras that move, holes.
+"""Depth moved to measured surfaces: edges that move, cameras that move, holes.
 
 In: planes and a wall behind a bar. Out: a verdict.
 Read next: `xwam/nano/depth_refinement.py`.
@@ -81,7 +81,7 @@ def test_reprojection_follows_the_camera_motion() -> None:
     np.testing.assert_allclose(found[found > 0], 1.6)
     assert (found > 0).all()
     back = reproject(np.full(SIZE, 2.0), K, np.linalg.inv(ahead)).depth_hw_m
-    assert (back[[0, -1]] == 0).all()  # nobody saw what comes in at the border
+    assert (back[[0, -1]] == 0).all()  # nothing is known of what comes in at the border
 
 
 def carried_depth(depth: Any, T_cam_future: Any, moving: Any) -> Any:
@@ -89,14 +89,14 @@ def carried_depth(depth: Any, T_cam_future: Any, moving: Any) -> Any:
 
 
 def test_pictures_are_carried_along_with_their_depth() -> None:
-    """A camera that moves aside by whole pixels before a wall shows the same picture, moved by as many."""
+    """A camera that moves aside by whole pixels before a wall shows the same image, moved by as many."""
     rgb, depth = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8), np.full(SIZE, 1.0)
     depth[40:] = END_EFFECTOR_M / 2
     aside = np.eye(4)
     aside[0, 3] = 5 / K[0, 0]
     (found,) = reproject_views(rgb[None], depth[None], K[None], aside[None, None], [0]).rgb_fvhwc_u8[:, 0]
     np.testing.assert_array_equal(found[:39, :-6], rgb[:39, 5:-1])
-    np.testing.assert_array_equal(found[40:], rgb[40:])  # the hand
+    np.testing.assert_array_equal(found[40:], rgb[40:])  # the end effector
     away = np.eye(4)
     away[:3, :3] = np.diag([-1.0, 1.0, -1.0])  # turned round: nothing that was seen is there
     (elsewhere,) = reproject_views(rgb[None], np.full((1, *SIZE), 1.0), K[None], away[None, None], [0]).rgb_fvhwc_u8[

@@ -1,4 +1,4 @@
-"""The training loss by hand, and what must not change it."""
+"""The training loss: worked examples, and changes that must not matter."""
 
 from dataclasses import replace
 from typing import Any
@@ -73,7 +73,7 @@ def test_a_network_that_predicts_clean_video_is_judged_by_it(mode: str) -> None:
 
 
 def test_a_network_that_predicts_change_is_judged_by_it() -> None:
-    """The last layer gives zeros here: a guess that the state at hand stays, whatever the noise."""
+    """The last layer gives zeros here: a guess that the present state stays, whatever the noise."""
     network, batch, noise, text = batch_of()
     network.config = replace(network.config, proprio_prediction="change")
     network.proprio_decoder[-1].weight.zero_()
@@ -88,7 +88,10 @@ def test_clean_actions_are_those_that_were_executed() -> None:
     other = replace(batch, executed_BKA=batch.executed_BKA + 1)
     first, second = (losses(network, each, noise, LEVELS, text) for each in (batch, other))
     assert first.video != second.video  # the sample with clean actions sees them
-    assert (first.action, first.proprio) == (second.action, second.proprio)  # where actions are learnt, nobody does
+    assert (first.action, first.proprio) == (
+        second.action,
+        second.proprio,
+    )  # actions with loss ignore it
 
 
 def test_a_few_steps_bring_the_loss_down() -> None:

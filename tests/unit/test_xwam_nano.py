@@ -1,4 +1,4 @@
-"""The weights that come along: what their header says, and that what they imagine follows what they are told.
+"""The shipped weights: their header, and predictions that follow given actions.
 
 In: `xwam/nano/weights/nano.safetensors`, a grey scene. Out: a verdict. How well they act and imagine: results/nano.
 Read next: `xwam/nano/weights/README.md`.
@@ -24,7 +24,7 @@ def policy() -> XwamPolicy:
 
 
 def asked(**changes: Any) -> Any:
-    """Return a request before a grey table, the hand above it."""
+    """Return a request before a grey table, with the end effector above it."""
     request = request_of(want_prediction=True, instruction="Lift the red cube off the table.")
     K = np.array([[154.5, 0.0, 63.5], [0.0, 154.5, 63.5], [0.0, 0.0, 1.0]])
     seen = replace(

@@ -70,7 +70,7 @@ def test_the_reference_network_agrees(depth: bool, released: bool) -> None:
     inputs[3][:, 3:] = 0
     got = reading(*inputs[:3], times, reading.encode_text(inputs[3]), depth=depth)
     expected = network(*inputs[:3], times, network.encode_text(inputs[3]), depth=depth)
-    if not released:  # there the velocities of what is seen mean nothing
+    if not released:  # there the velocities of the present mean nothing
         got, expected = (
             out._replace(video_BCTVHW=out.video_BCTVHW[:, :, 1:], proprio_BPS=out.proprio_BPS[:, 1:])
             for out in (got, expected)

@@ -1,4 +1,4 @@
-"""The decoder that warps: hints against a pinhole by hand, flows that move pictures, training on a square that moves.
+"""The pixel decoder: features against a pinhole camera, flows that move images, training on a square that moves.
 
 Read next: `xwam/nano/pixel_decoder.py`, `xwam/training/decoder.py`.
 """
@@ -108,7 +108,7 @@ def test_flow_samples_the_source_and_depth_is_not_blended() -> None:
 
 
 def moving_square(recipe: Any) -> Iterator[Any]:
-    """Yield a bright square that moves with the hand by as much as the hints say, and comes from nothing else."""
+    """Yield a bright square that moves as the features of the end effector say."""
     rng = np.random.default_rng(recipe.seed)
     while True:
         pages = []
@@ -141,7 +141,7 @@ def test_training_learns_to_move_what_the_hand_moves() -> None:
     page = next(moving_square(replace(recipe, seed=99)))
     with torch.no_grad():
         decoded = decoder(*page[:3]).blended_NCHW
-    error, floor = ((picture - page.true_NCHW).abs().mean().item() for picture in (decoded, page.seen_NCHW))
+    error, floor = ((image - page.true_NCHW).abs().mean().item() for image in (decoded, page.seen_NCHW))
     assert error < 0.6 * floor
     assert lines[-1].startswith("step 200/200: loss ")
 
@@ -187,8 +187,8 @@ def test_pages_are_what_was_recorded(tmp_path: Path) -> None:
     assert page.seen_NCHW.shape == page.true_NCHW.shape == (recipe.clips * recipe.frames, 4, 32, 48)
     assert page.features_NCHW.shape == (recipe.clips * recipe.frames, 5, 32, 48)
     recorded_rgb = torch.from_numpy(np.concatenate([steps_of(index).rgb[:, 0] for index in range(2)]))
-    for picture in (*page.seen_NCHW, *page.true_NCHW):
-        bytes_hwc = ((picture[:3] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
+    for image in (*page.seen_NCHW, *page.true_NCHW):
+        bytes_hwc = ((image[:3] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
         assert (recorded_rgb == bytes_hwc).flatten(1).all(1).any()  # the data set keeps RGB without loss
     assert torch.equal(page.seen_NCHW, next(draw_examples(episodes, SMALL, bundle.codec, recipe)).seen_NCHW)
 

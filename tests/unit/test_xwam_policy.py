@@ -145,10 +145,10 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: XwamPolicy) -> No
     T_base_cam[:3, :3] = np.diag([1.0, -1.0, -1.0])  # looks down
     T_base_cam[:3, 3] = [0.4, 0.0, 1.0]
     depth = np.full_like(seen.depth, 0.8)
-    depth[wrist, 100:] = 0.05  # the hand
+    depth[wrist, 100:] = 0.05  # the end effector
     seen = replace(seen, depth=depth, intrinsics=np.tile(K, (3, 1, 1)), T_base_cam=np.tile(T_base_cam, (3, 1, 1)))
     future = np.stack([seen.proprio, seen.proprio])
-    future[1, 2] -= 0.3  # the hand goes down in the base frame, so ahead in the camera's
+    future[1, 2] -= 0.3  # down in the base frame is ahead in the camera's
     now, later = reproject_views(policy, seen, future).depth_fvhw_m
     np.testing.assert_allclose(now, depth, rtol=1e-6)
     np.testing.assert_allclose(later[wrist, :96], 0.5, rtol=1e-6)
@@ -158,7 +158,7 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: XwamPolicy) -> No
     asked = replace(request_of(want_prediction=True), observation=seen)
     prediction = policy.infer([asked])[0].prediction()
     carried = reproject_views(policy, seen, prediction.proprio).depth_fvhw_m[:, wrist]
-    known = carried > 0  # an untrained hand may fly to where nothing was seen
+    known = carried > 0  # an untrained network may predict poses from which nothing is known
     assert known.mean() > 0.5
     np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
 
@@ -173,7 +173,7 @@ def test_without_measured_depth_the_network_gives_all() -> None:
 
 @pytest.fixture
 def drawn_as_seen(tmp_path: Path) -> Any:
-    """A checkpoint of a fresh network, with a fresh decoder beside it, which takes nothing to move."""
+    """A checkpoint of an untrained network with an untrained decoder, which copies the present images."""
     path = tmp_path / "drawn.safetensors"
     network = fresh_network(NANO.network, seed=0)
     save_checkpoint(path, network, NANO, decoder=fresh_decoder(0).weights())
@@ -207,24 +207,24 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
     monkeypatch.setattr(sampler, "latents_of", lambda state: sampler.Latents(video, depth))
     engine.finisher.decoder.register_forward_pre_hook(lambda decoder, parts: calls.append(parts))
     future = engine.imagine(engine.act(engine.begin(Seen.of(observation), seed=0))[1])
-    ((seen, change, hints),) = calls
-    assert len(seen) == len(change) == len(hints) == 8 * 2
+    ((seen, change, features),) = calls
+    assert len(seen) == len(change) == len(features) == 8 * 2
     for frame, view in ((0, 1), (5, 0), (7, 1)):
         place = 2 * frame + view
-        picture = torch.from_numpy(observation.rgb[view]).permute(2, 0, 1) / 127.5 - 1
-        torch.testing.assert_close(seen[place, :3], picture)
-        expected = [engine.codec.change(latent[:, :, 1:, view])[0, :, frame] for latent in (video, depth)]
-        torch.testing.assert_close(change[place, :3], expected[0])
-        torch.testing.assert_close(change[place, 3], expected[1].mean(0))
+        image = torch.from_numpy(observation.rgb[view]).permute(2, 0, 1) / 127.5 - 1
+        torch.testing.assert_close(seen[place, :3], image)
+        changes = [engine.codec.change(latent[:, :, 1:, view])[0, :, frame] for latent in (video, depth)]
+        torch.testing.assert_close(change[place, :3], changes[0])
+        torch.testing.assert_close(change[place, 3], changes[1].mean(0))
         scene = Scene(
             depth_vhw_m=observation.depth[[view]],
             intrinsics_v33_px=observation.intrinsics[[view]],
             T_base_cam_v44=observation.T_base_cam[[view]],
             T_base_ee=ee_pose(observation.proprio[:8]),
         )
-        hand = ee_pose(future.proprio[frame, :8])
-        told_of = gripper_motion_features(scene, hand[None], [(frame + 1) / 8])[0, 0]
-        np.testing.assert_allclose(hints[place], told_of, atol=2e-3)
+        T_base_ee = ee_pose(future.proprio[frame, :8])
+        expected = gripper_motion_features(scene, T_base_ee[None], [(frame + 1) / 8])[0, 0]
+        np.testing.assert_allclose(features[place], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])
