@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "evalkit/report": {"evalkit.contracts", "evalkit.store", "evalkit.score", "evalkit.report"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},
     "envs": {"evalkit.contracts", "evalkit.dataset", "envs"},
-    "baselines": {"evalkit.contracts", "evalkit.dataset", "evalkit.record", "evalkit.replay", "baselines", "xwam"},
+    "baselines": {"evalkit.contracts", "evalkit.dataset", "baselines", "xwam"},
 }
 OURS = ("evalkit", "xwam", "envs", "baselines")
 
