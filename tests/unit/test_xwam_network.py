@@ -171,7 +171,7 @@ def test_places_are_told_apart_by_their_embeddings() -> None:
         network.place_embedding.zero_()
     torch.testing.assert_close(forward(network, inputs).action_BKA, forward(plain, inputs).action_BKA)
     assert not torch.allclose(changed, forward(plain, inputs).action_BKA, atol=1e-4)
-    with pytest.raises(ValueError, match="the network has embeddings for 1x1 places"):
+    with pytest.raises(ValueError, match="the network has embeddings for 1x1 positions"):
         network_of(replace(TINY, place_grid=(1, 1))).geometry(inputs[0], ACTIONS, STATES)
 
 

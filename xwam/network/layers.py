@@ -1,4 +1,4 @@
-"""The parts of the transformer: rotary positions, modulation by timesteps, attention, blocks, heads.
+"""Layers of the transformer: rotary positions, modulation by timesteps, attention, blocks, heads.
 
 In: tokens, rotations, projected timesteps. Out: tokens.
 Read next: `transformer.py`, which puts them together.
@@ -34,14 +34,14 @@ def _functional() -> bool:
 
 
 class Rope(NamedTuple):
-    """Cosine and sine of every token's rotation, L,1,E/2 each, float32; one pair of neighbours turns by one angle."""
+    """Cosine and sine of every token's rotation, L,1,E/2 each, float32; two neighbouring numbers turn together."""
 
     cos_L1P: Tensor
     sin_L1P: Tensor
 
 
 def rope_axes(head_width: int) -> tuple[int, int, int]:
-    """Return how many numbers of a head turn with time, row and column.
+    """Return the numbers of a head that turn with time, row and column.
 
     Example:
         >>> rope_axes(128)
@@ -52,9 +52,9 @@ def rope_axes(head_width: int) -> tuple[int, int, int]:
 
 
 def token_positions(config: NetworkConfig, geometry: Geometry) -> Float[Tensor, "tokens 3"]:
-    """Return (latent frame, row, column) of every token; actions and states stand between latent frames.
+    """Return (latent frame, row, column) of every token; actions and states lie between latent frames.
 
-    Action k stands at k / (frames_per_latent * actions_per_frame), state k at k / frames_per_latent, both in row and
+    Action k lies at k / (frames_per_latent * actions_per_frame), state k at k / frames_per_latent, both in row and
     column 0; all views share the positions of the first.
     """
     g = geometry
@@ -72,7 +72,7 @@ def token_positions(config: NetworkConfig, geometry: Geometry) -> Float[Tensor, 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a table made during inference must serve training too
 def rope_table(config: NetworkConfig, geometry: Geometry, device: torch.device) -> Rope:
-    """Return the rotations of all tokens; angles are taken in float64 and kept in float32."""
+    """Return the rotations of all tokens; angles are computed in float64 and stored in float32."""
     positions = token_positions(config, geometry)
     if config.depth == "sequence":
         video = positions[: geometry.num_video_tokens]
@@ -140,7 +140,7 @@ def gated_add(x_BLD: Tensor, y_BLD: Tensor, gate_BGD: Tensor, runs: Sequence[tup
 
 
 def _fused_by_runs(terms: Sequence[tuple[Tensor, Tensor, Tensor]], like_BLD: Tensor) -> Tensor:
-    """Return a + b * c of each run, one run behind the other; without gradients straight into the result."""
+    """Return a + b * c of each run, in the order of the runs; without gradients, written directly to the result."""
     if _functional():
         return torch.cat([torch.addcmul(a, b.float(), c) for a, b, c in terms], dim=1)
     out, start = torch.empty_like(like_BLD), 0
@@ -185,7 +185,7 @@ def _attended(query_BJLE: Tensor, memory: KeyValue, mask: Tensor | None) -> Tens
 
 
 class Attention(nn.Module):
-    """Multi-head attention with normalised queries and keys; serves as self- and as cross-attention."""
+    """Multi-head attention with normalised queries and keys, for self- and cross-attention."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -280,7 +280,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """The last layer of video or depth tokens: to the numbers of a latent patch."""
+    """The last layer for video or depth tokens: from a token to the numbers of a latent patch."""
 
     def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, config.width) / config.width**0.5)
 
     def forward(self, x_BLD: Tensor, time_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
-        """Return one patch a token, B,L,patch numbers."""
+        """Return one patch for each token, B,L,patch numbers."""
         shift, scale = (time_BGD[:, :, None] + self.modulation.float()).unbind(2)
         return self.head(modulate(self.norm(x_BLD), shift, scale, runs).to(self.head.weight.dtype)).float()
 

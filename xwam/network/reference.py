@@ -69,8 +69,8 @@ class ReferenceNetwork:
             x, keys = self._block(block, x, e_BL6D, self.turn_LP, words)
             if depth and self.config.depth == "interleaved" and index >= first:
                 branch = before[:, :count] if branch is None else branch
-                twin = network.depth_blocks()[index - first]
-                branch, _ = self._block(twin, branch, e_BL6D[:, :count], self.turn_LP[:count], words, other=keys)
+                depth_block = network.depth_blocks()[index - first]
+                branch, _ = self._block(depth_block, branch, e_BL6D[:, :count], self.turn_LP[:count], words, other=keys)
         _, action, state = x.to(dtype).split([count, g.num_actions, g.num_proprios], dim=1)
         out = self._head(network.head, x[:, :count], e_BLD[:, :count].float())
         if self.config.video_prediction == "clean":

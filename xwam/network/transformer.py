@@ -26,7 +26,7 @@ from xwam.network.layers import Block, Head, KeyValue, Rope, head_runs, mlp, rop
 
 
 class Denoised(NamedTuple):
-    """What one pass gives: velocities (noise minus data) and, with the depth branch on, clean depth latents."""
+    """The output of one pass: velocities (noise minus data) and, with the depth branch, clean depth latents."""
 
     video_BCTVHW: Tensor
     action_BKA: Tensor
@@ -36,16 +36,16 @@ class Denoised(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextContext:
-    """A prompt as the blocks read it; computed once a request, good for all its denoising steps.
+    """A prompt as the blocks read it; computed once for all denoising steps of a request.
 
     The zeros behind a prompt all give the same key and value. One of them is kept and counted n times by adding
     log n to its attention logits, which is the same sum with fewer terms.
 
     Attributes:
         embedded_BND: Text tokens after the text MLP.
-        bias_BN: Added to the attention logits of each token; None where a prompt has no padding.
+        bias_BN: Added to the attention logits of each token; None for a prompt without padding.
         main: Keys and values of each main block.
-        depth: Keys and values of each depth block; empty until depth is first wanted.
+        depth: Keys and values of each depth block; empty until depth is first needed.
     """
 
     embedded_BND: Tensor
@@ -55,11 +55,11 @@ class TextContext:
 
     @property
     def num_tokens(self) -> int:
-        """Return how many text tokens are read."""
+        """Return the number of text tokens."""
         return self.embedded_BND.shape[1]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TextContext:
-        """Return the context with every tensor changed."""
+        """Return the context with a function applied to every tensor."""
         return TextContext(
             embedded_BND=change(self.embedded_BND),
             bias_BN=None if self.bias_BN is None else change(self.bias_BN),
@@ -94,13 +94,13 @@ class TextContext:
 
 
 def _bias(context: TextContext) -> Tensor:
-    """Return the bias of a context, zeros where it has none."""
+    """Return the bias of a context, or zeros if it has none."""
     zeros_BN = torch.zeros(context.embedded_BND.shape[:2], device=context.embedded_BND.device)
     return zeros_BN if context.bias_BN is None else context.bias_BN
 
 
 def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return text tokens with all trailing zeros but one cut off, and the logits to add so that nothing changes.
+    """Return text tokens with one of their trailing zeros, and the logits to add so that the result stays the same.
 
     Where there is at most one zero at the end there is nothing to add: None, which attention takes faster than zeros.
 
@@ -120,9 +120,9 @@ def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor | None]:
 
 @dataclass(frozen=True, eq=False)
 class Timesteps:
-    """The distinct timesteps of each request, and which run of tokens stands at which.
+    """The distinct timesteps of each request, and the runs of tokens that have them.
 
-    Work per timestep is done G times and not L times.
+    Work for each timestep is done G times and not L times.
 
     Attributes:
         t_BG: Timesteps, 0 data to 1000 noise.
@@ -163,7 +163,7 @@ def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor
 
 
 def sigma_of(times: Timesteps) -> Tensor:
-    """Return the noise level of each token, B,L, at least that of one timestep: what stands at 0 is divided by it too.
+    """Return the noise level of each token, B,L, at least that of one timestep: clean tokens are divided by it too.
 
     Example:
         >>> sigma_of(Timesteps(torch.tensor([[0.0, 500.0]]), ((0, 1), (1, 2)))).tolist()
@@ -201,8 +201,8 @@ class XwamNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.head = Head(config, channels)
         if config.depth == "interleaved":
-            twins = nn.ModuleList(Block(config) for _ in range(config.num_depth_blocks))
-            self.extra_blocks = nn.ModuleList([twins])
+            blocks = nn.ModuleList(Block(config) for _ in range(config.num_depth_blocks))
+            self.extra_blocks = nn.ModuleList([blocks])
             self.extra_heads = nn.ModuleList([Head(config, channels)])
         if config.depth == "sequence":
             self.depth_embedding = nn.Parameter(torch.zeros(width))
@@ -214,7 +214,7 @@ class XwamNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return where the weights lie."""
+        """Return the device of the weights."""
         return self.patch_embedding.weight.device
 
     def cast(self, dtype: torch.dtype) -> XwamNetwork:
@@ -228,14 +228,14 @@ class XwamNetwork(nn.Module):
         return cast(list[Block], list(self.blocks))
 
     def depth_blocks(self) -> list[Block]:
-        """Return the blocks of the depth branch, the twins of the last main blocks."""
+        """Return the blocks of the depth branch, one for each of the last main blocks."""
         return cast(list[Block], list(self.extra_blocks[0].children())) if self.config.depth == "interleaved" else []
 
     def geometry(self, video_BCTVHW: Tensor, num_actions: int, num_proprios: int) -> Geometry:
-        """Return the tokens behind tensors of these sizes.
+        """Return the numbers of tokens for tensors of these sizes.
 
         Raises:
-            ValueError: If rows or columns do not divide into patches, or there are more views or other places than
+            ValueError: If rows or columns do not divide into patches, or there are more views or other positions than
                 embeddings.
         """
         *_, frames, views, rows, cols = video_BCTVHW.shape
@@ -248,7 +248,7 @@ class XwamNetwork(nn.Module):
         if self.config.place_grid not in (None, (rows // high, cols // wide)):
             raise ValueError(
                 f"Latents of {rows}x{cols} cells make {rows // high}x{cols // wide} tokens a view, the network has "
-                f"embeddings for {self.config.place_grid[0]}x{self.config.place_grid[1]} places."
+                f"embeddings for {self.config.place_grid[0]}x{self.config.place_grid[1]} positions."
             )
         return Geometry(
             num_frames=frames,
@@ -260,7 +260,7 @@ class XwamNetwork(nn.Module):
         )
 
     def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
-        """Return the timesteps of the usual case, see `shared_timesteps`, for this network's way with depth."""
+        """Return the timesteps of the usual case, see `shared_timesteps`, for the depth mode of this network."""
         return shared_timesteps(t_video_B, t_action_B, geometry, self.config.depth)
 
     def encode_text(self, text_BNW: Tensor) -> TextContext:
@@ -277,7 +277,7 @@ class XwamNetwork(nn.Module):
         )
 
     def with_depth_text(self, text: TextContext) -> TextContext:
-        """Return the same context with keys and values of the depth blocks added, if they are not there yet."""
+        """Return the context with keys and values of the depth blocks."""
         if text.depth or self.config.depth != "interleaved":
             return text
         depth = tuple(block.cross_attn.key_value(text.embedded_BND) for block in self.depth_blocks())
@@ -295,7 +295,7 @@ class XwamNetwork(nn.Module):
     ) -> Denoised:
         """Return velocities of all modalities; with `depth`, clean depth latents too.
 
-        Nothing flows from the depth branch to the main one: video, actions and states do not change with `depth`.
+        The main branch reads nothing of the depth branch: video, actions and states do not depend on `depth`.
         """
         geometry = self.geometry(video_BCTVHW, action_BKA.shape[1], proprio_BPS.shape[1])
         runs, rope = times.runs, rope_table(self.config, geometry, video_BCTVHW.device)
@@ -364,7 +364,7 @@ class XwamNetwork(nn.Module):
         return self._unpatch(sigma_BLX, geometry).to(like)
 
     def _unpatch(self, patches_BLX: Tensor, geometry: Geometry) -> Tensor:
-        """Return latents from one patch a token; a patch lists rows, columns, then channels."""
+        """Return latents from one patch for each token, in the order rows, columns, channels."""
         high, wide = self.config.patch_hw
         return rearrange(
             patches_BLX,
@@ -397,14 +397,14 @@ class _DepthBranch:
         self.x_BLD: Tensor | None = None
 
     def advance(self, index: int, main_BLD: Tensor, main_keys: KeyValue, time_BG6D: Tensor) -> None:
-        """Run the twin of main block `index`; it reads the keys that this block made of its own input."""
-        twin = index - self.network.config.first_depth_block
-        if twin < 0:
+        """Run the depth block of main block `index`; it also reads the keys of that block."""
+        depth_idx = index - self.network.config.first_depth_block
+        if depth_idx < 0:
             return
         x_BLD = main_BLD[:, : self.num_tokens] if self.x_BLD is None else self.x_BLD
-        block = self.network.depth_blocks()[twin]
+        block = self.network.depth_blocks()[depth_idx]
         self.x_BLD, _ = block(
-            x_BLD, time_BG6D, self.runs, self.rope, self.text.depth[twin], self.text.bias_BN, other=main_keys
+            x_BLD, time_BG6D, self.runs, self.rope, self.text.depth[depth_idx], self.text.bias_BN, other=main_keys
         )
 
     def finish(self, time_BGD: Tensor) -> Tensor | None:

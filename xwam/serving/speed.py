@@ -69,8 +69,8 @@ def step_flops(config: NetworkConfig, geometry: Geometry, *, num_text: int, dept
     """
     main = _block_flops(config, geometry.num_tokens, geometry.num_tokens, num_text)
     video = geometry.num_video_tokens
-    twin = _block_flops(config, video, video + geometry.num_tokens, num_text)
-    return config.num_blocks * main + (config.num_depth_blocks * twin if depth else 0.0)
+    depth_block = _block_flops(config, video, video + geometry.num_tokens, num_text)
+    return config.num_blocks * main + (config.num_depth_blocks * depth_block if depth else 0.0)
 
 
 def _block_flops(config: NetworkConfig, tokens: int, keys: int, num_text: int) -> float:
