@@ -1,4 +1,4 @@
-"""What the result file says of its making, and what `evalkit score` says of clips that gave nothing.
+"""Coverage in the result file, and the sentences of `evalkit score` on clips that could not be scored.
 
 In: synthetic runs. Out: a verdict.
 Read next: `evalkit/score/results/coverage.py`, `evalkit/cli/score.py`.
