@@ -75,7 +75,7 @@ def _legend(table: Table) -> Iterator[RenderableType]:
     shown = [column for column in table.columns if column.narrow == "shown"]
     columns = legend(shown, [column.short or column.title for column in shown])
     if columns or table.note:
-        yield Text(" ".join(text for text in (columns, table.note.replace("`", "")) if text), style="dim")
+        yield Text(" ".join(text for text in (columns, table.note) if text).replace("`", ""), style="dim")
 
 
 def _broken(title: str) -> str:

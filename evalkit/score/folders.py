@@ -20,22 +20,22 @@ that pool the pixels of a chunk pool those of a part here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
-from evalkit.contracts.types import ARM_PROPRIO, PROPRIO_DIM, Prediction
+from evalkit.contracts.spec import Arm, EnvSpec
+from evalkit.contracts.types import PROPRIO_DIM, Prediction
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
 from evalkit.score.results.outcome import ImageKey, Measure, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.sources.cameras import Camera, poses_of, read_cameras
 from evalkit.score.sources.images import Frame, View, What, copy_frame, open_view
 from evalkit.store.clips import ClipChunk, Frames
 
@@ -59,15 +59,6 @@ class Offers(NamedTuple):
 
     depth: bool
     states: bool
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Camera:
-    """One view of `cameras.json`; a missing or misshapen matrix is NaN, which gives the status `bad_camera`."""
-
-    spec: CameraSpec
-    intrinsics_33_px: np.ndarray
-    T_base_cam_f44: np.ndarray
 
 
 def score_folders(
@@ -252,7 +243,7 @@ def _chunk(
             rgb_fvhwc_u8=stack("true", "rgb"),
             depth_fvhw_m=stack("true", "depth") if has_depth else true_depth,
             proprio_fd=true_states,
-            T_base_cam_fv44=np.stack([_poses(camera, begin, num_frames) for camera in cameras], axis=1),
+            T_base_cam_fv44=np.stack([poses_of(camera, begin, num_frames) for camera in cameras], axis=1),
         ),
         predicted=Prediction(
             rgb=stack("pred", "rgb"),
@@ -266,67 +257,6 @@ def _chunk(
 def _without_floor(problem: Measure) -> Score:
     row = clip_row(problem.status, f"the start frame: {problem.reason}", chunk_idx=0)
     return replace(row, subject="repeat_last_frame", view="static", metric="psnr_db/frame_mean")
-
-
-def read_cameras(path: Path) -> tuple[list[Camera], tuple[Arm, ...]]:
-    """Return the views of a `cameras.json`, and its arms.
-
-    Raises:
-        BadConfig: If it is missing, broken, or names no view.
-    """
-    try:
-        data = json.loads(path.read_text())
-        cameras = [_camera(view) for view in data["views"]]
-        carriers = [camera.spec.arm for camera in cameras if camera.spec.arm is not None]
-        arms: tuple[Arm, ...] = tuple(dict.fromkeys(data.get("arms", carriers)))
-        _check_cameras(path, [camera.spec for camera in cameras], arms)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadConfig(f"{path} is not a list of cameras: {type(error).__name__}: {error}.") from error
-    return cameras, arms
-
-
-def _check_cameras(path: Path, cameras: Sequence[CameraSpec], arms: Sequence[str]) -> None:
-    names, kinds = [camera.name for camera in cameras], {camera.kind for camera in cameras}
-    if not names:
-        raise BadConfig(f"{path} names no view.")
-    if not all(isinstance(name, str) and name for name in names):
-        raise BadConfig(f"{path}: the name of a view must be a text, got {', '.join(map(repr, names))}.")
-    if len(set(names)) < len(names):
-        raise BadConfig(f"{path} names a view twice: {', '.join(names)}.")
-    if unknown := kinds - {"static", "wrist"}:
-        raise BadConfig(f"{path}: the kind of a view must be static or wrist, got {', '.join(map(repr, unknown))}.")
-    if unknown_arms := {*arms, *(camera.arm for camera in cameras if camera.arm is not None)} - set(ARM_PROPRIO):
-        raise BadConfig(f"{path}: an arm must be {' or '.join(ARM_PROPRIO)}, got {', '.join(map(repr, unknown_arms))}.")
-
-
-def _camera(view: Mapping[str, Any]) -> Camera:
-    T_ee_cam = _matrix(view.get("T_ee_cam"), (4, 4))
-    return Camera(
-        spec=CameraSpec(
-            name=view["name"],
-            kind=view["kind"],
-            arm=view.get("arm"),
-            T_ee_cam=tuple(map(tuple, T_ee_cam.tolist())) if np.isfinite(T_ee_cam).all() else None,
-        ),
-        intrinsics_33_px=_matrix(view.get("intrinsics"), (3, 3)),
-        T_base_cam_f44=_matrix(view.get("T_base_cam"), (4, 4), one_a_frame=True),
-    )
-
-
-def _matrix(values: Any, shape: tuple[int, int], *, one_a_frame: bool = False) -> np.ndarray:
-    """Return a matrix (or one a frame, if `one_a_frame` allows it); NaN if it is missing."""
-    matrix = np.asarray(np.nan if values is None else values, np.float64)
-    fits = matrix.shape == shape or (one_a_frame and matrix.ndim == 3 and matrix.shape[1:] == shape)
-    return matrix if fits else np.full(shape, np.nan)
-
-
-def _poses(camera: Camera, begin: int, num_frames: int) -> np.ndarray:
-    poses = camera.T_base_cam_f44
-    if poses.ndim == 2:
-        return np.broadcast_to(poses, (num_frames, 4, 4))
-    padded, known = np.full((num_frames, 4, 4), np.nan), poses[begin : begin + num_frames]
-    padded[: len(known)] = known
-    return padded
 
 
 def _env(cameras: Sequence[Camera], arms: tuple[Arm, ...], size: tuple[int, int]) -> EnvSpec:
