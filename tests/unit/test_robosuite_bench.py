@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from envs.mujoco import views as mujoco_views
+from envs.mujoco import views
+from envs.mujoco.render_probe import find_renderer
 from envs.robosuite.bench import NUM_SEEDS, RobosuiteBench, RobosuiteConfig
 from envs.robosuite.scene import add_cameras
 from envs.robosuite.tasks import T_EE_CAM, TASKS
@@ -146,9 +147,9 @@ def test_renderer_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_renderers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    monkeypatch.setattr(mujoco_views, "_GL_LIBRARIES", {"egl": "libnowhere.so.1"})
+    monkeypatch.setattr(views, "_GL_LIBRARIES", {"egl": "libnowhere.so.1"})
     with pytest.raises(EvalkitError, match="neither is installed; install libegl1"):
-        mujoco_views.choose_gl()
+        views.choose_gl()
 
 
 def test_provenance_names_versions() -> None:
@@ -166,13 +167,13 @@ def test_depth_of_a_reversed_z_buffer() -> None:
     near, far = 0.01, 500.0
     depth = np.array([0.01, 0.5, 2.0, 19.0])
     zbuffer = (near * far / depth - near) / (far - near)  # the perspective divide, solved for z
-    np.testing.assert_allclose(mujoco_views.depth_from_zbuffer(zbuffer, near_m=near, far_m=far), depth, rtol=1e-6)
+    np.testing.assert_allclose(views.depth_from_zbuffer(zbuffer, near_m=near, far_m=far), depth, rtol=1e-6)
     beyond = (near * far / 21.0 - near) / (far - near)
-    assert mujoco_views.depth_from_zbuffer(np.array([beyond, 0.0]), near_m=near, far_m=far).tolist() == [0.0, 0.0]
+    assert views.depth_from_zbuffer(np.array([beyond, 0.0]), near_m=near, far_m=far).tolist() == [0.0, 0.0]
 
 
 def test_camera_that_looks_down_at_a_slant() -> None:
-    T_world_cam = mujoco_views.look_at([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+    T_world_cam = views.look_at([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
     half = np.sqrt(0.5)
     expected = [[1, 0, 0, 1], [0, -half, half, 2], [0, -half, -half, 3], [0, 0, 0, 1]]
     np.testing.assert_allclose(T_world_cam, expected, atol=1e-12)
@@ -183,3 +184,20 @@ def test_cameras_are_added_to_the_world() -> None:
     assert "<body name='table'" in xml.replace('"', "'")
     assert xml.count("<camera") == 2
     assert 'name="view_left"' in xml
+
+
+def test_doctor_names_each_renderer_and_whether_there_is_one() -> None:
+    findings = {finding.what: finding for finding in BENCH.examine(CONFIG)}
+    renderers = [findings[f"MuJoCo with MUJOCO_GL={gl}"].ok for gl in ("egl", "osmesa")]
+    assert findings["a renderer for MuJoCo"].ok == any(renderers)
+    assert [what for what, finding in findings.items() if finding.needed] == [
+        "mujoco",
+        "robosuite",
+        "a renderer for MuJoCo",
+    ]
+
+
+def test_an_interpreter_without_mujoco_cannot_render() -> None:
+    finding = find_renderer("/nowhere/python", "egl", what="a renderer", remedy="install it", needed=True)
+    assert (finding.ok, finding.remedy) == (False, "install it")
+    assert "No such file" in finding.found

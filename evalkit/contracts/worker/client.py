@@ -92,6 +92,7 @@ class EnvWorker:
         self._timeouts = timeouts
         self._log_path = log_path
         self._log = _open_log(log_path)
+        self._last_line = "none"
         self._connection, theirs = socket.socketpair()
         with theirs:
             self._process = _spawn(launch, theirs, self._log)
@@ -213,6 +214,7 @@ class EnvWorker:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._connection.close()
+        self._last_line = self._read_last_line()
         self._log.close()
 
     def _send(self, question: messages.Message) -> None:
@@ -275,9 +277,15 @@ class EnvWorker:
         """Return where the worker's output is, or its last line."""
         if self._log_path is not None:
             return f"Its log is {self._log_path}"
+        return f"The last line of its output: {self._read_last_line()}"
+
+    def _read_last_line(self) -> str:
+        """Return the last line of the output; the one at the end of the process where its log is closed."""
+        if self._log.closed or not self._log.readable():
+            return self._last_line
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f"The last line of its output: {lines[-1] if lines else 'none'}"
+        return lines[-1] if lines else "none"
 
     def _fault(self, reason: str, *, retriable: bool = False) -> EpisodeFault:
         self.kill()
