@@ -32,8 +32,8 @@ class Finding(NamedTuple):
     def line(self) -> str:
         """Return what is printed."""
         verdict = "ok    " if self.passed else "FAILED"
-        told = self.reason or f"{self.error:.2e} (at most {self.tolerance:.0e})"
-        return f"{verdict} {self.item}: {told}"
+        text = self.reason or f"{self.error:.2e} (at most {self.tolerance:.0e})"
+        return f"{verdict} {self.item}: {text}"
 
 
 class Main(Protocol):
@@ -43,9 +43,9 @@ class Main(Protocol):
 
 
 def default_folder() -> Path:
-    """Return `golden/xwam` in the shared folder beside the checkout, or in `EVALKIT_SHARED`."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared"
-    return Path(os.environ.get("EVALKIT_SHARED", beside)) / "golden" / "xwam"
+    """Return `golden/xwam` in the shared folder next to the checkout, or in `EVALKIT_SHARED`."""
+    default = Path(__file__).resolve().parents[2].parent / "shared"
+    return Path(os.environ.get("EVALKIT_SHARED", default)) / "golden" / "xwam"
 
 
 def examined(name: str, compare: Callable[[Path], Iterator[Finding]], folder: Path) -> Iterator[Finding]:
@@ -54,8 +54,8 @@ def examined(name: str, compare: Callable[[Path], Iterator[Finding]], folder: Pa
         with torch.inference_mode():
             found = list(compare(folder))
     except Exception as error:
-        told = " ".join(str(error).split()) or "no reason was given"
-        yield Finding(name, math.inf, 0.0, f"it could not be compared, {type(error).__name__}: {told}")
+        text = " ".join(str(error).split()) or "no reason was given"
+        yield Finding(name, math.inf, 0.0, f"it could not be compared, {type(error).__name__}: {text}")
         return
     yield from found or [Finding(name, math.inf, 0.0, "its files hold nothing to compare")]
 

@@ -1,4 +1,4 @@
-"""X-WAM matches the released code's numbers; skipped where they are not at hand."""
+"""X-WAM matches the released code's numbers; skipped without them."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Judging imagined clips: against the definition of SSIM, and by hand."""
+"""Judging imagined clips: against the definition of SSIM, and worked examples."""
 
 from typing import Any
 
