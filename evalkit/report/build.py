@@ -1,6 +1,6 @@
-"""A report's document: which tables a reader gets, and what each column means.
+"""A report's document: its sections and tables.
 
-In: what runs or scored folders say (`read.py`), caveats, published rates. Out: a `Document`.
+In: summaries of runs or scored folders (`read.py`), caveats, published rates. Out: a `Document`.
 Read next: `document.py`, the parts; `tables.py`, where the numbers of each row are computed.
 """
 
@@ -139,8 +139,8 @@ def _published(run: RunSummary, rates: PublishedRates | None) -> Iterator[Part]:
         yield Section(title=title, parts=(Paragraph(text=rates.refusal),))
         return
     own = {row.task: row.rate for row in run.success}
-    what = f"{len(run.plan.tasks)} tasks, {run.plan.protocol}"
-    means: list[tuple[Cell, ...]] = [(run.name, own.get(MEAN_OF_TASKS), "this run", what)]
+    scope = f"{len(run.plan.tasks)} tasks, {run.plan.protocol}"
+    means: list[tuple[Cell, ...]] = [(run.name, own.get(MEAN_OF_TASKS), "this run", scope)]
     means += [(row.system, row.value / 100, row.source, row.note) for row in rates.means]
     tables = [Table(id="published_means", columns=PUBLISHED_MEANS, rows=tuple(means))]
     if rates.systems:

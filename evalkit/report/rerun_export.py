@@ -98,8 +98,8 @@ def _side_by_side(cameras: Sequence[str]) -> Any:
     tabs = [
         layout.Grid(
             *(
-                layout.Spatial2DView(origin=f"{side}/{camera}/{what}", name=f"{side} {what}")
-                for what in ("rgb", "depth")
+                layout.Spatial2DView(origin=f"{side}/{camera}/{modality}", name=f"{side} {modality}")
+                for modality in ("rgb", "depth")
                 for side in (*SIDES, "error")
             ),
             grid_columns=3,

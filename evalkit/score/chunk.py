@@ -214,7 +214,9 @@ def _estimated(truth: GroundTruth, prediction: Prediction, choice: EstimatorChoi
     """Yield depth and cloud metrics of the depth estimated from the policy's RGB, and from the ground-truth RGB."""
     true = Prediction(rgb=truth.frames.rgb_fvhwc_u8, depth=None, proprio=truth.frames.proprio_fd)
     subjects = {f"policy+{choice.label}": prediction, f"truth+{choice.label}": true}
-    unreadable = {key._replace(what="depth"): problem for key, problem in truth.problems.items() if key.what == "rgb"}
+    unreadable = {
+        key._replace(modality="depth"): problem for key, problem in truth.problems.items() if key.modality == "rgb"
+    }
     blind = [(key.frame_idx, key.view) for key in unreadable]
     try:
         estimated = {

@@ -33,29 +33,29 @@ from evalkit.contracts.types import PROPRIO_DIM, Prediction
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
-from evalkit.score.results.outcome import ImageKey, Measure, Score
+from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.cameras import Camera, poses_of, read_cameras
-from evalkit.score.sources.images import Frame, View, What, copy_frame, open_view
+from evalkit.score.sources.images import Frame, View, copy_frame, open_view
 from evalkit.store.clips import ClipChunk, Frames
 
 CAMERAS, STATES, START = "cameras.json", "states.npz", "start"
-WHAT: tuple[What, ...] = ("rgb", "depth")
+MODALITIES: tuple[Modality, ...] = ("rgb", "depth")
 FRAMES_A_PART = 32
 """Frames of a clip that are in memory together."""
 
 UNREADABLE_STATES = np.broadcast_to(np.float32(np.nan), (2**31, PROPRIO_DIM))
 """NaN for any number of frames, in the memory of one number."""
 
-Sides = Mapping[tuple[str, What], Sequence[View]]
+Sides = Mapping[tuple[str, Modality], Sequence[View]]
 """The RGB and depth views of the ground truth (`true`) and the prediction (`pred`)."""
 
-Read = dict[tuple[str, What], list[list[Frame]]]
+Read = dict[tuple[str, Modality], list[list[Frame]]]
 """Frames of each view of each side."""
 
 
 class Offers(NamedTuple):
-    """What the predictions of at least one clip hold in addition to RGB; other clips without it have it missing."""
+    """Modality the predictions of at least one clip hold in addition to RGB; other clips without it have it missing."""
 
     depth: bool
     states: bool
@@ -78,7 +78,7 @@ def score_folders(
         true_dir: Ground truth; determines clips, views, number and size of frames.
         result: Where the Parquet file goes.
         on_progress: Called with (clips done, clips in all).
-        options: What is scored in addition to the metrics that every clip gets.
+        options: Modality is scored in addition to the metrics that every clip gets.
 
     Raises:
         BadConfig: If there is no clip, or the device does not exist.
@@ -157,9 +157,9 @@ def _clip_parts(pred: Path, true: Path, options: ScoreOptions | None, offers: Of
     cameras, arms = read_cameras(true / CAMERAS)
     names = [camera.spec.name for camera in cameras]
     sides = {
-        (side, what): [open_view(folder, what, name) for name in names]
+        (side, modality): [open_view(folder, modality, name) for name in names]
         for side, folder in (("true", true), ("pred", pred))
-        for what in WHAT
+        for modality in MODALITIES
     }
     states = {"true": _states(true / STATES), "pred": _states(pred / STATES)}
     has_depth = any(view.exists for view in sides["true", "depth"])
@@ -214,14 +214,14 @@ def _chunk(
     begin = first - (1 if first else 0)
     problems: dict[ImageKey, Measure] = {}
 
-    def stack(side: str, what: What) -> np.ndarray:
-        shape = (num_frames, len(cameras), *size, *((3,) if what == "rgb" else ()))
-        array = np.zeros(shape, np.uint8 if what == "rgb" else np.float32)
-        for view, frames in enumerate(read[side, what]):
+    def stack(side: str, modality: Modality) -> np.ndarray:
+        shape = (num_frames, len(cameras), *size, *((3,) if modality == "rgb" else ()))
+        array = np.zeros(shape, np.uint8 if modality == "rgb" else np.float32)
+        for view, frames in enumerate(read[side, modality]):
             for frame_idx, frame in enumerate(frames):
                 problem = copy_frame(array[frame_idx, view], frame)
                 if problem is not None:
-                    problems.setdefault(ImageKey(what, frame_idx, view), problem)
+                    problems.setdefault(ImageKey(modality, frame_idx, view), problem)
         return array
 
     true_states = np.full((num_frames, PROPRIO_DIM), np.nan, np.float32)
@@ -296,11 +296,11 @@ def _start(
     """Return the start frame; or no frame, and what is wrong with it."""
     rgb = np.zeros((1, len(cameras), *size, 3), np.uint8)
     depth = np.zeros((1, len(cameras), *size), np.float32)
-    wanted: dict[What, np.ndarray] = {"rgb": rgb, "depth": depth} if with_depth else {"rgb": rgb}
-    for what, array in wanted.items():
+    wanted: dict[Modality, np.ndarray] = {"rgb": rgb, "depth": depth} if with_depth else {"rgb": rgb}
+    for modality, array in wanted.items():
         for view, camera in enumerate(cameras):
-            missing = Measure(None, "missing_frame", f"{folder} holds no {what} of {camera.spec.name}")
-            frames = open_view(folder, what, camera.spec.name).take(1) or [missing]
+            missing = Measure(None, "missing_frame", f"{folder} holds no {modality} of {camera.spec.name}")
+            frames = open_view(folder, modality, camera.spec.name).take(1) or [missing]
             problem = copy_frame(array[0, view], frames[0])
             if problem is not None:
                 return _no_frame(cameras, size), problem

@@ -193,7 +193,7 @@ def predicted_pose(truth: GroundTruth, prediction: Prediction, frame_idx: int, v
 
 def unfit(truth: GroundTruth, key: ImageKey, pred: np.ndarray) -> Measure | None:
     """Return why an image cannot be scored: it is unreadable, has another shape, or lies after the prediction's end."""
-    true = truth.frames.rgb_fvhwc_u8 if key.what == "rgb" else truth.frames.depth_fvhw_m
+    true = truth.frames.rgb_fvhwc_u8 if key.modality == "rgb" else truth.frames.depth_fvhw_m
     if pred.shape[1:] != true.shape[1:]:
         return Measure(
             None, "wrong_size", f"a predicted frame is {pred.shape[1:]}, a ground-truth frame {true.shape[1:]}"

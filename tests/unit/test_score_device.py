@@ -158,11 +158,11 @@ def test_golden_values_are_matched(device: Any) -> None:
         assert found.fscore(0.01).value == pytest.approx(keys[f"{prefix}/fscore_1cm"], rel=1e-5)
 
 
-def _unfit(what: Any) -> Any:
+def _unfit(case: Any) -> Any:
     chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
     pred, true = chunk.predicted, chunk.true
     ones = np.ones_like(pred.depth)
-    if what == "no truth in the mask":
+    if case == "no truth in the mask":
         return replace(chunk, true=replace(true, depth_fvhw_m=0 * ones))
     changes = {
         "good": {},
@@ -171,16 +171,16 @@ def _unfit(what: Any) -> Any:
         "constant image": {"rgb": np.full_like(pred.rgb, 7)},
         "a frame short": {"rgb": pred.rgb[:1], "depth": pred.depth[:1]},
     }
-    return replace(chunk, predicted=replace(pred, **changes[what]))
+    return replace(chunk, predicted=replace(pred, **changes[case]))
 
 
 @devices
 @pytest.mark.parametrize(
-    "what",
+    "case",
     ["good", "no truth in the mask", "constant depth", "nan and negative depth", "constant image", "a frame short"],
 )
-def test_a_chunk_has_the_same_rows_and_values(what: str, device: Any) -> None:
-    chunk = _unfit(what)
+def test_a_chunk_has_the_same_rows_and_values(case: str, device: Any) -> None:
+    chunk = _unfit(case)
     expected = score_chunk(chunk, SPEC, OPTIONS)
     found = score_chunk(chunk, SPEC, replace(OPTIONS, device=device, threads=2))
     assert [replace(score, value=None) for score in found] == [replace(score, value=None) for score in expected]

@@ -54,10 +54,13 @@ class Measure(NamedTuple):
     reason: str = ""
 
 
+Modality = Literal["rgb", "depth"]
+
+
 class ImageKey(NamedTuple):
     """Which image of a chunk: colour or depth, the frame's index, the view's index."""
 
-    what: Literal["rgb", "depth"]
+    modality: Modality
     frame_idx: int
     view: int
 
