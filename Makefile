@@ -45,7 +45,7 @@ types: setup-dev  ## Check types.
 	$(BIN)/mypy
 
 test: setup-dev  ## Run the tests; those that take minutes are in test-slow.
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-slow: setup-dev  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -q -m "slow"

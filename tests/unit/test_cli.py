@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.cli.main import VERBS
+from evalkit.cli.main import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ["--bench", "tests.doubles.bench:FakeBench", "--policy", "tests.doubles.policy:FakePolicyPlugin"]
@@ -69,10 +69,31 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
         (["score", "run", "run.workers=2"], "needs at least one run folder"),
     ],
 )
-def test_a_mistake_gets_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    done = evalkit(*[str(tmp_path / "run") if argument == "TMP" else argument for argument in arguments])
+def test_a_mistake_gets_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In this process, which takes a hundredth of the time; `test_a_mistake_ends_the_process` starts one."""
+    written = [str(tmp_path / "run") if argument == "TMP" else argument for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["evalkit", *written])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        main()
+    stderr = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert sentence in stderr
+    assert len(stderr.strip().splitlines()) == 1
+
+
+def test_a_mistake_ends_the_process() -> None:
+    done = evalkit("plan", "--bench", "robosuit")
     assert done.returncode == 2
-    assert sentence in done.stderr
+    assert "Unknown bench 'robosuit'." in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert len(done.stderr.strip().splitlines()) == 1
 
