@@ -1,9 +1,9 @@
-"""Rigid transforms, quaternions and pinhole cameras; the only place where quaternion order changes.
+"""Rigid transforms, quaternions and pinhole cameras; only this module changes the order of a quaternion.
 
-In: numpy arrays with any leading axes. Out: the same, float64.
-Read next: `docs/conventions.md`, one page on frames and units.
+In: numpy arrays with any leading axes. Out: float64 arrays.
+Read next: `docs/conventions.md`, on frames and units.
 
-Inside evalkit quaternions are (w, x, y, z), unit, w >= 0; cameras look along +z with x right and y down; pixel
+Quaternions are (w, x, y, z), unit, w >= 0; cameras look along +z with x right and y down; pixel
 centres lie at integer (u, v).
 """
 

@@ -1,7 +1,7 @@
-"""What an env gives, what a policy needs, and the check that both agree.
+"""Specs of env and policy, and the checks that they fit each other.
 
 In: `EnvSpec`, `PolicySpec`. Out: nothing, or a `SpecMismatch` that names both sides.
-Read next: `env.py` and `policy.py`, the two protocols that carry these specs.
+Read next: `env.py` and `policy.py`, the protocols that have these specs.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ OSC_DELTA_BASE = "osc_delta_base"
 
 EE_POSE_BASE = "ee_pose_base"
 """Action layout of RoboTwin: per arm an absolute pose (xyz m, rotation vector rad, both in the frame of the states) and
-the gripper's open fraction. Holding still is the pose that is there."""
+the gripper's open fraction. The current pose moves nothing."""
 
 EVERYTHING = "*"
-"""In a policy's `privileged_keys`: it reads whatever the env gives, which differs from task to task."""
+"""In a policy's `privileged_keys`: it reads all state that the env gives, which depends on the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSpec:
-    """One view, in the order in which observations hold it.
+    """One camera; observations hold the views in the order of the spec.
 
     Attributes:
-        name: The simulator's name of the camera.
+        name: Name of the camera in the simulator.
         kind: `static`, or `wrist` for one that moves with an arm.
         arm: The arm that carries a wrist camera.
-        T_ee_cam: Constant hand-eye transform of a wrist camera, 4 rows of 4: a predicted end-effector pose times
-            it gives the camera's pose.
+        T_ee_cam: Hand-eye transform of a wrist camera, 4 rows of 4. The end effector's pose times this transform is
+            the camera's pose.
     """
 
     name: str
@@ -48,16 +48,16 @@ class CameraSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvSpec:
-    """What an env gives.
+    """Spec of an env.
 
     Attributes:
         env_id: `bench/task`.
-        cameras: The V views in order.
-        image_hw_px: Height and width of every view.
-        arms: Arms that exist; the others are zero in proprio and action.
-        action_layout: Name of the action's frame and units, for example `OSC_DELTA_BASE`.
-        control_hz: Control steps in a simulated second.
-        privileged_keys: Names of simulator state that a policy may ask for.
+        cameras: The V views, in order.
+        image_hw_px: Height and width of every image.
+        arms: Arms that exist; absent arms are zero in proprio and action.
+        action_layout: Frame and units of actions, for example `OSC_DELTA_BASE`.
+        control_hz: Control rate, in steps per simulated second.
+        privileged_keys: Names of simulator state that a policy may request.
     """
 
     env_id: str
@@ -69,12 +69,12 @@ class EnvSpec:
     privileged_keys: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; `from_json` gives the same spec back."""
+        """Return JSON values; `from_json` restores the same spec."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvSpec:
-        """Return the spec that `to_json` wrote, tuples restored."""
+        """Return the spec that `to_json` wrote, with its tuples."""
         cameras = tuple(CameraSpec(**{**camera, "T_ee_cam": _matrix(camera["T_ee_cam"])}) for camera in data["cameras"])
         tuples = {name: tuple(data[name]) for name in ("image_hw_px", "arms", "privileged_keys")}
         return cls(**{**data, **tuples, "cameras": cameras})
@@ -82,24 +82,24 @@ class EnvSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySpec:
-    """What a policy needs and gives. None means that any value will do.
+    """Spec of a policy. None means that any value fits.
 
     Attributes:
-        policy_id: Name shown in records and reports.
-        action_layouts: Action layouts in which it can answer.
+        policy_id: Name in records and reports.
+        action_layouts: Action layouts that it supports.
         chunk_len: K, actions in a reply.
-        execute_steps: How many of them are executed before it is asked again.
-        views: Camera kinds in the order it expects, for example `("static", "static", "wrist")`.
-        image_hw_px: Image size it expects of the env.
-        arms: Arms it drives.
-        env_ids: Envs it was made for, for example `("robosuite/Lift",)`.
-        control_hz: Control rate it was made for.
-        needs_images: False for a policy that never looks; its observations are taken without rendering.
-        privileged_keys: Simulator state it reads, or `EVERYTHING`. Such a policy is an oracle, and reports say so.
-        predicts: What its predictions hold.
+        execute_steps: Actions of a reply that are executed before the next request.
+        views: Camera kinds in the order that it expects, for example `("static", "static", "wrist")`.
+        image_hw_px: Image size that it expects.
+        arms: Arms that it moves.
+        env_ids: Envs that it supports, for example `("robosuite/Lift",)`.
+        control_hz: Control rate that it expects.
+        needs_images: False for a policy that reads no images; its observations are not rendered.
+        privileged_keys: Simulator state that it reads, or `EVERYTHING`. Reports call such a policy an oracle.
+        predicts: Content of its predictions.
         num_future_frames: F, frames in a prediction.
         frame_stride: Control steps between predicted frames.
-        takes_actions: Whether it can be given actions and imagines what they bring about: a world simulator.
+        takes_actions: Whether it can predict the outcome of given actions, as a world simulator does.
     """
 
     policy_id: str
@@ -124,10 +124,10 @@ class PolicySpec:
 
 
 def check(env: EnvSpec, policy: PolicySpec) -> None:
-    """Return quietly if the policy can run on the env; nothing is ever padded, trimmed or resized to make it fit.
+    """Raise SpecMismatch unless the policy can run on the env; nothing is padded, trimmed or resized.
 
     Raises:
-        SpecMismatch: One sentence a difference, each with what the env gives and what the policy needs.
+        SpecMismatch: Names each difference: the value of the env and the value that the policy needs.
     """
     kinds = tuple(camera.kind for camera in env.cameras)
     pairs: list[tuple[str, Any, Any]] = [
@@ -137,12 +137,12 @@ def check(env: EnvSpec, policy: PolicySpec) -> None:
         ("control rate in Hz", env.control_hz, policy.control_hz),
     ]
     problems = [
-        f"{what}: the env gives {given}, the policy needs {needed}"
-        for what, given, needed in pairs
+        f"{name}: the env gives {given}, the policy needs {needed}"
+        for name, given, needed in pairs
         if needed is not None and given != needed
     ]
     if policy.env_ids is not None and env.env_id not in policy.env_ids:
-        problems.append(f"task: the policy was made for {', '.join(policy.env_ids)} only")
+        problems.append(f"task: the policy supports only {', '.join(policy.env_ids)}")
     if env.action_layout not in policy.action_layouts:
         problems.append(f"actions: the env takes '{env.action_layout}', the policy gives {policy.action_layouts}")
     missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys) - {EVERYTHING})
@@ -160,20 +160,20 @@ def check(env: EnvSpec, policy: PolicySpec) -> None:
 
 
 def check_takes_actions(env: EnvSpec, policy: PolicySpec) -> None:
-    """Return quietly if actions recorded in an env can be given to the policy.
+    """Raise SpecMismatch unless the policy can predict the outcome of recorded actions.
 
     Raises:
-        SpecMismatch: With what the recording holds and what the policy can do with it.
+        SpecMismatch: Names env and policy.
     """
     if not policy.takes_actions:
         raise SpecMismatch(
-            f"{env.env_id} was recorded with its actions, and policy '{policy.policy_id}' cannot be given any: it "
-            f"imagines the outcome of its own alone (its spec does not say takes_actions)."
+            f"Policy '{policy.policy_id}' cannot be given the recorded actions of {env.env_id}: it only predicts the "
+            f"outcome of its own actions (takes_actions is false in its spec)."
         )
 
 
 def still_action(last: np.ndarray, layout: str) -> np.ndarray:
-    """Return the action, 14 numbers, that moves nothing after `last`; the grippers stay as they were told to be.
+    """Return the action, 14 numbers, that moves nothing after the action `last` and keeps its gripper commands.
 
     Example:
         >>> still_action(np.array([0.5] * 6 + [-1.0] + [0.0] * 7, np.float32), OSC_DELTA_BASE)[:7].tolist()
@@ -187,12 +187,12 @@ def still_action(last: np.ndarray, layout: str) -> np.ndarray:
 
 
 def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool) -> None:
-    """Return quietly if an observation is what the env's spec promises.
+    """Raise EpisodeFault unless an observation has the form of the env's spec.
 
     Args:
-        observation: What the env gave.
-        env: What it promised.
-        rendered: Whether images were asked for; without them V is 0.
+        observation: The observation.
+        env: Spec of the env.
+        rendered: Whether images were requested; without them V is 0.
 
     Raises:
         EpisodeFault: Blames the env: a wrong shape or type, or a value that is not finite.
@@ -215,21 +215,21 @@ def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool)
     if rendered and (observation.depth < 0).any():
         raise EpisodeFault("env", f"{env.env_id}: depth holds negative values.")
     if not isinstance(observation.instruction, str):
-        raise EpisodeFault("env", f"{env.env_id}: the instruction is no text but {observation.instruction!r}.")
+        raise EpisodeFault("env", f"{env.env_id}: the instruction must be text, got {observation.instruction!r}.")
     missing = sorted(set(env.privileged_keys) - set(observation.privileged))
     if missing:
-        raise EpisodeFault("env", f"{env.env_id}: the simulator state {missing} that the spec promises is missing.")
+        raise EpisodeFault("env", f"{env.env_id}: the simulator state {missing} of the spec is missing.")
 
 
 def allowed(observation: Observation, spec: PolicySpec) -> Observation:
-    """Return the observation without the simulator state that the policy's spec does not ask for."""
+    """Return the observation with only the simulator state that the policy's spec requests."""
     if EVERYTHING in spec.privileged_keys:
         return observation
     return replace(observation, privileged={key: observation.privileged[key] for key in spec.privileged_keys})
 
 
 def check_actions(actions: np.ndarray, env: EnvSpec, policy: PolicySpec) -> None:
-    """Return quietly if a reply's actions are K,14, finite, and zero for arms that do not exist.
+    """Raise EpisodeFault unless a reply's actions are K,14, finite, and zero for absent arms.
 
     Raises:
         EpisodeFault: Blames the policy.

@@ -1,7 +1,7 @@
-"""The values that travel between env, harness and policy.
+"""The records that env, harness and policy exchange.
 
-In: arrays. Out: frozen records with their shapes, units and frames written down.
-Read next: `spec.py` (what an env gives and a policy needs), `policy.py` and `env.py` (who gives and takes them).
+In: arrays. Out: frozen records with documented shapes, units and frames.
+Read next: `spec.py` (specs of env and policy); `policy.py` and `env.py` (the protocols that exchange the records).
 
 Letters: V views, H W image rows and columns, K actions in a chunk, F predicted future frames.
 """
@@ -26,7 +26,7 @@ ARM_ACTION = {"left": slice(0, 7), "right": slice(7, 14)}
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One line of a plan: everything that is fixed before the first step.
+    """One planned episode: everything that is fixed before the first step.
 
     Attributes:
         bench: Name of the bench plugin, for example `robosuite`.
@@ -35,7 +35,7 @@ class Episode:
         task: One of the bench's tasks.
         index: Position among the episodes of this task, from 0.
         seed: Seed of the env; fixes the first frame to the bit.
-        instruction: What the policy is told; None where the bench only knows it after reset.
+        instruction: Prompt of the policy. None if the bench knows it only after reset.
         max_steps: Control steps after which the episode is a failure.
     """
 
@@ -50,22 +50,22 @@ class Episode:
 
     @property
     def key(self) -> str:
-        """Return the name that is unique within a plan, for example `Lift/0003`."""
+        """Return the name, unique within a plan, for example `Lift/0003`."""
         return f"{self.task}/{self.index:04d}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observation:
-    """What an env gives at one moment; field names are the keys of its gymnasium Dict space.
+    """The observation of an env at one step; field names are the keys of its gymnasium Dict space.
 
     Attributes:
         rgb: V,H,W,3 uint8, row 0 on top. V is 0 in an observation taken without rendering.
-        depth: V,H,W float32, metres along the optical axis; 0 where there is none.
+        depth: V,H,W float32, metres along the optical axis; 0 where unknown.
         intrinsics: V,3,3 float64, pixels, pixel centres at integer (u, v), of the image as delivered.
         T_base_cam: V,4,4 float64, camera in the robot base frame; x right, y down, z forward.
         proprio: 16 float32, see `PROPRIO_DIM`; positions in the robot base frame.
-        instruction: Exactly what the policy is told.
-        privileged: Simulator state by name (1-d float64 arrays), only for policies whose spec asks for it.
+        instruction: Prompt of the policy.
+        privileged: Simulator state by name (1-d float64 arrays), only for policies whose spec requests it.
     """
 
     rgb: np.ndarray
@@ -79,12 +79,12 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """The imagined future of one chunk; frame f is meant for `(f + 1) * frame_stride` control steps after the request.
+    """The predicted future of one chunk; frame f is `(f + 1) * frame_stride` control steps after the request.
 
     Attributes:
         rgb: F,V,H,W,3 uint8, row 0 on top.
-        depth: F,V,H,W float32 metres, not masked: what is invalid stays as the model gave it. None without depth.
-        proprio: F,16 float32, see `PROPRIO_DIM`. None where the policy predicts no states.
+        depth: F,V,H,W float32 metres, not masked: invalid values stay as the model predicted them. None without depth.
+        proprio: F,16 float32, see `PROPRIO_DIM`. None if the policy predicts no states.
     """
 
     rgb: np.ndarray
@@ -94,16 +94,16 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PolicyRequest:
-    """One question to a policy.
+    """One request to a policy.
 
     Attributes:
-        episode: The planned episode; its `key` names the policy's state for it.
-        chunk_idx: How many chunks this episode has asked for before.
+        episode: The planned episode; its `key` identifies the policy's state for it.
+        chunk_idx: Number of earlier requests in this episode.
         step_idx: Control steps executed so far.
-        observation: What the env shows now.
-        want_prediction: Whether the reply should carry a handle to the imagined future.
-        given_actions: K,14 float32 in the env's layout: the future to imagine is that of these actions, and the reply
-            gives them back unchanged. Only for policies whose spec says `takes_actions`; None lets the policy act.
+        observation: The current observation.
+        want_prediction: Whether the reply should contain a prediction.
+        given_actions: K,14 float32 in the env's layout. The policy predicts the outcome of these actions, and the reply
+            repeats them unchanged. Only for policies with `takes_actions` in their spec; None lets the policy act.
     """
 
     episode: Episode
@@ -116,13 +116,13 @@ class PolicyRequest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PolicyReply:
-    """A policy's answer; it leaves as soon as the actions are clean.
+    """A policy's reply, sent as soon as the actions are denoised.
 
     Attributes:
         actions: K,14 float32 in the action layout of the env; the first `execute_steps` are executed.
         timings_ms: Named durations, milliseconds.
-        prediction: Finishes the imagination and returns it; called while the robot moves. None where there is none.
-        details: What else deserves a place in the record, JSON values only.
+        prediction: Finishes the prediction and returns it; called while the robot moves. None if there is none.
+        details: Further JSON values for the record.
     """
 
     actions: np.ndarray

@@ -135,7 +135,7 @@ def test_reset_starts_the_expert_anew() -> None:
 
 def test_tasks_without_an_expert_are_named() -> None:
     plugin, env = ScriptedPlugin(), env_spec("TwoArmLift", image_hw_px=(128, 128))
-    with pytest.raises(SpecMismatch, match=r"the policy was made for .* robosuite/Lift"):
+    with pytest.raises(SpecMismatch, match=r"the policy supports only .* robosuite/Lift"):
         check(env, plugin.spec(ScriptedConfig()))
     with pytest.raises(EvalkitError, match=r"no scripted expert for task 'TwoArmLift'.*choose among Lift"):
         plugin.make(ScriptedConfig()).reset(make_episode(0, "TwoArmLift"), env)

@@ -129,7 +129,7 @@ def test_a_video_shows_what_happened_above_what_was_imagined(tmp_path: Path) -> 
         ("bench.fake.fault=solved", "env", "already met at reset", 1),
         ("policy.fake.fault=raise", "policy", "ValueError: CUDA out of memory", 1),
         ("bench.fake.fault=unsendable", "env", "TypeError: object does not travel", 1),
-        ("bench.fake.fault=no_state", "env", "the simulator state ['goal'] that the spec promises is missing", 1),
+        ("bench.fake.fault=no_state", "env", "the simulator state ['goal'] of the spec is missing", 1),
         ("policy.fake.fault=no_prediction", "policy", "a prediction must be a Prediction, got NoneType", 1),
         ("policy.fake.fault=nan_details", "policy", "details or timings are not JSON", 1),
         ("policy.fake.fault=object_details", "policy", "details or timings are not JSON", 1),

@@ -110,7 +110,7 @@ def test_recorded_actions_are_given_chunk_by_chunk(run: Path, tmp_path: Path) ->
 
 
 def test_a_policy_that_takes_no_actions_is_refused_by_name(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecMismatch, match="policy 'still' cannot be given any"):
+    with pytest.raises(SpecMismatch, match="Policy 'still' cannot be given the recorded actions"):
         score_dataset(run, StillPolicy(), tmp_path / "open.parquet", modes=("recorded",))
 
 

@@ -36,7 +36,7 @@ def test_what_fits_passes() -> None:
         ({"privileged_keys": ("cube",)}, r"the policy reads \['cube'\]"),
         ({"execute_steps": 9}, "executes 9 of 8"),
         ({"num_future_frames": 3}, "beyond its chunk"),
-        ({"env_ids": ("fake/Far",)}, "made for fake/Far only"),
+        ({"env_ids": ("fake/Far",)}, "supports only fake/Far"),
     ],
 )
 def test_a_mismatch_names_both_sides(change: dict, message: str) -> None:
