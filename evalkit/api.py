@@ -82,7 +82,7 @@ def run_plan(
         EvalkitError: If the run cannot continue; records are kept.
     """
     for part, planned in ((bench, plan.bench), (policy, plan.policy)):
-        if part.name != planned.name or json.dumps(asdict(part.config)) != json.dumps(planned.config):
+        if part.name != planned.name or _sorted(asdict(part.config)) != _sorted(planned.config):
             raise BadConfig(f"The plan was made of '{planned.name}' with other settings than '{part.name}' has here.")
     run_settings = _config(RunSettings, settings, see="evalkit list --bench robosuite")
     with HeldRun(Path(out), plan) as folder:
@@ -138,3 +138,7 @@ def _config(config_type: Any, settings: dict[str, Any], *, see: str) -> Any:
         if name not in known:
             raise UnknownName("setting", name, known, see=see)
     return config_type(**settings)
+
+
+def _sorted(config: Any) -> str:
+    return json.dumps(config, sort_keys=True)
