@@ -17,7 +17,8 @@ from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.report.write import Report
 from evalkit.report.write import write_report as _write_report
-from evalkit.run.runner import Job, missing_episodes, run_session
+from evalkit.run.lane import Job
+from evalkit.run.runner import missing_episodes, run_session
 from evalkit.run.settings import RunSettings
 from evalkit.score import run as scoring
 from evalkit.score.chunk import ScoreOptions

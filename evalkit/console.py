@@ -1,4 +1,4 @@
-"""Where the command line prints: results to stdout, mistakes to stderr.
+"""Consoles of the command line: results go to stdout, errors to stderr.
 
 In: nothing. Out: two rich consoles and the progress bar.
 Read next: `cli/main.py`.
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 WIDTH_WITHOUT_TERMINAL = 150
 
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-"""Names, paths and reasons may hold brackets; none of them is markup."""
+"""Names, paths and reasons may contain brackets; they are not markup."""
 
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL, **_PLAIN)
 err = Console(stderr=True, **_PLAIN)

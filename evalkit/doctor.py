@@ -1,6 +1,6 @@
-"""What this machine has and lacks.
+"""Requirements of evalkit and of its benches on this machine.
 
-In: nothing. Out: findings, each with what to do about it.
+In: nothing. Out: findings, each with the way to get what is missing.
 Read next: `tools/system-libraries`, which installs what is missing on Debian.
 """
 
@@ -28,7 +28,7 @@ _LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavaila
 
 
 def examine() -> list[Finding]:
-    """Return every finding, what is needed first."""
+    """Return all findings, required ones first."""
     findings = [
         Finding(
             what="Python 3.11",
@@ -41,7 +41,7 @@ def examine() -> list[Finding]:
     findings.append(_library("libGL.so.1", "libgl1", "OpenCV"))
     findings += examine_bench(EMBEDDED_BENCH)
     findings.append(_disk())
-    findings.append(_try("weights for LPIPS (alex)", lambda: str(find_weights("alex")), _LPIPS_REMEDY, needed=False))
+    findings.append(_probe("weights for LPIPS (alex)", lambda: str(find_weights("alex")), _LPIPS_REMEDY, needed=False))
     findings += [_package(name, extra="viz", needed=False) for name in ("open3d", "rerun-sdk")]
     findings += [_package(name, extra="wan", needed=False) for name in ("diffusers", "transformers")]
     findings += [
@@ -68,13 +68,13 @@ def _package(name: str, *, extra: str, needed: bool = True) -> Finding:
 
 def _library(file: str, package: str, user: str, *, needed: bool = True) -> Finding:
     what, remedy = f"{file} (for {user})", f"apt-get install {package}"
-    return _try(what, lambda: ctypes.CDLL(file)._name, remedy, needed=needed)
+    return _probe(what, lambda: ctypes.CDLL(file)._name, remedy, needed=needed)
 
 
 def _disk() -> Finding:
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     return Finding(
-        what="5 GB of free disk here", ok=free_gb > 5, found=f"{free_gb:.0f} GB", remedy="free some, or use --out"
+        what="5 GB of free disk space", ok=free_gb > 5, found=f"{free_gb:.0f} GB", remedy="delete files, or write to another disk with --out"
     )
 
 
@@ -85,10 +85,10 @@ def _cuda() -> Finding:
             raise OSError("none")
         return str(torch.cuda.get_device_name(0))
 
-    return _try("a CUDA device", device, "the 5B model needs one; the nano model does not", needed=False)
+    return _probe("CUDA device", device, "the 5B model needs one; the nano model does not", needed=False)
 
 
-def _try(what: str, probe: Callable[[], str], remedy: str, *, needed: bool) -> Finding:
+def _probe(what: str, probe: Callable[[], str], remedy: str, *, needed: bool) -> Finding:
     try:
         return Finding(what=what, ok=True, found=probe(), remedy=remedy, needed=needed)
     except (OSError, ImportError, EvalkitError, subprocess.SubprocessError) as error:

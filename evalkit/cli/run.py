@@ -117,7 +117,8 @@ def _estimate(call: Call) -> None:
 def _run(call: Call, path: Path) -> None:
     from evalkit.report.render_console import render_console
     from evalkit.report.write import build_report
-    from evalkit.run.runner import Job, missing_episodes, run_session
+    from evalkit.run.lane import Job
+    from evalkit.run.runner import missing_episodes, run_session
     from evalkit.store.run_folder import HeldRun
 
     with HeldRun(path, call.plan) as folder:

@@ -1,4 +1,5 @@
-"""From a plan to records: workers, the episode loop, the runner.
+"""From a plan to records: env processes, the episode loop, the runner.
 
-Read next: `episode.py`, the one loop.
+In: nothing. Out: the package.
+Read next: `episode.py`, the loop of one episode.
 """

@@ -1,7 +1,7 @@
-"""One episode: the one loop of the harness.
+"""The loop of one episode.
 
-In: a planned episode, a worker, a policy. Out: how it ended; listeners hear of each executed chunk.
-Read next: `recorder.py` for the listeners, `runner.py` for who calls this and what becomes of faults.
+In: a planned episode, a worker, a policy. Out: whether the goal was met; listeners receive each executed chunk.
+Read next: `recorder.py` for the listeners, `lane.py`, which calls this and turns faults into records.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExecutedChunk:
-    """What listeners hear.
+    """A chunk of actions, its prediction and its outcome.
 
     Attributes:
-        request: What the policy was asked, with the observation that it saw.
-        actions: N,14 float32, what was executed of its answer.
-        predicted: What it imagined; None where it imagines nothing.
-        outcome: What its actions did.
+        request: The request to the policy, with the observation.
+        actions: N,14 float32, the executed actions of the reply.
+        predicted: The prediction; None if the policy predicts nothing.
+        outcome: The outcome of the actions.
     """
 
     request: PolicyRequest
@@ -41,30 +41,30 @@ class ExecutedChunk:
 
 
 class Listener(Protocol):
-    """Who wants to hear of an episode; called while the robot executes the next chunk, so that nobody waits."""
+    """Receives the chunks of an episode; called while the robot executes the next chunk, so that nothing waits."""
 
     def on_chunk(self, chunk: ExecutedChunk) -> None:
-        """Hear of one executed chunk, in order."""
+        """Receive one executed chunk, in order."""
         ...
 
     def on_end(self, outcome: str) -> None:
-        """Hear that the episode ended as `success` or `failure`."""
+        """The episode ended as `success` or `failure`."""
         ...
 
     def abandon(self) -> None:
-        """Hear that the episode ended in a fault; leave nothing half done behind."""
+        """The episode ended in a fault; leave no unfinished file."""
         ...
 
 
 class Tally:
-    """What is known of an episode so far; complete even where a fault cuts it short.
+    """Counts of an episode so far; valid also after a fault.
 
     Attributes:
-        steps: Control steps known to be executed.
-        num_chunks: Times the policy was asked and its actions executed.
-        instruction: What the policy was told; None before the first observation.
-        details: What the policy added.
-        clock: Where the time went.
+        steps: Executed control steps.
+        num_chunks: Executed chunks.
+        instruction: The instruction that the policy received; None before the first observation.
+        details: Details that the policy added.
+        clock: Seconds by name.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Tally:
 
     @property
     def actions_sha256(self) -> str:
-        """Return the hash of every executed action, float32, in order."""
+        """Return the hash of all executed actions, float32, in order."""
         return self._actions.hexdigest()
 
 
@@ -100,30 +100,30 @@ def run_episode(
     tally: Tally,
     *,
     render: bool,
-    imagine: bool,
+    predict: bool,
 ) -> bool:
     """Run one planned episode to its end and return whether the goal was met.
 
-    The robot moves as soon as the actions are there; the rest of the imagination, and the listeners, go on meanwhile.
+    The robot moves as soon as the actions are ready; meanwhile the prediction is completed and listeners are called.
 
     Args:
-        episode: What was planned.
+        episode: The planned episode.
         worker: A live worker for the episode's task.
-        policy: Who acts.
-        listeners: Who hears of each chunk.
-        tally: Filled as the episode goes.
-        render: Whether to render the frames between the policy's looks, one every `frame_stride` steps.
-        imagine: Whether to ask for predictions.
+        policy: The policy that acts.
+        listeners: Called with each executed chunk.
+        tally: Filled during the episode.
+        render: Whether to render frames between observations, one every `frame_stride` steps.
+        predict: Whether to ask for predictions.
 
     Raises:
-        EpisodeFault: Whatever ends the episode as an error, and whose fault it is.
+        EpisodeFault: If anything ends the episode as an error; it says whose fault it is.
     """
     spec, env_spec, clock = policy.spec, worker.env_spec, tally.clock
     with clock.span("reset"):
         observation = worker.begin(episode, render=spec.needs_images or render)
         tally.instruction = observation.instruction
         _blaming_policy(policy.reset, episode, env_spec)
-    unheard: ExecutedChunk | None = None
+    unreported: ExecutedChunk | None = None
     success = False
     while tally.steps < episode.max_steps and not success:
         request = PolicyRequest(
@@ -131,7 +131,7 @@ def run_episode(
             chunk_idx=tally.num_chunks,
             step_idx=tally.steps,
             observation=allowed(observation, spec),
-            want_prediction=imagine,
+            want_prediction=predict,
         )
         with clock.span("policy"):
             reply = _infer(policy, request, env_spec)
@@ -143,22 +143,22 @@ def run_episode(
             render_success=render,
         )
         with clock.span("record"):
-            _tell(listeners, unheard)
+            _notify(listeners, unreported)
         with clock.span("imagine"):
-            predicted = _imagine(reply, spec, env_spec)
+            predicted = _complete_prediction(reply, spec, env_spec)
         with clock.span("wait"):
             outcome = worker.receive_outcome()
         tally.add(actions, outcome, reply)
         executed = actions[: outcome.num_executed]
-        unheard = ExecutedChunk(request=request, actions=executed, predicted=predicted, outcome=outcome)
+        unreported = ExecutedChunk(request=request, actions=executed, predicted=predicted, outcome=outcome)
         success, observation = outcome.success, outcome.last
     with clock.span("record"):
-        _tell(listeners, unheard)
+        _notify(listeners, unreported)
     return success
 
 
 def _frame_offsets(step_idx: int, num_actions: int, stride: int) -> list[int]:
-    """Return after how many actions of a chunk a frame is due; frames lie `stride` steps apart from the chunk's start.
+    """Return the numbers of executed actions of a chunk after which a frame is due, one every `stride` steps.
 
     Example:
         >>> _frame_offsets(0, 8, 4), _frame_offsets(6, 1, 4), _frame_offsets(7, 1, 4)
@@ -182,7 +182,7 @@ def _infer(policy: Policy, request: PolicyRequest, env_spec: EnvSpec) -> PolicyR
     return replies[0]
 
 
-def _imagine(reply: PolicyReply, spec: PolicySpec, env_spec: EnvSpec) -> Prediction | None:
+def _complete_prediction(reply: PolicyReply, spec: PolicySpec, env_spec: EnvSpec) -> Prediction | None:
     if reply.prediction is None:
         return None
     prediction: Prediction = _blaming_policy(reply.prediction)
@@ -219,14 +219,14 @@ def _blaming_policy(call: Any, *arguments: Any) -> Any:
         raise EpisodeFault("policy", f"{type(error).__name__}: {error}") from error
 
 
-def _tell(listeners: Sequence[Listener], chunk: ExecutedChunk | None) -> None:
+def _notify(listeners: Sequence[Listener], chunk: ExecutedChunk | None) -> None:
     if chunk is not None:
         for listener in listeners:
             listener.on_chunk(chunk)
 
 
 class Clock:
-    """Seconds spent under each name.
+    """Seconds by name.
 
     Example:
         >>> clock = Clock()
@@ -242,7 +242,7 @@ class Clock:
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to `name`."""
+        """Add the time spent in the `with` block to `name`."""
         started = time.perf_counter()
         try:
             yield
@@ -254,7 +254,7 @@ class Clock:
         self._spent[name] = self._spent.get(name, 0.0) + seconds
 
     def seconds(self) -> dict[str, float]:
-        """Return what was spent, and the `wall` time since the start."""
+        """Return the seconds by name, and the `wall` time since the start."""
         return {
             name: round(value, 4)
             for name, value in {**self._spent, "wall": time.perf_counter() - self._started}.items()

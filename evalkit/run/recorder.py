@@ -1,4 +1,4 @@
-"""Listeners that keep an episode: the clip for the scorer, the video for people.
+"""Listeners that record an episode: the clip for the scorer, the video for people.
 
 In: executed chunks. Out: files in the run folder, whole or not at all.
 Read next: `evalkit/store/clips.py`, `evalkit/store/video.py`.
@@ -15,11 +15,11 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, Observation, Prediction
 from evalkit.run.episode import ExecutedChunk
 from evalkit.store.clips import ClipChunk, ClipHeader, Frames, write_clip
-from evalkit.store.video import VideoWriter, picture
+from evalkit.store.video import VideoWriter, video_frame
 
 
 class ClipRecorder:
-    """Keeps predictions beside what happened; at the end writes one HDF5 file."""
+    """Collects predictions and ground truth; writes one HDF5 file at the end of the episode."""
 
     def __init__(
         self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec, *, plan_sha256: str
@@ -29,17 +29,17 @@ class ClipRecorder:
         self._chunks: list[ClipChunk] = []
 
     def on_chunk(self, chunk: ExecutedChunk) -> None:
-        """Keep one chunk."""
-        seen = chunk.request.observation
+        """Collect one chunk."""
+        observation = chunk.request.observation
         self._chunks.append(
             ClipChunk(
                 chunk_idx=chunk.request.chunk_idx,
                 step_idx=chunk.request.step_idx,
                 num_executed=chunk.outcome.num_executed,
                 frame_stride=self._policy_spec.frame_stride,
-                intrinsics_v33_px=seen.intrinsics,
-                start=Frames.stack([seen], like=seen),
-                true=Frames.stack([frame for _, frame in _frames(chunk, self._policy_spec.frame_stride)], like=seen),
+                intrinsics_v33_px=observation.intrinsics,
+                start=Frames.stack([observation], like=observation),
+                true=Frames.stack(_frames(chunk, self._policy_spec.frame_stride), like=observation),
                 predicted=chunk.predicted,
                 actions_nd=chunk.actions,
             )
@@ -57,21 +57,21 @@ class ClipRecorder:
         write_clip(self._path, header, self._chunks)
 
     def abandon(self) -> None:
-        """Nothing was written yet."""
+        """Do nothing: no file was written yet."""
 
 
 class VideoRecorder:
-    """Encodes a picture for every frame, each imagined one below the true one it was meant for."""
+    """Encodes a video frame for every observed frame, with its prediction below it."""
 
     def __init__(self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> None:
         self._path, self._policy_spec, self._cameras = path, policy_spec, env_spec.cameras
-        marks = "".join(f" {mark}" for mark in episode.protocol.split("+")[1:])  # of what no benchmark is
+        marks = "".join(f" {mark}" for mark in episode.protocol.split("+")[1:])  # for example placeholder-art
         self._caption = f"{env_spec.env_id} {episode.index:04d} seed {episode.seed} {policy_spec.policy_id}{marks}"
         self._last: np.ndarray | None = None
         self._writer = VideoWriter(fps=env_spec.control_hz / policy_spec.frame_stride)
 
     def on_chunk(self, chunk: ExecutedChunk) -> None:
-        """Encode one chunk's frames, and before the first chunk's what the policy saw first."""
+        """Encode the frames of one chunk; before the first chunk also the first observation."""
         if chunk.request.chunk_idx == 0:
             self._add(chunk.request.observation, 0, None, 0)
         stride = self._policy_spec.frame_stride
@@ -81,7 +81,7 @@ class VideoRecorder:
             self._add(frame, chunk.request.step_idx + offset, predicted, offset // stride - 1)
 
     def on_end(self, outcome: str) -> None:
-        """Hold the last picture for a second in a frame of green for success, red for failure; write the video."""
+        """Repeat the last frame for one second with a green (success) or red (failure) border; write the video."""
         if self._last is not None:
             colour = (0, 200, 0) if outcome == "success" else (220, 0, 0)
             for _ in range(round(self._writer.fps)):
@@ -92,19 +92,19 @@ class VideoRecorder:
         """Free the encoder."""
         self._writer.close()
 
-    def _add(self, seen: Observation, step_idx: int, predicted: Prediction | None, frame_idx: int) -> None:
-        imagined = predicted if predicted is not None and frame_idx < len(predicted.rgb) else None
-        self._last = picture(
-            seen.rgb,
-            seen.depth,
+    def _add(self, observed: Observation, step_idx: int, predicted: Prediction | None, frame_idx: int) -> None:
+        shown = predicted if predicted is not None and frame_idx < len(predicted.rgb) else None
+        self._last = video_frame(
+            observed.rgb,
+            observed.depth,
             cameras=self._cameras,
-            imagined_rgb_vhwc_u8=imagined.rgb[frame_idx] if imagined else None,
-            imagined_depth_vhw_m=imagined.depth[frame_idx] if imagined and imagined.depth is not None else None,
-            with_imagination="rgb" in self._policy_spec.predicts,
+            predicted_rgb_vhwc_u8=shown.rgb[frame_idx] if shown else None,
+            predicted_depth_vhw_m=shown.depth[frame_idx] if shown and shown.depth is not None else None,
+            with_prediction="rgb" in self._policy_spec.predicts,
             caption=f"{self._caption} step {step_idx}",
         )
         self._writer.add(self._last)
 
 
-def _frames(chunk: ExecutedChunk, stride: int) -> list[tuple[int, Observation]]:
-    return [(offset, frame) for offset, frame in chunk.outcome.frames if offset % stride == 0]
+def _frames(chunk: ExecutedChunk, stride: int) -> list[Observation]:
+    return [frame for offset, frame in chunk.outcome.frames if offset % stride == 0]

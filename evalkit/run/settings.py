@@ -1,6 +1,6 @@
-"""How a plan is carried out.
+"""Settings of a run that change no action: workers, limits, outputs.
 
-In: overrides such as `run.workers=2`. Out: typed settings; nothing here changes an action.
+In: overrides such as `run.workers=2`. Out: typed settings.
 Read next: `runner.py`, which follows them; `evalkit/config.py`, which fills them in.
 """
 
@@ -14,17 +14,17 @@ from evalkit.contracts.worker.client import Timeouts
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Workers, limits, and what is kept.
+    """Workers, limits and outputs.
 
     Attributes:
-        workers: Env workers at a time.
-        max_attempts: How often an episode is started whose worker dies or hangs; then it is an error.
-        start_timeout_s: Seconds for a worker to build its env.
-        reset_timeout_s: Seconds for it to start an episode.
-        chunk_timeout_s: Seconds for it to execute a chunk of actions, rendering included.
-        episodes_per_worker: A worker is replaced after so many, so that leaks stay small.
-        clips: Keep predictions beside what happened, for `evalkit score`.
-        video: Keep an mp4 an episode, for people.
+        workers: Env processes in parallel.
+        max_attempts: Attempts of an episode whose env process dies or hangs; after the last one it is an error.
+        start_timeout_s: Time limit for an env process to build its env.
+        reset_timeout_s: Time limit to start an episode.
+        chunk_timeout_s: Time limit to execute a chunk of actions, including rendering.
+        episodes_per_worker: Episodes after which an env process is replaced, to limit memory leaks.
+        clips: Write predictions and ground truth, for `evalkit score`.
+        video: Write one mp4 per episode, for people.
     """
 
     workers: int = 1
@@ -37,7 +37,7 @@ class RunSettings:
     video: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot carry out a plan."""
+        """Raise BadConfig for numbers that are not above 0."""
         for entry in fields(self):
             value = getattr(self, entry.name)
             if not isinstance(value, bool) and not value > 0:
@@ -45,5 +45,5 @@ class RunSettings:
 
     @property
     def timeouts(self) -> Timeouts:
-        """Return what a worker is held to."""
+        """Return the time limits of an env process."""
         return Timeouts(start_s=self.start_timeout_s, reset_s=self.reset_timeout_s, chunk_s=self.chunk_timeout_s)

@@ -109,6 +109,6 @@ def try_episode(trial: Trial, episode: Episode, tally: Tally) -> None:
         )
         try:
             worker.build()
-            run_episode(episode, worker, trial.policy, [], tally, render=True, imagine=predicts)
+            run_episode(episode, worker, trial.policy, [], tally, render=True, predict=predicts)
         finally:
             worker.close()

@@ -1,4 +1,5 @@
-"""What a run folder holds: plan, records, clips, videos.
+"""The files of a run folder: plan, records, clips, videos.
 
+In: nothing. Out: the package.
 Read next: `plan.py`, then `run_folder.py`.
 """

@@ -1,7 +1,7 @@
-"""What a number needs beside it to be repeated: versions, commit, machine.
+"""What is needed to repeat a run: versions, commit, machine.
 
-In: the plan and how it is carried out. Out: the content of `run.json`.
-Read next: `run_folder.py`, which keeps it; `evalkit/report/`, which shows it.
+In: the plan and the settings of the run. Out: the content of `run.json`.
+Read next: `run_folder.py`, which stores it; `evalkit/report/`, which shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PACKAGES = ("evalkit", "numpy", "torch", "mujoco", "robosuite", "gymnasium", "h5
 
 
 def begin_session(folder: RunFolder, run_settings: Any) -> None:
-    """Add the start of a session to `run.json`; the first one also writes what holds for the whole run."""
+    """Add the start of a session to `run.json`; the first session also adds plan, bench and policy."""
     about = folder.read_about() or _about(folder.plan)
     about.setdefault("sessions", []).append(
         {
@@ -39,25 +39,25 @@ def begin_session(folder: RunFolder, run_settings: Any) -> None:
 
 
 def end_session(folder: RunFolder) -> None:
-    """Note that the session that began last has finished."""
+    """Note the end of the last session."""
     about = folder.read_about()
     about["sessions"][-1]["finished"] = utc_now()
     folder.write_about(about)
 
 
 def versions() -> dict[str, str]:
-    """Return the installed versions of what can move a number."""
-    found = {"python": platform.python_version()}
+    """Return the installed versions of packages that can affect a result."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str | None:
-    """Return evalkit's git commit, with `+changes` where the tree differs from it; None outside a checkout."""
+    """Return evalkit's git commit, with `+changes` if the tree differs from it; None outside a checkout."""
     root = Path(evalkit.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
@@ -69,7 +69,7 @@ def commit() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the machine is, without its name."""
+    """Return system, processor, cores and memory of the machine, without its name."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),

@@ -1,13 +1,12 @@
-"""Clips: each executed chunk's imagined future beside what its actions really brought about.
+"""Clips: the prediction and the ground truth of each executed chunk of an episode.
 
 In: predictions and observations of one episode. Out: one HDF5 file, lossless (RGB as is, depth as uint16 millimetres).
-Read next: `evalkit/run/recorder.py`, which fills it; `evalkit/score/`, which reads it.
+Read next: `evalkit/run/recorder.py`, which writes it; `evalkit/score/`, which reads it.
 
 Layout: attributes `format`, `plan_sha256`, `episode`, `env_spec`, `policy_spec` (JSON) and `outcome`; then a group a
 chunk, `chunks/0000`, with attributes `step_idx`, `num_executed`, `frame_stride`, the executed `actions_nd`, the group
-`start` (the frame that the policy saw), the group `true` (F_true frames, one each `frame_stride` executed steps) and,
-where the policy imagined anything, the group `predicted` (F frames, of which the first F_true have a truth to be held
-against).
+`start` (the observation of the policy), the group `true` (F_true frames of ground truth, one every `frame_stride`
+executed steps) and, if the policy predicts, the group `predicted` (F frames; the first F_true have ground truth).
 
 Letters: F frames, N executed steps, V views, H W rows and columns.
 """
@@ -31,10 +30,10 @@ from evalkit.store.files import write_whole
 
 FORMAT = "evalkit-clip-1"
 BROKEN = (OSError, RuntimeError, KeyError, ValueError, TypeError)
-"""What h5py raises for a file that is cut off or overwritten."""
+"""What h5py raises for a file that is truncated or overwritten."""
 
 MAX_DEPTH_M = 65.535
-"""What uint16 millimetres can hold; a depth beyond it is stored as this value."""
+"""Largest depth that uint16 millimetres can hold; a larger depth is stored as this value."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +42,7 @@ class Frames:
 
     Attributes:
         rgb_fvhwc_u8: F,V,H,W,3.
-        depth_fvhw_m: F,V,H,W float32, metres along the optical axis, 0 where there is none.
+        depth_fvhw_m: F,V,H,W float32, metres along the optical axis, 0 where unknown.
         proprio_fd: F,16 float32, see `contracts.types.PROPRIO_DIM`.
         T_base_cam_fv44: F,V,4,4.
     """
@@ -74,11 +73,11 @@ class ClipChunk:
         num_executed: Control steps that it executed.
         frame_stride: Control steps between frames.
         intrinsics_v33_px: V,3,3.
-        start: One frame: what the policy saw.
-        true: What happened; fewer frames than predicted where fewer actions were executed.
-        predicted: What was imagined; None for a policy that imagines nothing. Depth that was not finite or not
-            positive reads as 0.
-        actions_nd: N,14 float32, what was executed, in the env's layout; None where nobody wrote it down.
+        start: One frame: the observation of the policy.
+        true: Ground truth; fewer frames than predicted if fewer actions were executed.
+        predicted: The prediction; None for a policy that predicts nothing. Depth that is not finite or not positive
+            is read as 0.
+        actions_nd: N,14 float32, the executed actions in the env's layout; None if not recorded.
     """
 
     chunk_idx: int
@@ -94,14 +93,14 @@ class ClipChunk:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipHeader:
-    """What a clip says of itself.
+    """The header of a clip.
 
     Attributes:
         episode: The episode that it shows.
         env_spec: The env that it was recorded in.
-        policy_spec: The policy that acted and imagined, JSON values.
+        policy_spec: The policy that acted and predicted, JSON values.
         outcome: How the episode ended.
-        plan_sha256: Hash of the plan that it was recorded for; None where it does not say.
+        plan_sha256: Hash of the plan; None if not recorded.
     """
 
     episode: Episode
@@ -133,7 +132,7 @@ def write_clip(path: Path, header: ClipHeader, chunks: Sequence[ClipChunk]) -> N
 
 
 class ClipReader:
-    """A clip on disk; chunks are read one at a time, so that memory stays bounded.
+    """A clip on disk; chunks are read one at a time, to bound the memory.
 
     Example:
         with ClipReader(path) as clip:
@@ -145,7 +144,7 @@ class ClipReader:
         """Open a clip.
 
         Raises:
-            RunFolderError: If the file is missing, broken, or no clip.
+            RunFolderError: If the file is missing, broken or not a clip.
         """
         self.path = path
         try:
@@ -159,9 +158,7 @@ class ClipReader:
                 self._names = sorted(self._file["chunks"])
         except BROKEN as error:
             self._file.close()
-            raise RunFolderError(
-                f"The clip {path} does not say what it is: {type(error).__name__}: {error}."
-            ) from error
+            raise RunFolderError(f"The clip {path} has a broken header: {type(error).__name__}: {error}.") from error
         if not is_clip:
             self._file.close()
             raise RunFolderError(f"{path} is not a clip of format '{FORMAT}'.")
@@ -191,7 +188,7 @@ class ClipReader:
             raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {error}.") from error
 
     def read_actions(self) -> np.ndarray | None:
-        """Return everything that was executed in the episode, N,14 float32; None where nobody wrote it down.
+        """Return all executed actions of the episode, N,14 float32; None if not recorded.
 
         Raises:
             RunFolderError: If it is broken.
@@ -206,7 +203,7 @@ class ClipReader:
 
 
 def depth_mm_from_m(depth_m: np.ndarray) -> np.ndarray:
-    """Return uint16 millimetres; what is not finite or not positive becomes 0, what is beyond 65.535 m becomes that.
+    """Return uint16 millimetres; values that are not finite or not positive become 0, larger ones 65.535 m.
 
     Example:
         >>> depth_mm_from_m(np.array([1.2345, np.nan, -1.0, 99.0]))

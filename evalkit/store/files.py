@@ -30,6 +30,6 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def find_unfinished(folder: Path) -> list[Path]:
-    """Return what `write_whole` left behind in a run folder when it was killed."""
-    places = [folder, *folder.glob("clips/*"), *folder.glob("videos/*"), folder / "report"]
-    return [path for place in places for path in place.glob(".*.part") if _PART.fullmatch(path.name)]
+    """Return temporary files that `write_whole` left in a run folder when it was killed."""
+    folders = [folder, *folder.glob("clips/*"), *folder.glob("videos/*"), folder / "report"]
+    return [path for each in folders for path in each.glob(".*.part") if _PART.fullmatch(path.name)]

@@ -1,8 +1,8 @@
-"""The plan: every choice of a run, fixed before the first step.
+"""The plan of a run: every choice, fixed before the first step.
 
 In: a bench, a policy, their configs, tasks, setting, number of episodes, seed. Out: an explicit list of episodes with
 a hash; the same arguments give the same bytes.
-Read next: `run_folder.py`, which keeps it; `evalkit/run/runner.py`, which carries it out.
+Read next: `run_folder.py`, which stores it; `evalkit/run/runner.py`, which runs it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FORMAT = "evalkit-plan-1"
 
 @dataclass(frozen=True, kw_only=True)
 class PartPlan:
-    """What a plan fixes of its bench or of its policy.
+    """The bench or the policy as a plan fixes it.
 
     Attributes:
-        name: The plugin's own name.
+        name: Name of the plugin.
         config: Every setting, JSON values.
         provenance: Versions, hashes and notes that identify it.
-        specs: Of a bench, the env spec of each task; of a policy, its spec, under its name. JSON values.
+        specs: For a bench, the env spec of each task; for a policy, its spec under its name. JSON values.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Plan:
     """Everything that decides the results of a run.
 
     Attributes:
-        bench: The bench, its config, versions and env specs.
-        policy: The policy, its config, weights and spec.
-        setting: One of the bench's settings.
+        bench: Name, settings, versions and env specs.
+        policy: Name, settings, hashes of weights and spec.
+        setting: Setting of the bench.
         protocol: Named and versioned set of choices that the plan follows.
-        departures: Every way in which it departs from that protocol, one sentence each.
-        seed: The seed that the episodes' seeds derive from.
+        departures: Every departure from that protocol, one sentence each.
+        seed: Seed from which the episodes' seeds are derived.
         episodes: Every episode, in the order of tasks and indices.
     """
 
@@ -80,7 +80,7 @@ class Plan:
         """Return the plan that `to_bytes` wrote.
 
         Raises:
-            RunFolderError: If the bytes are no plan, or its hash does not fit its content.
+            RunFolderError: If the bytes are not a plan, or its hash does not match its content.
         """
         try:
             content = json.loads(data)
@@ -101,7 +101,9 @@ class Plan:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunFolderError(f"{where} is not a plan: {error}.") from error
         if plan.sha256 != stated:
-            raise RunFolderError(f"{where} was changed by hand: its content does not have the hash that it states.")
+            raise RunFolderError(
+                f"{where} was edited: its content does not match its sha256. Restore it, or start a new run."
+            )
         return plan
 
     def env_spec(self, task: str) -> EnvSpec:
@@ -188,7 +190,7 @@ def make_plan(
 
 
 def _check_all(specs: Mapping[str, EnvSpec], policy: PolicySpec) -> None:
-    """Check every task, and tell which ones would do where some do not."""
+    """Raise SpecMismatch if the policy cannot run on a task; name the tasks on which it can."""
     mismatches: dict[str, SpecMismatch] = {}
     for task, spec in specs.items():
         try:
@@ -198,5 +200,5 @@ def _check_all(specs: Mapping[str, EnvSpec], policy: PolicySpec) -> None:
     if not mismatches:
         return
     first = next(iter(mismatches.values()))
-    fitting = [task for task in specs if task not in mismatches]
-    raise SpecMismatch(f"{first} These tasks fit: --tasks {','.join(fitting)}." if fitting else str(first))
+    possible = [task for task in specs if task not in mismatches]
+    raise SpecMismatch(f"{first} These tasks fit: --tasks {','.join(possible)}." if possible else str(first))

@@ -22,24 +22,24 @@ OUTCOMES: tuple[Outcome, ...] = ("success", "failure", "error", "skipped")
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRecord:
-    """How one planned episode ended.
+    """The outcome of one planned episode.
 
     Attributes:
-        outcome: `success` or `failure`, over which rates are taken; `error` or `skipped`, which are counted beside.
+        outcome: `success` or `failure`, which count in success rates; `error` or `skipped`, which do not.
         task: Task name.
         index: Position among the task's episodes.
         seed: Seed of the env.
-        instruction: What the policy was told; None where it never came so far.
+        instruction: The instruction that the policy received; None if the episode ended before.
         steps: Control steps executed.
-        num_chunks: Times the policy was asked.
-        actions_sha256: Hash of every executed action, float32 in order; of an `error`, of those before it.
+        num_chunks: Executed chunks.
+        actions_sha256: Hash of all executed actions, float32, in order; for `error`, of those before the fault.
         blame: For `error`: `env`, `policy` or `harness`.
         reason: For `error` and `skipped`: one sentence.
-        attempts: How often the episode was started.
+        attempts: Number of times the episode was started.
         timings_s: Seconds by name.
         clip: Path of the clip, relative to the run folder.
         video: Path of the video, relative to the run folder.
-        details: What the policy adds, JSON values.
+        details: Details that the policy added, JSON values.
     """
 
     outcome: Outcome
@@ -88,12 +88,12 @@ def append_record(path: Path, record: EpisodeRecord) -> None:
         raise cannot_write(path, error) from error
 
 
-def read_records(path: Path, *, mend: bool = False) -> list[EpisodeRecord]:
+def read_records(path: Path, *, repair: bool = False) -> list[EpisodeRecord]:
     """Return the records of a run, in the order in which they were written; an unfinished last line is left out.
 
     Args:
         path: The `episodes.jsonl`; a missing file holds no records.
-        mend: Cut an unfinished last line off the file; only for the run that owns it.
+        repair: Remove an unfinished last line from the file; only for the run that owns it.
 
     Raises:
         RunFolderError: If a finished line is no record, or an episode has two.
@@ -102,7 +102,7 @@ def read_records(path: Path, *, mend: bool = False) -> list[EpisodeRecord]:
         return []
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if mend and whole < len(data):
+    if repair and whole < len(data):
         os.truncate(path, whole)
     records: dict[str, EpisodeRecord] = {}
     for number, line in enumerate(data[:whole].splitlines(), start=1):
@@ -118,7 +118,7 @@ def read_records(path: Path, *, mend: bool = False) -> list[EpisodeRecord]:
 
 
 def _check_types(record: EpisodeRecord) -> None:
-    """Raise ValueError where a field that everything else leans on holds something else than it should."""
+    """Raise ValueError if a field that other code relies on has the wrong type."""
     if record.outcome not in OUTCOMES:
         raise ValueError(f"outcome is {record.outcome!r}, not one of {', '.join(OUTCOMES)}")
     for name in ("index", "seed", "steps", "num_chunks", "attempts"):

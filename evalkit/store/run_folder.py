@@ -1,6 +1,6 @@
-"""A run folder: where everything that a run leaves behind lies.
+"""A run folder: all files of a run.
 
-In: a plan and a path. Out: the folder, made or found again, held by one run at a time.
+In: a plan and a path. Out: the folder, new or existing, held by one run at a time.
 Read next: `plan.py`, `records.py`, `clips.py` for the files in it; `evalkit/run/runner.py`, which fills it.
 
 `plan.json`, `run.json`, `episodes.jsonl`, `clips/<task>/<index>.h5`, `videos/<task>/<index>.mp4`, `logs/`,
@@ -34,72 +34,72 @@ class RunFolder:
 
     @property
     def records_path(self) -> Path:
-        """Return where the records lie."""
+        """Return the path of the records."""
         return self.path / "episodes.jsonl"
 
     @property
     def scores_path(self) -> Path:
-        """Return where `evalkit score` writes."""
+        """Return the path that `evalkit score run` writes."""
         return self.path / "scores.parquet"
 
     @property
     def report_path(self) -> Path:
-        """Return where `evalkit report` writes."""
+        """Return the folder that `evalkit report` writes."""
         return self.path / "report"
 
     def clip_path(self, episode: Episode) -> Path:
-        """Return where an episode's clip lies."""
+        """Return the path of an episode's clip."""
         return self.path / "clips" / episode.task / f"{episode.index:04d}.h5"
 
     def video_path(self, episode: Episode) -> Path:
-        """Return where an episode's video lies."""
+        """Return the path of an episode's video."""
         return self.path / "videos" / episode.task / f"{episode.index:04d}.mp4"
 
     def log_path(self, worker_idx: int) -> Path:
-        """Return where what a worker prints goes."""
+        """Return the path of an env process's output."""
         return self.path / "logs" / f"worker-{worker_idx}.log"
 
-    def records(self, *, mend: bool = False) -> list[EpisodeRecord]:
+    def records(self, *, repair: bool = False) -> list[EpisodeRecord]:
         """Return the records so far.
 
         Args:
-            mend: Cut an unfinished last line off the file; only for the run that owns it.
+            repair: Remove an unfinished last line from the file; only for the run that owns it.
 
         Raises:
-            RunFolderError: If one of them is no record, or of no planned episode.
+            RunFolderError: If a line is not a record, or its episode is not planned.
         """
-        records = read_records(self.records_path, mend=mend)
+        records = read_records(self.records_path, repair=repair)
         planned = {episode.key: episode.seed for episode in self.plan.episodes}
         for record in records:
             if planned.get(record.key) != record.seed:
                 raise RunFolderError(
                     f"{self.records_path} records {record.key} with seed {record.seed}, which the plan does not hold; "
-                    f"take that line out, or choose another --out."
+                    f"delete that line, or choose another --out."
                 )
         return records
 
     def append(self, record: EpisodeRecord) -> None:
-        """Add a record; it is on the disk when this returns."""
+        """Append a record; it is on the disk when this returns."""
         append_record(self.records_path, record)
 
     def log_traceback(self, episode: Episode, error: BaseException) -> None:
-        """Keep the traceback of a fault of the harness's own."""
+        """Append the traceback of a fault of the harness to its log."""
         path = self.path / "logs" / "harness.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as log:
             log.write(f"{utc_now()} {episode.key}\n{''.join(traceback.format_exception(error))}\n")
 
     def read_about(self) -> dict[str, Any]:
-        """Return what `run.json` holds; empty before the first session."""
+        """Return the content of `run.json`; empty before the first session."""
         path = self.path / "run.json"
         try:
             about = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise RunFolderError(f"{path} is broken: {error}. Delete it, and the next run writes it anew.") from error
+            raise RunFolderError(f"{path} is broken: {error}. Delete it; the next run writes it again.") from error
         if not isinstance(about, dict):
-            raise RunFolderError(f"{path} holds no object. Delete it, and the next run writes it anew.")
+            raise RunFolderError(f"{path} does not hold a JSON object. Delete it; the next run writes it again.")
         return about
 
     def write_about(self, about: Mapping[str, Any]) -> None:
@@ -107,7 +107,7 @@ class RunFolder:
         write_whole(self.path / "run.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def note_worker(self, env_id: str, worker: Mapping[str, str]) -> None:
-        """Keep in `run.json` what a worker told of itself: its interpreter, its renderer."""
+        """Note in `run.json` what an env process reports about itself: interpreter, renderer."""
         about = self.read_about()
         workers = about.setdefault("workers", {})
         if workers.get(env_id) != dict(worker):
@@ -132,7 +132,7 @@ def open_run(path: Path) -> RunFolder:
 
 
 class HeldRun:
-    """A run folder that is being filled; no second run can hold it, and a killed one lets go of it.
+    """A run folder in use; no second run can hold it at the same time, and a killed run releases it.
 
     Example:
         with HeldRun(Path("results/runs/mine"), plan) as folder:
@@ -144,10 +144,10 @@ class HeldRun:
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> RunFolder:
-        """Make the folder, or find it again, and mend what a kill left unfinished.
+        """Create or open the folder, and remove unfinished files of a killed run.
 
         Raises:
-            RunFolderError: If it cannot be written, holds another plan, or is held by another run.
+            RunFolderError: If it cannot be written, holds another plan, or another run holds it.
         """
         path = self.folder.path
         try:
@@ -176,18 +176,20 @@ class HeldRun:
         for unfinished in find_unfinished(path):
             unfinished.unlink(missing_ok=True)
         if (path / "plan.json").exists():
-            found = open_run(path).plan
-            if found.sha256 != plan.sha256:
+            present = open_run(path).plan
+            if present.sha256 != plan.sha256:
                 raise RunFolderError(
-                    f"{path} holds another plan ({found.sha256[:12]}, not {plan.sha256[:12]}: "
-                    f"{_difference(found, plan)}); choose another --out, or give the arguments that it was made with."
+                    f"{path} holds another plan ({present.sha256[:12]}, not {plan.sha256[:12]}: "
+                    f"{_difference(present, plan)}); choose another --out, or repeat the arguments of that plan."
                 )
         elif any(entry.name != ".lock" for entry in path.iterdir()):
             (path / ".lock").unlink()
-            raise RunFolderError(f"{path} holds files but no plan.json, so it is no run folder; choose another --out.")
+            raise RunFolderError(
+                f"{path} holds files but no plan.json, so it is not a run folder; choose another --out."
+            )
         else:
             write_whole(path / "plan.json", plan.to_bytes())
-        self.folder.records(mend=True)
+        self.folder.records(repair=True)
 
 
 def utc_now() -> str:
@@ -195,6 +197,6 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _difference(found: Plan, wanted: Plan) -> str:
-    ours, theirs = json.loads(wanted.to_bytes()), json.loads(found.to_bytes())
+def _difference(present: Plan, wanted: Plan) -> str:
+    ours, theirs = json.loads(wanted.to_bytes()), json.loads(present.to_bytes())
     return "different " + ", ".join(name for name in ours if name != "sha256" and ours[name] != theirs[name])

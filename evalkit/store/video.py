@@ -1,7 +1,7 @@
-"""Videos for people: what happened above, what was imagined below, depth beside RGB.
+"""Videos for people: ground truth above, prediction below, depth next to RGB.
 
 In: frames of one episode. Out: one H.264 mp4.
-Read next: `evalkit/run/recorder.py`, which feeds it; `clips.py` for the lossless frames that are scored.
+Read next: `evalkit/run/recorder.py`, which calls it; `clips.py` for the lossless frames that are scored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from evalkit.contracts.spec import CameraSpec
 from evalkit.store.files import write_whole
 
 DEPTH_RANGE_M = {"static": (0.5, 3.5), "wrist": (0.05, 1.0)}
-"""Depths that the colours span, by kind of camera."""
+"""Range of depths that the colours show, by kind of camera."""
 
 _CAPTION_PX = 18
 
 
 class VideoWriter:
-    """Collects frames in memory, encoded, and writes the file whole at the end."""
+    """Encodes frames in memory and writes the whole file at the end."""
 
     def __init__(self, *, fps: float) -> None:
         self.fps = fps
@@ -33,14 +33,14 @@ class VideoWriter:
         self._container = av.open(self._buffer, "w", format="mp4")
         self._stream: av.VideoStream | None = None
 
-    def add(self, picture_hwc_u8: np.ndarray) -> None:
-        """Add one picture, H,W,3; all have the size of the first."""
+    def add(self, frame_hwc_u8: np.ndarray) -> None:
+        """Add one frame, H,W,3; all frames have the size of the first."""
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1000))
-            self._stream.height, self._stream.width = (size - size % 2 for size in picture_hwc_u8.shape[:2])
+            self._stream.height, self._stream.width = (size - size % 2 for size in frame_hwc_u8.shape[:2])
             self._stream.pix_fmt = "yuv420p"
             self._stream.options = {"preset": "ultrafast", "crf": "20"}
-        cropped = picture_hwc_u8[: self._stream.height, : self._stream.width]
+        cropped = frame_hwc_u8[: self._stream.height, : self._stream.width]
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(cropped), format="rgb24")
         self._container.mux(self._stream.encode(frame))
 
@@ -61,32 +61,32 @@ class VideoWriter:
         self._container.close()
 
 
-def picture(
+def video_frame(
     rgb_vhwc_u8: np.ndarray,
     depth_vhw_m: np.ndarray,
     *,
     cameras: Sequence[CameraSpec],
-    imagined_rgb_vhwc_u8: np.ndarray | None,
-    imagined_depth_vhw_m: np.ndarray | None,
-    with_imagination: bool,
+    predicted_rgb_vhwc_u8: np.ndarray | None,
+    predicted_depth_vhw_m: np.ndarray | None,
+    with_prediction: bool,
     caption: str,
 ) -> np.ndarray:
-    """Return one video picture: a caption, the true views with their depth, and below them the imagined ones.
+    """Return one video frame: a caption, the true views with their depth, and below them the predicted views.
 
     Args:
-        rgb_vhwc_u8: V,H,W,3, what happened.
+        rgb_vhwc_u8: V,H,W,3, ground truth.
         depth_vhw_m: V,H,W metres.
         cameras: The V views.
-        imagined_rgb_vhwc_u8: The same, imagined; None leaves the row grey.
-        imagined_depth_vhw_m: The same for depth.
-        with_imagination: Whether there is a lower row at all; all pictures of a video agree on it.
+        predicted_rgb_vhwc_u8: The prediction; None leaves the row grey.
+        predicted_depth_vhw_m: The predicted depth; None leaves it grey.
+        with_prediction: Whether there is a lower row; the same for all frames of a video.
         caption: One short line of text.
     """
     rows = [_row("true", rgb_vhwc_u8, depth_vhw_m, cameras)]
-    if with_imagination:
+    if with_prediction:
         grey = np.full_like(rgb_vhwc_u8, 64)
-        imagined = grey if imagined_rgb_vhwc_u8 is None else imagined_rgb_vhwc_u8
-        rows.append(_row("imagined", imagined, imagined_depth_vhw_m, cameras))
+        predicted = grey if predicted_rgb_vhwc_u8 is None else predicted_rgb_vhwc_u8
+        rows.append(_row("predicted", predicted, predicted_depth_vhw_m, cameras))
     bar = np.zeros((_CAPTION_PX, rows[0].shape[1], 3), np.uint8)
     return np.concatenate([_labelled(bar, caption, scale=0.4), *rows])
 
@@ -114,9 +114,9 @@ def _row(
     return np.concatenate(cells, axis=1)
 
 
-def _labelled(picture_hwc_u8: np.ndarray, text: str, *, scale: float) -> np.ndarray:
-    """Return the picture with white text on a dark edge at its upper left."""
-    labelled = np.ascontiguousarray(picture_hwc_u8).copy()
+def _labelled(frame_hwc_u8: np.ndarray, text: str, *, scale: float) -> np.ndarray:
+    """Return the image with white text in its upper left corner."""
+    labelled = np.ascontiguousarray(frame_hwc_u8).copy()
     origin = (3, round(30 * scale))
     for colour, thickness in (((0, 0, 0), 2), ((255, 255, 255), 1)):
         cv2.putText(labelled, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

@@ -66,7 +66,7 @@ def figures() -> list[Figure]:
 
         def closed() -> None:
             video = VideoRecorder(path / "video.mp4", episode, spec, policy.spec)
-            success = run_episode(episode, worker, policy, [video], Tally(), render=True, imagine=False)
+            success = run_episode(episode, worker, policy, [video], Tally(), render=True, predict=False)
             video.on_end("success" if success else "failure")
 
         try:

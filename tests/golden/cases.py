@@ -17,7 +17,8 @@ from evalkit.cli.main import app
 from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError
 from evalkit.report.write import write_report
-from evalkit.run.runner import Job, run_missing
+from evalkit.run.lane import Job
+from evalkit.run.runner import run_missing
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run

@@ -16,8 +16,9 @@ import pytest
 
 from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError, SpecMismatch
+from evalkit.run.lane import Job
 from evalkit.run.recorder import ClipRecorder
-from evalkit.run.runner import Job, missing_episodes, run_missing
+from evalkit.run.runner import missing_episodes, run_missing
 from evalkit.store.clips import ClipReader
 from evalkit.store.plan import make_plan
 from evalkit.store.records import EpisodeRecord
@@ -57,7 +58,7 @@ def test_every_planned_episode_is_recorded_once(tmp_path: Path) -> None:
 
 
 def test_the_loop_does_what_a_plain_loop_does(tmp_path: Path) -> None:
-    """The same env and policy, driven by hand in this process, end in the same step with the same actions."""
+    """The same env and policy, stepped directly in this process, end in the same step with the same actions."""
     import hashlib
 
     (record,) = run(tmp_path, episodes=1, tasks=("Far",))

@@ -60,7 +60,7 @@ def test_every_choice_moves_the_hash(change: dict) -> None:
 def test_a_plan_reads_back_and_a_changed_one_is_refused() -> None:
     data = plan().to_bytes()
     assert Plan.from_bytes(data, where="here").to_bytes() == data
-    with pytest.raises(RunFolderError, match="here was changed by hand"):
+    with pytest.raises(RunFolderError, match="here was edited"):
         Plan.from_bytes(data.replace(b'"max_steps": 20', b'"max_steps": 21'), where="here")
     for broken in (data[:-20], b"[]", b"{}", b"\xff"):
         with pytest.raises(RunFolderError, match="here is not a plan"):
@@ -101,7 +101,7 @@ def test_an_unfinished_last_line_is_left_out_and_mended(tmp_path: Path) -> None:
     for cut in range(1, len(whole) - whole.index(b"\n")):
         path.write_bytes(whole[:-cut])
         assert [r.index for r in read_records(path)] == [0]
-    read_records(path, mend=True)
+    read_records(path, repair=True)
     append_record(path, record(1))
     assert path.read_bytes() == whole
 
