@@ -74,7 +74,10 @@ def _library(file: str, package: str, user: str, *, needed: bool = True) -> Find
 def _disk() -> Finding:
     free_gb = shutil.disk_usage(Path.cwd()).free / 1e9
     return Finding(
-        what="5 GB of free disk space", ok=free_gb > 5, found=f"{free_gb:.0f} GB", remedy="delete files, or write to another disk with --out"
+        what="5 GB of free disk space",
+        ok=free_gb > 5,
+        found=f"{free_gb:.0f} GB",
+        remedy="delete files, or write to another disk with --out",
     )
 
 
