@@ -1,7 +1,7 @@
 """Clips and statistics against numbers that the released loader gave: the item `data` of `xwam.py`.
 
 In: a folder laid out like `../shared/golden/xwam`. Out: one comparison an array, off by at most 1e-6.
-Read next: `xwam.py`, which prints them; `tests/unit/test_xwam_data_golden.py`, which runs the same under pytest.
+Read next: `xwam.py`, which prints them; `tests/unit/test_dataset_golden.py`, which runs the same under pytest.
 """
 
 from __future__ import annotations
