@@ -6,7 +6,9 @@ Read next: `evalkit/store/plan.py`, `evalkit/run/trial.py`; `run.py` for the nex
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -66,6 +68,7 @@ def list_(
         _print_keys(f"policy.{policy_plugin.name}", policy_plugin.config_type)
     out.print("for every bench and policy", style="bold")
     out.print("key       bench.max_steps=null")
+    out.print("          Shortens every episode to this many steps; a departure from the protocol.", style="dim")
     _print_keys("run", RunSettings)
 
 
@@ -179,7 +182,31 @@ def _summary(load: Callable[[str], Any], name: str) -> str:
 
 
 def _print_keys(prefix: str, config_type: type) -> None:
+    meanings = field_meanings(inspect.getdoc(config_type) or "")
     for entry in fields(config_type):
         default = getattr(config_type(), entry.name)
         shown = json.dumps(list(default) if isinstance(default, tuple) else default, separators=(",", ":"))
         out.print(f"key       {prefix}.{entry.name}={shown.strip(chr(34))}")
+        if entry.name in meanings:
+            meaning = re.sub(r"\bNone\b", "null", meanings[entry.name])
+            out.print(f"          {meaning}", style="dim", soft_wrap=True)
+
+
+def field_meanings(docstring: str) -> dict[str, str]:
+    """Return what a docstring in Google form says about each attribute.
+
+    Example:
+        >>> field_meanings("Settings.\\n\\nAttributes:\\n    gl: Renderer,\\n        or auto.\\n    seed: Seed.")
+        {'gl': 'Renderer, or auto.', 'seed': 'Seed.'}
+    """
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in docstring.partition("Attributes:\n")[2].splitlines():
+        if match := re.fullmatch(r"    (\w+): (.+)", line):
+            name = match[1]
+            meanings[name] = match[2]
+        elif name and line.startswith("        "):
+            meanings[name] += " " + line.strip()
+        else:
+            name = ""
+    return meanings

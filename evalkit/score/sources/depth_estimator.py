@@ -70,7 +70,7 @@ def parse_choice(text: str) -> EstimatorChoice:
     for known in ALIGNMENTS:
         if alignment == known and name:
             return EstimatorChoice(name=name, alignment=known)
-    raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score --help")
+    raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score run --help")
 
 
 def with_depth(
