@@ -1,4 +1,4 @@
-"""Clips and statistics match the released loader's; skipped where its numbers are not at hand."""
+"""Clips and statistics match the released loader's; skipped if its numbers are missing."""
 
 import pytest
 

@@ -160,11 +160,11 @@ def test_exact_depth_survives_an_unknown_8_bit_map(root: Path, tmp_path: Path, s
 def test_an_export_goes_on_and_keeps_to_itself(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     export(root, scan(root), whole)
-    told = []
+    calls = []
 
     def stop_after_two() -> None:
-        told.append(1)
-        if len(told) == 2:
+        calls.append(1)
+        if len(calls) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -222,7 +222,7 @@ FOREIGN_MAP = {
 
 
 def foreign(folder: Path, version: Any, *, shared: Any = True) -> Any:
-    """Write a data set as somebody else would: with depth in the rows, and in v3.0 two episodes in one video."""
+    """Write a data set as another tool would: with depth in the rows, and in v3.0 two episodes in one video."""
     both = [steps_of(index, count=12 + index) for index in range(2)]
     state = [
         np.hstack([s.proprio[:, :3], s.proprio[:, [4, 5, 6, 3]], s.proprio[:, 7:8]]).astype(np.float32) for s in both
@@ -315,8 +315,8 @@ def test_broken_episodes_of_others_are_named_and_left_out(tmp_path: Path) -> Non
     pq.write_table(spoilt, theirs / "data/chunk-000/episode_000001.parquet")
     _, broken = import_episodes(open_lerobot(theirs, theirs / "map.json"), tmp_path / "ours")
     assert "the rows hold no image, an image of uint16 is needed" in broken[1].reason
-    foreign(tmp_path / "mended", "v2.1")
-    count, broken = import_episodes(open_lerobot(tmp_path / "mended", theirs / "map.json"), tmp_path / "ours")
+    foreign(tmp_path / "repaired", "v2.1")
+    count, broken = import_episodes(open_lerobot(tmp_path / "repaired", theirs / "map.json"), tmp_path / "ours")
     assert (count, broken) == (2, [])
 
 
@@ -358,9 +358,9 @@ def test_maps_that_cannot_be_used(tmp_path: Path, part: Any, reason: str) -> Non
 
 
 def test_what_can_be_imported_is_said_alike_everywhere() -> None:
-    told = cli.import_lerobot.__doc__
+    help_text = cli.import_lerobot.__doc__
     docs = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    for text in (told, lerobot_import.__doc__, docs):
+    for text in (help_text, lerobot_import.__doc__, docs):
         assert ", ".join(VERSIONS) in text
 
 

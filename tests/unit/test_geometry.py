@@ -1,4 +1,4 @@
-"""Geometry against scipy and against values worked out by hand."""
+"""Geometry against scipy and against known values."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_quaternion_by_hand() -> None:
 def test_frames_cancel_from_left_to_right() -> None:
     T_base_ee = geometry.transform(Rotation.from_euler("z", 90, degrees=True).as_matrix(), np.array([1.0, 2.0, 3.0]))
     T_ee_cam = geometry.transform(np.eye(3), np.array([0.1, 0.0, 0.0]))
-    # The camera sits 0.1 m along the hand's x axis, which points along y of the base.
+    # The camera sits 0.1 m along the end effector's x axis, which points along y of the base.
     np.testing.assert_allclose((T_base_ee @ T_ee_cam)[:3, 3], [1.0, 2.1, 3.0], atol=1e-12)
     np.testing.assert_allclose(geometry.inverse(T_base_ee) @ T_base_ee, np.eye(4), atol=1e-12)
     stacked = np.stack([T_base_ee, T_ee_cam])

@@ -1,4 +1,4 @@
-"""Imports run one way: the rules of the picture in docs/conventions.md, read from the source."""
+"""Imports run one way: the rules of docs/conventions.md, read from the source."""
 
 import ast
 import subprocess

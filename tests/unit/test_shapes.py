@@ -1,4 +1,4 @@
-"""The shape checker is on: without this test nobody would notice that it is off."""
+"""The shape checker is on: without this test, no other one fails when it is off."""
 
 import pytest
 import torch

@@ -107,7 +107,7 @@ def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Path, tmp_pa
         assert torch.equal(found.action_BKA, expected.action_BKA)
         assert len(list(tmp_path.rglob("*.safetensors"))) == 2
     next(tmp_path.rglob("*.safetensors")).write_bytes(b"broken")
-    with pytest.raises(ValueError, match="delete it, and it is made anew"):
+    with pytest.raises(ValueError, match="Delete it; the next access writes it again"):
         [kept[35], kept[50]]
 
 

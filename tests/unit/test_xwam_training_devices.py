@@ -144,7 +144,7 @@ def precision_is_open() -> Iterator[Any]:
     state._reset_state(True)
 
 
-def told(line: dict) -> tuple[str, dict[str, float]]:
+def losses_of(line: dict) -> tuple[str, dict[str, float]]:
     return line["kind"], {name: value for name, value in line.items() if name not in ("kind", "s_per_step")}
 
 
@@ -157,7 +157,7 @@ def test_two_devices_do_what_one_does(shared_root: Path, tmp_path: Path, spread:
         trainer_of(shared_root, tmp_path / "one", recipe).run(stop_at=stop)
         run_on_two(ONE_OF_TWO, shared_root, tmp_path / "two", spread, str(stop))
         assert [line["step"] for line in read_log(tmp_path / "two" / LOG)][-1] == stop
-    ours, theirs = ([told(line) for line in read_log(tmp_path / name / LOG)] for name in ("one", "two"))
+    ours, theirs = ([losses_of(line) for line in read_log(tmp_path / name / LOG)] for name in ("one", "two"))
     assert [kind for kind, _ in ours] == [kind for kind, _ in theirs] == ["train", "validation", "imagined"] * 2
     tolerance = 1e-3 if recipe == SHORT else 1e-2
     for (_, one), (_, two) in zip(ours, theirs, strict=True):

@@ -125,10 +125,10 @@ def test_a_signal_ends_a_training_after_its_step_saved(
 ) -> None:
     one_step, handler = Trainer._one_step, signal.getsignal(number)
 
-    def signalled(trainer: Any, pictures: Any) -> Any:
+    def signalled(trainer: Any, clips: Any) -> Any:
         if trainer.step == 1:
             os.kill(os.getpid(), number)
-        return one_step(trainer, pictures)
+        return one_step(trainer, clips)
 
     monkeypatch.setattr(Trainer, "_one_step", signalled)
     arguments = small(root, tmp_path / "run", "--start", str(start))
@@ -222,8 +222,8 @@ def test_statistics_of_other_data_are_reported_and_recorded(
         capsys.readouterr()
         assert main([*small(root, tmp_path / folder), "num_steps=1"]) == 0
         about = json.loads((tmp_path / folder / "run.json").read_text())["data_description"]
-        places = (capsys.readouterr().out, about, read_notes(tmp_path / folder / CHECKPOINT)["data"])
-        told = (
+        outputs = (capsys.readouterr().out, about, read_notes(tmp_path / folder / CHECKPOINT)["data"])
+        warning = (
             "normalised by a statistics.json of other data (99 episodes, 120 frames; here are 3 episodes, 120 frames)"
         )
-        assert [told in place for place in places] == [episodes == 99] * 3
+        assert [warning in output for output in outputs] == [episodes == 99] * 3

@@ -142,20 +142,20 @@ def test_every_training_of_a_decoder_is_kept(
     trained_on(roots[0], start, once)
     notes = trained_on(roots[1], once, twice)
     hashes = [data_sha256(root, scan(root).lengths) for root in roots]
-    told = [{"command": "xwam train-decoder data", "steps": 2, "data_sha256": sha256} for sha256 in hashes]
+    trainings = [{"command": "xwam train-decoder data", "steps": 2, "data_sha256": sha256} for sha256 in hashes]
     assert hashes[0] != hashes[1]
-    assert decoder_trainings(notes) == told
+    assert decoder_trainings(notes) == trainings
     assert {name: notes[name] for name in ("steps", "decoder_steps")} == {"steps": "7", "decoder_steps": "4"}
     assert "decoder_command" not in notes
     assert main(["show", str(twice)]) == 0
-    assert f"decoder_trainings: {json.dumps(told)}" in capsys.readouterr().out
+    assert f"decoder_trainings: {json.dumps(trainings)}" in capsys.readouterr().out
 
     bundle = load_bundle(str(twice))
     before = {"steps": "7", "decoder_command": "xwam train-decoder a b c", "decoder_steps": "30"}
     save_checkpoint(old, bundle.network, bundle.model, decoder=bundle.decoder, notes=before)
     notes = trained_on(roots[1], old, on)
     first = {"command": "xwam train-decoder a b c", "steps": 30, "data_sha256": None}
-    assert decoder_trainings(notes) == [first, told[1]]
+    assert decoder_trainings(notes) == [first, trainings[1]]
     assert notes["decoder_steps"] == "32"
 
     assert main(["average", str(start), str(twice), str(tmp_path / "between")]) == 0
