@@ -1,6 +1,8 @@
 # Each target works as the first command on a fresh clone.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Without compiling every module of every package, which Python does for those that are used.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 EVAL_TASKS ?= Lift,Stack,Door
 EVAL_EPISODES ?= 5
 EVAL_SEED ?= 0
@@ -63,16 +65,19 @@ setup: .venv/installed  ## Install what running needs into .venv.
 
 setup-dev: .venv/installed-dev  ## Install what developing needs into .venv.
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/bin/python:
 	@tools/system-libraries
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(PIP_INSTALL) -e .
 	@touch $@
 
-.venv/installed-dev: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv, with what developing needs (a few minutes the first time) ..."
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch .venv/installed $@
 
 clean:  ## Remove .venv and caches; results stay.
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
