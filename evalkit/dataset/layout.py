@@ -307,9 +307,9 @@ def track_from_json(content: Mapping[str, Any], *, root: Path, key: str) -> Trac
     if type(count) is not int or count < 1:
         raise BrokenEpisode(f"{file}: 'num_frames' must be a whole number above 0, got {_shown(count)}.")
     tables = {
-        f"{part}.{name}": _rows(file, f"{part}.{name}", rows, count)
-        for part in ("proprios", "actions")
-        for name, rows in content[part].items()
+        f"{group}.{name}": _rows(file, f"{group}.{name}", rows, count)
+        for group in ("proprios", "actions")
+        for name, rows in content[group].items()
     }
     tables.setdefault("actions.trusted", np.ones((count, 1), np.float32))
     arms = tuple(arm for arm in ARM_PROPRIO if f"proprios.{arm}_ee_pos" in tables)
@@ -444,8 +444,8 @@ def _delta_action(file: Path, tables: Mapping[str, np.ndarray], arms: tuple[str,
     """Return the difference from the state of each step to its goal pose: R_delta = R_goal R_state^T."""
     action = np.zeros((len(tables[f"proprios.{arms[0]}_ee_pos"]), 14), np.float32)
     for arm in arms:
-        goal, state = (_table(file, tables, f"{part}.{arm}_ee_pos", 3) for part in ("actions", "proprios"))
-        R_goal, R_state = (_rotation(file, tables, f"{part}.{arm}_ee_rotm") for part in ("actions", "proprios"))
+        goal, state = (_table(file, tables, f"{group}.{arm}_ee_pos", 3) for group in ("actions", "proprios"))
+        R_goal, R_state = (_rotation(file, tables, f"{group}.{arm}_ee_rotm") for group in ("actions", "proprios"))
         gripper = _table(file, tables, f"proprios.{arm}_gripper_pos", 1)
         change = np.diff(gripper, axis=0, append=gripper[-1:])
         action[:, ARM_ACTION[arm]] = np.hstack([goal - state, (R_goal * R_state.inv()).as_rotvec(), change])

@@ -130,8 +130,8 @@ def map_of(episode: _Episode) -> FeatureMap:
             depth_range=camera.depth_range,
         )
     tables = {
-        part: {name: Source(feature=f"xwam.{part}.{name}") for name in episode.content[part]}
-        for part in ("proprios", "actions")
+        group: {name: Source(feature=f"xwam.{group}.{name}") for name in episode.content[group]}
+        for group in ("proprios", "actions")
     }
     return FeatureMap(cameras=cameras, **tables)
 
@@ -221,9 +221,9 @@ def _rows(
         "observation.state": _numbers(track.proprio),
         "action": _numbers(track.action),
     }
-    for part in ("proprios", "actions"):
-        for name, source in getattr(feature_map, part).items():
-            columns[source.feature] = _numbers(np.array(episode.content[part][name], np.float32))
+    for group in ("proprios", "actions"):
+        for name, source in getattr(feature_map, group).items():
+            columns[source.feature] = _numbers(np.array(episode.content[group][name], np.float32))
     for camera in track.cameras:
         if (feature := feature_map.cameras[camera.name].depth_mm) is not None:
             columns[feature] = pa.array(_depth_images(camera, count), IMAGE)
@@ -288,9 +288,9 @@ def _features(first: _Episode, feature_map: FeatureMap) -> dict[str, Any]:
         "observation.state": numbers(len(STATE_NAMES), list(STATE_NAMES)),
         "action": numbers(len(ACTION_NAMES), list(ACTION_NAMES)),
     }
-    for part in ("proprios", "actions"):
-        for name, source in getattr(feature_map, part).items():
-            features[source.feature] = numbers(len(first.content[part][name][0]))
+    for group in ("proprios", "actions"):
+        for name, source in getattr(feature_map, group).items():
+            features[source.feature] = numbers(len(first.content[group][name][0]))
     axes = ["height", "width", "channels"]
     for camera in first.track.cameras:
         source = feature_map.cameras[camera.name]

@@ -186,5 +186,5 @@ def _source(value: str | Mapping[str, Any]) -> Source:
 
 def _without_nones(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _without_nones(part) for name, part in value.items() if part is not None}
+        return {name: _without_nones(inner) for name, inner in value.items() if inner is not None}
     return value

@@ -79,11 +79,11 @@ class Import:
         """Return whether a feature is in video files, not in the rows."""
         return self.info["features"][feature]["dtype"] == "video"
 
-    def _position(self, episode: Mapping[str, Any], part: str) -> dict[str, int]:
+    def _position(self, episode: Mapping[str, Any], prefix: str) -> dict[str, int]:
         number = episode["episode_index"]
         if self.is_v2:
             return {"episode_chunk": number // self.info.get("chunks_size", 1000), "episode_index": number}
-        return {name: episode[f"{part}/{name}"] for name in ("chunk_index", "file_index")}
+        return {name: episode[f"{prefix}/{name}"] for name in ("chunk_index", "file_index")}
 
 
 def open_lerobot(root: Path, map_path: Path | None = None) -> Import:
@@ -194,8 +194,8 @@ def _content(opened: Import, episode: Mapping[str, Any], key: str, files: _Files
     plain = [name for name in rows.column_names if not pa.types.is_struct(rows[name].type)]
     numbers = {name: np.array(rows[name].to_pylist()) for name in plain}
     tables = {
-        part: {name: source.table(numbers).tolist() for name, source in getattr(opened.feature_map, part).items()}
-        for part in ("proprios", "actions")
+        group: {name: source.table(numbers).tolist() for name, source in getattr(opened.feature_map, group).items()}
+        for group in ("proprios", "actions")
     }
     views = {
         name: _images(opened, episode, rows, view, files, f"{name}/{key}")

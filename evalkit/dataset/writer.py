@@ -141,31 +141,10 @@ def write_episode(
         raise ValueError(
             f"{key}: a list of one or more instructions is needed, none of them empty, got {instructions!r}."
         )
-    depth_mm = millimetres(steps.depth)
-    depth_u8 = depth_bytes(steps.depth, recording.depth_range)
-    views = {}
-    for view_idx, view in enumerate(recording.views):
-        paths = {name: f"{name}/{view.name}/{key}" for name in ("video", "depth", "depth_mm")}
-        rgb, depth, exact = f"{paths['video']}.mp4", f"{paths['depth']}.mp4", f"{paths['depth_mm']}.mkv"
-        write_video(root / rgb, steps.rgb[:, view_idx], fps=recording.control_hz)
-        grey = np.repeat(depth_u8[:, view_idx, :, :, None], 3, axis=-1)
-        write_video(root / depth, grey, fps=recording.control_hz)
-        write_video(root / exact, depth_mm[:, view_idx], fps=recording.control_hz)
-        views[view.name] = {
-            "type": view.kind,
-            "rgb_path": rgb,
-            "depth_path": depth,
-            "depth_mm_path": exact,
-            "depth_range": asdict(recording.depth_range),
-            "start": 0,
-            "end": len(steps.rgb),
-            "fps": recording.control_hz,
-            **_matrices(steps, view_idx, view),
-        }
     content = {
         "num_frames": len(steps.rgb),
         "instructions": list(instructions),
-        "observations": views,
+        "observations": _write_views(root, key, steps, recording),
         "proprios": _poses(recording.axes.model_from_sim(steps.proprio, recording.arms), recording.arms),
         "actions": _actions(steps, recording),
         "about": (about or EpisodeAbout()).to_json(),
@@ -211,6 +190,32 @@ def _read_content(path: Path) -> dict[str, Any] | None:
         return None
     count = content.get("num_frames") if isinstance(content, dict) else None
     return content if type(count) is int and count > 0 else None
+
+
+def _write_views(root: Path, key: str, steps: Steps, recording: Recording) -> dict[str, dict[str, Any]]:
+    """Write the videos of all views; return their entries in the episode's JSON."""
+    depth_mm = millimetres(steps.depth)
+    depth_u8 = depth_bytes(steps.depth, recording.depth_range)
+    entries = {}
+    for view_idx, view in enumerate(recording.views):
+        paths = {name: f"{name}/{view.name}/{key}" for name in ("video", "depth", "depth_mm")}
+        rgb, depth, exact = f"{paths['video']}.mp4", f"{paths['depth']}.mp4", f"{paths['depth_mm']}.mkv"
+        write_video(root / rgb, steps.rgb[:, view_idx], fps=recording.control_hz)
+        grey = np.repeat(depth_u8[:, view_idx, :, :, None], 3, axis=-1)
+        write_video(root / depth, grey, fps=recording.control_hz)
+        write_video(root / exact, depth_mm[:, view_idx], fps=recording.control_hz)
+        entries[view.name] = {
+            "type": view.kind,
+            "rgb_path": rgb,
+            "depth_path": depth,
+            "depth_mm_path": exact,
+            "depth_range": asdict(recording.depth_range),
+            "start": 0,
+            "end": len(steps.rgb),
+            "fps": recording.control_hz,
+            **_matrices(steps, view_idx, view),
+        }
+    return entries
 
 
 def _check(key: str, steps: Steps, recording: Recording) -> None:

@@ -90,7 +90,7 @@ def crop(
     size = rgb_FCHW.shape[-2:]
     rows, cols = (int(crop_frac * length) for length in size)
     top, left = round(position[0] * (size[0] - rows)), round(position[1] * (size[1] - cols))
-    rgb, depth = (part[..., top : top + rows, left : left + cols] for part in (rgb_FCHW, depth_FCHW))
+    rgb, depth = (frames[..., top : top + rows, left : left + cols] for frames in (rgb_FCHW, depth_FCHW))
     return (
         F.interpolate(rgb, size, mode="bilinear", align_corners=False),
         F.interpolate(depth, size, mode="nearest-exact"),

@@ -147,11 +147,11 @@ class _SlotReader(Dataset[ClipGroup]):
         raise BrokenEpisode(f"{MAX_BROKEN_IN_A_ROW} clips in a row are broken; the last reason: {broken[-1].reason}")
 
 
-def _merged(parts: Sequence[ClipGroup]) -> ClipGroup:
+def _merged(groups: Sequence[ClipGroup]) -> ClipGroup:
     return ClipGroup(
-        samples=[sample for part in parts for sample in part.samples],
-        slots=[slot for part in parts for slot in part.slots],
-        broken=[reason for part in parts for reason in part.broken],
+        samples=[sample for group in groups for sample in group.samples],
+        slots=[slot for group in groups for slot in group.slots],
+        broken=[reason for group in groups for reason in group.broken],
     )
 
 
@@ -231,8 +231,8 @@ class Encoder:
                 text.append(self.prompt("" if dropped else sample.instruction))
                 noise.append([torch.randn(list(shape), generator=generator) for shape in shapes])
         return Draws(
-            noise=Noise(*(torch.stack(part).to(self._device) for part in zip(*noise, strict=True))),
-            levels=NoiseLevels(*(torch.cat(part).to(self._device) for part in zip(*levels, strict=True))),
+            noise=Noise(*(torch.stack(tensors).to(self._device) for tensors in zip(*noise, strict=True))),
+            levels=NoiseLevels(*(torch.cat(tensors).to(self._device) for tensors in zip(*levels, strict=True))),
             text_BNW=torch.stack(text).to(self._device),
         )
 

@@ -330,5 +330,5 @@ class ClipDataset(Dataset[Sample]):
             position = (0.5, 0.5) if drawn is None else drawn.positions[view_idx]
             rgb, depth = crop(rgb, depth, self.images.crop_frac, position)
             views.append((rgb if drawn is None else drawn.jitter(rgb), depth))
-        video_FCVHW, depth_FCVHW = (torch.stack(part, dim=2) for part in zip(*views, strict=True))
+        video_FCVHW, depth_FCVHW = (torch.stack(frames, dim=2) for frames in zip(*views, strict=True))
         return video_FCVHW.transpose(0, 1), depth_FCVHW.transpose(0, 1)

@@ -124,14 +124,16 @@ class LatentClips(Dataset[EncodedSample]):
         """Write the latents of every clip of an episode, whole or not at all."""
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         shape, last = self.clips.shape, track.num_frames - 1
-        parts: dict[str, list[Tensor]] = {"video": [], "depth": []}
+        latents: dict[str, list[Tensor]] = {"video": [], "depth": []}
         for start in range(shape.num_starts(track.num_frames)):  # one clip fits into the cache of a CPU
             wanted = (start + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
             for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
-                parts[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
+                latents[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-        write_tensors(path, {name: torch.cat(part).contiguous() for name, part in parts.items()}, temporary=temporary)
+        write_tensors(
+            path, {name: torch.cat(clips).contiguous() for name, clips in latents.items()}, temporary=temporary
+        )
 
 
 def _digest_of(codec: torch.nn.Module) -> str:

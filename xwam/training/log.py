@@ -21,8 +21,8 @@ class Log:
 
     def __init__(self, path: Path, *, first_step: int = 0) -> None:
         self.path = path
-        kept = [line for line in read_log(path) if line["step"] <= first_step]
-        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept))
+        lines = [line for line in read_log(path) if line["step"] <= first_step]
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def add(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Append one line."""

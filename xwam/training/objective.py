@@ -60,8 +60,8 @@ class XwamObjective(nn.Module):
             "proprio": recipe.weight_proprio,
             "depth": recipe.weight_depth,
         }
-        for part in (network.time_embedding, network.time_projection):
-            _keep_exact(part)
+        for module in (network.time_embedding, network.time_projection):
+            _keep_exact(module)
         for block in (*network.main_blocks(), *network.depth_blocks()):
             if recipe.checkpointing:
                 _recompute(block)
@@ -84,12 +84,12 @@ def _recompute(block: nn.Module) -> None:
     )
 
 
-def _keep_exact(part: nn.Module) -> None:
-    """Make a part compute in float32 under autocast, because bfloat16 is too coarse for timesteps."""
-    forward: Any = part.forward
+def _keep_exact(module: nn.Module) -> None:
+    """Make a module compute in float32 under autocast, because bfloat16 is too coarse for timesteps."""
+    forward: Any = module.forward
 
     def exact(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float())
 
-    part.forward = exact  # type: ignore[method-assign]
+    module.forward = exact  # type: ignore[method-assign]

@@ -49,15 +49,15 @@ def register_forward_methods(accelerator: Any, objective: nn.Module) -> None:
             return forward(*inputs)
 
     objective.forward = cast  # type: ignore[method-assign]
-    for part in objective.modules():
-        for name in FORWARD_METHODS if isinstance(part, Attention) else ():
-            register_fsdp_forward_method(part, name)
+    for module in objective.modules():
+        for name in FORWARD_METHODS if isinstance(module, Attention) else ():
+            register_fsdp_forward_method(module, name)
 
 
 def reshard(objective: nn.Module) -> None:
     """Shard the outermost weights again, which FSDP2 keeps gathered after a forward pass without a backward pass."""
     from torch.distributed.fsdp import FSDPModule
 
-    for part in objective.modules():
-        if isinstance(part, FSDPModule):
-            part.reshard()
+    for module in objective.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -95,11 +95,11 @@ def prepare_data(root: Path, scan: Scan, bundle: Bundle, recipe: Recipe) -> Data
     check_fit(root, scan, bundle.model)
     keys = sorted(scan.lengths, key=lambda key: hashlib.sha256(f"{recipe.seed}/{key}".encode()).digest())
     num_held = min(len(keys) - 1, max(1, round(recipe.validation_share * len(keys)))) if recipe.validate_every else 0
-    parts = [{key: scan.lengths[key] for key in sorted(part)} for part in (keys[num_held:], keys[:num_held])]
+    split = [{key: scan.lengths[key] for key in sorted(chosen)} for chosen in (keys[num_held:], keys[:num_held])]
     settings = {"crop_frac": recipe.crop_frac, "past_end": recipe.past_end, "exact_depth": recipe.exact_depth}
     plain = [
-        ClipDataset.for_model(root, part, bundle.model, augmentation=augmentation, **settings)  # type: ignore[arg-type]
-        for part, augmentation in zip(parts, (recipe.augmentation, None), strict=True)
+        ClipDataset.for_model(root, lengths, bundle.model, augmentation=augmentation, **settings)  # type: ignore[arg-type]
+        for lengths, augmentation in zip(split, (recipe.augmentation, None), strict=True)
     ]
     training, held_out = cast(list[ClipDataset | LatentClips], plain)
     if recipe.encode_once:
@@ -261,13 +261,13 @@ class Trainer:
             self._report_broken(broken, "left out")
         rate = set_rate(self._plain(), self.step, self.recipe)
         sums: dict[str, Tensor] = {}
-        parts = list(self._micro_batches(clips))
-        for index, (batch, draws) in enumerate(parts):
-            with self._syncing(last=index == len(parts) - 1):
+        batches = list(self._micro_batches(clips))
+        for index, (batch, draws) in enumerate(batches):
+            with self._syncing(last=index == len(batches) - 1):
                 losses = self.objective(batch, draws)
-                self.accelerator.backward(losses["total"] / len(parts))
+                self.accelerator.backward(losses["total"] / len(batches))
             for name, value in losses.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(batches)
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -280,9 +280,9 @@ class Trainer:
     def _micro_batches(self, clips: ClipGroup) -> Iterator[tuple[Batch, Draws]]:
         size = self.recipe.micro_batch
         for start in range(0, len(clips.samples), size):
-            part = slice(start, start + size)
-            batch = self.encoder.batch(clips.samples[part])
-            yield batch, self.encoder.draws(batch, clips.samples[part], clips.slots[part])
+            chosen = slice(start, start + size)
+            batch = self.encoder.batch(clips.samples[chosen])
+            yield batch, self.encoder.draws(batch, clips.samples[chosen], clips.slots[chosen])
 
     def _syncing(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self.objective)
