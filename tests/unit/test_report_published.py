@@ -68,7 +68,7 @@ def test_rows_of_other_benches_settings_and_metrics_stay_out(run: Any) -> None:
     assert select_published(run.plan.protocol, others) is None
 
 
-def test_no_published_row_for_a_protocol_that_is_not_a_benchmark(run: Any) -> None:
+def test_no_published_row_for_what_is_no_benchmark(run: Any) -> None:
     marked = replace(run, plan=replace(run.plan, protocol="fake-2/v1+placeholder-art"))
     (paragraph,) = _published_parts(marked, success("A"))
     protocol = "fake-2/v1+placeholder-art"
