@@ -1,1 +1,5 @@
-"""The command `evalkit`: one file for each group of verbs."""
+"""The command line `evalkit`: one module per group of verbs.
+
+In: nothing. Out: the package.
+Read next: `main.py`, which lists the verbs.
+"""

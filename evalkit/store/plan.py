@@ -142,12 +142,7 @@ def make_plan(
     """
     tasks = list(dict.fromkeys(tasks)) or list(bench.tasks)
     setting = bench.settings[0] if setting is None else setting
-    see = f"evalkit list --bench {bench.name}"
-    for task in tasks:
-        if task not in bench.tasks:
-            raise UnknownName("task", task, bench.tasks, see=see)
-    if setting not in bench.settings:
-        raise UnknownName("setting", setting, bench.settings, see=see)
+    _check_names(bench, tasks, setting)
     if num_episodes < 1 or seed < 0 or (max_steps is not None and max_steps < 1):
         raise BadConfig(
             f"A plan needs at least 1 episode, a seed of 0 or more and at least 1 step, "
@@ -161,13 +156,8 @@ def make_plan(
         for task in tasks
         for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=num_episodes, seed=seed)
     ]
-    departures = bench.departures()
     if max_steps is not None:
         episodes = [replace(episode, max_steps=min(episode.max_steps, max_steps)) for episode in episodes]
-        departures.append(f"Episodes are cut at {max_steps} steps (bench.max_steps).")
-    paced = bench.executed_steps
-    if paced is not None and policy_spec.execute_steps != paced:
-        departures.append(f"The policy executes {policy_spec.execute_steps} actions of a chunk instead of {paced}.")
     return Plan(
         bench=PartPlan(
             name=bench.name,
@@ -183,10 +173,31 @@ def make_plan(
         ),
         setting=setting,
         protocol=episodes[0].protocol,
-        departures=tuple(departures),
+        departures=_departures(bench, policy_spec, max_steps),
         seed=seed,
         episodes=tuple(episodes),
     )
+
+
+def _check_names(bench: BoundBench, tasks: Sequence[str], setting: str) -> None:
+    """Raise UnknownName for a task or setting that the bench does not have."""
+    see = f"evalkit list --bench {bench.name}"
+    for task in tasks:
+        if task not in bench.tasks:
+            raise UnknownName("task", task, bench.tasks, see=see)
+    if setting not in bench.settings:
+        raise UnknownName("setting", setting, bench.settings, see=see)
+
+
+def _departures(bench: BoundBench, policy: PolicySpec, max_steps: int | None) -> tuple[str, ...]:
+    """Return every departure from the protocol: the bench's own, shorter episodes, another number of executed steps."""
+    departures = bench.departures()
+    if max_steps is not None:
+        departures.append(f"Episodes are cut at {max_steps} steps (bench.max_steps).")
+    paced = bench.executed_steps
+    if paced is not None and policy.execute_steps != paced:
+        departures.append(f"The policy executes {policy.execute_steps} actions of a chunk instead of {paced}.")
+    return tuple(departures)
 
 
 def _check_all(specs: Mapping[str, EnvSpec], policy: PolicySpec) -> None:

@@ -1,4 +1,8 @@
-"""Lets `python -m xwam.cli` run the command `xwam`, for example under `accelerate launch`."""
+"""Runs the command `xwam` as `python -m xwam.cli`, for example under `accelerate launch`.
+
+In: arguments. Out: the exit status.
+Read next: `__init__.py`, which lists the verbs.
+"""
 
 from xwam.cli import main
 
