@@ -211,7 +211,9 @@ def _references(scored: ScoreSummary) -> Section:
         for metric in HEADLINE
         if any(row.metric == metric for row in rows)
     )
-    note = "A good policy beats its floor and comes close to its ceiling. A dash: no value (identical images have no PSNR)."
+    note = (
+        "A good policy beats its floor and comes close to its ceiling. A dash is no value (identical images: no PSNR)."
+    )
     table = Table(id="references", columns=(MEANS[0], *columns), rows=cells, note=note)
     return Section(title="References: floor, ceiling and sanity check", parts=(table,))
 
