@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import evalkit
 from evalkit.store.plan import Plan
 from evalkit.store.run_folder import RunFolder, utc_now
 
@@ -58,7 +57,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return evalkit's git commit, with `+changes` if the tree differs from it; None outside a checkout."""
-    root = Path(evalkit.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -1,14 +1,17 @@
 """Imports run one way: the rules of docs/conventions.md, read from the source."""
 
 import ast
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = ("evalkit", "xwam", "envs", "baselines")
 MAY_IMPORT = {
     "evalkit/contracts": {"evalkit.contracts"},
     "evalkit/dataset": {"evalkit.contracts", "evalkit.dataset"},
@@ -24,43 +27,81 @@ MAY_IMPORT = {
         *("evalkit.score.results", "evalkit.score.metrics", "evalkit.score.sources"),
     },
     "evalkit/report": {"evalkit.contracts", "evalkit.store", "evalkit.score", "evalkit.report"},
+    "evalkit/config.py": {"evalkit.contracts", "evalkit.run.settings"},
+    "evalkit/console.py": set(),
+    "evalkit/doctor.py": {"evalkit.contracts", "evalkit.score.metrics"},
+    "evalkit/testing.py": {"evalkit.contracts", "evalkit.run.settings"},
+    "evalkit/api.py": {"evalkit.contracts", "evalkit.store", "evalkit.run", "evalkit.score", "evalkit.report"},
+    "evalkit/cli": {
+        *("evalkit.contracts", "evalkit.store", "evalkit.run", "evalkit.record", "evalkit.replay", "evalkit.score"),
+        *("evalkit.report", "evalkit.config", "evalkit.console", "evalkit.doctor", "evalkit.cli"),
+    },
+    "evalkit/__init__.py": {"evalkit.api"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},
     "envs": {"evalkit.contracts", "evalkit.dataset", "envs"},
     "baselines": {"evalkit.contracts", "evalkit.dataset", "baselines", "xwam"},
 }
-OURS = ("evalkit", "xwam", "envs", "baselines")
+"""What the modules of a folder, or a module, may import of ours."""
 
 
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, *, for_types: bool = True) -> set[str]:
+    """Return the imported names; without `for_types`, only those that are imported when the code runs."""
+    names: set[str] = set()
+    for node in nodes(ast.parse(path.read_text()), for_types):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: write imports in full"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def nodes(tree: ast.AST, for_types: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if for_types or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from nodes(node, for_types)
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of ours and its path; a package is the module of its `__init__.py`."""
+    paths = [path for package in OURS for path in (ROOT / package).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_imports_run_downwards(part: str) -> None:
-    files = sorted((ROOT / part).rglob("*.py"))
+    files = [ROOT / part] if part.endswith(".py") else sorted((ROOT / part).rglob("*.py"))
     assert files
     for path in files:
         for name in imports(path):
-            if name.split(".")[0] in OURS and name != "evalkit":  # its path is looked up, nothing in it
+            if name.split(".")[0] in OURS:
                 allowed = any(name == target or name.startswith(target + ".") for target in MAY_IMPORT[part])
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("part", ["evalkit/score", "evalkit/report"])
-def test_modules_of_a_package_form_no_circle(part: str) -> None:
-    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / part).rglob("*.py")}
-    graph = {
-        module: {other for name in imports(path) for other in (name, name.rpartition(".")[0]) if other in modules}
-        for module, path in modules.items()
+def test_every_part_of_evalkit_has_a_rule() -> None:
+    parts = {
+        f"evalkit/{path.name}"
+        for path in (ROOT / "evalkit").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)
+    assert parts <= set(MAY_IMPORT)
+
+
+def test_imports_form_no_circle() -> None:
+    paths = modules()
+    graph = {
+        module: {
+            other
+            for name in imports(path, for_types=False)
+            for other in (name, name.rpartition(".")[0])
+            if other in paths and other != module
+        }
+        for module, path in paths.items()
+    }
+    assert {"evalkit", "evalkit.contracts.worker.wire", "xwam.policy", "envs.robosuite.bench"} <= set(graph)
+    assert len(list(TopologicalSorter(graph).static_order())) == len(paths)
 
 
 def test_renderers_of_a_report_read_documents_alone() -> None:
@@ -119,10 +160,13 @@ def test_xwam_is_usable_without_nano() -> None:
 
 def test_contracts_need_numpy_and_msgpack_alone() -> None:
     code = (
-        "import sys; from pathlib import Path; import importlib, evalkit.contracts as c\n"
-        "for p in Path(c.__file__).parent.glob('[a-z]*.py'): importlib.import_module('evalkit.contracts.' + p.stem)\n"
+        "import sys, importlib, json\n"
+        "for name in json.loads(sys.argv[1]): importlib.import_module(name)\n"
         "print(*sorted({m.split('.')[0] for m in sys.modules if getattr(sys.modules[m], '__file__', None)\n"
         "  and 'site-packages' in (sys.modules[m].__file__ or '')}))"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    contracts = [name for name in modules() if name.startswith("evalkit.contracts")]
+    assert {"evalkit.contracts.types", "evalkit.contracts.worker.server"} <= set(contracts)
+    command = [sys.executable, "-c", code, json.dumps(contracts)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert {name for name in loaded if not name.startswith("_")} <= {"numpy", "msgpack"}

@@ -19,7 +19,6 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-import evalkit
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError, SpecMismatch, cannot_write
 from evalkit.contracts.spec import EnvSpec, check_observation
@@ -305,7 +304,7 @@ def _open_log(path: Path | None) -> IO[bytes]:
 
 def _spawn(launch: WorkerLaunch, connection: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the worker in a process group of its own; its output goes to the log."""
-    root = str(Path(evalkit.__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         return subprocess.Popen(
