@@ -55,7 +55,7 @@ Read = dict[tuple[str, Modality], list[list[Frame]]]
 
 
 class Offers(NamedTuple):
-    """Modality the predictions of at least one clip hold in addition to RGB; other clips without it have it missing."""
+    """What the predictions of at least one clip hold in addition to RGB; it counts as missing in clips without it."""
 
     depth: bool
     states: bool
@@ -78,7 +78,7 @@ def score_folders(
         true_dir: Ground truth; determines clips, views, number and size of frames.
         result: Where the Parquet file goes.
         on_progress: Called with (clips done, clips in all).
-        options: Modality is scored in addition to the metrics that every clip gets.
+        options: What is scored in addition to the metrics that every clip gets.
 
     Raises:
         BadConfig: If there is no clip, or the device does not exist.

@@ -2,7 +2,7 @@
 
 In: a folder with `expected.json` (tolerances, cases) and `case_<seed>.npz`. Out: a line a key group; exit status 1 if
 any key is off by more than its tolerance, or unknown.
-Read next: `evalkit/score/metrics/image.py`, `depth.py`, `cloud.py`, `lpips.py`, whose results are checked here.
+Read next: `evalkit/score/metrics/`, whose results are checked here.
 
 A case holds V views (the last one a wrist camera) of T frames, RGB and depth, true and predicted, cameras and
 end-effector poses. Forms of SSIM that evalkit does not report are computed here, slowly, to show which form is which.

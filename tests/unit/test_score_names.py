@@ -1,7 +1,7 @@
 """Names of metrics, subjects and statuses: the documentation defines each of them.
 
-In: `docs/scoring.md`, `names.py`. Out: a verdict.
-Read next: `evalkit/score/results/names.py`.
+In: `docs/scoring.md`, `evalkit/score/results/names.py`. Out: a verdict.
+Read next: `evalkit/score/results/names.py`, which lists the names.
 """
 
 from pathlib import Path

@@ -1,7 +1,8 @@
 """The verbs `check-data`, `statistics`, `export-lerobot` and `import-lerobot`: data sets.
 
 In: data sets. Out: files, or lines on the screen.
-Read next: `evalkit/dataset/layout.py`, `statistics.py`, `lerobot_export.py` and `lerobot_import.py` in the same folder.
+Read next: `evalkit/dataset/layout.py`, `evalkit/dataset/statistics.py`, `evalkit/dataset/lerobot_export.py` and
+`evalkit/dataset/lerobot_import.py`, which do the work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Training of the pixel decoder, after that of the network: from imagined latents and recorded images.
 
 In: a data set, a trained model. Out: a `PixelDecoder` for it.
-Read next: `xwam/nano/pixel_decoder.py`, the network that is trained; `commands.py`, the verb `train-decoder`.
+Read next: `xwam/nano/pixel_decoder.py`, the network that is trained; `launch.py`, which calls it.
 
 The network acts and imagines from every few steps of recorded episodes, once, as it will in a run. Then the decoder
 learns to reproduce the images recorded next, with the inputs that it will have in a run.

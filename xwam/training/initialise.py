@@ -1,7 +1,7 @@
 """Prepares the model that a training starts from: float32 weights, and the depth map of the data.
 
 In: a loaded checkpoint, the scan of a data set, a recipe. Out: a model to train.
-Read next: `commands.py`, which asks for it; `check_data.py`, which compares data and model afterwards.
+Read next: `launch.py`, which calls it; `check_data.py`, which compares data and model afterwards.
 """
 
 from __future__ import annotations

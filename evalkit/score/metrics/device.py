@@ -1,13 +1,11 @@
 """Parts of scoring that torch can do on a GPU: the windows of SSIM and the search for nearest neighbours.
 
 In: a device's name; images, point clouds with their boxes. Out: tensors on it, distances; the CPU's values to rounding.
-Read next: `metrics/image.py` and `metrics/cloud.py`, which define the metrics and come here for a device other than
-`CPU`.
+Read next: `image.py` and `cloud.py`, which define the metrics and call this module for a device other than the CPU.
 
-Everything is float64. The search is that of `metrics/nearest.py` in broad steps that suit a GPU: for all leaves of
-queries at
-once, the boxes of the blocks, then of the leaves in them, say where a nearer point could lie, and all points there are
-looked at. Distances are direct differences, never differences of squared lengths.
+Everything is float64. The search is that of `nearest.py`, in few large steps that suit a GPU. For all leaves of queries
+at once, the boxes of the blocks, then the boxes of the leaves in them, tell where a nearer point could lie; the search
+visits all points there. Distances are direct differences, never differences of squared lengths.
 """
 
 from __future__ import annotations
