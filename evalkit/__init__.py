@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evalkit.api import load_bench, load_policy, make_plan, run_plan, score_run, write_report
 
-__version__ = "0.1.0"
 __all__ = ["load_bench", "load_policy", "make_plan", "run_plan", "score_run", "write_report"]
 
 
