@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from evalkit.contracts.errors import EvalkitError
@@ -54,11 +55,22 @@ class ScriptedPolicy:
 
 
 class ScriptedPlugin:
-    """Plugin `scripted`."""
+    """Plugin `scripted`.
+
+    Args:
+        bench: The bench whose experts it runs; None for the experts of every bench.
+    """
 
     name = "scripted"
     summary = "Experts that read the simulator's state: the ceiling of a task, and the source of demonstrations"
     config_type = ScriptedConfig
+
+    def __init__(self, bench: str | None = None) -> None:
+        self._bench = bench
+
+    def for_bench(self, bench: str) -> ScriptedPlugin:
+        """Return the plugin that states the experts of one bench, so that no other package changes a plan."""
+        return ScriptedPlugin(bench)
 
     def spec(self, config: ScriptedConfig) -> PolicySpec:
         """Return that it drives one arm and needs no images."""
@@ -68,16 +80,25 @@ class ScriptedPlugin:
             chunk_len=1,
             execute_steps=1,
             arms=("left",),
-            env_ids=tuple(f"{bench}/{task}" for bench in names(EXPERTS) for task in load_expert(bench).tasks),
+            env_ids=tuple(f"{bench}/{task}" for bench, tasks in self._tasks().items() for task in tasks),
             needs_images=False,
             privileged_keys=(EVERYTHING,),
         )
 
     def provenance(self, config: ScriptedConfig) -> dict[str, str]:
         """Return which tasks have an expert."""
-        of_benches = {bench: ", ".join(load_expert(bench).tasks) for bench in names(EXPERTS)}
-        return {"experts": "; ".join(f"{bench}: {tasks}" for bench, tasks in of_benches.items())}
+        return {"experts": "; ".join(f"{bench}: {', '.join(tasks)}" for bench, tasks in self._tasks().items())}
 
     def make(self, config: ScriptedConfig) -> ScriptedPolicy:
         """Return the policy."""
         return ScriptedPolicy(self.spec(config))
+
+    def _tasks(self) -> dict[str, Sequence[str]]:
+        """Return the tasks with an expert, by bench; of all benches, those whose experts can be imported."""
+        if self._bench is not None:
+            return {self._bench: load_expert(self._bench).tasks}
+        tasks = {}
+        for bench in names(EXPERTS):
+            with suppress(EvalkitError):
+                tasks[bench] = load_expert(bench).tasks
+        return tasks

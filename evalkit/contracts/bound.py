@@ -7,7 +7,7 @@ Read next: `env.py` and `policy.py` for what a plugin offers; `evalkit/config.py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evalkit.contracts.env import Bench, PacedBench, WorkerLaunch
@@ -86,6 +86,11 @@ class BoundPolicy:
     def name(self) -> str:
         """Return the policy's name."""
         return self.plugin.name
+
+    def for_bench(self, bench: str) -> BoundPolicy:
+        """Return the policy as a plan for this bench states it; see `PolicyPlugin`."""
+        for_bench = getattr(self.plugin, "for_bench", None)
+        return self if for_bench is None else replace(self, plugin=for_bench(bench))
 
     def spec(self) -> PolicySpec:
         """Return what the policy needs and gives, without loading it."""

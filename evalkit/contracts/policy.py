@@ -39,6 +39,9 @@ class PolicyPlugin(Protocol):
     A policy that decodes its predictions with a lossy codec may offer `codec(config) -> (Prediction -> Prediction)`:
     encoding and decoding alone. The scores of such a round trip are the ceiling of the policy's own.
 
+    A policy whose spec or provenance depends on the bench may offer `for_bench(name) -> PolicyPlugin`: the plugin that
+    a plan for this bench states.
+
     The properties are class attributes in every plugin: `name = "hold"`.
     """
 

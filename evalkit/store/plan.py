@@ -139,6 +139,7 @@ def make_plan(
         UnknownName: For a task or setting that the bench does not have.
         BadConfig: For numbers that make no plan.
         SpecMismatch: If the policy cannot run on a task.
+        EvalkitError: If the policy needs experts of the bench, and there are none.
     """
     tasks = list(dict.fromkeys(tasks)) or list(bench.tasks)
     setting = bench.settings[0] if setting is None else setting
@@ -149,6 +150,7 @@ def make_plan(
             f"got episodes={num_episodes}, seed={seed}, bench.max_steps={max_steps}."
         )
     specs = {task: bench.env_spec(task=task, setting=setting) for task in tasks}
+    policy = policy.for_bench(bench.name)
     policy_spec = policy.spec()
     _check_all(specs, policy_spec)
     episodes = [

@@ -6,6 +6,7 @@ Read next: `tests/sim/test_robosuite_experts.py`, where they solve tasks.
 
 import subprocess
 import sys
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,15 @@ import pytest
 from baselines.scripted.experts import YAW_LIMITS_RAD, _crowding, _nut_yaws
 from baselines.scripted.motion import CLOSED, OPEN, Goal, Senses, action_towards, down, nearest_yaw, reach
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
+from envs.robosuite.bench import RobosuiteBench
 from envs.robosuite.tasks import TASKS, env_spec
+from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import EvalkitError, SpecMismatch
 from evalkit.contracts.geometry import quat_from_matrix
 from evalkit.contracts.spec import check
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.store.plan import Plan, make_plan
+from tests.doubles.bench import FakeBench
 
 
 def make_observation(position_m: Any = (0.4, 0.0, 0.1), cube_m: Any = (0.5, 0.1, -0.1), yaw_rad: Any = 0.0) -> Any:
@@ -139,6 +144,40 @@ def test_tasks_without_an_expert_are_named() -> None:
         check(env, plugin.spec(ScriptedConfig()))
     with pytest.raises(EvalkitError, match=r"no scripted expert for task 'TwoArmLift'.*choose among Lift"):
         plugin.make(ScriptedConfig()).reset(make_episode(0, "TwoArmLift"), env)
+
+
+def plan_scripted(bench: Any) -> Plan:
+    policy = BoundPolicy(plugin=ScriptedPlugin(), config=ScriptedConfig())
+    return make_plan(
+        BoundBench(plugin=bench, config=bench.config_type()), policy, tasks=[bench.tasks[0]], num_episodes=1
+    )
+
+
+def register_experts(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None:
+    group, installed = "evalkit.experts", metadata.entry_points
+    more = [metadata.EntryPoint(name, target, group) for name, target in entries]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [*more, *installed(group=group)])
+
+
+def test_a_plan_ignores_experts_of_other_benches(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = plan_scripted(RobosuiteBench())
+    register_experts(
+        monkeypatch,
+        ("another", "baselines.scripted.experts:RobosuiteExperts"),
+        ("broken", "no_such_module:Experts"),
+    )
+    assert plan_scripted(RobosuiteBench()).to_bytes() == alone.to_bytes()
+    assert alone.policy.provenance["experts"].startswith("robosuite: Lift, ")
+    assert ScriptedPlugin().provenance(ScriptedConfig())["experts"].startswith("another: Lift, ")
+    assert "broken" not in ScriptedPlugin().provenance(ScriptedConfig())["experts"]
+
+
+def test_a_plan_names_broken_experts_of_its_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EvalkitError, match="Bench 'fake' has no experts"):
+        plan_scripted(FakeBench())
+    register_experts(monkeypatch, ("fake", "no_such_module:Experts"))
+    with pytest.raises(EvalkitError, match=r"'fake' .* cannot be imported: ModuleNotFoundError: No module named"):
+        plan_scripted(FakeBench())
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("TwoArm")])
