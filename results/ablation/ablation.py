@@ -30,6 +30,9 @@ VIDEO_STEPS = 10
 FIRST_UNSEEN = 50_000
 """First seed of the demonstrations to predict; demonstrations for training must have smaller seeds."""
 
+PREDICTED_KEY, CHANGES_KEY = "imagined", "set"
+"""Keys of `ablation.json` for the options `predicted` and `changes`."""
+
 METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask"}
 """Names in the result, and names of the metrics in the scores."""
 
@@ -118,11 +121,11 @@ def main(
     Example: `python results/ablation/ablation.py demos results/ablation --tasks Lift num_steps=1500`
     """
     name = f"imagined-{setting}-{tasks}-{predicted}"
-    ground_truth, wanted = out / name, [f"{task}={predicted}" for task in tasks.split(",")]
-    run_quietly("evalkit.cli.main", "record", ground_truth, *wanted, "--setting", setting, "--first-seed", FIRST_UNSEEN)
+    ground_truth, counts = out / name, [f"{task}={predicted}" for task in tasks.split(",")]
+    run_quietly("evalkit.cli.main", "record", ground_truth, *counts, "--setting", setting, "--first-seed", FIRST_UNSEEN)
     scenes = ["--bench", "robosuite", "--setting", setting, "--tasks", tasks, "--episodes", episodes, "--seed", seed]
-    asked = {"demos": demos, "out": out, "tasks": tasks, "setting": setting, "seeds": seeds, "episodes": episodes}
-    asked |= {"imagined": predicted, "seed": seed, "threads": threads, "set": changes or []}
+    options = {"demos": demos, "out": out, "tasks": tasks, "setting": setting, "seeds": seeds, "episodes": episodes}
+    options |= {PREDICTED_KEY: predicted, "seed": seed, "threads": threads, CHANGES_KEY: changes or []}
     measured = []
     for training_seed, row in track([(int(one), row) for one in seeds.split(",") for row in ROWS], "rows"):
         weights = out / f"{row.variant}-{training_seed}"
@@ -131,7 +134,7 @@ def main(
         folder = weights / f"{row.num_action_steps}-of-{VIDEO_STEPS}"
         run_and_score(row, weights, folder, scenes, ground_truth)
         measured.append(measure(row, training_seed, folder / "run", folder / name))
-        write(out, measured, asked)
+        write(out, measured, options)
     print((out / "ablation.md").read_text())
 
 
@@ -140,8 +143,8 @@ def run_and_score(row: Row, weights: Path, folder: Path, scenes: Sequence[object
     policy = [f"policy.xwam.checkpoint={weights / 'checkpoint.safetensors'}"]
     policy += [f"policy.xwam.num_video_steps={VIDEO_STEPS}", f"policy.xwam.num_action_steps={row.num_action_steps}"]
     evalkit = "evalkit.cli.main"
-    kept = ["run.clips=false", "run.video=false"]
-    run_quietly(evalkit, "run", "--policy", "xwam", *scenes, "--out", folder / "run", *policy, *kept)
+    without_files = ["run.clips=false", "run.video=false"]
+    run_quietly(evalkit, "run", "--policy", "xwam", *scenes, "--out", folder / "run", *policy, *without_files)
     scores = folder / ground_truth.name
     if not (scores / "scores.parquet").is_file():
         options = ["--policy", "xwam", "--actions", "own", "--lpips", "none", "--no-references", "--out", scores]
@@ -161,7 +164,7 @@ def run_quietly(module: str, *arguments: object) -> None:
         raise SystemExit(f"{' '.join(command)} failed:\n{tail}")
 
 
-def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
+def measure(row: Row, seed: int, run: Path, predictions: Path) -> Measured:
     """Return the result of one row, read from its run and its scores."""
     lines = [json.loads(line) for line in (run / "episodes.jsonl").read_text().splitlines()]
     records = [record for record in lines if record["outcome"] in ("success", "failure")]
@@ -170,7 +173,7 @@ def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
         for record in records
         if record["num_chunks"]
     ]
-    scores = pd.read_parquet(imagined / "scores.parquet")
+    scores = pd.read_parquet(predictions / "scores.parquet")
     scores = scores[(scores["subject"] == "policy") & (scores["status"] == "ok")]
     means = {name: float(scores["value"][scores["metric"] == metric].mean()) for name, metric in METRICS.items()}
     return Measured(
@@ -185,9 +188,9 @@ def measure(row: Row, seed: int, run: Path, imagined: Path) -> Measured:
     )
 
 
-def write(out: Path, measured: Sequence[Measured], asked: Mapping[str, object]) -> None:
+def write(out: Path, measured: Sequence[Measured], options: Mapping[str, object]) -> None:
     """Write both result files."""
-    data = {"asked": asked, "measured": [asdict(one) for one in measured]}
+    data = {"asked": options, "measured": [asdict(one) for one in measured]}
     (out / "ablation.json").write_text(json.dumps(data, indent=1, default=str) + "\n")
     (out / "ablation.md").write_text(table(measured))
 
