@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.env import WorkerLaunch
+from evalkit.contracts.env import DEMONSTRATION_SEEDS, WorkerLaunch
 from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec
 from evalkit.contracts.types import Episode
+from evalkit.dataset.axes import SAME_AXES, Axes
 
 SIZE_PX = (16, 24)
 CAMERAS = (
@@ -151,3 +152,26 @@ class FakeEnv:
 
     def _now(self, fault: str) -> bool:
         return self._fault == fault and self._fault_seed in (self._seed, -1)
+
+
+class RecordableFakeBench(FakeBench):
+    """The same bench, whose episodes can be recorded; it evaluates on other seeds than those of demonstrations."""
+
+    episodes_per_process = 2
+    must_choose = ()
+    replay_target = None
+
+    def plan_episodes(
+        self, config: FakeBenchConfig, *, task: str, setting: str, num_episodes: int, seed: int
+    ) -> list[Episode]:
+        planned = super().plan_episodes(config, task=task, setting=setting, num_episodes=num_episodes, seed=seed)
+        return [replace(episode, seed=DEMONSTRATION_SEEDS.stop + episode.seed) for episode in planned]
+
+    def is_published_seed(self, seed: int) -> bool:
+        return False
+
+    def possible_tasks(self, config: FakeBenchConfig, *, task: str) -> None:
+        return None
+
+    def dataset_axes(self) -> Axes:
+        return SAME_AXES
