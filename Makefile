@@ -55,7 +55,7 @@ test-slow: setup-dev  ## Run the tests that take minutes.
 golden: setup-dev  ## Rewrite tests/golden; explain each change in the commit.
 	$(BIN)/python -m tests.golden
 
-hooks: setup-dev  ## Let git run lint and types before each commit.
+hooks: setup-dev  ## Let git run lint and types before each commit, and test before each push.
 	$(BIN)/pre-commit install
 
 bench: setup-dev  ## Measure speed ratios; writes results/bench.json.
