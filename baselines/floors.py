@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, PolicySpec
-from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, GRIPPER, Episode, PolicyReply, PolicyRequest
 
 CHUNK_LEN = 16
-GRIPPER = 6
-"""Index of the gripper's number among the seven of an arm; +1 opens."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from evalkit.contracts.types import (
     ARM_ACTION,
     ARM_PROPRIO,
     PROPRIO_DIM,
+    QUAT_WXYZ,
     Episode,
     Observation,
     PolicyReply,
@@ -131,7 +132,7 @@ def check_states(bench: Bench, config: Any = None) -> None:
     for arm, columns in ARM_PROPRIO.items():
         state = proprio[columns]
         if arm in bench.env_spec(config, task=task, setting=setting).arms:
-            assert abs(np.linalg.norm(state[3:7]) - 1) < 1e-5, f"{arm}: the quaternion (wxyz) must have length 1"
+            assert abs(np.linalg.norm(state[QUAT_WXYZ]) - 1) < 1e-5, f"{arm}: the quaternion (wxyz) must have length 1"
             assert state[3] >= 0, f"{arm}: w of the quaternion must not be negative"
             assert 0 <= state[7] <= 1, f"{arm}: the gripper's open fraction must lie in 0..1"
         else:
@@ -165,7 +166,7 @@ def _probing_actions(spec: EnvSpec, proprio: np.ndarray) -> np.ndarray:
     for arm in spec.arms:
         state = proprio[ARM_PROPRIO[arm]]
         if spec.action_layout == EE_POSE_BASE:
-            rotvec_rad = rotvec_from_matrix(matrix_from_quat(state[3:7]))
+            rotvec_rad = rotvec_from_matrix(matrix_from_quat(state[QUAT_WXYZ]))
             actions[:, ARM_ACTION[arm]] = [*state[:3], *rotvec_rad, state[7]]
         else:
             actions[:, ARM_ACTION[arm]] = np.random.default_rng(0).uniform(-0.5, 0.5, (_CHUNK_LEN, 7))
@@ -206,7 +207,7 @@ def check_replies(policy: Policy) -> None:
     if "proprio" in spec.predicts:
         assert prediction.proprio is not None, "the spec predicts states, but there are none"
         assert prediction.proprio.shape == (frames, PROPRIO_DIM), f"states are {prediction.proprio.shape}"
-        norms = np.linalg.norm(prediction.proprio[:, 3:7], axis=1)
+        norms = np.linalg.norm(prediction.proprio[:, QUAT_WXYZ], axis=1)
         np.testing.assert_allclose(norms[norms > 0], 1, atol=1e-4, err_msg="predicted quaternions must be unit")
 
 

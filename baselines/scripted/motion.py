@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.contracts import geometry
+from evalkit.contracts.spec import OSC_STEP_M, OSC_STEP_RAD
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO, Observation
 
 UP = np.array([0.0, 0.0, 1.0])
 OPEN, CLOSED = 1.0, -1.0
-STEP_M, STEP_RAD = 0.05, 0.5
-"""Motion of an action of 1; see `evalkit.contracts.spec.OSC_DELTA_BASE`."""
 
 R_base_down = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """Gripper that points straight down at yaw 0; its fingers open along its x axis, which is then the base's y axis."""
@@ -112,9 +111,9 @@ class ScriptedExperts:
 
 def action_towards(goal: Goal, senses: Senses) -> np.ndarray:
     """Return 14 float32 numbers in [-1, 1] that move the left arm one step towards a goal."""
-    translation = (goal.position_m - senses.position_m) / STEP_M
+    translation = (goal.position_m - senses.position_m) / OSC_STEP_M
     translation = translation / max(1.0, np.abs(translation).max())  # all axes alike, so that the path is straight
-    rotation = geometry.rotvec_from_matrix(goal.R_base_ee @ senses.R_base_ee.T) / STEP_RAD
+    rotation = geometry.rotvec_from_matrix(goal.R_base_ee @ senses.R_base_ee.T) / OSC_STEP_RAD
     action = np.zeros(ACTION_DIM, np.float32)
     action[ARM_ACTION["left"]] = np.clip([*translation, *rotation, goal.gripper], -1.0, 1.0)
     return action

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from evalkit.contracts.types import QUAT_WXYZ
+
 
 def wxyz_from_xyzw(quat_xyzw: np.ndarray) -> np.ndarray:
     """Return (w, x, y, z) with w >= 0 from (x, y, z, w), the order of robosuite and scipy.
@@ -116,7 +118,7 @@ def inverse(T: np.ndarray) -> np.ndarray:
 def ee_pose_from_proprio(proprio_arm: np.ndarray) -> np.ndarray:
     """Return `T_base_ee`, ...,4,4, from one arm's (xyz m, quat wxyz, gripper), ...,8; the quaternion is normalised."""
     proprio_arm = np.asarray(proprio_arm, np.float64)
-    quat = proprio_arm[..., 3:7]
+    quat = proprio_arm[..., QUAT_WXYZ]
     quat = quat / np.maximum(np.linalg.norm(quat, axis=-1, keepdims=True), 1e-12)
     T = np.zeros((*proprio_arm.shape[:-1], 4, 4))
     T[..., :3, :3] = matrix_from_quat(quat)

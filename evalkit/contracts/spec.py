@@ -20,6 +20,9 @@ OSC_DELTA_BASE = "osc_delta_base"
 """Action layout of robosuite and RoboCasa: per arm (translation in units of 0.05 m, rotation vector in units of
 0.5 rad, both along the robot base axes and clipped to +-1; gripper +1 opens, -1 closes). Zero moves nothing."""
 
+OSC_STEP_M, OSC_STEP_RAD = 0.05, 0.5
+"""Size of an action of 1 in the layout `osc_delta_base`."""
+
 EE_POSE_BASE = "ee_pose_base"
 """Action layout of RoboTwin: per arm an absolute pose (xyz m, rotation vector rad, both in the frame of the states) and
 the gripper's open fraction. The current pose moves nothing."""

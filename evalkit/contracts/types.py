@@ -23,6 +23,12 @@ ACTION_DIM = 14
 ARM_PROPRIO = {"left": slice(0, 8), "right": slice(8, 16)}
 ARM_ACTION = {"left": slice(0, 7), "right": slice(7, 14)}
 
+QUAT_WXYZ = slice(3, 7)
+"""Of the eight numbers of an arm's proprio, which begin with xyz and end with the gripper."""
+
+TRANSLATION, ROTVEC_RAD, GRIPPER = slice(0, 3), slice(3, 6), 6
+"""Of the seven numbers of an arm's action."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.geometry import wxyz_from_xyzw, xyzw_from_wxyz
-from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.contracts.types import ARM_PROPRIO, QUAT_WXYZ
 
 R_EEFSIM_EEFMODEL_ROBOCASA = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 """RoboCasa: rotation of the end effector by +90 degrees about its z; R_base_eefmodel = R_base_eefsim @ this."""
@@ -57,7 +57,9 @@ def _rotate(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_righ
     rotated = np.zeros(np.shape(proprio))
     for arm in arms:
         state = np.asarray(proprio, np.float64)[..., ARM_PROPRIO[arm]]
-        rotation = Rotation.from_matrix(R_left) * rotation_from_wxyz(state[..., 3:7]) * Rotation.from_matrix(R_right)
+        rotation = (
+            Rotation.from_matrix(R_left) * rotation_from_wxyz(state[..., QUAT_WXYZ]) * Rotation.from_matrix(R_right)
+        )
         parts = [state[..., :3] @ R_left.T, wxyz_from_xyzw(rotation.as_quat()), state[..., 7:]]
         rotated[..., ARM_PROPRIO[arm]] = np.concatenate(parts, axis=-1)
     return rotated

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, ROTVEC_RAD
 from evalkit.dataset.layout import Track
 
 LOW_FRAC, HIGH_FRAC = 0.01, 0.99
@@ -99,7 +99,7 @@ def statistics(stream: Callable[[], Iterable[Track]]) -> dict[str, dict[str, lis
             proprio, action = track.proprio[:, ARM_PROPRIO[arm]], track.action[:, ARM_ACTION[arm]]
             tails[f"proprio_{arm}_ee_xyz"].add(proprio[:, :3])
             tails[f"action_{arm}_ee_xyz"].add(action[:, :3])
-            tails[f"action_{arm}_ee_axisangle"].add(action[:, 3:6])
+            tails[f"action_{arm}_ee_axisangle"].add(action[:, ROTVEC_RAD])
             tails["gripper_pos"].add(proprio[:, 7:])
     quantiles = {name: tail.quantiles() for name, tail in tails.items()}
     quantiles["gripper_action"] = _gripper_changes(stream, most, *quantiles["gripper_pos"])

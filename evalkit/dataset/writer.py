@@ -21,8 +21,8 @@ from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.files import write_whole
 from evalkit.contracts.geometry import wxyz_from_xyzw
-from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
-from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE, OSC_STEP_M, OSC_STEP_RAD
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, ROTVEC_RAD
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.axes import SAME_AXES, Axes, rotation_from_wxyz
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
@@ -31,9 +31,6 @@ from evalkit.dataset.videos import write_video
 EPISODES_PER_CHUNK = 1000
 SAME_MATRIX = 1e-6
 """Largest spread of a value of a constant camera matrix over an episode: metres, pixels."""
-
-STEP_M, STEP_RAD = 0.05, 0.5
-"""Size of an action of 1 in the layout `osc_delta_base`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +246,7 @@ def _poses(proprio: np.ndarray, arms: Sequence[str]) -> dict[str, list[list[floa
     for arm in arms:
         state = np.asarray(proprio, np.float64)[:, ARM_PROPRIO[arm]]
         tables[f"{arm}_ee_pos"] = state[:, :3].tolist()
-        matrices = rotation_from_wxyz(state[:, 3:7]).as_matrix()
+        matrices = rotation_from_wxyz(state[:, QUAT_WXYZ]).as_matrix()
         tables[f"{arm}_ee_rotm"] = matrices.reshape(-1, 9).tolist()
         tables[f"{arm}_gripper_pos"] = state[:, 7:].tolist()
     return tables
@@ -275,9 +272,9 @@ def _goals(steps: Steps, recording: Recording) -> np.ndarray:
     for arm in recording.arms:
         action = np.asarray(steps.action, np.float64)[:, ARM_ACTION[arm]]
         state = np.asarray(steps.proprio, np.float64)[:, ARM_PROPRIO[arm]]
-        position_m, turn = action[:, :3], Rotation.from_rotvec(action[:, 3:6])
+        position_m, turn = action[:, :3], Rotation.from_rotvec(action[:, ROTVEC_RAD])
         if recording.layout == OSC_DELTA_BASE:
-            position_m = state[:, :3] + STEP_M * action[:, :3]
-            turn = Rotation.from_rotvec(STEP_RAD * action[:, 3:6]) * rotation_from_wxyz(state[:, 3:7])
+            position_m = state[:, :3] + OSC_STEP_M * action[:, :3]
+            turn = Rotation.from_rotvec(OSC_STEP_RAD * action[:, ROTVEC_RAD]) * rotation_from_wxyz(state[:, QUAT_WXYZ])
         goals[:, ARM_PROPRIO[arm]] = np.hstack([position_m, wxyz_from_xyzw(turn.as_quat()), action[:, 6:]])
     return goals

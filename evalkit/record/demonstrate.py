@@ -28,11 +28,17 @@ import numpy as np
 from evalkit.contracts.env import Env
 from evalkit.contracts.policy import Expert, Policy
 from evalkit.contracts.spec import allowed, check_actions
-from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Episode, Observation, PolicyRequest
+from evalkit.contracts.types import (
+    ACTION_DIM,
+    ARM_ACTION,
+    GRIPPER,
+    ROTVEC_RAD,
+    TRANSLATION,
+    Episode,
+    Observation,
+    PolicyRequest,
+)
 from evalkit.dataset.writer import Steps
-
-TRANSLATION, ROTATION, GRIPPER = slice(0, 3), slice(3, 6), 6
-"""Of the seven numbers of an arm's action; the gripper is never disturbed."""
 
 OPEN = 1.0
 """Gripper number of an action that opens."""
@@ -274,7 +280,7 @@ def _displace(env: Env, rng: np.random.Generator, steps: tuple[int, int]) -> Non
     action = np.zeros(ACTION_DIM, np.float32)
     arm = action[ARM_ACTION["left"]]
     arm[TRANSLATION] = rng.uniform([-0.6, -0.6, -0.15], [0.6, 0.6, 0.6])
-    arm[ROTATION] = rng.uniform(-0.08, 0.08, 3)
+    arm[ROTVEC_RAD] = rng.uniform(-0.08, 0.08, 3)
     arm[GRIPPER] = OPEN
     for _ in range(rng.integers(*steps, endpoint=True)):
         env.advance(action)

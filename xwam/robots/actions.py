@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, GRIPPER, QUAT_WXYZ, ROTVEC_RAD
 from xwam.config import Bounds
-
-QUAT_IN_ARM = slice(3, 7)
 
 
 def bounds_from_release(statistics: Mapping[str, Any], arms: Sequence[str]) -> Bounds:
@@ -45,8 +43,8 @@ def statistics_from_bounds(bounds: Bounds, arms: Sequence[str]) -> dict[str, dic
             state, delta = proprio[ARM_PROPRIO[arm]], action[ARM_ACTION[arm]]
             values[f"proprio_{arm}_ee_xyz"] = list(state[:3])
             values[f"action_{arm}_ee_xyz"] = list(delta[:3])
-            values[f"action_{arm}_ee_axisangle"] = list(delta[3:6])
-            values["gripper_pos"], values["gripper_action"] = [state[7]], [delta[6]]
+            values[f"action_{arm}_ee_axisangle"] = list(delta[ROTVEC_RAD])
+            values["gripper_pos"], values["gripper_action"] = [state[7]], [delta[GRIPPER]]
         statistics[side] = values
     return statistics
 
@@ -151,7 +149,7 @@ def with_quaternions_near(proprio: np.ndarray, arms: Sequence[str], side_wxyz: S
     """
     states = np.array(proprio)
     for arm in arms:
-        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_IN_ARM]
+        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_WXYZ]
         quat = states[..., columns]
         away = np.sum(quat * np.asarray(side_wxyz, quat.dtype), axis=-1, keepdims=True) < 0
         states[..., columns] = np.where(away, -quat, quat)
@@ -162,7 +160,7 @@ def tidy_quaternions(proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     """Return states whose quaternions are unit with w >= 0; one that is nearly zero becomes no rotation."""
     tidy = np.array(proprio, np.float64)
     for arm in arms:
-        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_IN_ARM]
+        columns = ARM_PROPRIO[arm].start + np.arange(8)[QUAT_WXYZ]
         quat = tidy[..., columns]
         length = np.linalg.norm(quat, axis=-1, keepdims=True)
         quat = np.where(length > 1e-6, quat / np.maximum(length, 1e-6), [1.0, 0.0, 0.0, 0.0])

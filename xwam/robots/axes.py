@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.geometry import wxyz_from_xyzw
-from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, ROTVEC_RAD
 from evalkit.dataset.axes import rotation_from_wxyz
 
 
@@ -32,10 +32,10 @@ def accumulate(actions: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) ->
     states = np.zeros((len(actions), 16))
     for arm in arms:
         start, deltas = np.asarray(proprio, np.float64)[ARM_PROPRIO[arm]], np.asarray(actions)[:, ARM_ACTION[arm]]
-        rotation = rotation_from_wxyz(start[3:7])
+        rotation = rotation_from_wxyz(start[QUAT_WXYZ])
         quats = np.empty((len(actions), 4))
         for index, delta in enumerate(deltas):
-            rotation = Rotation.from_rotvec(delta[3:6]) * rotation
+            rotation = Rotation.from_rotvec(delta[ROTVEC_RAD]) * rotation
             quats[index] = wxyz_from_xyzw(rotation.as_quat())
         travelled = np.cumsum(deltas, axis=0)
         states[:, ARM_PROPRIO[arm]] = np.hstack([start[:3] + travelled[:, :3], quats, start[7:] + travelled[:, 6:]])
@@ -53,7 +53,7 @@ def differences(states: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) ->
     deltas = np.zeros((len(states), 14))
     for arm in arms:
         path = np.concatenate([np.asarray(proprio)[None], states]).astype(np.float64)[:, ARM_PROPRIO[arm]]
-        rotation = rotation_from_wxyz(path[:, 3:7])
+        rotation = rotation_from_wxyz(path[:, QUAT_WXYZ])
         turns = (rotation[1:] * rotation[:-1].inv()).as_rotvec()
         moves = np.diff(path, axis=0)
         deltas[:, ARM_ACTION[arm]] = np.hstack([moves[:, :3], turns, moves[:, 7:]])
@@ -65,7 +65,7 @@ def pose_actions(states: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     actions = np.zeros((len(states), 14), np.float32)
     for arm in arms:
         state = states[:, ARM_PROPRIO[arm]]
-        rotvec_rad = rotation_from_wxyz(state[:, 3:7]).as_rotvec()
+        rotvec_rad = rotation_from_wxyz(state[:, QUAT_WXYZ]).as_rotvec()
         actions[:, ARM_ACTION[arm]] = np.hstack([state[:, :3], rotvec_rad, state[:, 7:]])
     return actions
 
@@ -75,7 +75,7 @@ def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     states = np.zeros((len(actions), 16))
     for arm in arms:
         action = np.asarray(actions, np.float64)[:, ARM_ACTION[arm]]
-        quat = wxyz_from_xyzw(Rotation.from_rotvec(action[:, 3:6]).as_quat())
+        quat = wxyz_from_xyzw(Rotation.from_rotvec(action[:, ROTVEC_RAD]).as_quat())
         states[:, ARM_PROPRIO[arm]] = np.hstack([action[:, :3], quat, action[:, 6:]])
     return states
 
@@ -83,12 +83,15 @@ def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
 def ee_pose(state: np.ndarray) -> np.ndarray:
     """Return the pose of the end effector, ...,4,4 `T_base_ee`, from the eight numbers of an arm's state.
 
+    `geometry.ee_pose_from_proprio` does the same without scipy and differs in the last bit of a float64. The pixel
+    decoder was trained on these values.
+
     Example:
         >>> ee_pose(np.float32([0.5, 0, 0.25, 0, 0, 0, 1, 1]))[:, 3].tolist()
         [0.5, 0.0, 0.25, 1.0]
     """
     pose = np.zeros((*np.shape(state)[:-1], 4, 4))
-    pose[..., :3, :3] = rotation_from_wxyz(np.asarray(state, np.float64)[..., 3:7]).as_matrix()
+    pose[..., :3, :3] = rotation_from_wxyz(np.asarray(state, np.float64)[..., QUAT_WXYZ]).as_matrix()
     pose[..., :3, 3] = state[..., :3]
     pose[..., 3, 3] = 1
     return pose

@@ -7,11 +7,10 @@ Read next: `axes.py` and `image_pipeline.py`, the two conversions; `xwam/serving
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from evalkit.contracts.spec import OSC_DELTA_BASE
+from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
 from evalkit.contracts.types import ARM_ACTION
 from evalkit.dataset.axes import ROBOCASA_AXES, ROBOTWIN_AXES, SAME_AXES, Axes
 from xwam.config import ModelConfig
@@ -28,13 +27,13 @@ class BenchInterface:
     """The conversions between a model and a bench.
 
     Attributes:
-        layout: Action layout of the bench.
+        layout: Action layout of the bench, `OSC_DELTA_BASE` or `EE_POSE_BASE`.
         axes: Rotations between the frames of model and bench.
         env_hw_px: Size of the bench's images; None for the model's own.
         crop_frac: Share of rows and columns that the model sees in evaluation.
     """
 
-    layout: Literal["osc_delta_base", "ee_pose_base"]
+    layout: str
     axes: Axes
     env_hw_px: tuple[int, int] | None = None
     crop_frac: float = 1.0
@@ -81,9 +80,9 @@ class BenchInterface:
 
 
 INTERFACES = {
-    "robosuite": BenchInterface(layout="osc_delta_base", axes=SAME_AXES),
-    "robocasa": BenchInterface(layout="osc_delta_base", axes=ROBOCASA_AXES, env_hw_px=(256, 256), crop_frac=0.95),
-    "robotwin": BenchInterface(layout="ee_pose_base", axes=ROBOTWIN_AXES, env_hw_px=(240, 320), crop_frac=0.95),
+    "robosuite": BenchInterface(layout=OSC_DELTA_BASE, axes=SAME_AXES),
+    "robocasa": BenchInterface(layout=OSC_DELTA_BASE, axes=ROBOCASA_AXES, env_hw_px=(256, 256), crop_frac=0.95),
+    "robotwin": BenchInterface(layout=EE_POSE_BASE, axes=ROBOTWIN_AXES, env_hw_px=(240, 320), crop_frac=0.95),
 }
 """The RoboCasa model predicts raw controller commands, whose axes are the bench's. The RoboTwin model predicts deltas
 of poses in its own axes, which are summed up from the chunk's first state."""

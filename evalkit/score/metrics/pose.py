@@ -12,7 +12,7 @@ import numpy as np
 
 from evalkit.contracts.geometry import ee_pose_from_proprio, inverse, rotvec_from_matrix
 from evalkit.contracts.spec import Arm, CameraSpec
-from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.contracts.types import ARM_PROPRIO, QUAT_WXYZ
 from evalkit.score.results.outcome import Measure
 
 
@@ -40,7 +40,7 @@ def pose_error(T_base_true: np.ndarray, T_base_pred: np.ndarray) -> PoseError:
 
 def is_valid_state(proprio_arm: np.ndarray) -> bool:
     """Return whether one arm's 8 numbers are finite and its quaternion has a length."""
-    return bool(np.isfinite(proprio_arm).all() and np.linalg.norm(proprio_arm[3:7]) > 1e-6)
+    return bool(np.isfinite(proprio_arm).all() and np.linalg.norm(proprio_arm[QUAT_WXYZ]) > 1e-6)
 
 
 def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple[Arm, ...]) -> Measure:
@@ -62,8 +62,8 @@ def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple
         true, pred = (state[ARM_PROPRIO[arm]].astype(np.float64) for state in (proprio_true, proprio_pred))
         if not (is_valid_state(true) and is_valid_state(pred)):
             return Measure(None, "bad_state", f"{arm} arm: predicted {np.array2string(pred, precision=3)}")
-        if np.dot(true[3:7], pred[3:7]) < 0:
-            pred[3:7] *= -1
+        if np.dot(true[QUAT_WXYZ], pred[QUAT_WXYZ]) < 0:
+            pred[QUAT_WXYZ] *= -1
         errors.append(np.abs(pred - true))
     return Measure(float(np.mean(errors)))
 
