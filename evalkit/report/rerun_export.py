@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.files import whole_file
 from evalkit.contracts.geometry import points_from_depth
 from evalkit.report.contact_sheet import colour_depth, depth_error_map, rgb_error_map
 from evalkit.score.frame import GroundTruth, predicted_pose
@@ -44,25 +45,19 @@ def write_rerun(clip: Path, out: Path, *, show: bool = False) -> Path:
         RunFolderError: If the clip cannot be read.
     """
     rr = _rerun()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.part")
-    recording = rr.RecordingStream("evalkit")
-    recording.save(str(partial))
-    try:
-        with ClipReader(clip) as reader:
-            env = reader.header.env_spec
-            recording.send_blueprint(_side_by_side([camera.name for camera in env.cameras]))
-            for chunk in reader:
-                truth = GroundTruth(chunk.true, chunk.intrinsics_v33_px, env)
-                for frame_idx in range(truth.num_frames):
-                    step = chunk.step_idx + (frame_idx + 1) * chunk.frame_stride
-                    recording.set_time("control_step", sequence=step)
-                    _log_frame(rr, recording, chunk, truth, frame_idx)
+    with whole_file(out) as partial, ClipReader(clip) as reader:
+        recording = rr.RecordingStream("evalkit")
+        recording.save(str(partial))
+        env = reader.header.env_spec
+        recording.send_blueprint(_side_by_side([camera.name for camera in env.cameras]))
+        for chunk in reader:
+            truth = GroundTruth(chunk.true, chunk.intrinsics_v33_px, env)
+            for frame_idx in range(truth.num_frames):
+                step = chunk.step_idx + (frame_idx + 1) * chunk.frame_stride
+                recording.set_time("control_step", sequence=step)
+                _log_frame(rr, recording, chunk, truth, frame_idx)
         recording.flush()
         recording.disconnect()
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
     if show:
         subprocess.Popen([sys.executable, "-m", "rerun", str(out)])
     return out

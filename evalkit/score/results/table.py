@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.contracts.errors import RunFolderError, cannot_write
-from evalkit.contracts.files import sync
+from evalkit.contracts.files import whole_file
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.results.outcome import STATUSES, Score
@@ -77,11 +78,13 @@ class ScoreWriter:
     def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = "cpu") -> None:
         self.path = path
         self._unwritten: list[pa.Table] = []
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        schema = SCHEMA.with_metadata(_metadata(made_of, scored_on))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            schema = SCHEMA.with_metadata(_metadata(made_of, scored_on))
-            self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
+            with ExitStack() as stack:
+                partial = stack.enter_context(whole_file(path, temporary=temporary, durable=True))
+                self._writer = stack.enter_context(pq.ParquetWriter(partial, schema, compression="zstd"))
+                self._open = stack.pop_all()
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -110,19 +113,12 @@ class ScoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None:
+            self._open.callback(self._flush)
         try:
-            if kind is None:
-                self._flush()
-            self._writer.close()
-            if kind is None:
-                with self._temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                self._temporary.replace(self.path)
-                sync(self.path.parent)
+            self._open.__exit__(kind, error, traceback)
         except OSError as problem:
             raise cannot_write(self.path, problem) from problem
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
 
 def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFrame:
