@@ -18,7 +18,7 @@ from evalkit.contracts.files import write_whole
 from xwam.cli.console import counted, say, ticking
 
 if TYPE_CHECKING:
-    from evalkit.dataset.layout import Scan, Track
+    from evalkit.dataset.layout import Track
 
 Root = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the data set, with metadata.json.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; the same command again continues.")]
@@ -39,7 +39,9 @@ def check_data(
     - `xwam check-data data/robocasa`
     - `xwam check-data data/robocasa --decode`
     """
-    scanned = scan_data(root, decode=decode)
+    from xwam.training.scan import scan_data
+
+    scanned = scan_data(root, counted, decode=decode)
     say(f"{root}: {scanned.describe()}" + ("" if decode else "; frames counted, not decoded"))
     if scanned.broken:
         raise typer.Exit(1)
@@ -65,8 +67,9 @@ def statistics(
     from evalkit.dataset.layout import tracks
     from evalkit.dataset.statistics import about
     from evalkit.dataset.statistics import statistics as compute
+    from xwam.training.scan import scan_data
 
-    scanned = scan_data(root, videos=False)
+    scanned = scan_data(root, counted, videos=False)
     with counted("quantiles") as on_progress:
 
         def stream() -> Iterator[Track]:
@@ -89,8 +92,9 @@ def export_lerobot(root: Root, out: Out) -> None:
     Example: `xwam export-lerobot data/lift lerobot/lift`
     """
     from evalkit.dataset.lerobot_export import export
+    from xwam.training.scan import scan_data
 
-    scanned = scan_data(root)
+    scanned = scan_data(root, counted)
     with ticking("export", len(scanned.lengths)) as tick:
         written = export(root, scanned, out, on_episode=tick)
     for reason in written.broken:
@@ -128,14 +132,3 @@ def import_lerobot(
     say(f"{out}: {count} episodes; {len(broken)} broken, left out")
     if broken:
         raise typer.Exit(1)
-
-
-def scan_data(root: Path, *, videos: bool = True, decode: bool = False, prefix: str = "") -> Scan:
-    """Return a scan of a data set; show its progress and print the reason of each broken episode after the prefix."""
-    from evalkit.dataset.layout import read_metadata, scan
-
-    with ticking("read episodes", len(read_metadata(root))) as tick:
-        scanned = scan(root, videos=videos, decoded=decode, on_episode=tick)
-    for broken in scanned.broken:
-        say(f"{prefix}{broken.reason}")
-    return scanned

@@ -84,9 +84,7 @@ def train(
     - `xwam train data/lift runs/lift --minutes 10`
     - `xwam train --recipes`
     """
-    from xwam.training.launch import check_packages, train_model
-
-    check_packages()
+    from xwam.training.launch import train_model
     from xwam.training.recipes import recipe_of
 
     chosen = recipe_of(recipe, overrides or [])

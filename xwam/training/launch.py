@@ -6,39 +6,32 @@ Read next: `recipes.py` for the settings, `trainer.py` and `decoder.py` for the 
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xwam.training.scan import Bar, no_bar, scan_data
+
 if TYPE_CHECKING:
     from evalkit.dataset.layout import Scan
     from xwam.checkpoints.bundle import Bundle
     from xwam.config import Bounds, ModelConfig
-    from xwam.training.decoder import DecoderRecipe
+    from xwam.nano.pixel_decoder import PixelDecoder
+    from xwam.training.decoder import DecoderRecipe, ReadEpisode
     from xwam.training.recipes import Recipe
     from xwam.training.trainer import Trainer
 
 PACKAGES = ("accelerate", "matplotlib", "skimage")
 """What the extra `train` brings."""
 
-OnProgress = Callable[[int, int], None]
-"""Called with (units done, units in all)."""
-
-Bar = Callable[[str], AbstractContextManager[OnProgress]]
-"""Opens a progress bar with this label."""
-
-
-@contextmanager
-def no_bar(label: str) -> Iterator[OnProgress]:
-    """Show no progress."""
-    yield lambda done, total: None
+LEFT_OUT = "left out: "
+"""Printed before the reason of each episode that no training uses."""
 
 
 def train_model(
@@ -68,11 +61,11 @@ def train_model(
         ValueError: If a package is missing, or data, statistics, recipe and checkpoint do not fit.
         OSError: If the run folder cannot be written.
     """
-    check_packages()
+    _check_packages()
     from xwam.training.trainer import Trainer, prepare_data
 
     until_s = None if minutes is None else time.monotonic() + 60 * minutes
-    scanned = _scan(data_dir, bar)
+    scanned = scan_data(data_dir, bar, prefix=LEFT_OUT)
     if not scanned.lengths:
         raise ValueError(f"{data_dir} holds no usable episode.")
     bundle, other = _bundle(data_dir, scanned, recipe, start)
@@ -87,23 +80,11 @@ def train_model(
     return _run(trainer, until_s, bar if trainer.accelerator.is_main_process else no_bar)
 
 
-def check_packages() -> None:
+def _check_packages() -> None:
     """Raise ValueError unless the packages that only training needs are installed."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ValueError(f"Training needs {' and '.join(missing)}: pip install -e '.[train]'.")
-
-
-def _scan(data_dir: Path, bar: Bar) -> Scan:
-    """Return a scan of the data set; print the reason of each episode that is left out."""
-    from evalkit.dataset.layout import read_metadata, scan
-
-    total, done = len(read_metadata(data_dir)), itertools.count(1)
-    with bar("read episodes") as on_progress:
-        scanned = scan(data_dir, on_episode=lambda: on_progress(next(done), total))
-    for broken in scanned.broken:
-        print(f"left out: {broken.reason}")
-    return scanned
 
 
 def _bundle(data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None) -> tuple[Bundle, str]:
@@ -245,52 +226,76 @@ def train_pixel_decoder(
     Raises:
         ValueError: If data, network and recipe do not fit, or LPIPS is asked for and cannot be loaded.
     """
-    import torch
-
     from xwam.checkpoints.bundle import load_bundle, save_checkpoint
     from xwam.checkpoints.hub import locate
     from xwam.checkpoints.metadata import network_notes, read_notes
-    from xwam.codecs.patch_dct import PatchDCT
-    from xwam.nano.pixel_decoder import PixelDecoder
-    from xwam.training import decoder as training
     from xwam.training.check_data import check_fit
-    from xwam.training.clips import ClipDataset
+    from xwam.training.decoder import check_model
     from xwam.training.trainer import data_sha256
 
-    if recipe.perceptual_weight:
-        training.perceptual_distance()  # fails before anything is read
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; name the file to write, for example {out}/nano.safetensors.")
+    _check_decoder_request(out, recipe)
     bundle, notes = load_bundle(checkpoint), read_notes(locate(checkpoint))
-    training.check_model(bundle.model)
+    check_model(bundle.model)
     out.parent.mkdir(parents=True, exist_ok=True)
-    scanned = _scan(data_dir, bar)
+    scanned = scan_data(data_dir, bar, prefix=LEFT_OUT)
     check_fit(data_dir, scanned, bundle.model)
-    clips = ClipDataset.for_model(
-        data_dir, scanned.lengths, bundle.model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
-    )
-    keys = training.choose(scanned, num_episodes, recipe)
-    print(f"{scanned.describe()}; {len(keys)} to learn from")
-    assert isinstance(bundle.codec, PatchDCT), "`check_model` requires it"
     trainings = decoder_trainings(notes) if bundle.decoder else []
     sha256 = data_sha256(data_dir, scanned.lengths)
     trainings.append({"command": command, "steps": recipe.num_steps, "data_sha256": sha256})
     stored = bundle.network.dtype
-    bundle.network.cast(torch.float32)
-    with bar("predict episodes") as on_progress:
-        episodes = training.read_episodes(training.Episodes(clips, bundle, recipe), keys, on_progress=on_progress)
-    if not episodes:
-        raise ValueError(f"{data_dir} holds no episode that a decoder can learn from.")
-    decoder = PixelDecoder.from_weights(bundle.decoder) if bundle.decoder else training.fresh_decoder(recipe.seed)
-    examples = training.draw_examples(episodes, bundle.model, bundle.codec, recipe)
-    with bar("train") as on_progress:
-        training.train_decoder(decoder, examples, recipe, on_progress=on_progress)
+    episodes = _predicted_episodes(data_dir, scanned, bundle, recipe, num_episodes=num_episodes, bar=bar)
+    decoder = _trained_decoder(bundle, episodes, recipe, bar)
     notes = network_notes(notes) | {
         "decoder_steps": str(sum(each["steps"] for each in trainings)),
         "decoder_trainings": json.dumps(trainings),
     }
-    network = bundle.network.cast(stored)
-    save_checkpoint(out, network, bundle.model, decoder=decoder.weights(), notes=notes)
+    save_checkpoint(out, bundle.network.cast(stored), bundle.model, decoder=decoder.weights(), notes=notes)
+
+
+def _check_decoder_request(out: Path, recipe: DecoderRecipe) -> None:
+    """Raise ValueError, before anything is read, if LPIPS cannot be loaded or the output is a folder."""
+    from xwam.training.decoder import perceptual_distance
+
+    if recipe.perceptual_weight:
+        perceptual_distance()
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; name the file to write, for example {out}/nano.safetensors.")
+
+
+def _predicted_episodes(
+    data_dir: Path, scanned: Scan, bundle: Bundle, recipe: DecoderRecipe, *, num_episodes: int, bar: Bar
+) -> list[ReadEpisode]:
+    """Return the episodes to learn from, with the network's predictions, which it makes in float32."""
+    import torch
+
+    from xwam.training.clips import ClipDataset
+    from xwam.training.decoder import Episodes, choose, read_episodes
+
+    clips = ClipDataset.for_model(
+        data_dir, scanned.lengths, bundle.model, crop_frac=1.0, past_end="hold", augmentation=None, exact_depth=True
+    )
+    keys = choose(scanned, num_episodes, recipe)
+    print(f"{scanned.describe()}; {len(keys)} to learn from")
+    bundle.network.cast(torch.float32)
+    with bar("predict episodes") as on_progress:
+        episodes = read_episodes(Episodes(clips, bundle, recipe), keys, on_progress=on_progress)
+    if not episodes:
+        raise ValueError(f"{data_dir} holds no episode that a decoder can learn from.")
+    return episodes
+
+
+def _trained_decoder(bundle: Bundle, episodes: Sequence[ReadEpisode], recipe: DecoderRecipe, bar: Bar) -> PixelDecoder:
+    """Return the checkpoint's decoder, or a fresh one, after training on the episodes."""
+    from xwam.codecs.patch_dct import PatchDCT
+    from xwam.nano.pixel_decoder import PixelDecoder
+    from xwam.training.decoder import draw_examples, fresh_decoder, train_decoder
+
+    assert isinstance(bundle.codec, PatchDCT), "`check_model` requires it"
+    decoder = PixelDecoder.from_weights(bundle.decoder) if bundle.decoder else fresh_decoder(recipe.seed)
+    examples = draw_examples(episodes, bundle.model, bundle.codec, recipe)
+    with bar("train") as on_progress:
+        train_decoder(decoder, examples, recipe, on_progress=on_progress)
+    return decoder
 
 
 def decoder_trainings(notes: Mapping[str, str]) -> list[dict[str, Any]]:
