@@ -57,7 +57,6 @@ class Table:
         rows: As many cells a row as there are columns.
         note: What else a reader must know; full sentences, or empty.
         num_totals: How many rows at the end sum up those above.
-        is_detail: Left out where there is little room.
     """
 
     id: str
@@ -65,7 +64,6 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     num_totals: int = 0
-    is_detail: bool = False
 
     def __post_init__(self) -> None:
         """Check the width of every row."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalkit.contracts.errors import RunFolderError
 from evalkit.report.caveats import plan_caveats, score_caveats, session_caveats
 from evalkit.report.tables import (
     CorrelationRow,
@@ -29,7 +28,7 @@ from evalkit.report.tables import (
 from evalkit.score.results.coverage import lost_clips, nothing_to_score
 from evalkit.score.results.table import read_coverage, read_scores
 from evalkit.store.plan import Plan
-from evalkit.store.run_folder import RunFolder, open_run
+from evalkit.store.run_folder import open_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +104,7 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
         RunFolderError: If there is no run, or one of its files is broken.
     """
     run = open_run(run_dir)
-    records, about = run.records(), _about(run)
+    records, about = run.records(), run.read_about()
     planned = Counter(episode.task for episode in run.plan.episodes)
     scores = read_scores(run.scores_path) if run.scores_path.exists() else None
     scored = _summary(scores, name=name or run_dir.resolve().name)
@@ -147,10 +146,3 @@ def _summary(scores: pd.DataFrame | None, *, name: str) -> ScoreSummary:
         remarks=tuple(remark_rows(scores)),
         unscored_reason="" if rows else "No prediction was scored.",
     )
-
-
-def _about(run: RunFolder) -> Mapping[str, Any]:
-    try:
-        return run.read_about()
-    except TypeError as error:
-        raise RunFolderError(f"{run.path / 'run.json'} is broken: it holds no object.") from error

@@ -29,7 +29,7 @@ def _parts(parts: Sequence[Part]) -> Iterator[RenderableType]:
             case Section() if not part.is_detail:
                 yield Text(f"\n{part.title}", style="italic")
                 yield from _parts(part.parts)
-            case Table() if not part.is_detail:
+            case Table():
                 yield _table(part)
                 yield from _legend(part)
             case Caveats():

@@ -42,11 +42,6 @@ class RunFolder:
         """Return the path that `evalkit score run` writes."""
         return self.path / "scores.parquet"
 
-    @property
-    def report_path(self) -> Path:
-        """Return the folder that `evalkit report` writes."""
-        return self.path / "report"
-
     def clip_path(self, episode: Episode) -> Path:
         """Return the path of an episode's clip."""
         return self.path / "clips" / episode.task / f"{episode.index:04d}.h5"

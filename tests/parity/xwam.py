@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit.dataset.axes import ROBOTWIN_AXES
+from tests.doubles.networks import free_timesteps
 from tests.parity import xwam_data
 from tests.parity.findings import Finding, default_folder, examined, from_command_line
 from xwam.checkpoints.bundle import load_released
@@ -37,7 +38,7 @@ from xwam.flow.losses import Batch, Noise, losses
 from xwam.flow.noise import NoiseLevels, shift
 from xwam.flow.sampler import Schedule, begin, guide, run
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
-from xwam.network.transformer import Denoised, TextContext, XwamNetwork, free_timesteps
+from xwam.network.transformer import Denoised, TextContext, XwamNetwork
 from xwam.robots.axes import accumulate
 from xwam.robots.image_pipeline import ImagePipeline
 from xwam.text.umt5 import encode_ids

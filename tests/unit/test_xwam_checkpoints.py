@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.doubles.checkpoints import MODEL, NETWORK, Released, settings_of
-from tests.doubles.networks import TINY, inputs_of
+from tests.doubles.networks import TINY, free_timesteps, inputs_of
 from tests.parity.findings import default_folder
 from tests.parity.xwam import load_network
 from xwam import cli
@@ -41,7 +41,7 @@ from xwam.config import (
     network_from_release,
     release_from_network,
 )
-from xwam.network.transformer import XwamNetwork, free_timesteps
+from xwam.network.transformer import XwamNetwork
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.text.encoders import HashedText, StoredText
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xwam.checkpoints import tensor_names as keys
 from xwam.checkpoints.bundle import Bundle, load_codec, load_text_encoder
+from xwam.checkpoints.tensor_names import ADDITIONS
 from xwam.checkpoints.tensors import fill, stored_type
 from xwam.config import ModelConfig, NetworkConfig
 from xwam.network.transformer import XwamNetwork, is_exact
@@ -65,7 +65,7 @@ def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: in
         seed: Seed of the fresh weights.
     """
     network = fresh_network(config, seed=seed)
-    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(keys.ADDITIONS)}
+    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(ADDITIONS)}
     fill(network, {**wan, **fresh}, source="The video model to start from")
     network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
     if config.depth == "interleaved":

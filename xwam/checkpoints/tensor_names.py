@@ -149,16 +149,6 @@ def is_diffusers_dit(names: Iterable[str]) -> bool:
     return any(name.startswith("condition_embedder.") for name in names)
 
 
-def is_wan_vae(names: Iterable[str]) -> bool:
-    """Return whether the names are those of Wan's own VAE file."""
-    return "encoder.conv1.weight" in set(names)
-
-
-def is_wan_umt5(names: Iterable[str]) -> bool:
-    """Return whether the names are those of Wan's own text encoder file."""
-    return "token_embedding.weight" in set(names)
-
-
 def _rename(name: str, rules: Iterable[tuple[str, str]]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)

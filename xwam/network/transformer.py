@@ -155,13 +155,6 @@ def shared_timesteps(
     return Timesteps(t_BG, tuple(run for run in runs if run[1]))
 
 
-def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor, geometry: Geometry) -> Timesteps:
-    """Return timesteps that differ from latent frame to latent frame, action to action and state to state."""
-    t_BG = torch.cat([t_video_BT, t_action_BK, t_proprio_BP], dim=1)
-    lengths = [geometry.tokens_per_frame] * geometry.num_frames + [1] * (t_BG.shape[1] - geometry.num_frames)
-    return Timesteps(t_BG, tuple(enumerate(lengths)))
-
-
 def sigma_of(times: Timesteps) -> Tensor:
     """Return the noise level of each token, B,L, at least that of one timestep: clean tokens are divided by it too.
 
