@@ -42,6 +42,7 @@ app = typer.Typer(
     "`run` lets a policy act in a simulator, `score` compares its predictions with the ground truth, `report` makes "
     "tables. `list` shows the benches and policies that are installed.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
