@@ -71,7 +71,7 @@ def video_frame(
     with_prediction: bool,
     caption: str,
 ) -> np.ndarray:
-    """Return one video frame: a caption, the true views with their depth, and below them the predicted views.
+    """Return one video frame: a caption, the ground-truth views with depth, and below them the predicted views.
 
     Args:
         rgb_vhwc_u8: V,H,W,3, ground truth.
@@ -82,7 +82,7 @@ def video_frame(
         with_prediction: Whether there is a lower row; the same for all frames of a video.
         caption: One short line of text.
     """
-    rows = [_row("true", rgb_vhwc_u8, depth_vhw_m, cameras)]
+    rows = [_row("ground truth", rgb_vhwc_u8, depth_vhw_m, cameras)]
     if with_prediction:
         grey = np.full_like(rgb_vhwc_u8, 64)
         predicted = grey if predicted_rgb_vhwc_u8 is None else predicted_rgb_vhwc_u8
@@ -115,7 +115,9 @@ def _row(
 
 
 def _labelled(frame_hwc_u8: np.ndarray, text: str, *, scale: float) -> np.ndarray:
-    """Return the image with white text in its upper left corner."""
+    """Return the image with white text in its upper left corner, smaller where it would not fit."""
+    (text_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale *= min(1.0, (frame_hwc_u8.shape[1] - 6) / max(text_px, 1))
     labelled = np.ascontiguousarray(frame_hwc_u8).copy()
     origin = (3, round(30 * scale))
     for colour, thickness in (((0, 0, 0), 2), ((255, 255, 255), 1)):
