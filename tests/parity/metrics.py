@@ -252,10 +252,20 @@ def _fused(case: Case, _keys: Mapping[str, Any]) -> Values:
         for name, T_world_cam in poses.items():
             pred = cloud.fuse(case["depth_pred"][:, frame], case["K"], T_world_cam)
             values |= _cloud_values(f"fused/{name}/t{frame}", true, pred)
-            voxels = [cloud.voxel_means(points, VOXEL_M) if len(points) else points for points in (true, pred)]
+            voxels = [_voxel_means(points, VOXEL_M) if len(points) else points for points in (true, pred)]
             values |= _cloud_values(f"fused_voxel2cm/{name}/t{frame}", *voxels)
             squares.setdefault(name, []).append(values[f"fused/{name}/t{frame}/l2sq_sum"])
     return values | {f"fused/{name}/l2sq_sum/mean_of_frames": np.mean(found) for name, found in squares.items()}
+
+
+def _voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
+    """Return the mean of the points in each voxel, as open3d's `voxel_down_sample` does: two clouds get two grids."""
+    corner = points_m.min(axis=0) - 0.5 * voxel_m
+    cells = np.floor((points_m - corner) / voxel_m).astype(np.int64)
+    _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
+    which = which.reshape(-1)
+    sums = np.stack([np.bincount(which, weights=points_m[:, axis]) for axis in range(3)], axis=1)
+    return np.asarray(sums / counts[:, None])
 
 
 def _cloud_values(prefix: str, true: np.ndarray, pred: np.ndarray) -> Values:

@@ -102,24 +102,6 @@ def distances(
     return CloudDistances(pred_to_true_m=search(true, pred), true_to_pred_m=search(pred, true))
 
 
-def voxel_means(points_m: np.ndarray, voxel_m: float) -> np.ndarray:
-    """Return the mean of the points in each voxel, the grid starting half a voxel below the cloud's own corner.
-
-    That is open3d's `voxel_down_sample`: two clouds get two grids. Only for comparison with numbers made that way.
-
-    Example:
-        >>> voxel_means(np.array([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [1.0, 0.0, 0.0]]), 0.5)
-        array([[0.05, 0.  , 0.  ],
-               [1.  , 0.  , 0.  ]])
-    """
-    corner = points_m.min(axis=0) - 0.5 * voxel_m
-    cells = np.floor((points_m - corner) / voxel_m).astype(np.int64)
-    _, which, counts = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
-    which = which.reshape(-1)
-    sums = np.stack([np.bincount(which, weights=points_m[:, axis]) for axis in range(3)], axis=1)
-    return np.asarray(sums / counts[:, None])
-
-
 def _size(cloud: np.ndarray | PointTree) -> int:
     return cloud.num_points if isinstance(cloud, PointTree) else len(cloud)
 
