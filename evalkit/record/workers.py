@@ -107,8 +107,8 @@ def record_job(job: Job) -> JobResult:
     """
     results: list[bool] = []
     try:
-        for kept in record_episodes(job):
-            results.append(kept)
+        for is_recorded in record_episodes(job):
+            results.append(is_recorded)
     except EpisodeFault as fault:
         if fault.blame != "env":
             raise EvalkitError(fault.reason) from fault

@@ -79,14 +79,14 @@ def run_names(run_dirs: Sequence[Path]) -> list[str]:
         >>> run_names([Path("/runs/seed0/xwam"), Path("/runs/seed1/xwam"), Path("/runs/seed1/hold")])
         ['seed0/xwam', 'seed1/xwam', 'hold']
     """
-    parts = [run_dir.resolve().parts for run_dir in run_dirs]
-    lengths = [1] * len(parts)
+    paths = [run_dir.resolve().parts for run_dir in run_dirs]
+    lengths = [1] * len(paths)
     while True:
-        names = ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        names = ["/".join(path[-length:]) for path, length in zip(paths, lengths, strict=True)]
         counts = Counter(names)
         longer = [
-            length + (counts[name] > 1 and length < len(part) - 1)
-            for name, part, length in zip(names, parts, lengths, strict=True)
+            length + (counts[name] > 1 and length < len(path) - 1)
+            for name, path, length in zip(names, paths, lengths, strict=True)
         ]
         if longer == lengths:
             return names

@@ -154,10 +154,12 @@ def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
     """
     remarked = scores[(scores["subject"] != "ground_truth") & (scores["status"] != "ok")]
     rows = []
-    for status, part in remarked.groupby("status", observed=True):
-        reasons = [reason for reason in part["reason"].astype(str).unique() if reason]
+    for status, rows_of_status in remarked.groupby("status", observed=True):
+        reasons = [reason for reason in rows_of_status["reason"].astype(str).unique() if reason]
         meaning = STATUSES.get(str(status), "")
-        rows.append(RemarkRow(status=str(status), count=len(part), meaning=meaning, reason="".join(reasons[:1])))
+        rows.append(
+            RemarkRow(status=str(status), count=len(rows_of_status), meaning=meaning, reason="".join(reasons[:1]))
+        )
     return sorted(rows, key=lambda row: -row.count)
 
 
@@ -166,8 +168,8 @@ def correlation_rows(scores: pd.DataFrame) -> list[CorrelationRow]:
     usable = scores[(scores["subject"] == "policy") & scores["outcome"].isin(["success", "failure"])]
     means = usable.groupby(["metric", "task", "index", "outcome"], observed=True)["value"].mean().dropna().reset_index()
     rows = []
-    for metric, part in means.groupby("metric", observed=True, sort=False):
-        correlation = success_correlation(part["value"].to_numpy(), (part["outcome"] == "success").to_numpy())
+    for metric, episodes in means.groupby("metric", observed=True, sort=False):
+        correlation = success_correlation(episodes["value"].to_numpy(), (episodes["outcome"] == "success").to_numpy())
         if correlation is not None:
             rows.append(CorrelationRow(metric=str(metric), correlation=correlation))
     return rows
@@ -198,8 +200,8 @@ def _split_rows(table: pd.DataFrame, split: str) -> list[ScoreRow]:
     )
     remarks = table[table["status"] != "ok"].groupby([*keys, "status"], observed=True).size()
     by_group: dict[tuple[str, ...], list[str]] = {}
-    for (subject, metric, part, status), count in zip(remarks.index.tolist(), remarks.tolist(), strict=True):
-        by_group.setdefault((str(subject), str(metric), str(part)), []).append(f"{status} {count}")
+    for (subject, metric, split_name, status), count in zip(remarks.index.tolist(), remarks.tolist(), strict=True):
+        by_group.setdefault((str(subject), str(metric), str(split_name)), []).append(f"{status} {count}")
     rows = []
     for group, rest in episodes.groupby(keys, observed=True, sort=False):
         subject, metric, name = map(str, group)

@@ -149,7 +149,7 @@ def score_folder_clip(pred: Path, true: Path, options: ScoreOptions | None = Non
     Raises:
         BadConfig: If the ground truth has no usable `cameras.json` or no readable frame.
     """
-    return [score for part in _clip_parts(pred, true, options, _offers([pred])) for score in part]
+    return [score for scores in _clip_parts(pred, true, options, _offers([pred])) for score in scores]
 
 
 def _clip_parts(pred: Path, true: Path, options: ScoreOptions | None, offers: Offers) -> Iterator[list[Score]]:

@@ -132,7 +132,7 @@ def _difference(planned: Mapping[str, str], actual: Mapping[str, str]) -> str:
 def _repeated(start: Frames, num_frames: int) -> Frames:
     """Return one frame repeated, in the memory of one."""
     return Frames(
-        **{name: np.broadcast_to(part[:1], (num_frames, *part.shape[1:])) for name, part in vars(start).items()}
+        **{name: np.broadcast_to(array[:1], (num_frames, *array.shape[1:])) for name, array in vars(start).items()}
     )
 
 

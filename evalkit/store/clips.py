@@ -228,15 +228,15 @@ def _write_chunk(group: h5py.Group, chunk: ClipChunk) -> None:
     if chunk.actions_nd is not None:
         group["actions_nd"] = chunk.actions_nd
     for name, frames in (("start", chunk.start), ("true", chunk.true)):
-        part = group.create_group(name)
-        _write_images(part, frames.rgb_fvhwc_u8, frames.depth_fvhw_m)
-        part["proprio_fd"] = frames.proprio_fd
-        part["T_base_cam_fv44"] = frames.T_base_cam_fv44
+        subgroup = group.create_group(name)
+        _write_images(subgroup, frames.rgb_fvhwc_u8, frames.depth_fvhw_m)
+        subgroup["proprio_fd"] = frames.proprio_fd
+        subgroup["T_base_cam_fv44"] = frames.T_base_cam_fv44
     if chunk.predicted is not None:
-        part = group.create_group("predicted")
-        _write_images(part, chunk.predicted.rgb, chunk.predicted.depth)
+        subgroup = group.create_group("predicted")
+        _write_images(subgroup, chunk.predicted.rgb, chunk.predicted.depth)
         if chunk.predicted.proprio is not None:
-            part["proprio_fd"] = chunk.predicted.proprio
+            subgroup["proprio_fd"] = chunk.predicted.proprio
 
 
 def _write_images(group: h5py.Group, rgb_fvhwc_u8: np.ndarray, depth_fvhw_m: np.ndarray | None) -> None:

@@ -116,12 +116,12 @@ def head_runs(runs: Sequence[tuple[int, int]], num_tokens: int) -> tuple[tuple[i
         >>> head_runs([(0, 4), (1, 8), (2, 5)], 10)
         ((0, 4), (1, 6))
     """
-    kept = []
+    head = []
     for group, length in runs:
         if num_tokens > 0:
-            kept.append((group, min(length, num_tokens)))
+            head.append((group, min(length, num_tokens)))
         num_tokens -= length
-    return tuple(kept)
+    return tuple(head)
 
 
 def modulate(x_BLD: Tensor, shift_BGD: Tensor, scale_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:

@@ -23,7 +23,10 @@ from xwam.serving.seen import Seen
 
 
 class Finisher(Protocol):
-    """Turns clean latents into a prediction; the context is its own and lives as long as the request."""
+    """Turns clean latents into a prediction; the context is its own and lives as long as the request.
+
+    It states no provenance: a plan is made before weights are loaded, so `FinisherChoice` states it.
+    """
 
     def prepare(self, seen: Seen, seen_BCVHW: Tensor) -> Any:
         """Return the context for `finish`, before the first pass of the network.

@@ -41,8 +41,8 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """The random draws of one clip.
+class ClipAugmentation:
+    """The crops and the changes of colour of one clip.
 
     Attributes:
         positions: Position of each view's crop between top and bottom, left and right (0 to 1).
@@ -63,11 +63,11 @@ class Drawn:
         return unit * 2 - 1
 
 
-def draw_augmentation(settings: Augmentation, num_views: int, rng: np.random.Generator) -> Drawn:
-    """Return the draws of one clip."""
+def draw_augmentation(settings: Augmentation, num_views: int, rng: np.random.Generator) -> ClipAugmentation:
+    """Return random crops and changes of colour for one clip."""
     spread = (settings.brightness, settings.contrast, settings.saturation)
     factors = [float(rng.uniform(1 - by, 1 + by)) for by in spread]
-    return Drawn(
+    return ClipAugmentation(
         positions=tuple((float(row), float(col)) for row, col in rng.random((num_views, 2))),
         order=tuple(rng.permutation(4).tolist()),
         factors=(factors[0], factors[1], factors[2], float(rng.uniform(-settings.hue, settings.hue))),
