@@ -16,6 +16,8 @@ The same from Python:
     report = evalkit.write_report([run])
     print(report.files)
 
+The report lies in `results/runs/mine/report/report.md`.
+
 Each name is imported when it is used: workers in other interpreters import `evalkit.contracts`, which needs numpy and
 msgpack only.
 """

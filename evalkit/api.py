@@ -95,7 +95,7 @@ def run_plan(
 def score_run(
     run: str | Path,
     *,
-    workers: int = 0,
+    workers: int = 1,
     options: ScoreOptions | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -103,7 +103,8 @@ def score_run(
 
     Args:
         run: Run folder.
-        workers: Processes; 0 for every core.
+        workers: Processes; 0 for every core. A script that asks for more than one must do so under
+            `if __name__ == "__main__":`, because each process imports the script.
         options: What is scored; None for the defaults of `evalkit score run`.
         on_progress: Called with (clips done, clips in all).
 

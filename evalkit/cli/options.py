@@ -40,7 +40,10 @@ Setting = Annotated[
 Tasks = Annotated[
     str,
     typer.Option(
-        "--tasks", metavar="NAME,NAME", help="Tasks, separated by commas. [default: all tasks]", show_default=False
+        "--tasks",
+        metavar="NAME,NAME",
+        help="Tasks, separated by commas. [default: all tasks; one that the policy cannot do is an error]",
+        show_default=False,
     ),
 ]
 Episodes = Annotated[int, typer.Option("--episodes", metavar="N", help="Episodes per task.")]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import errno
+import sysconfig
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -79,6 +81,19 @@ class EnvRaised(EpisodeFault):
         super().__init__("env", f"{env_id}: {kind}: {text}")
         self.kind = kind
         self.text = text
+
+
+def describe(error: BaseException) -> str:
+    """Return what a plugin's error says: its type, its message, and the file and line of the plugin.
+
+    Example:
+        >>> describe(KeyError("foo"))
+        "KeyError: 'foo'"
+    """
+    text = f"{type(error).__name__}: {error}".rstrip(".")
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[1]), "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    return f"{text} ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else text
 
 
 def cannot_write(path: Path, error: OSError) -> RunFolderError:

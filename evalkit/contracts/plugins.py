@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any
 
 from evalkit.contracts.env import Bench, RecordableBench
-from evalkit.contracts.errors import EvalkitError, UnknownName
+from evalkit.contracts.errors import EvalkitError, UnknownName, describe
 from evalkit.contracts.policy import ExpertPlugin, Policy, PolicyPlugin
 
 BENCHES = "evalkit.envs"
@@ -28,6 +28,11 @@ _ATTRIBUTES = {
     BENCHES: ("name", "summary", "config_type", "tasks", "settings", "protocol"),
     POLICIES: ("name", "summary", "config_type"),
     EXPERTS: ("tasks",),
+}
+_SEE = {
+    BENCHES: "See CONTRIBUTING.md, 'Add a bench'.",
+    POLICIES: "See CONTRIBUTING.md, 'Add a policy'.",
+    EXPERTS: "See ExpertPlugin in evalkit/contracts/policy.py.",
 }
 _METHODS = {
     BENCHES: ("plan_episodes", "env_spec", "launch", "departures", "provenance"),
@@ -119,11 +124,11 @@ def _load(group: str, kind: str, name: str) -> Any:
     try:
         plugin = resolve(target)()
     except Exception as error:  # a plugin is anyone's code and may fail in any way while it is imported
-        reason = f"{type(error).__name__}: {error}".rstrip(".")
-        raise EvalkitError(f"The {kind} '{name}' ({target}) cannot be imported: {reason}.") from error
+        where = "" if target == name else f" ({target})"
+        raise EvalkitError(f"The {kind} '{name}'{where} cannot be imported: {describe(error)}.") from error
     missing = _missing(plugin, _ATTRIBUTES[group], _METHODS[group])
     if missing:
-        raise EvalkitError(f"'{target}' is no {kind} plugin: it has no {', '.join(missing)}.")
+        raise EvalkitError(f"'{target}' is no {kind} plugin: it has no {', '.join(missing)}. {_SEE[group]}")
     return plugin
 
 

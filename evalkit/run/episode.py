@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec, allowed, check_actions
 from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
@@ -216,7 +216,7 @@ def _blaming_policy(call: Any, *arguments: Any) -> Any:
     except (EpisodeFault, EvalkitError):
         raise
     except Exception as error:
-        raise EpisodeFault("policy", f"{type(error).__name__}: {error}") from error
+        raise EpisodeFault("policy", describe(error)) from error
 
 
 def _notify(listeners: Sequence[Listener], chunk: ExecutedChunk | None) -> None:

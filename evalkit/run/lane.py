@@ -75,11 +75,11 @@ class Lane:
                 return self._record(episode, tally, attempt, "success" if success else "failure")
             except EpisodeFault as fault:
                 if not fault.retriable or attempt >= self._job.settings.max_attempts or self._stop.is_set():
-                    return self._record(episode, tally, attempt, "error", fault)
+                    return self._record(episode, tally, attempt, "error", self._logged(episode, fault))
             except EvalkitError:
                 raise
             except Exception as error:
-                self._job.folder.log_traceback(episode, error)
+                self._job.folder.log_traceback(episode, error, "harness.log")
                 ours = EpisodeFault("harness", f"{type(error).__name__}: {error} (traceback in logs/harness.log)")
                 return self._record(episode, tally, attempt, "error", ours)
         raise AssertionError("unreachable")
@@ -106,6 +106,13 @@ class Lane:
                 listener.abandon()
             raise
         return success
+
+    def _logged(self, episode: Episode, fault: EpisodeFault) -> EpisodeFault:
+        """Return the fault; where the policy raised, its traceback goes to a log that the reason names."""
+        if fault.blame != "policy" or fault.__cause__ is None:
+            return fault
+        self._job.folder.log_traceback(episode, fault.__cause__, "policy.log")
+        return EpisodeFault("policy", f"{fault.reason} (traceback in logs/policy.log)")
 
     def _record(
         self, episode: Episode, tally: Tally, attempt: int, outcome: Outcome, fault: EpisodeFault | None = None

@@ -133,7 +133,7 @@ def make_plan(
         setting: Name of a setting; None for the bench's first.
         num_episodes: Episodes per task, at least 1.
         seed: Seed from which the episodes' seeds are derived.
-        max_steps: Shortens every episode to this many steps; a departure from the protocol.
+        max_steps: Shortens every longer episode to this many steps; a departure from the protocol.
 
     Raises:
         UnknownName: For a task or setting that the bench does not have.
@@ -144,11 +144,7 @@ def make_plan(
     tasks = list(dict.fromkeys(tasks)) or list(bench.tasks)
     setting = bench.settings[0] if setting is None else setting
     _check_names(bench, tasks, setting)
-    if num_episodes < 1 or seed < 0 or (max_steps is not None and max_steps < 1):
-        raise BadConfig(
-            f"A plan needs at least 1 episode, a seed of 0 or more and at least 1 step, "
-            f"got episodes={num_episodes}, seed={seed}, bench.max_steps={max_steps}."
-        )
+    _check_numbers(num_episodes, seed, max_steps)
     specs = {task: bench.env_spec(task=task, setting=setting) for task in tasks}
     policy = policy.for_bench(bench.name)
     policy_spec = policy.spec()
@@ -158,6 +154,8 @@ def make_plan(
         for task in tasks
         for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=num_episodes, seed=seed)
     ]
+    if max_steps is not None and max_steps >= max(episode.max_steps for episode in episodes):
+        max_steps = None  # no episode is longer, so the protocol's limits stay
     if max_steps is not None:
         episodes = [replace(episode, max_steps=min(episode.max_steps, max_steps)) for episode in episodes]
     return Plan(
@@ -179,6 +177,16 @@ def make_plan(
         seed=seed,
         episodes=tuple(episodes),
     )
+
+
+def _check_numbers(num_episodes: int, seed: int, max_steps: int | None) -> None:
+    """Raise BadConfig for numbers that make no plan."""
+    if num_episodes < 1:
+        raise BadConfig(f"A plan needs at least 1 episode per task, got {num_episodes} (--episodes).")
+    if seed < 0:
+        raise BadConfig(f"The seed must be 0 or more, got {seed} (--seed).")
+    if max_steps is not None and max_steps < 1:
+        raise BadConfig(f"An episode needs at least 1 step, got bench.max_steps={max_steps}.")
 
 
 def _check_names(bench: BoundBench, tasks: Sequence[str], setting: str) -> None:

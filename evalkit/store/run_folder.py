@@ -77,9 +77,9 @@ class RunFolder:
         """Append a record; it is on the disk when this returns."""
         append_record(self.records_path, record)
 
-    def log_traceback(self, episode: Episode, error: BaseException) -> None:
-        """Append the traceback of a fault of the harness to its log."""
-        path = self.path / "logs" / "harness.log"
+    def log_traceback(self, episode: Episode, error: BaseException, name: str) -> None:
+        """Append the traceback of a fault of the harness or of the policy to the log of this name."""
+        path = self.path / "logs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as log:
             log.write(f"{utc_now()} {episode.key}\n{''.join(traceback.format_exception(error))}\n")
