@@ -25,8 +25,11 @@ class Env(Protocol):
     """
 
     spec: EnvSpec
-    about: Mapping[str, str]
-    """What only the running env knows, for the run record, for example its renderer."""
+
+    @property
+    def about(self) -> Mapping[str, str]:
+        """What only the running env knows, for the run record, for example its renderer."""
+        ...
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
         """Start the episode of this seed; return whether it is already solved, which makes it an error.
