@@ -26,7 +26,7 @@ def pose(*position: float) -> np.ndarray:
     return T
 
 
-def recorded(folder: Path, count: int = 2, **changes: np.ndarray) -> Path:
+def recorded(folder: Path, count: int = 2, **changes: np.ndarray | None) -> Path:
     matrices: dict[str, Any] = {
         "intrinsics": np.broadcast_to(K, (len(steps_of().rgb), 2, 3, 3)),
         "T_base_cam": np.broadcast_to(pose(0.4, 0, 1.2), (len(steps_of().rgb), 2, 4, 4)),

@@ -77,7 +77,7 @@ class PointExpert:
 class ChunkPolicy:
     """Goes straight on for a chunk of five, three of them executed; `step_idx` is checked against the env's clock."""
 
-    spec = SimpleNamespace(
+    spec: Any = SimpleNamespace(
         execute_steps=3, chunk_len=5, policy_id="chunks", needs_images=True, privileged_keys=("goal",)
     )
 

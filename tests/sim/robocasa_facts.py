@@ -21,8 +21,8 @@ SIZE_PX = 96
 
 
 def make(task: Any, **changes: Any) -> Any:
-    settings = {"protocol": "standard", "art": "placeholder", "image_hw_px": (SIZE_PX, SIZE_PX), "antialias_samples": 4}
-    return RobocasaEnv(task=task, **(settings | changes))
+    settings: dict[str, Any] = {"protocol": "standard", "art": "placeholder", "image_hw_px": (SIZE_PX, SIZE_PX)}
+    return RobocasaEnv(task=task, **(settings | {"antialias_samples": 4} | changes))
 
 
 def wiggle(env: Any, num_steps: Any) -> None:
@@ -158,7 +158,7 @@ def gripper(env: Any) -> Any:
     fractions = []
     for sign in (-1, 1):
         for _ in range(40):
-            env.advance(np.float32([0, 0, 0, 0, 0, 0, sign] + [0] * 7))
+            env.advance(np.array([0, 0, 0, 0, 0, 0, sign] + [0] * 7, np.float32))
         fractions.append(float(env.observe(render=False)["proprio"][7]))
     return fractions
 
@@ -168,7 +168,7 @@ def looking_changes_nothing(env: Any) -> Any:
     for render in (False, True):
         env.begin(seed=SEED, max_steps=50)
         for step in range(6):
-            env.advance(np.float32([np.sin(step), 0.3, 0, 0, 0, 0.2, 1] + [0] * 7))
+            env.advance(np.array([np.sin(step), 0.3, 0, 0, 0, 0.2, 1] + [0] * 7, np.float32))
             if render:
                 env.observe(render=True)
         ends.append(env._data.qpos.copy())

@@ -21,6 +21,7 @@ from evalkit.replay import render
 from evalkit.replay.demos import BrokenDemo, Demo, read_demo
 from evalkit.replay.jobs import UNREPRODUCED, JobResult, Replayed, jobs, replay, replay_job
 from tests.doubles.configured import bench_of
+from tests.doubles.known import known
 from tests.doubles.simulators import needs_robosuite
 
 pytestmark = needs_robosuite()
@@ -28,8 +29,12 @@ pytestmark = needs_robosuite()
 LENGTH, SIZE = 5, [64, 64]
 
 
+Recorded = tuple[Path, list[tuple[int, list[dict[str, Any]], np.ndarray]]]
+"""A file, and for each demonstration: number, observations, actions."""
+
+
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Return a robomimic file with two demonstrations of Lift, and what the env saw in each state."""
     path, rng = tmp_path_factory.mktemp("demos") / "lift.hdf5", np.random.default_rng(0)
     seen = []
@@ -72,7 +77,7 @@ def replayed(path: Path, root: Path) -> Replayed:
 
 
 @pytest.mark.slow
-def test_a_state_looks_as_it_did(recorded: Any, tmp_path: Path) -> None:
+def test_a_state_looks_as_it_did(recorded: Recorded, tmp_path: Path) -> None:
     path, seen = recorded
     result = replayed(path, tmp_path)
     assert (result.written, result.reasons, sum(result.lengths.values())) == (2, (), 10)
@@ -89,7 +94,7 @@ def test_a_state_looks_as_it_did(recorded: Any, tmp_path: Path) -> None:
         np.testing.assert_allclose([view["intrinsics"] for view in views], frames[0]["intrinsics"])
         for view_idx, camera in enumerate(track.cameras):
             rgb = read_frames(camera.rgb_path, range(LENGTH)).astype(int)
-            depth_m = read_frames(camera.depth_mm_path, range(LENGTH), "gray16le") / 1000
+            depth_m = read_frames(known(camera.depth_mm_path), range(LENGTH), "gray16le") / 1000
             expected = np.stack([frame["depth"][view_idx] for frame in frames])
             assert np.abs(rgb - np.stack([frame["rgb"][view_idx] for frame in frames])).mean() < 0.1
             assert (np.abs(depth_m - expected) > 6e-4).mean() < 1e-3  # silhouettes
@@ -100,7 +105,7 @@ def test_a_state_looks_as_it_did(recorded: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded: Recorded, tmp_path: Path) -> None:
     def change(data: Any) -> None:
         positions = data["demo_10/obs/robot0_eef_pos"]
         positions[4] = positions[4] + [0.0, 0.003, 0.004]
@@ -133,7 +138,7 @@ def observed(demo: Demo, depth: float) -> Observation:
     )
 
 
-def test_frames_that_differ_from_the_recording_are_refused(recorded: Any) -> None:
+def test_frames_that_differ_from_the_recording_are_refused(recorded: Recorded) -> None:
     demo = read_demo(recorded[0], "demo_2")
     with pytest.raises(BrokenDemo, match="frame 0: view 0 has no depth"):
         render._check(0, observed(demo, 0.0), demo, 1.0, None)
@@ -143,7 +148,7 @@ def test_frames_that_differ_from_the_recording_are_refused(recorded: Any) -> Non
 
 
 @pytest.mark.parametrize("retriable", [False, True])
-def test_only_a_worker_that_died_can_be_tried_again(recorded: Any, retriable: bool) -> None:
+def test_only_a_worker_that_died_can_be_tried_again(recorded: Recorded, retriable: bool) -> None:
     demo = read_demo(recorded[0], "demo_2")
 
     def play(states: np.ndarray) -> Iterator[Observation]:
@@ -155,7 +160,7 @@ def test_only_a_worker_that_died_can_be_tried_again(recorded: Any, retriable: bo
         render._play(SimpleNamespace(play=play), demo, 1.0)  # type: ignore[arg-type]
 
 
-def test_files_that_are_none_of_robomimics(recorded: Any, tmp_path: Path) -> None:
+def test_files_that_are_none_of_robomimics(recorded: Recorded, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="would be the same episode"):
         jobs(tmp_path, [recorded[0], changed(recorded, tmp_path, lambda data: None)], SMALL)
     path = changed(recorded, tmp_path, lambda data: data.attrs.modify("env_args", json.dumps({"env_name": "Pour"})))
@@ -170,7 +175,7 @@ def test_files_that_are_none_of_robomimics(recorded: Any, tmp_path: Path) -> Non
     assert "demo_2: it cannot be read" in str(replay_job(todo[0]).reason)
 
 
-def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Any, tmp_path: Path) -> None:
+def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Recorded, tmp_path: Path) -> None:
     root = tmp_path / "data"
     todo = jobs(root, [recorded[0]], SMALL)
     assert replay_job(todo[0]) == JobResult()
@@ -184,7 +189,7 @@ def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Any, tmp_
 
 
 def test_what_cannot_be_written_is_named_and_not_tried_again(
-    recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("chunk-0100/episode_0100002: depth of 70 m does not fit into 16 bits of millimetres")
@@ -196,7 +201,7 @@ def test_what_cannot_be_written_is_named_and_not_tried_again(
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_written_one_sentence_says_so(recorded: Any, tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_one_sentence_says_so(recorded: Recorded, tmp_path: Path) -> None:
     root = tmp_path / "data"
     root.mkdir()
     (root / "video").write_text("a file in the place of a folder")
@@ -207,7 +212,7 @@ def test_where_nothing_can_be_written_one_sentence_says_so(recorded: Any, tmp_pa
     assert len(scan(root).lengths) == 2
 
 
-def test_the_env_that_plays_back_keeps_to_states(recorded: Any) -> None:
+def test_the_env_that_plays_back_keeps_to_states(recorded: Recorded) -> None:
     demo = read_demo(recorded[0], "demo_10")
     env = RobosuiteReplay(model_file=demo.model_file, ep_meta={}, task="Lift", image_hw_px=SIZE)
     try:
@@ -215,7 +220,7 @@ def test_the_env_that_plays_back_keeps_to_states(recorded: Any) -> None:
         for index in (3, 0):  # in any order
             env.play(demo.states[index])
             np.testing.assert_allclose(
-                env.observe(render=False)["privileged"]["ee_world_m"], demo.ee_world_m[index], atol=1e-9
+                env.observe(render=False)["privileged"]["ee_world_m"], known(demo.ee_world_m)[index], atol=1e-9
             )
         with pytest.raises(ValueError, match="holds numbers that are not finite"):
             env.play(np.full_like(demo.states[0], np.nan))

@@ -6,6 +6,7 @@ Read next: `evalkit/record/workers.py`; `test_robocasa_replay.py`, demonstration
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,13 @@ from evalkit.dataset.writer import episode_key, write_metadata
 from evalkit.record import plan, workers
 from evalkit.record.demonstrate import NO_DISTURBANCE
 from tests.doubles.configured import bench_of
+from tests.doubles.known import known
 from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
 
 pytestmark = needs_robocasa()
 BENCH = RobocasaBench()
 
-SETTINGS = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
+SETTINGS: dict[str, Any] = {"art": "placeholder", "image_px": 64, "antialias_samples": 0}
 LOOK_AT = 12
 """Steps after which the episode is compared with an evaluation's env."""
 
@@ -61,5 +63,5 @@ def test_a_recorded_episode_is_what_the_harness_sees(tmp_path: Path) -> None:
         np.testing.assert_allclose(proprio, seen.proprio, atol=1e-6)
         for view_idx, camera in enumerate(track.cameras):
             np.testing.assert_array_equal(read_frames(camera.rgb_path, [step_idx])[0], seen.rgb[view_idx])
-            depth_m = read_frames(camera.depth_mm_path, [step_idx], "gray16le")[0] / 1000
+            depth_m = read_frames(known(camera.depth_mm_path), [step_idx], "gray16le")[0] / 1000
             assert np.abs(depth_m - seen.depth[view_idx]).max() <= 0.5e-3 + 1e-6

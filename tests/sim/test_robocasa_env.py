@@ -35,7 +35,7 @@ MOVES[:, 7:] = 0
 
 
 @pytest.fixture(scope="module", params=["OpenDrawer", "CloseDoubleDoor", "TurnOnSinkFaucet"])
-def facts(request: pytest.FixtureRequest) -> Any:
+def facts(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What RoboCasa says of one task, measured in its interpreter."""
     done = subprocess.run(
         [os.environ[PYTHON_VARIABLE], "-m", "tests.sim.robocasa_facts", request.param],
@@ -49,7 +49,7 @@ def facts(request: pytest.FixtureRequest) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_kitchen_is_the_protocols(facts: Any) -> None:
+def test_the_kitchen_is_the_protocols(facts: dict[str, Any]) -> None:
     assert tuple(facts["kitchen"]) in SCENES
     assert facts["robot"] == ["PandaOmron", 12, 20]
     ours, theirs = facts["instruction"]
@@ -57,53 +57,53 @@ def test_the_kitchen_is_the_protocols(facts: Any) -> None:
     assert facts["solved"] is False
 
 
-def test_cameras_are_robosuites(facts: Any) -> None:
+def test_cameras_are_robosuites(facts: dict[str, Any]) -> None:
     assert facts["cameras"]["camera_pose"] < 1e-9
     assert facts["cameras"]["intrinsics"] < 1e-9
     assert facts["cameras"]["fovy"] == [60.0, 60.0, 75.0]
 
 
-def test_the_wrist_hangs_on_the_hand_as_the_spec_says(facts: Any) -> None:
+def test_the_wrist_hangs_on_the_hand_as_the_spec_says(facts: dict[str, Any]) -> None:
     assert facts["cameras"]["hand_eye"] < 1e-6
     assert facts["cameras"]["wrist_from_proprio"] < 1e-6
 
 
-def test_pictures_are_robosuites_to_the_pixel(facts: Any) -> None:
+def test_pictures_are_robosuites_to_the_pixel(facts: dict[str, Any]) -> None:
     assert facts["different_pixels"] == 0
 
 
-def test_depth_is_what_rays_measure(facts: Any) -> None:
+def test_depth_is_what_rays_measure(facts: dict[str, Any]) -> None:
     """Without antialiasing exactly, but for edges; with it, a pixel's depth is that of a sample next to its centre."""
     assert facts["depth_of_centres"]["median"] < 2e-5
     assert facts["depth_of_centres"]["beyond_1cm"] < 0.02
     assert facts["depth_of_samples"]["median"] < 0.01
 
 
-def test_proprio_is_the_controllers(facts: Any) -> None:
+def test_proprio_is_the_controllers(facts: dict[str, Any]) -> None:
     assert facts["base_at_reset"] < 1e-9
     assert facts["proprio"]["ee_pose"] < 1e-6
     assert facts["proprio"]["gripper"] < 1e-6
     assert facts["proprio"]["absent_arm"] == 0
 
 
-def test_unit_actions_move_the_goal_by_5_cm_or_half_a_radian(facts: Any) -> None:
+def test_unit_actions_move_the_goal_by_5_cm_or_half_a_radian(facts: dict[str, Any]) -> None:
     assert facts["unit_actions"] < 1e-4
 
 
-def test_gripper_opens_on_plus_one(facts: Any) -> None:
+def test_gripper_opens_on_plus_one(facts: dict[str, Any]) -> None:
     closed, opened = facts["gripper"]
     assert closed < 0.05
     assert opened > 0.97
 
 
-def test_faults_are_seen(facts: Any) -> None:
+def test_faults_are_seen(facts: dict[str, Any]) -> None:
     assert "became unstable" in facts["blow_up"]
     assert facts["solved_at_reset"] is True
     assert "already open in this process" in facts["second_env"]
     assert facts["looking_changes_nothing"] is True
 
 
-def test_state_fits_together(facts: Any) -> None:
+def test_state_fits_together(facts: dict[str, Any]) -> None:
     """A handle lies in front of its fixture, within its width; a door that is shut has its joint at 0."""
     state = {key: np.array(value) for key, value in facts["state"].items()}
     for handle in [key for key in state if key.endswith("handle_pos_m")]:
@@ -115,7 +115,7 @@ def test_state_fits_together(facts: Any) -> None:
         assert 0 <= state[key][0] <= 1
 
 
-def test_published_joints_move_the_parts_as_they_say(facts: Any) -> None:
+def test_published_joints_move_the_parts_as_they_say(facts: dict[str, Any]) -> None:
     """A part moves about, or along, the axis that the state names, by as much as the joint does (Rodrigues)."""
     assert facts["joints_move_their_parts"] < 1e-6
 
@@ -165,7 +165,7 @@ def test_one_task_begins_runs_and_repeats(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [task for task in TASKS if task != "CoffeePressButton"])
-def test_every_task_begins_runs_and_repeats(task: Any, tmp_path: Path) -> None:
+def test_every_task_begins_runs_and_repeats(task: str, tmp_path: Path) -> None:
     check_task(task, tmp_path)
 
 

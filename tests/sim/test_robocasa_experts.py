@@ -70,5 +70,5 @@ def test_experts_solve_a_hundred_seeds(task: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_holding_still_solves_nothing(task: Any, tmp_path: Path) -> None:
+def test_holding_still_solves_nothing(task: str, tmp_path: Path) -> None:
     assert count(HoldPlugin().make(HoldConfig()), task, tmp_path, num_episodes=5, seed=0) == 0

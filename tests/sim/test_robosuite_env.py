@@ -29,7 +29,7 @@ from tests.doubles.simulators import needs_robosuite
 pytestmark = needs_robosuite()
 
 SEED = 1_000_000
-HOLD = np.float32([0, 0, 0, 0, 0, 0, 1] * 2)
+HOLD = np.array([0, 0, 0, 0, 0, 0, 1] * 2, np.float32)
 
 
 def digest(observation: Any) -> Any:
@@ -82,7 +82,7 @@ def test_worker_says_nothing_on_the_console() -> None:
 
 
 @pytest.mark.parametrize("task", list(TASKS))
-def test_observation_is_what_the_spec_promises(task: Any) -> None:
+def test_observation_is_what_the_spec_promises(task: str) -> None:
     with closing(RobosuiteEnv(task=task, setting="randomized", image_hw_px=(48, 64))) as env:
         assert not env.begin(seed=SEED + 5, max_steps=10)
         for rendered in (True, False):
@@ -94,13 +94,13 @@ def test_observation_is_what_the_spec_promises(task: Any) -> None:
 
 
 @pytest.fixture
-def lift() -> Iterator[Any]:
+def lift() -> Iterator[RobosuiteEnv]:
     """An env whose meshes are whole; building it costs little, its episodes are what takes time."""
     with closing(RobosuiteEnv(task="Lift", mesh_cell_m=0.0)) as env:
         yield env
 
 
-def test_looking_changes_nothing(lift: Any) -> None:
+def test_looking_changes_nothing(lift: RobosuiteEnv) -> None:
     ends = []
     for render in (False, True):
         lift.begin(seed=SEED, max_steps=100)
@@ -112,7 +112,7 @@ def test_looking_changes_nothing(lift: Any) -> None:
     np.testing.assert_array_equal(*ends)
 
 
-def test_depth_is_what_rays_measure(lift: Any) -> None:
+def test_depth_is_what_rays_measure(lift: RobosuiteEnv) -> None:
     """Rays through pixel centres, cast by MuJoCo, end where the depth image says; half a pixel off they would not."""
     import mujoco
 
@@ -136,7 +136,7 @@ def test_depth_is_what_rays_measure(lift: Any) -> None:
         assert np.mean(np.array(errors) > 0.01) < 0.02
 
 
-def test_cube_is_where_its_pixels_are(lift: Any) -> None:
+def test_cube_is_where_its_pixels_are(lift: RobosuiteEnv) -> None:
     lift.begin(seed=SEED, max_steps=10)
     for _ in range(5):
         lift.advance(HOLD)
@@ -172,7 +172,7 @@ def test_wrist_camera_hangs_on_the_hand_as_the_spec_says() -> None:
             np.testing.assert_allclose(observation["T_base_cam"][1 + robot], predicted, atol=1e-5)
 
 
-def test_cameras_agree_with_robosuite(lift: Any) -> None:
+def test_cameras_agree_with_robosuite(lift: RobosuiteEnv) -> None:
     from robosuite.utils.camera_utils import get_camera_extrinsic_matrix, get_camera_intrinsic_matrix
 
     lift.begin(seed=SEED, max_steps=10)
@@ -209,14 +209,14 @@ def test_proprio_is_robosuites_own_in_the_base_of_robot0() -> None:
             assert own[7] == pytest.approx(np.clip(gap, 0, 1), abs=1e-6)
 
 
-def test_absent_arm_is_all_zero(lift: Any) -> None:
+def test_absent_arm_is_all_zero(lift: RobosuiteEnv) -> None:
     lift.begin(seed=SEED, max_steps=10)
     proprio = lift.observe(render=False)["proprio"]
     assert not proprio[8:].any()
     assert np.linalg.norm(proprio[3:7]) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_gripper_opens_on_plus_one(lift: Any) -> None:
+def test_gripper_opens_on_plus_one(lift: RobosuiteEnv) -> None:
     fractions = []
     lift.begin(seed=SEED, max_steps=100)
     for sign in (1, -1):
@@ -257,17 +257,17 @@ def test_unit_actions_move_the_goal_along_the_base_axes(task: str) -> None:
                     np.testing.assert_allclose(turned, 0.5 * unit[3:], atol=1e-5)
 
 
-def test_actions_beyond_one_are_clipped(lift: Any) -> None:
+def test_actions_beyond_one_are_clipped(lift: RobosuiteEnv) -> None:
     ends = []
     for size in (1.0, 7.0):
         lift.begin(seed=SEED, max_steps=10)
         for _ in range(3):
-            lift.advance(np.float32([size, 0, -size, 0, 0, size, 1] + [0] * 7))
+            lift.advance(np.array([size, 0, -size, 0, 0, size, 1] + [0] * 7, np.float32))
         ends.append(lift._data.qpos.copy())
     np.testing.assert_array_equal(*ends)
 
 
-def test_state_for_oracles_is_the_simulators_in_the_base_frame(lift: Any) -> None:
+def test_state_for_oracles_is_the_simulators_in_the_base_frame(lift: RobosuiteEnv) -> None:
     lift.begin(seed=SEED, max_steps=10)
     state = lift.observe(render=False)["privileged"]
     body = lift._data.body("cube_main")
@@ -277,7 +277,7 @@ def test_state_for_oracles_is_the_simulators_in_the_base_frame(lift: Any) -> Non
     assert (state["cube_half_size_m"] <= 0.022).all()
 
 
-def test_an_episode_that_starts_solved_says_so(lift: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_starts_solved_says_so(lift: RobosuiteEnv, monkeypatch: pytest.MonkeyPatch) -> None:
     built = scene.build
 
     def lifted(*args: Any, **kwargs: Any) -> Any:

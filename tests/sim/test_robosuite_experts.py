@@ -58,7 +58,7 @@ def scripted() -> Any:
 
 
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_experts_solve_a_few_seeds(task: Any) -> None:
+def test_experts_solve_a_few_seeds(task: str) -> None:
     assert count(scripted(), task, setting="default", num_episodes=2, seed=41) == 2
 
 
@@ -128,12 +128,12 @@ def test_experts_solve_a_hundred_seeds(task: str, at_least: int, seed: int) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_experts_solve_most_randomized_scenes(task: Any) -> None:
+def test_experts_solve_most_randomized_scenes(task: str) -> None:
     assert count(scripted(), task, setting="randomized", num_episodes=50, seed=46) >= 42
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_holding_still_solves_nothing(task: Any) -> None:
+def test_holding_still_solves_nothing(task: str) -> None:
     assert count(HoldPlugin().make(HoldConfig()), task, setting="default", num_episodes=100, seed=47) == 0

@@ -25,7 +25,7 @@ def make_env(*arms: Any) -> Any:
     )
 
 
-def make_request(*, index: Any = 0, chunk_idx: Any = 0, seed: Any = 1_000_000) -> Any:
+def make_request(*, index: int = 0, chunk_idx: int = 0, seed: int = 1_000_000) -> PolicyRequest:
     episode = Episode(
         bench="double",
         setting="default",
@@ -47,7 +47,7 @@ def make_request(*, index: Any = 0, chunk_idx: Any = 0, seed: Any = 1_000_000) -
     return PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=16 * chunk_idx, observation=observation)
 
 
-def actions_of(policy: Any, request: pytest.FixtureRequest, env: Any) -> Any:
+def actions_of(policy: Any, request: PolicyRequest, env: Any) -> Any:
     policy.reset(request.episode, env)
     (reply,) = policy.infer([request])
     check_actions(reply.actions, env, policy.spec)
@@ -72,7 +72,7 @@ def test_hold_is_zero_but_for_open_grippers() -> None:
 @pytest.mark.parametrize(
     ("arm", "absent"), [("left", slice(7, 14)), ("right", slice(0, 7))], ids=["left alone", "right alone"]
 )
-def test_absent_arms_stay_zero(arm: str, absent: Any) -> None:
+def test_absent_arms_stay_zero(arm: str, absent: slice) -> None:
     for policy in (HoldPlugin().make(HoldConfig()), RandomPlugin().make(RandomConfig())):
         actions = actions_of(policy, make_request(), make_env(arm))
         assert not actions[:, absent].any()

@@ -157,7 +157,7 @@ def test_spout_is_turned_to_the_side_that_is_named(side: str, sign: int) -> None
 
 
 @pytest.mark.parametrize("axis", [[1, 0, 0], [0, 0, 1]], ids=["front", "top"])
-def test_knobs_are_turned_on_and_off(axis: Any) -> None:
+def test_knobs_are_turned_on_and_off(axis: list[int]) -> None:
     place = {"anchor_m": [0.5, 0.1, 0.3], "handle_m": [0.5, 0.1, 0.3], "name": "knob", "axis": axis}
     half_m = [0.008, 0.02, 0.02] if axis[0] else [0.008, 0.02, 0.004]
     kitchen = Kitchen(half_m=half_m, **place)
@@ -207,7 +207,7 @@ def test_button_is_pressed_from_its_front_and_left_alone() -> None:
     )
     kitchen.axis = np.zeros(3)  # it does not move
     on, path = [0.0], []
-    kitchen.more = lambda centre_m: {"machine_on": np.array(on)}
+    kitchen.more = lambda centre_m: {"machine_on": np.array(on)}  # type: ignore[method-assign]
 
     def pressed_and_left() -> Any:
         off_m = kitchen.T_base_ee[:3, 3] - button_m
@@ -247,7 +247,7 @@ def test_about_is_the_rotation_vectors_inverse() -> None:
 
 
 @pytest.mark.parametrize("task", list(EXPERTS))
-def test_experts_are_of_tasks_that_exist(task: Any) -> None:
+def test_experts_are_of_tasks_that_exist(task: str) -> None:
     assert task in TASKS
     check(env_spec(task, image_hw_px=(64, 64)), ScriptedPlugin().spec(ScriptedConfig()))
 

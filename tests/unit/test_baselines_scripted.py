@@ -75,7 +75,7 @@ def test_hand_that_points_down_opens_along_y() -> None:
 
 
 @pytest.mark.parametrize(("yaw", "expected"), [(0.2, 0.2), (1.5, 1.5 - np.pi / 2), (-3.0, np.pi - 3.0), (0.0, 0.0)])
-def test_a_square_looks_the_same_every_quarter_turn(yaw: float, expected: Any) -> None:
+def test_a_square_looks_the_same_every_quarter_turn(yaw: float, expected: float) -> None:
     assert nearest_yaw(yaw, 0.0, np.pi / 2) == pytest.approx(expected)
 
 
@@ -95,7 +95,7 @@ def test_fingers_avoid_a_neighbour() -> None:
 
 
 @pytest.mark.parametrize("yaw", np.linspace(-np.pi, np.pi, 61))
-def test_nut_can_be_placed_from_any_yaw(yaw: Any) -> None:
+def test_nut_can_be_placed_from_any_yaw(yaw: float) -> None:
     grasp, place = _nut_yaws(yaw)
     assert all(YAW_LIMITS_RAD[0] < value < YAW_LIMITS_RAD[1] for value in (grasp, place))
     assert np.sin(grasp - yaw) == pytest.approx(0.0, abs=1e-9)  # along the handle, either way
@@ -181,7 +181,7 @@ def test_a_plan_names_broken_experts_of_its_bench(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if not task.startswith("TwoArm")])
-def test_it_fits_every_task_with_one_arm(task: Any) -> None:
+def test_it_fits_every_task_with_one_arm(task: str) -> None:
     check(env_spec(task, image_hw_px=(128, 128)), ScriptedPlugin().spec(ScriptedConfig()))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalkit.contracts.env import DEMONSTRATION_SEEDS
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench, load_expert, load_recordable_bench
 from evalkit.contracts.types import Episode
@@ -122,7 +123,11 @@ def test_views_keep_the_envs_order(tmp_path: Path) -> None:
 
 
 def jobs(root: Path, *, settings: Mapping[str, Any] | None = None, **changes: Any) -> list[plan.Job]:
-    arguments = {"wanted": {"Lift": 45, "Door": 21}, "setting": "default", "disturbance": NO_DISTURBANCE} | changes
+    arguments: dict[str, Any] = {
+        "wanted": {"Lift": 45, "Door": 21},
+        "setting": "default",
+        "disturbance": NO_DISTURBANCE,
+    } | changes
     return plan.jobs(root, bench_of("robosuite", **(settings or {})), arguments.pop("wanted"), **arguments)
 
 
@@ -334,7 +339,7 @@ def test_a_simulator_that_dies_costs_its_job_alone(tmp_path: Path, monkeypatch: 
 def test_seeds_stay_away_from_every_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = load_bench("robosuite")
     planned = bench.plan_episodes(bench.config_type(), task="Lift", setting="default", num_episodes=1, seed=0)
-    assert planned[0].seed not in plan.DEMONSTRATION_SEEDS
+    assert planned[0].seed not in DEMONSTRATION_SEEDS
     with pytest.raises(BadConfig, match="leave those of demonstrations"):
         jobs(tmp_path, first_seed=999_990)
     with pytest.raises(BadConfig, match="must lie in 0 to 999999, got 1000000"):

@@ -27,7 +27,7 @@ ART = {"art": "placeholder"}
 
 
 def jobs(root: Path, *, settings: Mapping[str, Any] = ART, **changes: Any) -> list[plan.Job]:
-    arguments = {"setting": "default", "disturbance": NO_DISTURBANCE} | changes
+    arguments: dict[str, Any] = {"setting": "default", "disturbance": NO_DISTURBANCE} | changes
     return plan.jobs(root, bench_of("robocasa", **settings), {"CloseDrawer": 30}, **arguments)
 
 

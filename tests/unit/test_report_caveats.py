@@ -20,6 +20,7 @@ from evalkit.report.read import read_run
 from evalkit.report.render_console import render_console
 from evalkit.report.write import write_report
 from evalkit.score.run import score_run
+from evalkit.store.plan import Plan
 from evalkit.store.run_folder import HeldRun, open_run
 from tests.doubles.scene import write_scene_run
 
@@ -35,7 +36,7 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plan(run: Path) -> Any:
+def plan(run: Path) -> Plan:
     return open_run(run).plan
 
 
@@ -59,13 +60,13 @@ def _copy(run: Path, to: Path, **changes: Any) -> Any:
     return to
 
 
-def test_a_run_that_is_whole_has_none(run: Path, plan: Any, tmp_path: Path) -> None:
+def test_a_run_that_is_whole_has_none(run: Path, plan: Plan, tmp_path: Path) -> None:
     assert _caveats(run, tmp_path) == ()
     assert list(plan_caveats(plan, num_missing=0)) == []
     assert list(session_caveats({"sessions": [SESSION, SESSION]})) == []
 
 
-def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Any) -> None:
+def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Plan) -> None:
     policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
     sentences = list(plan_caveats(replace(plan, policy=policy), num_missing=2))
     assert sentences[0] == "The run is not finished: 2 planned episodes have no record yet."
@@ -75,13 +76,13 @@ def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Any) -> None:
     assert one == "The run is not finished: 1 planned episode has no record yet."
 
 
-def test_an_oracle_of_everything_says_everything(plan: Any) -> None:
+def test_an_oracle_of_everything_says_everything(plan: Plan) -> None:
     policy = replace(plan.policy, specs={"p": {"privileged_keys": ["*"]}})
     (sentence,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
     assert sentence.endswith("it reads simulator state (everything).")
 
 
-def test_every_departure_is_listed(run: Path, plan: Any, tmp_path: Path) -> None:
+def test_every_departure_is_listed(run: Path, plan: Plan, tmp_path: Path) -> None:
     (one,) = plan_caveats(replace(plan, departures=("Short.",)), num_missing=0)
     assert one == "Not a benchmark score, 1 departure from scene/closed-form: Short."
     other = _copy(run, tmp_path / "other", departures=("Short.", "Placeholder art."))
@@ -162,7 +163,7 @@ def test_comparing_different_protocols_is_refused(run: Path, tmp_path: Path) -> 
     assert text.startswith("# Report\n\n> - **The runs follow different protocols, 'scene/closed-form' (run) and ")
 
 
-def test_settings_of_one_protocol_that_differ_are_said(plan: Any) -> None:
+def test_settings_of_one_protocol_that_differ_are_said(plan: Plan) -> None:
     plans = {"a": plan, "b": replace(plan, setting="random"), "c": plan}
     assert list(between_caveats(plans, across_protocols=False)) == [
         "The runs of scene/closed-form have different settings, 'default' (a, c) and 'random' (b): "

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from evalkit.report.build import build_document
-from evalkit.report.read import read_run
+from evalkit.report.read import RunSummary, read_run
 from evalkit.report.render_console import render_console
 from evalkit.report.stats import Interval
 from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
@@ -46,7 +46,7 @@ tasks is the mean of the rates above.
 
 
 @pytest.fixture
-def report(tmp_path: Path) -> Any:
+def report(tmp_path: Path) -> RunSummary:
     write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=(24, 32))
     run = read_run(tmp_path / "run")
     records = [
@@ -78,17 +78,17 @@ def _score(metric: Any, subject: Any = "policy", **more: Any) -> Any:
     )
 
 
-def test_the_success_table_fits_80_columns(report: Any) -> None:
+def test_the_success_table_fits_80_columns(report: RunSummary) -> None:
     lines = _lines(report)
     assert lines[: len(GOLDEN.splitlines())] == GOLDEN.splitlines()
 
 
-def test_the_longest_task_names_of_any_bench_fit(report: Any) -> None:
+def test_the_longest_task_names_of_any_bench_fit(report: RunSummary) -> None:
     rows = [replace(row, task="PnPCounterToMicrowave") for row in report.success[:1]]
     assert any(line.startswith("PnPCounterToMicrowave ") for line in _lines(replace(report, success=tuple(rows))))
 
 
-def test_score_tables_fit_80_columns(report: Any) -> None:
+def test_score_tables_fit_80_columns(report: RunSummary) -> None:
     rows = [_score(metric, subject) for metric in METRICS for subject in SUBJECTS]
     remarks = "some_invalid_depth 123456, identical_frames 4"
     rows[0] = _score(next(iter(METRICS)), remarks=remarks, num_values=12345, num_without=1234)
@@ -105,6 +105,6 @@ def test_score_tables_fit_80_columns(report: Any) -> None:
     assert any(line.split() == ["metric", "policy", "actions", "frame", "8bit", "truth", "trip"] for line in lines)
 
 
-def test_what_is_not_scored_is_said(report: Any) -> None:
+def test_what_is_not_scored_is_said(report: RunSummary) -> None:
     lines = _lines(report)
     assert "Not scored yet. Run `evalkit score run` on the run folder." in lines

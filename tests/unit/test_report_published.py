@@ -10,8 +10,9 @@ from envs.robocasa.tasks import TASKS
 from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError
 from evalkit.report.build import build_document
+from evalkit.report.document import Section
 from evalkit.report.published import PublishedRow, read_published, select_published
-from evalkit.report.read import read_run
+from evalkit.report.read import RunSummary, read_run
 from evalkit.report.render_markdown import render_markdown
 from evalkit.store.plan import make_plan
 from evalkit.store.run_folder import HeldRun
@@ -28,7 +29,7 @@ def success(system: Any, task: Any = "", value: Any = 50.0, **changes: Any) -> A
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Any:
+def run(tmp_path: Path) -> RunSummary:
     config = load_config(FakeBench(), FakePolicyPlugin(), [])
     plan = make_plan(config.bench, config.policy, num_episodes=1)
     with HeldRun(tmp_path / "mine", plan):
@@ -51,10 +52,13 @@ def _published_parts(run: Any, *rows: Any) -> Any:
     rates = select_published(run.plan.protocol, rows)
     assert rates is not None
     (section,) = build_document([run], published={run.name: rates}).parts
-    return next(part.parts for part in section.parts if getattr(part, "title", "") == "Published success rates")
+    assert isinstance(section, Section)
+    return next(
+        part.parts for part in section.parts if isinstance(part, Section) and part.title == "Published success rates"
+    )
 
 
-def test_the_best_stands_first_after_the_run(run: Any) -> None:
+def test_the_best_stands_first_after_the_run(run: RunSummary) -> None:
     rows = success("B", value=40.0), success("A", value=60.0), success("A", task="Near", value=70.0)
     means, by_task = _published_parts(run, *rows)
     assert [row[0] for row in means.rows] == ["mine", "A", "B"]
@@ -63,19 +67,19 @@ def test_the_best_stands_first_after_the_run(run: Any) -> None:
     assert by_task.rows == (("Near", None, 0.7), ("Far", None, None))
 
 
-def test_rows_of_other_benches_settings_and_metrics_stay_out(run: Any) -> None:
+def test_rows_of_other_benches_settings_and_metrics_stay_out(run: RunSummary) -> None:
     others = [success("A", bench="fake-3"), success("A", setting="ablation"), success("A", metric="psnr_db")]
     assert select_published(run.plan.protocol, others) is None
 
 
-def test_no_published_row_for_what_is_no_benchmark(run: Any) -> None:
+def test_no_published_row_for_what_is_no_benchmark(run: RunSummary) -> None:
     marked = replace(run, plan=replace(run.plan, protocol="fake-2/v1+placeholder-art"))
     (paragraph,) = _published_parts(marked, success("A"))
     protocol = "fake-2/v1+placeholder-art"
     assert paragraph.text == f"{protocol} is not a benchmark protocol: no published row compares with it."
 
 
-def test_markdown_shows_the_sources(run: Any) -> None:
+def test_markdown_shows_the_sources(run: RunSummary) -> None:
     rates = select_published(run.plan.protocol, [success("A"), success("A", task="Near")])
     assert rates is not None
     text = render_markdown(build_document([run], published={run.name: rates}))

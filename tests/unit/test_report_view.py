@@ -18,6 +18,7 @@ from evalkit.report import contact_sheet as sheet
 from evalkit.report import rerun_export as view
 from evalkit.score.frame import GroundTruth
 from evalkit.score.metrics import cloud
+from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_run
 
 SIZE = (24, 32)
@@ -25,7 +26,7 @@ HAS_RERUN = importlib.util.find_spec("rerun") is not None
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Any:
+def clip(tmp_path: Path) -> Path:
     write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=SIZE, num_chunks=2, num_frames=3)
     return tmp_path / "run/clips/ball/0000.h5"
 
@@ -34,7 +35,7 @@ def _tiles(grid: Any) -> Any:
     return [tile for line in grid.tiles for tile in line]
 
 
-def test_every_layout_shows_everything(clip: Any, tmp_path: Path) -> None:
+def test_every_layout_shows_everything(clip: Path, tmp_path: Path) -> None:
     image = cv2.imread(str(sheet.write_contact_sheet(clip, tmp_path / "sheet.png", chunk_idx=1)))
     assert image.shape[1] > image.shape[0]
     kinds, views, frames = 6, 3, 3
@@ -51,13 +52,13 @@ def test_every_tile_stands_under_its_labels() -> None:
     true = chunk.true.rgb_fvhwc_u8
     row = by_view_and_frame.rows.index("side frame 2")
     np.testing.assert_array_equal(
-        by_view_and_frame.tiles[row][by_view_and_frame.columns.index(["ground truth"])], true[1, 1]
+        known(by_view_and_frame.tiles[row][by_view_and_frame.columns.index(["ground truth"])]), true[1, 1]
     )
     column = by_kind.columns.index(["side", "frame 2"])
-    np.testing.assert_array_equal(by_kind.tiles[by_kind.rows.index("ground truth")][column], true[1, 1])
+    np.testing.assert_array_equal(known(by_kind.tiles[by_kind.rows.index("ground truth")][column]), true[1, 1])
     row = by_view_and_kind.rows.index("side prediction")
     tile = by_view_and_kind.tiles[row][by_view_and_kind.columns.index(["frame 2"])]
-    np.testing.assert_array_equal(tile, chunk.predicted.rgb[1, 1])
+    np.testing.assert_array_equal(known(tile), known(chunk.predicted).rgb[1, 1])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
@@ -88,7 +89,8 @@ def test_a_sheet_needs_no_prediction_and_few_frames() -> None:
     chunk, spec = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
     (grid, *_) = sheet.grids(replace(chunk, predicted=None), spec.cameras)
     assert grid.columns == [["ground truth"], ["true depth"]]
-    short = replace(chunk.predicted, **{name: value[:1] for name, value in vars(chunk.predicted).items()})
+    predicted = known(chunk.predicted)
+    short = replace(predicted, **{name: value[:1] for name, value in vars(predicted).items()})
     (grid, *_) = sheet.grids(replace(chunk, predicted=short), spec.cameras)
     assert sum(tile is None for tile in _tiles(grid)) == 3 * 4
     none = replace(chunk.true, **{name: value[:0] for name, value in vars(chunk.true).items()})
@@ -109,7 +111,7 @@ def test_error_maps_are_dark_at_0_and_bright_at_large_errors() -> None:
 def test_clouds_of_the_viewer_are_those_that_are_scored() -> None:
     chunk = scene_chunk(num_frames=1, image_hw_px=SIZE)
     truth = GroundTruth(chunk.true, chunk.intrinsics_v33_px, scene_spec(SIZE))
-    points, colours = view.coloured_cloud(chunk, truth, 0, predicted=False)
+    points, colours = known(view.coloured_cloud(chunk, truth, 0, predicted=False))
     scored = cloud.fuse(chunk.true.depth_fvhw_m[0], chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0])
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(scored, axis=0), atol=1e-12)
     assert colours.shape == points.shape
@@ -117,11 +119,11 @@ def test_clouds_of_the_viewer_are_those_that_are_scored() -> None:
 
 
 @pytest.mark.skipif(HAS_RERUN, reason="rerun is installed")
-def test_without_rerun_the_sheet_is_offered(clip: Any, tmp_path: Path) -> None:
+def test_without_rerun_the_sheet_is_offered(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(view.ViewerUnavailable, match="--sheet"):
         view.write_rerun(clip, tmp_path / "clip.rrd")
 
 
 @pytest.mark.skipif(not HAS_RERUN, reason="rerun is not installed")
-def test_a_recording_is_written(clip: Any, tmp_path: Path) -> None:
+def test_a_recording_is_written(clip: Path, tmp_path: Path) -> None:
     assert view.write_rerun(clip, tmp_path / "clip.rrd").stat().st_size > 1000

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from envs.robocasa.art import Shape, missing_files, stand_in, with_placeholders
+from tests.doubles.known import known
 
 KITCHEN = """
 <mujoco>
@@ -68,12 +69,12 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def filled() -> Any:
+def filled() -> str:
     return with_placeholders(KITCHEN, SHAPES)
 
 
 @pytest.fixture(scope="module")
-def model(filled: Any) -> Any:
+def model(filled: str) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(filled)
 
 
@@ -84,12 +85,12 @@ def test_names_every_missing_file() -> None:
     assert missing[0] == "/art/fixtures/door/visuals/door.obj"
 
 
-def test_the_result_needs_no_file(filled: Any) -> None:
+def test_the_result_needs_no_file(filled: str) -> None:
     assert missing_files(filled) == []
     assert "/art/" not in filled
 
 
-def test_names_joints_and_sites_stay(model: Any) -> None:
+def test_names_joints_and_sites_stay(model: mujoco.MjModel) -> None:
     for kind in ("joint", "site", "geom", "body"):
         for name in re.findall(rf'<{kind} name="(\w+)"', KITCHEN):
             getattr(model, kind)(name)
@@ -97,17 +98,17 @@ def test_names_joints_and_sites_stay(model: Any) -> None:
     np.testing.assert_allclose(model.site("cab_site").pos, [0, 0, 0.1])
 
 
-def test_textures_take_the_colour_of_their_path(filled: Any) -> None:
+def test_textures_take_the_colour_of_their_path(filled: str) -> None:
     texture = ElementTree.fromstring(filled).find("asset/texture[@name='oak']")
-    assert texture.get("builtin") == "checker", "planks"
-    assert texture.get("rgb1") == "0.8 0.66 0.47"
+    assert known(texture).get("builtin") == "checker", "planks"
+    assert known(texture).get("rgb1") == "0.8 0.66 0.47"
 
 
 def visible(model: Any, body: Any) -> Any:
     return [g for g in range(model.ngeom) if model.geom_bodyid[g] == model.body(body).id and model.geom_rgba[g, 3] > 0]
 
 
-def test_a_fixture_shows_its_own_collision_shapes(model: Any) -> None:
+def test_a_fixture_shows_its_own_collision_shapes(model: mujoco.MjModel) -> None:
     shown = [g for g in visible(model, "cab_door") if model.geom_group[g] == 1]
     assert sorted(model.geom_type[shown]) == [mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_BOX]
     assert not model.geom_contype[shown].any()
@@ -115,7 +116,7 @@ def test_a_fixture_shows_its_own_collision_shapes(model: Any) -> None:
     np.testing.assert_allclose(model.geom("cab_door_g0").size, [0.02, 0.3, 0.4])
 
 
-def test_what_is_drawn_weighs_nothing(model: Any) -> None:
+def test_what_is_drawn_weighs_nothing(model: mujoco.MjModel) -> None:
     alone = mujoco.MjModel.from_xml_string(
         '<mujoco><worldbody><body name="d"><joint/><geom type="box" size="0.02 0.3 0.4"/>'
         '<geom type="capsule" size="0.01 0.1"/></body></worldbody></mujoco>'
@@ -123,7 +124,7 @@ def test_what_is_drawn_weighs_nothing(model: Any) -> None:
     np.testing.assert_allclose(model.body("cab_door").mass, alone.body("d").mass)
 
 
-def test_an_object_stands_on_its_underside(model: Any) -> None:
+def test_an_object_stands_on_its_underside(model: mujoco.MjModel) -> None:
     data = mujoco.MjData(model)
     for _ in range(2000):
         mujoco.mj_step(model, data)
@@ -132,7 +133,7 @@ def test_an_object_stands_on_its_underside(model: Any) -> None:
     np.testing.assert_allclose(data.body("pan_main").xpos[:2], [0, 1], atol=0.01)
 
 
-def test_a_part_inside_an_object_keeps_the_objects_place(model: Any) -> None:
+def test_a_part_inside_an_object_keeps_the_objects_place(model: mujoco.MjModel) -> None:
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     np.testing.assert_allclose(data.geom("pan_g1").xpos[:2], [0, 1], atol=1e-9)

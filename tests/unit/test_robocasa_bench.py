@@ -237,7 +237,7 @@ def test_the_probe_reads_art_by_its_content(tmp_path: Path) -> None:
     assert found["broken"] == {"textures": 0, "fixtures": 0, "objects": 1}
     (apple / "visual/i.png").write_bytes(b"\x89PNG....")
     (apple / "visual/b.obj").write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert probe.content(assets)["broken"]["objects"] == 1
+    assert probe.content(assets)["broken"] == {"textures": 0, "fixtures": 0, "objects": 1}
     before = probe.listing(assets)
     (apple / "visual/b.obj").write_text("v 1 1 1\n")
     assert probe.listing(assets) != before

@@ -20,13 +20,14 @@ from envs.robosuite.scene import add_cameras
 from envs.robosuite.tasks import T_EE_CAM, TASKS
 from evalkit.contracts.errors import BadConfig, EvalkitError, UnknownName
 from evalkit.contracts.spec import EnvSpec
+from tests.doubles.known import known
 
 BENCH = RobosuiteBench()
 CONFIG = RobosuiteConfig()
 
 
 def plan(**changes: Any) -> Any:
-    arguments = {"task": "Lift", "setting": "default", "num_episodes": 3, "seed": 0} | changes
+    arguments: dict[str, Any] = {"task": "Lift", "setting": "default", "num_episodes": 3, "seed": 0} | changes
     return BENCH.plan_episodes(CONFIG, **arguments)
 
 
@@ -68,7 +69,9 @@ def test_a_shuffled_instruction_is_a_departure() -> None:
         task: BENCH.plan_episodes(config, task=task, setting="wide", num_episodes=1, seed=0)[0] for task in TASKS
     }
     assert all(episode.instruction != TASKS[task].instruction for task, episode in shuffled.items())
-    assert sorted(episode.instruction for episode in shuffled.values()) == sorted(t.instruction for t in TASKS.values())
+    assert sorted(known(episode.instruction) for episode in shuffled.values()) == sorted(
+        t.instruction for t in TASKS.values()
+    )
     assert shuffled["TwoArmLift"].instruction == TASKS["TwoArmHandover"].instruction
     assert shuffled["Lift"].instruction == BENCH.launch(config, task="Lift", setting="wide").kwargs["instruction"]
     assert BENCH.departures(config) == ["Each task has the instruction of another one."]
@@ -97,7 +100,7 @@ def test_task_list_and_instructions() -> None:
 
 
 @pytest.mark.parametrize("task", BENCH.tasks)
-def test_spec_has_three_views_and_survives_json(task: Any) -> None:
+def test_spec_has_three_views_and_survives_json(task: str) -> None:
     spec = BENCH.env_spec(CONFIG, task=task, setting="default")
     assert EnvSpec.from_json(spec.to_json()) == spec
     two_arms = task.startswith("TwoArm")
@@ -129,6 +132,7 @@ def test_each_change_of_a_default_is_one_departure() -> None:
 def test_config_can_be_overridden_as_hydra_does() -> None:
     merged = OmegaConf.merge(OmegaConf.structured(RobosuiteConfig), OmegaConf.from_dotlist(["image_hw_px=[64,96]"]))
     config = OmegaConf.to_object(merged)
+    assert isinstance(config, RobosuiteConfig)
     assert BENCH.env_spec(config, task="Lift", setting="default").image_hw_px == (64, 96)
     assert BENCH.launch(config, task="Lift", setting="default").kwargs["image_hw_px"] == [64, 96]
 

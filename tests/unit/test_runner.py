@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import av
@@ -204,6 +205,20 @@ def num_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def has_begun(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether the process has workers or has ended."""
+    return bool(workers_of(process.pid)) or process.poll() is not None
+
+
+def has_recorded(process: subprocess.Popen[bytes], records: Path, lines: int) -> bool:
+    """Return whether the file has more lines than those, or the process has ended."""
+    return num_lines(records) > lines or process.poll() is not None
+
+
+def are_gone(pids: Sequence[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
 def _wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -218,10 +233,9 @@ def test_ten_kills_lose_and_repeat_no_record(tmp_path: Path) -> None:
     records = tmp_path / "b" / "episodes.jsonl"
     for kill in range(10):
         process = subprocess.Popen([*COMMAND, "--out", str(tmp_path / "b")], cwd=ROOT, stdout=subprocess.DEVNULL)
-        _wait_for(lambda process=process: workers_of(process.pid) or process.poll() is not None)
+        _wait_for(partial(has_begun, process))
         if kill % 2:  # every other kill comes in the middle of the episodes, the rest before
-            lines = num_lines(records)
-            _wait_for(lambda lines=lines, process=process: num_lines(records) > lines or process.poll() is not None)
+            _wait_for(partial(has_recorded, process, records, num_lines(records)))
         time.sleep(rng.uniform(0, 0.1))
         workers = workers_of(process.pid)
         victims = [[process.pid], workers, [process.pid, *workers]][kill % 3]
@@ -233,7 +247,7 @@ def test_ten_kills_lose_and_repeat_no_record(tmp_path: Path) -> None:
             workers = workers_of(process.pid)
             process.kill()
         process.wait()
-        _wait_for(lambda workers=workers: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        _wait_for(partial(are_gone, workers))
     assert 0 < num_lines(records) < 40, "the kills must have come in the middle"
     last = subprocess.run([*COMMAND, "--out", str(tmp_path / "b")], cwd=ROOT, capture_output=True, check=False)
     assert last.returncode == 0, last.stderr

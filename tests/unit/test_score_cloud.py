@@ -4,8 +4,6 @@ In: points, depths, poses. Out: a verdict.
 Read next: `evalkit/score/metrics/cloud.py`, `evalkit/score/metrics/pose.py`.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from evalkit.contracts.geometry import points_from_depth, transform
 from evalkit.contracts.types import ARM_PROPRIO
 from evalkit.score.metrics import cloud, pose
+from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec
 
 POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-2, 2))
@@ -24,7 +23,7 @@ POINTS = hnp.arrays(np.float64, st.tuples(st.integers(1, 40), st.just(3)), eleme
 
 @settings(deadline=None)  # the first call compiles
 @given(points=POINTS, queries=POINTS)
-def test_nearest_neighbours_are_exact(points: Any, queries: Any) -> None:
+def test_nearest_neighbours_are_exact(points: np.ndarray, queries: np.ndarray) -> None:
     expected, _ = cKDTree(points).query(queries)
     np.testing.assert_allclose(cloud.distances(points, queries).pred_to_true_m, expected, rtol=1e-9, atol=1e-12)
 
@@ -42,7 +41,7 @@ def test_distances_are_those_of_plain_arithmetic_to_the_bit() -> None:
 def test_nearest_neighbours_are_exact_in_any_order(kind: str) -> None:
     chunk = scene_chunk(seed=2, num_frames=1, image_hw_px=(48, 64), depth_error_frac=0.05)
     rng = np.random.default_rng(0)
-    depth = chunk.predicted.depth[0].astype(np.float64)
+    depth = known(known(chunk.predicted).depth)[0].astype(np.float64)
     depth = {
         "smooth": depth,
         "noise": rng.uniform(0.1, 4.0, depth.shape),
@@ -71,7 +70,7 @@ def test_fusing_lifts_every_valid_pixel_as_the_contract_says() -> None:
 
 @settings(deadline=None)  # the first call compiles
 @given(a=POINTS, b=POINTS)
-def test_the_sums_are_symmetric(a: Any, b: Any) -> None:
+def test_the_sums_are_symmetric(a: np.ndarray, b: np.ndarray) -> None:
     forth, back = cloud.distances(a, b), cloud.distances(b, a)
     assert forth.l1_sum_m().value == pytest.approx(back.l1_sum_m().value, rel=1e-12)
     assert forth.l2sq_sum_m2().value == pytest.approx(back.l2sq_sum_m2().value, rel=1e-12)
@@ -80,14 +79,15 @@ def test_the_sums_are_symmetric(a: Any, b: Any) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_a_common_rigid_motion_changes_nothing(seed: Any) -> None:
+def test_a_common_rigid_motion_changes_nothing(seed: int) -> None:
     chunk = scene_chunk(seed=1, num_frames=1, image_hw_px=(24, 32))
     rng = np.random.default_rng(seed)
     T_new_base = transform(Rotation.random(random_state=seed).as_matrix(), rng.normal(size=3))
     K, T = chunk.intrinsics_v33_px, chunk.true.T_base_cam_fv44[0]
     values = [
         cloud.distances(
-            cloud.fuse(chunk.true.depth_fvhw_m[0], K, poses), cloud.fuse(chunk.predicted.depth[0], K, poses)
+            cloud.fuse(chunk.true.depth_fvhw_m[0], K, poses),
+            cloud.fuse(known(known(chunk.predicted).depth)[0], K, poses),
         ).l2sq_sum_m2()
         for poses in (T, T_new_base @ T)
     ]
@@ -96,13 +96,13 @@ def test_a_common_rigid_motion_changes_nothing(seed: Any) -> None:
 
 @settings(deadline=None)  # the first call compiles
 @given(shift_mm=st.floats(0.0, 100.0), axis=st.integers(0, 2))
-def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm: Any, axis: Any) -> None:
+def test_a_shift_of_the_wrist_shows_by_exactly_its_size(shift_mm: float, axis: int) -> None:
     spec = scene_spec((24, 32))
     state = np.zeros(16)
     state[11:15] = Rotation.from_euler("xyz", [0.3, 0.2, 0.1]).as_quat(scalar_first=True)
     moved = state.copy()
     moved[8 + axis] += shift_mm / 1000
-    poses = [pose.wrist_pose(s, spec.cameras[2]) for s in (state, moved)]
+    poses = [known(pose.wrist_pose(s, spec.cameras[2])) for s in (state, moved)]
     assert pose.pose_error(*poses).position_mm == pytest.approx(shift_mm, abs=1e-9)
     assert pose.pose_error(*poses).rotation_deg == pytest.approx(0.0, abs=1e-6)
 

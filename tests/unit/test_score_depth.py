@@ -4,8 +4,6 @@ In: depths. Out: a verdict.
 Read next: `evalkit/score/metrics/depth.py`.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -13,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evalkit.score.metrics import depth
+from tests.doubles.known import known
 
 DEPTHS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.015625, 9.0, width=32))
 
 
 @settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, scale=st.floats(0.1, 3.0))
-def test_absrel_of_a_depth_scaled_by_s_is_s_minus_1(true: Any, scale: Any) -> None:
+def test_absrel_of_a_depth_scaled_by_s_is_s_minus_1(true: np.ndarray, scale: float) -> None:
     assume(abs(max(scale, 1 / scale) - 1.25) > 1e-6)  # at delta's very bound, rounding decides
     errors = depth.depth_errors(true, true.astype(np.float64) * scale)
     assert errors.absrel().value == pytest.approx(abs(scale - 1.0), abs=1e-9)
@@ -28,7 +27,7 @@ def test_absrel_of_a_depth_scaled_by_s_is_s_minus_1(true: Any, scale: Any) -> No
 
 @settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, bad=st.sampled_from([np.nan, 0.0, -1.0, np.inf]), data=st.data())
-def test_the_mask_comes_from_truth_alone(true: Any, bad: Any, data: Any) -> None:
+def test_the_mask_comes_from_truth_alone(true: np.ndarray, bad: float, data: st.DataObject) -> None:
     pred = true.copy()
     where = data.draw(hnp.arrays(bool, true.shape))
     pred[where] = bad
@@ -41,7 +40,7 @@ def test_the_mask_comes_from_truth_alone(true: Any, bad: Any, data: Any) -> None
 
 @settings(deadline=None)  # the first call compiles
 @given(true=DEPTHS, scale=st.floats(0.1, 10.0))
-def test_median_alignment_undoes_a_scale(true: Any, scale: Any) -> None:
+def test_median_alignment_undoes_a_scale(true: np.ndarray, scale: float) -> None:
     aligned = depth.median_aligned(true, true.astype(np.float64) * scale)
     assert depth.depth_errors(true, aligned).absrel().value == pytest.approx(0.0, abs=1e-9)
 
@@ -50,7 +49,7 @@ def test_affine_disparity_undoes_scale_and_shift() -> None:
     true = np.linspace(0.3, 4.0, 50)
     pred = 1.0 / (0.5 / true + 0.4)
     fit = depth.fit_disparity(true, pred)
-    assert depth.depth_errors(true, fit.apply(pred)).absrel().value == pytest.approx(0.0, abs=1e-9)
+    assert depth.depth_errors(true, known(fit).apply(pred)).absrel().value == pytest.approx(0.0, abs=1e-9)
     assert depth.fit_disparity(true, np.ones_like(true)) is None
 
 

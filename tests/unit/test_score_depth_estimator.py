@@ -15,6 +15,7 @@ from evalkit.contracts.errors import UnknownName
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.score.sources import depth_estimator
+from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec
 
 SIZE = (24, 32)
@@ -31,7 +32,7 @@ def _options(text: Any) -> Any:
 
 
 def test_estimated_depth_has_a_subject_of_its_own() -> None:
-    rgb_only = replace(CHUNK, predicted=replace(CHUNK.predicted, depth=None))
+    rgb_only = replace(CHUNK, predicted=replace(known(CHUNK.predicted), depth=None))
     scores = score_chunk(rgb_only, scene_spec(SIZE), _options("plane/median"))
     assert {s.subject for s in scores} == {"policy", "policy+plane/median", "truth+plane/median"}
     values = [s.value for s in scores if s.subject == "policy+plane/median" and s.metric == "absrel/gt_mask"]
@@ -80,9 +81,9 @@ def test_a_failed_estimator_is_named_and_costs_no_other_score(monkeypatch: pytes
 
 def test_images_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "estimators_of_the_test", sys.modules[__name__])
-    broken = CHUNK.predicted.rgb.copy()
+    broken = known(CHUNK.predicted).rgb.copy()
     broken[1, 0] = 0
-    chunk = replace(CHUNK, predicted=replace(CHUNK.predicted, rgb=broken, depth=None))
+    chunk = replace(CHUNK, predicted=replace(known(CHUNK.predicted), rgb=broken, depth=None))
     problems = {ImageKey("rgb", 1, 0): Measure(None, "unreadable")}
     options = _options("estimators_of_the_test:of_the_seen_images/median")
     scores = score_chunk(chunk, scene_spec(SIZE), options, problems=problems)
@@ -92,7 +93,7 @@ def test_images_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch
 
 
 def test_rgb_of_another_size_gets_no_depth() -> None:
-    small = replace(CHUNK.predicted, rgb=np.zeros((2, 3, 12, 16, 3), np.uint8), depth=None)
+    small = replace(known(CHUNK.predicted), rgb=np.zeros((2, 3, 12, 16, 3), np.uint8), depth=None)
     scores = score_chunk(replace(CHUNK, predicted=small), scene_spec(SIZE), _options("plane/median"))
     depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
     assert {(s.status, s.value) for s in depths} == {("wrong_size", None)}

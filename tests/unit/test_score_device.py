@@ -27,6 +27,7 @@ from evalkit.score.metrics import cloud, image, lpips, nearest
 from evalkit.score.metrics import device as scoring_device
 from evalkit.score.results.table import read_scores
 from evalkit.score.run import score_run
+from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders, write_scene_run
 
 GOLDEN = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "golden/metrics"
@@ -57,7 +58,7 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["noise", "identical", "black", "constant", "dark and flat"],
 )
-def test_ssim_is_the_cpus(pair: Any, device: Any) -> None:
+def test_ssim_is_the_cpus(pair: tuple[np.ndarray, np.ndarray], device: str) -> None:
     true, pred = pair
     assert image.ssim(true, pred, device=device) == pytest.approx(image.ssim(true, pred), rel=1e-9, abs=1e-9)
     half = image.ssim_half(true[:, ::-1], device=device)  # images that do not lie in order, as views of a clip
@@ -72,7 +73,7 @@ def test_too_small_images_are_refused_on_a_device() -> None:
 
 def _clouds(kind: Any) -> Any:
     chunk, rng = scene_chunk(seed=2, num_frames=1, image_hw_px=SIZE, depth_error_frac=0.05), np.random.default_rng(0)
-    depth = chunk.predicted.depth[0].astype(np.float64)
+    depth = known(known(chunk.predicted).depth)[0].astype(np.float64)
     depth = {
         "smooth": depth,
         "noise": rng.uniform(0.1, 4.0, depth.shape),
@@ -86,7 +87,7 @@ def _clouds(kind: Any) -> Any:
 
 @devices
 @pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "holes", "outliers"])
-def test_nearest_neighbours_are_exact(kind: str, device: Any) -> None:
+def test_nearest_neighbours_are_exact(kind: str, device: str) -> None:
     true, pred = _clouds(kind)
     found = cloud.distances(true, pred, device=device)
     np.testing.assert_allclose(found.pred_to_true_m, cKDTree(true).query(pred)[0], rtol=1e-9, atol=1e-12)
@@ -98,7 +99,7 @@ def test_nearest_neighbours_are_exact(kind: str, device: Any) -> None:
 
 @devices
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 17), (16, 15), (257, 3), (300, 4100)])
-def test_clouds_of_any_size_and_no_order_are_searched(sizes: Any, device: Any) -> None:
+def test_clouds_of_any_size_and_no_order_are_searched(sizes: tuple[int, int], device: str) -> None:
     rng = np.random.default_rng(sum(sizes))
     true, pred = (rng.normal(size=(size, 3)) for size in sizes)
     found = cloud.distances(true, pred, device=device)
@@ -107,7 +108,7 @@ def test_clouds_of_any_size_and_no_order_are_searched(sizes: Any, device: Any) -
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0), (0, 0)])
-def test_an_empty_cloud_is_named_on_a_device_too(sizes: Any) -> None:
+def test_an_empty_cloud_is_named_on_a_device_too(sizes: tuple[int, int]) -> None:
     true, pred = (np.ones((size, 3)) for size in sizes)
     assert cloud.distances(true, pred, device=TORCH).l1_half_m() == cloud.distances(true, pred).l1_half_m()
     assert cloud.distances(true, pred, device=TORCH).l1_half_m().status == "empty_cloud"
@@ -140,7 +141,7 @@ def test_no_piece_of_the_search_is_larger_than_the_bound(kind: str, monkeypatch:
 
 @pytest.mark.skipif(not GOLDEN.exists(), reason="no golden values: ../shared/golden/metrics is absent")
 @devices
-def test_golden_values_are_matched(device: Any) -> None:
+def test_golden_values_are_matched(device: str) -> None:
     keys = json.loads((GOLDEN / "expected.json").read_text())["cases"]["case_1001"]
     with np.load(GOLDEN / "case_1001.npz") as case:
         for view in (0, 1):
@@ -158,18 +159,19 @@ def test_golden_values_are_matched(device: Any) -> None:
         assert found.fscore(0.01).value == pytest.approx(keys[f"{prefix}/fscore_1cm"], rel=1e-5)
 
 
-def _unfit(case: Any) -> Any:
+def _unfit(case: str) -> Any:
     chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
-    pred, true = chunk.predicted, chunk.true
-    ones = np.ones_like(pred.depth)
+    pred, true = known(chunk.predicted), chunk.true
+    depth = known(pred.depth)
+    ones = np.ones_like(depth)
     if case == "no truth in the mask":
         return replace(chunk, true=replace(true, depth_fvhw_m=0 * ones))
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "good": {},
         "constant depth": {"depth": ones},
-        "nan and negative depth": {"depth": np.where(pred.depth > 1.0, np.nan, -ones)},
+        "nan and negative depth": {"depth": np.where(depth > 1.0, np.nan, -ones)},
         "constant image": {"rgb": np.full_like(pred.rgb, 7)},
-        "a frame short": {"rgb": pred.rgb[:1], "depth": pred.depth[:1]},
+        "a frame short": {"rgb": pred.rgb[:1], "depth": depth[:1]},
     }
     return replace(chunk, predicted=replace(pred, **changes[case]))
 
@@ -179,7 +181,7 @@ def _unfit(case: Any) -> Any:
     "case",
     ["good", "no truth in the mask", "constant depth", "nan and negative depth", "constant image", "a frame short"],
 )
-def test_a_chunk_has_the_same_rows_and_values(case: str, device: Any) -> None:
+def test_a_chunk_has_the_same_rows_and_values(case: str, device: str) -> None:
     chunk = _unfit(case)
     expected = score_chunk(chunk, SPEC, OPTIONS)
     found = score_chunk(chunk, SPEC, replace(OPTIONS, device=device, threads=2))
@@ -190,7 +192,7 @@ def test_a_chunk_has_the_same_rows_and_values(case: str, device: Any) -> None:
 
 
 @devices
-def test_lpips_moves_to_the_device(tmp_path: Path, device: Any) -> None:
+def test_lpips_moves_to_the_device(tmp_path: Path, device: str) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = {"0": (64, 3, 11), "3": (192, 64, 5), "6": (384, 192, 3), "8": (256, 384, 3), "10": (256, 256, 3)}
     weights = {
@@ -207,7 +209,7 @@ def test_lpips_moves_to_the_device(tmp_path: Path, device: Any) -> None:
         for used in (options, replace(options, device=device))
     ]
     assert rows[1] == pytest.approx(rows[0], rel=1e-4, abs=1e-7)  # float32
-    assert max(rows[0]) > 1e-4
+    assert max(known(value) for value in rows[0]) > 1e-4
     assert lpips.load("alex", tmp_path, device).heads[0].device.type == torch.device(device).type
 
 
@@ -235,8 +237,13 @@ def test_scoring_on_a_device_uses_one_process(tmp_path: Path, monkeypatch: pytes
     write_scene_run(tmp_path / "run", outcomes=["success", "failure"], num_frames=1, image_hw_px=SIZE)
     rows, values = _values(score_run(tmp_path / "run", workers=1, options=OPTIONS))
     started = []
+
     # Threads stand for processes, which would each load torch; see test_score_run.py for those.
-    monkeypatch.setattr(spreading, "_pool", lambda workers: started.append(workers) or ThreadPoolExecutor(workers))
+    def pool(workers: int) -> ThreadPoolExecutor:
+        started.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(spreading, "_pool", pool)
     for workers, processes in ((0, []), (2, [2])):
         written = score_run(tmp_path / "run", workers=workers, options=replace(OPTIONS, device=TORCH))
         assert started == processes

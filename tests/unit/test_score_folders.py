@@ -19,9 +19,11 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.score import folders as folders_module
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
+from evalkit.score.results.outcome import Measure
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.images import open_view
 from evalkit.store.clips import ClipChunk
+from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 
 SIZE = (24, 32)
@@ -81,11 +83,11 @@ def test_npz_and_mp4_are_read(folders: tuple[Path, Path], chunk: ClipChunk) -> N
         for png in (pred / "clip" / what / "front").glob("*.png"):
             png.unlink()
         (pred / "clip" / what / "front").rmdir()
-    np.savez(pred / "clip/depth/front.npz", depth_m=chunk.predicted.depth[:, 0])
+    np.savez(pred / "clip/depth/front.npz", depth_m=known(known(chunk.predicted).depth)[:, 0])
     with av.open(str(pred / "clip/rgb/front.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=5)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
-        for frame in chunk.predicted.rgb[:, 0]:
+        for frame in known(chunk.predicted).rgb[:, 0]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     assert _status(folders, "psnr_db/frame_mean") == {"ok"}
@@ -156,9 +158,10 @@ def test_what_is_no_truth_is_refused(folders: tuple[Path, Path], tmp_path: Path)
 
 
 def test_extreme_depth_is_far_not_near(chunk: ClipChunk) -> None:
-    far = replace(chunk.predicted, depth=np.full_like(chunk.predicted.depth, 1e30))
+    predicted = known(chunk.predicted)
+    far = replace(predicted, depth=np.full_like(known(predicted.depth), 1e30))
     scores = score_chunk(replace(chunk, predicted=far), scene_spec(SIZE), NO_LPIPS)
-    values = [s.value for s in scores if s.metric == "chamfer_m/l1_pred_to_gt" and s.subject == "policy"]
+    values = [known(s.value) for s in scores if s.metric == "chamfer_m/l1_pred_to_gt" and s.subject == "policy"]
     assert min(values) > 1e20
 
 
@@ -263,7 +266,7 @@ def test_arrays_that_are_no_frames_are_named(folders: tuple[Path, Path], chunk: 
         np.savez_compressed(folders[0] / "clip/depth/front.npz", **arrays)
         return _status(folders, "absrel/gt_mask", 0)
 
-    depth_m = chunk.predicted.depth[:, 0]
+    depth_m = known(known(chunk.predicted).depth)[:, 0]
     assert write(depth_m=depth_m.astype(np.float64)) == {"ok"}
     assert write(depth_m=(depth_m * 1000).astype(np.uint16)) == {"unreadable", "ok"}
     assert write(depth_m=depth_m[0]) == {"wrong_size", "ok"}
@@ -296,8 +299,9 @@ def test_a_video_that_is_cut_off_gives_no_frame_from_there_on(tmp_path: Path) ->
         for share in (0.4, 0.7, 0.95):
             path.write_bytes(data[: int(share * len(data))])
             *frames, last = open_view(tmp_path, "rgb", "front").take(99)
+            assert isinstance(last, Measure)
             assert last.status == "unreadable"
-            assert all(np.array_equal(a, b) for a, b in zip(frames, whole, strict=False))
+            assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(frames, whole, strict=False))
 
 
 def test_colours_of_sixteen_bits_are_named(folders: tuple[Path, Path]) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.doubles.known import known
 from tests.doubles.xwam import PLUGIN, QUICK, request_of
 from xwam.config import LEAST_STATE_STEPS
 from xwam.flow import sampler
 from xwam.flow.realtime_chunking import commit
 from xwam.flow.unipc import unipc_grid
 from xwam.network.transformer import Denoised
+from xwam.policy import XwamPolicy
 from xwam.robots.axes import accumulate, differences
 from xwam.robots.interfaces import INTERFACES
 from xwam.serving.seen import Seen
@@ -65,7 +67,7 @@ def _begin(given: Any, **more: Any) -> Any:
         noise_proprio_BPS=noise[2],
         seen_latent_BCVHW=torch.zeros(1, 2, 1, 4, 4),
         seen_proprio_BS=torch.zeros(1, 16),
-        text=None,
+        text=None,  # type: ignore[arg-type]
         given_action_BKA=given,
         **more,
     )
@@ -104,22 +106,23 @@ def test_actions_cannot_be_given_and_joined_at_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def policy() -> Any:
+def policy() -> XwamPolicy:
     return PLUGIN.make(QUICK)
 
 
-def _given(seed: Any) -> Any:
+def _given(seed: int) -> np.ndarray:
     actions = np.zeros((32, 14), np.float32)
     actions[:, :7] = np.random.default_rng(seed).uniform(-1, 1, (32, 7))
     return actions
 
 
-def test_the_policy_gives_them_back_and_predicts_their_outcome(policy: Any) -> None:
+def test_the_policy_gives_them_back_and_predicts_their_outcome(policy: XwamPolicy) -> None:
     asked = [replace(request_of(want_prediction=True), given_actions=_given(seed)) for seed in (0, 1)]
     replies = policy.infer([*asked, asked[0]])
     for reply, request in zip(replies, [*asked, asked[0]], strict=True):
-        np.testing.assert_array_equal(reply.actions, request.given_actions)
-    first, second, again = (reply.prediction() for reply in replies)
+        np.testing.assert_array_equal(reply.actions, known(request.given_actions))
+    predictions: list[Any] = [known(reply.prediction)() for reply in replies]
+    first, second, again = predictions
     assert not np.array_equal(first.depth, second.depth)
     assert not np.array_equal(first.proprio, second.proprio)
     np.testing.assert_array_equal(first.rgb, again.rgb)
@@ -127,7 +130,7 @@ def test_the_policy_gives_them_back_and_predicts_their_outcome(policy: Any) -> N
     assert not np.array_equal(own.actions, _given(0))
 
 
-def test_the_networks_actions_are_the_given_ones(policy: Any) -> None:
+def test_the_networks_actions_are_the_given_ones(policy: XwamPolicy) -> None:
     seen = request_of().observation
     under_way = policy.engine.begin(Seen(seen.rgb, seen.proprio, "lift"), seed=0, given_actions=_given(0))
     actions, under_way = policy.engine.act(under_way)
@@ -140,7 +143,7 @@ def test_depth_exists_when_actions_take_all_video_steps() -> None:
     policy = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=2))
     for given in (None, _given(0)):
         (reply,) = policy.infer([replace(request_of(want_prediction=True), given_actions=given)])
-        assert reply.prediction().depth is not None
+        assert known(reply.prediction)().depth is not None
 
 
 def test_both_borders_know_the_way_back() -> None:

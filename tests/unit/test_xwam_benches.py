@@ -12,6 +12,7 @@ from evalkit.contracts import geometry
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 from evalkit.dataset import axes as frames
 from tests.doubles.checkpoints import MODEL
+from tests.doubles.known import known
 from xwam.checkpoints import convert
 from xwam.checkpoints.bundle import Bundle
 from xwam.checkpoints.metadata import start_model
@@ -51,7 +52,7 @@ def test_robotwin_by_hand() -> None:
 
 
 @pytest.mark.parametrize("axes", [frames.SAME_AXES, frames.ROBOCASA_AXES, frames.ROBOTWIN_AXES])
-def test_there_and_back(axes: Any) -> None:
+def test_there_and_back(axes: frames.Axes) -> None:
     quat = np.array([0.8, 0.2, -0.4, 0.4])
     known = np.tile([0.1, -0.2, 0.3, *quat, 0.7], 2)
     np.testing.assert_allclose(axes.sim_from_model(axes.model_from_sim(known, BOTH), BOTH), known, atol=1e-12)
@@ -160,11 +161,11 @@ def test_a_released_model_runs_end_to_end(bundle: Bundle, bench: str, tmp_path: 
     assert reply.actions.shape == (32, 14)
     assert np.isfinite(reply.actions).all()
     assert reply.actions[:, 7:].any() != single
-    future = reply.prediction()
+    future = known(reply.prediction)()
     assert future.rgb.shape == (8, 3, height, width, 3)
-    assert future.depth.shape == (8, 3, height, width)
-    assert future.proprio[:, 8:].any() != single
-    np.testing.assert_allclose(np.linalg.norm(future.proprio[:, 3:7], axis=1), 1, rtol=1e-5)
+    assert known(future.depth).shape == (8, 3, height, width)
+    assert known(future.proprio)[:, 8:].any() != single
+    np.testing.assert_allclose(np.linalg.norm(known(future.proprio)[:, 3:7], axis=1), 1, rtol=1e-5)
     assert len(list((tmp_path / "prompts").iterdir())) == 1
 
 

@@ -126,7 +126,7 @@ def test_quaternions_are_made_fit() -> None:
     raw[2, 3:7] = [0.6, 0.0, 0.8, 0.0]
     tidy = actions.tidy_quaternions(raw, ("left",))
     np.testing.assert_allclose(tidy[0, 3:7], [np.sqrt(0.5), 0, 0, -np.sqrt(0.5)], atol=1e-6)
-    np.testing.assert_allclose(tidy[1:, 3:7], [[1, 0, 0, 0], [0.6, 0, 0.8, 0]], atol=1e-6)
+    np.testing.assert_allclose(tidy[1:, 3:7], np.array([[1, 0, 0, 0], [0.6, 0, 0.8, 0]]), atol=1e-6)
     assert not tidy[:, 8:].any()
 
 

@@ -43,6 +43,7 @@ from xwam.config import (
 )
 from xwam.network.transformer import XwamNetwork
 from xwam.policy import XwamPlugin, XwamPolicyConfig
+from xwam.robots.actions import statistics_from_bounds
 from xwam.text.encoders import HashedText, StoredText
 
 EXPERIMENT = default_folder() / "experiment"
@@ -66,13 +67,21 @@ def test_every_layout_gives_the_same_numbers_back(bundle: Bundle, layout: Any, t
     assert torch.equal(bundle.text_encoder.encode("open the drawer"), again.text_encoder.encode("open  the drawer "))
 
 
+def parts_of(bundle: Bundle) -> tuple[Any, Any]:
+    """Return the modules of codec and text encoder."""
+    codec: Any = bundle.codec
+    text_encoder: Any = bundle.text_encoder
+    return codec.vae, text_encoder.model
+
+
 def test_names_have_inverses(bundle: Bundle) -> None:
     for name in bundle.network.state_dict():
         assert wan_dit_name(diffusers_dit_name(name)) == name
-    blocks = bundle.codec.vae.config.num_res_blocks
-    for name in bundle.codec.vae.state_dict():
+    vae, umt5 = parts_of(bundle)
+    blocks = vae.config.num_res_blocks
+    for name in vae.state_dict():
         assert diffusers_vae_name(wan_vae_name(name, num_res_blocks=blocks)) == name
-    for name in bundle.text_encoder.model.state_dict():
+    for name in umt5.state_dict():
         if "embed_tokens" not in name:
             assert transformers_umt5_name(wan_umt5_name(name)) == name
     config = replace(NETWORK, num_depth_blocks=2)
@@ -105,12 +114,14 @@ def test_fine_tuning_starts_from_wan(bundle: Bundle, tmp_path: Path) -> None:
     convert.write_wan(bundle, tmp_path)
     for extra in (MODEL_JSON, ADDITIONS_FILE):
         (tmp_path / extra).unlink()
-    statistics = convert.statistics_from_bounds(MODEL.bounds, MODEL.arms)
+    statistics = statistics_from_bounds(MODEL.bounds, MODEL.arms)
     started = convert.from_wan(tmp_path, bench="robotwin", statistics=statistics, num_depth_blocks=1)
     assert not started.model.depth_known  # until data say their map
     weights = started.network.state_dict()
-    assert torch.equal(weights["extra_blocks.0.0.ffn.0.weight"], bundle.network.blocks[-1].ffn[0].weight)
-    assert torch.equal(weights["blocks.0.self_attn.q.weight"], bundle.network.blocks[0].self_attn.q.weight)
+    released = bundle.network.state_dict()
+    last = f"blocks.{len(bundle.network.blocks) - 1}"
+    assert torch.equal(weights["extra_blocks.0.0.ffn.0.weight"], released[f"{last}.ffn.0.weight"])
+    assert torch.equal(weights["blocks.0.self_attn.q.weight"], released["blocks.0.self_attn.q.weight"])
     assert weights["action_encoder.0.weight"].std().item() == pytest.approx(0.02, rel=0.2)
     with pytest.raises(CheckpointError, match="trained for robocasa and robotwin, not for 'lab'"):
         convert.from_wan(tmp_path, bench="lab", statistics=statistics)
@@ -151,7 +162,7 @@ def test_half_precision_keeps_what_must_be_exact(bundle: Bundle, tmp_path: Path)
     convert.write_ours(bundle, source)
     assert cli.main(["convert", str(source), str(target), "--precision", "bfloat16"]) == 0
     network = load_bundle(str(target)).network
-    assert network.blocks[0].ffn[0].weight.dtype == torch.bfloat16
+    assert network.state_dict()["blocks.0.ffn.0.weight"].dtype == torch.bfloat16
     assert network.blocks[0].modulation.dtype == network.time_embedding[0].weight.dtype == torch.float32
     out = network(*[t.float() for t in half_inputs(network)[:3]], *half_inputs(network)[3:], depth=True)
     assert all(part.dtype == torch.float32 and part.isfinite().all() for part in out)
@@ -176,7 +187,7 @@ def test_half_containers_run(bundle: Bundle, released: Released, mixed: bool) ->
     rewrite(halve)
     again = load_bundle(str(folder))
     network = again.network
-    assert network.blocks[0].ffn[0].weight.dtype == (torch.float32 if mixed else torch.bfloat16)
+    assert network.state_dict()["blocks.0.ffn.0.weight"].dtype == (torch.float32 if mixed else torch.bfloat16)
     assert network.blocks[0].modulation.dtype == network.time_projection[1].weight.dtype == torch.float32
     out = network(*half_inputs(network), depth=True)
     assert all(part.dtype == torch.float32 and part.isfinite().all() for part in out)
@@ -223,7 +234,7 @@ def test_settings_of_the_released_container_are_read(released: Released) -> None
 def test_everything_moves_to_the_device(bundle: Bundle, tmp_path: Path) -> None:
     convert.write_ours(bundle, tmp_path)
     moved = load_bundle(str(tmp_path)).to("meta", torch.bfloat16)
-    parts = (moved.network, moved.codec.vae, moved.text_encoder.model)
+    parts = (moved.network, *parts_of(moved))
     assert all(weight.device.type == "meta" for part in parts for weight in part.parameters())
     kinds = [{weight.dtype for name, weight in part.named_parameters() if "ffn" in name} for part in parts]
     assert kinds[0] == {torch.bfloat16}
@@ -238,11 +249,13 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) ->
     real = fresh_bundle
 
     class Weighty:
-        def to(self, device: Any) -> None:
+        def to(self, device: str) -> None:
             asked.append(str(device))
 
+    stub: Any = Weighty()
+
     def fresh(model: Any, *, seed: Any) -> Any:
-        return real(model, seed=seed)._replace(codec=Weighty(), text_encoder=Weighty())
+        return real(model, seed=seed)._replace(codec=stub, text_encoder=stub)
 
     monkeypatch.setattr("xwam.checkpoints.fresh.fresh_bundle", fresh)
     policy = XwamPlugin().make(XwamPolicyConfig(checkpoint="random-nano", device="meta", precision="bfloat16"))
@@ -256,7 +269,7 @@ def test_a_vae_elsewhere_gives_back_where_it_was_asked(bundle: Bundle) -> None:
     class ReprojectedView:
         """Computes in float64, which stands for another device."""
 
-        config, device, dtype = bundle.codec.vae.config, torch.device("cpu"), torch.float64
+        config, device, dtype = parts_of(bundle)[0].config, torch.device("cpu"), torch.float64
 
         def decode(self, latent: Any) -> Any:
             seen.append(latent.dtype)

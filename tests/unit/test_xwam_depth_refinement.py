@@ -160,7 +160,7 @@ def test_uncovered_pixels_take_the_neighbours_depth() -> None:
 
 
 @pytest.mark.parametrize("measured", [np.zeros(SIZE), np.full(SIZE, WALL_M)])
-def test_where_nothing_else_is_measured_the_prediction_stays(measured: Any) -> None:
+def test_where_nothing_else_is_measured_the_prediction_stays(measured: np.ndarray) -> None:
     pred = np.full(SIZE, WALL_M)
     np.testing.assert_array_equal(snap_to_measured_depth(one(pred), one(measured))[0, 0], pred.astype(np.float32))
 

@@ -16,7 +16,7 @@ FOLDER = findings.default_folder()
 
 
 @pytest.mark.parametrize("item", parity.ITEMS)
-def test_golden(item: Any) -> None:
+def test_golden(item: str) -> None:
     compare, files = parity.ITEMS[item]
     absent = [file for file in files if not (FOLDER / file).exists()]
     if absent:

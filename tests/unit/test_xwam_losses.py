@@ -52,7 +52,7 @@ def test_what_carries_no_loss_changes_none() -> None:
 
 
 @pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
-def test_rivals_have_a_loss_too(mode: str) -> None:
+def test_rivals_have_a_loss_too(mode: DepthMode) -> None:
     network, batch, noise, text = batch_of(mode)
     found = losses(network, batch, noise, LEVELS, text)
     assert (found.depth.item() == 0) == (mode == "none")
@@ -60,7 +60,7 @@ def test_rivals_have_a_loss_too(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["interleaved", "sequence", "channel"])
-def test_a_network_that_predicts_clean_video_is_judged_by_it(mode: str) -> None:
+def test_a_network_that_predicts_clean_video_is_judged_by_it(mode: DepthMode) -> None:
     """The last layer gives zeros here, so the loss is the mean square of the clean latents whatever the noise."""
     network, batch, noise, text = batch_of(mode)
     network.config = replace(network.config, video_prediction="clean")
@@ -98,7 +98,7 @@ def test_a_few_steps_bring_the_loss_down() -> None:
     network, batch, noise, text = batch_of()
     network.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    first = None
+    first = 0.0
     for _ in range(25):
         text = network.encode_text(inputs_of()[3])
         loss = losses(network, batch, noise, LEVELS, text).total

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.doubles.known import known
 from tests.doubles.xwam import request_of
 from xwam.checkpoints.hub import SHIPPED
 from xwam.checkpoints.metadata import read_model, read_notes
@@ -48,12 +49,12 @@ def test_the_imagined_hand_goes_where_given_actions_take_it(policy: XwamPolicy) 
         actions = np.zeros((32, 14), np.float32)
         actions[:, 2], actions[:, 6] = up, 1.0
         (reply,) = policy.infer([asked(given_actions=actions)])
-        ends.append(reply.prediction().proprio[-1, 2])
+        ends.append(known(known(reply.prediction)().proprio)[-1, 2])
     assert ends[1] - ends[0] > 0.03
 
 
 def test_what_it_draws_is_made_of_what_it_saw(policy: XwamPolicy) -> None:
     (reply,) = policy.infer([asked()])
-    prediction = reply.prediction()
+    prediction = known(reply.prediction)()
     assert (prediction.rgb[:, :2] == 128).all()  # wherever pixels come from, they are grey
-    assert prediction.depth.min() > 0
+    assert known(prediction.depth).min() > 0

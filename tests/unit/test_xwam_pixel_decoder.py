@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from evalkit.dataset.layout import BrokenEpisode, read_track, scan
+from tests.doubles.known import known
 from tests.doubles.pixels import SMALL, K, pose, recorded
 from tests.doubles.recordings import key_of, steps_of
 from xwam.checkpoints import convert
 from xwam.checkpoints.bundle import load_bundle, save_checkpoint
 from xwam.checkpoints.fresh import fresh_bundle
 from xwam.checkpoints.metadata import read_notes
+from xwam.codecs.patch_dct import PatchDCT
 from xwam.nano.pixel_decoder import (
     FARTHEST_PX,
     FLOW_PX,
@@ -96,14 +98,14 @@ def test_flow_samples_the_source_and_depth_is_not_blended() -> None:
     decoder = fresh_decoder(0, WIDTHS)
     columns_px = 2.5 + STILL_PX
     with torch.no_grad():
-        decoder.leave.bias[:4] = columns_px / (1 - (columns_px / LONGEST_PX) ** 2) ** 0.5 / FLOW_PX
+        known(decoder.leave.bias)[:4] = columns_px / (1 - (columns_px / LONGEST_PX) ** 2) ** 0.5 / FLOW_PX
     seen = torch.rand(1, 4, 32, 32) * 2 - 1
     decoded = decoder.eval()(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
     between = (seen[..., 2:-3] + seen[..., 3:-2]) / 2
     torch.testing.assert_close(decoded.blended_NCHW[..., :-5], between, atol=1e-4, rtol=0)
     assert torch.isin(decoded.sharp_NCHW, seen).all()
     with torch.no_grad():
-        decoder.leave.bias[:4] = 0.8 * STILL_PX / FLOW_PX
+        known(decoder.leave.bias)[:4] = 0.8 * STILL_PX / FLOW_PX
     assert torch.equal(decoder(seen, seen, torch.zeros(1, 5, 32, 32)).sharp_NCHW, seen)
 
 
@@ -165,7 +167,7 @@ def test_features_have_unit_length_and_finite_gradients() -> None:
     torch.testing.assert_close(lengths[1], torch.ones(3, 3))
     assert lengths[0, 1, 1] == 0
     (found - 1).square().sum().backward()
-    assert layer.grad.isfinite().all()
+    assert known(layer.grad).isfinite().all()
     plain = layer.detach()[1] / layer.detach()[1].norm(dim=0)
     torch.testing.assert_close(found.detach()[1], plain)
 
@@ -182,6 +184,7 @@ def clips_of(root: Path, model: Any = SMALL) -> Any:
 def test_pages_are_what_was_recorded(tmp_path: Path) -> None:
     root, recipe = recorded(tmp_path), DecoderRecipe(every=16)
     bundle = fresh_bundle(SMALL, seed=0)
+    assert isinstance(bundle.codec, PatchDCT)
     episodes = [Episodes(clips_of(root), bundle, recipe).read(key_of(index)) for index in range(2)]
     page = next(draw_examples(episodes, SMALL, bundle.codec, recipe))
     assert page.seen_NCHW.shape == page.true_NCHW.shape == (recipe.clips * recipe.frames, 4, 32, 48)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,12 +14,14 @@ from omegaconf import OmegaConf
 
 from evalkit.contracts import spec as contract
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.types import Prediction
+from evalkit.contracts.policy import Policy
+from evalkit.contracts.types import PolicyRequest, Prediction
 from evalkit.dataset.writer import Recording, Steps, View, episode_key, write_episode
+from tests.doubles.known import known
 from tests.doubles.xwam import ENV, PLUGIN, QUICK, RANDOM, request_of
 from xwam.checkpoints.bundle import save_checkpoint
 from xwam.checkpoints.fresh import fresh_network
-from xwam.config import NANO
+from xwam.config import NANO, DepthMode
 from xwam.flow import sampler
 from xwam.nano.pixel_decoder import Scene, gripper_motion_features
 from xwam.policy import XwamPolicy, XwamPolicyConfig
@@ -34,9 +36,14 @@ def policy() -> XwamPolicy:
     return PLUGIN.make(QUICK)
 
 
+def predict(policy: Policy, request: PolicyRequest) -> Any:
+    """Return the prediction of one request."""
+    return known(policy.infer([request])[0].prediction)()
+
+
 def reproject_views(policy: XwamPolicy, observation: Any, future_proprio: Any) -> Any:
-    seen = Seen.of(observation)
-    return policy.engine.finisher.reproject_views(seen, seen.cameras, future_proprio)
+    seen, finisher = Seen.of(observation), cast(Any, policy.engine.finisher)
+    return finisher.reproject_views(seen, seen.cameras, future_proprio)
 
 
 def test_spec_needs_no_framework() -> None:
@@ -60,7 +67,7 @@ def test_reply_conforms(policy: XwamPolicy) -> None:
     (reply,) = policy.infer([request_of(want_prediction=True)])
     contract.check_actions(reply.actions, ENV, policy.spec)
     assert np.abs(reply.actions).max() <= 1
-    prediction = reply.prediction()
+    prediction: Any = known(reply.prediction)()
     frames, views, (height, width) = 8, 3, NANO.image_hw_px
     assert prediction.rgb.shape == (frames, views, height, width, 3)
     assert prediction.rgb.dtype == np.uint8
@@ -113,7 +120,8 @@ def test_a_request_and_a_clip_give_the_network_the_same_state(policy: XwamPolicy
 def test_the_imagined_future_does_not_move_the_actions(policy: XwamPolicy) -> None:
     plain, asked = request_of(), request_of(want_prediction=True)
     reply = policy.infer([asked])[0]
-    one, two = reply.prediction(), reply.prediction()
+    decode: Any = known(reply.prediction)
+    one, two = decode(), decode()
     assert np.array_equal(policy.infer([plain])[0].actions, reply.actions)
     assert np.array_equal(one.rgb, two.rgb)
     assert np.array_equal(one.depth, two.depth)
@@ -124,10 +132,12 @@ def test_no_predicted_change_gives_the_measured_depth() -> None:
     for camera_depth in (True, False):
         config = replace(QUICK, camera_depth=camera_depth)
         policy = PLUGIN.make(config)
-        policy.engine.network.extra_heads[0].head.requires_grad_(False)
-        policy.engine.network.extra_heads[0].head.weight.zero_()
-        policy.engine.network.extra_heads[0].head.bias.zero_()
-        found[camera_depth] = (reply := policy.infer([request])[0]).actions, reply.prediction().depth
+        head: Any = policy.engine.network.extra_heads[0]
+        head.head.requires_grad_(False)
+        head.head.weight.zero_()
+        head.head.bias.zero_()
+        reply = policy.infer([request])[0]
+        found[camera_depth] = reply.actions, known(known(reply.prediction)().depth)
         stated = PLUGIN.provenance(config)["predicted depth"]
         assert stated.startswith("built on the depth that the cameras measure" if camera_depth else "the network's own")
     static = [view for view, kind in enumerate(NANO.views) if kind == "static"]
@@ -156,11 +166,11 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: XwamPolicy) -> No
     static = [view for view, kind in enumerate(NANO.views) if kind == "static"]
     np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
     asked = replace(request_of(want_prediction=True), observation=seen)
-    prediction = policy.infer([asked])[0].prediction()
+    prediction = predict(policy, asked)
     carried = reproject_views(policy, seen, prediction.proprio).depth_fvhw_m[:, wrist]
-    known = carried > 0  # an untrained network may predict poses from which nothing is known
-    assert known.mean() > 0.5
-    np.testing.assert_allclose(prediction.depth[:, wrist][known], carried[known], rtol=1e-6)
+    is_known = carried > 0  # an untrained network may predict poses from which nothing is known
+    assert is_known.mean() > 0.5
+    np.testing.assert_allclose(prediction.depth[:, wrist][is_known], carried[is_known], rtol=1e-6)
 
 
 def test_without_measured_depth_the_network_gives_all() -> None:
@@ -168,11 +178,11 @@ def test_without_measured_depth_the_network_gives_all() -> None:
     half = request_of(want_prediction=True)
     half.observation.depth[0] = 0.0
     own = PLUGIN.make(replace(QUICK, camera_depth=False))
-    np.testing.assert_array_equal(*(one.infer([half])[0].prediction().depth for one in (policy, own)))
+    np.testing.assert_array_equal(predict(policy, half).depth, predict(own, half).depth)
 
 
 @pytest.fixture
-def drawn_as_seen(tmp_path: Path) -> Any:
+def drawn_as_seen(tmp_path: Path) -> XwamPolicyConfig:
     """A checkpoint of an untrained network with an untrained decoder, which copies the present images."""
     path = tmp_path / "drawn.safetensors"
     network = fresh_network(NANO.network, seed=0)
@@ -180,12 +190,12 @@ def drawn_as_seen(tmp_path: Path) -> Any:
     return replace(QUICK, checkpoint=str(path))
 
 
-def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: Any) -> None:
+def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: XwamPolicyConfig) -> None:
     request = request_of(want_prediction=True)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     request = replace(request, observation=replace(request.observation, intrinsics=np.tile(K, (3, 1, 1))))
     policy = PLUGIN.make(drawn_as_seen)
-    found = policy.infer([request])[0].prediction()
+    found = predict(policy, request)
     seen, moving = request.observation, NANO.moving_views
     for view in NANO.static_views:
         assert (found.rgb[:, view] == seen.rgb[view]).all()
@@ -195,7 +205,9 @@ def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: Any) -> N
     assert PLUGIN.provenance(drawn_as_seen)["predicted images"].startswith("static cameras: a learned decoder")
 
 
-def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_is_told_frame_by_frame_and_view_by_view(
+    drawn_as_seen: XwamPolicyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     request = request_of(want_prediction=True)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     T_base_cam = np.tile(np.eye(4), (3, 1, 1))
@@ -205,7 +217,7 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
     generator = torch.Generator().manual_seed(0)
     video, depth = torch.randn(2, 1, *NANO.latent_shape, generator=generator)
     monkeypatch.setattr(sampler, "latents_of", lambda state: sampler.Latents(video, depth))
-    engine.finisher.decoder.register_forward_pre_hook(lambda decoder, parts: calls.append(parts))
+    cast(Any, engine.finisher).decoder.register_forward_pre_hook(lambda decoder, parts: calls.append(parts))
     future = engine.imagine(engine.act(engine.begin(Seen.of(observation), seed=0))[1])
     ((seen, change, features),) = calls
     assert len(seen) == len(change) == len(features) == 8 * 2
@@ -213,7 +225,7 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
         place = 2 * frame + view
         image = torch.from_numpy(observation.rgb[view]).permute(2, 0, 1) / 127.5 - 1
         torch.testing.assert_close(seen[place, :3], image)
-        changes = [engine.codec.change(latent[:, :, 1:, view])[0, :, frame] for latent in (video, depth)]
+        changes = [cast(Any, engine.codec).change(latent[:, :, 1:, view])[0, :, frame] for latent in (video, depth)]
         torch.testing.assert_close(change[place, :3], changes[0])
         torch.testing.assert_close(change[place, 3], changes[1].mean(0))
         scene = Scene(
@@ -222,21 +234,22 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(drawn_as_seen: Any, m
             T_base_cam_v44=observation.T_base_cam[[view]],
             T_base_ee=ee_pose(observation.proprio[:8]),
         )
-        T_base_ee = ee_pose(future.proprio[frame, :8])
+        T_base_ee = ee_pose(known(future.proprio)[frame, :8])
         expected = gripper_motion_features(scene, T_base_ee[None], [(frame + 1) / 8])[0, 0]
         np.testing.assert_allclose(features[place], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])
-def test_without_a_pixel_decoder_images_are_the_codecs(drawn_as_seen: Any, without: str) -> None:
+def test_without_a_pixel_decoder_images_are_the_codecs(drawn_as_seen: XwamPolicyConfig, without: str) -> None:
     request = request_of(want_prediction=True)
-    plain = PLUGIN.make(replace(drawn_as_seen, warp=False)).infer([request])[0].prediction().rgb
-    config = drawn_as_seen if without == "measured" else replace(drawn_as_seen, **{without: False})
+    plain = predict(PLUGIN.make(replace(drawn_as_seen, warp=False)), request).rgb
+    changes: dict[str, Any] = {} if without == "measured" else {without: False}
+    config = replace(drawn_as_seen, **changes)
     if without == "measured":
         request.observation.depth[:] = 0.0
     else:
         assert PLUGIN.provenance(config)["predicted images"] == "the codec's output"
-    np.testing.assert_array_equal(PLUGIN.make(config).infer([request])[0].prediction().rgb, plain)
+    np.testing.assert_array_equal(predict(PLUGIN.make(config), request).rgb, plain)
     assert not (plain[:, 0] == request.observation.rgb[0]).all()
 
 
@@ -248,7 +261,7 @@ def test_the_codec_alone_keeps_a_smooth_scene(policy: XwamPolicy, num_frames: in
     back = policy.round_trip(Prediction(rgb=rgb, depth=depth, proprio=None))
     assert back.rgb.shape == rgb.shape
     assert np.abs(back.rgb.astype(int) - rgb).max() <= 1
-    np.testing.assert_allclose(back.depth, depth, rtol=0.1)
+    np.testing.assert_allclose(known(back.depth), depth, rtol=0.1)
 
 
 def test_other_seed_other_weights(policy: XwamPolicy) -> None:
@@ -263,7 +276,8 @@ def test_a_blind_model_does_not_see(tmp_path: Path) -> None:
     blind = PLUGIN.make(replace(QUICK, checkpoint=str(path)))
     first = request_of(0)
     other = replace(first, observation=replace(first.observation, rgb=255 - first.observation.rgb))
-    np.testing.assert_array_equal(*(blind.infer([request])[0].actions for request in (first, other)))
+    actions = [blind.infer([request])[0].actions for request in (first, other)]
+    np.testing.assert_array_equal(actions[0], actions[1])
 
 
 def test_provenance_says_random() -> None:
@@ -320,7 +334,7 @@ def test_threads_are_set() -> None:
 
 
 @pytest.mark.parametrize("mode", ["none", "sequence", "channel"])
-def test_rivals_of_the_ablation_run_end_to_end(mode: str, tmp_path: Path) -> None:
+def test_rivals_of_the_ablation_run_end_to_end(mode: DepthMode, tmp_path: Path) -> None:
     small = replace(NANO.network, width=64, ffn_width=64, num_heads=2, num_blocks=2, num_depth_blocks=1, depth=mode)
     model = replace(NANO, network=small, name=f"nano-{mode}")
     path = tmp_path / f"{mode}.safetensors"
@@ -328,4 +342,6 @@ def test_rivals_of_the_ablation_run_end_to_end(mode: str, tmp_path: Path) -> Non
     config = replace(QUICK, checkpoint=str(path))
     (reply,) = PLUGIN.make(config).infer([request_of(want_prediction=True)])
     contract.check_actions(reply.actions, ENV, PLUGIN.spec(config))
-    assert (reply.prediction().depth is None) == (mode == "none") == ("depth" not in PLUGIN.spec(config).predicts)
+    assert (
+        (known(reply.prediction)().depth is None) == (mode == "none") == ("depth" not in PLUGIN.spec(config).predicts)
+    )

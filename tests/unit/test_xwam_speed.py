@@ -1,6 +1,7 @@
 """What the GPU table counts, checked against PyTorch's own counter."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_flops_are_those_that_pytorch_counts(depth: bool) -> None:
 
 def test_the_table_runs_on_a_cpu_at_tiny_size() -> None:
     geometry = network_of().geometry(inputs_of()[0], ACTIONS, STATES)
-    where = {"device": torch.device("cpu"), "dtype": torch.float32}
+    where: dict[str, Any] = {"device": torch.device("cpu"), "dtype": torch.float32}
     rows = speed.time_rows(TINY, geometry, **where, steps=(1, 2), batches=(1, 2), compiling=(False,), rounds=1)
     assert [(row.batch, row.steps) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
     assert all(min(row.ms, row.reference_ms, row.peak_frac) > 0 for row in rows)

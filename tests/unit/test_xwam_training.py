@@ -24,12 +24,13 @@ from xwam.flow.losses import losses
 from xwam.serving.seen import Seen
 from xwam.training.augment import Augmentation
 from xwam.training.batches import Encoder, clip_at, slots
+from xwam.training.clips import ClipDataset
 from xwam.training.latent_cache import LatentClips
 from xwam.training.launch import train_model
 from xwam.training.log import read_log
 from xwam.training.objective import XwamObjective
 from xwam.training.optim import optimizers_of
-from xwam.training.recipes import RECIPES, Recipe, RecipeError, recipe_of
+from xwam.training.recipes import RECIPES, OptimizerKind, Recipe, RecipeError, recipe_of
 from xwam.training.state import Average, StateError
 
 pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
@@ -98,6 +99,7 @@ def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Path) -> None:
 def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Path, tmp_path: Path) -> None:
     bundle = fresh_bundle(model_of(shared_root), seed=0)
     plain = prepare_data(shared_root, scan(shared_root), bundle, replace(RECIPE, encode_once=False)).training
+    assert isinstance(plain, ClipDataset)
     kept = LatentClips(plain, bundle.codec, bundle.model.codec, tmp_path)
     encoder = Encoder(bundle, RECIPE, torch.device("cpu"))
     for _ in range(2):  # made at the first look, read at the second
@@ -210,7 +212,9 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Path, tmp_path: Path, optimizer: str) -> None:
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(
+    shared_root: Path, tmp_path: Path, optimizer: OptimizerKind
+) -> None:
     recipe = replace(RECIPE, optimizer=optimizer)
     trainer_of(shared_root, tmp_path / "whole", recipe).run()
     stopped = trainer_of(shared_root, tmp_path / "killed", recipe)
@@ -221,7 +225,7 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(shared_root: Path, t
             raise Killed
         return original(clips)
 
-    stopped._one_step = killed_in_the_sixth
+    stopped._one_step = killed_in_the_sixth  # type: ignore[method-assign]
     with pytest.raises(Killed):
         stopped.run()
     resumed = trainer_of(shared_root, tmp_path / "killed", recipe)
@@ -307,7 +311,7 @@ def test_a_dry_run_saves_nothing_and_says_what_a_step_needs(tmp_path: Path) -> N
         taken.append(clips)
         return one_step(clips)
 
-    trainer._one_step = counted
+    trainer._one_step = counted  # type: ignore[method-assign]
     said = trainer.try_out()
     assert len(taken) == 4
     assert "weights on 1 x cpu" in said

@@ -22,7 +22,7 @@ from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_stat
 
 
 def dataset(root: Path, **changes: Any) -> Any:
-    settings = {
+    settings: dict[str, Any] = {
         "shape": ClipShape(),
         "images": ImageSettings(image_hw_px=(ROWS, COLS), crop_frac=1.0, depth_range=DepthRange()),
         "bounds": NO_BOUNDS,
@@ -87,7 +87,7 @@ def test_untrusted_actions_carry_no_loss(tmp_path: Path) -> None:
 
 
 def test_scaling_maps_the_bounds_to_one() -> None:
-    assert normalise(np.float32([2.0]), [1.0], [5.0], dtype=np.float32).tolist() == [-0.5]
+    assert normalise(np.array([2.0], np.float32), [1.0], [5.0], dtype=np.float32).tolist() == [-0.5]
 
 
 def test_executed_actions_differ_from_actions_to_learn(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_quaternion_signs_follow_the_models_convention(tmp_path: Path) -> None:
     track = read_track(tmp_path, key_of(0))
     plain = clip_states(track, 0, ClipShape(), NO_BOUNDS).proprio_PS
     side = -plain[0, 3:7]
-    turned = clip_states(track, 0, ClipShape(), NO_BOUNDS, quat_side_wxyz=side).proprio_PS
+    turned = clip_states(track, 0, ClipShape(), NO_BOUNDS, quat_side_wxyz=side.tolist()).proprio_PS
     assert (turned[:, 3:7] @ side >= 0).all()
     np.testing.assert_allclose(turned[0, 3:7], side, atol=1e-6)
     np.testing.assert_allclose(np.abs(turned), np.abs(plain), atol=1e-6)

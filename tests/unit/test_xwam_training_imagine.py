@@ -35,7 +35,8 @@ def test_ssim_is_that_of_its_definition() -> None:
 
 def test_a_still_world_is_judged_like_a_still_guess() -> None:
     video = torch.rand(3, 9, 2, 16, 16) * 2 - 1
-    sample = Sample(video, video, torch.zeros(9, 16), torch.ones(9, 16), *[torch.ones(32, 14)] * 3, "x")
+    actions = torch.ones(32, 14)
+    sample = Sample(video, video, torch.zeros(9, 16), torch.ones(9, 16), actions, actions, actions, "x")
     still = video[:, :1].expand(-1, 9, -1, -1, -1)
     found = judge(ImaginedClips(still[None], video[None], torch.zeros(1, 32, 14)), [sample])
     assert found["psnr"] == found["psnr_still"]

@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(root: Path, tmp_path: Path) -> Any:
+def start(root: Path, tmp_path: Path) -> Path:
     """Return a tiny checkpoint that fits the data."""
     bundle = fresh_bundle(model_of(root), seed=0)
     save_checkpoint(tmp_path / "tiny.safetensors", bundle.network, bundle.model)
@@ -117,7 +117,7 @@ def test_a_run_whose_episodes_changed_says_which(root: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_training_after_its_step_saved(
     root: Path,
-    start: Any,
+    start: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +145,7 @@ def test_a_signal_ends_a_training_after_its_step_saved(
 
 
 def test_training_resumes_after_a_full_disk(
-    root: Path, start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments, run = small(root, tmp_path / "run", "--start", str(start)), tmp_path / "run"
     assert main([*arguments, "--minutes", "0"]) == 0
@@ -168,7 +168,7 @@ def test_training_resumes_after_a_full_disk(
     assert read_notes(run / CHECKPOINT)["steps"] == "3"
 
 
-def test_equal_checkpoints_are_equal_to_the_byte(start: Any, tmp_path: Path) -> None:
+def test_equal_checkpoints_are_equal_to_the_byte(start: Path, tmp_path: Path) -> None:
     network, model = load_checkpoint(start)
     notes, written = {"steps": "3", "said": 'ü "\n'}, set()
     before = os.umask(0o027)
