@@ -7,7 +7,6 @@ Read next: `evalkit/score/run.py`, `evalkit/score/folders.py`, `evalkit/score/da
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,6 +21,7 @@ from evalkit.contracts.errors import BadConfig
 
 if TYPE_CHECKING:
     from evalkit.score.chunk import ScoreOptions
+    from evalkit.score.references import CodecChoice
     from evalkit.store.plan import Plan
 
 
@@ -133,8 +133,11 @@ def score_run(
     paths = [Path(text) for text in runs if text not in overrides]
     if not paths:
         raise BadConfig("`evalkit score run` needs at least one run folder before the overrides.")
-    for path in paths:
-        _score_run(path, workers, options, policy, overrides)
+    nothing = [reason for path in paths if (reason := _score_run(path, workers, options, policy, overrides))]
+    if len(nothing) == len(paths):
+        raise BadConfig(nothing[0])
+    for reason in nothing:
+        out.print(Text(reason, style="yellow"))
 
 
 @app.command("folders")
@@ -277,29 +280,63 @@ def _on_all_cores(options: ScoreOptions, workers: int) -> ScoreOptions:
     return replace(options, threads=workers or num_cores())
 
 
-def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | None, overrides: list[str]) -> None:
-    from evalkit.score.references import find_codec
+def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | None, overrides: list[str]) -> str | None:
+    """Score a run; return why it has no clip to score, or None. Nothing is written where there is no clip."""
     from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score
     from evalkit.score.results.table import read_coverage, read_scores
     from evalkit.score.run import score_run
     from evalkit.store.run_folder import open_run
 
     run = open_run(path)
-    nothing = nothing_to_score(run.plan, run.records())
-    changes = _policy_changes(run.plan, policy, overrides) if overrides else {}
-    codec = None
-    if options.references and not nothing:
-        codec = find_codec(run.plan, policy=policy, changes=changes)
-    if isinstance(codec, str):
-        out.print(Text(f"The codec round trip (the ceiling) is unavailable, because {codec}", style="yellow"))
-    with nullcontext() if nothing else counted(f"score {path.name}") as on_progress:
+    if nothing := nothing_to_score(run.plan, run.records()):
+        return nothing
+    codec = _codec(run.plan, policy, overrides) if options.references else None
+    if gone := _lost_subjects(run.scores_path, options, codec):
+        out.print(Text(f"The scores of {', '.join(gone)} in {run.scores_path} are replaced by none.", style="yellow"))
+    with counted(f"score {path.name}") as on_progress:
         written = score_run(path, workers=workers, on_progress=on_progress, options=options, codec=codec)
-    if nothing:
-        out.print(Text(nothing))
     made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
     if made_of is not None and lost:
         out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
-    out.print(f"scores: {written}")
+    out.print(f"scores: {written}\nnext: evalkit report {path}")
+    return None
+
+
+def _codec(plan: Plan, policy: str | None, overrides: list[str]) -> CodecChoice | str | None:
+    """Return the codec of the policy that ran, or why it is unavailable.
+
+    Raises:
+        BadConfig: If the user names a policy or its settings, and the codec is unavailable.
+    """
+    from evalkit.score.references import find_codec
+
+    changes = _policy_changes(plan, policy, overrides) if overrides else {}
+    codec = find_codec(plan, policy=policy, changes=changes)
+    if isinstance(codec, str):
+        sentence = f"The codec round trip (the ceiling) is unavailable, because {codec}"
+        if policy or overrides:
+            given = " ".join([*([f"--policy {policy}"] if policy else []), *overrides])
+            raise BadConfig(f"{sentence} Correct or leave out {given}.")
+        out.print(Text(sentence, style="yellow"))
+    return codec
+
+
+def _lost_subjects(scores_path: Path, options: ScoreOptions, codec: CodecChoice | str | None) -> list[str]:
+    """Return the subjects that have values in the present scores, and will have none."""
+    from evalkit.contracts.errors import RunFolderError
+    from evalkit.score.results.names import SUBJECTS
+    from evalkit.score.results.table import read_scores
+
+    try:
+        table = read_scores(scores_path, ("subject", "value"))
+    except RunFolderError:  # none yet, or broken
+        return []
+    scored = {"policy", *(SUBJECTS if options.references else ())}
+    if codec is None or isinstance(codec, str):
+        scored.discard("codec_round_trip")
+    if options.depth_estimator is not None:
+        scored |= {f"{side}+{options.depth_estimator.label}" for side in ("policy", "truth")}
+    return sorted(set(table[table["value"].notna()]["subject"]) - scored)
 
 
 def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dict[str, Any]:

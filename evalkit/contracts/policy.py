@@ -65,7 +65,10 @@ class PolicyPlugin(Protocol):
         ...
 
     def provenance(self, config: Any) -> dict[str, str]:
-        """Return what identifies the policy in plan and run record: hashes of weights, parameter counts, notes."""
+        """Return what identifies the policy in plan and run record: hashes of weights, parameter counts, notes.
+
+        The key `weights` alone decides whether a run can be scored with the codec of this policy; without it, all keys.
+        """
         ...
 
     def make(self, config: Any) -> Policy:

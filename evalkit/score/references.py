@@ -26,7 +26,10 @@ from evalkit.score.frame import GroundTruth, Named
 from evalkit.score.metrics import depth
 from evalkit.score.results.outcome import Measure
 from evalkit.store.clips import ClipChunk, Frames
-from evalkit.store.plan import Plan
+from evalkit.store.plan import PartPlan, Plan
+
+WEIGHTS = "weights"
+"""Key of a policy's provenance that names its weights, for example by a hash."""
 
 RoundTrip = Callable[[Prediction], Prediction]
 """Encodes and decodes a prediction with a policy's codec."""
@@ -87,8 +90,8 @@ def find_codec(
 ) -> CodecChoice | str | None:
     """Return the codec of the policy in a plan, or why it is unavailable; None where the policy predicts nothing.
 
-    The policy is built from the plan's settings. It must have the provenance that the plan states, because other
-    weights have another ceiling.
+    The policy is built from the plan's settings. It must be the one that the plan states, because other weights have
+    another ceiling: with the same `weights` in its provenance, or, if that has no such key, the same provenance.
 
     Args:
         plan: Of the run.
@@ -103,8 +106,11 @@ def find_codec(
         if not hasattr(plugin, "codec"):
             return f"policy '{plan.policy.name}' offers no codec."
         config = plugin.config_type(**{**plan.policy.config, **(changes or {})})
-        if difference := _difference(plan.policy.provenance, plugin.provenance(config)):
-            return f"the policy on this machine is not the one that ran: {difference}."
+        if key := _differing_key(plan.policy, plugin, config):
+            return (
+                f"the run was planned with another policy (its provenance differs in '{key}'); the ceiling cannot be "
+                "scored."
+            )
         return CodecChoice(policy=name, settings=json.dumps(asdict(config)))
     except EvalkitError as error:
         return f"policy '{name}' cannot be built again: {error}"
@@ -122,11 +128,23 @@ def load_codec(choice: CodecChoice) -> RoundTrip | str:
         return f"the codec of policy '{choice.policy}' cannot be loaded: {type(error).__name__}: {error}"
 
 
-def _difference(planned: Mapping[str, str], actual: Mapping[str, str]) -> str:
-    for key in dict.fromkeys([*planned, *actual]):
-        if planned.get(key) != actual.get(key):
-            return f"{key} is '{actual.get(key)}', the plan says '{planned.get(key)}'"
-    return ""
+def _differing_key(planned: PartPlan, plugin: Any, config: Any) -> str:
+    """Return a key of the provenance that shows another policy than the planned one; empty if it is the same.
+
+    If both state `weights`, the wording of the other keys may have changed since the run. Then changed settings must
+    leave the provenance as this machine states it for the plan's settings, if it still can.
+    """
+    stated, actual = dict(planned.provenance), plugin.provenance(config)
+    if WEIGHTS in stated and WEIGHTS in actual:
+        if stated[WEIGHTS] != actual[WEIGHTS]:
+            return WEIGHTS
+        try:
+            stated = plugin.provenance(plugin.config_type(**planned.config))
+        except Exception:  # the weights have moved; a plugin is anyone's code
+            return ""
+        if stated[WEIGHTS] != actual[WEIGHTS]:  # other weights lie there now
+            return ""
+    return next((key for key in dict.fromkeys([*stated, *actual]) if stated.get(key) != actual.get(key)), "")
 
 
 def _repeated(start: Frames, num_frames: int) -> Frames:

@@ -113,7 +113,7 @@ def test_processes_load_it_each_for_themselves(run: Path) -> None:
 @pytest.mark.parametrize(
     ("plugin", "reason"),
     [
-        ("OtherPlugin", "the policy on this machine is not the one that ran: version is '2', the plan says '1'."),
+        ("OtherPlugin", "planned with another policy (its provenance differs in 'version'); the ceiling cannot be"),
         ("NoCodecPlugin", "policy 'noise' offers no codec."),
         ("Missing", "cannot be built again"),
         ("BrokenPlugin", "cannot be loaded: RuntimeError: no such file"),
@@ -147,6 +147,41 @@ def test_the_verb_says_it(run: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, "--policy", f"{HERE}:Plugin"])
     assert done.exit_code == 0
     assert "ceiling" not in done.stdout
+
+
+class WeightsPlugin(Plugin):
+    def provenance(self, config: Any) -> Any:
+        if config.folder == "gone":
+            raise FileNotFoundError(config.folder)
+        return {"weights": "7" if config.folder == "other" else "1", "levels": str(config.levels)}
+
+
+def _find_weights(run: Path, planned_folder: str, **changes: Any) -> Any:
+    plan = open_run(run).plan
+    provenance = {"weights": "1", "levels": "sixteen, in the words of an older version"}
+    planned = replace(plan.policy, config={"levels": 16, "folder": planned_folder}, provenance=provenance)
+    return find_codec(replace(plan, policy=planned), policy=f"{HERE}:WeightsPlugin", changes=changes)
+
+
+def test_weights_and_settings_identify_a_policy_words_do_not(run: Path) -> None:
+    assert isinstance(_find_weights(run, "here"), CodecChoice)
+    assert isinstance(_find_weights(run, "gone", folder="here"), CodecChoice)
+    assert isinstance(_find_weights(run, "other", folder="here"), CodecChoice)
+    assert "differs in 'weights'" in _find_weights(run, "other")
+    assert "differs in 'levels'" in _find_weights(run, "here", levels=8)
+
+
+def test_a_codec_asked_for_that_is_unavailable_keeps_scores(run: Path) -> None:
+    score_run(run, workers=1, options=NO_LPIPS, codec=_find(run, "Plugin"))
+    before = (run / "scores.parquet").read_bytes()
+    arguments = ["score", "run", str(run), "--workers", "1", "--lpips", "none"]
+    done = CliRunner().invoke(app, [*arguments, "--policy", f"{HERE}:OtherPlugin"])
+    assert "Correct or leave out --policy" in str(done.exception)
+    assert (run / "scores.parquet").read_bytes() == before
+    lost = CliRunner().invoke(app, arguments)
+    assert lost.exit_code == 0
+    assert "The scores of codec_round_trip in" in " ".join(lost.stdout.split())
+    assert f"evalkit report {run}" in " ".join(lost.stdout.split()).replace(" /", " /")
 
 
 @pytest.mark.parametrize(
