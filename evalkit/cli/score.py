@@ -245,8 +245,8 @@ def _new_form(args: Sequence[str]) -> str:
     folders = [Path(text) for text in args if not text.startswith("-") and "=" not in text]
     if "--dataset" in args:
         return " ".join(["evalkit score dataset", *(text for text in args if text != "--dataset")])
-    is_run = not folders or not folders[0].is_dir() or (folders[0] / "plan.json").exists()
-    return " ".join([f"evalkit score {'folders' if len(folders) == 2 and not is_run else 'run'}", *args])
+    is_pair = len(folders) == 2 and not any((folder / "plan.json").exists() for folder in folders)
+    return " ".join([f"evalkit score {'folders' if is_pair else 'run'}", *args])
 
 
 def _options(

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.report.columns import (
+    COMPARED,
     CORRELATION,
     DEFINITIONS_NOTE,
     ERRORS,
@@ -25,10 +26,11 @@ from evalkit.report.columns import (
     SUCCESS_NOTE,
 )
 from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
+from evalkit.report.format import cell_text
 from evalkit.report.published import PublishedRates
 from evalkit.report.read import RunSummary, ScoreSummary
 from evalkit.report.stats import Interval
-from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
 from evalkit.score.results.names import METRICS, PREDICTED, SUBJECTS
 
 HEADLINE = (
@@ -53,14 +55,15 @@ def build_document(
     caveats: Sequence[str] = (),
     published: Mapping[str, PublishedRates] | None = None,
 ) -> Document:
-    """Return the report of one or several runs, a section a run.
+    """Return the report of one or several runs: a comparison if there are several, then one section per run.
 
     Args:
         runs: What is reported.
         caveats: What a reader must know before comparing the runs.
         published: Published rates, by the name of the run to compare them with.
     """
-    sections = [part for run in runs for part in _run_parts(run, (published or {}).get(run.name))]
+    sections: list[Part] = [*_compared(runs)]
+    sections += [part for run in runs for part in _run_parts(run, (published or {}).get(run.name))]
     return Document(
         title="Report",
         parts=(*_caveats(caveats), *sections, *_definitions(runs)),
@@ -87,6 +90,27 @@ def describe_subject(subject: str) -> str:
     source = "predicted" if side == "policy" else "ground-truth"
     name, _, alignment = estimator.rpartition("/")
     return f"{source} RGB with depth estimated by {name}, aligned: {alignment}"
+
+
+def _compared(runs: Sequence[RunSummary]) -> Iterator[Section]:
+    """Yield the success of several runs next to each other: one row per task, one column per run."""
+    if len(runs) < 2:
+        return
+    rows = {run.name: {row.task: row for row in run.success} for run in runs}
+    totals = (POOLED, MEAN_OF_TASKS)
+    tasks = dict.fromkeys(task for by_task in rows.values() for task in by_task if task not in totals)
+    columns = (SUCCESS[0], *(Column(id=name, title=name, explanation=COMPARED, wraps=True) for name in rows))
+    cells = tuple((task, *(_rate_text(rows[name].get(task)) for name in rows)) for task in (*tasks, *totals))
+    table = Table(id="compared", columns=columns, rows=cells, num_totals=len(totals), note=SUCCESS_NOTE)
+    yield Section(title="Success of all runs", parts=(table,))
+
+
+def _rate_text(row: SuccessRow | None) -> str | None:
+    """Return the rate of a task with its counts, for example `98 of 100 (98.0 %)`; None without one."""
+    if row is None or row.rate is None:
+        return None
+    percent = f"{cell_text(row.rate, 'percent')} %"
+    return percent if row.task == MEAN_OF_TASKS else f"{row.success} of {row.success + row.failure} ({percent})"
 
 
 def _run_parts(run: RunSummary, published: PublishedRates | None) -> Iterator[Part]:
@@ -172,7 +196,7 @@ def _predictions(scored: ScoreSummary) -> Iterator[Part]:
         only = subjects == ["policy"]
         parts.append(table if only else Section(title=_capitalised(describe_subject(subject)), parts=(table,)))
     if scored.remarks:
-        rows = tuple((row.status, row.count, row.meaning, row.reason) for row in scored.remarks)
+        rows = tuple((row.status, row.subject, row.count, row.meaning, row.reason) for row in scored.remarks)
         table = Table(id="remarks", columns=STATUSES_SEEN, rows=rows)
         parts.append(Section(title="Remarks on the scores", parts=(table,)))
     if any(row.mean is not None for row in scored.scores):
@@ -197,7 +221,7 @@ def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
 
 
 def _references(scored: ScoreSummary) -> Section:
-    """Return the headline metrics with one column a subject: the policy next to its references."""
+    """Return the headline metrics with one column per subject: the policy next to its references."""
     rows = [row for row in scored.scores if row.split == "all" and row.metric in HEADLINE]
     subjects = dict.fromkeys(row.subject for row in rows)
     order = {subject: position for position, subject in enumerate(SUBJECTS)}
@@ -212,7 +236,9 @@ def _references(scored: ScoreSummary) -> Section:
         if any(row.metric == metric for row in rows)
     )
     note = (
-        "A good policy beats its floor and comes close to its ceiling. A dash is no value (identical images: no PSNR)."
+        "A good policy beats its floor. The ceiling is approximate: a policy can beat its codec's round trip, for "
+        "example with pixels or depth that it copies from the current frame. The ground truth is perfect up to "
+        "rounding. A dash is no value (identical images: no PSNR)."
     )
     table = Table(id="references", columns=(MEANS[0], *columns), rows=cells, note=note)
     return Section(title="References: floor, ceiling and sanity check", parts=(table,))
@@ -222,11 +248,13 @@ def _splits(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
     for subject in subjects:
         suffix = "" if subject == "policy" else f", `{subject}`"
         for split, title in SPLIT_TITLES.items():
-            yield Section(title=f"{title}{suffix}", parts=(_split(scored, subject, split),), is_detail=True)
+            table = _split(scored, subject, split)
+            if table.rows:
+                yield Section(title=f"{title}{suffix}", parts=(table,), is_detail=True)
 
 
 def _split(scored: ScoreSummary, subject: str, split: str) -> Table:
-    """Return the headline metrics of a subject, one row a group of a split."""
+    """Return the headline metrics of a subject, one row per group of a split; groups without a value are left out."""
     rows = [row for row in scored.scores if (row.subject, row.split) == (subject, split) and row.metric in HEADLINE]
     metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
     means = {(row.group, row.metric): row.mean for row in rows}
@@ -235,7 +263,7 @@ def _split(scored: ScoreSummary, subject: str, split: str) -> Table:
         Column(id=split, title=split, explanation=SPLIT_EXPLANATIONS[split]),
         *(Column(id=metric, title=metric, explanation=explanation, kind="number") for metric in metrics),
     )
-    groups = dict.fromkeys(row.group for row in rows)
+    groups = dict.fromkeys(row.group for row in rows if row.mean is not None)
     cells = tuple((group, *(means.get((group, metric)) for metric in metrics)) for group in groups)
     return Table(id=f"by_{split}_{subject}", columns=columns, rows=cells)
 

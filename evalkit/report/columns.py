@@ -32,9 +32,12 @@ SUCCESS = (
         id="wilson95",
         title="95 % Wilson",
         kind="percent",
-        explanation="95 % confidence interval of the rate (Wilson), percent",
+        explanation="95 % confidence interval of the rate (Wilson), percent, none (`-`) for the mean of tasks",
     ),
 )
+COMPARED = "episodes that reached the goal, of those with success or failure, and the rate in percent"
+"""What a run's column of the comparison says."""
+
 SUCCESS_NOTE = (
     f"In the last two rows, `{POOLED}` counts every episode once, and `{MEAN_OF_TASKS}` is the mean of the rates above."
 )
@@ -54,7 +57,12 @@ MEANS = (
         explanation="name/convention of a metric, defined at the end of report.md",
     ),
     Column(id="better", title="best", explanation="whether high or low values are better"),
-    Column(id="mean", title="mean", kind="number", explanation="mean of the values of all frames and views"),
+    Column(
+        id="mean",
+        title="mean",
+        kind="number",
+        explanation="mean over frames and views (static cameras only, except for clouds and poses)",
+    ),
     Column(
         id="interval",
         title="95 % interval",
@@ -83,13 +91,17 @@ MEANS = (
         explanation="statuses other than ok, with their counts",
     ),
 )
-MEANS_NOTE = "An absent value is counted, never averaged."
+MEANS_NOTE = (
+    "An absent value is counted, never averaged. `evalkit score run` scores the frames of a chunk that were executed, "
+    "`evalkit score dataset` all predicted frames that were recorded: their means do not compare."
+)
 
 STATUSES_SEEN = (
     Column(id="status", title="remark", explanation="status in the result file"),
+    Column(id="subject", title="subject", wraps=True, explanation="what was scored, the policy or a reference"),
     Column(id="count", title="rows", kind="count", explanation="how many rows of the result file have it"),
     Column(id="meaning", title="meaning", wraps=True, explanation="what the status means"),
-    Column(id="reason", title="first reason", wraps=True, explanation="what the first such row says"),
+    Column(id="reason", title="reason", wraps=True, explanation="what these rows say"),
 )
 
 SPLIT_EXPLANATIONS = {

@@ -77,7 +77,7 @@ def read_published(path: Path) -> list[PublishedRow]:
 
 
 def select_published(protocol: str, published: Sequence[PublishedRow]) -> PublishedRates | None:
-    """Return the published success rates that compare with a protocol; None if nothing is published on its bench.
+    """Return the published success rates that compare with a protocol, or why there are none; None without any rows.
 
     Example:
         >>> select_published("robocasa-24/xwam", []) is None
@@ -85,8 +85,11 @@ def select_published(protocol: str, published: Sequence[PublishedRow]) -> Publis
     """
     family = protocol.partition("/")[0]
     rows = [r for r in published if r.bench == family and r.setting == "default" and r.metric == SUCCESS]
-    if not rows:
+    if not published:
         return None
+    if not rows:
+        known = ", ".join(sorted({row.bench for row in published}))
+        return PublishedRates(refusal=f"No published row is for {family} (there are rows for {known}).")
     if "+" in protocol:
         return PublishedRates(refusal=f"{protocol} is not a benchmark protocol: no published row compares with it.")
     return PublishedRates(

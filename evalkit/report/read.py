@@ -107,7 +107,8 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
     records, about = run.records(), run.read_about()
     planned = Counter(episode.task for episode in run.plan.episodes)
     scores = read_scores(run.scores_path) if run.scores_path.exists() else None
-    scored = _summary(scores, name=name or run_dir.resolve().name)
+    not_scored = f"Not scored yet. Run `evalkit score run {run_dir}`."
+    scored = _summary(scores, name=name or run_dir.resolve().name, not_scored=not_scored)
     success = success_rows(run.plan.tasks, planned, records)
     caveats = [*plan_caveats(run.plan, num_missing=success[-1].missing), *session_caveats(about)]
     if scores is not None:
@@ -134,10 +135,9 @@ def read_scored(scores_path: Path, *, name: str) -> ScoreSummary:
     return _summary(read_scores(scores_path), name=name)
 
 
-def _summary(scores: pd.DataFrame | None, *, name: str) -> ScoreSummary:
+def _summary(scores: pd.DataFrame | None, *, name: str, not_scored: str = "") -> ScoreSummary:
     if scores is None:
-        reason = "Not scored yet. Run `evalkit score run` on the run folder."
-        return ScoreSummary(name=name, scores=(), correlations=(), remarks=(), unscored_reason=reason)
+        return ScoreSummary(name=name, scores=(), correlations=(), remarks=(), unscored_reason=not_scored)
     rows = tuple(score_rows(scores))
     return ScoreSummary(
         name=name,

@@ -18,6 +18,9 @@ from evalkit.score.results.outcome import STATUSES
 from evalkit.store.records import OUTCOMES, EpisodeRecord
 
 POOLED, MEAN_OF_TASKS = "pooled", "mean of tasks"
+NUM_REASONS = 5
+"""How many reasons of one subject and status the remarks list."""
+
 SPLITS = ("all", "task", "outcome", "view", "horizon")
 
 
@@ -84,8 +87,9 @@ class ScoreRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RemarkRow:
-    """One status other than `ok`: how often it stands in the result file, and the first reason given."""
+    """One status other than `ok` of one subject, with one reason, and how many rows of the result file have it."""
 
+    subject: str
     status: str
     count: int
     meaning: str
@@ -148,18 +152,24 @@ def score_rows(scores: pd.DataFrame) -> list[ScoreRow]:
 
 
 def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
-    """Return every status but `ok`, the most frequent first.
+    """Return every status but `ok` with its reasons, by subject, the most frequent first.
 
-    Rows of the ground truth scored against itself are left out: they are identical by design.
+    Reasons beyond the first `NUM_REASONS` of a subject and status share one row. Rows of the ground truth scored
+    against itself are left out: they are identical by design.
     """
     remarked = scores[(scores["subject"] != "ground_truth") & (scores["status"] != "ok")]
     rows = []
-    for status, rows_of_status in remarked.groupby("status", observed=True):
-        reasons = [reason for reason in rows_of_status["reason"].astype(str).unique() if reason]
+    for (subject, status), group in remarked.groupby(["subject", "status"], observed=True):
+        counts = Counter(group["reason"].astype(str)).most_common()
+        if len(counts) > NUM_REASONS:
+            rest = counts[NUM_REASONS:]
+            noun = "reason" if len(rest) == 1 else "reasons"
+            counts = [*counts[:NUM_REASONS], (f"{len(rest)} other {noun}", sum(count for _, count in rest))]
         meaning = STATUSES.get(str(status), "")
-        rows.append(
-            RemarkRow(status=str(status), count=len(rows_of_status), meaning=meaning, reason="".join(reasons[:1]))
-        )
+        rows += [
+            RemarkRow(subject=str(subject), status=str(status), count=count, meaning=meaning, reason=reason)
+            for reason, count in counts
+        ]
     return sorted(rows, key=lambda row: -row.count)
 
 

@@ -1,12 +1,12 @@
 """Scoring of anyone's predictions: two folders of frames, without a run or a policy.
 
-In: a folder of predictions and one of ground truth. Out: the same result file as for a run, with one task a clip.
+In: a folder of predictions and one of ground truth. Out: the same result file as for a run, with one task per clip.
 Read next: `sources/images.py`, which reads frames; `chunk.py`, which scores them.
 
-Each folder holds one folder a clip, with the same name on both sides (or is itself one clip). A clip holds:
+Each folder holds one folder per clip, with the same name on both sides (or is itself one clip). A clip holds:
 
     cameras.json           {"views": [{"name", "kind": "static"|"wrist", "intrinsics": 3x3, "T_base_cam": 4x4 or
-                           one a frame, and for a wrist camera "arm" and "T_ee_cam"}], "arms": ["right"]}; needed in
+                           one per frame, and for a wrist camera "arm" and "T_ee_cam"}], "arms": ["right"]}; needed in
                            the ground truth; `arms` may be left out if wrist cameras name them
     rgb/<view>/0000.png    8-bit colour, named by the frame's number; or rgb/<view>.mp4, or rgb/<view>.npz with `rgb`,
                            F,H,W,3 uint8
@@ -32,7 +32,7 @@ from evalkit.contracts.spec import Arm, EnvSpec
 from evalkit.contracts.types import PROPRIO_DIM, Prediction
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
-from evalkit.score.results.coverage import clip_row, failure_row
+from evalkit.score.results.coverage import NUM_NAMED, clip_row, failure_row
 from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.cameras import Camera, poses_of, read_cameras
@@ -81,12 +81,13 @@ def score_folders(
         options: What is scored in addition to the metrics that every clip gets.
 
     Raises:
-        BadConfig: If there is no clip, or the device does not exist.
+        BadConfig: If there is no clip, no clip has a prediction, or the device does not exist.
         RunFolderError: If the result cannot be written.
     """
     options = options or ScoreOptions()
     scored_on = describe(options.device)
-    names = clip_names(true_dir)
+    names = clip_names(true_dir, pred_dir)
+    _check_any_predicted(pred_dir, true_dir, names)
     without = [] if names == ["."] else _without_truth(pred_dir, names)
     offers = _offers(pred_dir / name for name in names)
     with ScoreWriter(result, scored_on=scored_on) as writer:
@@ -102,8 +103,6 @@ def score_folders(
 
 def _without_truth(pred_dir: Path, names: Sequence[str]) -> list[str]:
     """Return the predicted clips without a ground truth of the same name, sorted."""
-    if not pred_dir.is_dir():
-        raise BadConfig(f"{pred_dir} is not a folder of predictions.")
     predicted = {path.name for path in pred_dir.iterdir() if (path / "rgb").is_dir()}
     return sorted(predicted - set(names))
 
@@ -129,8 +128,24 @@ def _clip(
         yield [failure_row(error)]
 
 
-def clip_names(true_dir: Path) -> list[str]:
+def _check_any_predicted(pred_dir: Path, true_dir: Path, names: Sequence[str]) -> None:
+    """Raise BadConfig unless a clip of the ground truth has a folder of predictions."""
+    if not pred_dir.is_dir():
+        raise BadConfig(f"{pred_dir} is not a folder of predictions.")
+    if not any((pred_dir / name).is_dir() for name in names):
+        there = ", ".join(sorted(path.name for path in pred_dir.iterdir() if path.is_dir())[:NUM_NAMED]) or "no folder"
+        raise BadConfig(
+            f"{pred_dir} holds no prediction folder named {', '.join(names[:NUM_NAMED])}, as the clips of {true_dir} "
+            f"are; it holds {there}. Give a clip the same name on both sides."
+        )
+
+
+def clip_names(true_dir: Path, pred_dir: Path | None = None) -> list[str]:
     """Return the clips of a folder of ground truth, sorted; `.` if the folder is itself a clip.
+
+    Args:
+        true_dir: The ground truth.
+        pred_dir: The predictions; an error then says whether the two folders may be swapped.
 
     Raises:
         BadConfig: If there is none.
@@ -139,7 +154,9 @@ def clip_names(true_dir: Path) -> list[str]:
         return ["."]
     names = sorted(path.parent.name for path in true_dir.glob(f"*/{CAMERAS}"))
     if not names:
-        raise BadConfig(f"{true_dir} holds no clip: neither it nor a folder in it has a {CAMERAS}.")
+        swapped = pred_dir is not None and ((pred_dir / CAMERAS).is_file() or any(pred_dir.glob(f"*/{CAMERAS}")))
+        hint = f" {pred_dir} has one: name the folder of the ground truth second." if swapped else ""
+        raise BadConfig(f"{true_dir} holds no clip: neither it nor a folder in it has a {CAMERAS}.{hint}")
     return names
 
 
@@ -192,7 +209,11 @@ def _read(sides: Sides) -> Read:
     for key, views in sides.items():
         taken = true_rgb if key == ("true", "rgb") else [view.take(count) for view in views]
         for view, frames in zip(views, taken, strict=True):
-            missing = Measure(None, "missing_frame", f"there are {view.num_read} frames")
+            side, modality = key
+            frames_of = "predicted" if side == "pred" else "ground-truth"
+            number = view.num_read or "no"
+            reason = f"there are {number} {frames_of} {modality} frames"
+            missing = Measure(None, "missing_frame", reason)
             frames += [missing] * (count - len(frames))
         read[key] = taken
     return read

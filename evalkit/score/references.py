@@ -5,8 +5,8 @@ policy that ran, which any process can load, or one sentence that says why it is
 Read next: `chunk.py`, which scores them; `evalkit/contracts/policy.py` for what a plugin offers.
 
 The floor repeats the last frame that the policy saw. The ceiling is the ground truth after a round trip through the
-policy's own codec: no prediction that this codec decodes can be expected to score better. The ground truth scored
-against itself must be perfect.
+policy's own codec: it is approximate, because a policy that also copies from the current frame can score better. The
+ground truth scored against itself must be perfect up to rounding.
 """
 
 from __future__ import annotations

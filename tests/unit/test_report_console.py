@@ -40,8 +40,8 @@ did not reach it; err: episodes that a fault of simulator, policy or harness
 ended; skip: episodes left out for a stated reason; miss: planned episodes that
 have not run yet; plan: all planned episodes; rate %: success / (success +
 failure), percent; 95 % Wilson: 95 % confidence interval of the rate (Wilson),
-percent. In the last two rows, pooled counts every episode once, and mean of
-tasks is the mean of the rates above.
+percent, none (-) for the mean of tasks. In the last two rows, pooled counts
+every episode once, and mean of tasks is the mean of the rates above.
 """
 
 
@@ -93,7 +93,7 @@ def test_score_tables_fit_80_columns(report: RunSummary) -> None:
     remarks = "some_invalid_depth 123456, identical_frames 4"
     rows[0] = _score(next(iter(METRICS)), remarks=remarks, num_values=12345, num_without=1234)
     reason = "LPIPS (alex) is unavailable, because its weights are not in the torch hub cache. " * 3
-    remark = RemarkRow(status="degenerate_alignment", count=123456, meaning="", reason=reason)
+    remark = RemarkRow(subject="policy", status="degenerate_alignment", count=123456, meaning="", reason=reason)
     lines = _lines(replace(report, scores=tuple(rows), remarks=(remark,)))
     assert not any("…" in line for line in lines)
     firsts = {line.split(" ")[0] for line in lines}
@@ -106,5 +106,5 @@ def test_score_tables_fit_80_columns(report: RunSummary) -> None:
 
 
 def test_what_is_not_scored_is_said(report: RunSummary) -> None:
-    lines = _lines(report)
-    assert "Not scored yet. Run `evalkit score run` on the run folder." in lines
+    said = "".join(_lines(report))
+    assert "Not scored yet. Run `evalkit score run/" in said.replace("run /", "run/")

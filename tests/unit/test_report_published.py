@@ -69,7 +69,12 @@ def test_the_best_stands_first_after_the_run(run: RunSummary) -> None:
 
 def test_rows_of_other_benches_settings_and_metrics_stay_out(run: RunSummary) -> None:
     others = [success("A", bench="fake-3"), success("A", setting="ablation"), success("A", metric="psnr_db")]
-    assert select_published(run.plan.protocol, others) is None
+    rates = select_published(run.plan.protocol, others)
+    assert rates is not None
+    assert rates.refusal == "No published row is for fake-2 (there are rows for fake-2, fake-3)."
+    assert (rates.means, rates.systems) == ((), ())
+    (paragraph,) = _published_parts(run, *others)
+    assert paragraph.text == rates.refusal
 
 
 def test_no_published_row_for_what_is_no_benchmark(run: RunSummary) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from evalkit.report.document import Column, Section, Table
 from evalkit.report.published import SUCCESS, PublishedRow
 from evalkit.report.read import read_run
 from evalkit.report.render_console import render_console
-from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, success_rows
+from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, remark_rows, success_rows
 from evalkit.report.write import build_report, write_report, write_scores_report
 from evalkit.score.folders import score_folders
 from evalkit.score.run import score_run
@@ -139,7 +140,11 @@ def test_several_runs_and_unscored_ones(run: Path, tmp_path: Path) -> None:
     assert "## first" in text
     assert "## second" in text
     assert "Not scored yet" in text
-    assert _titles(report.document.parts) == ["first: noise on scene", "second: noise on scene"]
+    titles = ["Success of all runs", "first: noise on scene", "second: noise on scene"]
+    assert _titles(report.document.parts) == titles
+    assert "| task | first | second |" in text
+    assert "| ball | 2 of 3 (66.7 %) | - |" in text
+    assert f"| {MEAN_OF_TASKS} | 66.7 % | - |" in text
 
 
 def test_missing_clips_stand_in_the_table(run: Path, tmp_path: Path) -> None:
@@ -148,7 +153,25 @@ def test_missing_clips_stand_in_the_table(run: Path, tmp_path: Path) -> None:
     write_report([run], tmp_path / "out")
     text = (tmp_path / "out/report.md").read_text()
     assert "missing_clip 1" in text
-    assert "| missing_clip | 1 | the record names a clip that does not exist |" in text
+    assert "| missing_clip | policy | 1 | the record names a clip that does not exist |" in text
+
+
+def test_remarks_name_the_subject_and_every_reason() -> None:
+    reasons = ["a", "b", "b", *"cdefg"]
+    scores = pd.DataFrame({"subject": "policy", "status": "bad_pose", "reason": reasons})
+    scores.loc[0, "subject"] = "depth_8bit"
+    rows = [(row.subject, row.count, row.reason) for row in remark_rows(scores)]
+    assert rows[0] == ("policy", 2, "b")
+    assert ("depth_8bit", 1, "a") in rows
+    assert ("policy", 1, "1 other reason") in rows
+    assert sum(count for _, count, _ in rows) == len(reasons)
+
+
+def test_groups_without_a_value_have_no_row(run: Path) -> None:
+    score_run(run, workers=1)
+    tables = [t for t in _tables(build_report([run]).parts) if t.id.startswith("by_")]
+    assert len(tables) == 4
+    assert all(any(cell is not None for cell in row[1:]) for table in tables for row in table.rows)
 
 
 def test_scored_folders_have_a_report_of_their_own(tmp_path: Path) -> None:

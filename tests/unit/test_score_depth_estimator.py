@@ -54,11 +54,20 @@ def test_alignments_do_what_they_say(monkeypatch: pytest.MonkeyPatch, alignment:
 
 
 def test_an_estimator_that_is_not_there_is_named() -> None:
-    scores = score_chunk(CHUNK, scene_spec(SIZE), _options("no_such_module:thing/metric"))
+    gone = depth_estimator.EstimatorChoice(name="no_such_module:thing", alignment="metric")
+    options = ScoreOptions(references=False, lpips_nets=(), depth_estimator=gone)
+    scores = score_chunk(CHUNK, scene_spec(SIZE), options)
     (row,) = [s for s in scores if s.subject.startswith("policy+")]
     assert (row.value, row.status) == (None, "unavailable")
     with pytest.raises(UnknownName, match="alignment"):
         depth_estimator.parse_choice("plane/medan")
+
+
+def test_an_unknown_estimator_is_refused_before_scoring() -> None:
+    with pytest.raises(UnknownName, match=r"Unknown depth estimator 'plan'. Did you mean 'plane'"):
+        depth_estimator.parse_choice("plan/median")
+    with pytest.raises(depth_estimator.EstimatorUnavailable, match="'no_such_module:thing' is unavailable, because"):
+        depth_estimator.parse_choice("no_such_module:thing/metric")
 
 
 def failing() -> Any:

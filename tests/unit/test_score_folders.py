@@ -149,6 +149,16 @@ def test_a_prediction_that_is_not_there_is_named(folders: tuple[Path, Path], tmp
     assert {s.status for s in scores if s.metric == "psnr_db/frame_mean" and s.subject == "policy"} == {"missing_frame"}
 
 
+def test_folders_without_a_common_clip_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pred, true = folders
+    (pred / "clip").rename(pred / "other")
+    with pytest.raises(BadConfig, match=r"holds no prediction folder named clip, .* it holds other"):
+        score_folders(pred, true, tmp_path / "scores.parquet")
+    with pytest.raises(BadConfig, match="true has one: name the folder of the ground truth second"):
+        score_folders(true, pred, tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+
+
 def test_what_is_no_truth_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="holds no clip"):
         score_folders(folders[0], tmp_path / "pred", tmp_path / "scores.parquet")

@@ -60,7 +60,8 @@ def parse_choice(text: str) -> EstimatorChoice:
     """Return the choice that `name/alignment` names.
 
     Raises:
-        UnknownName: For an alignment that does not exist.
+        UnknownName: For an estimator or an alignment that does not exist.
+        EstimatorUnavailable: If `module:function` cannot be imported.
 
     Example:
         >>> parse_choice("plane/median")
@@ -69,8 +70,17 @@ def parse_choice(text: str) -> EstimatorChoice:
     name, _, alignment = text.rpartition("/")
     for known in ALIGNMENTS:
         if alignment == known and name:
+            _check_name(name)
             return EstimatorChoice(name=name, alignment=known)
     raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score run --help")
+
+
+def _check_name(name: str) -> None:
+    """Raise UnknownName or EstimatorUnavailable unless an estimator has this name."""
+    if ":" in name:
+        _resolved(name)
+    elif name not in _MAKERS:
+        raise UnknownName("depth estimator", name, _MAKERS, see="evalkit score run --help")
 
 
 def with_depth(
@@ -124,8 +134,12 @@ def load(name: str) -> Estimator:
     """
     if name in _MAKERS:
         return _MAKERS[name]()
+    return _resolved(name)()  # type: ignore[no-any-return]
+
+
+def _resolved(name: str) -> Any:
     try:
-        return resolve(name)()  # type: ignore[no-any-return]
+        return resolve(name)
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(_MAKERS)
         raise EstimatorUnavailable(
