@@ -36,6 +36,9 @@ ROTATION_TOLERANCE = 1e-2
 
 Matrix = tuple[tuple[float, ...], ...]
 
+CAMERA_KINDS: dict[str, Literal["static", "dynamic"]] = {"static": "static", "wrist": "dynamic"}
+"""Kind of a camera in a data set, by its kind in the spec of an env or of a model."""
+
 CameraShapes = tuple[tuple[str, frozenset[tuple[int, int]]], ...]
 """Name of each camera of an episode, and the sizes of its images: rows and columns."""
 

@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from evalkit.contracts.files import write_whole
 from evalkit.contracts.geometry import wxyz_from_xyzw
 from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE, OSC_STEP_M, OSC_STEP_RAD
-from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, ROTVEC_RAD
+from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, ROTVEC_RAD, Observation
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.axes import SAME_AXES, Axes, rotation_from_wxyz
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
@@ -97,6 +97,13 @@ class Steps:
     trusted: np.ndarray | None = None
     intrinsics: np.ndarray | None = None
     T_base_cam: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, observations: Sequence[Observation], action: np.ndarray, executed: np.ndarray | None = None) -> Steps:
+        """Return the steps of an episode from the observation before each action."""
+        names = ("rgb", "depth", "proprio", "intrinsics", "T_base_cam")
+        stacked = {name: np.stack([getattr(observation, name) for observation in observations]) for name in names}
+        return cls(action=action, executed=executed, **stacked)
 
 
 def episode_key(index: int) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 
 from evalkit.contracts.env import Env
 from evalkit.contracts.policy import Expert, Policy
-from evalkit.contracts.spec import allowed, check_actions
+from evalkit.contracts.spec import allowed, check_actions, still_action
 from evalkit.contracts.types import (
     ACTION_DIM,
     ARM_ACTION,
@@ -166,14 +166,13 @@ def refuse(
     if not _begin(env, episode, rng, disturbance):
         return None
     shifts = _shifts(rng, disturbance)
-    gripper = OPEN
+    last = np.zeros(ACTION_DIM, np.float32)
+    last[ARM_ACTION["left"]][GRIPPER] = OPEN
     for _ in range(rng.integers(most_steps_before, endpoint=True)):
-        intended = _intended(expert, Observation(**env.observe(render=False)))
-        gripper = intended[ARM_ACTION["left"]][GRIPPER]
-        if env.advance(disturbed(intended, next(shifts))):
+        last = _intended(expert, Observation(**env.observe(render=False)))
+        if env.advance(disturbed(last, next(shifts))):
             return None
-    still = np.zeros(ACTION_DIM, np.float32)
-    still[ARM_ACTION["left"]][GRIPPER] = gripper
+    still = still_action(last, env.spec.action_layout)
     moments, met = _recorded(
         env, lambda observation: (still, disturbed(still, next(shifts))), max_steps=num_steps, tail_steps=0
     )
@@ -292,12 +291,8 @@ def _intended(expert: Expert, observation: Observation) -> np.ndarray:
 
 
 def _stacked(moments: list[Moment]) -> Steps:
-    return Steps(
-        rgb=np.stack([moment.observation.rgb for moment in moments]),
-        depth=np.stack([moment.observation.depth for moment in moments]),
-        proprio=np.stack([moment.observation.proprio for moment in moments]),
-        action=np.stack([moment.intended for moment in moments]),
-        executed=np.stack([moment.executed for moment in moments]),
-        intrinsics=np.stack([moment.observation.intrinsics for moment in moments]),
-        T_base_cam=np.stack([moment.observation.T_base_cam for moment in moments]),
+    return Steps.of(
+        [moment.observation for moment in moments],
+        np.stack([moment.intended for moment in moments]),
+        np.stack([moment.executed for moment in moments]),
     )

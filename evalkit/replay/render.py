@@ -13,7 +13,6 @@ import numpy as np
 from evalkit.contracts.errors import EnvRaised, EpisodeFault
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, Observation
-from evalkit.contracts.worker import messages
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.writer import Steps
 from evalkit.replay.demos import ARM_NUMBERS, BrokenDemo, Demo
@@ -51,18 +50,11 @@ def render(worker: EnvWorker, demo: Demo, *, ee_tolerance_m: float = EE_TOLERANC
     spec = worker.env_spec
     if spec.arms != ("left",) or spec.action_layout != OSC_DELTA_BASE:
         raise BrokenDemo(f"one arm with deltas along its base can be replayed, {spec.env_id} has {spec.arms}")
-    worker.ask(messages.Begin(seed=0, max_steps=0, render=False), messages.Begun)
+    worker.begin_playback()
     observations = _play(worker, demo, ee_tolerance_m)
     return Rendered(
         spec=spec,
-        steps=Steps(
-            action=actions_of(demo),
-            rgb=np.stack([observation.rgb for observation in observations]),
-            depth=np.stack([observation.depth for observation in observations]),
-            proprio=np.stack([observation.proprio for observation in observations]),
-            intrinsics=np.stack([observation.intrinsics for observation in observations]),
-            T_base_cam=np.stack([observation.T_base_cam for observation in observations]),
-        ),
+        steps=Steps.of(observations, actions_of(demo)),
         instruction=str(demo.ep_meta.get("lang") or observations[0].instruction),
         ee_error_m=None
         if demo.ee_world_m is None

@@ -70,7 +70,7 @@ def test_anything_else_is_refused(raw: Any, reason: str) -> None:
 def test_states_are_played_in_order_over_several_messages() -> None:
     states = np.arange(STATES_PER_MESSAGE + 3, dtype=np.float64)[:, None]
     with closing(worker("tests.unit.test_worker_messages:PlayingEnv")) as playing:
-        playing.ask(messages.Begin(seed=0, max_steps=0, render=False), messages.Begun)
+        playing.begin_playback()
         observations = list(playing.play(states))
         np.testing.assert_array_equal([one.proprio[0] for one in observations], states[:, 0])
         assert all(len(one.rgb) == 3 for one in observations)

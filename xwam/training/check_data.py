@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.contracts.spec import OSC_DELTA_BASE
-from evalkit.dataset.layout import EpisodeSignature, Scan
+from evalkit.dataset.layout import CAMERA_KINDS, EpisodeSignature, Scan
 from xwam.config import ModelConfig
 from xwam.robots.interfaces import INTERFACES
 
@@ -34,9 +34,9 @@ def check_fit(root: Path, scan: Scan, model: ModelConfig) -> None:
 
 
 def _problems(signature: EpisodeSignature, model: ModelConfig) -> list[str]:
-    kinds = {"static": "static", "dynamic": "wrist"}
+    view_kinds: dict[str, str] = {kind: view for view, kind in CAMERA_KINDS.items()}
     pairs: list[tuple[str, Any, Any]] = [
-        ("views", tuple(kinds[kind] for kind in signature.kinds), model.views),
+        ("views", tuple(view_kinds[kind] for kind in signature.kinds), model.views),
         ("arms", signature.arms, model.arms),
         ("raw controller actions", signature.raw, INTERFACES[model.bench].layout == OSC_DELTA_BASE),
         ("rate in Hz", signature.rates_hz, signature.rates_hz if model.control_hz is None else {model.control_hz}),

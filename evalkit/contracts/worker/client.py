@@ -173,6 +173,15 @@ class EnvWorker:
             render_s=answer.render_s,
         )
 
+    def begin_playback(self) -> None:
+        """Start an episode for `play`; its first state is replaced by the first one that is played.
+
+        Raises:
+            EnvRaised: If the env cannot start.
+            EpisodeFault: If the worker fails.
+        """
+        self.ask(messages.Begin(seed=0, max_steps=0, render=False), messages.Begun)
+
     def play(self, states: np.ndarray) -> Iterator[Observation]:
         """Yield the rendered observation of each recorded state; only for a `PlayableEnv`.
 

@@ -21,16 +21,13 @@ from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import ARM_PROPRIO, Episode
-from evalkit.dataset.layout import BrokenEpisode, Camera, Track, check_against, read_metadata, read_track
+from evalkit.dataset.layout import CAMERA_KINDS, BrokenEpisode, Camera, Track, check_against, read_metadata, read_track
 from evalkit.dataset.videos import PixelFormat, UnreadableVideo, read_frames
 from evalkit.dataset.writer import read_about
 from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.store.clips import ClipChunk, Frames, depth_m_from_mm
 
 Problems = Mapping[ImageKey, Measure]
-
-CAMERA_KINDS = {"static": "static", "wrist": "dynamic"}
-"""A camera's kind in an env's spec, and in a data set."""
 
 
 class DataSet:
