@@ -29,6 +29,9 @@ QUAT_WXYZ = slice(3, 7)
 TRANSLATION, ROTVEC_RAD, GRIPPER = slice(0, 3), slice(3, 6), 6
 """Of the seven numbers of an arm's action."""
 
+OnProgress = Callable[[int, int], None]
+"""Called with (units done, units in all)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:

@@ -13,7 +13,7 @@ ceiling is scored too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ import numpy as np
 from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, SpecMismatch
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
-from evalkit.contracts.types import Observation, PolicyRequest, Prediction
+from evalkit.contracts.types import Observation, OnProgress, PolicyRequest, Prediction
 from evalkit.dataset.layout import BrokenEpisode
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
@@ -44,7 +44,7 @@ def score_dataset(
     result: Path,
     *,
     modes: Sequence[Mode] = ("own",),
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     options: ScoreOptions | None = None,
 ) -> Path:
     """Score a policy's predictions from recorded frames and return the path of the result file.

@@ -20,7 +20,7 @@ that pool the pixels of a chunk pool those of a part here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ import numpy as np
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import Arm, EnvSpec
-from evalkit.contracts.types import PROPRIO_DIM, Prediction
+from evalkit.contracts.types import PROPRIO_DIM, OnProgress, Prediction
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import NUM_NAMED, clip_row, failure_row
@@ -66,7 +66,7 @@ def score_folders(
     true_dir: Path,
     result: Path,
     *,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     options: ScoreOptions | None = None,
 ) -> Path:
     """Score every clip of two folders and return the path of the result file.

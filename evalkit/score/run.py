@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.types import OnProgress
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.clip_jobs import ChunkJob, ClipJob, chunk_jobs, clip_scores, score_job
 from evalkit.score.metrics.device import CPU, describe
@@ -27,8 +28,6 @@ from evalkit.score.references import CodecChoice
 from evalkit.score.results.coverage import Coverage, clip_row
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.store.run_folder import open_run
-
-OnProgress = Callable[[int, int], None]
 
 JOBS_AHEAD = 3
 """Jobs for each process that are queued or finished but not written yet; bounds the memory."""
