@@ -122,7 +122,7 @@ def main(
     """
     name = f"imagined-{setting}-{tasks}-{predicted}"
     ground_truth, counts = out / name, [f"{task}={predicted}" for task in tasks.split(",")]
-    run_quietly("evalkit.cli.main", "record", ground_truth, *counts, "--setting", setting, "--first-seed", FIRST_UNSEEN)
+    run_quietly("evalkit.cli", "record", ground_truth, *counts, "--setting", setting, "--first-seed", FIRST_UNSEEN)
     scenes = ["--bench", "robosuite", "--setting", setting, "--tasks", tasks, "--episodes", episodes, "--seed", seed]
     options = {"demos": demos, "out": out, "tasks": tasks, "setting": setting, "seeds": seeds, "episodes": episodes}
     options |= {PREDICTED_KEY: predicted, "seed": seed, "threads": threads, CHANGES_KEY: changes or []}
@@ -142,7 +142,7 @@ def run_and_score(row: Row, weights: Path, folder: Path, scenes: Sequence[object
     """Run a row in closed loop, and score its predictions on demonstrations that no training has seen."""
     policy = [f"policy.xwam.checkpoint={weights / 'checkpoint.safetensors'}"]
     policy += [f"policy.xwam.num_video_steps={VIDEO_STEPS}", f"policy.xwam.num_action_steps={row.num_action_steps}"]
-    evalkit = "evalkit.cli.main"
+    evalkit = "evalkit.cli"
     without_files = ["run.clips=false", "run.video=false"]
     run_quietly(evalkit, "run", "--policy", "xwam", *scenes, "--out", folder / "run", *policy, *without_files)
     scores = folder / ground_truth.name

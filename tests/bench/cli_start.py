@@ -24,6 +24,6 @@ def figures() -> list[Figure]:
     def start(*arguments: str) -> None:
         subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
 
-    ours = ("evalkit --help", lambda: start("-m", "evalkit.cli.main", "--help"))
+    ours = ("evalkit --help", lambda: start("-m", "evalkit.cli", "--help"))
     theirs = ("imports of release 0.1.0", lambda: start("-c", f"import {PACKAGES}"))
     return [compare("cli_start", ours, theirs, goal="<= 1.05", rounds=ROUNDS)]

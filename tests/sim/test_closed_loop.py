@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def evalkit(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "evalkit.cli.main", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "evalkit.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
 
@@ -56,7 +56,7 @@ def test_ten_kills_change_no_action(tmp_path: Path) -> None:
         *(
             sys.executable,
             "-m",
-            "evalkit.cli.main",
+            "evalkit.cli",
             "run",
             "--policy",
             "xwam",

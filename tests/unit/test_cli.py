@@ -18,7 +18,7 @@ FAKE = ["--bench", "tests.doubles.bench:FakeBench", "--policy", "tests.doubles.p
 
 def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "evalkit.cli.main", *arguments],
+        [sys.executable, "-m", "evalkit.cli", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -167,7 +167,7 @@ def test_without_robocasa_plan_and_doctor_name_the_page(monkeypatch: pytest.Monk
 
 def test_doctor_robocasa_on_the_command_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "evalkit.cli.main", "doctor", "robocasa"],
+        [sys.executable, "-m", "evalkit.cli", "doctor", "robocasa"],
         env={**os.environ, PYTHON_VARIABLE: "/nowhere/python", "COLUMNS": "300"},
         capture_output=True,
         text=True,

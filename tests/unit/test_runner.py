@@ -189,7 +189,7 @@ def test_a_worker_that_never_starts_is_an_error_of_the_env(tmp_path: Path) -> No
 
 
 COMMAND = [
-    *(sys.executable, "-m", "evalkit.cli.main", "run"),
+    *(sys.executable, "-m", "evalkit.cli", "run"),
     *("--bench", "tests.doubles.bench:FakeBench", "--policy", "tests.doubles.policy:FakePolicyPlugin"),
     *("--episodes", "20"),
     *("bench.fake.step_s=0.01", "run.workers=2", "run.max_attempts=9"),

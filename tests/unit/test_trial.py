@@ -40,7 +40,7 @@ def test_a_dry_run_runs_nothing_but_two_trials(tmp_path: Path) -> None:
         [
             sys.executable,
             "-m",
-            "evalkit.cli.main",
+            "evalkit.cli",
             "run",
             "--dry-run",
             *doubles,
