@@ -7,7 +7,7 @@ own settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.env import Bench
-from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.overrides import apply_overrides, first_line, leaf_keys
+from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.overrides import apply_overrides, first_line, leaf_keys, overridden
+from evalkit.contracts.plugins import load_bench, load_policy
 from evalkit.contracts.policy import PolicyPlugin
 from evalkit.run.settings import RunSettings
 
@@ -65,37 +66,77 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
     max_steps = merged.bench.max_steps
     if max_steps is not None and type(max_steps) is not int:
         raise BadConfig(f"bench.max_steps must be a whole number or null, got {max_steps!r}.")
-    try:
-        return Config(
-            run=_instance(merged.run),
-            bench=BoundBench(plugin=bench, config=_instance(merged.bench[bench.name])),
-            policy=BoundPolicy(plugin=policy, config=_instance(merged.policy[policy.name])),
-            max_steps=max_steps,
-        )
-    except (OmegaConfBaseException, ValueError) as error:
-        raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
+    return Config(
+        run=_built(merged.run),
+        bench=BoundBench(plugin=bench, config=_built(merged.bench[bench.name])),
+        policy=BoundPolicy(plugin=policy, config=_built(merged.policy[policy.name])),
+        max_steps=max_steps,
+    )
 
 
-def bind_bench(bench: Bench, overrides: Sequence[str]) -> BoundBench:
-    """Return a bench with overrides of its settings applied; raises as `load_config` does, for any other key too."""
-    config = _bound("bench", bench.name, bench.config_type, overrides)
-    return BoundBench(plugin=bench, config=config)
+def bind_bench(name: str, overrides: Sequence[str] = ()) -> BoundBench:
+    """Return the bench of this name with overrides of its settings applied; any other key is unknown.
+
+    Raises:
+        UnknownName: If there is no such bench or setting.
+        BadConfig: For a value that does not fit its key, or text that is not an override.
+        EvalkitError: If the bench cannot be imported, or lacks a member.
+    """
+    plugin = load_bench(name)
+    config, given = _overridden("bench", plugin, overrides)
+    return BoundBench(plugin=plugin, config=config, given=given, loaded_as=name)
 
 
-def bind_policy(policy: PolicyPlugin, overrides: Sequence[str]) -> BoundPolicy:
-    """Return a policy with overrides of its settings applied; raises as `load_config` does, for any other key too."""
-    config = _bound("policy", policy.name, policy.config_type, overrides)
-    return BoundPolicy(plugin=policy, config=config)
+def bind_policy(name: str, overrides: Sequence[str] = ()) -> BoundPolicy:
+    """Return the policy of this name with overrides of its settings applied; raises as `bind_bench` does."""
+    plugin = load_policy(name)
+    config, given = _overridden("policy", plugin, overrides)
+    return BoundPolicy(plugin=plugin, config=config, given=given, loaded_as=name)
 
 
-def _bound(kind: str, name: str, config_type: type, overrides: Sequence[str]) -> Any:
+def build_config(config_type: type, settings: Mapping[str, Any], *, see: str) -> Any:
+    """Return a config with these settings, checked as overrides are.
+
+    Args:
+        config_type: Dataclass of the settings.
+        settings: Values by name.
+        see: The command that lists the names, for error messages.
+
+    Raises:
+        UnknownName: For a setting that does not exist.
+        BadConfig: For a value that does not fit its setting.
+    """
+    node = _writable(config_type)
+    known = [str(name) for name in node]
+    for name, value in settings.items():
+        if name not in known:
+            raise UnknownName("setting", name, known, see=see)
+        try:
+            node[name] = value
+        except OmegaConfBaseException as error:
+            raise BadConfig(f"{name}={value!r} cannot be used: {first_line(error)}.") from error
+    return _built(node)
+
+
+def _overridden(kind: str, plugin: Bench | PolicyPlugin, overrides: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """Return a plugin's config with overrides applied, and the names of the settings that they change."""
+    name = plugin.name
     defaults = OmegaConf.create({kind: {}})
-    defaults[kind][name] = _writable(config_type)
+    defaults[kind][name] = _writable(plugin.config_type)
     keys = list(leaf_keys(defaults))
     example = f"{keys[0] if keys else f'{kind}.{name}.key'}=..."
     merged = apply_overrides(defaults, overrides, keys=keys, see=f"evalkit list --{kind} {name}", example=example)
+    return _built(merged[kind][name]), tuple(overridden(overrides, f"{kind}.{name}."))
+
+
+def _built(node: DictConfig) -> Any:
+    """Return the dataclass of a node.
+
+    Raises:
+        BadConfig: If a setting is missing, or the dataclass refuses a value.
+    """
     try:
-        return _instance(merged[kind][name])
+        return OmegaConf.to_object(node)
     except (OmegaConfBaseException, ValueError) as error:
         raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
 
@@ -105,7 +146,3 @@ def _writable(config_type: type) -> DictConfig:
     node: DictConfig = OmegaConf.structured(config_type)
     OmegaConf.set_readonly(node, False)
     return node
-
-
-def _instance(node: DictConfig) -> Any:
-    return OmegaConf.to_object(node)

@@ -6,9 +6,10 @@ Read next: `evalkit/config.py`, which applies overrides; `evalkit/store/plan.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,11 +20,9 @@ from evalkit.contracts.errors import BadConfig
 if TYPE_CHECKING:
     from evalkit.config import Config
     from evalkit.contracts.bound import BoundBench, BoundPolicy
+    from evalkit.contracts.types import OnProgress
     from evalkit.run.settings import RunSettings
     from evalkit.store.plan import Plan
-
-OnProgress = Callable[[int, int], None]
-"""Called with (units done, units in all)."""
 
 PolicyName = Annotated[
     str, typer.Option("--policy", metavar="NAME", help="Name of a policy, or module:attribute of a policy plugin.")
@@ -57,6 +56,107 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+
+# ---- of `record` and `replay`
+
+DataSetFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of the data set, new or to be extended.", show_default=False)
+]
+Workers = Annotated[int, typer.Option("--workers", metavar="N", help="Simulators in parallel.", min=1)]
+TasksToRecord = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TASK=EPISODES|KEY=VALUE",
+        help="Tasks, each with the total number of its episodes; then Hydra overrides of the bench's and the "
+        "policy's settings, for example `bench.robosuite.image_hw_px=[64,64]`.",
+        show_default=False,
+    ),
+]
+BenchOfTasks = Annotated[str, typer.Option("--bench", metavar="NAME", help="Bench of the tasks.")]
+PolicyToRecord = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME",
+        help="Policy to record; its failures are recorded too. [default: the bench's scripted expert, whose "
+        "failures are not recorded]",
+        show_default=False,
+    ),
+]
+TakeOver = Annotated[
+    int | None,
+    typer.Option(
+        "--take-over",
+        metavar="N",
+        help="With --policy: the expert takes over after at most N steps; record only the expert's steps.",
+    ),
+]
+Refuse = Annotated[
+    str | None,
+    typer.Option(
+        "--refuse",
+        metavar="TASK",
+        help="Record refusals: the instruction is of TASK, which cannot be done in the scene, and the robot stands "
+        "still. `anything` takes all such tasks.",
+    ),
+]
+Disturbances = Annotated[
+    bool,
+    typer.Option(
+        "--disturbances/--no-disturbances", help="Disturb the expert: noise, drags, displaced starting poses."
+    ),
+]
+MaxSteps = Annotated[
+    int | None, typer.Option("--max-steps", metavar="N", help="Longest episode. [default: the bench's own limit]")
+]
+FirstSeed = Annotated[int, typer.Option("--first-seed", metavar="N", help="Seed of each task's first episode.")]
+FirstNumber = Annotated[
+    int,
+    typer.Option(
+        "--first-number",
+        metavar="N",
+        help="First episode number per task. Use it to append a recording made with other settings.",
+    ),
+]
+DryRecord = Annotated[bool, typer.Option("--dry-run", help="List what is missing; record nothing.")]
+DemoFiles = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE|KEY=VALUE",
+        help="HDF5 files of robomimic or RoboCasa, of one bench; then Hydra overrides of the bench's settings, for "
+        "example `bench.robosuite.image_hw_px=[64,64]`.",
+        show_default=False,
+    ),
+]
+BenchOfDemos = Annotated[
+    str, typer.Option("--bench", metavar="NAME", help="Bench of the demonstrations.", show_default=False)
+]
+TaskOfFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="Task of the files. [default: the task that each file states]",
+        show_default=False,
+    ),
+]
+DemoOffset = Annotated[
+    int,
+    typer.Option(
+        "--first-number",
+        metavar="N",
+        help="Added to the demonstrations' numbers. Use it to append files whose numbers are already taken.",
+    ),
+]
+ToleranceMm = Annotated[
+    float,
+    typer.Option(
+        "--end-effector-tolerance-mm",
+        metavar="MM",
+        help="Largest allowed distance of the end effector from its recorded position.",
+    ),
+]
+DryReplay = Annotated[bool, typer.Option("--dry-run", help="List what is missing; replay nothing.")]
 
 
 @dataclass(frozen=True, kw_only=True)

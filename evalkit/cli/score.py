@@ -212,14 +212,13 @@ def score_dataset(
     - `evalkit score dataset results/runs/mine --actions both policy.xwam.num_video_steps=25`
     """
     from evalkit.config import bind_policy
-    from evalkit.contracts.plugins import load_policy
     from evalkit.score.dataset import Mode
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.sources.recorded import open_source
 
     options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
     open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
-    loaded = bind_policy(load_policy(policy), overrides or []).load()
+    loaded = bind_policy(policy, overrides or []).load()
     if actions is None:
         actions = "both" if loaded.spec.takes_actions else "own"
         out.print(Text(f"Policy '{loaded.spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
@@ -342,15 +341,12 @@ def _lost_subjects(scores_path: Path, options: ScoreOptions, codec: CodecChoice 
 def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dict[str, Any]:
     """Return the settings of the policy that the overrides change, by field."""
     from evalkit.config import bind_policy
-    from evalkit.contracts.overrides import overridden
-    from evalkit.contracts.plugins import load_policy
 
-    plugin = load_policy(policy or plan.policy.name)
-    prefix = f"policy.{plugin.name}."
+    name = policy or plan.policy.name
+    prefix = f"policy.{bind_policy(name).name}."
     if stray := [override for override in overrides if not override.startswith(prefix)]:
         raise BadConfig(f"'{stray[0]}' does not affect the codec; an override here starts with {prefix}")
-    config = bind_policy(plugin, overrides).config
-    return {name: getattr(config, name) for name in overridden(overrides, prefix)}
+    return bind_policy(name, overrides).given_settings
 
 
 def _write_report(result: Path) -> None:

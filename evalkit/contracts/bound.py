@@ -7,32 +7,58 @@ Read next: `env.py` and `policy.py` for what a plugin offers; `evalkit/config.py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.contracts.env import Bench, PacedBench, WorkerLaunch
-from evalkit.contracts.plugins import make_policy
+from evalkit.contracts.env import Bench, PacedBench, RecordableBench, WorkerLaunch
+from evalkit.contracts.plugins import make_policy, recordable
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoundBench:
-    """A bench with its settings; the methods are those of `Bench`.
+class _Bound:
+    """A plugin with its settings; it is picklable if plugin and config are.
 
     Attributes:
-        plugin: The bench.
+        plugin: The plugin; two of the same address are equal.
         config: An instance of its `config_type`.
+        given: Names of the settings that the user gave; a data set states their values.
+        loaded_as: The name or `module:attribute` by which it was loaded; None for its own name.
     """
 
-    plugin: Bench
+    plugin: Any = field(compare=False)
     config: Any
+    given: tuple[str, ...] = ()
+    loaded_as: str | None = None
 
     @property
     def name(self) -> str:
-        """Return the bench's name."""
-        return self.plugin.name
+        """Return the plugin's name."""
+        return str(self.plugin.name)
+
+    @property
+    def address(self) -> str:
+        """Return the name or `module:attribute` that loads the plugin."""
+        return self.loaded_as or self.name
+
+    @property
+    def given_settings(self) -> dict[str, Any]:
+        """Return the settings that the user gave with their values."""
+        return {name: getattr(self.config, name) for name in self.given}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundBench(_Bound):
+    """A bench with its settings; the methods are those of `Bench`."""
+
+    plugin: Bench = field(compare=False)
+
+    @property
+    def recordable(self) -> RecordableBench:
+        """Return the plugin of a bench whose episodes can be recorded; raises EvalkitError if they cannot."""
+        return recordable(self.plugin)
 
     @property
     def tasks(self) -> Sequence[str]:
@@ -71,21 +97,10 @@ class BoundBench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoundPolicy:
-    """A policy with its settings; the methods are those of `PolicyPlugin`.
+class BoundPolicy(_Bound):
+    """A policy with its settings; the methods are those of `PolicyPlugin`."""
 
-    Attributes:
-        plugin: The policy plugin.
-        config: An instance of its `config_type`.
-    """
-
-    plugin: PolicyPlugin
-    config: Any
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return self.plugin.name
+    plugin: PolicyPlugin = field(compare=False)
 
     def for_bench(self, bench: str) -> BoundPolicy:
         """Return the policy as a plan for this bench states it; see `PolicyPlugin`."""

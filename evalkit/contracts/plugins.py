@@ -58,9 +58,12 @@ def load_bench(name: str) -> Bench:
     return _load(BENCHES, "bench", name)
 
 
-def load_recordable_bench(name: str) -> RecordableBench:
-    """Return the bench of this name if its episodes can be recorded as a data set; raises as `load_bench` does."""
-    bench = load_bench(name)
+def recordable(bench: Bench) -> RecordableBench:
+    """Return a bench whose episodes can be recorded as a data set.
+
+    Raises:
+        EvalkitError: If it lacks a member of `RecordableBench`.
+    """
     missing = _missing(bench, _RECORDABLE_ATTRIBUTES, _RECORDABLE_METHODS)
     if missing:
         raise EvalkitError(

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any
 
+from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.env import DEMONSTRATION_SEEDS, RecordableBench
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.plugins import load_policy, load_recordable_bench, make_policy
-from evalkit.contracts.policy import Policy
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about
 from evalkit.record.demonstrate import Disturbance
@@ -32,26 +30,6 @@ FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Configured:
-    """A bench or a policy with its settings.
-
-    Attributes:
-        name: Its name, as `--bench` and `--policy` take it.
-        config: An instance of its `config_type`.
-        given: Names of the settings that the user gave; an episode's JSON states their values.
-    """
-
-    name: str
-    config: Any
-    given: tuple[str, ...] = ()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Return the given settings with their values."""
-        return {name: getattr(self.config, name) for name in self.given}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Actor:
     """Who acts.
 
@@ -61,7 +39,7 @@ class Actor:
         take_over: Most steps of the policy before the task's expert takes over; None if it does not.
     """
 
-    policy: Configured | None = None
+    policy: BoundPolicy | None = None
     max_steps: int | None = None
     take_over: int | None = None
 
@@ -77,17 +55,9 @@ class Actor:
         """Return whether the recorded actions are those of the task's expert."""
         return self.policy is None or self.take_over is not None
 
-    def make(self) -> Policy | None:
-        """Return the policy, if there is one.
-
-        Raises:
-            EvalkitError: If its weights or a package are missing.
-        """
-        return None if self.policy is None else make_policy(load_policy(self.policy.name), self.policy.config)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RecordJob:
     """Some episodes of one task.
 
     Attributes:
@@ -104,7 +74,7 @@ class Job:
     """
 
     root: Path
-    bench: Configured
+    bench: BoundBench
     protocol: str
     task: str
     setting: str
@@ -117,7 +87,7 @@ class Job:
 
 def jobs(
     root: Path,
-    bench: Configured,
+    bench: BoundBench,
     wanted: Mapping[str, int],
     *,
     setting: str,
@@ -126,7 +96,7 @@ def jobs(
     disturbance: Disturbance,
     refuse: str | None = None,
     actor: Actor = Actor(),
-) -> list[Job]:
+) -> list[RecordJob]:
     """Return the episodes that a data set lacks, in blocks, the tasks in turn.
 
     Args:
@@ -144,25 +114,25 @@ def jobs(
         BadConfig: If there are not enough seeds, the bench evaluates on some of them, a setting must be chosen, or
             what is to be refused can be done in the scene.
     """
-    plugin = load_recordable_bench(bench.name)
-    _check_chosen(plugin, bench)
+    plugin = bench.recordable
+    _check_chosen(bench)
     if first_number < 0:
         raise BadConfig(f"--first-number {first_number} must be 0 or more.")
     if refuse is not None and actor.policy is not None:
         raise BadConfig(
-            f"Refusals begin on the path of the task's expert; leave out --refuse, or --policy {actor.policy.name}."
+            f"Refusals begin on the path of the task's expert; leave out --refuse, or --policy {actor.policy.address}."
         )
     if actor.take_over is not None:
         disturbance = replace(disturbance, displaced_frac=0.0)
     of_tasks = []
     for task, count in wanted.items():
-        job = Job(
+        job = RecordJob(
             root=root,
             bench=bench,
-            protocol=_protocol(plugin, bench.config, task, setting),
+            protocol=_protocol(bench, task, setting),
             task=task,
             setting=setting,
-            refused=() if refuse is None else impossible(plugin, bench.config, task, setting, refuse),
+            refused=() if refuse is None else impossible(bench, task, setting, refuse),
             numbers=_numbers(plugin, task, refuse, first_number, count),
             seeds=_seeds(plugin, task, first_seed, count),
             disturbance=disturbance,
@@ -172,26 +142,26 @@ def jobs(
     return [block for row in zip_longest(*of_tasks) for block in row if block is not None]
 
 
-def _check_chosen(plugin: RecordableBench, bench: Configured) -> None:
+def _check_chosen(bench: BoundBench) -> None:
     """Raise BadConfig if the user did not give a setting that a data set must state."""
-    for name in plugin.must_choose:
+    for name in bench.recordable.must_choose:
         if name not in bench.given:
             raise BadConfig(
-                f"A data set of '{plugin.name}' must state its setting '{name}': "
-                f"add bench.{plugin.name}.{name}=..., for example bench.{plugin.name}.{name}="
+                f"A data set of '{bench.name}' must state its setting '{name}': "
+                f"add bench.{bench.name}.{name}=..., for example bench.{bench.name}.{name}="
                 f"{getattr(bench.config, name)}."
             )
 
 
-def _protocol(plugin: RecordableBench, config: Any, task: str, setting: str) -> str:
+def _protocol(bench: BoundBench, task: str, setting: str) -> str:
     """Return the protocol of a task's episodes.
 
     Raises:
         BadConfig: If the bench evaluates on a seed of demonstrations.
     """
-    (first,) = plugin.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
+    (first,) = bench.plan_episodes(task=task, setting=setting, num_episodes=1, seed=0)
     if first.seed in DEMONSTRATION_SEEDS:
-        raise BadConfig(f"Bench '{plugin.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
+        raise BadConfig(f"Bench '{bench.name}' evaluates on seed {first.seed}, which belongs to demonstrations.")
     return first.protocol
 
 
@@ -227,7 +197,7 @@ def _seeds(plugin: RecordableBench, task: str, first_seed: int, count: int) -> t
     return seeds
 
 
-def _blocks(job: Job, size: int) -> list[Job]:
+def _blocks(job: RecordJob, size: int) -> list[RecordJob]:
     """Return the missing episodes of a job, in blocks; raises as `_is_done` does."""
     pairs = zip(job.numbers, job.seeds, strict=True)
     missing = [(number, seed) for number, seed in pairs if not _is_done(job, number, seed)]
@@ -235,7 +205,7 @@ def _blocks(job: Job, size: int) -> list[Job]:
     return [replace(job, numbers=tuple(n for n, _ in block), seeds=tuple(s for _, s in block)) for block in blocks]
 
 
-def _is_done(job: Job, number: int, seed: int) -> bool:
+def _is_done(job: RecordJob, number: int, seed: int) -> bool:
     """Return whether an episode is there, or its seed gave none; one with a broken JSON is recorded again.
 
     Raises:
@@ -252,20 +222,20 @@ def _is_done(job: Job, number: int, seed: int) -> bool:
     return True
 
 
-def about_of(job: Job, seed: int) -> EpisodeAbout:
+def about_of(job: RecordJob, seed: int) -> EpisodeAbout:
     """Return what an episode's JSON says about it, as far as it is known before the recording."""
     actor = job.actor
-    policy = EXPERT if actor.policy is None or actor.take_over is not None else actor.policy.name
+    policy = EXPERT if actor.policy is None or actor.take_over is not None else actor.policy.address
     return EpisodeAbout(
-        bench=job.bench.name,
+        bench=job.bench.address,
         protocol=job.protocol,
         task=job.task,
         setting=job.setting,
-        settings=job.bench.settings,
+        settings=job.bench.given_settings,
         seed=seed,
         policy=HOLD if job.refused else policy,
         disturbance=asdict(job.disturbance) if actor.shows_expert else None,
-        policy_settings=None if actor.policy is None else actor.policy.settings,
-        takes_over_from=actor.policy.name if actor.policy is not None and actor.take_over is not None else None,
+        policy_settings=None if actor.policy is None else actor.policy.given_settings,
+        takes_over_from=actor.policy.address if actor.policy is not None and actor.take_over is not None else None,
         after_up_to=actor.take_over,
     )

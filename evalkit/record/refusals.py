@@ -6,8 +6,7 @@ Read next: `plan.py`, which plans refusals.
 
 from __future__ import annotations
 
-from typing import Any
-
+from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.env import RecordableBench
 from evalkit.contracts.errors import BadConfig
 
@@ -33,23 +32,23 @@ def number_of_first(bench: RecordableBench, task: str, refuse: str | None) -> in
     return start + FIRST_REFUSAL + REFUSALS * [ANYTHING, *tasks].index(refuse)
 
 
-def impossible(bench: RecordableBench, config: Any, task: str, setting: str, refuse: str) -> tuple[str, ...]:
+def impossible(bench: BoundBench, task: str, setting: str, refuse: str) -> tuple[str, ...]:
     """Return the instructions to refuse: of other tasks of as many arms that cannot be done in the scene of a task.
 
     Raises:
         BadConfig: If the bench does not say what can be done there, or what is to be refused can be done there.
     """
-    possible = bench.possible_tasks(config, task=task)
+    possible = bench.recordable.possible_tasks(bench.config, task=task)
     if possible is None:
         raise BadConfig(
             f"Bench '{bench.name}' does not say which tasks its scenes do not allow, so nothing can be refused there."
         )
 
     def arms(name: str) -> tuple[str, ...]:
-        return bench.env_spec(config, task=name, setting=setting).arms
+        return bench.env_spec(task=name, setting=setting).arms
 
     def instruction(name: str) -> str | None:
-        (episode,) = bench.plan_episodes(config, task=name, setting=setting, num_episodes=1, seed=0)
+        (episode,) = bench.plan_episodes(task=name, setting=setting, num_episodes=1, seed=0)
         return episode.instruction
 
     others = [other for other in bench.tasks if other not in possible and arms(other) == arms(task)]

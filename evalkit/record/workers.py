@@ -12,23 +12,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.contracts.env import Env, RecordableBench
+from evalkit.contracts.bound import BoundBench
+from evalkit.contracts.env import Env
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
-from evalkit.contracts.plugins import load_expert, load_recordable_bench
+from evalkit.contracts.plugins import load_expert
 from evalkit.contracts.policy import ExpertPlugin, Policy
 from evalkit.contracts.spec import EnvSpec, check
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.remote_env import RemoteEnv
 from evalkit.dataset.axes import Axes
 from evalkit.dataset.depth_video import DepthRange
+from evalkit.dataset.layout import CAMERA_KINDS
 from evalkit.dataset.writer import Recording, View, episode_key, write_episode, write_metadata
 from evalkit.record.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
-from evalkit.record.plan import FAILED, Job, about_of
+from evalkit.record.plan import FAILED, RecordJob, about_of
 from evalkit.record.pool import explained, run_jobs
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobResult:
+class RecordJobResult:
     """The result of one job.
 
     Attributes:
@@ -61,10 +63,10 @@ class Recorded:
     num_failed: int
 
 
-OnJob = Callable[[Job, JobResult], None]
+OnJob = Callable[[RecordJob, RecordJobResult], None]
 
 
-def record(root: Path, jobs: Sequence[Job], *, workers: int = 1, on_job: OnJob | None = None) -> Recorded:
+def record(root: Path, jobs: Sequence[RecordJob], *, workers: int = 1, on_job: OnJob | None = None) -> Recorded:
     """Record jobs, several at a time, each in a process of its own, and list the data set's episodes.
 
     Args:
@@ -77,7 +79,7 @@ def record(root: Path, jobs: Sequence[Job], *, workers: int = 1, on_job: OnJob |
         EvalkitError: If an env cannot be built, a policy fails or does not fit, an episode cannot be written, or a
             process was killed. Whole episodes are kept and listed.
     """
-    results: list[JobResult] = []
+    results: list[RecordJobResult] = []
     faults: list[str] = []
     with explained(root):
         try:
@@ -98,7 +100,7 @@ def record(root: Path, jobs: Sequence[Job], *, workers: int = 1, on_job: OnJob |
     )
 
 
-def record_job(job: Job) -> JobResult:
+def record_job(job: RecordJob) -> RecordJobResult:
     """Record a job and return its result; errors are plain, so that they pass from one process to another.
 
     Raises:
@@ -112,27 +114,27 @@ def record_job(job: Job) -> JobResult:
     except EpisodeFault as fault:
         if fault.blame != "env":
             raise EvalkitError(fault.reason) from fault
-        return JobResult(kept=sum(results), tried=len(results), fault=f"{fault.reason.rstrip('.')}.")
+        return RecordJobResult(kept=sum(results), tried=len(results), fault=f"{fault.reason.rstrip('.')}.")
     except (EvalkitError, ValueError) as error:
         raise EvalkitError(str(error)) from error
-    return JobResult(kept=sum(results), tried=len(results))
+    return RecordJobResult(kept=sum(results), tried=len(results))
 
 
-def record_episodes(job: Job) -> Iterator[bool]:
+def record_episodes(job: RecordJob) -> Iterator[bool]:
     """Record the episodes of a job; yield whether each was kept.
 
     Raises:
         EvalkitError: If the env cannot be built, or the policy does not fit it.
         EpisodeFault: If the env's process or the policy fails.
     """
-    bench = load_recordable_bench(job.bench.name)
-    config, policy = job.bench.config, job.actor.make()
-    cast = _Cast(job, _expert(bench, job), policy)
-    (model,) = bench.plan_episodes(config, task=job.task, setting=job.setting, num_episodes=1, seed=0)
-    with closing(_env(bench, job)) as env:
+    bench, axes = job.bench, job.bench.recordable.dataset_axes()
+    policy = None if job.actor.policy is None else job.actor.policy.load()
+    cast = _Cast(job, _expert(job), policy)
+    (model,) = bench.plan_episodes(task=job.task, setting=job.setting, num_episodes=1, seed=0)
+    with closing(_env(bench, job.task, job.setting)) as env:
         if policy is not None:
             check(env.spec, policy.spec)
-        recording = recording_of(env.spec, bench.dataset_axes())
+        recording = recording_of(env.spec, axes)
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             limit = job.actor.max_steps or model.max_steps
             episode = replace(model, index=number, seed=seed, max_steps=limit)
@@ -150,12 +152,12 @@ def record_episodes(job: Job) -> Iterator[bool]:
 class _Cast:
     """Who acts in the episodes of a job."""
 
-    job: Job
+    job: RecordJob
     expert: ExpertPlugin | None
     policy: Policy | None
 
 
-def _expert(bench: RecordableBench, job: Job) -> ExpertPlugin | None:
+def _expert(job: RecordJob) -> ExpertPlugin | None:
     """Return the bench's experts if the job needs them.
 
     Raises:
@@ -163,19 +165,17 @@ def _expert(bench: RecordableBench, job: Job) -> ExpertPlugin | None:
     """
     if not job.actor.shows_expert:
         return None
-    plugin = load_expert(bench.name)
+    plugin = load_expert(job.bench.name)
     if job.task not in plugin.tasks:
         raise EvalkitError(
-            f"There is no expert for task '{job.task}' of bench '{bench.name}'; it has experts for "
+            f"There is no expert for task '{job.task}' of bench '{job.bench.name}'; it has experts for "
             f"{', '.join(plugin.tasks)}."
         )
     return plugin
 
 
-def _env(bench: RecordableBench, job: Job) -> Any:
-    config = job.bench.config
-    launch = bench.launch(config, task=job.task, setting=job.setting)
-    return RemoteEnv(launch, bench.env_spec(config, task=job.task, setting=job.setting))
+def _env(bench: BoundBench, task: str, setting: str) -> Any:
+    return RemoteEnv(bench.launch(task=task, setting=setting), bench.env_spec(task=task, setting=setting))
 
 
 def _try_episode(cast: _Cast, env: Env, episode: Episode) -> Rollout | None:
@@ -204,10 +204,9 @@ def _note_failed(root: Path, number: int) -> None:
 
 def recording_of(spec: EnvSpec, axes: Axes) -> Recording:
     """Return how the episodes of an env are written; views are numbered, because data sets are read in name order."""
-    kinds = {"static": "static", "wrist": "dynamic"}
     return Recording(
         views=tuple(
-            View(name=f"{index}_{camera.name}", kind=kinds[camera.kind])  # type: ignore[arg-type]
+            View(name=f"{index}_{camera.name}", kind=CAMERA_KINDS[camera.kind])
             for index, camera in enumerate(spec.cameras)
         ),
         arms=spec.arms,

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalkit.contracts.env import REPLAY_STATE, RecordableBench
+from evalkit.contracts.bound import BoundBench
+from evalkit.contracts.env import REPLAY_STATE
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.files import write_whole
-from evalkit.contracts.plugins import load_recordable_bench
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about, write_episode, write_metadata
-from evalkit.record.plan import Configured
 from evalkit.record.pool import explained, run_jobs
 from evalkit.record.refusals import EPISODES_PER_TASK
 from evalkit.record.workers import recording_of
@@ -29,7 +28,7 @@ UNREPRODUCED = "unreproduced"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ReplayJob:
     """One demonstration to be replayed.
 
     Attributes:
@@ -45,7 +44,7 @@ class Job:
     root: Path
     path: Path
     name: str
-    bench: Configured
+    bench: BoundBench
     task: str
     number: int
     ee_tolerance_m: float = EE_TOLERANCE_M
@@ -57,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobResult:
+class ReplayJobResult:
     """The result of one job.
 
     Attributes:
@@ -89,12 +88,12 @@ class Replayed:
 def jobs(
     root: Path,
     files: Sequence[Path],
-    bench: Configured,
+    bench: BoundBench,
     *,
     task: str | None = None,
     first_number: int = 0,
     ee_tolerance_m: float = EE_TOLERANCE_M,
-) -> list[Job]:
+) -> list[ReplayJob]:
     """Return the demonstrations that a data set lacks, except those that cannot be reproduced.
 
     Args:
@@ -110,14 +109,13 @@ def jobs(
             episode, or another demonstration is there under its number.
         EvalkitError: If the bench cannot replay states.
     """
-    plugin = load_recordable_bench(bench.name)
-    if plugin.replay_target is None:
-        raise EvalkitError(f"Bench '{plugin.name}' cannot replay states: its plugin has no replay_target.")
-    planned: dict[int, Job] = {}
+    if bench.recordable.replay_target is None:
+        raise EvalkitError(f"Bench '{bench.name}' cannot replay states: its plugin has no replay_target.")
+    planned: dict[int, ReplayJob] = {}
     for path in files:
         stated, names = list_demos(path)
-        start = _first_number(plugin, path, task or stated) + first_number
-        same = Job(root=root, path=path, name="", bench=bench, task=str(task or stated), number=start)
+        start = _first_number(bench, path, task or stated) + first_number
+        same = ReplayJob(root=root, path=path, name="", bench=bench, task=str(task or stated), number=start)
         for name in names:
             job = replace(same, name=name, number=start + number_of(name), ee_tolerance_m=ee_tolerance_m)
             if job.number in planned:
@@ -129,7 +127,7 @@ def jobs(
     return [job for job in planned.values() if not _is_done(job)]
 
 
-def _first_number(plugin: RecordableBench, path: Path, task: str | None) -> int:
+def _first_number(bench: BoundBench, path: Path, task: str | None) -> int:
     """Return the number of a task's first episode.
 
     Raises:
@@ -137,13 +135,17 @@ def _first_number(plugin: RecordableBench, path: Path, task: str | None) -> int:
     """
     if task is None:
         raise BadConfig(f"{path} does not state its task; give it with --task.")
-    if task not in plugin.tasks:
-        raise BadConfig(f"{path} is of the task {task}, which '{plugin.name}' does not have; --task names another one.")
-    return sorted(plugin.tasks).index(task) * EPISODES_PER_TASK
+    if task not in bench.tasks:
+        raise BadConfig(f"{path} is of the task {task}, which '{bench.name}' does not have; --task names another one.")
+    return sorted(bench.tasks).index(task) * EPISODES_PER_TASK
 
 
 def replay(
-    root: Path, jobs: Sequence[Job], *, workers: int = 1, on_job: Callable[[Job, JobResult], None] | None = None
+    root: Path,
+    jobs: Sequence[ReplayJob],
+    *,
+    workers: int = 1,
+    on_job: Callable[[ReplayJob, ReplayJobResult], None] | None = None,
 ) -> Replayed:
     """Replay demonstrations, several at a time, and list the data set's episodes.
 
@@ -176,7 +178,7 @@ def replay(
     )
 
 
-def replay_job(job: Job) -> JobResult:
+def replay_job(job: ReplayJob) -> ReplayJobResult:
     """Replay and write one demonstration; a reason why it cannot be reproduced is noted in the data set.
 
     Raises:
@@ -188,47 +190,45 @@ def replay_job(job: Job) -> JobResult:
     except ValueError as error:
         reason = f"{job.path}, {job.name}: {error}."
         write_whole(_note(job), reason + "\n")
-        return JobResult(reason=reason)
+        return ReplayJobResult(reason=reason)
     except (EvalkitError, EpisodeFault) as error:
-        return JobResult(reason=f"{job.path}, {job.name}: {str(error).rstrip('.')}.", can_repeat=True)
-    return JobResult()
+        return ReplayJobResult(reason=f"{job.path}, {job.name}: {str(error).rstrip('.')}.", can_repeat=True)
+    return ReplayJobResult()
 
 
-def _render(job: Job, demo: Demo) -> Rendered:
-    plugin, config = load_recordable_bench(job.bench.name), job.bench.config
-    assert plugin.replay_target is not None  # `jobs` checks it
-    launch = plugin.launch(config, task=job.task, setting=plugin.settings[0])
+def _render(job: ReplayJob, demo: Demo) -> Rendered:
+    bench, target = job.bench, job.bench.recordable.replay_target
+    assert target is not None  # `jobs` checks it
+    launch = bench.launch(task=job.task, setting=bench.settings[0])
     kwargs = {**launch.kwargs, "model_file": demo.model_file, "ep_meta": demo.ep_meta}
-    spec = plugin.env_spec(config, task=job.task, setting=plugin.settings[0])
-    worker = EnvWorker(
-        replace(launch, target=plugin.replay_target, kwargs=kwargs), replace(spec, privileged_keys=REPLAY_STATE)
-    )
+    spec = bench.env_spec(task=job.task, setting=bench.settings[0])
+    worker = EnvWorker(replace(launch, target=target, kwargs=kwargs), replace(spec, privileged_keys=REPLAY_STATE))
     try:
         return render(worker.build(), demo, ee_tolerance_m=job.ee_tolerance_m)
     finally:
         worker.kill()
 
 
-def _write(job: Job, rendered: Rendered) -> None:
-    recording = recording_of(rendered.spec, load_recordable_bench(job.bench.name).dataset_axes())
+def _write(job: ReplayJob, rendered: Rendered) -> None:
+    recording = recording_of(rendered.spec, job.bench.recordable.dataset_axes())
     error_mm = None if rendered.ee_error_m is None else round(1000 * rendered.ee_error_m, 4)
     about = replace(_about(job), end_effector_error_mm=error_mm)
     write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)
 
 
-def _about(job: Job) -> EpisodeAbout:
+def _about(job: ReplayJob) -> EpisodeAbout:
     """Return where an episode comes from; files of one name differ in size."""
     return EpisodeAbout(
-        bench=job.bench.name,
+        bench=job.bench.address,
         task=job.task,
-        settings=job.bench.settings,
+        settings=job.bench.given_settings,
         replayed_from=job.path.name,
         replayed_from_bytes=job.path.stat().st_size,
         demonstration=job.name,
     )
 
 
-def _is_done(job: Job) -> bool:
+def _is_done(job: ReplayJob) -> bool:
     """Return whether a demonstration is there, or cannot be reproduced; one with a broken JSON is replayed again.
 
     Raises:
@@ -247,5 +247,5 @@ def _is_done(job: Job) -> bool:
     return True
 
 
-def _note(job: Job) -> Path:
+def _note(job: ReplayJob) -> Path:
     return job.root / UNREPRODUCED / f"{job.key}.txt"

@@ -47,7 +47,7 @@ def test_specs_and_launches_are_json(bench: Bench) -> None:
 
 @pytest.mark.parametrize("name", plugins.names(plugins.EXPERTS))
 def test_benches_with_experts_state_facts_for_recording(name: str) -> None:
-    bench = plugins.load_recordable_bench(name)
+    bench = plugins.recordable(plugins.load_bench(name))
     config = bench.config_type()
     assert bench.episodes_per_process > 0
     assert set(bench.must_choose) <= {setting.name for setting in fields(bench.config_type)}

@@ -54,7 +54,7 @@ class FakeBench:
     name = "fake"
     summary = "a double without physics"
     config_type = FakeBenchConfig
-    tasks = ("Near", "Far")
+    tasks: tuple[str, ...] = ("Near", "Far")
     settings = ("default", "other")
     protocol = "fake-2/v1"
 

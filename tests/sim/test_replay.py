@@ -19,7 +19,7 @@ from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.replay import render
 from evalkit.replay.demos import BrokenDemo, Demo, read_demo
-from evalkit.replay.jobs import UNREPRODUCED, JobResult, Replayed, jobs, replay, replay_job
+from evalkit.replay.jobs import UNREPRODUCED, Replayed, ReplayJobResult, jobs, replay, replay_job
 from tests.doubles.configured import bench_of
 from tests.doubles.known import known
 from tests.doubles.simulators import needs_robosuite
@@ -178,7 +178,7 @@ def test_files_that_are_none_of_robomimics(recorded: Recorded, tmp_path: Path) -
 def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Recorded, tmp_path: Path) -> None:
     root = tmp_path / "data"
     todo = jobs(root, [recorded[0]], SMALL)
-    assert replay_job(todo[0]) == JobResult()
+    assert replay_job(todo[0]) == ReplayJobResult()
     assert jobs(root, [recorded[0]], SMALL) == todo[1:]
     other = changed(recorded, tmp_path, lambda data: data.create_dataset("more", data=np.zeros(9)))
     with pytest.raises(BadConfig, match=r"another demonstration than demo_2 of .*replayed_from 'lift.hdf5', .*--first"):

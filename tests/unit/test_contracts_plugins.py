@@ -51,4 +51,4 @@ def test_every_registered_plugin_has_its_members() -> None:
         assert [load(name).name for name in plugins.names(group)] == plugins.names(group)  # type: ignore[attr-defined]
     for bench in plugins.names(plugins.EXPERTS):
         assert set(plugins.load_expert(bench).tasks) <= set(plugins.load_bench(bench).tasks)
-        assert plugins.load_recordable_bench(bench).name == bench
+        assert plugins.recordable(plugins.load_bench(bench)).name == bench

@@ -12,61 +12,54 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.env import DEMONSTRATION_SEEDS
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
-from evalkit.contracts.plugins import load_bench, load_expert, load_recordable_bench
+from evalkit.contracts.plugins import load_bench, load_expert, recordable
 from evalkit.contracts.types import Episode
-from evalkit.dataset.axes import SAME_AXES, Axes
+from evalkit.dataset.axes import SAME_AXES
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.writer import episode_key, write_episode
 from evalkit.record import plan, pool, workers
 from evalkit.record.demonstrate import NO_DISTURBANCE, Disturbance, demonstrate
+from tests.doubles.bench import RecordableFakeBench
 from tests.doubles.configured import bench_of, policy_of
 from tests.doubles.point import EPISODE, ChunkPolicy, PointEnv, PointExpert
 
 
-class PointBench:
+class PointBench(RecordableFakeBench):
     """A bench of one point."""
 
     name = "point"
     tasks = ("Go",)
-    episodes_per_process = 20
-
-    def __init__(self) -> None:
-        self.env = PointEnv()
-        self.expert: Any = SimpleNamespace(tasks=("Go",), start=lambda task: PointExpert())
 
     def plan_episodes(self, config: Any, **_: Any) -> list[Episode]:
         return [EPISODE]
 
-    def dataset_axes(self) -> Axes:
-        return SAME_AXES
-
 
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> PointEnv:
-    """Let the recorder find a bench of one point, and return its env."""
-    bench = PointBench()
-    monkeypatch.setattr(workers, "load_recordable_bench", lambda name: bench)
-    monkeypatch.setattr(workers, "load_expert", lambda name: bench.expert)
-    monkeypatch.setattr(workers, "_env", lambda bench, job: bench.env)
+    """Let the recorder find the env and the expert of one point, and return its env."""
+    env = PointEnv()
+    expert = SimpleNamespace(tasks=("Go",), start=lambda task: PointExpert())
+    monkeypatch.setattr(workers, "load_expert", lambda name: expert)
+    monkeypatch.setattr(workers, "_env", lambda *_: env)
     monkeypatch.setattr(workers, "check", lambda *_: None)
     monkeypatch.setattr("evalkit.record.demonstrate.check_actions", lambda *_: None)
-    return bench.env
+    return env
 
 
-POINT = plan.Configured(name="point", config=None)
-CHUNKS = plan.Configured(name="chunks", config=None)
+POINT = BoundBench(plugin=PointBench(), config=None)
 
 
-def job_of(root: Path, numbers: Iterable[int], **changes: Any) -> plan.Job:
+def job_of(root: Path, numbers: Iterable[int], **changes: Any) -> plan.RecordJob:
     same: dict[str, Any] = {"bench": POINT, "protocol": "point/v1", "task": "Go", "setting": "default"} | changes
-    return plan.Job(root=root, numbers=tuple(numbers), seeds=tuple(numbers), disturbance=NO_DISTURBANCE, **same)
+    return plan.RecordJob(root=root, numbers=tuple(numbers), seeds=tuple(numbers), disturbance=NO_DISTURBANCE, **same)
 
 
-def acting(monkeypatch: pytest.MonkeyPatch, policy: ChunkPolicy) -> None:
-    """Let every policy that the recorder loads be this one."""
-    monkeypatch.setattr(plan, "load_policy", lambda name: SimpleNamespace(make=lambda config: policy))
+def chunks(policy: ChunkPolicy) -> BoundPolicy:
+    """Return what the recorder loads as this policy."""
+    return BoundPolicy(plugin=SimpleNamespace(name="chunks", make=lambda config: policy), config=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("refused", [(), ("dance", "sing")])
@@ -83,9 +76,9 @@ def test_an_episode_states_its_instructions_and_its_policy(
         assert np.abs(read_track(tmp_path, key).action[:, :3]).max() == (0.0 if refused else 1.0)
 
 
-def test_failures_of_a_policy_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: PointEnv) -> None:
-    acting(monkeypatch, ChunkPolicy(stage, speed=0.0))
-    job = job_of(tmp_path, [3], actor=plan.Actor(policy=CHUNKS, max_steps=4))
+def test_failures_of_a_policy_are_recorded(tmp_path: Path, stage: PointEnv) -> None:
+    policy = chunks(ChunkPolicy(stage, speed=0.0))
+    job = job_of(tmp_path, [3], actor=plan.Actor(policy=policy, max_steps=4))
     assert list(workers.record_episodes(job)) == [True]
     stored = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())
     assert stored["about"]["policy"] == "chunks"
@@ -93,9 +86,9 @@ def test_failures_of_a_policy_are_recorded(tmp_path: Path, monkeypatch: pytest.M
     assert read_track(tmp_path, episode_key(3)).num_frames == 4
 
 
-def test_a_take_over_names_both_actors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: PointEnv) -> None:
-    acting(monkeypatch, ChunkPolicy(stage, speed=-0.3))
-    job = job_of(tmp_path, [3], actor=plan.Actor(policy=CHUNKS, take_over=5))
+def test_a_take_over_names_both_actors(tmp_path: Path, stage: PointEnv) -> None:
+    policy = chunks(ChunkPolicy(stage, speed=-0.3))
+    job = job_of(tmp_path, [3], actor=plan.Actor(policy=policy, take_over=5))
     assert list(workers.record_episodes(job)) == [True]
     about = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())["about"]
     assert (about["policy"], about["takes_over_from"], about["after_up_to"]) == ("scripted", "chunks", 5)
@@ -122,7 +115,7 @@ def test_views_keep_the_envs_order(tmp_path: Path) -> None:
 # ---- which episodes
 
 
-def jobs(root: Path, *, settings: Mapping[str, Any] | None = None, **changes: Any) -> list[plan.Job]:
+def jobs(root: Path, *, settings: Mapping[str, Any] | None = None, **changes: Any) -> list[plan.RecordJob]:
     arguments: dict[str, Any] = {
         "wanted": {"Lift": 45, "Door": 21},
         "setting": "default",
@@ -240,22 +233,22 @@ class Threads(ThreadPoolExecutor):
         super().__init__(workers)
 
 
-def working(monkeypatch: pytest.MonkeyPatch, record_job: Callable[[plan.Job], workers.JobResult]) -> None:
+def working(monkeypatch: pytest.MonkeyPatch, record_job: Callable[[plan.RecordJob], workers.RecordJobResult]) -> None:
     """Let the recorder do its jobs with a double."""
     monkeypatch.setattr(pool, "ProcessPoolExecutor", Threads)
     monkeypatch.setattr(workers, "record_job", record_job)
 
 
 def test_a_fault_stops_recording_and_lists_finished_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[plan.Job] = []
+    begun: list[plan.RecordJob] = []
 
-    def record_job(job: plan.Job) -> workers.JobResult:
+    def record_job(job: plan.RecordJob) -> workers.RecordJobResult:
         begun.append(job)
         if len(begun) == 2:
             raise EvalkitError("actions are not finite")
         say_recorded(job, 0)
         time.sleep(0.02)
-        return workers.JobResult(kept=1, tried=20)
+        return workers.RecordJobResult(kept=1, tried=20)
 
     working(monkeypatch, record_job)
     with pytest.raises(EvalkitError, match="actions are not finite"):
@@ -267,8 +260,7 @@ def test_a_fault_stops_recording_and_lists_finished_episodes(tmp_path: Path, mon
 def test_a_policys_fault_is_an_error_and_an_envs_is_a_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: PointEnv
 ) -> None:
-    acting(monkeypatch, ChunkPolicy(stage))
-    job = job_of(tmp_path, [3, 4], actor=plan.Actor(policy=CHUNKS, max_steps=4))
+    job = job_of(tmp_path, [3, 4], actor=plan.Actor(policy=chunks(ChunkPolicy(stage)), max_steps=4))
     faults = [EpisodeFault("policy", "actions are not finite"), EpisodeFault("env", "the worker died.", retriable=True)]
 
     def fail(env: PointEnv, policy: ChunkPolicy, episode: Episode) -> None:
@@ -276,7 +268,7 @@ def test_a_policys_fault_is_an_error_and_an_envs_is_a_result(
             raise faults[-1]
 
     monkeypatch.setattr(workers, "rollout", fail)
-    assert workers.record_job(job) == workers.JobResult(kept=0, tried=1, fault="the worker died.")
+    assert workers.record_job(job) == workers.RecordJobResult(kept=0, tried=1, fault="the worker died.")
     faults.pop()
     with pytest.raises(EvalkitError, match="actions are not finite"):
         workers.record_job(job)
@@ -284,15 +276,15 @@ def test_a_policys_fault_is_an_error_and_an_envs_is_a_result(
 
 def test_a_failed_job_ends_recording_and_leaves_no_thread(tmp_path: Path) -> None:
     before = threading.enumerate()
-    missing = plan.Configured(name="missing", config=None)
-    with pytest.raises(EvalkitError, match="Unknown bench 'missing'"):
-        workers.record(tmp_path, [job_of(tmp_path, [number], bench=missing) for number in range(2)])
+    bench = bench_of("robosuite")
+    with pytest.raises(EvalkitError, match="no expert for task 'Go' of bench 'robosuite'"):
+        workers.record(tmp_path, [job_of(tmp_path, [number], bench=bench) for number in range(2)])
     left = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
     assert not left, "a thread of the pool goes on, and would print a traceback"
 
 
 def test_a_full_disk_is_one_sentence_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> workers.JobResult:
+    def full(*_: Any, **__: Any) -> workers.RecordJobResult:
         raise OSError(28, "No space left on device")
 
     sentence = "No space left on device. Whole episodes are kept; remove the cause and run the same command again"
@@ -301,7 +293,7 @@ def test_a_full_disk_is_one_sentence_and_no_file(tmp_path: Path, monkeypatch: py
         workers.record(tmp_path / "new", jobs(tmp_path / "new", wanted={"Lift": 1}))
     assert not (tmp_path / "new").exists()
     say_recorded(jobs(tmp_path)[0], 0)
-    working(monkeypatch, lambda job: workers.JobResult(kept=1, tried=1))
+    working(monkeypatch, lambda job: workers.RecordJobResult(kept=1, tried=1))
     monkeypatch.setattr(workers, "write_metadata", full)
     with pytest.raises(EvalkitError, match=sentence):
         workers.record(tmp_path, jobs(tmp_path, wanted={"Lift": 2}))
@@ -322,12 +314,12 @@ def test_a_broken_json_is_named_and_recorded_again(tmp_path: Path, capsys: pytes
 
 
 def test_a_simulator_that_dies_costs_its_job_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def record_job(job: plan.Job) -> workers.JobResult:
+    def record_job(job: plan.RecordJob) -> workers.RecordJobResult:
         if job.seeds[0] == 20:
-            return workers.JobResult(kept=3, tried=4, fault="the env's process died.")
-        return workers.JobResult(kept=20, tried=20)
+            return workers.RecordJobResult(kept=3, tried=4, fault="the env's process died.")
+        return workers.RecordJobResult(kept=20, tried=20)
 
-    ended: list[plan.Job] = []
+    ended: list[plan.RecordJob] = []
     working(monkeypatch, record_job)
     todo = jobs(tmp_path, wanted={"Lift": 60})
     recorded = workers.record(tmp_path, todo, workers=2, on_job=lambda job, result: ended.append(job))
@@ -370,6 +362,6 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
 
 def test_a_bench_that_cannot_be_recorded_says_what_it_lacks() -> None:
     with pytest.raises(EvalkitError, match=r"'fake' cannot be recorded: its plugin has no episodes_per_process, "):
-        load_recordable_bench("tests.doubles.bench:FakeBench")
+        recordable(load_bench("tests.doubles.bench:FakeBench"))
     with pytest.raises(EvalkitError, match=r"Bench 'fake' has no experts: .* the benches robocasa, robosuite"):
         load_expert("fake")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError, SpecMismatch
-from evalkit.contracts.plugins import load_recordable_bench
+from evalkit.contracts.plugins import load_bench, recordable
 from evalkit.contracts.types import Observation
 from evalkit.contracts.worker.remote_env import RemoteEnv
 from evalkit.record import plan
@@ -26,7 +26,7 @@ from tests.doubles.configured import bench_of
 ART = {"art": "placeholder"}
 
 
-def jobs(root: Path, *, settings: Mapping[str, Any] = ART, **changes: Any) -> list[plan.Job]:
+def jobs(root: Path, *, settings: Mapping[str, Any] = ART, **changes: Any) -> list[plan.RecordJob]:
     arguments: dict[str, Any] = {"setting": "default", "disturbance": NO_DISTURBANCE} | changes
     return plan.jobs(root, bench_of("robocasa", **settings), {"CloseDrawer": 30}, **arguments)
 
@@ -35,14 +35,14 @@ def test_demonstrations_use_no_seed_of_an_evaluation() -> None:
     """X-WAM: rank x episodes + i, 96 ranks (four workers a task) of 100 episodes. Cosmos: seed x i x 256, i < 50."""
     xwam = {rank * 100 + i for rank in range(96) for i in range(100)}
     cosmos = {seed * i * 256 for seed in (195, 196, 197) for i in range(50)}
-    ours = set(plan.demonstration_seeds(load_recordable_bench("robocasa"), 0))
+    ours = set(plan.demonstration_seeds(recordable(load_bench("robocasa")), 0))
     assert min(cosmos - {0}) < 100_000 < max(cosmos) < 3_000_000, "they do lie among a million seeds"
     assert not ours & (xwam | cosmos)
     assert (min(ours), max(ours), len(ours)) == (100_000, 999_999, 900_000 - (3906 - 390)), "390 x 256 < 100,000"
 
 
 def test_robosuites_seeds_are_all_there() -> None:
-    assert list(islice(plan.demonstration_seeds(load_recordable_bench("robosuite"), 250), 10)) == list(range(250, 260))
+    assert list(islice(plan.demonstration_seeds(recordable(load_bench("robosuite")), 250), 10)) == list(range(250, 260))
 
 
 def test_episodes_have_consecutive_numbers_and_descriptions(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_episodes_have_consecutive_numbers_and_descriptions(tmp_path: Path) -> N
     assert numbers == list(range(numbers[0], numbers[0] + 30))
     assert len(set(seeds)) == 30
     assert 100_096 not in seeds, "391 x 256"
-    assert all(job.bench.settings == ART and len(job.seeds) <= 4 for job in todo)
+    assert all(job.bench.given_settings == ART and len(job.seeds) <= 4 for job in todo)
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
