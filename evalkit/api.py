@@ -2,19 +2,24 @@
 
 In: names of a bench and a policy, settings. Out: a run folder, scores, a report.
 Read next: `evalkit/__init__.py` for an example; `evalkit/cli/` for the same on the command line.
+
+`run_plan`, `score_run` and `write_report` are not named after their verbs, because `evalkit.run`, `evalkit.score` and
+`evalkit.report` are packages.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evalkit.config import build_config
 from evalkit.contracts import plugins
 from evalkit.contracts.bound import BoundBench, BoundPolicy
-from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.types import OnProgress
 from evalkit.report.write import Report
 from evalkit.report.write import write_report as _write_report
 from evalkit.run.lane import Job
@@ -39,9 +44,11 @@ def load_bench(name: str, **settings: Any) -> BoundBench:
 
     Raises:
         UnknownName: If there is no such bench or setting.
+        BadConfig: For a value that does not fit its setting.
     """
     plugin = plugins.load_bench(name)
-    return BoundBench(plugin=plugin, config=_config(plugin.config_type, settings, see=f"evalkit list --bench {name}"))
+    config = build_config(plugin.config_type, settings, see=f"evalkit list --bench {name}")
+    return BoundBench(plugin=plugin, config=config, given=tuple(settings), loaded_as=name)
 
 
 def load_policy(name: str, **settings: Any) -> BoundPolicy:
@@ -53,10 +60,11 @@ def load_policy(name: str, **settings: Any) -> BoundPolicy:
 
     Raises:
         UnknownName: If there is no such policy or setting.
+        BadConfig: For a value that does not fit its setting.
     """
     plugin = plugins.load_policy(name)
-    see = f"evalkit list --policy {name}"
-    return BoundPolicy(plugin=plugin, config=_config(plugin.config_type, settings, see=see))
+    config = build_config(plugin.config_type, settings, see=f"evalkit list --policy {name}")
+    return BoundPolicy(plugin=plugin, config=config, given=tuple(settings), loaded_as=name)
 
 
 def run_plan(
@@ -79,13 +87,14 @@ def run_plan(
         settings: Fields of `RunSettings`, for example `workers=2`.
 
     Raises:
-        BadConfig: If the plan was made of another bench or policy.
+        UnknownName: If there is no such setting.
+        BadConfig: If the plan was made of another bench or policy, or a value does not fit its setting.
         EvalkitError: If the run cannot continue; records are kept.
     """
     for part, planned in ((bench, plan.bench), (policy, plan.policy)):
         if part.name != planned.name or _sorted(asdict(part.config)) != _sorted(planned.config):
             raise BadConfig(f"The plan was made of '{planned.name}' with other settings than '{part.name}' has here.")
-    run_settings = _config(RunSettings, settings, see="evalkit list --bench robosuite")
+    run_settings = build_config(RunSettings, settings, see=f"evalkit list --bench {bench.address}")
     with HeldRun(Path(out), plan) as folder:
         if missing_episodes(folder):
             run_session(Job(folder=folder, bench=bench, policy=policy.load(), settings=run_settings), on_record)
@@ -97,7 +106,7 @@ def score_run(
     *,
     workers: int = 1,
     options: ScoreOptions | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Score the predictions of a run against the ground truth, and return the path of `scores.parquet`.
 
@@ -132,14 +141,6 @@ def write_report(
     folders = [Path(run) for run in runs]
     target = folders[0] / "report" if out is None else Path(out)
     return _write_report(folders, target, across_protocols=across_protocols)
-
-
-def _config(config_type: Any, settings: dict[str, Any], *, see: str) -> Any:
-    known = [entry.name for entry in fields(config_type)]
-    for name in settings:
-        if name not in known:
-            raise UnknownName("setting", name, known, see=see)
-    return config_type(**settings)
 
 
 def _sorted(config: Any) -> str:

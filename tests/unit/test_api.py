@@ -39,6 +39,25 @@ def test_an_unknown_setting_gets_a_suggestion() -> None:
         evalkit.load_policy(POLICY, falt="none")
 
 
+def test_settings_are_checked_as_on_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"image_hw_px='64' cannot be used: "):
+        evalkit.load_bench("robosuite", image_hw_px="64")
+    with pytest.raises(BadConfig, match=r"max_steps='many' cannot be used: .*'many'"):
+        evalkit.load_bench(BENCH, max_steps="many")
+    with pytest.raises(BadConfig, match="gl must be auto, egl or osmesa"):
+        evalkit.load_bench("robosuite", gl="glx")
+    bench, policy = evalkit.load_bench(BENCH, max_steps=3), evalkit.load_policy(POLICY)
+    assert bench.given_settings == {"max_steps": 3}
+    assert evalkit.load_bench("robosuite", image_hw_px=(64, 96)).config.image_hw_px == [64, 96]
+    plan = evalkit.make_plan(bench, policy, num_episodes=1)
+    with pytest.raises(BadConfig, match=r"workers='two' cannot be used"):
+        evalkit.run_plan(plan, bench, policy, tmp_path / "run", workers="two")
+    with pytest.raises(BadConfig, match=r"run\.workers must be above 0"):
+        evalkit.run_plan(plan, bench, policy, tmp_path / "run", workers=0)
+    with pytest.raises(UnknownName, match=f"Run `evalkit list --bench {BENCH}`"):
+        evalkit.run_plan(plan, bench, policy, tmp_path / "run", wokers=2)
+
+
 def test_a_plan_of_other_settings_is_refused(tmp_path: Path) -> None:
     bench, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY)
     plan = evalkit.make_plan(bench, policy, num_episodes=1)

@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "evalkit/console.py": set(),
     "evalkit/doctor.py": {"evalkit.contracts", "evalkit.score.metrics"},
     "evalkit/testing.py": {"evalkit.contracts", "evalkit.run.settings"},
-    "evalkit/api.py": {"evalkit.contracts", "evalkit.store", "evalkit.run", "evalkit.score", "evalkit.report"},
+    "evalkit/api.py": {
+        *("evalkit.contracts", "evalkit.config", "evalkit.store", "evalkit.run", "evalkit.score", "evalkit.report"),
+    },
     "evalkit/cli": {
         *("evalkit.contracts", "evalkit.store", "evalkit.run", "evalkit.record", "evalkit.replay", "evalkit.score"),
         *("evalkit.report", "evalkit.config", "evalkit.console", "evalkit.doctor", "evalkit.cli"),
