@@ -19,9 +19,10 @@ from torch import Tensor
 from tests.bench.figure import Figure, compare
 from xwam.checkpoints.fresh import fresh_network
 from xwam.config import RELEASE_GEOMETRY, NetworkConfig
-from xwam.flow.sampler import SamplerState, Schedule, begin, run
+from xwam.flow.sampler import SamplerState, Schedule, run
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork
+from xwam.serving.speed import started
 
 CONFIG = NetworkConfig(width=512, ffn_width=2048, num_heads=4, num_blocks=12, num_depth_blocks=4)
 GEOMETRY = RELEASE_GEOMETRY
@@ -62,26 +63,13 @@ def step_figure(network: XwamNetwork, name: str, *, depth: bool, num_words: int)
     return replace(figure, unit=f"{figure.unit}, prompt of {num_words} words in {CONFIG.text_len} tokens")
 
 
-def started(network: XwamNetwork, schedule: Schedule) -> SamplerState:
-    """Return a request before its first pass."""
-    video, action, proprio, prompt = inputs_of()
-    return begin(
-        schedule,
-        noise_video_BCTVHW=video,
-        noise_action_BKA=action,
-        noise_proprio_BPS=proprio,
-        seen_latent_BCVHW=video[:, :, 0],
-        seen_proprio_BS=proprio[:, 0],
-        text=network.encode_text(prompt),
-    )
-
-
 @torch.inference_mode()
 def async_figure(network: XwamNetwork) -> Figure:
     """Return how much sooner actions are clean with 10 than with 50 of 50 steps; the paper has 4.5 for 5 of 25."""
 
     def until_actions(num_action_steps: int) -> Callable[[], SamplerState]:
-        state = started(network, Schedule(num_video_steps=50, num_action_steps=num_action_steps))
+        schedule = Schedule(num_video_steps=50, num_action_steps=num_action_steps)
+        state = started(network, CONFIG, GEOMETRY, schedule, batch=1)
         return lambda: run(network, state, stop_after_actions=True, depth=False)
 
     synchronous, asynchronous = ("synchronous 50", until_actions(50)), ("asynchronous 10 of 50", until_actions(10))
