@@ -180,7 +180,10 @@ DEMONSTRATION_SEEDS = range(1_000_000)
 
 @runtime_checkable
 class RecordableBench(Bench, Protocol):
-    """A bench whose episodes `evalkit record` and `evalkit replay` can write as a data set."""
+    """A bench whose episodes `evalkit record` and `evalkit replay` can write as a data set.
+
+    It must be picklable, because their worker processes are given the bench with its settings.
+    """
 
     @property
     def episodes_per_process(self) -> int:

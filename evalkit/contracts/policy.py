@@ -36,6 +36,8 @@ class Policy(Protocol):
 class PolicyPlugin(Protocol):
     """A plugin of the entry-point group `evalkit.policies`; importing it loads no framework and no weights.
 
+    It must be picklable, because the worker processes of `evalkit record` are given the policy with its settings.
+
     A policy that decodes its predictions with a lossy codec may offer `codec(config) -> (Prediction -> Prediction)`:
     encoding and decoding alone. The scores of such a round trip are the ceiling of the policy's own.
 

@@ -1,5 +1,7 @@
 """A plugin that lacks a member ends in a sentence that names it."""
 
+import pickle
+
 import pytest
 
 from evalkit.contracts import plugins
@@ -49,6 +51,8 @@ def test_a_policy_that_lacks_a_member_is_refused() -> None:
 def test_every_registered_plugin_has_its_members() -> None:
     for load, group in ((plugins.load_bench, plugins.BENCHES), (plugins.load_policy, plugins.POLICIES)):
         assert [load(name).name for name in plugins.names(group)] == plugins.names(group)  # type: ignore[attr-defined]
+        for name in plugins.names(group):
+            assert pickle.loads(pickle.dumps(load(name))).name == name, "recorders hand it to their processes"
     for bench in plugins.names(plugins.EXPERTS):
         assert set(plugins.load_expert(bench).tasks) <= set(plugins.load_bench(bench).tasks)
         assert plugins.recordable(plugins.load_bench(bench)).name == bench
