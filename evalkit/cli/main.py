@@ -24,7 +24,7 @@ from evalkit.cli.run import Interrupted, run
 from evalkit.console import err
 from evalkit.contracts.errors import EvalkitError
 
-VERBS = ("list", "plan", "check", "run", "score", "report", "view", "record", "replay", "doctor")
+VERBS = ("doctor", "list", "plan", "check", "run", "score", "report", "view", "record", "replay")
 
 
 class InOrder(TyperGroup):

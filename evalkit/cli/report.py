@@ -35,7 +35,9 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print and write the tables of one run, or compare several runs.
+    """Print and write the tables of one run or of several.
+
+    Several runs get a table of success rates, one column per run; then one section per run.
 
     Read records and scores; a run that was not scored is reported without scores. Write `report.md`, `success.csv` and
     `scores.csv`. Success rates come with counts, errors and 95 % intervals.

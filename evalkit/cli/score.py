@@ -156,8 +156,15 @@ def score_folders(
 ) -> None:
     """Score anyone's predictions: a folder of predictions against a folder of ground truth.
 
-    Both folders hold one folder per clip with RGB and, if present, depth and states; docs/scoring.md has the layout.
     No policy and no run is needed. Write `scores.parquet`, `report.md` and `scores.csv`.
+
+    Both folders hold one folder per clip, with the same name on both sides (docs/scoring.md has the details):
+
+    - `CLIP/cameras.json`: intrinsics and poses of the views; in the ground truth
+    - `CLIP/rgb/VIEW/0000.png`, or `rgb/VIEW.mp4`, or `rgb/VIEW.npz`
+    - `CLIP/depth/VIEW/0000.png` (uint16, millimetres), or `depth/VIEW.npz`; optional
+    - `CLIP/states.npz`: robot states; optional
+    - `CLIP/start/`: the last frame before the prediction, for the floor; optional, in the ground truth
 
     Example: `evalkit score folders predictions ground_truth --out scores`
     """

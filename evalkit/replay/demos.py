@@ -76,6 +76,8 @@ def list_demos(path: Path) -> tuple[str | None, list[str]]:
     """
     import h5py
 
+    if not path.exists():
+        raise BadConfig(f"{path} does not exist; name a robomimic file.")
     try:
         with h5py.File(path, "r") as file:
             data = file["data"]

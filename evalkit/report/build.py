@@ -26,7 +26,7 @@ from evalkit.report.columns import (
     SUCCESS_NOTE,
 )
 from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
-from evalkit.report.format import cell_text
+from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
 from evalkit.report.read import RunSummary, ScoreSummary
 from evalkit.report.stats import Interval
@@ -117,7 +117,7 @@ def _run_parts(run: RunSummary, published: PublishedRates | None) -> Iterator[Pa
     plan = run.plan
     facts = [
         f"protocol: `{plan.protocol}`",
-        f"plan: `{plan.sha256}`, seed {plan.seed}, {len(plan.episodes)} episodes",
+        f"plan: `{plan.sha256}`, seed {plan.seed}, {quantity(len(plan.episodes), 'episode')}",
         *(f"policy: {key}: {value}" for key, value in plan.policy.provenance.items()),
         *(f"bench: {key}: {value}" for key, value in plan.bench.provenance.items()),
         *(f"departure from the protocol: {departure}" for departure in plan.departures),
@@ -163,7 +163,7 @@ def _published(run: RunSummary, rates: PublishedRates | None) -> Iterator[Part]:
         yield Section(title=title, parts=(Paragraph(text=rates.refusal),))
         return
     own = {row.task: row.rate for row in run.success}
-    scope = f"{len(run.plan.tasks)} tasks, {run.plan.protocol}"
+    scope = f"{quantity(len(run.plan.tasks), 'task')}, {run.plan.protocol}"
     means: list[tuple[Cell, ...]] = [(run.name, own.get(MEAN_OF_TASKS), "this run", scope)]
     means += [(row.system, row.value / 100, row.source, row.note) for row in rates.means]
     tables = [Table(id="published_means", columns=PUBLISHED_MEANS, rows=tuple(means))]

@@ -12,6 +12,7 @@ from typing import Any
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import EVERYTHING
+from evalkit.report.format import quantity
 from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
@@ -122,13 +123,9 @@ def _departures(plan: Plan) -> str:
 def _stale(made_of: Coverage, now: Coverage) -> Iterator[str]:
     covered = sum(made_of.clips.get(key) == clip for key, clip in now.clips.items())
     if covered < len(now.clips):
-        yield f"The scores cover {covered} of {_episodes(len(now.clips))} with predictions; {AGAIN}."
+        yield f"The scores cover {covered} of {quantity(len(now.clips), 'episode')} with predictions; {AGAIN}."
     if gone := len(made_of.clips.keys() - now.clips.keys()):
-        yield f"The scores include {_episodes(gone)} without a record; {AGAIN}."
-
-
-def _episodes(count: int) -> str:
-    return "1 episode" if count == 1 else f"{count} episodes"
+        yield f"The scores include {quantity(gone, 'episode')} without a record; {AGAIN}."
 
 
 def _changes(sessions: Iterator[Mapping[str, Any]]) -> Iterator[str]:

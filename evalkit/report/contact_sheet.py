@@ -16,6 +16,7 @@ import numpy as np
 
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.spec import CameraSpec
+from evalkit.report.format import quantity
 from evalkit.score.metrics.depth import is_valid, truth_mask
 from evalkit.store.clips import ClipChunk, ClipReader
 from evalkit.store.files import write_whole
@@ -58,7 +59,7 @@ def read_chunk(path: Path, chunk_idx: int) -> tuple[ClipChunk, tuple[CameraSpec,
         for chunk in clip:
             if chunk.chunk_idx == chunk_idx:
                 return chunk, clip.header.env_spec.cameras
-        raise BadConfig(f"{path} has {len(clip)} chunks, so no chunk {chunk_idx}; they count from 0.")
+        raise BadConfig(f"{path} has {quantity(len(clip), 'chunk')}, so no chunk {chunk_idx}; they count from 0.")
 
 
 def write_contact_sheet(clip: Path, out: Path, *, chunk_idx: int = 0) -> Path:

@@ -29,7 +29,7 @@ class Column:
 
     Attributes:
         id: Stable name, the header in CSV.
-        title: Header for people.
+        title: Header in tables.
         explanation: What a cell means, for a reader who does not know the project; lower case, neither semicolon
             nor full stop.
         kind: How its cells are written.
@@ -54,7 +54,7 @@ class Table:
     Attributes:
         id: Stable name.
         columns: What each cell of a row is.
-        rows: As many cells a row as there are columns.
+        rows: As many cells in each row as there are columns.
         note: What else a reader must know; full sentences, or empty.
         num_totals: How many rows at the end sum up those above.
     """
@@ -81,7 +81,7 @@ class Caveats:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Short statements, one a line; left out where there is little room."""
+    """Short statements, one per line; left out where there is little room."""
 
     lines: tuple[str, ...]
 

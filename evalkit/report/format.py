@@ -1,4 +1,4 @@
-"""Text of table cells and of column explanations, the same in every output for people.
+"""Text of table cells and of column explanations, the same in Markdown and on the console.
 
 In: a typed cell and its kind; a table. Out: a short string; what the columns mean, in one line.
 Read next: `document.py`, what a cell can be.
@@ -28,6 +28,16 @@ def cell_text(cell: Cell, kind: Kind) -> str:
     if isinstance(cell, Interval):
         return f"{_number_text(cell.low, kind)} to {_number_text(cell.high, kind)}"
     return _number_text(cell, kind)
+
+
+def quantity(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an `s` in the plural.
+
+    Example:
+        >>> quantity(1, "episode"), quantity(2, "task")
+        ('1 episode', '2 tasks')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def number(value: float) -> str:

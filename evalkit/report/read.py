@@ -61,7 +61,7 @@ class RunSummary(ScoreSummary):
         plan: What was planned.
         about: What `run.json` holds; empty where the run wrote none.
         caveats: What a reader must know before the numbers, one sentence each.
-        success: One row a task, then the totals.
+        success: One row per task, then the totals.
         errors: Why episodes gave no result.
     """
 

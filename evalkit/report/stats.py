@@ -110,7 +110,7 @@ def success_correlation(episode_means: np.ndarray, successes: np.ndarray, *, see
 
 @lru_cache(maxsize=64)
 def _resamples(num_episodes: int, seed: int) -> np.ndarray:
-    """Return how often each episode is drawn, a row a resample."""
+    """Return how often each episode is drawn, one row per resample."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_episodes, np.full(num_episodes, 1.0 / num_episodes), size=NUM_RESAMPLES)
 

@@ -105,7 +105,7 @@ class CorrelationRow:
 
 
 def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[EpisodeRecord]) -> list[SuccessRow]:
-    """Return one row a task in the plan's order, then all episodes pooled, then the mean of the tasks' rates.
+    """Return one row per task in the plan's order, then all episodes pooled, then the mean of the tasks' rates.
 
     Args:
         tasks: Planned tasks.

@@ -2,5 +2,5 @@
 
 In: the clips of a run, two folders of frames, or recorded episodes. Out: a table of numbers, each with a status.
 Read next: `run.py`, the main path; `metrics/image.py`, `metrics/depth.py`, `metrics/cloud.py`, `metrics/pose.py`,
-one pure function a metric.
+one pure function per metric.
 """

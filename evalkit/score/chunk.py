@@ -1,6 +1,6 @@
 """All metrics of one chunk: predictions against the ground truth.
 
-In: a `ClipChunk` and the cameras. Out: `Score`s, one a metric, frame and view (or arm, or all cameras).
+In: a `ClipChunk` and the cameras. Out: `Score`s, one per metric, frame and view (or arm, or all cameras).
 Read next: `frame.py`, what is computed for each frame; `run.py`, which scores the clips of a run.
 """
 
@@ -33,7 +33,7 @@ class ScoreOptions:
 
     Attributes:
         references: Also score reference predictions; see `names.SUBJECTS`.
-        lpips_nets: Networks of LPIPS; where the weights of one are missing, one row a chunk says so.
+        lpips_nets: Networks of LPIPS; where the weights of one are missing, one row per chunk says so.
         lpips_weights: Folder of their weights, searched before the torch hub cache.
         depth_estimator: Estimates depth from predicted RGB, scored as a separate subject; None for no estimator.
         threads: Cores for one chunk; the values do not depend on it.

@@ -147,6 +147,9 @@ class ClipReader:
             RunFolderError: If the file is missing, broken or not a clip.
         """
         self.path = path
+        if not path.is_file():
+            problem = "is a folder" if path.is_dir() else "does not exist"
+            raise RunFolderError(f"{path} {problem}; the clips of a run are RUN/clips/TASK/INDEX.h5.")
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:

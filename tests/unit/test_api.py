@@ -14,6 +14,7 @@ import evalkit
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.store.run_folder import open_run
 
+ROOT = Path(__file__).resolve().parents[2]
 BENCH, POLICY = "tests.doubles.bench:FakeBench", "tests.doubles.policy:FakePolicyPlugin"
 
 
@@ -21,11 +22,12 @@ def test_the_documented_example_runs_with_doubles(tmp_path: Path, capsys: pytest
     assert evalkit.__doc__ is not None
     lines = [line[4:] for line in evalkit.__doc__.splitlines() if line.startswith("    ")]
     code = "\n".join(lines)
+    assert all(line in (ROOT / "README.md").read_text() for line in lines)
     changes = {"robosuite": BENCH, "xwam": POLICY, "Lift": "Near", "results/runs/mine": str(tmp_path / "run")}
     for name, double in changes.items():
         assert f'"{name}"' in code
         code = code.replace(f'"{name}"', f'"{double}"')
-    exec(compile(code, "the example", "exec"), {})
+    exec(compile(code, "the example", "exec"), {"__name__": "__main__"})
     assert "report.md" in capsys.readouterr().out
     assert [record.outcome for record in open_run(tmp_path / "run").records()] == ["success", "success"]
     assert (tmp_path / "run" / "scores.parquet").exists()

@@ -219,7 +219,7 @@ def change_error_m(
     *,
     max_depth_m: float = MAX_DEPTH_M,
 ) -> Measure:
-    """Return the temporal inconsistency of depth: mean |change of prediction - change of ground truth| a frame, metres.
+    """Return the temporal inconsistency of depth: mean |change of prediction - change of ground truth|, m per frame.
 
     Mask: ground truth valid in both frames. An invalid prediction counts as a depth of 0. A prediction that is wrong
     by a constant scores 0; one that flickers does not, however close it stays to the ground truth.

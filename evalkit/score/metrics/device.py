@@ -19,7 +19,7 @@ import numpy as np
 from evalkit.contracts.errors import BadConfig
 from evalkit.score.metrics.nearest import FAR_M, RUN, PointTree, distances_in_order
 
-if TYPE_CHECKING:  # scoring on the CPU does without torch's 200 MiB a process
+if TYPE_CHECKING:  # scoring on the CPU does without torch's 200 MiB per process
     import torch
 
 CPU = "cpu"

@@ -1,6 +1,6 @@
 """Coverage of a result file: which plan and records it was made from, and which clips could not be scored.
 
-In: a run's plan and records; a result file. Out: `Coverage`, stored inside the file; sentences for people.
+In: a run's plan and records; a result file. Out: `Coverage`, stored inside the file; sentences for the user.
 Read next: `table.py`, which stores it; `evalkit/report/caveats.py`, which compares it with the present records.
 """
 

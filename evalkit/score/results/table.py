@@ -1,4 +1,4 @@
-"""The result file: `scores.parquet`, one row a number, written clip by clip.
+"""The result file: `scores.parquet`, one row per number, written clip by clip.
 
 In: the scores of one clip after another. Out: a file that appears whole or not at all, definitions included.
 Read next: `evalkit/score/run.py`, which fills it; `evalkit/report/`, which reads it.

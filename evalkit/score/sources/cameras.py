@@ -74,7 +74,7 @@ def _camera(view: Mapping[str, Any]) -> Camera:
 
 
 def _matrix(values: Any, shape: tuple[int, int], *, one_a_frame: bool = False) -> np.ndarray:
-    """Return a matrix (or one a frame, if `one_a_frame` allows it); NaN if it is missing."""
+    """Return a matrix (or one per frame, if `one_a_frame` allows it); NaN if it is missing."""
     matrix = np.asarray(np.nan if values is None else values, np.float64)
     fits = matrix.shape == shape or (one_a_frame and matrix.ndim == 3 and matrix.shape[1:] == shape)
     return matrix if fits else np.full(shape, np.nan)

@@ -26,8 +26,8 @@ from evalkit.score.metrics import depth
 Alignment = Literal["metric", "median", "affine_disparity"]
 ALIGNMENTS: dict[Alignment, str] = {
     "metric": "none, the estimator gives metres",
-    "median": "one scale a chunk: ground-truth median over estimated median, over all views",
-    "affine_disparity": "scale and shift of inverse depth a chunk, least squares to the ground truth, over all views",
+    "median": "one scale per chunk: ground-truth median over estimated median, over all views",
+    "affine_disparity": "scale and shift of inverse depth per chunk, least squares to the ground truth, over all views",
 }
 
 Estimator = Callable[[np.ndarray], np.ndarray]
