@@ -95,4 +95,4 @@ def _probe(what: str, probe: Callable[[], str], remedy: str, *, needed: bool) ->
     try:
         return Finding(what=what, ok=True, found=probe(), remedy=remedy, needed=needed)
     except (OSError, ImportError, EvalkitError, subprocess.SubprocessError) as error:
-        return Finding(what=what, ok=False, found=str(error)[:80], remedy=remedy, needed=needed)
+        return Finding(what=what, ok=False, found=str(error), remedy=remedy, needed=needed)

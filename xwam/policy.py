@@ -42,8 +42,8 @@ class XwamPolicyConfig:
     """Settings of the policy.
 
     Attributes:
-        checkpoint: Weights: a path, an id on the hub, `nano` for the shipped ones (robosuite), or a key of `FRESH` for
-            random ones.
+        checkpoint: Weights: a path, an id on the Hugging Face hub, `nano` for the shipped ones (robosuite),
+            `random-nano` or `random-nano-robocasa` for random ones.
         init_seed: Seed of random weights.
         num_video_steps: Denoising steps of the video; None for the model's own.
         num_action_steps: Denoising steps of actions and states, the first ones of the video; None for the model's own.
@@ -53,11 +53,12 @@ class XwamPolicyConfig:
         device: Device of network, VAE and text encoder, for example `cuda`.
         precision: Type of the network's matrices, for example `bfloat16`.
         text_cache: Folder that stores encoded prompts; None to encode them again in every run.
-        camera_depth: Whether predicted depth builds on measured depth (`nano/depth_refinement.py`), for a codec that
-            decodes changes of the current frame, as nano's does; else depth is the network's own. The network sees no
-            depth either way.
-        warp: Whether the pixel decoder of the checkpoint makes the images of static cameras (`nano/pixel_decoder.py`),
-            and wrist images are reprojected with the end effector; needs `camera_depth`. Else RGB is the codec's.
+        camera_depth: Whether predicted depth builds on measured depth (`xwam/nano/depth_refinement.py`), for a codec
+            that decodes changes of the current frame, as nano's does; else depth is the network's own. The network sees
+            no depth either way.
+        warp: Whether the pixel decoder of the checkpoint makes the images of static cameras
+            (`xwam/nano/pixel_decoder.py`), and wrist images are reprojected with the end effector; needs
+            `camera_depth`. Else RGB is the codec's.
     """
 
     checkpoint: str = "nano"

@@ -42,5 +42,7 @@ def doctor(
         state = ("ok", "green") if finding.ok else ("missing", "red") if finding.needed else ("absent", "yellow")
         table.add_row(finding.what, Text.assemble(state, " " + finding.found), "" if finding.ok else finding.remedy)
     out.print(table)
+    if not all(finding.ok for finding in findings):
+        out.print("`missing` marks what is required, `absent` what is optional.")
     if any(finding.needed and not finding.ok for finding in findings):
         raise typer.Exit(1)

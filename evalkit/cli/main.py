@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from rich.text import Text
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from evalkit.cli import score
 from evalkit.cli.data import record, replay
@@ -33,6 +34,29 @@ class InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the verbs."""
         return [verb for verb in VERBS if verb in self.commands]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb; where its arguments cannot be read, name the value or the setting that was meant."""
+        try:
+            return super().invoke(ctx)
+        except TyperException as error:
+            clarify(error)
+            raise
+
+
+def clarify(error: Any) -> None:
+    """Complete the message of a flag that cannot be read: name the value, or the setting that was meant."""
+    if isinstance(error, typer.BadParameter):
+        error.message = error.message.removeprefix("Value error, ")
+        causes: list[Any] = getattr(error.__cause__, "errors", list)()
+        value = str(causes[0].get("input")) if causes else ""
+        error.message += "" if value in error.message else f", got '{value}'"
+    elif flag := getattr(error, "option_name", None):
+        from evalkit.run.settings import RunSettings
+
+        name = flag.lstrip("-").replace("-", "_")
+        if error.ctx.info_name == "run" and name in RunSettings.__dataclass_fields__:
+            error.message += f". Write run.{name}=VALUE, without --"
 
 
 app = typer.Typer(

@@ -185,6 +185,7 @@ def plan_call(
     """
     from evalkit.store.plan import make_plan
 
+    _check_words(bench, tasks, overrides or [])
     config = bind(bench, policy, overrides)
     plan = make_plan(
         config.bench,
@@ -196,6 +197,18 @@ def plan_call(
         max_steps=config.max_steps,
     )
     return Call(bench=config.bench, policy=config.policy, run=config.run, plan=plan)
+
+
+def _check_words(bench: str, tasks: str, overrides: Sequence[str]) -> None:
+    """Raise BadConfig for a task name among the overrides, which need an equals sign."""
+    from evalkit.contracts.plugins import load_bench
+
+    for word in overrides:
+        if word in load_bench(bench).tasks:
+            if tasks:
+                names = ",".join([*(name for name in tasks.split(",") if name), word])
+                raise BadConfig(f"Tasks are separated by commas without spaces: --tasks {names}.")
+            raise BadConfig(f"'{word}' is a task; write --tasks {word}.")
 
 
 def bind(bench: str, policy: str, overrides: Sequence[str] | None) -> Config:

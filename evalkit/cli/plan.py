@@ -30,6 +30,7 @@ from evalkit.cli.options import (
 )
 from evalkit.console import out, progress_bar
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.text import count_of
 
 
 def list_(
@@ -123,12 +124,15 @@ def check(
     - `evalkit check --policy my_module:MyPlugin --static`
     """
     call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
-    out.print(f"The specs fit: policy '{policy}' on {len(call.plan.tasks)} tasks of '{bench}'.")
+    out.print(f"The specs fit: policy '{policy}' on {count_of(len(call.plan.tasks), 'task')} of '{bench}'.")
     if static:
         return
     failed = _try_tasks(call)
     if failed:
-        raise EvalkitError(f"{len(failed)} of {len(call.plan.tasks)} tasks do not work: {', '.join(failed)}.")
+        for problem, names in failed.items():
+            out.print(Text.assemble(("error  ", "red"), f"{', '.join(names)}: {problem}"), soft_wrap=True)
+        every = [task for names in failed.values() for task in names]
+        raise EvalkitError(f"{len(every)} of {count_of(len(call.plan.tasks), 'task')} failed: {', '.join(every)}.")
 
 
 def print_plan(call: Call) -> None:
@@ -136,18 +140,20 @@ def print_plan(call: Call) -> None:
     plan = call.plan
     counts = {task: sum(episode.task == task for episode in plan.episodes) for task in plan.tasks}
     out.print(f"plan     {plan.sha256[:16]}  {plan.protocol}, setting '{plan.setting}', seed {plan.seed}")
-    out.print(f"policy   {plan.policy.name}  " + ", ".join(f"{k} {v}" for k, v in plan.policy.provenance.items()))
+    out.print(f"policy   {plan.policy.name}")
+    for name, fact in plan.policy.provenance.items():
+        out.print(f"         {name}: {fact}", soft_wrap=True)
     out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
     for departure in plan.departures:
         out.print(Text.assemble(("departure from the protocol: ", "yellow"), departure))
 
 
-def _try_tasks(call: Call) -> list[str]:
-    """Try one chunk of every task, print a line each, and return the tasks that do not work."""
+def _try_tasks(call: Call) -> dict[str, list[str]]:
+    """Try one chunk of every task, print a line per task that works, and return the others by their problem."""
     from evalkit.run.trial import Trial, try_task
 
     trial = Trial(bench=call.bench, plan=call.plan, policy=call.policy.load(), settings=call.run)
-    failed = []
+    failed: dict[str, list[str]] = {}
     with progress_bar() as progress:
         bar = progress.add_task("check", total=len(call.plan.episodes))
         for episode in call.plan.episodes:
@@ -158,8 +164,7 @@ def _try_tasks(call: Call) -> list[str]:
                     Text.assemble(("ok     ", "green"), f"{episode.task}: reset and one chunk in {seconds:.1f} s")
                 )
             except (EpisodeFault, EvalkitError) as problem:
-                failed.append(episode.task)
-                out.print(Text.assemble(("error  ", "red"), f"{episode.task}: {problem}"), soft_wrap=True)
+                failed.setdefault(str(problem), []).append(episode.task)
             progress.advance(bar)
     return failed
 

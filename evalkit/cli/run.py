@@ -32,6 +32,7 @@ from evalkit.contracts.errors import EpisodeFault, EvalkitError
 if TYPE_CHECKING:
     from evalkit.store.plan import Plan
     from evalkit.store.records import EpisodeRecord
+    from evalkit.store.run_folder import RunFolder
 
 COLOURS = {"success": "green", "failure": "yellow", "error": "red", "skipped": "blue"}
 
@@ -69,7 +70,8 @@ def run(
 
     Write a run folder: `plan.json`, `run.json`, one record per episode (`episodes.jsonl`), clips that hold predictions
     and ground truth (`clips/`), and videos (`videos/`). The same command again runs only the missing episodes. An
-    episode that fails for a technical reason gets an `error` record; the run continues.
+    episode that fails for a technical reason gets an `error` record; the run continues. Exit with 2 if the arguments
+    are wrong or no episode ended in success or failure, with 130 if the run was interrupted.
 
     Examples:
 
@@ -80,10 +82,10 @@ def run(
     call = plan_call(policy, bench, setting, tasks, episodes, seed, overrides)
     path = to or default_path(call.plan)
     print_plan(call)
-    out.print(f"folder   {path}")
     if dry_run:
         _estimate(call)
     else:
+        out.print(f"folder   {path}")
         _run(call, path)
 
 
@@ -93,9 +95,22 @@ def default_path(plan: Plan) -> Path:
     return Path("results/runs") / f"{plan.bench.name}-{plan.policy.name}-{plan.setting}{mark}-{plan.sha256[:8]}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration in the largest unit of which it holds one.
+
+    Example:
+        >>> duration(12.3), duration(90), duration(5400)
+        ('12 s', '1.5 minutes', '1.5 hours')
+    """
+    for name, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{max(seconds, 1):.0f} s"
+
+
 def _estimate(call: Call) -> None:
     """Try the first and the last episode, and print how long the whole plan would take."""
-    from evalkit.run.trial import Trial, estimate_hours, measure_pace
+    from evalkit.run.trial import Trial, estimate_seconds, measure_pace
 
     tried = list(dict.fromkeys((call.plan.episodes[0], call.plan.episodes[-1])))
     trial = Trial(bench=call.bench, plan=call.plan, policy=call.policy.load(), settings=call.run)
@@ -106,9 +121,9 @@ def _estimate(call: Call) -> None:
                 paces.append(measure_pace(trial, episode))
             except EpisodeFault as fault:
                 raise EvalkitError(f"{episode.key} cannot be tried: {fault.reason}") from fault
-    hours = estimate_hours(call.plan, paces, workers=call.run.workers)
+    seconds = estimate_seconds(call.plan, paces, workers=call.run.workers)
     out.print(
-        f"estimate at most {hours:.1f} hours with run.workers={call.run.workers} if every episode reaches its step "
+        f"estimate at most {duration(seconds)} with run.workers={call.run.workers} if every episode reaches its step "
         "limit; tried "
         + ", ".join(f"{e.key} ({p.wall_s / p.steps:.2f} s per step)" for e, p in zip(tried, paces, strict=True))
     )
@@ -132,9 +147,15 @@ def _run(call: Call, path: Path) -> None:
                 except KeyboardInterrupt:
                     raise Interrupted(folder.path) from None
         out.print(render_console(build_report([folder.path])))
-        out.print(f"records, clips and videos: {folder.path}")
+        out.print(f"{_written(folder)}: {folder.path}")
         if all(record.outcome in ("error", "skipped") for record in folder.records()):
             raise EvalkitError("No planned episode ended in success or failure; the records above give the reasons.")
+
+
+def _written(folder: RunFolder) -> str:
+    """Return the names of what a run folder holds."""
+    names = ["records", *(name for name in ("clips", "videos") if (folder.path / name).is_dir())]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:

@@ -49,7 +49,10 @@ def apply_overrides(defaults: Any, overrides: Sequence[str], *, keys: Sequence[s
             return compose("settings", list(overrides))
         except (HydraException, OmegaConfBaseException) as error:
             cause = error.__cause__ or error
-            raise BadConfig(f"Cannot apply {' '.join(overrides)}: {first_line(cause)}.") from error
+            reason = first_line(cause)
+            if "is not a ListConfig" in reason:
+                reason = "the value must be a list, for example [64,64]"
+            raise BadConfig(f"Cannot apply {' '.join(overrides)}: {reason}.") from error
 
 
 def leaf_keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -93,8 +96,8 @@ def _check(override: str, keys: Sequence[str], *, see: str, example: str) -> Non
     try:
         key = OverridesParser.create().parse_override(override).key_or_group
     except HydraException as error:
-        raise BadConfig(
-            f"'{override}' is not an override; write key=value, for example {example} ({first_line(error)})."
-        ) from error
+        cause = f" ({first_line(error)})" if "=" in override else ""
+        raise BadConfig(f"'{override}' is not an override; write key=value, for example {example}{cause}.") from error
     if key not in keys:
-        raise UnknownName("setting", key, keys, see=see)
+        same_field = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+        raise UnknownName("setting", key, same_field or keys, see=see)

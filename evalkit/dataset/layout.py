@@ -26,6 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.geometry import wxyz_from_xyzw
+from evalkit.contracts.text import count_of
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange
@@ -165,7 +166,8 @@ class Scan(NamedTuple):
 
     def describe(self) -> str:
         """Return the counts in one line."""
-        return f"{len(self.lengths)} episodes, {sum(self.lengths.values())} frames; {len(self.broken)} broken, left out"
+        episodes, broken = count_of(len(self.lengths), "episode"), count_of(len(self.broken), "broken episode")
+        return f"{episodes}, {sum(self.lengths.values())} frames; {broken} left out"
 
 
 def read_metadata(root: Path) -> dict[str, int]:
@@ -175,6 +177,8 @@ def read_metadata(root: Path) -> dict[str, int]:
         DataSetError: If `metadata.json` is missing or broken.
     """
     path = root / "metadata.json"
+    if not root.is_dir():
+        raise DataSetError(f"The data set {root} does not exist.")
     try:
         lengths = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -96,6 +96,8 @@ def open_lerobot(root: Path, map_path: Path | None = None) -> Import:
     Raises:
         DataSetError: If it is not a LeRobot data set, has an unknown version, or does not fit the map.
     """
+    if not (root / INFO).is_file():
+        raise DataSetError(f"{root} is not a LeRobot data set: it holds no {INFO}.")
     info = read_json(root / INFO)
     missing = {"codebase_version", "fps", "features", "data_path"} - set(info)
     if missing:

@@ -47,8 +47,10 @@ class Actor:
         """Check what can be checked without loading the policy."""
         if self.max_steps is not None and self.max_steps < 1:
             raise BadConfig(f"--max-steps {self.max_steps} must be 1 or more.")
-        if self.take_over is not None and (self.policy is None or self.take_over < 1):
-            raise BadConfig(f"--take-over {self.take_over} must be 1 or more, and --policy must name the policy.")
+        if self.take_over is not None and self.policy is None:
+            raise BadConfig("--take-over has no effect alone: --policy must name the policy.")
+        if self.take_over is not None and self.take_over < 1:
+            raise BadConfig(f"--take-over {self.take_over} must be 1 or more.")
 
     @property
     def shows_expert(self) -> bool:
@@ -142,6 +144,26 @@ def jobs(
     return [block for row in zip_longest(*of_tasks) for block in row if block is not None]
 
 
+def count_episodes(
+    root: Path, bench: BoundBench, wanted: Mapping[str, int], *, refuse: str | None, first_number: int
+) -> dict[str, tuple[int, int]]:
+    """Return for each task how many of its wanted episodes are there, and how many of their seeds gave none.
+
+    Args:
+        root: The data set.
+        bench: The bench.
+        wanted: Tasks and their numbers of episodes.
+        refuse: As in `jobs`.
+        first_number: As in `jobs`.
+    """
+    counts = {}
+    for task, count in wanted.items():
+        keys = [episode_key(number) for number in _numbers(bench.recordable, task, refuse, first_number, count)]
+        num_there = sum((root / "data" / f"{key}.json").exists() for key in keys)
+        counts[task] = num_there, sum((root / FAILED / key).exists() for key in keys)
+    return counts
+
+
 def _check_chosen(bench: BoundBench) -> None:
     """Raise BadConfig if the user did not give a setting that a data set must state."""
     for name in bench.recordable.must_choose:
@@ -216,7 +238,7 @@ def _is_done(job: RecordJob, number: int, seed: int) -> bool:
         return (job.root / FAILED / episode_key(number)).exists()
     for name, (before, now) in stored.differences(about_of(job, seed), ignore=("env", "success")).items():
         raise BadConfig(
-            f"{path} was recorded with other settings: {name} was {before!r}, and is {now!r} now. "
+            f"{path} was recorded in another way: its field '{name}' was {before!r}, and is {now!r} now. "
             f"Record into another folder, or give other numbers (--first-number)."
         )
     return True

@@ -130,6 +130,7 @@ def _rerun() -> Any:
         import rerun
     except ImportError as error:
         raise ViewerUnavailable(
-            "The viewer needs rerun: `pip install evalkit[viz]`. `evalkit view --sheet` writes an image without it."
+            "The viewer needs rerun: `pip install -c constraints.txt -e '.[viz]'`. `evalkit view --sheet` writes an "
+            "image without it."
         ) from error
     return rerun

@@ -24,7 +24,7 @@ class RunSettings:
         chunk_timeout_s: Time limit to execute a chunk of actions, including rendering.
         episodes_per_worker: Episodes after which an env process is replaced, to limit memory leaks.
         clips: Write predictions and ground truth, for `evalkit score`.
-        video: Write one mp4 per episode, for people.
+        video: Write one mp4 per episode, for viewing.
     """
 
     workers: int = 1

@@ -51,8 +51,8 @@ class Pace:
     wall_s: float
 
 
-def estimate_hours(plan: Plan, paces: Sequence[Pace], *, workers: int) -> float:
-    """Return how many hours a plan would take if every episode reached its step limit.
+def estimate_seconds(plan: Plan, paces: Sequence[Pace], *, workers: int) -> float:
+    """Return how many seconds a plan would take if every episode reached its step limit.
 
     The policy answers one request at a time; more workers help until the policy is always busy.
 
@@ -66,7 +66,7 @@ def estimate_hours(plan: Plan, paces: Sequence[Pace], *, workers: int) -> float:
     reset_s = sum(pace.reset_s for pace in paces) / len(paces) * len(plan.episodes)
     wall_s = sum(pace.wall_s for pace in paces) / tried * steps
     policy_s = sum(pace.policy_s for pace in paces) / tried * steps
-    return max((reset_s + wall_s) / min(workers, len(plan.episodes)), policy_s) / 3600
+    return max((reset_s + wall_s) / min(workers, len(plan.episodes)), policy_s)
 
 
 def measure_pace(trial: Trial, episode: Episode) -> Pace:

@@ -188,7 +188,7 @@ def test_check_names_the_task_that_does_not_work() -> None:
     done = evalkit("check", *FAKE, "bench.fake.fault=solved", "bench.fake.fault_seed=0", "--tasks", "Far")
     assert done.returncode == 2
     assert "already met at reset" in done.stdout
-    assert "1 of 1 tasks do not work: Far" in done.stderr
+    assert "1 of 1 task failed: Far" in done.stderr
 
 
 def test_every_key_that_is_shown_can_be_given_back() -> None:

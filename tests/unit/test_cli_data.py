@@ -197,7 +197,7 @@ def test_what_cannot_be_replayed_is_left_out_once(
     dry = evalkit(*command, "--dry-run")
     assert dry.exit_code == 0
     assert f"  Lift: demo_2 of {demos}" in dry.out
-    assert f"2 demonstrations are missing in {tmp_path / 'data'}." in dry.out
+    assert f"missing in {tmp_path / 'data'}: 2 demonstrations" in dry.out
     assert not (tmp_path / "data").exists()
     done = evalkit(*command)
     assert done.exit_code == 1

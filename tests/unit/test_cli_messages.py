@@ -14,7 +14,12 @@ from typer.testing import CliRunner
 import evalkit
 from evalkit.cli.main import app
 from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.plugins import load_recordable_bench
+from evalkit.dataset.writer import episode_key
+from evalkit.record.plan import FAILED
+from evalkit.record.refusals import number_of_first
 from evalkit.store.run_folder import open_run
+from xwam.cli import main as xwam
 
 BENCH, POLICY = "tests.doubles.bench:FakeBench", "tests.doubles.policy:FakePolicyPlugin"
 FAKE = ["--bench", BENCH, "--policy", POLICY]
@@ -62,3 +67,69 @@ def test_a_plugin_that_fails_on_import_names_its_line(tmp_path: Path, monkeypatc
     assert "(broken_plugin.py:2)" in sentence
     assert sentence.count("broken_plugin:Plugin") == 1
     assert "See CONTRIBUTING.md, 'Add a policy'." in evalkit_says("plan", "--policy", "builtins:dict")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["plan", *FAKE, "Near"], "'Near' is a task; write --tasks Near."),
+        (["plan", *FAKE, "--tasks", "Near,", "Far"], "separated by commas without spaces: --tasks Near,Far."),
+        (["run", *FAKE, "--workers", "2"], "Write run.workers=VALUE, without --"),
+        (["plan", *FAKE, "--episodes", "two"], "got 'two'"),
+        (["plan", "--policy", "hold", "bench.robosuite.image_hw_px=64"], "must be a list, for example [64,64]"),
+        (["plan", "--policy", "hold", "bench.robosuite.max_steps=9"], "Did you mean 'bench.max_steps'?"),
+        (["plan", "--policy", "hold", "policy.xwam.threads=2"], "the policy is 'hold'; add --policy xwam."),
+        (["record", "TMP", "Lift=1", "bench.max_steps=20"], "here write --max-steps 20."),
+        (["record", "TMP", "Lift=1", "--policy", "hold", "--take-over", "0"], "--take-over 0 must be 1 or more."),
+        (["replay", "TMP", "no.hdf5", "--bench", "robosuite"], "no.hdf5 does not exist."),
+        (["view", "no.h5"], "Cannot read the clip no.h5: it does not exist. Clips are in RUN/clips/TASK/."),
+    ],
+)
+def test_a_mistake_names_what_to_write(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    written = [str(tmp_path) if argument == "TMP" else argument for argument in arguments]
+    said = " ".join(evalkit_says(*written).replace("│", " ").split())
+    assert sentence in said
+
+
+def test_a_choice_that_does_not_exist_is_named_once() -> None:
+    said = evalkit_says("score", "dataset", "x", "--policy", "hold", "--actions", "mine")
+    assert "Value error" not in said
+    assert said.count("mine") == 1
+
+
+def test_no_data_set_is_mixed_with_a_run(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").touch()
+    for command in (["record", str(tmp_path), "Lift=1"], ["replay", str(tmp_path), "x.hdf5", "--bench", "robosuite"]):
+        assert "is a run folder: it holds plan.json" in evalkit_says(*command)
+
+
+def test_seeds_without_an_episode_are_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = tmp_path / FAILED / episode_key(number_of_first(load_recordable_bench("robosuite"), "Lift", None))
+    failed.parent.mkdir(parents=True)
+    failed.touch()
+    command = ["record", str(tmp_path), "Lift=1"]
+    said = "Lift: 0 of 1 episode; the expert failed on 1 seed. Ask for more episodes"
+    dry = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert (dry.exit_code, said in dry.output) == (0, True)
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, said in done.output) == (1, True)
+
+
+def test_check_names_a_problem_once_for_all_its_tasks() -> None:
+    result = CliRunner().invoke(app, ["check", *FAKE, "policy.fake.fault=no_reply"])
+    assert result.output.count("a list of one reply") == 1
+    assert "2 of 2 tasks failed: Near, Far." in str(result.exception)
+
+
+def test_a_plan_shows_one_fact_of_the_policy_per_line() -> None:
+    lines = CliRunner().invoke(app, ["plan", *FAKE]).output.splitlines()
+    assert lines[1:3] == ["policy   fake", "         weights: none"]
+
+
+def test_xwam_names_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, sentence in (
+        (["check-data", str(tmp_path / "no")], "does not exist."),
+        (["import-lerobot", str(tmp_path), str(tmp_path / "out")], "is not a LeRobot data set"),
+    ):
+        assert xwam(command) == 2
+        assert sentence in capsys.readouterr().err

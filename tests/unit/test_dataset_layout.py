@@ -239,7 +239,7 @@ def test_broken_episodes_are_named_and_left_out(root: Path, name: Any) -> None:
     with pytest.raises(BrokenEpisode, match=reason):
         raise BrokenEpisode(found.broken[0].reason)
     assert "episode_0000001" in found.broken[0].reason
-    assert found.describe() == "2 episodes, 80 frames; 1 broken, left out"
+    assert found.describe() == "2 episodes, 80 frames; 1 broken episode left out"
 
 
 @pytest.mark.parametrize(
@@ -270,12 +270,12 @@ def test_check_with_decode_finds_undecodable_frames(root: Path, capsys: pytest.C
         data[middle : middle + 9000] = np.random.default_rng(0).bytes(9000)
         path.write_bytes(data)
     assert cli.main(["check-data", str(root)]) == 0
-    assert "0 broken, left out; frames counted, not decoded" in capsys.readouterr().out
+    assert "0 broken episodes left out; frames counted, not decoded" in capsys.readouterr().out
     assert cli.main(["check-data", str(root), "--decode"]) == 1
     said = capsys.readouterr().out
     assert f"video/b/{key_of(1)}.mp4 is missing or broken" in said
     assert f"depth/a/{key_of(2)}.mp4 is missing or broken" in said
-    assert said.endswith("1 episodes, 40 frames; 2 broken, left out\n")
+    assert said.endswith("1 episode, 40 frames; 2 broken episodes left out\n")
 
 
 def test_a_video_cut_off_after_its_index_is_refused(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def test_the_commands(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert cli.main(["export-lerobot", str(root), str(tmp_path / "l")]) == 0
     assert "2 episodes, 80 frames; 1 left out" in capsys.readouterr().out
     assert cli.main(["import-lerobot", str(tmp_path / "l"), str(tmp_path / "back")]) == 0
-    assert "2 episodes; 0 broken, left out" in capsys.readouterr().out
+    assert "2 episodes; 0 broken episodes left out" in capsys.readouterr().out
     assert scan(tmp_path / "back").lengths == {key_of(0): 40, key_of(2): 40}
     (tmp_path / "l" / MAP).unlink()
     shutil.rmtree(tmp_path / "back")

@@ -75,4 +75,4 @@ def test_statistics_look_at_no_video_and_say_so(root: Path, capsys: pytest.Captu
     assert cli.main(["check-data", str(root)]) == 1
     assert "2 episodes, 80 frames; 1 broken" in capsys.readouterr().out
     assert cli.main(["statistics", str(root)]) == 0
-    assert "3 episodes, 120 frames; 0 broken, left out; videos not read" in capsys.readouterr().out
+    assert "3 episodes, 120 frames; 0 broken episodes left out; videos not read" in capsys.readouterr().out

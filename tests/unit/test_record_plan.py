@@ -203,11 +203,11 @@ def say_recorded(job: Any, place: Any, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"setting": "wide"}, "setting was 'default', and is 'wide' now"),
-        ({"first_seed": 7}, "seed was 3, and is 10 now"),
-        ({"disturbance": Disturbance()}, "disturbance was"),
-        ({"actor": plan.Actor(policy=policy_of("hold"))}, "disturbance was"),
-        ({"actor": plan.Actor(policy=policy_of("hold"), take_over=9)}, "after_up_to was None, and is 9 now"),
+        ({"setting": "wide"}, "'setting' was 'default', and is 'wide' now"),
+        ({"first_seed": 7}, "'seed' was 3, and is 10 now"),
+        ({"disturbance": Disturbance()}, "'disturbance' was"),
+        ({"actor": plan.Actor(policy=policy_of("hold"))}, "'disturbance' was"),
+        ({"actor": plan.Actor(policy=policy_of("hold"), take_over=9)}, "'after_up_to' was None, and is 9 now"),
     ],
 )
 def test_episodes_of_other_settings_are_not_reused(tmp_path: Path, changes: Any, said: str) -> None:

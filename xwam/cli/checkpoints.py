@@ -15,10 +15,12 @@ from rich.console import Console
 
 from xwam.cli.console import say, working
 
-Source = Annotated[
-    str, typer.Argument(help="A file, a folder, or a Hugging Face id such as sharinka0715/X-WAM-checkpoints/robocasa.")
-]
-Target = Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")]
+SOURCE_HELP = "A file, a folder, or a Hugging Face id such as sharinka0715/X-WAM-checkpoints/robocasa."
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)]
+First = Annotated[str, typer.Argument(metavar="FIRST", help=SOURCE_HELP)]
+Second = Annotated[str, typer.Argument(metavar="SECOND", help=SOURCE_HELP)]
+Target = Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to write; it must not exist.")]
 
 
 def show(source: Source) -> None:
@@ -100,14 +102,15 @@ def convert(
 
 
 def average(
-    first: Source,
-    second: Source,
+    first: First,
+    second: Second,
     target: Target,
     share: Annotated[float, typer.Option(metavar="FRACTION", help="Weight of the second network, 0 to 1.")] = 0.5,
     second_only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PREFIX", help="Take weights whose names begin with this from the second only; may be repeated."
+            metavar="PREFIX",
+            help="Take weights named PREFIX... (such as `proprio_decoder.`) from SECOND only; repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -145,8 +148,8 @@ def speed(
 ) -> None:
     """Measure the time per chunk of the network with random weights.
 
-    Print milliseconds per chunk until the actions are clean, next to a reference implementation on the same device, and
-    the share of the measured peak of matrix products.
+    Print milliseconds per chunk until the actions are fully denoised, the same for a reference implementation on this
+    device, their ratio (below 1: faster than the reference), and the share of the measured peak of matrix products.
 
     Examples:
 

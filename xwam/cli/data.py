@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evalkit.contracts.files import write_whole
+from evalkit.contracts.text import count_of
 from xwam.cli.console import counted, say, ticking
 
 if TYPE_CHECKING:
@@ -100,11 +101,13 @@ def export_lerobot(root: Root, out: Out) -> None:
     for reason in written.broken:
         say(reason)
     left_out = len(scanned.broken) + len(written.broken)
-    say(f"{out}: {written.num_episodes} episodes, {written.num_frames} frames; {left_out} left out")
+    say(f"{out}: {count_of(written.num_episodes, 'episode')}, {written.num_frames} frames; {left_out} left out")
 
 
 def import_lerobot(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of LeRobot's data set, with meta/info.json.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder of LeRobot's data set, with meta/info.json.")
+    ],
     out: Out,
     feature_map: Annotated[
         Path | None,
@@ -129,6 +132,6 @@ def import_lerobot(
         count, broken = import_episodes(opened, out, on_episode=tick)
     for episode in broken:
         say(episode.reason)
-    say(f"{out}: {count} episodes; {len(broken)} broken, left out")
+    say(f"{out}: {count_of(count, 'episode')}; {count_of(len(broken), 'broken episode')} left out")
     if broken:
         raise typer.Exit(1)

@@ -30,15 +30,20 @@ def _list_recipes(context: typer.Context, wanted: bool) -> None:
     for each in RECIPES.values():
         print(f"{each.name:<26}{each.num_steps:>6} steps of {each.batch_size} clips at {each.learning_rate:g}")
     name = context.params.get("recipe", "nano")
-    print(f"\n{inspect.getdoc(Recipe)}\n\nSettings of {name}:")
+    meanings = (inspect.getdoc(Recipe) or "").partition("Attributes:\n")[2]
+    print(f"\nMeaning of the settings:\n{meanings}\n\nSettings of {name}:")
     for key, value in recipe_of(name).to_json().items():
         print(f"    {key}={json.dumps(value)}")
     raise typer.Exit
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Folder of the data set, with metadata.json and statistics.json.")],
-    out: Annotated[Path, typer.Argument(help="Run folder; the same command again continues from the last save.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder of the data set, with metadata.json and statistics.json.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Run folder; the same command again continues from the last save.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -62,7 +67,9 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
-            metavar="CHECKPOINT", help="Checkpoint to start from. [default: fresh nano weights]", show_default=False
+            metavar="CHECKPOINT",
+            help="Checkpoint to start from. [default: random weights of nano's size]",
+            show_default=False,
         ),
     ] = None,
     threads: Threads = None,
@@ -98,12 +105,19 @@ def train(
 
 def train_decoder(
     data: Annotated[
-        Path, typer.Argument(help="Folder of the data set, with metadata.json; episodes must record camera poses.")
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Folder of the data set, with metadata.json; episodes must record camera poses."
+        ),
     ],
     checkpoint: Annotated[
-        str, typer.Argument(help="Trained network; if it has a pixel decoder, that decoder is trained further.")
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Trained network; if it has a pixel decoder, that decoder is trained further.",
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="safetensors file to write: network and pixel decoder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="safetensors file to write: network and pixel decoder.")],
     episodes: Annotated[
         int, typer.Option(metavar="N", help="Episodes to train on; they are held in memory.", min=1)
     ] = 200,

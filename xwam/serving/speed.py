@@ -29,7 +29,7 @@ SIZES: dict[str, tuple[NetworkConfig, Geometry]] = {
 }
 PEAK_SIZE = {"cuda": 8192, "cpu": 1024}
 NUM_WORDS = 20
-COLUMNS = ("compiled", "batch", "steps", "ms a chunk", "reference ms a chunk", "ratio", "FLOPs of peak")
+COLUMNS = ("compiled", "batch", "steps", "ms per chunk", "reference ms per chunk", "ratio", "FLOPs of peak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Row:
     Attributes:
         compiled: Whether our blocks are compiled; those of the reference network never are.
         batch: Requests in a pass.
-        steps: Passes until the actions are clean.
+        steps: Passes until the actions are fully denoised.
         ms: Time of one chunk, that of the batch divided by its size.
         reference_ms: The same for the reference network.
         peak_frac: Share of the measured matrix-multiply peak (model FLOPs utilisation).

@@ -56,11 +56,11 @@ class Recipe:
         betas: Betas of AdamW.
         clip_norm: Largest norm of the gradient.
         ema_decay: Decay of the averaged weights, which the checkpoint holds; 0 for no averaging.
-        precision: `bf16` for matrix products in bfloat16; weights and optimizer stay in float32.
+        precision: `bf16` for matrix products in bfloat16, `no` for float32; weights and optimizer stay in float32.
         checkpointing: Recompute the activations of each block instead of storing them.
         compile: Compile the blocks: minutes at the start, faster steps. A CPU needs a C++ compiler.
-        noise: Distribution of the noise levels.
-        clean_action_frac: Share of samples with clean actions; the paper's p.
+        noise: Distribution of the noise levels: `ans`, `decoupled` or `sync`.
+        clean_action_frac: Share of samples with clean actions (p in the paper).
         start_frac: Share of samples at the noise levels where inference starts; not in the paper.
         text_drop: Share of samples with an empty prompt.
         weight_action: Weight of the action loss (lambda in equation 6).
@@ -71,7 +71,7 @@ class Recipe:
         depth: Depth mode of the network; None for the model's own.
         crop_frac: Share of rows and columns that is kept.
         augmentation: Colour jitter and random crops; None for neither.
-        past_end: Handling of clips that reach beyond an episode.
+        past_end: Clips that reach beyond an episode: `leave_out`, or `hold` their last step
         exact_depth: Whether depth comes from the millimetres instead of the 8-bit video.
         encode_once: Store latents in the data folder instead of encoding clips at every access; needs
             `augmentation=null`.
@@ -134,7 +134,10 @@ class Recipe:
                 f"clean_action_frac {self.clean_action_frac} and start_frac {self.start_frac} must add up to at most 1."
             )
         if self.warmup_steps > self.num_steps:
-            raise RecipeError(f"warmup_steps {self.warmup_steps} must lie in 0..{self.num_steps} (num_steps).")
+            raise RecipeError(
+                f"The warm-up of {self.warmup_steps} steps is longer than the training of {self.num_steps} steps; add "
+                f"warmup_steps={self.num_steps} or less."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` gives the same recipe back."""
