@@ -18,7 +18,7 @@ from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.overrides import apply_overrides, first_line, leaf_keys, overridden
-from evalkit.contracts.plugins import load_bench, load_policy
+from evalkit.contracts.plugins import BENCHES, POLICIES, load_bench, load_policy, names
 from evalkit.contracts.policy import PolicyPlugin
 from evalkit.run.settings import RunSettings
 
@@ -52,6 +52,7 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         UnknownName: For a key that does not exist.
         BadConfig: For a value that does not fit its key, or text that is not an override.
     """
+    _check_owners(overrides, {"bench": bench.name, "policy": policy.name})
     defaults = OmegaConf.create({"bench": {"max_steps": None}, "policy": {}})
     defaults.run = _writable(RunSettings)
     defaults.bench[bench.name] = _writable(bench.config_type)
@@ -72,6 +73,16 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
         policy=BoundPolicy(plugin=policy, config=_built(merged.policy[policy.name])),
         max_steps=max_steps,
     )
+
+
+def _check_owners(overrides: Sequence[str], chosen: Mapping[str, str]) -> None:
+    """Raise BadConfig for a setting of an installed bench or policy that is not the chosen one."""
+    installed = {"bench": names(BENCHES), "policy": names(POLICIES)}
+    for override in overrides:
+        kind, _, rest = override.partition("=")[0].partition(".")
+        owner, dot, _ = rest.partition(".")
+        if dot and owner in installed.get(kind, []) and owner != chosen[kind]:
+            raise BadConfig(f"'{override}' has no effect: the {kind} is '{chosen[kind]}'; add --{kind} {owner}.")
 
 
 def bind_bench(name: str, overrides: Sequence[str] = ()) -> BoundBench:

@@ -7,7 +7,7 @@ Read next: `evalkit/record/plan.py` and `evalkit/record/workers.py`; `evalkit/re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from evalkit.cli.options import (
 )
 from evalkit.console import out, progress_bar
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.text import count_of
 
 if TYPE_CHECKING:
     from evalkit.contracts.bound import BoundPolicy
@@ -60,8 +61,9 @@ def record(
 ) -> None:
     """Record demonstrations of scripted experts, or episodes of any policy, as a data set.
 
-    Write RGB, depth, states, actions and instructions. The same command again records only the missing episodes. An
-    expert that fails costs its seed, which is counted. Exit with 1 if a simulator failed.
+    Write RGB, depth, states, actions and instructions. The same command again records only the missing episodes. A seed
+    on which the expert fails gives no episode and is not tried again. Exit with 1 if a task has fewer episodes than
+    were asked for.
 
     Examples:
 
@@ -74,9 +76,11 @@ def record(
     """
     from evalkit.config import bind_bench
     from evalkit.record.demonstrate import NO_DISTURBANCE, Disturbance
-    from evalkit.record.plan import Actor, jobs
+    from evalkit.record.plan import Actor, count_episodes, jobs
 
     tasks, overrides = _split(wanted)
+    _check_folder(root)
+    _check_flags(overrides, {"bench.max_steps": "--max-steps", "run.workers": "--workers"})
     of_policy = [text for text in overrides if text.startswith("policy.")]
     bound = bind_bench(bench, [text for text in overrides if text not in of_policy])
     todo = jobs(
@@ -90,10 +94,11 @@ def record(
         refuse=refuse,
         actor=Actor(policy=_acting(policy, of_policy), max_steps=max_steps, take_over=take_over),
     )
-    if dry_run:
-        _list_missing(tasks, todo)
-    else:
-        _record(root, todo, workers)
+    num_faults = _list_missing(tasks, todo) if dry_run else _record(root, todo, workers)
+    counts = count_episodes(root, bound, tasks, refuse=refuse, first_number=first_number)
+    short = _print_short(tasks, counts, expert=policy is None and refuse is None)
+    if num_faults or (short and not dry_run):
+        raise typer.Exit(1)
 
 
 def replay(
@@ -120,7 +125,9 @@ def replay(
     from evalkit.config import bind_bench
     from evalkit.replay.jobs import jobs
 
+    _check_folder(root)
     overrides = [text for text in files if "=" in text and not Path(text).exists()]
+    _check_flags(overrides, {"run.workers": "--workers"})
     todo = jobs(
         root,
         [Path(text) for text in files if text not in overrides],
@@ -134,7 +141,7 @@ def replay(
         return
     for job in todo:
         out.print(f"missing  {job.key}  {job.task}: {job.name} of {job.path}")
-    out.print(f"{len(todo)} demonstrations are missing in {root}.")
+    out.print(f"missing in {root}: {count_of(len(todo), 'demonstration')}")
 
 
 def _split(pairs: Sequence[str]) -> tuple[dict[str, int], list[str]]:
@@ -171,15 +178,46 @@ def _acting(policy: str | None, overrides: Sequence[str]) -> BoundPolicy | None:
     return None
 
 
-def _list_missing(tasks: dict[str, int], todo: Sequence[RecordJob]) -> None:
+def _check_folder(root: Path) -> None:
+    """Raise BadConfig if a data set would be mixed with a run."""
+    if (root / "plan.json").exists():
+        raise BadConfig(f"{root} is a run folder: it holds plan.json. Write the data set to another folder.")
+
+
+def _check_flags(overrides: Sequence[str], flags: Mapping[str, str]) -> None:
+    """Raise BadConfig for an override of `evalkit run` that is a flag here."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key in flags:
+            raise BadConfig(f"'{override}' is a setting of `evalkit run`; here write {flags[key]} {value}.")
+
+
+def _list_missing(tasks: dict[str, int], todo: Sequence[RecordJob]) -> int:
+    """Print how many episodes of each task are missing; return 0, the number of simulators that failed."""
     missing = Counter(dict.fromkeys(tasks, 0))
     for job in todo:
         missing[job.task] += len(job.numbers)
     for task, total in tasks.items():
-        out.print(f"missing  {task}: {missing[task]} of {total} episodes")
+        out.print(f"missing  {task}: {missing[task]} of {count_of(total, 'episode')}")
+    return 0
 
 
-def _record(root: Path, todo: Sequence[RecordJob], workers: int) -> None:
+def _print_short(tasks: Mapping[str, int], counts: Mapping[str, tuple[int, int]], *, expert: bool) -> bool:
+    """Print a line for each task of which seeds gave no episode; return whether there is one."""
+    short = {task: count for task, count in counts.items() if count[1]}
+    for task, (num_there, num_failed) in short.items():
+        seeds = count_of(num_failed, "seed")
+        reason = f"the expert failed on {seeds}" if expert else f"{seeds} gave no episode"
+        out.print(
+            f"{task}: {num_there} of {count_of(tasks[task], 'episode')}; {reason}. Ask for more episodes, or record "
+            "into another folder with more --max-steps.",
+            soft_wrap=True,
+        )
+    return bool(short)
+
+
+def _record(root: Path, todo: Sequence[RecordJob], workers: int) -> int:
+    """Record jobs, print the result, and return how many simulators failed."""
     from evalkit.record.workers import record as record_jobs
 
     with progress_bar() as progress:
@@ -190,12 +228,11 @@ def _record(root: Path, todo: Sequence[RecordJob], workers: int) -> None:
     for fault in recorded.faults:
         out.print(f"not recorded: {fault}", soft_wrap=True)
     out.print(
-        f"{root}: {recorded.kept} of {recorded.tried} recorded now; {len(recorded.lengths)} episodes, "
-        f"{sum(recorded.lengths.values())} frames in all; {recorded.num_failed} seeds gave no episode",
+        f"{root}: {recorded.kept} of {recorded.tried} recorded now; {count_of(len(recorded.lengths), 'episode')}, "
+        f"{sum(recorded.lengths.values())} frames in all; {count_of(recorded.num_failed, 'seed')} gave no episode",
         soft_wrap=True,
     )
-    if recorded.faults:
-        raise typer.Exit(1)
+    return len(recorded.faults)
 
 
 def _replay(root: Path, todo: Sequence[ReplayJob], workers: int) -> None:
@@ -207,9 +244,9 @@ def _replay(root: Path, todo: Sequence[ReplayJob], workers: int) -> None:
     for reason in replayed.reasons:
         out.print(f"left out: {reason}", soft_wrap=True)
     out.print(
-        f"{root}: {replayed.written} of {len(todo)} replayed now; {len(replayed.lengths)} episodes, "
-        f"{sum(replayed.lengths.values())} frames in all; {replayed.num_unreproduced} demonstrations cannot be "
-        "reproduced",
+        f"{root}: {replayed.written} of {len(todo)} replayed now; {count_of(len(replayed.lengths), 'episode')}, "
+        f"{sum(replayed.lengths.values())} frames in all; {count_of(replayed.num_unreproduced, 'demonstration')} "
+        "cannot be reproduced",
         soft_wrap=True,
     )
     if replayed.reasons:

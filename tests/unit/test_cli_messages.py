@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 import evalkit
 from evalkit.cli.main import app
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.plugins import load_recordable_bench
 from evalkit.dataset.writer import episode_key
 from evalkit.record.plan import FAILED
 from evalkit.record.refusals import number_of_first
@@ -104,7 +103,7 @@ def test_no_data_set_is_mixed_with_a_run(tmp_path: Path) -> None:
 
 
 def test_seeds_without_an_episode_are_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = tmp_path / FAILED / episode_key(number_of_first(load_recordable_bench("robosuite"), "Lift", None))
+    failed = tmp_path / FAILED / episode_key(number_of_first(evalkit.load_bench("robosuite").recordable, "Lift", None))
     failed.parent.mkdir(parents=True)
     failed.touch()
     command = ["record", str(tmp_path), "Lift=1"]
