@@ -1,4 +1,4 @@
-"""Listeners that record an episode: the clip for the scorer, the video for people.
+"""Listeners that record an episode: the clip for the scorer, the video for viewing.
 
 In: executed chunks. Out: files in the run folder, whole or not at all.
 Read next: `evalkit/store/clips.py`, `evalkit/store/video.py`.

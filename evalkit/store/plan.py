@@ -16,6 +16,7 @@ from typing import Any
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check
+from evalkit.contracts.text import count_of
 from evalkit.contracts.types import Episode
 
 FORMAT = "evalkit-plan-1"
@@ -203,7 +204,7 @@ def _departures(bench: BoundBench, policy: PolicySpec, max_steps: int | None) ->
     """Return every departure from the protocol: the bench's own, shorter episodes, another number of executed steps."""
     departures = bench.departures()
     if max_steps is not None:
-        departures.append(f"Episodes are cut at {max_steps} steps (bench.max_steps).")
+        departures.append(f"Episodes are cut at {count_of(max_steps, 'step')} (bench.max_steps).")
     paced = bench.executed_steps
     if paced is not None and policy.execute_steps != paced:
         departures.append(f"The policy executes {policy.execute_steps} actions of a chunk instead of {paced}.")

@@ -1,4 +1,4 @@
-"""Videos for people: ground truth above, prediction below, depth next to RGB.
+"""Videos for viewing: ground truth above, prediction below, depth next to RGB.
 
 In: frames of one episode. Out: one H.264 mp4.
 Read next: `evalkit/run/recorder.py`, which calls it; `clips.py` for the lossless frames that are scored.

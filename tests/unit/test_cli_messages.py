@@ -35,7 +35,7 @@ def test_a_limit_that_shortens_nothing_is_no_departure() -> None:
     bench, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY)
     plans = [evalkit.make_plan(bench, policy, num_episodes=1, max_steps=steps) for steps in (None, 100_000, 1)]
     assert plans[0].sha256 == plans[1].sha256
-    assert "Episodes are cut at 1 steps (bench.max_steps)." in plans[2].departures
+    assert "Episodes are cut at 1 step (bench.max_steps)." in plans[2].departures
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,16 @@ def test_xwam_names_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert xwam(command) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_choice_of_xwam_is_named_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert xwam(["convert", "a", "b", "--to", "foo"]) == 2
+    said = capsys.readouterr().err
+    assert "'foo' is not one of" in said
+    assert "Value error" not in said
+
+
+def test_a_run_names_only_what_it_wrote(tmp_path: Path) -> None:
+    command = ["run", *FAKE, "--episodes", "1", "--tasks", "Near", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, [*command, "run.clips=false", "run.video=false"])
+    assert f"records: {tmp_path / 'run'}" in result.output.splitlines()

@@ -7,18 +7,34 @@ Read next: `checkpoints.py`, `data.py` and `training.py`, the verbs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from evalkit.contracts.errors import EvalkitError
 from xwam.cli.checkpoints import average, convert, show, speed
 from xwam.cli.data import check_data, export_lerobot, import_lerobot, statistics
 from xwam.cli.training import train, train_decoder
 
+
+class PlainErrors(TyperGroup):
+    """Shows what is wrong with a value without the type of the error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
+
 app = typer.Typer(
     name="xwam",
+    cls=PlainErrors,
     help="Checkpoints, data sets and training of X-WAM, a world action model.\n\n"
     "`evalkit run --policy xwam` evaluates a checkpoint.",
     no_args_is_help=True,
