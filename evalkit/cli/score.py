@@ -298,7 +298,8 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
         return nothing
     codec = _codec(run.plan, policy, overrides) if options.references else None
     if gone := _lost_subjects(run.scores_path, options, codec):
-        out.print(Text(f"The scores of {', '.join(gone)} in {run.scores_path} are replaced by none.", style="yellow"))
+        sentence = f"{run.scores_path} has scores of {', '.join(gone)}; the new file will have none."
+        out.print(Text(sentence, style="yellow"))
     with counted(f"score {path.name}") as on_progress:
         written = score_run(path, workers=workers, on_progress=on_progress, options=options, codec=codec)
     made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
