@@ -66,6 +66,7 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
         (["view", "nowhere.h5"], "nowhere.h5 does not exist; the clips of a run are RUN/clips/TASK/INDEX.h5."),
         (["view", "docs"], "docs is a folder; the clips of a run are"),
         (["score", "nowhere"], "`evalkit score` takes run, folders or dataset; write `evalkit score run nowhere`."),
+        (["score", "PRED", "GT"], "write `evalkit score folders PRED GT`."),
         (["score", "docs", "tests"], "write `evalkit score folders docs tests`."),
         (["score", "--dataset", "x", "--policy", "hold"], "write `evalkit score dataset x --policy hold`."),
         (["score", "run", "run.workers=2"], "needs at least one run folder"),
