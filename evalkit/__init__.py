@@ -8,16 +8,13 @@ The same from Python:
 
     import evalkit
 
-    if __name__ == "__main__":  # score_run starts processes, each of which imports this file
-        bench = evalkit.load_bench("robosuite")
-        policy = evalkit.load_policy("xwam")
-        plan = evalkit.make_plan(bench, policy, tasks=["Lift"], num_episodes=2)
-        run = evalkit.run_plan(plan, bench, policy, "results/runs/mine", workers=2)
-        evalkit.score_run(run)
-        report = evalkit.write_report([run])
-        print(report.files)  # in results/runs/mine/report
-
-The report lies in `results/runs/mine/report/report.md`.
+    bench = evalkit.load_bench("robosuite")
+    policy = evalkit.load_policy("xwam")
+    plan = evalkit.make_plan(bench, policy, tasks=["Lift"], num_episodes=2)
+    run = evalkit.run_plan(plan, bench, policy, "results/runs/mine", workers=2)
+    evalkit.score_run(run)
+    report = evalkit.write_report([run])
+    print(report.files)  # in results/runs/mine/report
 
 Each name is imported when it is used: workers in other interpreters import `evalkit.contracts`, which needs numpy and
 msgpack only.

@@ -110,8 +110,6 @@ def score_run(
 ) -> Path:
     """Score the predictions of a run against the ground truth, and return the path of `scores.parquet`.
 
-    A script that calls this must do so under `if __name__ == "__main__":`, because each process imports the script.
-
     Args:
         run: Run folder.
         workers: Processes; 0 for every core. A script that asks for more than one must do so under
