@@ -164,7 +164,8 @@ def _try_tasks(call: Call) -> dict[str, list[str]]:
                     Text.assemble(("ok     ", "green"), f"{episode.task}: reset and one chunk in {seconds:.1f} s")
                 )
             except (EpisodeFault, EvalkitError) as problem:
-                failed.setdefault(str(problem), []).append(episode.task)
+                env_id = call.plan.env_spec(episode.task).env_id
+                failed.setdefault(str(problem).replace(env_id, "the env"), []).append(episode.task)
             progress.advance(bar)
     return failed
 

@@ -6,11 +6,9 @@ Read next: `episode.py`, the loop that a trial runs.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.policy import Policy
@@ -100,15 +98,9 @@ def try_episode(trial: Trial, episode: Episode, tally: Tally) -> None:
     """Run an episode in an env process of its own and keep nothing but the tally; raises as `try_task` does."""
     launch = trial.bench.launch(task=episode.task, setting=episode.setting)
     predicts = bool(trial.policy.spec.predicts)
-    with tempfile.TemporaryDirectory() as folder:
-        worker = EnvWorker(
-            launch,
-            trial.plan.env_spec(episode.task),
-            timeouts=trial.settings.timeouts,
-            log_path=Path(folder) / "worker.log",
-        )
-        try:
-            worker.build()
-            run_episode(episode, worker, trial.policy, [], tally, render=True, predict=predicts)
-        finally:
-            worker.close()
+    worker = EnvWorker(launch, trial.plan.env_spec(episode.task), timeouts=trial.settings.timeouts)
+    try:
+        worker.build()
+        run_episode(episode, worker, trial.policy, [], tally, render=True, predict=predicts)
+    finally:
+        worker.close()

@@ -113,7 +113,8 @@ class EnvWorker:
             self.kill()
             raise EvalkitError(
                 f"The worker for {self.env_spec.env_id} cannot build its env: {error.kind}: {error.text}. "
-                f"{note}; run `evalkit doctor` to see what is missing."
+                + ("" if error.text in note else f"{note}. ")
+                + "Run `evalkit doctor` to see what is missing."
             ) from error
         except BaseException:
             self.kill()
