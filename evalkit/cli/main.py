@@ -25,7 +25,7 @@ from evalkit.cli.run import Interrupted, run
 from evalkit.console import err
 from evalkit.contracts.errors import EvalkitError
 
-VERBS = ("doctor", "list", "plan", "check", "run", "score", "report", "view", "record", "replay")
+VERBS = ("list", "plan", "check", "run", "score", "report", "view", "record", "replay", "doctor")
 
 
 class InOrder(TyperGroup):
