@@ -140,8 +140,8 @@ def replay(
         _replay(root, todo, workers)
         return
     for job in todo:
-        out.print(f"missing  {job.key}  {job.task}: {job.name} of {job.path}")
-    out.print(f"missing in {root}: {count_of(len(todo), 'demonstration')}")
+        out.print(f"missing  {job.key}  {job.task}: {job.name} of {job.path}", soft_wrap=True)
+    out.print(f"missing in {root}: {count_of(len(todo), 'demonstration')}", soft_wrap=True)
 
 
 def _split(pairs: Sequence[str]) -> tuple[dict[str, int], list[str]]:

@@ -101,7 +101,7 @@ def plan(
         from evalkit.store.files import write_whole
 
         write_whole(to, call.plan.to_bytes())
-        out.print(f"plan written to {to}")
+        out.print(f"plan written to {to}", soft_wrap=True)
 
 
 def check(

@@ -57,7 +57,7 @@ def report(
     with out.status("Reading runs ..."):
         written = write_report(runs, folder, across_protocols=across_protocols, published=rows)
     out.print(render_console(written.document))
-    out.print(f"report: {folder / 'report.md'}")
+    out.print(f"report: {folder / 'report.md'}", soft_wrap=True)
 
 
 def view(
@@ -91,8 +91,9 @@ def view(
     from evalkit.report.contact_sheet import write_contact_sheet
     from evalkit.report.rerun_export import write_rerun
 
-    out.print(f"contact sheet: {write_contact_sheet(clip, sheet or clip.with_suffix('.png'), chunk_idx=chunk)}")
+    written = write_contact_sheet(clip, sheet or clip.with_suffix(".png"), chunk_idx=chunk)
+    out.print(f"contact sheet: {written}", soft_wrap=True)
     if rrd is not None or show:
         with out.status("Writing the rerun recording ..."):
             path = write_rerun(clip, rrd or clip.with_suffix(".rrd"), show=show)
-        out.print(f"recording: {path}")
+        out.print(f"recording: {path}", soft_wrap=True)

@@ -85,7 +85,7 @@ def run(
     if dry_run:
         _estimate(call)
     else:
-        out.print(f"folder   {path}")
+        out.print(f"folder   {path}", soft_wrap=True)
         _run(call, path)
 
 
@@ -147,7 +147,7 @@ def _run(call: Call, path: Path) -> None:
                 except KeyboardInterrupt:
                     raise Interrupted(folder.path) from None
         out.print(render_console(build_report([folder.path])))
-        out.print(f"{_written(folder)}: {folder.path}")
+        out.print(f"{_written(folder)}: {folder.path}", soft_wrap=True)
         if all(record.outcome in ("error", "skipped") for record in folder.records()):
             raise EvalkitError("No planned episode ended in success or failure; the records above give the reasons.")
 

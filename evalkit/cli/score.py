@@ -305,7 +305,7 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
     made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
     if made_of is not None and lost:
         out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
-    out.print(f"scores: {written}\nnext: evalkit report {path}")
+    out.print(f"scores: {written}\nnext: evalkit report {path}", soft_wrap=True)
     return None
 
 
@@ -363,4 +363,4 @@ def _write_report(result: Path) -> None:
 
     report = write_scores_report(result, result.parent, name=result.parent.name)
     out.print(render_console(report.document))
-    out.print(f"scores and report: {result.parent}")
+    out.print(f"scores and report: {result.parent}", soft_wrap=True)
