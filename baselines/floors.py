@@ -1,12 +1,11 @@
 """Two policies without knowledge, the floor of every success rate: one holds still, one moves at random.
 
-In: requests, of which only the episode's name, the chunk's number and the arms matter. Out: chunks of actions.
+In: requests, of which only the noise seed matters, and the arms of the env. Out: chunks of actions.
 Read next: `scripted/policy.py`, the ceiling.
 """
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, PolicySpec
-from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, GRIPPER, Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, GRIPPER, PolicyReply, PolicyRequest
 
 CHUNK_LEN = 16
 
@@ -42,9 +41,9 @@ class _FloorPolicy(ABC):
         self.spec = spec
         self._columns: dict[str, list[slice]] = {}
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
         """Note which arms the episode has."""
-        self._columns[episode.key] = [ARM_ACTION[arm] for arm in env.arms]
+        self._columns[episode_id] = [ARM_ACTION[arm] for arm in env.arms]
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         """Return one chunk per request; arms that do not exist stay zero."""
@@ -52,7 +51,7 @@ class _FloorPolicy(ABC):
 
     def _actions(self, request: PolicyRequest) -> np.ndarray:
         actions = np.zeros((CHUNK_LEN, ACTION_DIM), np.float32)
-        for columns in self._columns[request.episode.key]:
+        for columns in self._columns[request.episode_id]:
             actions[:, columns] = self._arm_actions(request, columns)
         return actions
 
@@ -69,17 +68,15 @@ class HoldPolicy(_FloorPolicy):
 
 
 class RandomPolicy(_FloorPolicy):
-    """Draws every number uniformly from [-1, 1]; the draws depend on episode, chunk and seed alone."""
+    """Draws every number uniformly from [-1, 1]; the draws depend on the request's noise seed and the setting."""
 
     def __init__(self, spec: PolicySpec, seed: int) -> None:
         super().__init__(spec)
         self._seed = seed
 
     def _arm_actions(self, request: PolicyRequest, columns: slice) -> np.ndarray:
-        episode = request.episode
-        identity = [self._seed, episode.bench, episode.setting, episode.key, episode.seed, request.chunk_idx]
-        digest = hashlib.sha256(repr(identity).encode()).digest()
-        drawn = np.random.default_rng(list(digest)).uniform(-1.0, 1.0, (CHUNK_LEN, ACTION_DIM))
+        rng = np.random.default_rng([self._seed, request.noise_seed])
+        drawn = rng.uniform(-1.0, 1.0, (CHUNK_LEN, ACTION_DIM))
         return drawn.astype(np.float32)[:, columns]
 
 

@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from evalkit.contracts.env import Bench
 from evalkit.contracts.geometry import matrix_from_quat, rotvec_from_matrix
 from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.requests import EpisodeRequests, visible_env
 from evalkit.contracts.spec import EE_POSE_BASE, CameraSpec, EnvSpec, PolicySpec, check, check_actions
 from evalkit.contracts.types import (
     ACTION_DIM,
@@ -212,7 +214,7 @@ def check_replies(policy: Policy) -> None:
 
 
 def check_independence(policy: Policy) -> None:
-    """Check that actions depend neither on other episodes nor on which requests share a batch."""
+    """Check that actions depend neither on other episodes, nor on which requests share a batch, nor on the id."""
     spec = policy.spec
     alone = ask(policy, noise_request(spec, 0, 0)), ask(policy, noise_request(spec, 0, 1))
     ask(policy, noise_request(spec, 5, 0))
@@ -221,6 +223,9 @@ def check_independence(policy: Policy) -> None:
     message = "actions must not depend on the other requests"
     np.testing.assert_array_equal(alone[0][0].actions, together[1].actions, err_msg=message)
     np.testing.assert_array_equal(alone[1][0].actions, again[0].actions, err_msg=message)
+    (renamed,) = ask(policy, replace(noise_request(spec, 0, 0), episode_id="another id"))
+    message = "actions must not depend on the episode's id, which is random; take `noise_seed`"
+    np.testing.assert_array_equal(alone[0][0].actions, renamed.actions, err_msg=message)
 
 
 def check_prediction_is_passive(policy: Policy) -> None:
@@ -255,29 +260,30 @@ def noise_request(spec: PolicySpec, index: int, chunk_idx: int) -> PolicyRequest
     """Return a request whose observation is noise; the same numbers give the same request."""
     bench, _, task = env_for(spec).env_id.partition("/")
     instruction = "lift the cube"
-    return PolicyRequest(
-        episode=Episode(
-            bench=bench,
-            setting="default",
-            protocol="test",
-            task=task,
-            index=index,
-            seed=index,
-            instruction=instruction,
-            max_steps=100,
-        ),
+    episode = Episode(
+        bench=bench,
+        setting="default",
+        protocol="test",
+        task=task,
+        index=index,
+        seed=index,
+        instruction=instruction,
+        max_steps=100,
+    )
+    request = EpisodeRequests(episode, spec).request(
+        _noise_observation(env_for(spec), np.random.default_rng([index, chunk_idx]), instruction),
         chunk_idx=chunk_idx,
         step_idx=chunk_idx * spec.execute_steps,
-        observation=_noise_observation(env_for(spec), np.random.default_rng([index, chunk_idx]), instruction),
         want_prediction=bool(spec.predicts),
     )
+    return replace(request, episode_id=f"episode {index}")
 
 
 def ask(policy: Policy, *requests: PolicyRequest) -> list[PolicyReply]:
     """Return the replies to one batch; episodes that begin are reset first."""
     for request in requests:
         if request.chunk_idx == 0:
-            policy.reset(request.episode, env_for(policy.spec))
+            policy.reset(request.episode_id, visible_env(env_for(policy.spec), policy.spec))
     return policy.infer(requests)
 
 

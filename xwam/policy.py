@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
@@ -35,6 +35,13 @@ FRESH = {
     "random-nano-robocasa": replace(NANO, name="xwam-nano-robocasa", bench="robocasa"),
 }
 """Names that stand for random weights: a control, and a test without a checkpoint for each bench."""
+
+
+NOISE_DEPARTURE = (
+    "drawn on the CPU from a request's seed; the released server draws the same shapes in the same order, also in "
+    "float32, on its GPU, whose generator gives other numbers"
+)
+"""evaluation/policy_server.py and runners/xwam_runner.py of the release, commit 72cfb86."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,8 @@ class XwamPlugin:
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
+        if _is_released(config):
+            facts["noise"] = NOISE_DEPARTURE
         if model.network.depth != "none":
             facts["depth scale"] = _depth_scale(model)
         return facts | _finisher(config, model).provenance()
@@ -193,7 +202,7 @@ class XwamPolicy:
     def __init__(self, spec: PolicySpec, engine: Engine) -> None:
         self.spec, self.engine = spec, engine
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
         """Do nothing: the policy keeps no memory between requests."""
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
@@ -210,7 +219,7 @@ class XwamPolicy:
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
         given = request.given_actions
-        under_way = self.engine.begin(Seen.of(request.observation), seed=_seed(request), given_actions=given)
+        under_way = self.engine.begin(Seen.of(request.observation), seed=request.noise_seed, given_actions=given)
         encoded = time.perf_counter()
         actions, under_way = self.engine.act(under_way)
         done = time.perf_counter()
@@ -295,10 +304,15 @@ def _training(config: XwamPolicyConfig) -> str:
     return f"{notes['steps']} steps in its last training stage, data sha256 {notes['data_sha256']}"
 
 
+def _is_released(config: XwamPolicyConfig) -> bool:
+    """Return whether the weights are a checkpoint in the layout of the authors' release."""
+    return config.checkpoint not in FRESH and (locate(config.checkpoint) / "config.yaml").is_file()
+
+
 def _num_parameters(config: XwamPolicyConfig) -> str:
     """Return the number of parameters of the network, counted in the weights if the metadata does not tell."""
     try:
-        if config.checkpoint in FRESH or not (locate(config.checkpoint) / "config.yaml").is_file():
+        if not _is_released(config):
             return str(sum(count_parameters(_model(config).network)))
         from xwam.checkpoints.bundle import parameter_counts
 
@@ -306,16 +320,6 @@ def _num_parameters(config: XwamPolicyConfig) -> str:
     except CheckpointError as error:
         raise BadConfig(str(error)) from error
     return "unknown until loaded" if counts is None else str(sum(counts))
-
-
-def _seed(request: PolicyRequest) -> int:
-    """Return the seed of a request's noise; it depends only on the episode and the chunk."""
-    from xwam.flow.noise import request_seed
-
-    episode = request.episode
-    return request_seed(
-        episode.bench, episode.setting, episode.task, episode.index, episode.seed, f"chunk{request.chunk_idx}"
-    )
 
 
 def _model(config: XwamPolicyConfig) -> ModelConfig:

@@ -15,7 +15,7 @@ from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.plugins import EXPERTS, load_expert, names
 from evalkit.contracts.policy import Expert
 from evalkit.contracts.spec import EVERYTHING, OSC_DELTA_BASE, EnvSpec, PolicySpec
-from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.types import PolicyReply, PolicyRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,20 @@ class ScriptedPolicy:
         self.spec = spec
         self._running: dict[str, Expert] = {}
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
-        """Start the expert of this episode's task.
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
+        """Start the expert of the env's task.
 
         Raises:
             EvalkitError: If there is none.
         """
-        plugin = load_expert(episode.bench)
-        if episode.task not in plugin.tasks:
+        bench, _, task = env.env_id.partition("/")
+        plugin = load_expert(bench)
+        if task not in plugin.tasks:
             raise EvalkitError(
-                f"There is no scripted expert for task '{episode.task}' of {env.env_id}; "
+                f"There is no scripted expert for task '{task}' of {bench}; "
                 f"choose among {', '.join(plugin.tasks)}, or another policy."
             )
-        self._running[episode.key] = plugin.start(episode.task)
+        self._running[episode_id] = plugin.start(task)
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         """Return one action per request."""
@@ -50,7 +51,7 @@ class ScriptedPolicy:
 
     def _reply(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
-        action = self._running[request.episode.key].act(request.observation)
+        action = self._running[request.episode_id].act(request.observation)
         return PolicyReply(actions=action[None], timings_ms={"expert": 1000 * (time.perf_counter() - started)})
 
 

@@ -12,20 +12,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyRequest
+from evalkit.contracts.types import Observation, PolicyReply, PolicyRequest
 
 
 class Policy(Protocol):
     """A policy with its weights in memory. It knows no runner and no simulator.
 
     A reply depends on the request and on what the same episode asked before, never on other episodes: batching,
-    order and restarts must not change an action.
+    order and restarts must not change an action. Everything random follows from the request's `noise_seed`.
     """
 
     spec: PolicySpec
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
-        """Start this episode and forget what was kept of it; called before its first request."""
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
+        """Start an episode and forget what was kept under this id; called before its first request.
+
+        Args:
+            episode_id: The id that the requests of this episode hold.
+            env: Spec of the env. Its `env_id` is the bench alone, unless the policy's spec requests the episode.
+        """
         ...
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:

@@ -28,7 +28,10 @@ EE_POSE_BASE = "ee_pose_base"
 the gripper's open fraction. The current pose moves nothing."""
 
 EVERYTHING = "*"
-"""In a policy's `privileged_keys`: it reads all state that the env gives, which depends on the task."""
+"""In a policy's `privileged_keys`: it reads the planned episode, and all state that the env of its task gives."""
+
+EPISODE = "episode"
+"""In a policy's `privileged_keys`: it reads the planned episode, with its task and its seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,8 @@ class PolicySpec:
         env_ids: Envs that it supports, for example `("robosuite/Lift",)`.
         control_hz: Control rate that it expects.
         needs_images: False for a policy that reads no images; its observations are not rendered.
-        privileged_keys: Simulator state that it reads, or `EVERYTHING`. Reports call such a policy an oracle.
+        privileged_keys: Simulator state that it reads, `EPISODE` for the planned episode, `EVERYTHING` for both.
+            Reports call such a policy an oracle.
         predicts: Content of its predictions.
         num_future_frames: F, frames in a prediction.
         frame_stride: Control steps between predicted frames.
@@ -148,7 +152,7 @@ def check(env: EnvSpec, policy: PolicySpec) -> None:
         problems.append(f"task: the policy supports only {', '.join(policy.env_ids)}")
     if env.action_layout not in policy.action_layouts:
         problems.append(f"actions: the env takes '{env.action_layout}', the policy gives {policy.action_layouts}")
-    missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys) - {EVERYTHING})
+    missing = sorted(set(policy.privileged_keys) - set(env.privileged_keys) - {EVERYTHING, EPISODE})
     if missing:
         problems.append(f"simulator state: the policy reads {missing}, the env gives {sorted(env.privileged_keys)}")
     if not 1 <= policy.execute_steps <= policy.chunk_len:
@@ -228,7 +232,13 @@ def allowed(observation: Observation, spec: PolicySpec) -> Observation:
     """Return the observation with only the simulator state that the policy's spec requests."""
     if EVERYTHING in spec.privileged_keys:
         return observation
-    return replace(observation, privileged={key: observation.privileged[key] for key in spec.privileged_keys})
+    keys = [key for key in spec.privileged_keys if key != EPISODE]
+    return replace(observation, privileged={key: observation.privileged[key] for key in keys})
+
+
+def reads_episode(spec: PolicySpec) -> bool:
+    """Return whether a policy is given the planned episode: its task and its seed."""
+    return EVERYTHING in spec.privileged_keys or EPISODE in spec.privileged_keys
 
 
 def check_actions(actions: np.ndarray, env: EnvSpec, policy: PolicySpec) -> None:

@@ -9,7 +9,7 @@ Letters: V views, H W image rows and columns, K actions in a chunk, F predicted 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Episode:
         seed: Seed of the env; fixes the first frame to the bit.
         instruction: Prompt of the policy. None if the bench knows it only after reset.
         max_steps: Control steps after which the episode is a failure.
+        noise_key: Where the protocol fixes the noise of a policy, the episode's part of each request's seed (see
+            `requests.noise_seed`), for example `3_14` for rank 3 and rollout 14 of the released X-WAM evaluation.
     """
 
     bench: str
@@ -56,6 +58,12 @@ class Episode:
     seed: int
     instruction: str | None
     max_steps: int
+    noise_key: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; an absent noise key is left out, as in files that know none."""
+        values = asdict(self)
+        return values if self.noise_key is not None else {k: v for k, v in values.items() if k != "noise_key"}
 
     @property
     def key(self) -> str:
@@ -103,24 +111,28 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PolicyRequest:
-    """One request to a policy.
+    """One request to a policy; `requests.EpisodeRequests` makes it.
 
     Attributes:
-        episode: The planned episode; its `key` identifies the policy's state for it.
+        episode_id: Identifies the policy's memory of this episode. Random: it tells nothing about the episode.
         chunk_idx: Number of earlier requests in this episode.
         step_idx: Control steps executed so far.
+        noise_seed: 32-bit seed of everything random in the reply.
         observation: The current observation.
         want_prediction: Whether the reply should contain a prediction.
         given_actions: K,14 float32 in the env's layout. The policy predicts the outcome of these actions, and the reply
             repeats them unchanged. Only for policies with `takes_actions` in their spec; None lets the policy act.
+        episode: The planned episode; None unless the policy's spec requests it (`EPISODE` or `EVERYTHING`).
     """
 
-    episode: Episode
+    episode_id: str
     chunk_idx: int
     step_idx: int
+    noise_seed: int
     observation: Observation
     want_prediction: bool = False
     given_actions: np.ndarray | None = None
+    episode: Episode | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -27,7 +27,8 @@ import numpy as np
 
 from evalkit.contracts.env import Env
 from evalkit.contracts.policy import Expert, Policy
-from evalkit.contracts.spec import allowed, check_actions, still_action
+from evalkit.contracts.requests import EpisodeRequests
+from evalkit.contracts.spec import check_actions, still_action
 from evalkit.contracts.types import (
     ACTION_DIM,
     ARM_ACTION,
@@ -36,7 +37,6 @@ from evalkit.contracts.types import (
     TRANSLATION,
     Episode,
     Observation,
-    PolicyRequest,
 )
 from evalkit.dataset.writer import Steps
 
@@ -234,11 +234,12 @@ def _learner_succeeds(env: Env, episode: Episode, rng: np.random.Generator, lear
 
 def _actions(env: Env, policy: Policy, episode: Episode) -> Iterator[np.ndarray]:
     """Yield a policy's actions; it observes and is asked again after as many as its spec says."""
-    policy.reset(episode, env.spec)
+    requests = EpisodeRequests(episode, policy.spec)
+    requests.reset(policy, env.spec)
     step_idx = 0
     for chunk_idx in count():
-        observation = allowed(Observation(**env.observe(render=policy.spec.needs_images)), policy.spec)
-        request = PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=step_idx, observation=observation)
+        observation = Observation(**env.observe(render=policy.spec.needs_images))
+        request = requests.request(observation, chunk_idx=chunk_idx, step_idx=step_idx)
         (reply,) = policy.infer([request])
         check_actions(reply.actions, env.spec, policy.spec)
         chunk = reply.actions[: policy.spec.execute_steps]

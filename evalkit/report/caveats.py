@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.spec import EVERYTHING
+from evalkit.contracts.spec import EPISODE, EVERYTHING
 from evalkit.report.format import quantity
 from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence
 from evalkit.store.plan import Plan
@@ -36,8 +36,7 @@ def plan_caveats(plan: Plan, *, num_missing: int) -> Iterator[str]:
         yield f"The run is not finished: {num_missing} planned {have} no record yet."
     for name, spec in plan.policy.specs.items():
         if keys := spec.get("privileged_keys"):
-            read = "everything" if EVERYTHING in keys else ", ".join(keys)
-            yield f"{name} is an oracle, not a learned policy: it reads simulator state ({read})."
+            yield f"{name} is an oracle, not a learned policy: it reads {_privileges(keys)}."
     for key, value in plan.policy.provenance.items():
         if "random" in f"{key} {value}".lower():
             yield f"{plan.policy.name}: {key}: {value}."
@@ -111,6 +110,19 @@ def between_caveats(plans: Mapping[str, Plan], *, across_protocols: bool) -> Ite
         if len(settings) > 1:
             listed = " and ".join(f"'{setting}' ({', '.join(runs)})" for setting, runs in settings.items())
             yield f"The runs of {protocol} have different settings, {listed}: their numbers do not compare."
+
+
+def _privileges(keys: Sequence[str]) -> str:
+    """Return what an oracle reads.
+
+    Example:
+        >>> _privileges(["cube_pos", "episode"])
+        'simulator state (cube_pos) and the planned episode (task, seed)'
+    """
+    everything = EVERYTHING in keys
+    state = ["everything"] if everything else [key for key in keys if key != EPISODE]
+    parts = [f"simulator state ({', '.join(state)})"] if state else []
+    return " and ".join([*parts, *["the planned episode (task, seed)"] * (everything or EPISODE in keys)])
 
 
 def _departures(plan: Plan) -> str:

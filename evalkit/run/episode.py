@@ -18,7 +18,8 @@ import numpy as np
 
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.spec import EnvSpec, PolicySpec, allowed, check_actions
+from evalkit.contracts.requests import EpisodeRequests
+from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions
 from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker
 
@@ -119,19 +120,16 @@ def run_episode(
         EpisodeFault: If anything ends the episode as an error; it says whose fault it is.
     """
     spec, env_spec, clock = policy.spec, worker.env_spec, tally.clock
+    requests = EpisodeRequests(episode, spec)
     with clock.span("reset"):
         observation = worker.begin(episode, render=spec.needs_images or render)
         tally.instruction = observation.instruction
-        _blaming_policy(policy.reset, episode, env_spec)
+        _blaming_policy(requests.reset, policy, env_spec)
     unreported: ExecutedChunk | None = None
     success = False
     while tally.steps < episode.max_steps and not success:
-        request = PolicyRequest(
-            episode=episode,
-            chunk_idx=tally.num_chunks,
-            step_idx=tally.steps,
-            observation=allowed(observation, spec),
-            want_prediction=predict,
+        request = requests.request(
+            observation, chunk_idx=tally.num_chunks, step_idx=tally.steps, want_prediction=predict
         )
         with clock.span("policy"):
             reply = _infer(policy, request, env_spec)

@@ -94,9 +94,9 @@ class _OneAtATime:
         self._policy = policy
         self._lock = threading.Lock()
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
         with self._lock:
-            self._policy.reset(episode, env)
+            self._policy.reset(episode_id, env)
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         with self._lock:

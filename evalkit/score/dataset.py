@@ -22,8 +22,9 @@ import numpy as np
 
 from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, SpecMismatch
 from evalkit.contracts.policy import Policy
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
-from evalkit.contracts.types import Observation, OnProgress, PolicyRequest, Prediction
+from evalkit.contracts.types import Observation, OnProgress, Prediction
 from evalkit.dataset.layout import BrokenEpisode
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.metrics.device import describe
@@ -117,13 +118,14 @@ def _chunks(
             yield [_without_actions()]
             return
     codec = getattr(policy, "round_trip", None)
-    policy.reset(recorded.episode, env)
+    requests = EpisodeRequests(recorded.episode, spec)
+    requests.reset(policy, env)
     for chunk, problems in recorded.chunks:
         _check_stride(chunk, env, policy)
         given = None
         if mode == "recorded" and actions_nd is not None:
             given = actions_from(actions_nd, chunk.step_idx, spec.chunk_len, env.action_layout)
-        prediction = predict(policy, recorded, chunk, given)
+        prediction = _predicted(policy, recorded, requests, chunk, given)
         try:
             scores = score_chunk(
                 chunk,
@@ -138,8 +140,12 @@ def _chunks(
         yield scores
 
 
-def predict(
-    policy: Policy, recorded: Recorded, chunk: ClipChunk, given_actions: np.ndarray | None = None
+def _predicted(
+    policy: Policy,
+    recorded: Recorded,
+    requests: EpisodeRequests,
+    chunk: ClipChunk,
+    given_actions: np.ndarray | None,
 ) -> Prediction | None:
     """Return a policy's prediction from a chunk's first frame; None if it makes none."""
     start = chunk.start
@@ -151,11 +157,10 @@ def predict(
         proprio=start.proprio_fd[0],
         instruction=recorded.instruction,
     )
-    request = PolicyRequest(
-        episode=recorded.episode,
+    request = requests.request(
+        observation,
         chunk_idx=chunk.chunk_idx,
         step_idx=chunk.step_idx,
-        observation=observation,
         want_prediction=True,
         given_actions=given_actions,
     )

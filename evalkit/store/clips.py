@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def write_clip(path: Path, header: ClipHeader, chunks: Sequence[ClipChunk]) -> N
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["format"] = FORMAT
-        file.attrs["episode"] = json.dumps(asdict(header.episode))
+        file.attrs["episode"] = json.dumps(header.episode.to_json())
         file.attrs["env_spec"] = json.dumps(header.env_spec.to_json())
         file.attrs["policy_spec"] = json.dumps(header.policy_spec)
         file.attrs["outcome"] = header.outcome

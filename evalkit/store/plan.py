@@ -112,7 +112,8 @@ class Plan:
         return EnvSpec.from_json(dict(self.bench.specs[task]))
 
     def _content(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True, allow_nan=False).encode()
+        content = {"format": FORMAT, **asdict(self), "episodes": [episode.to_json() for episode in self.episodes]}
+        return json.dumps(content, sort_keys=True, allow_nan=False).encode()
 
 
 def make_plan(

@@ -17,7 +17,7 @@ from baselines.floors import HoldConfig, HoldPlugin
 from envs.robosuite.bench import RobosuiteBench, RobosuiteConfig
 from evalkit.contracts.plugins import resolve
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import ACTION_DIM, Episode, PolicyReply, PolicyRequest
+from evalkit.contracts.types import ACTION_DIM, PolicyReply, PolicyRequest
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.episode import Tally, run_episode
 from evalkit.run.recorder import VideoRecorder
@@ -34,7 +34,7 @@ class FreePolicy:
         self.spec = spec
         self.actions = np.zeros((spec.chunk_len, ACTION_DIM), np.float32)
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
         pass
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:

@@ -5,11 +5,11 @@ Read next: `tests/unit/test_record_demonstrate.py`.
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyRequest
 
 GOAL_M = np.array([0.3, -0.2, 0.1])
@@ -23,11 +23,14 @@ EPISODE = Episode(
 class PointEnv:
     """A point that moves by 0.05 m times the action; met within 3 cm of the goal."""
 
-    spec: Any = SimpleNamespace(
-        cameras=(SimpleNamespace(name="z_front", kind="static"), SimpleNamespace(name="wrist", kind="wrist")),
+    spec = EnvSpec(
+        env_id="point/Go",
+        cameras=(CameraSpec(name="z_front", kind="static"), CameraSpec(name="wrist", kind="wrist", arm="left")),
+        image_hw_px=(32, 32),
         arms=("left",),
-        action_layout="osc_delta_base",
+        action_layout=OSC_DELTA_BASE,
         control_hz=20.0,
+        privileged_keys=("goal", "unasked"),
     )
 
     def __init__(self) -> None:
@@ -77,15 +80,19 @@ class PointExpert:
 class ChunkPolicy:
     """Goes straight on for a chunk of five, three of them executed; `step_idx` is checked against the env's clock."""
 
-    spec: Any = SimpleNamespace(
-        execute_steps=3, chunk_len=5, policy_id="chunks", needs_images=True, privileged_keys=("goal",)
+    spec = PolicySpec(
+        policy_id="chunks",
+        action_layouts=(OSC_DELTA_BASE,),
+        chunk_len=5,
+        execute_steps=3,
+        privileged_keys=("goal",),
     )
 
     def __init__(self, env: PointEnv, *, speed: float = 1.0) -> None:
         self.env, self.speed = env, speed
         self.chunks: list[tuple[int, int, int]] = []
 
-    def reset(self, episode: Episode, env: Any) -> None:
+    def reset(self, episode_id: str, env: Any) -> None:
         self.chunks = []
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:

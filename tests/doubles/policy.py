@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, PolicySpec
+from evalkit.contracts.spec import EPISODE, OSC_DELTA_BASE, EnvSpec, PolicySpec
 from evalkit.contracts.types import ACTION_DIM, Episode, PolicyReply, PolicyRequest, Prediction
 from tests.doubles.bench import SIZE_PX
 
@@ -44,6 +44,7 @@ class FakePolicyPlugin:
             predicts=("rgb", "depth", "proprio"),
             num_future_frames=2,
             frame_stride=4,
+            privileged_keys=(EPISODE,),
         )
 
     def provenance(self, config: FakePolicyConfig) -> dict[str, str]:
@@ -60,7 +61,7 @@ class FakePolicy:
         self.spec = spec
         self._config = config
 
-    def reset(self, episode: Episode, env: EnvSpec) -> None:
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
         if self._config.fault == "refuse":
             raise EvalkitError("This policy refuses.")
 
@@ -72,10 +73,10 @@ class FakePolicy:
 
     def _reply(self, request: PolicyRequest) -> PolicyReply:
         time.sleep(self._config.infer_s)
-        fault = self._config.fault if self._config.fault_seed in (request.episode.seed, -1) else "none"
+        fault = self._config.fault if self._config.fault_seed in (_episode(request).seed, -1) else "none"
         if fault == "raise":
             raise ValueError("CUDA out of memory on [/dev/nvidia0], say")
-        rng = np.random.default_rng([request.episode.seed, request.chunk_idx])
+        rng = np.random.default_rng([_episode(request).seed, request.chunk_idx])
         actions = np.zeros((8, ACTION_DIM), np.float32)
         actions[:, 0] = rng.uniform(0.5, 1.0, 8)
         if fault == "nan":
@@ -98,3 +99,8 @@ class FakePolicy:
             prediction=(lambda: prediction) if request.want_prediction else None,
             details=details if "details" in fault else {},
         )
+
+
+def _episode(request: PolicyRequest) -> Episode:
+    assert request.episode is not None
+    return request.episode

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from evalkit.contracts import spec as contract
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 from xwam.config import NANO
 from xwam.policy import XwamPlugin, XwamPolicyConfig
@@ -60,6 +61,5 @@ def request_of(
         instruction=instruction,
         max_steps=100,
     )
-    return PolicyRequest(
-        episode=episode, chunk_idx=chunk_idx, step_idx=0, observation=observation, want_prediction=want_prediction
-    )
+    requests = EpisodeRequests(episode, PLUGIN.spec(RANDOM))
+    return requests.request(observation, chunk_idx=chunk_idx, step_idx=0, want_prediction=want_prediction)

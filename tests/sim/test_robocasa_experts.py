@@ -14,8 +14,8 @@ from baselines.floors import HoldConfig, HoldPlugin
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
 from baselines.scripted.robocasa import EXPERTS
 from envs.robocasa.bench import RobocasaBench, RobocasaConfig
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import check_actions
-from evalkit.contracts.types import PolicyRequest
 from evalkit.contracts.worker.client import EnvWorker
 from tests.doubles.simulators import ROBOCASA_TIMEOUTS, needs_robocasa
 
@@ -28,10 +28,11 @@ CONFIG = RobocasaConfig(art="placeholder")
 def run_episode(policy: Any, worker: Any, episode: Any) -> Any:
     """Return whether the episode succeeded; nothing is rendered."""
     observation = worker.begin(episode, render=False)
-    policy.reset(episode, worker.env_spec)
+    requests = EpisodeRequests(episode, policy.spec)
+    requests.reset(policy, worker.env_spec)
     step_idx, chunk_idx = 0, 0
     while step_idx < episode.max_steps:
-        request = PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=step_idx, observation=observation)
+        request = requests.request(observation, chunk_idx=chunk_idx, step_idx=step_idx)
         (reply,) = policy.infer([request])
         check_actions(reply.actions, worker.env_spec, policy.spec)
         worker.send_actions(reply.actions, render_at=(), render_last=False, render_success=False)

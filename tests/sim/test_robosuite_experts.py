@@ -16,8 +16,9 @@ from baselines.scripted.motion import CLOSED
 from baselines.scripted.policy import ScriptedConfig, ScriptedPlugin
 from envs.robosuite.bench import RobosuiteBench, RobosuiteConfig
 from envs.robosuite.env import RobosuiteEnv
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import check_actions
-from evalkit.contracts.types import ARM_ACTION, Observation, PolicyRequest
+from evalkit.contracts.types import ARM_ACTION, Observation
 from tests.doubles.simulators import needs_robosuite
 
 pytestmark = needs_robosuite()
@@ -28,14 +29,14 @@ BENCH = RobosuiteBench()
 def run_episode(policy: Any, env: Any, episode: Any) -> Any:
     """Return whether the episode succeeded, and every action executed."""
     assert not env.begin(seed=episode.seed, max_steps=episode.max_steps)
-    policy.reset(episode, env.spec)
+    requests = EpisodeRequests(episode, policy.spec)
+    requests.reset(policy, env.spec)
     executed: list[np.ndarray] = []
     while len(executed) < episode.max_steps:
-        request = PolicyRequest(
-            episode=episode,
+        request = requests.request(
+            Observation(**env.observe(render=False)),
             chunk_idx=len(executed) // policy.spec.execute_steps,
             step_idx=len(executed),
-            observation=Observation(**env.observe(render=False)),
         )
         (reply,) = policy.infer([request])
         check_actions(reply.actions, env.spec, policy.spec)
@@ -86,10 +87,11 @@ def test_experts_go_on_with_what_another_holds(task: str) -> None:
         for action in actions[:grasped]:
             assert not env.advance(action)
         policy = scripted()
-        policy.reset(episode, env.spec)
+        requests = EpisodeRequests(episode, policy.spec)
+        requests.reset(policy, env.spec)
         for step_idx, action in enumerate(actions[holding]):
             seen = Observation(**env.observe(render=False))
-            request = PolicyRequest(episode=episode, chunk_idx=step_idx, step_idx=step_idx, observation=seen)
+            request = requests.request(seen, chunk_idx=step_idx, step_idx=step_idx)
             (reply,) = policy.infer([request])
             np.testing.assert_allclose(reply.actions[0], action, atol=1e-5)
             env.advance(action)

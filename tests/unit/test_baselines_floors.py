@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from baselines.floors import HoldConfig, HoldPlugin, RandomConfig, RandomPlugin
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, check, check_actions
 from evalkit.contracts.types import Episode, Observation, PolicyRequest
 
@@ -44,11 +45,12 @@ def make_request(*, index: int = 0, chunk_idx: int = 0, seed: int = 1_000_000) -
         proprio=np.zeros(16, np.float32),
         instruction="Do it.",
     )
-    return PolicyRequest(episode=episode, chunk_idx=chunk_idx, step_idx=16 * chunk_idx, observation=observation)
+    requests = EpisodeRequests(episode, HoldPlugin().spec(HoldConfig()))
+    return requests.request(observation, chunk_idx=chunk_idx, step_idx=16 * chunk_idx)
 
 
 def actions_of(policy: Any, request: PolicyRequest, env: Any) -> Any:
-    policy.reset(request.episode, env)
+    policy.reset(request.episode_id, env)
     (reply,) = policy.infer([request])
     check_actions(reply.actions, env, policy.spec)
     return reply.actions
@@ -84,7 +86,7 @@ def test_random_repeats_itself_after_a_restart_and_in_any_batch() -> None:
     once = [actions_of(RandomPlugin().make(RandomConfig()), request, env) for request in requests]
     policy = RandomPlugin().make(RandomConfig())
     for request in requests:
-        policy.reset(request.episode, env)
+        policy.reset(request.episode_id, env)
     batched = policy.infer(requests[::-1])[::-1]
     for first, second in zip(once, batched, strict=True):
         np.testing.assert_array_equal(first, second.actions)

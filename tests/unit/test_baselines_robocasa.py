@@ -4,6 +4,7 @@ In: made-up kitchens of one part. Out: checks on which way things turn, slide an
 Read next: `tests/sim/test_robocasa_experts.py`, where the experts meet the simulator.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from baselines.scripted.robocasa import EXPERTS, about, knob_sides, lever_end, p
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts import geometry
 from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import check
-from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.contracts.types import Episode, Observation
 
 R_base_fixture = about(np.array([0.0, 0.0, 1.0]), -np.pi / 2)
 """A fixture that faces the robot: its y axis, which points into it, is the base's x axis."""
@@ -104,11 +106,12 @@ def run(kitchen: Any, task: Any, until: Any, *, max_steps: Any = 300) -> Any:
         instruction=None,
         max_steps=max_steps,
     )
-    policy.reset(episode, env_spec(task, image_hw_px=(64, 64)))
+    requests = EpisodeRequests(episode, policy.spec)
+    requests.reset(policy, env_spec(task, image_hw_px=(64, 64)))
     for step_idx in range(max_steps):
         if until():
             return step_idx
-        request = PolicyRequest(episode=episode, chunk_idx=step_idx, step_idx=step_idx, observation=kitchen.observe())
+        request = requests.request(kitchen.observe(), chunk_idx=step_idx, step_idx=step_idx)
         (reply,) = policy.infer([request])
         assert np.abs(reply.actions).max() <= 1.0
         assert not reply.actions[0, 7:].any()
@@ -253,8 +256,6 @@ def test_experts_are_of_tasks_that_exist(task: str) -> None:
 
 
 def test_the_bench_chooses_the_expert() -> None:
-    episode = Episode(
-        bench="robocasa", setting="default", protocol="p", task="Lift", index=0, seed=0, instruction=None, max_steps=9
-    )
+    env = replace(env_spec("OpenDrawer", image_hw_px=(64, 64)), env_id="robocasa/Lift")
     with pytest.raises(EvalkitError, match=r"no scripted expert for task 'Lift'.*choose among OpenDrawer, CloseDrawer"):
-        ScriptedPlugin().make(ScriptedConfig()).reset(episode, env_spec("OpenDrawer", image_hw_px=(64, 64)))
+        ScriptedPlugin().make(ScriptedConfig()).reset("id", env)

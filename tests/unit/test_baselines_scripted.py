@@ -20,8 +20,9 @@ from envs.robosuite.tasks import TASKS, env_spec
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import EvalkitError, SpecMismatch
 from evalkit.contracts.geometry import quat_from_matrix
+from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import check
-from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.contracts.types import Episode, Observation
 from evalkit.store.plan import Plan, make_plan
 from tests.doubles.bench import FakeBench
 
@@ -110,15 +111,11 @@ def test_episodes_do_not_mix() -> None:
 
     def run(order: Any) -> Any:
         policy, actions = plugin.make(ScriptedConfig()), {}
+        requests = {index: EpisodeRequests(make_episode(index), policy.spec) for index in seen}
         for index in seen:
-            policy.reset(make_episode(index), env)
+            requests[index].reset(policy, env)
         for index, step in order:
-            request = PolicyRequest(
-                episode=make_episode(index),
-                chunk_idx=step,
-                step_idx=step,
-                observation=make_observation(seen[index][step]),
-            )
+            request = requests[index].request(make_observation(seen[index][step]), chunk_idx=step, step_idx=step)
             actions[index, step] = policy.infer([request])[0].actions.tobytes()
         return actions
 
@@ -129,12 +126,12 @@ def test_reset_starts_the_expert_anew() -> None:
     env, policy = env_spec("Lift", image_hw_px=(128, 128)), ScriptedPlugin().make(ScriptedConfig())
     observation = make_observation((0.5, 0.1, -0.1))
     gripper = []
+    requests = EpisodeRequests(make_episode(0), policy.spec)
+    requests.reset(policy, env)
     for step_idx in range(60):
-        if step_idx == 0:
-            policy.reset(make_episode(0), env)
-        request = PolicyRequest(episode=make_episode(0), chunk_idx=step_idx, step_idx=step_idx, observation=observation)
+        request = requests.request(observation, chunk_idx=step_idx, step_idx=step_idx)
         gripper.append(policy.infer([request])[0].actions[0, 6])
-    policy.reset(make_episode(0), env)
+    requests.reset(policy, env)
     assert policy.infer([request])[0].actions[0, 6] == gripper[0] == OPEN
 
 
@@ -143,7 +140,7 @@ def test_tasks_without_an_expert_are_named() -> None:
     with pytest.raises(SpecMismatch, match=r"the policy supports only .* robosuite/Lift"):
         check(env, plugin.spec(ScriptedConfig()))
     with pytest.raises(EvalkitError, match=r"no scripted expert for task 'TwoArmLift'.*choose among Lift"):
-        plugin.make(ScriptedConfig()).reset(make_episode(0, "TwoArmLift"), env)
+        plugin.make(ScriptedConfig()).reset("id", env)
 
 
 def plan_scripted(bench: Any) -> Plan:

@@ -79,7 +79,13 @@ def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Plan) -> None
 def test_an_oracle_of_everything_says_everything(plan: Plan) -> None:
     policy = replace(plan.policy, specs={"p": {"privileged_keys": ["*"]}})
     (sentence,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
-    assert sentence.endswith("it reads simulator state (everything).")
+    assert sentence.endswith("it reads simulator state (everything) and the planned episode (task, seed).")
+
+
+def test_an_oracle_of_the_episode_says_so(plan: Plan) -> None:
+    policy = replace(plan.policy, specs={"p": {"privileged_keys": ["episode"]}})
+    (sentence,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
+    assert sentence == "p is an oracle, not a learned policy: it reads the planned episode (task, seed)."
 
 
 def test_every_departure_is_listed(run: Path, plan: Plan, tmp_path: Path) -> None:

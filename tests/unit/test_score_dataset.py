@@ -41,8 +41,8 @@ class StillPolicy:
     def __init__(self) -> None:
         self.asked: list[Any] = []
 
-    def reset(self, episode: Any, env: Any) -> None:
-        self.asked.append(("reset", episode.key))
+    def reset(self, episode_id: str, env: Any) -> None:
+        self.asked.append(("reset", env.env_id))
 
     def infer(self, requests: Any) -> Any:
         (request,) = requests
@@ -69,7 +69,7 @@ def test_every_recorded_chunk_is_predicted_again(run: Path, tmp_path: Path) -> N
     policy = StillPolicy()
     scores = read_scores(score_dataset(run, policy, tmp_path / "open.parquet", options=NO_LPIPS))
     said = "watch the ball"
-    assert policy.asked == [("reset", "ball/0000"), (0, said), (1, said), ("reset", "ball/0002"), (0, said), (1, said)]
+    assert policy.asked == [("reset", "scene"), (0, said), (1, said)] * 2
     still, floor = (scores[scores["subject"] == name].reset_index() for name in ("policy", "repeat_last_frame"))
     assert len(still) > 0
     np.testing.assert_array_equal(still["value"].to_numpy(), floor["value"].to_numpy())

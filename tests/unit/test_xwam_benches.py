@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evalkit.contracts import geometry
-from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.contracts.requests import EpisodeRequests
+from evalkit.contracts.types import Episode, Observation
 from evalkit.dataset import axes as frames
 from tests.doubles.checkpoints import MODEL
 from tests.doubles.known import known
@@ -156,7 +157,8 @@ def test_a_released_model_runs_end_to_end(bundle: Bundle, bench: str, tmp_path: 
     episode = Episode(
         bench=bench, setting="s", protocol="p", task="t", index=0, seed=1, instruction="open the drawer", max_steps=9
     )
-    request = PolicyRequest(episode=episode, chunk_idx=0, step_idx=0, observation=observation, want_prediction=True)
+    requests = EpisodeRequests(episode, spec)
+    request = requests.request(observation, chunk_idx=0, step_idx=0, want_prediction=True)
     (reply,) = plugin.make(config).infer([request])
     assert reply.actions.shape == (32, 14)
     assert np.isfinite(reply.actions).all()

@@ -1,12 +1,11 @@
-"""Noise levels: how training draws them, how inference lowers them, and how a request gets its noise.
+"""Noise levels: how training draws them, how inference lowers them; and the noise of a seed.
 
-In: uniform numbers, step counts, names. Out: noise levels (0 data, 1 noise), timesteps, seeds.
+In: uniform numbers, step counts, seeds. Out: noise levels (0 data, 1 noise), timesteps, noise.
 Read next: `sampler.py`, which follows the grids.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -113,22 +112,6 @@ def timestep_grid(num_steps: int) -> np.ndarray:
         [999, 937, 833, 624]
     """
     return (sigma_grid(num_steps)[:-1] * NUM_TRAIN_TIMESTEPS).astype(np.int64)
-
-
-def release_seed(env_rank: int, rollout_idx: int, step_idx: int) -> int:
-    """Return the seed of a request in the released evaluation.
-
-    Example:
-        >>> release_seed(0, 0, 0) == int(hashlib.md5(b"0_0_0").hexdigest(), 16) % 2**32
-        True
-    """
-    return request_seed(env_rank, rollout_idx, step_idx)
-
-
-def request_seed(*identity: str | int) -> int:
-    """Return a 32-bit seed from the identity of a request, so that its noise is reproducible by itself."""
-    text = "_".join(str(part) for part in identity)
-    return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 2**32
 
 
 def draw_noise(seed: int, *shapes: tuple[int, ...]) -> list[Tensor]:

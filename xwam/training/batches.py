@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from evalkit.contracts.requests import seed_of
 from evalkit.dataset.layout import Broken, BrokenEpisode
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import encode_views
 from xwam.flow.losses import Batch, Noise
-from xwam.flow.noise import NoiseLevels, draw_levels, request_seed
+from xwam.flow.noise import NoiseLevels, draw_levels
 from xwam.training.clips import ClipDataset, Sample
 from xwam.training.latent_cache import EncodedSample, LatentClips
 from xwam.training.recipes import Recipe
@@ -216,7 +217,7 @@ class Encoder:
         noise, levels, text = [], [], []
         for sample, slot in zip(samples, slots, strict=True):
             for draw in range(recipe.noise_draws):
-                seed = request_seed("train", recipe.seed, slot.step, slot.position, draw)
+                seed = seed_of("train", recipe.seed, slot.step, slot.position, draw)
                 generator = torch.Generator().manual_seed(seed)
                 levels.append(
                     draw_levels(

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from evalkit.contracts.requests import seed_of
 from evalkit.contracts.types import ARM_PROPRIO
 from evalkit.dataset.depth_video import depth_from_video
 from evalkit.dataset.layout import BrokenEpisode, Scan, Track
@@ -30,7 +31,6 @@ from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.patch_dct import PatchDCT, change_of_views
 from xwam.config import ModelConfig
 from xwam.flow import sampler
-from xwam.flow.noise import request_seed
 from xwam.nano.pixel_decoder import PixelDecoder, Scene, gripper_motion_features
 from xwam.network.transformer import TextContext
 from xwam.robots.actions import denormalise, tidy_quaternions
@@ -174,7 +174,7 @@ class Episodes:
         observations = Observations(
             seen_BCVHW=seen_CVHW[None], proprio_BS=torch.from_numpy(numbers.proprio_PS)[None, 0], text=text
         )
-        seed = request_seed("train-decoder", self.recipe.seed, track.key, start)
+        seed = seed_of("train-decoder", self.recipe.seed, track.key, start)
         latents, _, proprio_BPS = imagine(self.bundle, observations, self.schedule, seed=seed)
         assert latents.depth_BCTVHW is not None, "the model predicts depth"
         states = denormalise(proprio_BPS[0, 1:].numpy(), bounds.proprio_low, bounds.proprio_high)
