@@ -18,6 +18,7 @@ from envs.robocasa.protocols import NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts.env import Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
 
@@ -38,8 +39,8 @@ class RobocasaConfig:
         protocol: `standard`, `xwam` or `cosmos`, see docs/robocasa.md.
         art: `real`; or `placeholder` for stand-ins of textures and meshes, which only tests that a policy runs.
         python: Interpreter that has RoboCasa; None for EVALKIT_ROBOCASA_PYTHON, or else the one that runs evalkit.
-        image_px: Height and width of every view; None for the protocol's.
-        antialias_samples: Samples per pixel; RoboCasa renders with 4.
+        image_px: Height and width of every view, 16 to 2048; None for the protocol's.
+        antialias_samples: Samples per pixel: 0, 2, 4, 8 or 16; RoboCasa renders with 4.
         gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
     """
 
@@ -51,14 +52,13 @@ class RobocasaConfig:
     gl: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse values that do not exist."""
-        known = {"protocol": tuple(PROTOCOLS), "art": ("real", "placeholder"), "gl": ("auto", "egl", "osmesa")}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                got = getattr(self, name)
-                raise BadConfig(f"bench.robocasa.{name} must be one of {', '.join(values)}, got {got}.")
-        if self.image_px is not None and self.image_px < 16:
-            raise BadConfig(f"bench.robocasa.image_px must be at least 16, got {self.image_px}.")
+        """Raise BadConfig for settings with which no env can be built."""
+        check_choice("bench.robocasa.protocol", self.protocol, tuple(PROTOCOLS))
+        check_choice("bench.robocasa.art", self.art, ("real", "placeholder"))
+        check_choice("bench.robocasa.gl", self.gl, ("auto", "egl", "osmesa"))
+        check_choice("bench.robocasa.antialias_samples", self.antialias_samples, ANTIALIAS_SAMPLES)
+        if self.image_px is not None:
+            check_range("bench.robocasa.image_px", self.image_px, *IMAGE_PX, unit="pixels")
 
 
 class RobocasaBench:

@@ -16,6 +16,7 @@ from envs.mujoco.views import choose_gl
 from envs.robosuite.tasks import TASKS, env_spec
 from evalkit.contracts.env import DEMONSTRATION_SEEDS, Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
 
@@ -36,8 +37,8 @@ class RobosuiteConfig:
     """Settings of the bench.
 
     Attributes:
-        image_hw_px: Height and width of every view.
-        antialias_samples: Samples per pixel; 0 is the protocol's and the fastest.
+        image_hw_px: Height and width of every view, each from 16 to 2048 pixels.
+        antialias_samples: Samples per pixel: 0, 2, 4, 8 or 16; 0 is the protocol's and the fastest.
         mesh_cell_mm: Grid on which heavy visual meshes are thinned out before rendering; 0 keeps them whole.
         shuffle_instructions: Give each task the instruction of another one, to test whether a policy uses it.
         gl: Offscreen renderer: `egl`, `osmesa`, or `auto` for MUJOCO_GL or else the first that is installed.
@@ -50,9 +51,15 @@ class RobosuiteConfig:
     gl: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse renderers that need a screen."""
-        if self.gl not in ("auto", "egl", "osmesa"):
-            raise BadConfig(f"bench.robosuite.gl must be auto, egl or osmesa, got {self.gl}.")
+        """Raise BadConfig for settings with which no env can be built."""
+        sizes = tuple(self.image_hw_px)
+        if len(sizes) != 2:
+            raise BadConfig(f"bench.robosuite.image_hw_px must be height and width, got {list(sizes)}.")
+        for size in sizes:
+            check_range("bench.robosuite.image_hw_px", size, *IMAGE_PX, unit="pixels each way")
+        check_choice("bench.robosuite.antialias_samples", self.antialias_samples, ANTIALIAS_SAMPLES)
+        check_range("bench.robosuite.mesh_cell_mm", self.mesh_cell_mm, 0, 1000, unit="mm")
+        check_choice("bench.robosuite.gl", self.gl, ("auto", "egl", "osmesa"))
 
 
 def evaluation_seed(seed: int, index: int) -> int:
@@ -184,15 +191,9 @@ def _package(name: str) -> Finding:
 
 
 def _image_hw_px(config: RobosuiteConfig) -> tuple[int, int]:
-    """Return the image size as a tuple; config loaders may have made a list of it.
-
-    Raises:
-        BadConfig: If it is not two sizes of at least 16 pixels.
-    """
-    sizes = tuple(int(size) for size in config.image_hw_px)
-    if len(sizes) != 2 or min(sizes) < 16:
-        raise BadConfig(f"bench.robosuite.image_hw_px must be height and width of at least 16 pixels, got {sizes}.")
-    return sizes[0], sizes[1]
+    """Return the image size as a tuple; config loaders may have made a list of it."""
+    height, width = config.image_hw_px
+    return height, width
 
 
 def _instruction(config: RobosuiteConfig, task: str) -> str:

@@ -70,8 +70,9 @@ def run(
 
     Write a run folder: `plan.json`, `run.json`, one record per episode (`episodes.jsonl`), clips that hold predictions
     and ground truth (`clips/`), and videos (`videos/`). The same command again runs only the missing episodes. An
-    episode that fails for a technical reason gets an `error` record; the run continues. Exit with 2 if the arguments
-    are wrong or no episode ended in success or failure, with 130 if the run was interrupted.
+    episode that fails for a technical reason gets an `error` record; the run continues, unless
+    `run.stop_after_equal_errors` episodes in a row end in the same error. Exit with 2 if the arguments are wrong, the
+    run stopped early, or no episode ended in success or failure; with 130 if the run was interrupted.
 
     Examples:
 
@@ -159,8 +160,11 @@ def _written(folder: RunFolder) -> str:
 
 
 def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
-    """Return a listener that moves the bar and prints a line for each record."""
+    """Return a listener that moves the bar and prints a line for each record, and each kind of warning once."""
+    from evalkit.run.equal_errors import error_kind
+
     successes = sum(record.outcome == "success" for record in done)
+    warned: set[str] = set()
     bar = progress.add_task("episodes", total=total, completed=len(done), successes=successes)
 
     def on_record(record: EpisodeRecord) -> None:
@@ -171,5 +175,10 @@ def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Cal
         seconds = record.timings_s.get("wall", 0.0)
         line = f"{record.key}  {record.steps} steps, {seconds:.1f} s{tail}"
         progress.console.print(Text.assemble((f"{record.outcome:<8}", COLOURS[record.outcome]), line), soft_wrap=True)
+        for warning in record.warnings:
+            kind = error_kind(warning, task=record.task)
+            if kind not in warned:
+                progress.console.print(Text(warning, style="yellow"), soft_wrap=True)
+            warned.add(kind)
 
     return on_record

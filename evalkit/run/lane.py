@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
@@ -19,22 +19,35 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.episode import Listener, Tally, run_episode
-from evalkit.run.recorder import ClipRecorder, VideoRecorder
+from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import RunFolder
 
 OnRecord = Callable[[EpisodeRecord], None]
+OnEnd = Callable[[EpisodeRecord, EpisodeFault | None], None]
+
+MAX_LOST_VIDEOS = 3
+"""Videos that may fail in a session; later ones are not tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all threads of a run share."""
+    """What all threads of a run share.
+
+    Attributes:
+        folder: The run folder.
+        bench: The bench with its settings.
+        policy: The policy.
+        settings: Workers, limits and outputs.
+        lost_videos: Keys of the episodes whose video could not be written.
+    """
 
     folder: RunFolder
     bench: BoundBench
     policy: Policy
     settings: RunSettings
+    lost_videos: list[str] = field(default_factory=list)
 
 
 class Lane:
@@ -47,7 +60,7 @@ class Lane:
         self._worker: EnvWorker | None = None
         self._episodes_of_worker = 0
 
-    def run(self, episodes: queue.SimpleQueue[Episode], record: OnRecord) -> None:
+    def run(self, episodes: queue.SimpleQueue[Episode], on_end: OnEnd) -> None:
         """Run episodes until the queue is empty or the run stops."""
         try:
             while not self._stop.is_set():
@@ -55,9 +68,7 @@ class Lane:
                     episode = episodes.get_nowait()
                 except queue.Empty:
                     break
-                entry = self._record_of(episode)
-                if not self._stop.is_set():
-                    record(entry)
+                on_end(*self._end_of(episode))
         finally:
             self._drop_worker()
 
@@ -66,28 +77,32 @@ class Lane:
         if self._worker is not None:
             self._worker.kill()
 
-    def _record_of(self, episode: Episode) -> EpisodeRecord:
-        """Return the record of one episode; repeat it while its env process dies or hangs and attempts are left."""
+    def _end_of(self, episode: Episode) -> tuple[EpisodeRecord, EpisodeFault | None]:
+        """Return an episode's record and fault; repeat it while its env process dies or hangs and attempts are left."""
         for attempt in itertools.count(1):
             tally = Tally()
             try:
-                success = self._attempt(episode, tally)
-                return self._record(episode, tally, attempt, "success" if success else "failure")
+                success, warnings = self._attempt(episode, tally)
+                outcome: Outcome = "success" if success else "failure"
+                return self._record(episode, tally, attempt, outcome, warnings=warnings), None
             except EpisodeFault as fault:
                 if not fault.retriable or attempt >= self._job.settings.max_attempts or self._stop.is_set():
-                    return self._record(episode, tally, attempt, "error", self._logged(episode, fault))
+                    return self._record(episode, tally, attempt, "error", fault), fault
             except EvalkitError:
                 raise
             except Exception as error:
-                self._job.folder.log_traceback(episode, error, "harness.log")
-                ours = EpisodeFault("harness", f"{type(error).__name__}: {error} (traceback in logs/harness.log)")
-                return self._record(episode, tally, attempt, "error", ours)
+                ours = EpisodeFault("harness", f"{type(error).__name__}: {error}")
+                ours.__cause__ = error
+                return self._record(episode, tally, attempt, "error", ours), ours
         raise AssertionError("unreachable")
 
-    def _attempt(self, episode: Episode, tally: Tally) -> bool:
+    def _attempt(self, episode: Episode, tally: Tally) -> tuple[bool, list[str]]:
+        """Run an episode once and return whether the goal was met, and which of its optional files are missing."""
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy
         env_spec, predicts = folder.plan.env_spec(episode.task), bool(policy.spec.predicts)
-        listeners = _listeners(folder, settings, episode, env_spec, policy.spec)
+        clip = _clip_recorder(folder, settings, episode, env_spec, policy.spec)
+        video = self._video_recorder(episode, env_spec)
+        listeners = [*clip, *video]
         try:
             success = run_episode(
                 episode,
@@ -105,21 +120,48 @@ class Lane:
             for listener in listeners:
                 listener.abandon()
             raise
-        return success
+        return success, self._why_no_video(episode, video)
 
-    def _logged(self, episode: Episode, fault: EpisodeFault) -> EpisodeFault:
-        """Return the fault; where the policy raised, its traceback goes to a log that the reason names."""
-        if fault.blame != "policy" or fault.__cause__ is None:
-            return fault
-        self._job.folder.log_traceback(episode, fault.__cause__, "policy.log")
-        return EpisodeFault("policy", f"{fault.reason} (traceback in logs/policy.log)")
+    def _video_recorder(self, episode: Episode, env_spec: EnvSpec) -> list[OptionalListener]:
+        """Return the recorder of the episode's video; none where videos are not asked for or keep failing."""
+        folder, spec = self._job.folder, self._job.policy.spec
+        if not self._job.settings.video or len(self._job.lost_videos) >= MAX_LOST_VIDEOS:
+            return []
+        return [OptionalListener(lambda: VideoRecorder(folder.video_path(episode), episode, env_spec, spec))]
+
+    def _why_no_video(self, episode: Episode, video: list[OptionalListener]) -> list[str]:
+        """Return why the video is missing that the settings ask for; empty if it is there."""
+        lost = self._job.lost_videos
+        if not self._job.settings.video or (video and video[0].problem is None):
+            return []
+        if not video:
+            return [f"No video: none is tried after {len(lost)} failed, the first of {lost[0]}."]
+        problem = video[0].problem
+        assert problem is not None
+        lost.append(episode.key)
+        self._job.folder.log_traceback(episode, problem, "video.log")
+        text = str(problem) if isinstance(problem, EvalkitError) else f"{type(problem).__name__}: {problem}"
+        return [f"No video: {text.rstrip('.')} (traceback in logs/video.log)."]
+
+    def _reason(self, episode: Episode, fault: EpisodeFault) -> str:
+        """Return a fault's reason; where the policy or the harness raised, it names the log with the traceback."""
+        if fault.blame == "env" or fault.__cause__ is None:
+            return fault.reason
+        self._job.folder.log_traceback(episode, fault.__cause__, f"{fault.blame}.log")
+        return f"{fault.reason} (traceback in logs/{fault.blame}.log)"
 
     def _record(
-        self, episode: Episode, tally: Tally, attempt: int, outcome: Outcome, fault: EpisodeFault | None = None
+        self,
+        episode: Episode,
+        tally: Tally,
+        attempt: int,
+        outcome: Outcome,
+        fault: EpisodeFault | None = None,
+        warnings: Sequence[str] = (),
     ) -> EpisodeRecord:
         folder = self._job.folder
         paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)} if fault is None else {}
-        written = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if path.exists()}
+        written = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if path.is_file()}
         return EpisodeRecord(
             outcome=outcome,
             task=episode.task,
@@ -130,12 +172,13 @@ class Lane:
             num_chunks=tally.num_chunks,
             actions_sha256=tally.actions_sha256,
             blame=fault.blame if fault else None,
-            reason=fault.reason if fault else None,
+            reason=self._reason(episode, fault) if fault else None,
             attempts=attempt,
             timings_s=tally.clock.seconds(),
             details=tally.details,
             clip=written.get("clip"),
             video=written.get("video"),
+            warnings=warnings,
         )
 
     def _worker_for(self, episode: Episode, env_spec: EnvSpec) -> EnvWorker:
@@ -163,14 +206,10 @@ class Lane:
             self._worker = None
 
 
-def _listeners(
+def _clip_recorder(
     folder: RunFolder, settings: RunSettings, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec
 ) -> list[Listener]:
-    listeners: list[Listener] = []
-    if settings.clips and policy_spec.predicts:
-        listeners.append(
-            ClipRecorder(folder.clip_path(episode), episode, env_spec, policy_spec, plan_sha256=folder.plan.sha256)
-        )
-    if settings.video:
-        listeners.append(VideoRecorder(folder.video_path(episode), episode, env_spec, policy_spec))
-    return listeners
+    """Return the recorder of the episode's clip; none where clips are not asked for or nothing is predicted."""
+    if not settings.clips or not policy_spec.predicts:
+        return []
+    return [ClipRecorder(folder.clip_path(episode), episode, env_spec, policy_spec, plan_sha256=folder.plan.sha256)]

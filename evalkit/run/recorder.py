@@ -6,6 +6,8 @@ Read next: `evalkit/store/clips.py`, `evalkit/store/video.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ import numpy as np
 
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, Observation, Prediction
-from evalkit.run.episode import ExecutedChunk
+from evalkit.run.episode import ExecutedChunk, Listener
 from evalkit.store.clips import ClipChunk, ClipHeader, Frames, write_clip
 from evalkit.store.video import VideoWriter, video_frame
 
@@ -104,6 +106,47 @@ class VideoRecorder:
             caption=f"{self._caption} step {step_idx}",
         )
         self._writer.add(self._last)
+
+
+class OptionalListener:
+    """A listener that never ends an episode: after its first error it is abandoned, and `problem` holds the error.
+
+    Args:
+        make: Makes the listener.
+    """
+
+    def __init__(self, make: Callable[[], Listener]) -> None:
+        self.problem: Exception | None = None
+        self._listener: Listener | None = None
+        with self._caught():
+            self._listener = make()
+
+    def on_chunk(self, chunk: ExecutedChunk) -> None:
+        """Pass one executed chunk on."""
+        if self._listener is not None:
+            with self._caught():
+                self._listener.on_chunk(chunk)
+
+    def on_end(self, outcome: str) -> None:
+        """Pass the outcome on."""
+        if self._listener is not None:
+            with self._caught():
+                self._listener.on_end(outcome)
+
+    def abandon(self) -> None:
+        """Abandon the listener; an error of it is of no further interest."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with suppress(Exception):
+                listener.abandon()
+
+    @contextmanager
+    def _caught(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.problem = error
+            self.abandon()
 
 
 def _frames(chunk: ExecutedChunk, stride: int) -> list[Observation]:

@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
+from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import EnvWorker
+from evalkit.run.equal_errors import EqualErrors, stopped_early
 from evalkit.run.lane import Job, Lane, OnRecord
 from evalkit.store.about import begin_session, end_session
 from evalkit.store.records import EpisodeRecord
@@ -46,6 +48,8 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
         on_record: Called after each record is on the disk, one call at a time.
 
     Raises:
+        StoppedEarly: If `run.stop_after_equal_errors` episodes in a row ended in the same error; records are kept, and
+            episodes that other workers have begun are not recorded.
         EvalkitError: If the run cannot continue (no space, an env that cannot be built); records are kept.
     """
     episodes: queue.SimpleQueue[Episode] = queue.SimpleQueue()
@@ -56,11 +60,19 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
         return
     shared = replace(job, policy=_OneAtATime(job.policy))
     stop, writing = threading.Event(), threading.Lock()
+    limit = job.settings.stop_after_equal_errors
+    equal_errors = EqualErrors(limit)
 
-    def record(entry: EpisodeRecord) -> None:
+    def on_end(entry: EpisodeRecord, fault: EpisodeFault | None) -> None:
         with writing:
+            if stop.is_set():
+                return
             job.folder.append(entry)
             on_record(entry)
+            missing = len(missing_episodes(job.folder)) if equal_errors.reached(entry, fault) else 0
+            if fault is not None and missing:
+                stop.set()
+                raise stopped_early(fault, job.folder.path, num_equal=limit, num_missing=missing)
 
     def note_worker(worker: EnvWorker) -> None:
         with writing:
@@ -68,7 +80,7 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
 
     with ThreadPoolExecutor(num_workers) as pool:
         lanes = [Lane(shared, worker_idx, stop, note_worker) for worker_idx in range(num_workers)]
-        futures = [pool.submit(lane.run, episodes, record) for lane in lanes]
+        futures = [pool.submit(lane.run, episodes, on_end) for lane in lanes]
         try:
             _wait(futures)
         except BaseException:

@@ -6,10 +6,18 @@ Read next: `runner.py`, which follows them; `evalkit/config.py`, which fills the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.limits import check_range
 from evalkit.contracts.worker.client import Timeouts
+
+MAX_WORKERS = 1024
+"""Env processes of one run; each takes a core and hundreds of megabytes."""
+
+MAX_TIMEOUT_S = 86_400
+"""A day: an env that needs longer for one answer does not answer."""
+
+MAX_COUNT = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +31,8 @@ class RunSettings:
         reset_timeout_s: Time limit to start an episode.
         chunk_timeout_s: Time limit to execute a chunk of actions, including rendering.
         episodes_per_worker: Episodes after which an env process is replaced, to limit memory leaks.
+        stop_after_equal_errors: Episodes in a row that end in the same error (owner, and reason apart from numbers and
+            paths), after which the run stops; 0 never stops it.
         clips: Write predictions and ground truth, for `evalkit score`.
         video: Write one mp4 per episode, for viewing.
     """
@@ -33,15 +43,18 @@ class RunSettings:
     reset_timeout_s: float = 120.0
     chunk_timeout_s: float = 60.0
     episodes_per_worker: int = 50
+    stop_after_equal_errors: int = 3
     clips: bool = True
     video: bool = True
 
     def __post_init__(self) -> None:
-        """Raise BadConfig for numbers that are not above 0."""
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if not isinstance(value, bool) and not value > 0:
-                raise BadConfig(f"run.{entry.name} must be above 0, got {value}.")
+        """Raise BadConfig for numbers with which no run works."""
+        for name in ("start_timeout_s", "reset_timeout_s", "chunk_timeout_s"):
+            check_range(f"run.{name}", getattr(self, name), 0.01, MAX_TIMEOUT_S, unit="s")
+        check_range("run.workers", self.workers, 1, MAX_WORKERS)
+        check_range("run.max_attempts", self.max_attempts, 1, MAX_COUNT)
+        check_range("run.episodes_per_worker", self.episodes_per_worker, 1, MAX_COUNT)
+        check_range("run.stop_after_equal_errors", self.stop_after_equal_errors, 0, MAX_COUNT)
 
     @property
     def timeouts(self) -> Timeouts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ class EpisodeRecord:
         clip: Path of the clip, relative to the run folder.
         video: Path of the video, relative to the run folder.
         details: Details that the policy added, JSON values.
+        warnings: Sentences about files of the episode that are missing, for example its video.
     """
 
     outcome: Outcome
@@ -57,6 +58,7 @@ class EpisodeRecord:
     clip: str | None = None
     video: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @property
     def key(self) -> str:

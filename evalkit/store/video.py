@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 
+from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import CameraSpec
 from evalkit.store.files import write_whole
 
@@ -34,15 +35,30 @@ class VideoWriter:
         self._stream: av.VideoStream | None = None
 
     def add(self, frame_hwc_u8: np.ndarray) -> None:
-        """Add one frame, H,W,3; all frames have the size of the first."""
+        """Add one frame, H,W,3; all frames have the size of the first, and an odd last row or column is left out.
+
+        Raises:
+            EvalkitError: If the encoder cannot take frames of this size.
+        """
         if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1000))
-            self._stream.height, self._stream.width = (size - size % 2 for size in frame_hwc_u8.shape[:2])
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"preset": "ultrafast", "crf": "20"}
+            self._stream = self._open(*frame_hwc_u8.shape[:2])
         cropped = frame_hwc_u8[: self._stream.height, : self._stream.width]
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(cropped), format="rgb24")
         self._container.mux(self._stream.encode(frame))
+
+    def _open(self, height: int, width: int) -> av.VideoStream:
+        stream = self._container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1000))
+        stream.height, stream.width = height - height % 2, width - width % 2
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "ultrafast", "crf": "20"}
+        try:
+            stream.codec_context.open()
+        except (av.FFmpegError, ValueError) as error:
+            raise EvalkitError(
+                f"The H.264 encoder does not open for frames of {height} x {width} pixels; it takes 2 to 16384 pixels "
+                "each way."
+            ) from error
+        return stream
 
     def save(self, path: Path) -> None:
         """Write the file.

@@ -54,7 +54,7 @@ def test_settings_are_checked_as_on_the_command_line(tmp_path: Path) -> None:
     plan = evalkit.make_plan(bench, policy, num_episodes=1)
     with pytest.raises(BadConfig, match=r"workers='two' cannot be used"):
         evalkit.run_plan(plan, bench, policy, tmp_path / "run", workers="two")
-    with pytest.raises(BadConfig, match=r"run\.workers must be above 0"):
+    with pytest.raises(BadConfig, match=r"run\.workers must be from 1 to"):
         evalkit.run_plan(plan, bench, policy, tmp_path / "run", workers=0)
     with pytest.raises(UnknownName, match=f"Run `evalkit list --bench {BENCH}`"):
         evalkit.run_plan(plan, bench, policy, tmp_path / "run", wokers=2)

@@ -37,7 +37,7 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
         (["plan", "--policy", "hold", "--setting", "rand"], "Unknown setting 'rand'. Did you mean 'randomized'?"),
         (["plan", *FAKE, "run.wokers=2"], "Unknown setting 'run.wokers'. Did you mean 'run.workers'?"),
         (["plan", *FAKE, "run.workers=two"], "Value 'two' of type 'str' could not be converted to Integer"),
-        (["plan", *FAKE, "run.workers=0"], "run.workers must be above 0"),
+        (["plan", *FAKE, "run.workers=0"], "run.workers must be from 1 to 1024, got 0."),
         (["plan", *FAKE, "workers"], "'workers' is not an override; write key=value"),
         (["plan", *FAKE, "--episodes", "0"], "at least 1 episode"),
         (["plan", *FAKE, "--tasks", "Near,,Far"], "--tasks takes names separated by commas"),
@@ -208,10 +208,33 @@ def test_reasons_with_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_run_without_any_result_says_so(tmp_path: Path) -> None:
-    arguments = [*FAKE, "--episodes", "2", "policy.fake.fault=raise", "policy.fake.fault_seed=-1"]
+    arguments = [*FAKE, "--episodes", "2", "--tasks", "Near", "policy.fake.fault=raise", "policy.fake.fault_seed=-1"]
     done = evalkit("run", *arguments, "--out", str(tmp_path))
     assert done.returncode == 2
     assert "No planned episode ended in success or failure" in done.stderr
+
+
+def test_a_policy_that_always_fails_stops_the_run(tmp_path: Path) -> None:
+    arguments = [*FAKE, "--episodes", "20", "policy.fake.fault=raise", "policy.fake.fault_seed=-1"]
+    done = evalkit("run", *arguments, "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert len((tmp_path / "episodes.jsonl").read_bytes().splitlines()) == 3
+    (sentence,) = done.stderr.strip().splitlines()
+    assert "3 episodes in a row ended in the same error (policy): ValueError: CUDA out of memory" in sentence
+    assert f"Its traceback is in {tmp_path / 'logs' / 'policy.log'}." in sentence
+    assert "it runs the 37 missing episodes." in sentence
+
+
+def test_a_missing_video_is_one_warning(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert evalkit("run", *FAKE, "--episodes", "1", "--tasks", "Near", "--out", str(folder)).returncode == 0
+    (folder / "episodes.jsonl").unlink()
+    (folder / "videos" / "Near" / "0000.mp4").unlink()
+    (folder / "videos" / "Near").rmdir()
+    (folder / "videos" / "Near").touch()
+    done = evalkit("run", *FAKE, "--episodes", "1", "--tasks", "Near", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("No video: Cannot write") == 1
 
 
 def test_commands_of_the_readme_are_accepted() -> None:

@@ -132,7 +132,7 @@ def test_xwam_executes_as_many_as_its_protocol_says() -> None:
 
 
 def test_a_wrong_name_is_one_sentence() -> None:
-    with pytest.raises(BadConfig, match=r"bench.robocasa.protocol must be one of standard, xwam, cosmos, got xwm"):
+    with pytest.raises(BadConfig, match=r"bench.robocasa.protocol must be standard, xwam or cosmos, got xwm"):
         RobocasaConfig(protocol="xwm")
     with pytest.raises(UnknownName, match="Did you mean 'OpenDrawer'"):
         BENCH.env_spec(RobocasaConfig(), task="OpenDrawr", setting="default")

@@ -138,7 +138,7 @@ def test_config_can_be_overridden_as_hydra_does() -> None:
 
 
 def test_images_that_are_no_images_are_refused() -> None:
-    with pytest.raises(BadConfig, match="at least 16 pixels"):
+    with pytest.raises(BadConfig, match="from 16 to 2048 pixels"):
         BENCH.env_spec(RobosuiteConfig(image_hw_px=(0, 128)), task="Lift", setting="default")
 
 

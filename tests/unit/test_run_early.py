@@ -1,0 +1,161 @@
+"""Runs that stop after equal errors, and videos that cannot be written; in real worker processes.
+
+In: doubles that fail on demand. Out: checks of records and of what is missing.
+Read next: `evalkit/run/equal_errors.py`, `evalkit/run/recorder.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import evalkit
+from evalkit.config import load_config
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.run.equal_errors import EqualErrors, StoppedEarly, error_kind
+from evalkit.run.lane import MAX_LOST_VIDEOS
+from evalkit.run.settings import RunSettings
+from evalkit.store import video
+from evalkit.store.records import EpisodeRecord
+from evalkit.store.run_folder import open_run
+from evalkit.store.video import VideoWriter
+
+BENCH, POLICY = "tests.doubles.bench:FakeBench", "tests.doubles.policy:FakePolicyPlugin"
+
+
+def run(path: Path, *, episodes: int = 6, bench: dict[str, Any] | None = None, **settings: Any) -> None:
+    """Run a policy that fails in every episode, unless `bench` names a fault of the env."""
+    fault: dict[str, Any] = {"fault": "none"} if bench else {"fault": "raise", "fault_seed": -1}
+    bound, policy = evalkit.load_bench(BENCH, **(bench or {})), evalkit.load_policy(POLICY, **fault)
+    plan = evalkit.make_plan(bound, policy, num_episodes=episodes)
+    evalkit.run_plan(plan, bound, policy, path, **settings)
+
+
+def records(path: Path) -> list[EpisodeRecord]:
+    return open_run(path).records()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_equal_errors_of_the_policy_stop_the_run(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(StoppedEarly, match="3 episodes in a row ended in the same error"):
+        run(tmp_path, workers=workers)
+    assert [record.outcome for record in records(tmp_path)] == ["error"] * 3
+    assert {record.blame for record in records(tmp_path)} == {"policy"}
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with pytest.raises(StoppedEarly, match="it runs the 9 missing episodes"):
+        run(tmp_path)
+    with pytest.raises(StoppedEarly, match="it runs the 6 missing episodes"):
+        run(tmp_path)
+    run(tmp_path, stop_after_equal_errors=0)
+    assert len(records(tmp_path)) == 12
+
+
+def test_equal_errors_of_the_env_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(StoppedEarly, match=r"\(env\): fake/Near: RuntimeError: the kitchen burns"):
+        run(tmp_path, bench={"fault": "begin_raise", "fault_seed": -1}, stop_after_equal_errors=2)
+    assert len(records(tmp_path)) == 2
+
+
+def test_env_processes_that_die_do_not_stop_the_run(tmp_path: Path) -> None:
+    run(tmp_path, episodes=2, bench={"fault": "die", "fault_seed": -1}, max_attempts=1)
+    assert [record.outcome for record in records(tmp_path)] == ["error"] * 4
+
+
+def test_a_run_whose_last_episodes_fail_is_whole(tmp_path: Path) -> None:
+    run(tmp_path, episodes=1, stop_after_equal_errors=2)
+    assert len(records(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("IndexError: 7 of 5", "IndexError: 12 of 9", True),
+        ("fake/Near, seed 3: no", "fake/Far, seed 4: no", True),
+        ("Cannot read /tmp/tmpab3/x.png.", "Cannot read /var/other/y.png.", True),
+        ("<Plan at 0x7f3ab0>", "<Plan at 0x7f11cd>", True),
+        ("loss is -1.5e-3", "loss is 2.5e+7", True),
+        ("AssertionError (policy.py:71)", "AssertionError (policy.py:72)", False),
+        ("KeyError: 'left'", "KeyError: 'right'", False),
+    ],
+)
+def test_errors_are_equal_apart_from_their_episode(one: str, other: str, equal: bool) -> None:
+    assert (error_kind(one, task="Near") == error_kind(other, task="Far")) is equal
+
+
+def test_only_errors_in_a_row_count() -> None:
+    counter = EqualErrors(2)
+
+    def reached(reason: str | None, blame: str = "policy") -> bool:
+        fault = None if reason is None else EpisodeFault(blame, reason)  # type: ignore[arg-type]
+        record = EpisodeRecord(outcome="error" if fault else "success", task="T", index=0, seed=0, instruction=None)
+        return counter.reached(record, fault)
+
+    sequence = [("a", "policy"), (None, "policy"), ("a", "policy"), ("a", "env"), ("b", "env"), ("b", "env")]
+    assert [reached(*each) for each in sequence] == [False, False, False, False, False, True]
+
+
+@pytest.fixture
+def wide_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let captions be wider than H.264 allows, so that the real encoder refuses each frame."""
+    monkeypatch.setattr(video, "_row", lambda *_: np.zeros((16, 16_500, 3), np.uint8))
+
+
+@pytest.mark.usefixtures("wide_frames")
+def test_an_encoder_that_does_not_open_costs_no_result(tmp_path: Path) -> None:
+    run(tmp_path, episodes=3, bench={"fault": "none"})
+    assert [record.outcome for record in records(tmp_path)] == ["success"] * 6
+    assert all(record.video is None and record.clip is not None for record in records(tmp_path))
+    warnings = [record.warnings[0] for record in records(tmp_path)]
+    assert all("encoder does not open for frames of" in warning for warning in warnings[:MAX_LOST_VIDEOS])
+    assert set(warnings[MAX_LOST_VIDEOS:]) == {"No video: none is tried after 3 failed, the first of Near/0000."}
+    log = (tmp_path / "logs" / "video.log").read_text()
+    assert log.count("The H.264 encoder does not open") == MAX_LOST_VIDEOS
+
+
+def test_a_video_folder_that_is_a_file_costs_no_result(tmp_path: Path) -> None:
+    run(tmp_path / "clean", episodes=1, bench={"fault": "none"})
+    bound, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY)
+    plan = evalkit.make_plan(bound, policy, num_episodes=1)
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "plan.json").write_bytes(plan.to_bytes())
+    (path / "videos").write_text("in the way")
+    evalkit.run_plan(plan, bound, policy, path)
+    ours, clean = records(path), records(tmp_path / "clean")
+    assert [r.actions_sha256 for r in ours] == [r.actions_sha256 for r in clean]
+    assert all("No video: Cannot write" in record.warnings[0] for record in ours)
+    assert all(not record.warnings and record.video for record in clean)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 16_386), (16_386, 20), (10_018, 30_000)])
+def test_sizes_that_no_encoder_takes_get_a_sentence(size: tuple[int, int], tmp_path: Path) -> None:
+    writer = VideoWriter(fps=5)
+    with pytest.raises(EvalkitError, match=f"frames of {size[0]} x {size[1]} pixels; it takes 2 to 16384"):
+        writer.add(np.broadcast_to(np.zeros(3, np.uint8), (*size, 3)))
+    writer.close()
+
+
+def test_odd_sizes_lose_their_last_row_and_column(tmp_path: Path) -> None:
+    import av
+
+    writer = VideoWriter(fps=5)
+    for _ in range(3):
+        writer.add(np.zeros((33, 47, 3), np.uint8))
+    writer.save(tmp_path / "x.mp4")
+    with av.open(tmp_path / "x.mp4") as container:
+        assert (container.streams.video[0].height, container.streams.video[0].width) == (32, 46)
+
+
+def test_records_without_warnings_are_read(tmp_path: Path) -> None:
+    assert EpisodeRecord(outcome="success", task="T", index=0, seed=0, instruction=None).warnings == ()
+
+
+def test_the_limit_is_a_setting_of_every_run() -> None:
+    bench, policy = evalkit.load_bench(BENCH).plugin, evalkit.load_policy(POLICY).plugin
+    assert load_config(bench, policy, ["run.stop_after_equal_errors=7"]).run.stop_after_equal_errors == 7
+    assert RunSettings().stop_after_equal_errors == 3
