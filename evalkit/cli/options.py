@@ -6,7 +6,7 @@ Read next: `evalkit/config.py`, which applies overrides; `evalkit/store/plan.py`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evalkit.console import progress_bar
-from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.errors import BadConfig, SpecMismatch
 
 if TYPE_CHECKING:
     from evalkit.config import Config
@@ -41,7 +41,7 @@ Tasks = Annotated[
     typer.Option(
         "--tasks",
         metavar="NAME,NAME",
-        help="Tasks, separated by commas. [default: all tasks; one that the policy cannot do is an error]",
+        help="Tasks, separated by commas. [default: all tasks on which the policy can run]",
         show_default=False,
     ),
 ]
@@ -161,12 +161,21 @@ DryReplay = Annotated[bool, typer.Option("--dry-run", help="List what is missing
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What a command line asks for: a bench and a policy with their settings, and the plan of the run."""
+    """What a command line asks for.
+
+    Attributes:
+        bench: The bench with its settings.
+        policy: The policy with its settings.
+        run: How the plan is carried out.
+        plan: The plan of the run.
+        left_out: Why the policy cannot run on the other tasks of the bench, by task, where no task is named.
+    """
 
     bench: BoundBench
     policy: BoundPolicy
     run: RunSettings
     plan: Plan
+    left_out: Mapping[str, str]
 
 
 def plan_call(
@@ -196,7 +205,23 @@ def plan_call(
         seed=seed,
         max_steps=config.max_steps,
     )
-    return Call(bench=config.bench, policy=config.policy, run=config.run, plan=plan)
+    left_out = {} if tasks else _why_left_out(config, plan)
+    return Call(bench=config.bench, policy=config.policy, run=config.run, plan=plan, left_out=left_out)
+
+
+def _why_left_out(config: Config, plan: Plan) -> dict[str, str]:
+    """Return why the policy cannot run on the tasks that a plan of all tasks does not hold, by task."""
+    from evalkit.contracts.spec import check
+
+    policy_spec = config.policy.for_bench(config.bench.name).spec()
+    reasons = {}
+    for task in config.bench.tasks:
+        if task not in plan.tasks:
+            try:
+                check(config.bench.env_spec(task=task, setting=plan.setting), policy_spec)
+            except SpecMismatch as mismatch:
+                reasons[task] = str(mismatch)
+    return reasons
 
 
 def _check_words(bench: str, tasks: str, overrides: Sequence[str]) -> None:

@@ -125,6 +125,7 @@ def check(
     """
     call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
     out.print(f"The specs fit: policy '{policy}' on {count_of(len(call.plan.tasks), 'task')} of '{bench}'.")
+    print_left_out(call)
     if static:
         return
     failed = _try_tasks(call)
@@ -144,8 +145,16 @@ def print_plan(call: Call) -> None:
     for name, fact in plan.policy.provenance.items():
         out.print(f"         {name}: {fact}", soft_wrap=True)
     out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
+    print_left_out(call)
     for departure in plan.departures:
         out.print(Text.assemble(("departure from the protocol: ", "yellow"), departure))
+
+
+def print_left_out(call: Call) -> None:
+    """Print the tasks on which the policy cannot run, where no task was named, with the reason of the first."""
+    if call.left_out:
+        first, *_ = call.left_out.values()
+        out.print(Text(f"left out {', '.join(call.left_out)}: {first}", style="yellow"), soft_wrap=True)
 
 
 def _try_tasks(call: Call) -> dict[str, list[str]]:

@@ -131,7 +131,7 @@ def make_plan(
     Args:
         bench: The bench with its settings.
         policy: The policy with its settings.
-        tasks: Names of tasks; empty for all tasks of the bench.
+        tasks: Names of tasks; empty for all tasks of the bench on which the policy can run.
         setting: Name of a setting; None for the bench's first.
         num_episodes: Episodes per task, at least 1.
         seed: Seed from which the episodes' seeds are derived.
@@ -140,20 +140,20 @@ def make_plan(
     Raises:
         UnknownName: For a task or setting that the bench does not have.
         BadConfig: For numbers that make no plan.
-        SpecMismatch: If the policy cannot run on a task.
+        SpecMismatch: If the policy cannot run on a task that is named, or on any.
         EvalkitError: If the policy needs experts of the bench, and there are none.
     """
-    tasks = list(dict.fromkeys(tasks)) or list(bench.tasks)
+    named = list(dict.fromkeys(tasks))
     setting = bench.settings[0] if setting is None else setting
-    _check_names(bench, tasks, setting)
+    _check_names(bench, named, setting)
     _check_numbers(num_episodes, seed, max_steps)
-    specs = {task: bench.env_spec(task=task, setting=setting) for task in tasks}
     policy = policy.for_bench(bench.name)
     policy_spec = policy.spec()
-    _check_all(specs, policy_spec)
+    specs = {task: bench.env_spec(task=task, setting=setting) for task in named or bench.tasks}
+    specs = _fitting(specs, policy_spec, all_must_fit=bool(named))
     episodes = [
         episode
-        for task in tasks
+        for task in specs
         for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=num_episodes, seed=seed)
     ]
     if max_steps is not None and max_steps >= max(episode.max_steps for episode in episodes):
@@ -212,16 +212,20 @@ def _departures(bench: BoundBench, policy: PolicySpec, max_steps: int | None) ->
     return tuple(departures)
 
 
-def _check_all(specs: Mapping[str, EnvSpec], policy: PolicySpec) -> None:
-    """Raise SpecMismatch if the policy cannot run on a task; name the tasks on which it can."""
+def _fitting(specs: Mapping[str, EnvSpec], policy: PolicySpec, *, all_must_fit: bool) -> dict[str, EnvSpec]:
+    """Return the env specs of the tasks on which the policy can run.
+
+    Raises:
+        SpecMismatch: If there is none, or if all must fit and one does not; it names the tasks that fit.
+    """
     mismatches: dict[str, SpecMismatch] = {}
     for task, spec in specs.items():
         try:
             check(spec, policy)
         except SpecMismatch as mismatch:
             mismatches[task] = mismatch
-    if not mismatches:
-        return
-    first = next(iter(mismatches.values()))
-    possible = [task for task in specs if task not in mismatches]
-    raise SpecMismatch(f"{first} These tasks fit: --tasks {','.join(possible)}." if possible else str(first))
+    fitting = {task: spec for task, spec in specs.items() if task not in mismatches}
+    if mismatches and (all_must_fit or not fitting):
+        first = next(iter(mismatches.values()))
+        raise SpecMismatch(f"{first} These tasks fit: --tasks {','.join(fitting)}." if fitting else str(first))
+    return fitting

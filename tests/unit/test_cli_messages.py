@@ -144,3 +144,16 @@ def test_a_run_names_only_what_it_wrote(tmp_path: Path) -> None:
     command = ["run", *FAKE, "--episodes", "1", "--tasks", "Near", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(app, [*command, "run.clips=false", "run.video=false"])
     assert f"records: {tmp_path / 'run'}" in result.output.splitlines()
+
+
+@pytest.mark.parametrize("command", [["plan"], ["check", "--static"]])
+def test_bare_commands_take_the_tasks_that_fit(command: list[str]) -> None:
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0
+    assert "left out TwoArmLift, TwoArmHandover: robosuite/TwoArmLift and policy 'xwam/xwam-nano'" in result.output
+
+
+def test_a_bare_plan_is_that_of_the_tasks_that_fit() -> None:
+    bare = CliRunner().invoke(app, ["plan"]).output.splitlines()
+    named = CliRunner().invoke(app, ["plan", "--tasks", "Lift,Stack,Door,PickPlaceCan,NutAssemblySquare"])
+    assert [line for line in bare if not line.startswith("left out")] == named.output.splitlines()
