@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.geometry import wxyz_from_xyzw, xyzw_from_wxyz
 from evalkit.contracts.types import ARM_PROPRIO, QUAT_WXYZ
+
+if TYPE_CHECKING:  # a checkpoint can be read without scipy
+    from scipy.spatial.transform import Rotation
 
 R_EEFSIM_EEFMODEL_ROBOCASA = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 """RoboCasa: rotation of the end effector by +90 degrees about its z; R_base_eefmodel = R_base_eefsim @ this."""
@@ -54,6 +57,8 @@ ROBOTWIN_AXES = Axes(R_modelbase_simbase=R_MODELBASE_SIMBASE_ROBOTWIN, R_eefsim_
 
 
 def _rotate(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_right: np.ndarray) -> np.ndarray:
+    from scipy.spatial.transform import Rotation
+
     rotated = np.zeros(np.shape(proprio))
     for arm in arms:
         state = np.asarray(proprio, np.float64)[..., ARM_PROPRIO[arm]]
@@ -67,4 +72,6 @@ def _rotate(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_righ
 
 def rotation_from_wxyz(quat_wxyz: np.ndarray) -> Rotation:
     """Return scipy's rotation of unit quaternions (w, x, y, z); leading axes are kept."""
+    from scipy.spatial.transform import Rotation
+
     return Rotation.from_quat(xyzw_from_wxyz(quat_wxyz))

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.geometry import wxyz_from_xyzw
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, ROTVEC_RAD
@@ -29,6 +28,8 @@ def accumulate(actions: np.ndarray, proprio: np.ndarray, arms: Sequence[str]) ->
         proprio: 16 numbers, the state at the start.
         arms: Arms that exist; the others stay zero.
     """
+    from scipy.spatial.transform import Rotation
+
     states = np.zeros((len(actions), 16))
     for arm in arms:
         start, deltas = np.asarray(proprio, np.float64)[ARM_PROPRIO[arm]], np.asarray(actions)[:, ARM_ACTION[arm]]
@@ -72,6 +73,8 @@ def pose_actions(states: np.ndarray, arms: Sequence[str]) -> np.ndarray:
 
 def states_of_poses(actions: np.ndarray, arms: Sequence[str]) -> np.ndarray:
     """Return absolute poses, K,14 with rotation vectors, as states, K,16 with quaternions: undoes `pose_actions`."""
+    from scipy.spatial.transform import Rotation
+
     states = np.zeros((len(actions), 16))
     for arm in arms:
         action = np.asarray(actions, np.float64)[:, ARM_ACTION[arm]]

@@ -12,9 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from xwam.checkpoints.fresh import init_weights
@@ -22,6 +22,9 @@ from xwam.config import NANO, RELEASE_GEOMETRY, WAN22_5B, Geometry, NetworkConfi
 from xwam.flow.sampler import Denoiser, SamplerState, Schedule, begin, run
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SIZES: dict[str, tuple[NetworkConfig, Geometry]] = {
     "5b": (WAN22_5B, RELEASE_GEOMETRY),
@@ -206,6 +209,8 @@ def measure(
     Raises:
         ValueError: If size or device are unknown, or there is no such device.
     """
+    from rich.table import Table
+
     if size not in SIZES:
         raise ValueError(f"--size must be {' or '.join(SIZES)}, got {size}.")
     if device not in PEAK_SIZE:

@@ -9,7 +9,7 @@ Another model trains in the same loop with its own objective.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from xwam.flow.losses import Batch, losses
 from xwam.network.transformer import XwamNetwork
-from xwam.training.batches import Draws
-from xwam.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from xwam.training.batches import Draws
+    from xwam.training.recipes import Recipe
 
 
 class Objective(Protocol):

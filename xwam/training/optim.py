@@ -7,11 +7,13 @@ Read next: `trainer.py`.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from xwam.training.recipes import Recipe
+if TYPE_CHECKING:
+    from xwam.training.recipes import Recipe
 
 
 def optimizers_of(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
