@@ -37,6 +37,9 @@ FRESH = {
 """Names that stand for random weights: a control, and a test without a checkpoint for each bench."""
 
 
+AUTO = "auto"
+"""Precision that depends on the device."""
+
 NOISE_DEPARTURE = (
     "drawn on the CPU from a request's seed; the released server draws the same shapes in the same order, also in "
     "float32, on its GPU, whose generator gives other numbers"
@@ -58,7 +61,8 @@ class XwamPolicyConfig:
         guidance: 0 for one conditional pass in each step; else the weight of the prompt's velocity.
         threads: CPU threads of a forward pass.
         device: Device of network, VAE and text encoder, for example `cuda`.
-        precision: Type of the network's matrices, for example `bfloat16`.
+        precision: Type of the network's matrices, for example `bfloat16`; `auto` is bfloat16 on CUDA, as in the
+            released evaluation, and float32 elsewhere. Heads, timesteps, actions and states always stay float32.
         text_cache: Folder that stores encoded prompts; None to encode them again in every run.
         camera_depth: Whether predicted depth builds on measured depth (`xwam/nano/depth_refinement.py`), for a codec
             that decodes changes of the current frame, as nano's does; else depth is the network's own. The network sees
@@ -76,7 +80,7 @@ class XwamPolicyConfig:
     guidance: float = 0.0
     threads: int = 1
     device: str = "cpu"
-    precision: str = "float32"
+    precision: str = "auto"
     text_cache: str | None = None
     camera_depth: bool = True
     warp: bool = True
@@ -132,6 +136,7 @@ class XwamPlugin:
             "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {config.guidance}",
             "denoising of states where actions are given": f"{max(LEAST_STATE_STEPS, pace.num_action_steps)} steps",
+            "precision": f"{_precision(config)}; heads, timesteps, actions and states in float32",
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
@@ -151,7 +156,7 @@ class XwamPlugin:
 
         bundle, schedule = self._load(config)
         try:
-            bundle = bundle.to(config.device, dtype_of(config.precision))
+            bundle = bundle.to(config.device, dtype_of(_precision(config)))
         except (RuntimeError, AssertionError) as error:  # torch raises these where there is no such device
             reason = str(error).splitlines()[0]
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
@@ -232,8 +237,10 @@ class XwamPolicy:
 
 def _check(config: XwamPolicyConfig) -> None:
     """Raise BadConfig unless a model can follow the settings; nothing is loaded."""
-    if config.precision not in PRECISIONS:
-        raise BadConfig(f"policy.xwam.precision must be one of {', '.join(PRECISIONS)}, got {config.precision}.")
+    if config.precision not in (AUTO, *PRECISIONS):
+        raise BadConfig(
+            f"policy.xwam.precision must be one of {', '.join((AUTO, *PRECISIONS))}, got {config.precision}."
+        )
     if config.threads < 1 or config.guidance < 0:
         raise BadConfig(
             f"policy.xwam needs at least 1 thread and a guidance of 0 or more, got threads={config.threads} and "
@@ -302,6 +309,18 @@ def _training(config: XwamPolicyConfig) -> str:
     if "steps" not in notes:
         return "not stated"
     return f"{notes['steps']} steps in its last training stage, data sha256 {notes['data_sha256']}"
+
+
+def _precision(config: XwamPolicyConfig) -> str:
+    """Return the type of the network's matrices by name.
+
+    Example:
+        >>> _precision(XwamPolicyConfig(device="cuda:1")), _precision(XwamPolicyConfig())
+        ('bfloat16', 'float32')
+    """
+    if config.precision != AUTO:
+        return config.precision
+    return "bfloat16" if config.device.startswith("cuda") else "float32"
 
 
 def _is_released(config: XwamPolicyConfig) -> bool:

@@ -46,7 +46,7 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
         (["plan", "--policy", ":x"], "a target is written module:attribute"),
         (["plan", "--policy", "builtins:dict"], "is no policy plugin: it has no name, summary"),
         (["plan", "--policy", "xwam", "--tasks", "Lift,TwoArmLift"], "These tasks fit: --tasks Lift."),
-        (["plan", "--tasks", "Lift", "policy.xwam.precision=half"], "precision must be one of float32"),
+        (["plan", "--tasks", "Lift", "policy.xwam.precision=half"], "precision must be one of auto, float32"),
         (["run", "--tasks", "Lift", "policy.xwam.device=foo", "--out", "TMP"], "policy.xwam.device=foo cannot be used"),
         (["plan", "--tasks", "Lift", "bench.robosuite.gl=glx"], "gl must be auto, egl or osmesa"),
         (["plan", "--bench", "no.such:Bench"], "cannot be imported: ModuleNotFoundError: No module named 'no'"),

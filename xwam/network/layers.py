@@ -290,8 +290,8 @@ class Head(nn.Module):
 
     def forward(self, x_BLD: Tensor, time_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
         """Return one patch for each token, B,L,patch numbers."""
-        shift, scale = (time_BGD[:, :, None] + self.modulation.float()).unbind(2)
-        return self.head(modulate(self.norm(x_BLD), shift, scale, runs).to(self.head.weight.dtype)).float()
+        shift, scale = (time_BGD[:, :, None] + self.modulation).unbind(2)
+        return self.head(modulate(self.norm(x_BLD), shift, scale, runs))  # type: ignore[no-any-return]
 
 
 def mlp(width_in: int, width_hidden: int, width_out: int) -> nn.Sequential:

@@ -58,8 +58,8 @@ class ReferenceNetwork:
         network, dtype, g = self.network, self.network.dtype, self.tokens
         t_BL = torch.cat([times.t_BG[:, group, None].expand(-1, length) for group, length in times.runs], dim=1)
         video = self._patches(video_BCTVHW.to(dtype))
-        action, proprio = network.action_encoder(action_BKA.to(dtype)), network.proprio_encoder(proprio_BPS.to(dtype))
-        x = torch.cat([video, action, proprio], dim=1).float()
+        action, proprio = network.action_encoder(action_BKA), network.proprio_encoder(proprio_BPS)
+        x = torch.cat([video.float(), action, proprio], dim=1)
         e_BLD = network.time_embedding(timestep_code(t_BL, self.config.time_width))
         e_BL6D = network.time_projection(e_BLD).unflatten(2, (6, -1)).float()
         words = network.text_embedding(text.embedded_BND.to(dtype))
@@ -71,18 +71,18 @@ class ReferenceNetwork:
                 branch = before[:, :count] if branch is None else branch
                 depth_block = network.depth_blocks()[index - first]
                 branch, _ = self._block(depth_block, branch, e_BL6D[:, :count], self.turn_LP[:count], words, other=keys)
-        _, action, state = x.to(dtype).split([count, g.num_actions, g.num_proprios], dim=1)
+        _, action, state = x.split([count, g.num_actions, g.num_proprios], dim=1)
         out = self._head(network.head, x[:, :count], e_BLD[:, :count].float())
         if self.config.video_prediction == "clean":
             sigma_BT = t_BL[:, : count : g.tokens_per_frame].clamp(min=1) / NUM_TRAIN_TIMESTEPS
             out = (video_BCTVHW - out) / sigma_BT[:, None, :, None, None, None]
-        state = network.proprio_decoder(state).float()
+        state = network.proprio_decoder(state)
         if self.config.proprio_prediction == "change":
             sigma_BP = t_BL[:, -g.num_proprios :].clamp(min=1) / NUM_TRAIN_TIMESTEPS
             state = (proprio_BPS - (proprio_BPS[:, :1] + state)) / sigma_BP[..., None]
         return Denoised(
             video_BCTVHW=out,
-            action_BKA=network.action_decoder(action).float(),
+            action_BKA=network.action_decoder(action),
             proprio_BPS=state,
             depth_BCTVHW=None
             if branch is None
@@ -129,7 +129,7 @@ class ReferenceNetwork:
     def _head(self, head: Head, x: Tensor, e_BLD: Tensor) -> Tensor:
         e = (head.modulation.unsqueeze(0) + e_BLD.unsqueeze(2)).chunk(2, dim=2)
         seen = head.norm(x) * (1 + e[1].squeeze(2)) + e[0].squeeze(2)
-        return self.network._unpatch(head.head(seen.to(head.head.weight.dtype)).float(), self.tokens)
+        return self.network._unpatch(head.head(seen), self.tokens)
 
 
 def rotate(x_BLJE: Tensor, turn_LP: Tensor) -> Tensor:

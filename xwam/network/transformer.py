@@ -166,9 +166,30 @@ def sigma_of(times: Timesteps) -> Tensor:
     return t_BL.clamp(min=1) / NUM_TRAIN_TIMESTEPS
 
 
+EXACT_MODULES = (
+    "time_embedding",
+    "time_projection",
+    "action_encoder",
+    "action_decoder",
+    "proprio_encoder",
+    "proprio_decoder",
+    "head.head",
+    "extra_heads.0.head",
+)
+"""Modules that compute in float32 whatever the type of the other matrices, as in the release (`modules/wan_model.py`,
+commit 72cfb86), whose autocast regions are these."""
+
+
 def is_exact(name: str) -> bool:
-    """Return whether a parameter stays float32 whatever the type of the matrices."""
-    return any(part in name for part in ("time_embedding.", "time_projection.", "modulation", ".norm3."))
+    """Return whether a parameter stays float32 whatever the type of the other matrices.
+
+    Modulation and affine norms are added to or multiplied with float32 numbers.
+
+    Example:
+        >>> is_exact("extra_heads.0.head.weight"), is_exact("blocks.0.ffn.0.weight")
+        (True, False)
+    """
+    return name.startswith(tuple(f"{module}." for module in EXACT_MODULES)) or "modulation" in name or ".norm3." in name
 
 
 class XwamNetwork(nn.Module):
@@ -210,8 +231,12 @@ class XwamNetwork(nn.Module):
         """Return the device of the weights."""
         return self.patch_embedding.weight.device
 
+    def exact_modules(self) -> list[nn.Module]:
+        """Return the modules of this network that compute in float32, see `EXACT_MODULES`."""
+        return [module for name, module in self.named_modules() if name in EXACT_MODULES]
+
     def cast(self, dtype: torch.dtype) -> XwamNetwork:
-        """Change the type of all matrices in place; timesteps, modulation and affine norms become float32."""
+        """Change the type of the matrices in place; what `is_exact` names becomes float32."""
         for name, weight in self.named_parameters():
             weight.data = weight.data.to(torch.float32 if is_exact(name) else dtype)
         return self
@@ -309,13 +334,13 @@ class XwamNetwork(nn.Module):
         out = self._unpatch(self.head(video, time_BGD, head_runs(runs, video.shape[1])), geometry)
         if self.config.video_prediction == "clean":
             out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
-        proprio = self.proprio_decoder(proprio_BPD.to(self.dtype)).float()
+        proprio = self.proprio_decoder(proprio_BPD)
         if self.config.proprio_prediction == "change":
             sigma_BP = sigma_of(times)[:, -geometry.num_proprios :]
             proprio = (proprio_BPS - proprio_BPS[:, :1] - proprio) / sigma_BP[..., None].to(proprio)
         return Denoised(
             video_BCTVHW=out,
-            action_BKA=self.action_decoder(action_BKD.to(self.dtype)).float(),
+            action_BKA=self.action_decoder(action_BKD),
             proprio_BPS=proprio,
             depth_BCTVHW=None if branch is None else branch.finish(time_BGD),
         )
@@ -323,8 +348,8 @@ class XwamNetwork(nn.Module):
     def _embed(self, video_BCTVHW: Tensor, action_BKA: Tensor, proprio_BPS: Tensor) -> Tensor:
         """Return all tokens, B,L,D float32."""
         video = self._patch(video_BCTVHW) if self.config.depth != "sequence" else self._patch_twice(video_BCTVHW)
-        action = self.action_encoder(action_BKA.to(self.dtype))
-        return torch.cat([video, action, self.proprio_encoder(proprio_BPS.to(self.dtype))], dim=1).float()
+        action, proprio = self.action_encoder(action_BKA.float()), self.proprio_encoder(proprio_BPS.float())
+        return torch.cat([video.float(), action.float(), proprio.float()], dim=1)
 
     def _patch(self, video_BCTVHW: Tensor) -> Tensor:
         high, wide = self.config.patch_hw

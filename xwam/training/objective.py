@@ -62,7 +62,7 @@ class XwamObjective(nn.Module):
             "proprio": recipe.weight_proprio,
             "depth": recipe.weight_depth,
         }
-        for module in (network.time_embedding, network.time_projection):
+        for module in network.exact_modules():
             _keep_exact(module)
         for block in (*network.main_blocks(), *network.depth_blocks()):
             if recipe.checkpointing:
@@ -87,7 +87,7 @@ def _recompute(block: nn.Module) -> None:
 
 
 def _keep_exact(module: nn.Module) -> None:
-    """Make a module compute in float32 under autocast, because bfloat16 is too coarse for timesteps."""
+    """Make a module compute in float32 under autocast."""
     forward: Any = module.forward
 
     def exact(x: Tensor) -> Tensor:
