@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from evalkit.contracts import plugins
+from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.env import ExaminedBench, Finding
 from evalkit.contracts.errors import EvalkitError
 from evalkit.score.metrics.lpips import find_weights
@@ -39,7 +40,8 @@ def examine() -> list[Finding]:
     ]
     findings += [_package(name, extra="") for name in ("numpy", "torch", "h5py", "av", "hydra-core")]
     findings.append(_library("libGL.so.1", "libgl1", "OpenCV"))
-    findings += examine_bench(EMBEDDED_BENCH)
+    embedded = plugins.load_bench(EMBEDDED_BENCH)
+    findings += examine_bench(BoundBench(plugin=embedded, config=embedded.config_type()))
     findings.append(_disk())
     findings.append(_probe("weights for LPIPS (alex)", lambda: str(find_weights("alex")), _LPIPS_REMEDY, needed=False))
     findings += [_package(name, extra="viz", needed=False) for name in ("open3d", "rerun-sdk")]
@@ -52,10 +54,9 @@ def examine() -> list[Finding]:
     return findings
 
 
-def examine_bench(name: str) -> list[Finding]:
-    """Return what a bench needs in addition to evalkit, and whether it is there; empty if it needs nothing."""
-    bench = plugins.load_bench(name)
-    return bench.examine(bench.config_type()) if isinstance(bench, ExaminedBench) else []
+def examine_bench(bench: BoundBench) -> list[Finding]:
+    """Return what a bench with its settings needs in addition to evalkit, and whether it is there; maybe nothing."""
+    return bench.plugin.examine(bench.config) if isinstance(bench.plugin, ExaminedBench) else []
 
 
 def _package(name: str, *, extra: str, needed: bool = True) -> Finding:

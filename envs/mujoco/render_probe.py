@@ -13,6 +13,8 @@ import subprocess
 from evalkit.contracts.env import Finding
 
 _RENDER = """
+import sys
+sys.path[:] = [entry for entry in sys.path if entry]  # a folder `mujoco` in the current one would hide the package
 import mujoco
 model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1"/></worldbody></mujoco>')
 renderer = mujoco.Renderer(model, 32, 32)

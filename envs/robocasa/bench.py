@@ -97,6 +97,7 @@ class RobocasaBench:
                 seed=protocol.episode_seed(task_idx=task_idx, seed=seed, index=index, num_episodes=num_episodes),
                 instruction=None,
                 max_steps=TASKS[task].max_steps,
+                noise_key=protocol.noise_key(task_idx=task_idx, seed=seed, index=index),
             )
             for index in range(num_episodes)
         ]
@@ -126,10 +127,14 @@ class RobocasaBench:
         """Return how many actions of a chunk the protocol executes."""
         return _protocol(config).execute_steps
 
+    def episodes_per_task(self, config: RobocasaConfig) -> int | None:
+        """Return how many episodes of each task the protocol has for one seed."""
+        return _protocol(config).episodes_per_task
+
     def departures(self, config: RobocasaConfig) -> list[str]:
-        """Return one sentence for each setting that changes what policies see or do."""
+        """Return one sentence for each setting or version that changes what policies meet, see or do."""
         protocol, size = _protocol(config), _image_hw_px(config)
-        sentences = []
+        sentences = install.departures(python(config), protocol)
         if config.art == "placeholder":
             sentences.append(
                 "Placeholder art: flat colours and primitive shapes stand in for RoboCasa's textures and meshes, so "
@@ -152,7 +157,9 @@ class RobocasaBench:
 
     def examine(self, config: RobocasaConfig) -> list[Finding]:
         """Return what RoboCasa needs and whether it is there."""
-        return install.examine(python(config), gl=_gl(config), python_variable=PYTHON_VARIABLE)
+        return install.examine(
+            python(config), protocol=config.protocol, gl=_gl(config), python_variable=PYTHON_VARIABLE
+        )
 
     def is_published_seed(self, seed: int) -> bool:
         """Return whether `xwam` or `cosmos` evaluates on a seed; see `protocols.py`."""

@@ -11,6 +11,7 @@ the foot of the Panda, when the episode begins.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ BASE_SITE = "robot0_right_center"
 FINGER_JOINT = "gripper0_right_finger_joint1"
 
 FINGER_OPEN_M = 0.04
-"""Where a finger's actuator stops; the state's gripper number is the first finger's position over it."""
+"""Where a finger's actuator stops; the state's gripper number is the first finger's position over it, not clipped."""
 
 
 class RobocasaEnv(ObservedEnv):
@@ -58,14 +59,15 @@ class RobocasaEnv(ObservedEnv):
         self.about |= {"robocasa": robocasa.__version__, "art": art}
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        """Build the episode of this seed; return whether it is already solved."""
+        """Build the episode of this seed; return whether it starts solved and the protocol does not run it then."""
         self._drop_simulation()
         self._sim = scene.build(self._task, protocol=self._protocol, placeholder=self._placeholder, seed=seed)
         self._instruction = str(self._sim.get_ep_meta()["lang"])
         self._update_kinematics()
-        self._T_base_world = geometry.inverse(self._site_pose(BASE_SITE))
+        self._T_base_world = geometry.inverse(self._base_pose())
         self._check_stable()
-        return bool(self._sim._check_success())
+        self._solved_at_start = bool(self._sim._check_success())
+        return self._solved_at_start and not self._protocol.may_start_solved
 
     def advance(self, action: np.ndarray) -> bool:
         """Execute one action for 50 ms; return whether the goal is met."""
@@ -94,12 +96,39 @@ class RobocasaEnv(ObservedEnv):
         move = action[ARM_ACTION["left"]]
         return np.concatenate([move[:6], [-move[6]], self._protocol.base_action])
 
+    def _update_kinematics(self) -> None:
+        if not self._reads_controller:
+            super()._update_kinematics()
+
+    @property
+    def _reads_controller(self) -> bool:
+        """Whether state and images are those of the last physics substep, as the arm's controller read them."""
+        return self._protocol.observes == "last_substep"
+
+    def _base_pose(self) -> np.ndarray:
+        """Return 4,4 `T_world_base`."""
+        if not self._reads_controller:
+            return self._site_pose(BASE_SITE)
+        arm = self._controllers["right"]
+        return geometry.transform(arm.origin_ori, arm.origin_pos)
+
     def _proprio(self) -> np.ndarray:
-        T_base_ee = self._T_base_world @ self._site_pose(GRIP_SITE)
-        open_frac = np.clip(self._data.joint(FINGER_JOINT).qpos[0] / FINGER_OPEN_M, 0.0, 1.0)
+        if self._reads_controller:
+            arm, fingers = self._controllers["right"], self._controllers["right_gripper"]
+            T_world_ee = geometry.transform(arm.ref_ori_mat, arm.ref_pos)
+            open_frac = fingers.joint_pos[0] / fingers.actuator_max[0]
+        else:
+            T_world_ee = self._site_pose(GRIP_SITE)
+            open_frac = self._data.joint(FINGER_JOINT).qpos[0] / FINGER_OPEN_M
+        T_base_ee = self._T_base_world @ T_world_ee
         proprio = np.zeros(PROPRIO_DIM, np.float32)
         proprio[ARM_PROPRIO["left"]] = [*T_base_ee[:3, 3], *geometry.quat_from_matrix(T_base_ee[:3, :3]), open_frac]
         return proprio
+
+    @property
+    def _controllers(self) -> Any:
+        """The controllers of the robot's parts, by name; they hold what they read before the last substep."""
+        return self._sim.robots[0].composite_controller.part_controllers
 
     def _privileged(self) -> dict[str, np.ndarray]:
         return read_state(self._sim, TASKS[self._task].state, self._T_base_world)

@@ -1,6 +1,6 @@
 """RoboCasa's requirements on a machine, and which of them are met.
 
-In: the interpreter that should have it. Out: versions for plans; findings for `evalkit doctor robocasa`.
+In: the interpreter that should have it. Out: versions and departures for plans; findings for `evalkit doctor robocasa`.
 Read next: `probe.py`, the script that inspects an interpreter; `docs/robocasa.md`, how to install.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from envs.mujoco.render_probe import find_renderer
+from envs.robocasa.protocols import MUJOCO, PROTOCOLS, Protocol
 from evalkit.contracts.env import Finding
 
 SOURCE_SHA256 = "733ed9318d54c78651e0d5ce4fb607b741ea54d6aa487f51c32e5a88a1460745"
@@ -25,13 +27,11 @@ NUM_OBJECTS = 914
 
 PAGE = "docs/robocasa.md"
 
-PINS: dict[str, tuple[str, ...]] = {
-    "numpy": ("1.23.2", "1.23.3", "1.23.5"),
-    "mujoco": ("3.2.6",),
-    "robosuite": ("1.5.0", "1.5.1"),
-    "msgpack": (),
-}
-"""Versions that RoboCasa v0.2 accepts, and what evalkit's worker needs in addition (any version)."""
+NUMPY = ("1.23.5", "1.23.3", "1.23.2")
+"""Versions that RoboCasa v0.2 asks for when it is imported; with its assertion changed, others draw the same scenes."""
+
+GLOBAL_NOISE_UNTIL = (1, 5, 1)
+"""The last robosuite that draws the robot's joint noise from numpy's global generator; see `scene.py`."""
 
 WEIGHTS = "sharinka0715/X-WAM-checkpoints"
 """Where X-WAM's authors keep their checkpoints on the Hugging Face hub."""
@@ -39,14 +39,13 @@ WEIGHTS = "sharinka0715/X-WAM-checkpoints"
 
 def look(python: str) -> dict[str, str]:
     """Return the versions and files that decide physics and images, as text, for plans and run records."""
-    try:
-        report = _probe(python, "listing")
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return {"robocasa": "not installed", "art": "none"}
-    if report["root"] is None:
+    report = _listing(python)
+    if report is None:
         return {"robocasa": "not installed", "art": "none"}
     source = "v0.2" if report["source_sha256"] == SOURCE_SHA256 else f"changed, {report['source_sha256'][:16]}"
     versions = {name: str(report[name]) for name in ("robosuite", "mujoco", "numpy", "scipy")}
+    if report["robosuite_commit"]:
+        versions["robosuite"] += f", commit {report['robosuite_commit'][:12]}"
     art = report["art"]
     objects = f"{report['objects']} object descriptions"
     return {
@@ -56,11 +55,43 @@ def look(python: str) -> dict[str, str]:
     }
 
 
-def examine(python: str, *, gl: str, python_variable: str) -> list[Finding]:
+def departures(python: str, protocol: Protocol) -> list[str]:
+    """Return one sentence for each way in which an interpreter differs from the protocol's; none without RoboCasa."""
+    report = _listing(python)
+    return [] if report is None else judge_versions(report, protocol)
+
+
+def judge_versions(report: Mapping[str, Any], protocol: Protocol) -> list[str]:
+    """Return the departures of an interpreter from a protocol, one sentence each.
+
+    Args:
+        report: Output of `probe.py`.
+        protocol: States the versions with which its evaluation ran.
+    """
+    robosuite, mujoco, sentences = report["robosuite"], report["mujoco"], []
+    if report["source_sha256"] != SOURCE_SHA256:
+        sentences.append("RoboCasa's source is not that of v0.2.")
+    if robosuite not in protocol.robosuite:
+        drawn = {_draws_globally(version) for version in (robosuite, *protocol.robosuite)}
+        consequence = "other kitchens are drawn" if len(drawn) > 1 else "its scenes were not compared"
+        sentences.append(f"robosuite {robosuite} instead of {' or '.join(protocol.robosuite)}: {consequence}.")
+    if mujoco != MUJOCO:
+        sentences.append(f"mujoco {mujoco} instead of {MUJOCO}: physics differs.")
+    return sentences
+
+
+def _draws_globally(robosuite: str | None) -> bool:
+    """Return whether a version of robosuite draws joint noise from numpy's global generator."""
+    numbers = re.findall(r"\d+", robosuite or "")
+    return tuple(int(number) for number in numbers[:3]) <= GLOBAL_NOISE_UNTIL
+
+
+def examine(python: str, *, protocol: str, gl: str, python_variable: str) -> list[Finding]:
     """Return every finding, each with the command or page that helps.
 
     Args:
         python: The interpreter.
+        protocol: Name of the protocol that must fit.
         gl: The offscreen renderer to try.
         python_variable: Name of the environment variable that sets the interpreter.
     """
@@ -70,62 +101,91 @@ def examine(python: str, *, gl: str, python_variable: str) -> list[Finding]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         remedy = f"make an interpreter for RoboCasa ({PAGE}) and export {python_variable}=<its python>"
         return [Finding(what=f"interpreter {python}", ok=False, found=reason, remedy=remedy), _weights(os.environ)]
-    what, remedy = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)", "tools/system-libraries, or MUJOCO_GL=osmesa"
-    renderer = find_renderer(python, gl, what=what, remedy=remedy, needed=True)
-    return [*judge(report, python=python, python_variable=python_variable), renderer, _weights(os.environ)]
+    findings = judge(report, python=python, protocol=protocol, python_variable=python_variable)
+    if report["mujoco"] is not None:
+        what, remedy = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)", "tools/system-libraries, or MUJOCO_GL=osmesa"
+        findings.append(find_renderer(python, gl, what=what, remedy=remedy, needed=True))
+    return [*findings, _weights(os.environ)]
 
 
-def judge(report: Mapping[str, Any], *, python: str, python_variable: str) -> list[Finding]:
-    """Return the findings: what `probe.py` reported, compared with v0.2 and its pins.
+def judge(report: Mapping[str, Any], *, python: str, protocol: str, python_variable: str) -> list[Finding]:
+    """Return the findings: what `probe.py` reported, compared with v0.2 and with what each protocol needs.
+
+    No remedy changes an interpreter that serves something else, or a version in place.
 
     Args:
         report: Output of `probe.py` for `content`.
         python: The interpreter that it ran in.
+        protocol: Name of the protocol that must fit; the others are optional.
         python_variable: Name of the environment variable that sets the interpreter.
     """
-    version = str(report["python"])
+    version, root = str(report["python"]), report["root"]
+    export = f"({PAGE}) and export {python_variable}=<its python>"
     interpreter = Finding(
         what=f"interpreter {python}",
         ok=version.startswith(("3.10.", "3.11.")),
         found=version,
-        remedy=f"make one of Python 3.10 or 3.11 ({PAGE}) and export {python_variable}=<its python>",
+        remedy=f"make one of Python 3.10 or 3.11 {export}",
     )
+    stated = None if root is None else str(report["version"])
+    other = f"v{stated} is another benchmark (RoboCasa365), in {root}" if stated else ""
     package = Finding(
-        what="package robocasa",
-        ok=report["root"] is not None,
-        found=str(report["root"] or ""),
-        remedy=f"install it into an interpreter of its own ({PAGE}) and export {python_variable}=<its python>",
+        what="package robocasa v0.2",
+        ok=stated is not None and stated.startswith("0.2."),
+        found=f"{stated} in {root}" if stated is not None and stated.startswith("0.2.") else other,
+        remedy=f"make a fresh interpreter for v0.2 {export}" + ("; leave this one as it is" if stated else ""),
     )
-    if report["root"] is None:  # its other packages serve something else
+    if not package.ok:  # the interpreter's other packages serve something else
         return [interpreter, package]
-    return [interpreter, package, *_pins(report, python), *_contents(report, python)]
+    fresh = f"make a fresh interpreter with {{}} {export}; leave this one as it is"
+    return [
+        interpreter,
+        package,
+        *_versions(report, python=python, protocol=protocol, fresh=fresh),
+        *_contents(report, python),
+    ]
 
 
-def _pins(report: Mapping[str, Any], python: str) -> list[Finding]:
-    findings = []
-    for package, versions in PINS.items():
-        have = report[package]
-        wanted = f"{package}=={versions[-1]}" if versions else package
-        findings.append(
-            Finding(
-                what=f"{package} {' or '.join(versions)}".strip() + " (for robocasa)",
-                ok=have is not None and (not versions or have in versions),
-                found=str(have or ""),
-                remedy=f"{python} -m pip install {wanted}",
-            )
+def _versions(report: Mapping[str, Any], *, python: str, protocol: str, fresh: str) -> list[Finding]:
+    """Return whether packages have the versions that RoboCasa and each protocol need."""
+    error = report["import_error"]
+
+    def finding(user: str, package: str, *accepted: str, ok: bool = False, needed: bool = True) -> Finding:
+        have, wanted = report[package], f"{package}=={accepted[0]}" if accepted else package
+        return Finding(
+            what=f"{user}: {package} {' or '.join(accepted)}".strip(),
+            ok=have is not None and (ok or not accepted or have in accepted),
+            found=str(have or ""),
+            remedy=fresh.format(wanted) if have else f"{python} -m pip install --no-deps {wanted}",
+            needed=needed,
         )
-    return findings
+
+    return [
+        finding("robocasa v0.2", "numpy", *NUMPY, ok=error is None),
+        finding("robocasa v0.2", "mujoco", MUJOCO),
+        *(
+            finding(f"protocol {name}", "robosuite", *each.robosuite, needed=name == protocol)
+            for name, each in PROTOCOLS.items()
+        ),
+        finding("evalkit's worker", "msgpack"),
+        Finding(
+            what="robocasa can be imported",
+            ok=error is None,
+            found=str(error or ""),
+            remedy=f"{python} -c 'import robocasa' shows all of the error",
+        ),
+    ]
 
 
 def _contents(report: Mapping[str, Any], python: str) -> list[Finding]:
-    art, root = report["art"], Path(report["root"])
+    art = report["art"]
     same = report["source_sha256"] == SOURCE_SHA256
     findings = [
         Finding(
-            what="robocasa at v0.2 (756598a)",
+            what="robocasa's source as of v0.2 (756598a)",
             ok=same,
             found="same source" if same else f"other source, commit {report['commit'] or 'unknown'}",
-            remedy=f"git -C {root.parent} checkout v0.2",
+            remedy=f"a fresh clone of v0.2 in a fresh interpreter ({PAGE}); plans name the changed source",
         ),
         Finding(
             what="descriptions of objects",
@@ -162,6 +222,15 @@ def _weights(environ: Mapping[str, str]) -> Finding:
         remedy=f"hf download {WEIGHTS}, or make eval-robocasa ROBOCASA_CHECKPOINT=<path>",
         needed=False,
     )
+
+
+def _listing(python: str) -> dict[str, Any] | None:
+    """Return what `probe.py` reports of an interpreter; None if it has no RoboCasa, or does not start."""
+    try:
+        report = _probe(python, "listing")
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return report if report["root"] is not None else None
 
 
 @functools.cache

@@ -1,12 +1,14 @@
 """Which RoboCasa an interpreter has; a script that runs there and needs the standard library alone.
 
-In: `versions`, `listing` or `content`, how closely to inspect the art. Out: one JSON object on stdout.
+In: `listing` or `content`, how closely to inspect; `content` also imports RoboCasa. Out: one JSON object on stdout.
 Read next: `install.py`, which starts it and judges its output.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import json
 import platform
 import re
@@ -32,10 +34,12 @@ def main(look_at: str) -> dict[str, object]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = None
+    found["robosuite_commit"] = installed_commit("robosuite")
     spec = util.find_spec("robocasa")
     root = None if spec is None or spec.origin is None else Path(spec.origin).parent
     found["root"] = None if root is None else str(root)
     if root is not None:
+        found["version"] = stated_version(root)
         found["source_sha256"] = source_sha256(root)
         found["commit"] = commit(root)
         found["objects"] = sum(1 for _ in (root / "models/assets/objects/objaverse").glob("*/*/model.xml"))
@@ -43,7 +47,34 @@ def main(look_at: str) -> dict[str, object]:
             found["art"] = listing(root / "models/assets")
         elif look_at == "content":
             found["art"] = content(root / "models/assets")
+            found["import_error"] = import_error("robocasa")
     return found
+
+
+def stated_version(root: Path) -> str | None:
+    """Return the `__version__` that a package states, read from its text; None if it states none."""
+    stated = re.search(r"""^__version__ *= *["']([^"']+)""", (root / "__init__.py").read_text(), re.MULTILINE)
+    return stated.group(1) if stated else None
+
+
+def installed_commit(package: str) -> str | None:
+    """Return the commit from which pip installed a package; None if it came from the package index."""
+    try:
+        origin = metadata.distribution(package).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    vcs = json.loads(origin).get("vcs_info", {}) if origin else {}
+    return vcs.get("commit_id") or None
+
+
+def import_error(package: str) -> str | None:
+    """Return why a package cannot be imported; None if it can. What it prints goes to stderr."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module(package)
+    except Exception as error:  # a package may fail in any way while it is imported
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
 
 
 def source_sha256(root: Path) -> str:
@@ -115,4 +146,5 @@ def _is_what_it_says(path: Path) -> bool:
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # this folder: its modules have common names
     print(json.dumps(main(sys.argv[1])))

@@ -1,6 +1,6 @@
 """The protocols of RoboCasa's published evaluations, as data.
 
-In: a task's rank, a seed, an index. Out: env seeds and scenes; sizes, splits, steps.
+In: a task's rank, a seed, an index. Out: env seeds and scenes; sizes, splits, steps; versions.
 Read next: `tasks.py` for step limits, which the protocols share; `scene.py`, which builds what is chosen here.
 """
 
@@ -24,8 +24,23 @@ COSMOS_SEEDS = (195, 196, 197)
 FIRST_EVALUATION_SEED = 1_000_000
 """`standard` stays at or above it."""
 
-_SCENE_BITS = 0xFF
-"""The low bits of a seed of `cosmos`: its env seeds are multiples of 256, so that the scene fits below them."""
+_SCENE_BITS = 3
+_RUN_BITS = 5
+"""The low bits of a seed of `cosmos`: its env seeds are multiples of 256, so that kitchen and run fit below them."""
+
+MUJOCO = "3.2.6"
+"""What RoboCasa v0.2 accepts, and therefore every published evaluation ran with."""
+
+ROBOSUITE = ("1.5.2", "1.5.1", "1.5.0")
+"""Versions with which the 24 tasks work; the first is the one to install where a protocol names none."""
+
+
+class GlobalSeed(NamedTuple):
+    """The state of numpy's global generator, from which robosuite up to 1.5.1 draws the robot's first joint angles."""
+
+    seed: int
+    earlier_episodes: int
+    """Episodes of one process that have drawn from it since it was seeded."""
 
 
 class Start(NamedTuple):
@@ -34,6 +49,8 @@ class Start(NamedTuple):
     env_seed: int
     scenes: tuple[tuple[int, int], ...]
     """Kitchens to draw from."""
+    global_seed: GlobalSeed | None = None
+    """None for one that follows from the env seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +64,11 @@ class Protocol:
         settle_steps: Control steps with a zero action before the policy observes for the first time.
         execute_steps: Actions of a chunk that are executed before the policy is asked again.
         base_action: The numbers of an action after arm and gripper: base 3, torso 1, mode 1. Neither moves.
+        robosuite: The versions that draw the protocol's scenes; the first is the one to install.
+        episodes_per_task: Episodes of each task for one seed; None for any number.
+        observes: `current`: state and images of the moment after the step. `last_substep`: as robosuite leaves them,
+            one physics substep (2 ms) before that moment.
+        may_start_solved: Whether an episode whose goal is met at the start is run, and succeeds after one step.
     """
 
     name: str
@@ -55,6 +77,10 @@ class Protocol:
     settle_steps: int
     execute_steps: int
     base_action: tuple[float, ...]
+    robosuite: tuple[str, ...]
+    episodes_per_task: int | None
+    observes: Literal["current", "last_substep"]
+    may_start_solved: bool
 
     def episode_seed(self, *, task_idx: int, seed: int, index: int, num_episodes: int) -> int:
         """Return the seed that a plan gives to an episode; `start` makes the first state of it.
@@ -62,7 +88,8 @@ class Protocol:
         `standard`: 1,000,000 (seed + 1) + index, for every task, however many episodes are planned.
         `xwam`: rank * num_episodes + index, as the release counts: its worker of rank r runs task r mod 24, so the
         ranks of a task are task_idx + 24 seed. More episodes are other episodes.
-        `cosmos`: seed * index * 256; kitchens change every ten episodes.
+        `cosmos`: seed * index * 256 is the env seed; kitchens change every ten episodes. Below it stand the kitchen's
+        number and 8 (seed - 195): the env seed of index 0 is 0 for each seed, and only the joint noise differs.
 
         Raises:
             BadConfig: If the protocol has no such seed.
@@ -79,18 +106,32 @@ class Protocol:
             return (task_idx + NUM_TASKS * seed) * num_episodes + index
         if seed not in COSMOS_SEEDS:
             raise BadConfig(f"{self.name} runs the seeds 195, 196 and 197, 50 episodes a task each; got --seed {seed}.")
-        return (seed * index << 8) + (index // 10) % len(SCENES)
+        run, scene = COSMOS_SEEDS.index(seed), (index // 10) % len(SCENES)
+        return ((seed * index << _RUN_BITS) + run << _SCENE_BITS) + scene
+
+    def noise_key(self, *, task_idx: int, seed: int, index: int) -> str | None:
+        """Return the episode's part of the seed of a policy's noise; None where the protocol leaves it open.
+
+        `xwam`: the release seeds each request with "rank_rollout_step".
+
+        Example:
+            >>> PROTOCOLS["xwam"].noise_key(task_idx=13, seed=1, index=3)
+            '37_3'
+        """
+        return f"{task_idx + NUM_TASKS * seed}_{index}" if self.seeds == "xwam" else None
 
     def start(self, episode_seed: int) -> Start:
         """Return the choices that an episode's seed stands for.
 
         Example:
             >>> PROTOCOLS["cosmos"].start(499201)
-            Start(env_seed=499200, scenes=((2, 2),))
+            Start(env_seed=499200, scenes=((2, 2),), global_seed=GlobalSeed(seed=195, earlier_episodes=10))
         """
         if self.seeds == "cosmos":
-            scene = SCENES[episode_seed & _SCENE_BITS]
-            return Start(env_seed=episode_seed & ~_SCENE_BITS, scenes=(scene,))
+            rest, scene = divmod(episode_seed, 1 << _SCENE_BITS)
+            product, run = divmod(rest, 1 << _RUN_BITS)
+            index = product // COSMOS_SEEDS[run]
+            return Start(product << 8, (SCENES[scene],), GlobalSeed(COSMOS_SEEDS[run], index))
         return Start(env_seed=episode_seed, scenes=SCENES)
 
 
@@ -101,10 +142,22 @@ _XWAM = Protocol(
     settle_steps=0,
     execute_steps=32,
     base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
+    robosuite=("1.5.2",),
+    episodes_per_task=100,
+    observes="last_substep",
+    may_start_solved=True,
 )
 
 PROTOCOLS: dict[str, Protocol] = {
-    "standard": replace(_XWAM, name="robocasa-24/standard", seeds="standard"),
+    "standard": replace(
+        _XWAM,
+        name="robocasa-24/standard",
+        seeds="standard",
+        robosuite=ROBOSUITE,
+        episodes_per_task=None,
+        observes="current",
+        may_start_solved=False,
+    ),
     "xwam": _XWAM,
     "cosmos": Protocol(
         name="robocasa-24/cosmos",
@@ -113,5 +166,9 @@ PROTOCOLS: dict[str, Protocol] = {
         settle_steps=10,
         execute_steps=16,
         base_action=(0.0, 0.0, 0.0, 0.0, -1.0),
+        robosuite=("1.5.1",),
+        episodes_per_task=50,
+        observes="last_substep",
+        may_start_solved=True,
     ),
 }

@@ -36,6 +36,7 @@ class RobocasaReplay(RobocasaEnv):
     def __init__(self, *, model_file: str, ep_meta: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec = replace(self.spec, privileged_keys=REPLAY_STATE)
+        self._protocol = replace(self._protocol, observes="current")  # nothing steps: there is no last substep
         self._model_file, self._ep_meta = model_file, ep_meta
 
     def begin(self, *, seed: int, max_steps: int) -> bool:

@@ -3,9 +3,10 @@
 In: a task, a protocol, a seed. Out: RoboCasa's own environment object.
 Read next: `env.py`, which steps and observes it; `art.py`, which replaces missing art.
 
-RoboCasa draws from its own `seed=`, from Python's and from numpy's global generator (the robot's first joint angles),
-so all three are seeded just before every build. It is made and then reset, as the published evaluations do: the reset
-draws the kitchen a second time, and that one is the episode's.
+RoboCasa draws from the generator of `seed=`. robosuite up to 1.5.1 draws the robot's first joint angles from numpy's
+global generator instead, so this one is seeded just before every build too; robosuite 1.5.2 does not read it. RoboCasa
+is made and then reset, as in the published evaluations: the reset draws the kitchen a second time, and that one is the
+episode's. From 1.5.2 on the joint angles of the first draw move the second one: other kitchens than with 1.5.1.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from envs.robocasa import art
-from envs.robocasa.protocols import OBJECT_SPLIT, Protocol
+from envs.robocasa.protocols import OBJECT_SPLIT, Protocol, Start
 from envs.robosuite.tasks import CONTROL_HZ
 
 
@@ -42,8 +42,7 @@ def build(task: str, *, protocol: Protocol, placeholder: bool, seed: int) -> Any
 
     scene_class = _scene_class(task, placeholder)
     start = protocol.start(seed)
-    random.seed(seed)
-    np.random.seed(np.random.SeedSequence(seed).generate_state(8))  # noqa: NPY002 - robosuite reads the global one
+    _seed_global_generator(start)
     env = scene_class(
         robots="PandaOmron",
         controller_configs=load_composite_controller_config(controller=None, robot="PandaOmron"),
@@ -65,6 +64,19 @@ def build(task: str, *, protocol: Protocol, placeholder: bool, seed: int) -> Any
     for _ in range(protocol.settle_steps):
         env.step(np.zeros(env.action_dim))
     return env
+
+
+JOINT_ANGLES_PER_EPISODE = 14
+"""Numbers that robosuite up to 1.5.1 draws from numpy's global generator: 7 joint angles when made, 7 when reset."""
+
+
+def _seed_global_generator(start: Start) -> None:
+    """Put numpy's global generator into the state in which the protocol's evaluation starts the episode."""
+    if start.global_seed is None:
+        np.random.seed(np.random.SeedSequence(start.env_seed).generate_state(8))  # noqa: NPY002 - robosuite reads it
+        return
+    np.random.seed(start.global_seed.seed)  # noqa: NPY002
+    np.random.randn(JOINT_ANGLES_PER_EPISODE * start.global_seed.earlier_episodes)  # noqa: NPY002
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """The verb `doctor`: what this machine has and lacks.
 
-In: the name of a bench, or none. Out: a table on the screen.
+In: the name of a bench with overrides of its settings, or none. Out: a table on the screen.
 Read next: `evalkit/doctor.py`, which looks.
 """
 
@@ -19,6 +19,14 @@ def doctor(
         str | None,
         typer.Argument(metavar="[BENCH]", help="Name of a bench: show only what this bench needs in addition."),
     ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Hydra overrides of the bench's settings, for example `bench.robocasa.protocol=xwam`.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show what this machine has, what it lacks, and how to install it.
 
@@ -28,12 +36,14 @@ def doctor(
 
     - `evalkit doctor`
     - `evalkit doctor robocasa`
+    - `evalkit doctor robocasa bench.robocasa.protocol=xwam`
     """
     from rich.table import Table
 
+    from evalkit.config import bind_bench
     from evalkit.doctor import examine, examine_bench
 
-    findings = examine() if bench is None else examine_bench(bench)
+    findings = examine() if bench is None else examine_bench(bind_bench(bench, overrides or []))
     if not findings:
         out.print(f"Bench '{bench}' needs nothing in addition to what `evalkit doctor` shows.")
         return

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.contracts.env import Bench, PacedBench, RecordableBench, WorkerLaunch
+from evalkit.contracts.env import Bench, CountedBench, PacedBench, RecordableBench, WorkerLaunch
 from evalkit.contracts.plugins import make_policy, recordable
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.spec import EnvSpec, PolicySpec
@@ -74,6 +74,11 @@ class BoundBench(_Bound):
     def executed_steps(self) -> int | None:
         """Return how many actions of a chunk the protocol executes; None where it does not say."""
         return self.plugin.executed_steps(self.config) if isinstance(self.plugin, PacedBench) else None
+
+    @property
+    def episodes_per_task(self) -> int | None:
+        """Return how many episodes of each task the protocol has; None where it does not say."""
+        return self.plugin.episodes_per_task(self.config) if isinstance(self.plugin, CountedBench) else None
 
     def plan_episodes(self, *, task: str, setting: str, num_episodes: int, seed: int) -> list[Episode]:
         """Return the episodes of one task."""

@@ -174,6 +174,15 @@ class PacedBench(Protocol):
         ...
 
 
+@runtime_checkable
+class CountedBench(Protocol):
+    """A bench whose protocol fixes how many episodes each task has; other plans depart from it."""
+
+    def episodes_per_task(self, config: Any) -> int | None:
+        """Return how many episodes of each task a plan has for one seed; None for any number."""
+        ...
+
+
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds for demonstrations and training; evaluations take larger ones, except under published protocols."""
 

@@ -175,7 +175,10 @@ def make_plan(
         ),
         setting=setting,
         protocol=episodes[0].protocol,
-        departures=_departures(bench, policy_spec, max_steps),
+        departures=(
+            *_departures(bench, policy_spec, max_steps),
+            *_other_count(bench, episodes, setting=setting, num_episodes=num_episodes, seed=seed),
+        ),
         seed=seed,
         episodes=tuple(episodes),
     )
@@ -210,6 +213,23 @@ def _departures(bench: BoundBench, policy: PolicySpec, max_steps: int | None) ->
     if paced is not None and policy.execute_steps != paced:
         departures.append(f"The policy executes {policy.execute_steps} actions of a chunk instead of {paced}.")
     return tuple(departures)
+
+
+def _other_count(
+    bench: BoundBench, episodes: Sequence[Episode], *, setting: str, num_episodes: int, seed: int
+) -> list[str]:
+    """Return the departure of a plan that has another number of episodes per task than the protocol; or nothing."""
+    count = bench.episodes_per_task
+    if count is None or count == num_episodes:
+        return []
+    theirs = {
+        (task, episode.index): episode.seed
+        for task in dict.fromkeys(episode.task for episode in episodes)
+        for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=count, seed=seed)
+    }
+    moved = any(theirs.get((ours.task, ours.index), ours.seed) != ours.seed for ours in episodes)
+    consequence = ", and seeds depend on the number: they are other episodes than the protocol's" if moved else ""
+    return [f"{count_of(num_episodes, 'episode')} per task instead of {count}{consequence}."]
 
 
 def _fitting(specs: Mapping[str, EnvSpec], policy: PolicySpec, *, all_must_fit: bool) -> dict[str, EnvSpec]:

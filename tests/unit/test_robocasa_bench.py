@@ -4,6 +4,7 @@ In: configs and made-up folders. Out: checks against numbers from the published 
 Read next: `tests/sim/test_robocasa_env.py`, the same bench with its simulator.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,9 +23,23 @@ from envs.robocasa.tasks import TASKS
 from evalkit.config import load_config
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.requests import noise_seed
 from evalkit.store.plan import make_plan
 
 BENCH = RobocasaBench()
+
+
+@pytest.fixture(autouse=True)
+def _no_robocasa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No interpreter has RoboCasa, whatever this machine has, unless a test says so."""
+    monkeypatch.setenv(PYTHON_VARIABLE, "/nowhere/python")
+
+
+def interpreter(path: Path, **changes: Any) -> str:
+    """Return an interpreter that reports these versions to whoever asks."""
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(GOOD | changes)}\nEND\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 def seeds(protocol: Any, *, task: Any = "PnPCounterToSink", num_episodes: Any = 3, seed: Any = 0) -> Any:
@@ -61,6 +76,13 @@ def test_seeds_of_xwam_are_rank_times_episodes_plus_index() -> None:
     assert seeds("xwam", seed=1)[0] == 26 * 3, "the task's second worker has rank 26"
 
 
+def test_noise_of_xwam_is_seeded_with_rank_rollout_step() -> None:
+    (*_, episode) = plan("bench.robocasa.protocol=xwam", tasks=["CloseDrawer"], episodes=100).episodes
+    md5 = hashlib.md5(b"13_99_32").hexdigest()
+    assert noise_seed(episode, chunk_idx=1, step_idx=32) == int(md5, 16) % 2**32
+    assert plan().episodes[0].noise_key is None
+
+
 def test_no_two_tasks_of_xwam_share_a_seed() -> None:
     used = [seed for task in TASKS for seed in seeds("xwam", task=task, num_episodes=100)]
     assert sorted(used) == list(range(2400))
@@ -68,17 +90,24 @@ def test_no_two_tasks_of_xwam_share_a_seed() -> None:
 
 def test_seeds_of_cosmos_and_their_scenes() -> None:
     protocol = PROTOCOLS["cosmos"]
-    planned = seeds("cosmos", num_episodes=50, seed=196)
-    starts = [protocol.start(seed) for seed in planned]
-    assert [start.env_seed for start in starts] == [196 * i * 256 for i in range(50)]
-    assert [start.scenes for start in starts] == [(SCENES[i // 10],) for i in range(50)]
+    for seed in (195, 196, 197):
+        starts = [protocol.start(planned) for planned in seeds("cosmos", num_episodes=50, seed=seed)]
+        assert [start.env_seed for start in starts] == [seed * i * 256 for i in range(50)]
+        assert [start.scenes for start in starts] == [(SCENES[i // 10],) for i in range(50)]
+        assert [start.global_seed for start in starts] == [(seed, i) for i in range(50)]
     with pytest.raises(BadConfig, match="runs the seeds 195, 196 and 197, 50 episodes a task each; got --seed 0"):
         seeds("cosmos")
 
 
+def test_first_episodes_of_cosmos_differ_in_joint_noise() -> None:
+    first = [seeds("cosmos", seed=seed)[0] for seed in (195, 196, 197)]
+    assert len(set(first)) == 3
+    assert {PROTOCOLS["cosmos"].start(seed).env_seed for seed in first} == {0}
+
+
 def test_seeds_of_standard_do_not_move() -> None:
     assert seeds("standard", num_episodes=50)[:3] == seeds("standard") == [1_000_000, 1_000_001, 1_000_002]
-    assert PROTOCOLS["standard"].start(1_000_002) == (1_000_002, SCENES)
+    assert PROTOCOLS["standard"].start(1_000_002) == (1_000_002, SCENES, None)
     assert seeds("standard", seed=4)[0] == 5_000_000
 
 
@@ -117,6 +146,8 @@ def test_departures_of_settings_and_policy() -> None:
         "Pixels take 0 samples instead of 4.",
         "Episodes are cut at 40 steps (bench.max_steps).",
         f"The policy executes {steps} actions of a chunk instead of 32.",
+        "2 episodes per task instead of 100, and seeds depend on the number: they are other episodes than the "
+        "protocol's.",
     )
     assert {episode.max_steps for episode in made.episodes} == {40}
 
@@ -127,8 +158,44 @@ def test_xwam_executes_as_many_as_its_protocol_says() -> None:
         "policy.xwam.checkpoint=random-nano-robocasa",
         "policy.xwam.execute_steps=32",
         policy="xwam",
+        episodes=100,
     )
     assert made.departures == ()
+
+
+def test_another_number_of_episodes_departs() -> None:
+    def of_count(protocol: str, episodes: int) -> list[str]:
+        made = plan(f"bench.robocasa.protocol={protocol}", episodes=episodes, seed=195)
+        return [sentence for sentence in made.departures if "per task" in sentence]
+
+    moved = ", and seeds depend on the number: they are other episodes than the protocol's"
+    assert of_count("xwam", 7) == [f"7 episodes per task instead of 100{moved}."]
+    assert of_count("cosmos", 100) == ["100 episodes per task instead of 50."]
+    assert of_count("xwam", 100) == of_count("cosmos", 50) == of_count("standard", 3) == []
+
+
+def test_plans_name_versions_that_depart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_versions(protocol: str, **changes: Any) -> list[str]:
+        python = interpreter(tmp_path / f"{protocol}{len(list(tmp_path.iterdir()))}", **changes)
+        monkeypatch.setenv(PYTHON_VARIABLE, python)
+        made = plan(f"bench.robocasa.protocol={protocol}", seed=195)
+        return [sentence for sentence in made.departures if sentence.startswith(("robosuite", "mujoco"))]
+
+    other = "other kitchens are drawn."
+    assert of_versions("xwam", robosuite="1.5.1") == [f"robosuite 1.5.1 instead of 1.5.2: {other}"]
+    assert of_versions("cosmos", robosuite="1.5.2") == [f"robosuite 1.5.2 instead of 1.5.1: {other}"]
+    assert of_versions("cosmos", robosuite="1.5.0") == [
+        "robosuite 1.5.0 instead of 1.5.1: its scenes were not compared."
+    ]
+    assert of_versions("xwam", robosuite="1.5.2") == of_versions("cosmos", robosuite="1.5.1") == []
+    assert of_versions("standard", robosuite="1.5.1") == of_versions("standard", robosuite="1.5.2") == []
+    assert of_versions("cosmos", robosuite="1.5.1", numpy="2.2.6") == [], "numpy changes no scene"
+    assert of_versions("standard", mujoco="3.3.1") == ["mujoco 3.3.1 instead of 3.2.6: physics differs."]
+
+
+def test_plans_name_a_changed_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, interpreter(tmp_path / "python", source_sha256="0" * 64))
+    assert "RoboCasa's source is not that of v0.2." in plan().departures
 
 
 def test_a_wrong_name_is_one_sentence() -> None:
@@ -188,28 +255,40 @@ GOOD = {
     "python": "3.11.7",
     "numpy": "1.23.5",
     "mujoco": "3.2.6",
-    "robosuite": "1.5.1",
+    "robosuite": "1.5.2",
+    "robosuite_commit": None,
+    "scipy": "1.10.1",
     "msgpack": "1.0.0",
     "root": "/rc/robocasa",
+    "version": "0.2.0",
+    "import_error": None,
     "source_sha256": install.SOURCE_SHA256,
     "commit": None,
     "objects": 914,
-    "art": {"absent": dict.fromkeys(probe.GROUPS, 0), "broken": dict.fromkeys(probe.GROUPS, 0)},
+    "art": {"files": 0, "absent": dict.fromkeys(probe.GROUPS, 0), "broken": dict.fromkeys(probe.GROUPS, 0)},
 }
 
 
-def lacking(**changes: Any) -> Any:
-    return {f.what: f for f in install.judge(GOOD | changes, python="py", python_variable=PYTHON_VARIABLE) if not f.ok}
+def judged(protocol: str = "standard", **changes: Any) -> list[Any]:
+    return install.judge(GOOD | changes, python="py", protocol=protocol, python_variable=PYTHON_VARIABLE)
+
+
+def lacking(protocol: str = "standard", **changes: Any) -> Any:
+    """Return the findings that are not met, by name, but for the other protocols'."""
+    found = {f.what: f for f in judged(protocol, **changes) if not f.ok}
+    return {what: f for what, f in found.items() if f.needed or not what.startswith("protocol")}
 
 
 def test_doctor_is_content_with_a_whole_installation() -> None:
-    assert lacking() == {}
+    assert lacking() == lacking("xwam") == lacking("cosmos", robosuite="1.5.1") == {}
 
 
-def test_doctor_names_what_mends_each_thing() -> None:
-    assert lacking(mujoco="3.3.1")["mujoco 3.2.6 (for robocasa)"].remedy == "py -m pip install mujoco==3.2.6"
-    assert lacking(msgpack=None)["msgpack (for robocasa)"].remedy == "py -m pip install msgpack"
-    assert "checkout v0.2" in lacking(source_sha256="0" * 64)["robocasa at v0.2 (756598a)"].remedy
+def test_doctor_names_what_helps() -> None:
+    mujoco = lacking(mujoco="3.3.1")["robocasa v0.2: mujoco 3.2.6"].remedy
+    assert "a fresh interpreter with mujoco==3.2.6 (docs/robocasa.md)" in mujoco
+    assert "leave this one as it is" in mujoco
+    assert lacking(msgpack=None)["evalkit's worker: msgpack"].remedy == "py -m pip install --no-deps msgpack"
+    assert "fresh clone" in lacking(source_sha256="0" * 64)["robocasa's source as of v0.2 (756598a)"].remedy
     art = {
         "absent": {"textures": 0, "fixtures": 3, "objects": 0},
         "broken": {"textures": 1, "fixtures": 0, "objects": 0},
@@ -217,7 +296,37 @@ def test_doctor_names_what_mends_each_thing() -> None:
     found = lacking(art=art)
     assert set(found) == {"art: textures", "art: fixtures"}
     assert all("download_kitchen_assets" in f.remedy and not f.needed for f in found.values())
-    assert set(lacking(root=None)) == {"package robocasa"}, "nothing is to be installed into a foreign interpreter"
+    assert set(lacking(root=None)) == {"package robocasa v0.2"}, "nothing is to be installed into a foreign interpreter"
+
+
+def test_doctor_judges_robosuite_by_protocol() -> None:
+    assert set(lacking("xwam", robosuite="1.5.1")) == {"protocol xwam: robosuite 1.5.2"}
+    assert set(lacking("cosmos", robosuite="1.5.2")) == {"protocol cosmos: robosuite 1.5.1"}
+    assert lacking(robosuite="1.5.0") == {}
+    others = {f.what: (f.ok, f.needed) for f in judged("standard", robosuite="1.5.1") if "protocol" in f.what}
+    assert others == {
+        "protocol standard: robosuite 1.5.2 or 1.5.1 or 1.5.0": (True, True),
+        "protocol xwam: robosuite 1.5.2": (False, False),
+        "protocol cosmos: robosuite 1.5.1": (True, False),
+    }
+
+
+def test_numpy_2_fits_where_robocasa_accepts_it() -> None:
+    assert lacking(numpy="2.2.6", source_sha256=install.SOURCE_SHA256, import_error=None) == {}
+    refused = "AssertionError: numpy version must be either 1.23.{2,3,5}."
+    assert set(lacking(numpy="2.2.6", import_error=refused)) == {
+        "robocasa v0.2: numpy 1.23.5 or 1.23.3 or 1.23.2",
+        "robocasa can be imported",
+    }
+
+
+def test_robocasa365_is_recognised_and_left_alone() -> None:
+    there = {"version": "1.0.1", "numpy": "2.2.5", "mujoco": "3.3.1", "robosuite": "1.5.2", "source_sha256": "0" * 64}
+    (found,) = lacking(**there, import_error=None).values()
+    assert found.found == "v1.0.1 is another benchmark (RoboCasa365), in /rc/robocasa"
+    assert "fresh interpreter" in found.remedy
+    assert "leave this one as it is" in found.remedy
+    assert not any("pip install" in f.remedy or "git -C" in f.remedy for f in judged(**there) if not f.ok)
 
 
 def test_the_probe_reads_art_by_its_content(tmp_path: Path) -> None:
@@ -242,6 +351,25 @@ def test_the_probe_reads_art_by_its_content(tmp_path: Path) -> None:
     (apple / "visual/b.obj").write_text("v 1 1 1\n")
     assert probe.listing(assets) != before
     assert before["files"] == 3
+
+
+def test_the_probe_reads_version_and_import_of_a_package(tmp_path: Path) -> None:
+    (tmp_path / "robocasa").mkdir()
+    (tmp_path / "robocasa/__init__.py").write_text('print("hello")\n__version__ = "1.0.1"\nassert False, "no art"\n')
+    script, environ = Path(probe.__file__), {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(script), "content"], env=environ, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["version"] == "1.0.1"
+    assert found["import_error"] == "AssertionError: no art"
+
+
+def test_a_folder_of_that_name_is_no_package(tmp_path: Path) -> None:
+    (tmp_path / "robocasa").mkdir()
+    script = Path(probe.__file__)
+    done = subprocess.run([sys.executable, str(script), "content"], cwd=tmp_path, capture_output=True, text=True)
+    assert json.loads(done.stdout)["root"] is None
 
 
 def test_the_probes_hash_is_of_the_source_alone(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The client of an env process: starts it, asks, watches the clock, ends it. Run, record and replay use it.
 
 In: how to launch a bench's env. Out: observations and the outcomes of chunks of actions, or an `EpisodeFault`.
-Read next: `messages.py`, the messages; `server.py`, the other end; `evalkit/run/episode.py`, which asks.
+Read next: `messages.py`, the messages; `start.py` and `server.py`, the other end; `evalkit/run/episode.py`, which asks.
 """
 
 from __future__ import annotations
@@ -314,12 +314,10 @@ def _open_log(path: Path | None) -> IO[bytes]:
 
 def _spawn(launch: WorkerLaunch, connection: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start the worker in a process group of its own; its output goes to the log."""
-    root = str(Path(__file__).resolve().parents[3])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     try:
         return subprocess.Popen(
-            [launch.python, "-m", "evalkit.contracts.worker.server", str(connection.fileno())],
-            env={**os.environ, "PYTHONPATH": path, **launch.environ},
+            [launch.python, str(Path(__file__).with_name("start.py")), str(connection.fileno())],
+            env={**os.environ, **launch.environ},
             pass_fds=[connection.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,8 @@ class _Server:
 
     def _make(self, message: messages.Make) -> messages.Made:
         module, _, attribute = message.target.partition(":")
+        if importlib.util.find_spec(module.partition(".")[0]) is None:  # a user's own bench, in the current folder
+            sys.path.append(str(Path.cwd()))
         self._env = getattr(importlib.import_module(module), attribute)(**message.kwargs)
         about = {"python": sys.version.split()[0], **self._env.about}
         return messages.Made(spec=self._env.spec.to_json(), about=about)
@@ -122,6 +126,7 @@ def _die_with_parent() -> None:
             os._exit(1)
 
 
-if __name__ == "__main__":
+def main(descriptor: int) -> None:
+    """Serve on the socket of this file descriptor until the harness is done or has ended."""
     _die_with_parent()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=descriptor))
