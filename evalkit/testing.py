@@ -31,6 +31,7 @@ from evalkit.contracts.types import (
     Observation,
     PolicyReply,
     PolicyRequest,
+    Prediction,
 )
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.settings import RunSettings
@@ -198,8 +199,16 @@ def check_replies(policy: Policy) -> None:
     assert (reply.prediction is not None) == bool(spec.predicts), "predictions must come exactly if the spec has them"
     if reply.prediction is None:
         return
-    prediction = reply.prediction()
-    frames, views = spec.num_future_frames, len(env.cameras)
+    check_prediction(reply.prediction(), spec, num_frames=spec.num_future_frames)
+    (reply,) = ask(policy, replace(noise_request(spec, 0, 0), num_predicted_frames=1))
+    assert reply.prediction is not None, "a prediction of one frame was requested, but there is none"
+    check_prediction(reply.prediction(), spec, num_frames=1)
+
+
+def check_prediction(prediction: Prediction, spec: PolicySpec, *, num_frames: int) -> None:
+    """Check that a prediction has the number of frames that was requested, and what the spec states."""
+    env = env_for(spec)
+    frames, views = num_frames, len(env.cameras)
     assert prediction.rgb.shape == (frames, views, *env.image_hw_px, 3), f"predicted RGB is {prediction.rgb.shape}"
     assert prediction.rgb.dtype == np.uint8, f"predicted RGB is {prediction.rgb.dtype}, expected uint8"
     if "depth" in spec.predicts:
@@ -274,7 +283,7 @@ def noise_request(spec: PolicySpec, index: int, chunk_idx: int) -> PolicyRequest
         _noise_observation(env_for(spec), np.random.default_rng([index, chunk_idx]), instruction),
         chunk_idx=chunk_idx,
         step_idx=chunk_idx * spec.execute_steps,
-        want_prediction=bool(spec.predicts),
+        num_predicted_frames=spec.num_future_frames if spec.predicts else 0,
     )
     return replace(request, episode_id=f"episode {index}")
 

@@ -223,7 +223,7 @@ class XwamPolicy:
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
-        given = request.given_actions
+        given, num_frames = request.given_actions, request.num_predicted_frames
         under_way = self.engine.begin(Seen.of(request.observation), seed=request.noise_seed, given_actions=given)
         encoded = time.perf_counter()
         actions, under_way = self.engine.act(under_way)
@@ -231,7 +231,7 @@ class XwamPolicy:
         return PolicyReply(
             actions=actions if given is None else given,
             timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
-            prediction=partial(self.engine.imagine, under_way) if request.want_prediction else None,
+            prediction=partial(self.engine.imagine, under_way, num_frames) if num_frames else None,
         )
 
 

@@ -42,7 +42,7 @@ class EpisodeRequests:
         *,
         chunk_idx: int,
         step_idx: int,
-        want_prediction: bool = False,
+        num_predicted_frames: int = 0,
         given_actions: np.ndarray | None = None,
     ) -> PolicyRequest:
         """Return one request; the arguments are its fields."""
@@ -52,7 +52,7 @@ class EpisodeRequests:
             step_idx=step_idx,
             noise_seed=noise_seed(self._episode, chunk_idx=chunk_idx, step_idx=step_idx),
             observation=allowed(observation, self._spec),
-            want_prediction=want_prediction,
+            num_predicted_frames=num_predicted_frames,
             given_actions=given_actions,
             episode=self._episode if reads_episode(self._spec) else None,
         )

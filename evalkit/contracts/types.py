@@ -99,7 +99,7 @@ class Prediction:
     """The predicted future of one chunk; frame f is `(f + 1) * frame_stride` control steps after the request.
 
     Attributes:
-        rgb: F,V,H,W,3 uint8, row 0 on top.
+        rgb: F,V,H,W,3 uint8, row 0 on top; F is `num_predicted_frames` of the request.
         depth: F,V,H,W float32 metres, not masked: invalid values stay as the model predicted them. None without depth.
         proprio: F,16 float32, see `PROPRIO_DIM`. None if the policy predicts no states.
     """
@@ -119,7 +119,8 @@ class PolicyRequest:
         step_idx: Control steps executed so far.
         noise_seed: 32-bit seed of everything random in the reply.
         observation: The current observation.
-        want_prediction: Whether the reply should contain a prediction.
+        num_predicted_frames: Number of future frames that the prediction must hold, counted from the first one, at
+            most `num_future_frames` of the spec; 0 for no prediction. Actions do not depend on it.
         given_actions: K,14 float32 in the env's layout. The policy predicts the outcome of these actions, and the reply
             repeats them unchanged. Only for policies with `takes_actions` in their spec; None lets the policy act.
         episode: The planned episode; None unless the policy's spec requests it (`EPISODE` or `EVERYTHING`).
@@ -130,7 +131,7 @@ class PolicyRequest:
     step_idx: int
     noise_seed: int
     observation: Observation
-    want_prediction: bool = False
+    num_predicted_frames: int = 0
     given_actions: np.ndarray | None = None
     episode: Episode | None = None
 

@@ -114,7 +114,7 @@ def run_episode(
         listeners: Called with each executed chunk.
         tally: Filled during the episode.
         render: Whether to render frames between observations, one every `frame_stride` steps.
-        predict: Whether to ask for predictions.
+        predict: Whether to ask for predictions: of the frames that the executed actions can reach.
 
     Raises:
         EpisodeFault: If anything ends the episode as an error; it says whose fault it is.
@@ -128,12 +128,16 @@ def run_episode(
     unreported: ExecutedChunk | None = None
     success = False
     while tally.steps < episode.max_steps and not success:
+        num_actions = min(spec.execute_steps, episode.max_steps - tally.steps)
         request = requests.request(
-            observation, chunk_idx=tally.num_chunks, step_idx=tally.steps, want_prediction=predict
+            observation,
+            chunk_idx=tally.num_chunks,
+            step_idx=tally.steps,
+            num_predicted_frames=_num_reachable_frames(num_actions, spec) if predict else 0,
         )
         with clock.span("policy"):
             reply = _infer(policy, request, env_spec)
-        actions = reply.actions[: min(spec.execute_steps, episode.max_steps - tally.steps)]
+        actions = reply.actions[:num_actions]
         worker.send_actions(
             actions,
             render_at=_frame_offsets(tally.steps, len(actions), spec.frame_stride) if render else (),
@@ -143,7 +147,7 @@ def run_episode(
         with clock.span("record"):
             _notify(listeners, unreported)
         with clock.span("imagine"):
-            predicted = _complete_prediction(reply, spec, env_spec)
+            predicted = _complete_prediction(reply, request, spec, env_spec)
         with clock.span("wait"):
             outcome = worker.receive_outcome()
         tally.add(actions, outcome, reply)
@@ -167,6 +171,11 @@ def _frame_offsets(step_idx: int, num_actions: int, stride: int) -> list[int]:
     return [offset for offset in range(1, num_actions + 1) if (step_idx + offset) % stride == 0]
 
 
+def _num_reachable_frames(num_actions: int, spec: PolicySpec) -> int:
+    """Return how many of the predicted frames the executed actions reach, unless the episode ends early."""
+    return min(spec.num_future_frames, num_actions // spec.frame_stride)
+
+
 def _infer(policy: Policy, request: PolicyRequest, env_spec: EnvSpec) -> PolicyReply:
     replies = _blaming_policy(policy.infer, [request])
     name = policy.spec.policy_id
@@ -180,19 +189,21 @@ def _infer(policy: Policy, request: PolicyRequest, env_spec: EnvSpec) -> PolicyR
     return replies[0]
 
 
-def _complete_prediction(reply: PolicyReply, spec: PolicySpec, env_spec: EnvSpec) -> Prediction | None:
-    if reply.prediction is None:
+def _complete_prediction(
+    reply: PolicyReply, request: PolicyRequest, spec: PolicySpec, env_spec: EnvSpec
+) -> Prediction | None:
+    if reply.prediction is None or request.num_predicted_frames == 0:
         return None
     prediction: Prediction = _blaming_policy(reply.prediction)
-    _check_prediction(prediction, spec, env_spec)
+    _check_prediction(prediction, request.num_predicted_frames, spec, env_spec)
     return prediction
 
 
-def _check_prediction(prediction: Prediction, spec: PolicySpec, env_spec: EnvSpec) -> None:
+def _check_prediction(prediction: Prediction, frames: int, spec: PolicySpec, env_spec: EnvSpec) -> None:
     if not isinstance(prediction, Prediction):
         got = type(prediction).__name__
         raise EpisodeFault("policy", f"Policy '{spec.policy_id}': a prediction must be a Prediction, got {got}.")
-    frames, views, size = spec.num_future_frames, len(env_spec.cameras), env_spec.image_hw_px
+    views, size = len(env_spec.cameras), env_spec.image_hw_px
     expected: dict[str, tuple[Any, tuple[int, ...], type]] = {
         "rgb": (prediction.rgb, (frames, views, *size, 3), np.uint8),
         "depth": (prediction.depth, (frames, views, *size), np.float32),

@@ -147,7 +147,7 @@ def _predicted(
     chunk: ClipChunk,
     given_actions: np.ndarray | None,
 ) -> Prediction | None:
-    """Return a policy's prediction from a chunk's first frame; None if it makes none."""
+    """Return a policy's prediction of the frames that have a ground truth, from a chunk's first frame; None without."""
     start = chunk.start
     observation = Observation(
         rgb=start.rgb_fvhwc_u8[0],
@@ -161,7 +161,7 @@ def _predicted(
         observation,
         chunk_idx=chunk.chunk_idx,
         step_idx=chunk.step_idx,
-        want_prediction=True,
+        num_predicted_frames=min(policy.spec.num_future_frames, len(chunk.true.rgb_fvhwc_u8)),
         given_actions=given_actions,
     )
     try:

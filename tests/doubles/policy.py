@@ -85,18 +85,19 @@ class FakePolicy:
             actions = actions[:, :7]
         if fault == "absent_arm":
             actions[:, 9] = 0.1
+        num_frames = request.num_predicted_frames
         size = SIZE_PX if fault != "wrong_prediction" else (8, 8)
         prediction = Prediction(
-            rgb=rng.integers(0, 256, (2, 3, *size, 3), dtype=np.uint8),
-            depth=rng.uniform(0.5, 2.0, (2, 3, *size)).astype(np.float32),
-            proprio=np.zeros((2, 16), np.float32),
+            rgb=rng.integers(0, 256, (2, 3, *size, 3), dtype=np.uint8)[:num_frames],
+            depth=rng.uniform(0.5, 2.0, (2, 3, *size)).astype(np.float32)[:num_frames],
+            proprio=np.zeros((num_frames, 16), np.float32),
         )
         if fault == "no_prediction":
             return PolicyReply(actions=actions, prediction=lambda: None)  # type: ignore[arg-type,return-value]
         details = {"loss": float("nan")} if fault == "nan_details" else {"object": np.float32(1)}
         return PolicyReply(
             actions=actions,
-            prediction=(lambda: prediction) if request.want_prediction else None,
+            prediction=(lambda: prediction) if num_frames else None,
             details=details if "details" in fault else {},
         )
 

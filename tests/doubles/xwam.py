@@ -37,7 +37,7 @@ ENV = contract.EnvSpec(
 
 
 def request_of(
-    seed: int = 0, chunk_idx: int = 0, *, want_prediction: bool = False, instruction: str = "Lift the cube."
+    seed: int = 0, chunk_idx: int = 0, *, num_predicted_frames: int = 0, instruction: str = "Lift the cube."
 ) -> PolicyRequest:
     rng = np.random.default_rng(seed)
     views, (height, width) = len(NANO.views), NANO.image_hw_px
@@ -62,4 +62,4 @@ def request_of(
         max_steps=100,
     )
     requests = EpisodeRequests(episode, PLUGIN.spec(RANDOM))
-    return requests.request(observation, chunk_idx=chunk_idx, step_idx=0, want_prediction=want_prediction)
+    return requests.request(observation, chunk_idx=chunk_idx, step_idx=0, num_predicted_frames=num_predicted_frames)

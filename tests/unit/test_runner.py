@@ -17,6 +17,7 @@ import pytest
 
 from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError, SpecMismatch
+from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.run.lane import Job
 from evalkit.run.recorder import ClipRecorder
 from evalkit.run.runner import missing_episodes, run_missing
@@ -25,6 +26,7 @@ from evalkit.store.plan import make_plan
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import HeldRun, open_run
 from tests.doubles.bench import FakeBench, FakeEnv
+from tests.doubles.known import known
 from tests.doubles.policy import FakePolicy, FakePolicyConfig, FakePolicyPlugin
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +110,24 @@ def test_clips_hold_predictions_beside_what_happened(tmp_path: Path) -> None:
         assert chunk.predicted is not None
         assert len(chunk.predicted.rgb) == 2
         assert len(chunk.true.rgb_fvhwc_u8) == chunk.num_executed // 4
+
+
+def test_only_frames_that_the_actions_reach_are_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[PolicyRequest] = []
+    infer = FakePolicy.infer
+
+    def noting(policy: FakePolicy, asked: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        requests.extend(asked)
+        return infer(policy, asked)
+
+    monkeypatch.setattr(FakePolicy, "infer", noting)
+    (record,) = run(tmp_path, "bench.fake.max_steps=11", episodes=1, tasks=("Far",))
+    assert [(r.step_idx, r.num_predicted_frames) for r in requests] == [(0, 2), (8, 0)]
+    assert record.clip is not None
+    with ClipReader(tmp_path / record.clip) as clip:
+        first, last = clip
+    assert len(known(first.predicted).rgb) == 2
+    assert last.predicted is None
 
 
 def test_a_video_shows_what_happened_above_what_was_imagined(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _given(seed: int) -> np.ndarray:
 
 
 def test_the_policy_gives_them_back_and_predicts_their_outcome(policy: XwamPolicy) -> None:
-    asked = [replace(request_of(want_prediction=True), given_actions=_given(seed)) for seed in (0, 1)]
+    asked = [replace(request_of(num_predicted_frames=8), given_actions=_given(seed)) for seed in (0, 1)]
     replies = policy.infer([*asked, asked[0]])
     for reply, request in zip(replies, [*asked, asked[0]], strict=True):
         np.testing.assert_array_equal(reply.actions, known(request.given_actions))
@@ -126,7 +126,7 @@ def test_the_policy_gives_them_back_and_predicts_their_outcome(policy: XwamPolic
     assert not np.array_equal(first.depth, second.depth)
     assert not np.array_equal(first.proprio, second.proprio)
     np.testing.assert_array_equal(first.rgb, again.rgb)
-    own = policy.infer([request_of(want_prediction=True)])[0]
+    own = policy.infer([request_of(num_predicted_frames=8)])[0]
     assert not np.array_equal(own.actions, _given(0))
 
 
@@ -142,7 +142,7 @@ def test_the_networks_actions_are_the_given_ones(policy: XwamPolicy) -> None:
 def test_depth_exists_when_actions_take_all_video_steps() -> None:
     policy = PLUGIN.make(replace(QUICK, num_video_steps=2, num_action_steps=2))
     for given in (None, _given(0)):
-        (reply,) = policy.infer([replace(request_of(want_prediction=True), given_actions=given)])
+        (reply,) = policy.infer([replace(request_of(num_predicted_frames=8), given_actions=given)])
         assert known(reply.prediction)().depth is not None
 
 

@@ -158,7 +158,7 @@ def test_a_released_model_runs_end_to_end(bundle: Bundle, bench: str, tmp_path: 
         bench=bench, setting="s", protocol="p", task="t", index=0, seed=1, instruction="open the drawer", max_steps=9
     )
     requests = EpisodeRequests(episode, spec)
-    request = requests.request(observation, chunk_idx=0, step_idx=0, want_prediction=True)
+    request = requests.request(observation, chunk_idx=0, step_idx=0, num_predicted_frames=8)
     (reply,) = plugin.make(config).infer([request])
     assert reply.actions.shape == (32, 14)
     assert np.isfinite(reply.actions).all()

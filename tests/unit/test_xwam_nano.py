@@ -26,7 +26,7 @@ def policy() -> XwamPolicy:
 
 def asked(**changes: Any) -> Any:
     """Return a request before a grey table, with the end effector above it."""
-    request = request_of(want_prediction=True, instruction="Lift the red cube off the table.")
+    request = request_of(num_predicted_frames=8, instruction="Lift the red cube off the table.")
     K = np.array([[154.5, 0.0, 63.5], [0.0, 154.5, 63.5], [0.0, 0.0, 1.0]])
     seen = replace(
         request.observation, rgb=np.full_like(request.observation.rgb, 128), intrinsics=np.tile(K, (3, 1, 1))

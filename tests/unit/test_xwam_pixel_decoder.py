@@ -104,6 +104,9 @@ def test_flow_samples_the_source_and_depth_is_not_blended() -> None:
     between = (seen[..., 2:-3] + seen[..., 3:-2]) / 2
     torch.testing.assert_close(decoded.blended_NCHW[..., :-5], between, atol=1e-4, rtol=0)
     assert torch.isin(decoded.sharp_NCHW, seen).all()
+    rgb, depth = decoder.images(seen, torch.randn_like(seen), torch.randn(1, 5, 32, 32))
+    assert torch.equal(rgb, decoded.blended_NCHW[:, :3])
+    assert torch.equal(depth, decoded.sharp_NCHW[:, 3])
     with torch.no_grad():
         known(decoder.leave.bias)[:4] = 0.8 * STILL_PX / FLOW_PX
     assert torch.equal(decoder(seen, seen, torch.zeros(1, 5, 32, 32)).sharp_NCHW, seen)

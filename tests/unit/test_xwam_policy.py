@@ -64,7 +64,7 @@ def test_config_is_a_structured_one() -> None:
 
 
 def test_reply_conforms(policy: XwamPolicy) -> None:
-    (reply,) = policy.infer([request_of(want_prediction=True)])
+    (reply,) = policy.infer([request_of(num_predicted_frames=8)])
     contract.check_actions(reply.actions, ENV, policy.spec)
     assert np.abs(reply.actions).max() <= 1
     prediction: Any = known(reply.prediction)()
@@ -118,7 +118,7 @@ def test_a_request_and_a_clip_give_the_network_the_same_state(policy: XwamPolicy
 
 
 def test_the_imagined_future_does_not_move_the_actions(policy: XwamPolicy) -> None:
-    plain, asked = request_of(), request_of(want_prediction=True)
+    plain, asked = request_of(), request_of(num_predicted_frames=8)
     reply = policy.infer([asked])[0]
     decode: Any = known(reply.prediction)
     one, two = decode(), decode()
@@ -127,8 +127,24 @@ def test_the_imagined_future_does_not_move_the_actions(policy: XwamPolicy) -> No
     assert np.array_equal(one.depth, two.depth)
 
 
+@pytest.mark.parametrize("checkpoint", ["nano", "random-nano"])
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_fewer_frames_are_the_first_ones_of_all(checkpoint: str, num_frames: int) -> None:
+    policy = PLUGIN.make(XwamPolicyConfig(checkpoint=checkpoint))
+    K = np.array([[154.5, 0.0, 63.5], [0.0, 154.5, 63.5], [0.0, 0.0, 1.0]])
+    asked = request_of(num_predicted_frames=8)
+    asked = replace(asked, observation=replace(asked.observation, intrinsics=np.tile(K, (3, 1, 1))))
+    whole = predict(policy, asked)
+    few = predict(policy, replace(asked, num_predicted_frames=num_frames))
+    assert len(few.rgb) == len(few.depth) == len(few.proprio) == num_frames
+    np.testing.assert_array_equal(few.proprio, whole.proprio[:num_frames])
+    # a convolution of fewer images may round otherwise, and then the decoder may copy another pixel
+    assert (few.rgb != whole.rgb[:num_frames]).mean() < 1e-4
+    assert (few.depth != whole.depth[:num_frames]).mean() < 1e-4
+
+
 def test_no_predicted_change_gives_the_measured_depth() -> None:
-    request, found = request_of(want_prediction=True), {}
+    request, found = request_of(num_predicted_frames=8), {}
     for camera_depth in (True, False):
         config = replace(QUICK, camera_depth=camera_depth)
         policy = PLUGIN.make(config)
@@ -165,7 +181,7 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: XwamPolicy) -> No
     np.testing.assert_allclose(later[wrist, 100:], 0.05, rtol=1e-6)
     static = [view for view, kind in enumerate(NANO.views) if kind == "static"]
     np.testing.assert_allclose(later[static], depth[static], rtol=1e-6)
-    asked = replace(request_of(want_prediction=True), observation=seen)
+    asked = replace(request_of(num_predicted_frames=8), observation=seen)
     prediction = predict(policy, asked)
     carried = reproject_views(policy, seen, prediction.proprio).depth_fvhw_m[:, wrist]
     is_known = carried > 0  # an untrained network may predict poses from which nothing is known
@@ -175,7 +191,7 @@ def test_wrist_depth_is_reprojected_to_the_future_pose(policy: XwamPolicy) -> No
 
 def test_without_measured_depth_the_network_gives_all() -> None:
     policy = PLUGIN.make(QUICK)
-    half = request_of(want_prediction=True)
+    half = request_of(num_predicted_frames=8)
     half.observation.depth[0] = 0.0
     own = PLUGIN.make(replace(QUICK, camera_depth=False))
     np.testing.assert_array_equal(predict(policy, half).depth, predict(own, half).depth)
@@ -191,7 +207,7 @@ def drawn_as_seen(tmp_path: Path) -> XwamPolicyConfig:
 
 
 def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: XwamPolicyConfig) -> None:
-    request = request_of(want_prediction=True)
+    request = request_of(num_predicted_frames=8)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     request = replace(request, observation=replace(request.observation, intrinsics=np.tile(K, (3, 1, 1))))
     policy = PLUGIN.make(drawn_as_seen)
@@ -208,7 +224,7 @@ def test_static_views_are_decoded_and_wrist_reprojected(drawn_as_seen: XwamPolic
 def test_a_decoder_is_told_frame_by_frame_and_view_by_view(
     drawn_as_seen: XwamPolicyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = request_of(want_prediction=True)
+    request = request_of(num_predicted_frames=8)
     K = np.array([[100.0, 0.0, 63.5], [0.0, 100.0, 63.5], [0.0, 0.0, 1.0]])
     T_base_cam = np.tile(np.eye(4), (3, 1, 1))
     T_base_cam[:, :3, 3] = [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]]
@@ -217,7 +233,14 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(
     generator = torch.Generator().manual_seed(0)
     video, depth = torch.randn(2, 1, *NANO.latent_shape, generator=generator)
     monkeypatch.setattr(sampler, "latents_of", lambda state: sampler.Latents(video, depth))
-    cast(Any, engine.finisher).decoder.register_forward_pre_hook(lambda decoder, parts: calls.append(parts))
+    decoder = cast(Any, engine.finisher).decoder
+    images = decoder.images
+
+    def noting(*parts: Any) -> Any:
+        calls.append(parts)
+        return images(*parts)
+
+    monkeypatch.setattr(decoder, "images", noting)
     future = engine.imagine(engine.act(engine.begin(Seen.of(observation), seed=0))[1])
     ((seen, change, features),) = calls
     assert len(seen) == len(change) == len(features) == 8 * 2
@@ -241,7 +264,7 @@ def test_a_decoder_is_told_frame_by_frame_and_view_by_view(
 
 @pytest.mark.parametrize("without", ["warp", "camera_depth", "measured"])
 def test_without_a_pixel_decoder_images_are_the_codecs(drawn_as_seen: XwamPolicyConfig, without: str) -> None:
-    request = request_of(want_prediction=True)
+    request = request_of(num_predicted_frames=8)
     plain = predict(PLUGIN.make(replace(drawn_as_seen, warp=False)), request).rgb
     changes: dict[str, Any] = {} if without == "measured" else {without: False}
     config = replace(drawn_as_seen, **changes)
@@ -340,7 +363,7 @@ def test_rivals_of_the_ablation_run_end_to_end(mode: DepthMode, tmp_path: Path) 
     path = tmp_path / f"{mode}.safetensors"
     save_checkpoint(path, fresh_network(small, seed=0), model)
     config = replace(QUICK, checkpoint=str(path))
-    (reply,) = PLUGIN.make(config).infer([request_of(want_prediction=True)])
+    (reply,) = PLUGIN.make(config).infer([request_of(num_predicted_frames=8)])
     contract.check_actions(reply.actions, ENV, PLUGIN.spec(config))
     assert (
         (known(reply.prediction)().depth is None) == (mode == "none") == ("depth" not in PLUGIN.spec(config).predicts)

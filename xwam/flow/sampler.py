@@ -9,6 +9,7 @@ because every request has its own timesteps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -16,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from xwam.config import Geometry
+from xwam.config import LATENT_STRIDES, Geometry
 from xwam.flow.realtime_chunking import Commitment, pull
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.transformer import Denoised, TextContext, Timesteps
@@ -126,6 +127,11 @@ class Latents(NamedTuple):
 
     video_BCTVHW: Tensor
     depth_BCTVHW: Tensor | None
+
+    def first(self, num_frames: int) -> Latents:
+        """Return the latents of the present and of the first future frames, which is all that decoding those takes."""
+        end = 1 + math.ceil(num_frames / LATENT_STRIDES[0])
+        return Latents(*(None if latent is None else latent[:, :, :end] for latent in self))  # type: ignore[arg-type]
 
 
 def latents_of(state: SamplerState) -> Latents:

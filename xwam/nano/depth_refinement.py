@@ -121,13 +121,15 @@ def reproject(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -
 
 def _with_gaps_closed(nearest_hw_m: np.ndarray, source_hw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return depth and source pixels where each empty (infinite) pixel takes the nearest of its eight neighbours."""
-    empty = ~np.isfinite(nearest_hw_m)
+    rows, cols = np.nonzero(~np.isfinite(nearest_hw_m))
+    around_m = np.pad(nearest_hw_m, 1, constant_values=np.inf)
+    depths_m = np.stack([around_m[rows + 1 - down, cols + 1 - right] for down, right in NEIGHBOURS])
+    which = depths_m.argmin(axis=0)
     depth, source = nearest_hw_m.copy(), source_hw.copy()
-    for down, right in NEIGHBOURS:
-        neighbour = _moved(nearest_hw_m, down, right, np.inf)
-        better = empty & (neighbour < depth)
-        depth[better] = neighbour[better]
-        source[better] = _moved(source, down, right, 0)[better]
+    depth[rows, cols] = depths_m[which, np.arange(len(which))]
+    is_known = np.isfinite(depth[rows, cols])
+    rows, cols, (down, right) = rows[is_known], cols[is_known], np.array(NEIGHBOURS)[which[is_known]].T
+    source[rows, cols] = source_hw[rows - down, cols - right]
     return depth, source
 
 
@@ -135,28 +137,22 @@ NEIGHBOURS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if (d
 """The eight pixels around one, in rows and columns."""
 
 
-def _moved(image_hw: np.ndarray, down: int, right: int, fill: float) -> np.ndarray:
-    """Return an image moved by up to a pixel, its edge filled with a value."""
-    height, width = image_hw.shape
-    padded = np.pad(image_hw, 1, constant_values=fill)
-    return padded[1 - down : 1 - down + height, 1 - right : 1 - right + width]
-
-
 def snap_to_measured_depth(pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
     """Return F,V,H,W float32: predicted depth moved to measured surfaces; unchanged where none is near.
 
     Args:
         pred_fvhw_m: Predicted.
-        measured_fvhw_m: Measured in each pixel.
+        measured_fvhw_m: Measured in each pixel; F may be 1, for a measurement that holds for all frames.
     """
     has_own = measured_fvhw_m > 0
     error = np.abs(measured_fvhw_m - pred_fvhw_m)
     limit = np.where(has_own, SURE_FRAC * error, STILL_M)  # how close to the prediction another surface must be
     doubted = ~has_own | (error >= STILL_M)
-    doubted &= _distance_to_range_around(pred_fvhw_m, measured_fvhw_m) < limit
+    if doubted.any():
+        doubted &= _distance_to_range_around(pred_fvhw_m, measured_fvhw_m) < limit
     index = np.nonzero(doubted)
-    neighbour, gap = _nearest_neighbour(pred_fvhw_m[index], measured_fvhw_m, index)
     snapped = np.where(has_own, measured_fvhw_m, pred_fvhw_m)
+    neighbour, gap = _nearest_neighbour(pred_fvhw_m[index], np.broadcast_to(measured_fvhw_m, doubted.shape), index)
     snapped[index] = np.where(gap < limit[index], neighbour, snapped[index])
     return snapped.astype(np.float32)
 
@@ -177,11 +173,11 @@ def _nearest_neighbour(
     height, width = measured_fvhw_m.shape[2:]
     best, least = pred_m.astype(np.float64), np.full(pred_m.shape, np.inf)
     steps = range(-REACH_PX, REACH_PX + 1)
+    neighbour_cols = np.clip(cols + np.arange(-REACH_PX, REACH_PX + 1)[:, None], 0, width - 1)
     for down in steps:
-        neighbour_rows = np.clip(rows + down, 0, height - 1)
-        for right in steps:
-            depth_m = measured_fvhw_m[frames, views, neighbour_rows, np.clip(cols + right, 0, width - 1)]
-            gap = np.where(depth_m > 0, np.abs(depth_m - pred_m), np.inf)
-            better = gap < least
-            best[better], least[better] = depth_m[better], gap[better]
+        depths_m = measured_fvhw_m[frames, views, np.clip(rows + down, 0, height - 1), neighbour_cols]
+        gaps = np.where(depths_m > 0, np.abs(depths_m - pred_m), np.inf)
+        which = gaps.argmin(axis=0), np.arange(len(rows))
+        better = gaps[which] < least
+        best[better], least[better] = depths_m[which][better], gaps[which][better]
     return best, least

@@ -66,30 +66,45 @@ class MeasuredFinisher:
 
     def finish(self, latents: Latents, states: np.ndarray, context: Present) -> Prediction:
         """Return the prediction; see `Finisher.finish`. Without cameras, only static depth is refined."""
-        (seen, seen_BCVHW, measured), moving = context, self.model.moving_views
-        seen_depth_BCVHW = None if measured is None else measured.depth_BCVHW
-        future = self.plain.decode(latents, states, seen_BCVHW=seen_BCVHW, seen_depth_BCVHW=seen_depth_BCVHW)
-        if future.depth is None or measured is None:
-            return future
+        seen, seen_BCVHW, measured = context
+        if measured is None or latents.depth_BCTVHW is None:
+            return self.plain.decode(latents, states, seen_BCVHW=seen_BCVHW)
         if seen.cameras is None:
-            still_fvhw_m = np.repeat(measured.depth_vhw_m[None], len(future.depth), 0)
-            still_fvhw_m[:, moving] = 0
-            return replace(future, depth=self.refined_depth(future.depth, still_fvhw_m))
-        assert future.proprio is not None, "the plain finisher gives states"
-        reprojected = self.reproject_views(seen, seen.cameras, future.proprio)
-        if self.decoder is not None:
-            static, scene = self.model.static_views, self._scene(seen, seen.cameras, measured)
-            images = self._decoded_images(self.decoder, latents, states, scene, (seen_BCVHW, measured.depth_BCVHW))
-            future.rgb[:, static], future.depth[:, static] = images
-            future.rgb[:, moving] = reprojected.rgb_fvhwc_u8[:, moving]
-        return replace(future, depth=self.refined_depth(future.depth, reprojected.depth_fvhw_m))
+            future, moved = self._decoded_by_codec(latents, states, context), None
+        else:
+            moved = self.reproject_views(seen, seen.cameras, self.plain.proprio(states))
+            if self.decoder is None:
+                future = self._decoded_by_codec(latents, states, context)
+            else:
+                future = self._decoded_by_copying(self.decoder, latents, states, context, moved)
+        assert future.depth is not None, "there are depth latents"
+        return replace(future, depth=self.refined_depth(future.depth, measured.depth_vhw_m, moved))
 
-    def refined_depth(self, pred_fvhw_m: np.ndarray, measured_fvhw_m: np.ndarray) -> np.ndarray:
-        """Return predicted depth moved to measured surfaces; moving views take the reprojected depth."""
-        moving, pred_fvhw_m = self.model.moving_views, pred_fvhw_m.copy()
-        measured_moving = measured_fvhw_m[:, moving]
-        pred_fvhw_m[:, moving] = np.where(measured_moving > 0, measured_moving, pred_fvhw_m[:, moving])
-        return snap_to_measured_depth(pred_fvhw_m, measured_fvhw_m)
+    def refined_depth(
+        self, pred_fvhw_m: np.ndarray, measured_vhw_m: np.ndarray, moved: Reprojected | None
+    ) -> np.ndarray:
+        """Return predicted depth moved to measured surfaces; moving views take the reprojected depth, if any.
+
+        Args:
+            pred_fvhw_m: Predicted.
+            measured_vhw_m: Measured now.
+            moved: The present, reprojected to the future; None leaves moving views as predicted.
+        """
+        static, moving = self.model.static_views, self.model.moving_views
+        refined_fvhw_m = pred_fvhw_m.copy()
+        still_fvhw_m = measured_vhw_m[None, static].astype(np.float64)
+        refined_fvhw_m[:, static] = snap_to_measured_depth(pred_fvhw_m[:, static], still_fvhw_m)
+        if moved is not None:
+            moved_fvhw_m = moved.depth_fvhw_m[:, moving]
+            filled_fvhw_m = np.where(moved_fvhw_m > 0, moved_fvhw_m, pred_fvhw_m[:, moving])
+            refined_fvhw_m[:, moving] = snap_to_measured_depth(filled_fvhw_m, moved_fvhw_m)
+        return refined_fvhw_m
+
+    def _decoded_by_codec(self, latents: Latents, states: np.ndarray, context: Present) -> Prediction:
+        """Return what the codec decodes, as a change of the present RGB and depth images."""
+        assert context.measured is not None, "depth is measured"
+        depth_BCVHW = context.measured.depth_BCVHW
+        return self.plain.decode(latents, states, seen_BCVHW=context.seen_BCVHW, seen_depth_BCVHW=depth_BCVHW)
 
     def reproject_views(self, seen: Seen, cameras: Cameras, future_proprio: np.ndarray) -> Reprojected:
         """Return the present images, reprojected to where the end effector will take its cameras.
@@ -119,28 +134,43 @@ class MeasuredFinisher:
             T_base_ee=ee_pose(axes.model_from_sim(seen.proprio, self.model.arms)[arm]),
         )
 
-    def _decoded_images(
-        self,
-        decoder: PixelDecoder,
-        latents: Latents,
-        states: np.ndarray,
-        scene: Scene,
-        present_BCVHW: tuple[Tensor, Tensor],
+    def _decoded_by_copying(
+        self, decoder: PixelDecoder, latents: Latents, states: np.ndarray, context: Present, moved: Reprojected
+    ) -> Prediction:
+        """Return static views as the pixel decoder makes them; moving views are the reprojected ones.
+
+        The codec decodes depth only where a moving view shows no known surface, and no RGB at all.
+        """
+        static, moving = self.model.static_views, self.model.moving_views
+        rgb_fvhwc_u8, depth_fvhw_m = moved.rgb_fvhwc_u8.copy(), moved.depth_fvhw_m.astype(np.float32)
+        if (depth_fvhw_m[:, moving] <= 0).any():
+            assert context.measured is not None, "depth is measured"
+            depth_m = self.plain.depth_m(latents, len(states), context.measured.depth_BCVHW)
+            assert depth_m is not None, "there are depth latents"
+            depth_fvhw_m[:, moving] = depth_m[:, moving]
+        rgb_fvhwc_u8[:, static], depth_fvhw_m[:, static] = self._copied(decoder, latents, states, context)
+        return Prediction(rgb=rgb_fvhwc_u8, depth=depth_fvhw_m, proprio=self.plain.proprio(states))
+
+    def _copied(
+        self, decoder: PixelDecoder, latents: Latents, states: np.ndarray, context: Present
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the decoded images of the static views: RGB F,V,H,W,3 uint8 and depth F,V,H,W metres."""
+        """Return the decoder's images of the static views: RGB F,V,H,W,3 uint8 and depth F,V,H,W metres."""
+        seen, seen_BCVHW, measured = context
         assert isinstance(self.plain.codec, PatchDCT), "the only codec that builds on the first frame"
         assert latents.depth_BCTVHW is not None, "there is predicted depth"
-        views, count = self.model.static_views, self.model.num_future_frames
+        assert measured is not None, "depth is measured"
+        assert seen.cameras is not None, "cameras are known"
+        views, count = self.model.static_views, len(states)
         T_base_ee_f44 = ee_pose(states[:, ARM_PROPRIO[self.model.arms[0]]])
-        shares = [(frame + 1) / count for frame in range(count)]
+        shares = [(frame + 1) / self.model.num_future_frames for frame in range(count)]
+        scene = self._scene(seen, seen.cameras, measured)
         features = torch.from_numpy(gripper_motion_features(scene, T_base_ee_f44, shares))
         pair = (latents.video_BCTVHW, latents.depth_BCTVHW)
-        change = change_of_views(self.plain.codec, *(latent[0][:, 1:, views].cpu() for latent in pair))
-        rgb_BCVHW, depth_BCVHW = present_BCVHW
-        seen = torch.cat([rgb_BCVHW[0][:, views], depth_BCVHW[0, :1][:, views]]).transpose(0, 1)
+        change = change_of_views(self.plain.codec, *(latent[0][:, 1:, views].cpu() for latent in pair))[:count]
+        present = torch.cat([seen_BCVHW[0][:, views], measured.depth_BCVHW[0, :1][:, views]]).transpose(0, 1)
         device = next(decoder.parameters()).device
-        inputs = (seen[None].expand_as(change), change, features)
-        decoded = decoder(*(part.flatten(0, 1).to(device) for part in inputs))
-        rgb_CFVHW = decoded.blended_NCHW[:, :3].cpu().unflatten(0, (count, len(views))).permute(2, 0, 1, 3, 4)
-        depth_FVHW = decoded.sharp_NCHW[:, 3].cpu().unflatten(0, (count, len(views)))
+        inputs = (present[None].expand_as(change), change, features)
+        rgb_N3HW, depth_NHW = decoder.images(*(part.flatten(0, 1).to(device) for part in inputs))
+        rgb_CFVHW = rgb_N3HW.cpu().unflatten(0, (count, len(views))).permute(2, 0, 1, 3, 4)
+        depth_FVHW = depth_NHW.cpu().unflatten(0, (count, len(views)))
         return rgb_from_video(rgb_CFVHW), depth_from_video(depth_FVHW.numpy(), self.model.depth_range)

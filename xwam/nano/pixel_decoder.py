@@ -102,22 +102,32 @@ class PixelDecoder(nn.Module):
             change_NCHW: The change that the codec adds to them, N,4,H,W.
             features_NCHW: See `gripper_motion_features`, N,5,H,W.
         """
+        grid, nearer_N1HW = self._motion(seen_NCHW, change_NCHW, features_NCHW)
+
+        def sample(mode: str) -> Tensor:
+            image = _sampled(seen_NCHW, grid, mode)
+            return torch.cat([image[:, :3], (image[:, 3:] + nearer_N1HW).clamp(-1, 1)], dim=1)
+
+        return DecodedFrames(sample("bilinear"), sample("nearest"))
+
+    def images(self, seen_NCHW: Tensor, change_NCHW: Tensor, features_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the parts of `forward` that a prediction shows: blended RGB, N,3,H,W; sharp depth video, N,H,W."""
+        grid, nearer_N1HW = self._motion(seen_NCHW, change_NCHW, features_NCHW)
+        depth_N1HW = _sampled(seen_NCHW[:, 3:], grid, "nearest") + nearer_N1HW
+        return _sampled(seen_NCHW[:, :3], grid, "bilinear"), depth_N1HW.clamp(-1, 1)[:, 0]
+
+    def _motion(self, seen_NCHW: Tensor, change_NCHW: Tensor, features_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where each pixel comes from, as a grid N,H,W,2, and what is added to its depth, N,1,H,W."""
         x = F.pixel_unshuffle(torch.cat([seen_NCHW, change_NCHW, features_NCHW], dim=1), 2)
         skips = [self.enter(x)]
         for step in self.down:
             skips.append(step(skips[-1]))
         x = self.deepest(skips.pop())
         for step in self.up:
-            x = step(torch.cat([F.interpolate(x, scale_factor=2.0), skips.pop()], dim=1))
-        flow, nearer = F.pixel_shuffle(self.leave(x), 2).float().split([2, 1], dim=1)
+            x = step(torch.cat([_twice_as_large(x), skips.pop()], dim=1))
+        flow, nearer_N1HW = F.pixel_shuffle(self.leave(x), 2).float().split([2, 1], dim=1)
         flow_px = bounded(flow * FLOW_PX)
-        grid = _grid(flow_px if self.training else _shortened(flow_px))
-
-        def sample(mode: str) -> Tensor:
-            image = F.grid_sample(seen_NCHW, grid, mode=mode, padding_mode="border", align_corners=True)
-            return torch.cat([image[:, :3], (image[:, 3:] + nearer).clamp(-1, 1)], dim=1)
-
-        return DecodedFrames(sample("bilinear"), sample("nearest"))
+        return _grid(flow_px if self.training else _shortened(flow_px)), nearer_N1HW
 
     def weights(self) -> DecoderWeights:
         """Return the weights as a checkpoint holds them."""
@@ -139,6 +149,17 @@ class PixelDecoder(nn.Module):
 class _Conv(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1), nn.SiLU())
+
+
+def _sampled(image_NCHW: Tensor, grid_NHW2: Tensor, mode: str) -> Tensor:
+    return F.grid_sample(image_NCHW, grid_NHW2, mode=mode, padding_mode="border", align_corners=True)
+
+
+def _twice_as_large(x_NCHW: Tensor) -> Tensor:
+    """Return every number four times, in a square; on a CPU ten times as fast as `F.interpolate`."""
+    count, channels, height, width = x_NCHW.shape
+    squares = x_NCHW[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    return squares.reshape(count, channels, 2 * height, 2 * width)
 
 
 def bounded(flow_N2HW: Tensor) -> Tensor:

@@ -187,13 +187,20 @@ class Engine:
         return axes.sim_from_model(states[-1], arms)
 
     @torch.no_grad()
-    def imagine(self, request: Request) -> Prediction:
-        """Return the prediction; the remaining passes run now, the last one with the depth branch."""
+    def imagine(self, request: Request, num_frames: int | None = None) -> Prediction:
+        """Return the prediction; the remaining passes run now, the last one with the depth branch.
+
+        Args:
+            request: Its actions are clean.
+            num_frames: Future frames of the prediction, the first ones; all if not given. The network predicts all of
+                them together. Decoding them costs far more than its passes and is left out for the others.
+        """
         model, state = self.model, sampler.run(self.network, request.state)
-        states = state.proprio.x[0, 1:].cpu().numpy()
+        num_frames = model.num_future_frames if num_frames is None else num_frames
+        states = state.proprio.x[0, 1 : 1 + num_frames].cpu().numpy()
         states = actions.denormalise(states, model.bounds.proprio_low, model.bounds.proprio_high)
         states = actions.tidy_quaternions(states, model.arms)
-        return self.finisher.finish(sampler.latents_of(state), states, request.context)
+        return self.finisher.finish(sampler.latents_of(state).first(num_frames), states, request.context)
 
     @torch.no_grad()
     def round_trip(self, future: Prediction) -> Prediction:
@@ -208,12 +215,11 @@ class Engine:
         if future.depth is not None:
             depth = encode_views(self.codec, self.images.depth_to_model(future.depth[frames]))
             first_depth = future.depth[0]
-        still = actions.tidy_quaternions(np.zeros((len(frames) - 1, 16)), self.model.arms)
+        still = actions.tidy_quaternions(np.zeros((count, 16)), self.model.arms)
         seen = Seen(future.rgb[0], still[0], "", depth_vhw_m=first_depth)
         context = self.finisher.prepare(seen, video[:, :, 0])
         decoded = self.finisher.finish(sampler.Latents(encode_views(self.codec, video), depth), still, context)
-        depth_m = None if decoded.depth is None else decoded.depth[:count]
-        return Prediction(rgb=decoded.rgb[:count], depth=depth_m, proprio=future.proprio)
+        return replace(decoded, proprio=future.proprio)
 
     def prompt(self, text: str) -> TextContext:
         """Return a prompt as the blocks read it; the most recent ones are stored."""

@@ -41,7 +41,8 @@ class Finisher(Protocol):
 
         Args:
             latents: Clean latents; the first latent frame is the present.
-            states: F,16, predicted states in the model's frames.
+            states: F,16, predicted states in the model's frames; the prediction has F frames. The latents may stand for
+                more, because one latent frame stands for four.
             context: From `prepare`.
         """
 
@@ -71,13 +72,21 @@ class PlainFinisher:
             seen_BCVHW: The present RGB images in [-1, 1].
             seen_depth_BCVHW: The present depth images as a depth video; None for the codec's own.
         """
-        video = decode_views(self.codec, latents.video_BCTVHW.cpu(), seen_BCVHW)[:, :, 1:]
-        depth = None
-        if latents.depth_BCTVHW is not None:
-            depth = decode_views(self.codec, latents.depth_BCTVHW.cpu(), seen_depth_BCVHW)[:, :, 1:]
-        axes = INTERFACES[self.model.bench].axes
+        video_BCFVHW = decode_views(self.codec, latents.video_BCTVHW.cpu(), seen_BCVHW)[:, :, 1 : 1 + len(states)]
         return Prediction(
-            rgb=self.images.rgb_to_env(video),
-            depth=None if depth is None else self.images.depth_to_env_m(depth),
-            proprio=axes.sim_from_model(states, self.model.arms).astype(np.float32),
+            rgb=self.images.rgb_to_env(video_BCFVHW),
+            depth=self.depth_m(latents, len(states), seen_depth_BCVHW),
+            proprio=self.proprio(states),
         )
+
+    def depth_m(self, latents: Latents, num_frames: int, seen_depth_BCVHW: Tensor | None = None) -> np.ndarray | None:
+        """Return the decoded depth images, F,V,H,W metres; None where no depth is predicted."""
+        if latents.depth_BCTVHW is None:
+            return None
+        depth_BCTVHW = decode_views(self.codec, latents.depth_BCTVHW.cpu(), seen_depth_BCVHW)
+        return self.images.depth_to_env_m(depth_BCTVHW[:, :, 1 : 1 + num_frames])
+
+    def proprio(self, states: np.ndarray) -> np.ndarray:
+        """Return states of the model, F,16, in the bench's frames, float32."""
+        axes = INTERFACES[self.model.bench].axes
+        return axes.sim_from_model(states, self.model.arms).astype(np.float32)
