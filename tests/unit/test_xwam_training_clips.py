@@ -17,8 +17,8 @@ from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import COLS, NO_BOUNDS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
 from xwam.robots.actions import normalise
-from xwam.training.augment import Augmentation, contrast, crop, draw_augmentation, rotate_hue, saturate
-from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_states
+from xwam.training.augment import Augmentation, contrast, corner, crop, draw_augmentation, rotate_hue, saturate
+from xwam.training.clips import ClipDataset, ClipShape, ImageSettings, clip_states, read_images
 
 
 def dataset(root: Path, **changes: Any) -> Any:
@@ -107,11 +107,51 @@ def test_executed_actions_differ_from_actions_to_learn(tmp_path: Path) -> None:
 def test_a_crop_in_the_middle_is_that_of_inference() -> None:
     from xwam.robots.image_pipeline import ImagePipeline
 
-    image = torch.rand(2, 3, 64, 80) * 2 - 1
-    rgb, depth = crop(image, image, 0.95)
-    pipeline = ImagePipeline(env_hw_px=(64, 80), model_hw_px=(64, 80), crop_frac=0.95)
-    torch.testing.assert_close(rgb, pipeline.to_model(image))
-    torch.testing.assert_close(depth, pipeline.to_model(image, "nearest-exact"))
+    for height, width in ((64, 80), (18, 30)):  # an even and an odd rest
+        image = torch.rand(2, 3, height, width) * 2 - 1
+        rgb, _ = crop(image, image, 0.95)
+        pipeline = ImagePipeline(env_hw_px=(height, width), model_hw_px=(height, width), crop_frac=0.95)
+        torch.testing.assert_close(rgb, pipeline.to_model(image))
+
+
+def nearest(size_in: int, size_out: int) -> list[int]:
+    """Return which pixel each output pixel takes in the mode `nearest`: that at its upper or left edge."""
+    return [i * size_in // size_out for i in range(size_out)]
+
+
+def nearest_exact(size_in: int, size_out: int) -> list[int]:
+    """Return the same for `nearest-exact`: the pixel at the centre of the output pixel."""
+    return [(2 * i + 1) * size_in // (2 * size_out) for i in range(size_out)]
+
+
+def test_depth_is_resized_by_nearest_exact(root: Path) -> None:
+    rows, cols = 5 * ROWS // 4, 3 * COLS // 4
+    assert nearest(COLS, cols) != nearest_exact(COLS, cols)
+    camera = read_track(root, key_of(0)).cameras[0]
+    _, native = read_images(camera, [0, 7], ImageSettings(image_hw_px=(ROWS, COLS)))
+    rgb, depth = read_images(camera, [0, 7], ImageSettings(image_hw_px=(rows, cols)))
+    assert rgb.shape == depth.shape == (2, 3, rows, cols)
+    assert torch.equal(depth, native[..., nearest_exact(ROWS, rows), :][..., nearest_exact(COLS, cols)])
+
+
+def test_a_crop_of_depth_takes_nearest() -> None:
+    size, kept = (256, 320), (243, 304)
+    assert nearest(243, 256) != nearest_exact(243, 256)
+    image = torch.arange(256 * 320, dtype=torch.float32).view(1, 1, *size)
+    for position, (top, left) in ((None, (6, 8)), ((0.0, 0.0), (0, 0)), ((0.999, 0.999), (13, 16))):
+        _, depth = crop(image, image, 0.95, position)
+        rows, cols = ([at + i for i in nearest(k, s)] for at, k, s in zip((top, left), kept, size, strict=True))
+        assert torch.equal(depth[0, 0], image[0, 0, rows][:, cols])
+
+
+def test_every_crop_is_equally_likely() -> None:
+    rng = np.random.default_rng(5)
+    draws = [draw_augmentation(Augmentation(), 2, rng).positions for _ in range(7000)]
+    corners = np.array([corner((256, 320), (243, 304), position) for clip in draws for position in clip])
+    for column, count in ((0, 14), (1, 17)):
+        shares = np.bincount(corners[:, column], minlength=count) / len(corners)
+        assert len(shares) == count
+        np.testing.assert_allclose(shares, 1 / count, atol=4 * (count * len(corners)) ** -0.5)  # four standard errors
 
 
 def test_colour_changes_have_known_values() -> None:

@@ -17,9 +17,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def crop_size(size_hw_px: tuple[int, int], crop_frac: float) -> tuple[int, int]:
+    """Return the rows and columns that a crop keeps.
+
+    Example:
+        >>> crop_size((256, 320), 0.95)
+        (243, 304)
+    """
+    return max(1, int(crop_frac * size_hw_px[0])), max(1, int(crop_frac * size_hw_px[1]))
+
+
+def centred(size_hw_px: tuple[int, int], crop_hw_px: tuple[int, int]) -> tuple[int, int]:
+    """Return top and left of the crop in the middle; an odd rest goes below and to the right.
+
+    Example:
+        >>> centred((256, 320), (243, 304)), centred((18, 18), (3, 3))
+        ((6, 8), (7, 7))
+    """
+    return (size_hw_px[0] - crop_hw_px[0]) // 2, (size_hw_px[1] - crop_hw_px[1]) // 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImagePipeline:
     """Resize to the model's size (bilinear, no antialiasing), crop the centre, resize back.
+
+    The released server does this (evaluation/policy_server.py, commit 72cfb86).
 
     Attributes:
         env_hw_px: Size of the bench's images.
@@ -38,16 +60,15 @@ class ImagePipeline:
     @property
     def crop_px(self) -> tuple[int, int, int, int]:
         """Return top, left, height and width of the crop, in pixels of the model's size."""
-        height, width = self.model_hw_px
-        rows, cols = int(self.crop_frac * height), int(self.crop_frac * width)
-        return round((height - rows) / 2), round((width - cols) / 2), rows, cols
+        kept = crop_size(self.model_hw_px, self.crop_frac)
+        return *centred(self.model_hw_px, kept), *kept
 
     def to_model(self, image_BCHW: Tensor, mode: Literal["bilinear", "nearest-exact"] = "bilinear") -> Tensor:
         """Return the images as the model sees them.
 
         Args:
             image_BCHW: Float images of the bench's size.
-            mode: Interpolation from the crop to full size; the depth of the training data took the nearest pixel.
+            mode: Interpolation from the crop to full size; the released server has `nearest-exact` for depth.
         """
         if tuple(image_BCHW.shape[-2:]) != self.model_hw_px:
             image_BCHW = F.interpolate(image_BCHW, self.model_hw_px, mode="bilinear", align_corners=False)

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GREY = (0.299, 0.587, 0.114)
-"""Brightness of red, green and blue."""
+from xwam.robots.image_pipeline import centred, crop_size
+
+GREY = (0.2989, 0.587, 0.114)
+"""Brightness of red, green and blue, as in torchvision, which the release uses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class ClipAugmentation:
     """The crops and the changes of colour of one clip.
 
     Attributes:
-        positions: Position of each view's crop between top and bottom, left and right (0 to 1).
+        positions: Position of each view's crop between top and bottom, left and right, from 0 to below 1; see `crop`.
         order: Order of the four changes of colour.
         factors: Factors of brightness, contrast and saturation, and the rotation of the hue.
     """
@@ -75,26 +77,35 @@ def draw_augmentation(settings: Augmentation, num_views: int, rng: np.random.Gen
 
 
 def crop(
-    rgb_FCHW: Tensor, depth_FCHW: Tensor, crop_frac: float, position: tuple[float, float] = (0.5, 0.5)
+    rgb_FCHW: Tensor, depth_FCHW: Tensor, crop_frac: float, position: tuple[float, float] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return a crop, resized to full size: RGB bilinear, depth by the nearest pixel.
+    """Return a crop, resized to full size: RGB bilinear, depth by `nearest`, as in the release (data/augmentation.py).
 
     Args:
         rgb_FCHW: Images.
         depth_FCHW: Depth of the same size.
         crop_frac: Share of rows and columns that is kept.
-        position: Position of the crop; (0.5, 0.5) is the middle, as at inference.
+        position: Two numbers from 0 to below 1; uniform ones choose each possible crop equally often. None for the crop
+            in the middle, as at inference.
     """
-    if crop_frac == 1.0:
+    size = (rgb_FCHW.shape[-2], rgb_FCHW.shape[-1])
+    rows, cols = crop_size(size, crop_frac)
+    if (rows, cols) == size:
         return rgb_FCHW, depth_FCHW
-    size = rgb_FCHW.shape[-2:]
-    rows, cols = (int(crop_frac * length) for length in size)
-    top, left = round(position[0] * (size[0] - rows)), round(position[1] * (size[1] - cols))
+    top, left = centred(size, (rows, cols)) if position is None else corner(size, (rows, cols), position)
     rgb, depth = (frames[..., top : top + rows, left : left + cols] for frames in (rgb_FCHW, depth_FCHW))
-    return (
-        F.interpolate(rgb, size, mode="bilinear", align_corners=False),
-        F.interpolate(depth, size, mode="nearest-exact"),
-    )
+    return F.interpolate(rgb, size, mode="bilinear", align_corners=False), F.interpolate(depth, size, mode="nearest")
+
+
+def corner(size_hw_px: tuple[int, int], crop_hw_px: tuple[int, int], position: tuple[float, float]) -> tuple[int, int]:
+    """Return top and left of a crop; the last possible ones are as likely as all others.
+
+    Example:
+        >>> [corner((256, 320), (243, 304), (share, share)) for share in (0.0, 0.999)]
+        [(0, 0), (13, 16)]
+    """
+    free = (size_hw_px[0] - crop_hw_px[0], size_hw_px[1] - crop_hw_px[1])
+    return int(position[0] * (free[0] + 1)), int(position[1] * (free[1] + 1))
 
 
 # ---- colours, on images in [0, 1]

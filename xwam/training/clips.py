@@ -176,6 +176,8 @@ class ImageSettings:
 def read_images(camera: Camera, wanted: Sequence[int], settings: ImageSettings) -> tuple[Tensor, Tensor]:
     """Return RGB and depth of one view, F,3,H,W in [-1, 1] each, in the model's size; depth in three equal channels.
 
+    Resized as in the release (data/robot_dataset.py): RGB bilinear without antialiasing, depth by `nearest-exact`.
+
     Raises:
         DataSetError: If there is no depth, or it uses another map.
         UnreadableVideo: If a file is broken.
@@ -187,7 +189,7 @@ def read_images(camera: Camera, wanted: Sequence[int], settings: ImageSettings) 
     if tuple(rgb.shape[-2:]) != size:
         rgb = F.interpolate(rgb, size, mode="bilinear", align_corners=False)
     if tuple(depth.shape[-2:]) != size:
-        depth = F.interpolate(depth, size, mode="nearest")
+        depth = F.interpolate(depth, size, mode="nearest-exact")
     return rgb, depth
 
 
@@ -327,7 +329,7 @@ class ClipDataset(Dataset[Sample]):
                 rgb, depth = read_images(camera, wanted, self.images)
             except UnreadableVideo as error:
                 raise BrokenEpisode(f"{track.key}: {error}") from error
-            position = (0.5, 0.5) if drawn is None else drawn.positions[view_idx]
+            position = None if drawn is None else drawn.positions[view_idx]
             rgb, depth = crop(rgb, depth, self.images.crop_frac, position)
             views.append((rgb if drawn is None else drawn.jitter(rgb), depth))
         video_FCVHW, depth_FCVHW = (torch.stack(frames, dim=2) for frames in zip(*views, strict=True))

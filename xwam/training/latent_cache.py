@@ -31,8 +31,8 @@ from xwam.codecs.codec import Codec, encode_views
 from xwam.config import CodecConfig
 from xwam.training.clips import ClipDataset
 
-FORMAT = 2
-"""Version of the cache; increase it when the latents of a codec change."""
+FORMAT = 3
+"""Version of the cache; increase it when images or the latents of a codec change."""
 
 
 class EncodedSample(NamedTuple):
