@@ -20,7 +20,7 @@ from evalkit.contracts.env import Bench
 from evalkit.contracts.geometry import matrix_from_quat, rotvec_from_matrix
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.requests import EpisodeRequests, visible_env
-from evalkit.contracts.spec import EE_POSE_BASE, CameraSpec, EnvSpec, PolicySpec, check, check_actions
+from evalkit.contracts.spec import EE_POSE_BASE, OSC_STEP_M, CameraSpec, EnvSpec, PolicySpec, check, check_actions
 from evalkit.contracts.types import (
     ACTION_DIM,
     ARM_ACTION,
@@ -33,10 +33,11 @@ from evalkit.contracts.types import (
     PolicyRequest,
     Prediction,
 )
-from evalkit.contracts.worker.client import EnvWorker
+from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.run.settings import RunSettings
 
 _CHUNK_LEN = 8
+_SETTLE_STEPS = 20
 _NO_OFFSET = tuple(map(tuple, np.eye(4).tolist()))
 _FRAME_FIELDS = ("rgb", "depth", "proprio", "T_base_cam", "intrinsics")
 
@@ -57,6 +58,7 @@ def check_bench(bench: Bench, config: Any = None) -> None:
     check_specs(bench)
     check_first_frames(bench, config)
     check_states(bench, config)
+    check_settling(bench, config)
 
 
 def check_policy(plugin: PolicyPlugin, config: Any = None) -> None:
@@ -113,16 +115,27 @@ def check_specs(bench: Bench) -> None:
 
 
 def check_first_frames(bench: Bench, config: Any = None) -> None:
-    """Check that a seed gives the same first frame to the bit, in another process and after another episode."""
+    """Check that a seed gives the same scene to the bit, in another process and after another episode.
+
+    The env must say which scene its episode met (`contracts.env.SceneEnv`).
+    """
     config = bench.config_type() if config is None else config
     task, setting = bench.tasks[0], bench.settings[-1]
     first, second = bench.plan_episodes(config, task=task, setting=setting, num_episodes=2, seed=3)
-    frames = [_first_frames(bench, config, order) for order in ((first, second), (second, first))]
+    met = [_starts(bench, config, order) for order in ((first, second), (second, first))]
     for episode in (first, second):
+        one, two = (starts[episode.seed] for starts in met)
+        _check_scene(one)
         for name in _FRAME_FIELDS:
-            one, two = (getattr(frame[episode.seed], name) for frame in frames)
-            np.testing.assert_array_equal(one, two, err_msg=f"seed {episode.seed}: '{name}' differs in another process")
-    assert (frames[0][first.seed].rgb != frames[0][second.seed].rgb).any(), "two seeds must give different images"
+            first_values, second_values = (getattr(start.observation, name) for start in (one, two))
+            message = f"seed {episode.seed}: '{name}' differs in another process"
+            np.testing.assert_array_equal(first_values, second_values, err_msg=message)
+        for name in ("scene", "first_state_sha256", "first_frame_sha256"):
+            values = getattr(one, name), getattr(two, name)
+            assert values[0] == values[1], f"seed {episode.seed}: '{name}' differs in another process: {values}"
+    one, two = met[0][first.seed], met[0][second.seed]
+    assert one.first_frame_sha256 != two.first_frame_sha256, "two seeds must give different images"
+    assert one.first_state_sha256 != two.first_state_sha256, "two seeds must give different states"
 
 
 def check_states(bench: Bench, config: Any = None) -> None:
@@ -131,7 +144,7 @@ def check_states(bench: Bench, config: Any = None) -> None:
     task, setting = bench.tasks[0], bench.settings[0]
     (episode,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
     with _worker(bench, config, task=task, setting=setting) as worker:
-        proprio = worker.begin(episode, render=False).proprio
+        proprio = _begin(worker, episode, render=False).observation.proprio
     for arm, columns in ARM_PROPRIO.items():
         state = proprio[columns]
         if arm in bench.env_spec(config, task=task, setting=setting).arms:
@@ -142,15 +155,52 @@ def check_states(bench: Bench, config: Any = None) -> None:
             assert not state.any(), f"{arm}: the state of an absent arm must be zero"
 
 
-def _first_frames(bench: Bench, config: Any, episodes: Sequence[Episode]) -> dict[int, Observation]:
+def check_settling(bench: Bench, config: Any = None) -> None:
+    """Check that the robot can be left alone after a chunk: its end effectors drift slowly, its grippers stay."""
+    config = bench.config_type() if config is None else config
+    task, setting = bench.tasks[0], bench.settings[0]
+    (episode,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
+    with _worker(bench, config, task=task, setting=setting) as worker:
+        proprio = _begin(worker, episode, render=False).observation.proprio
+        worker.send_actions(
+            _probing_actions(worker.env_spec, proprio), render_at=[], render_last=False, render_success=False
+        )
+        worker.receive_outcome()
+        worker.settle(_SETTLE_STEPS)
+        before = worker.observe().proprio
+        worker.settle(1)
+        after = worker.observe().proprio
+    for arm, columns in ARM_PROPRIO.items():
+        moved_m = float(np.linalg.norm(after[columns][:3] - before[columns][:3]))
+        assert moved_m < OSC_STEP_M / 10, (
+            f"{arm}: the arm still moves ({1000 * moved_m:.1f} mm per step) while the scene settles"
+        )
+        turned = abs(float(after[columns][7] - before[columns][7]))
+        assert turned < 1e-2, f"{arm}: the gripper still moves ({turned:.3f} of its range) while the scene settles"
+
+
+def _check_scene(start: EpisodeStart) -> None:
+    advice = "see `SceneEnv` in evalkit/contracts/env.py and the recipe in CONTRIBUTING.md"
+    assert start.scene is not None, f"the env must have a property `scene`: {advice}"
+    assert start.first_state_sha256 is not None, f"the env must have a method `state`: {advice}"
+    assert start.first_frame_sha256 is not None, "the first frame cannot be rendered; the worker's log says why"
+
+
+def _begin(worker: EnvWorker, episode: Episode, *, render: bool) -> EpisodeStart:
+    start = worker.begin(episode, render=render)
+    worker.check_start(episode, start)
+    return start
+
+
+def _starts(bench: Bench, config: Any, episodes: Sequence[Episode]) -> dict[int, EpisodeStart]:
     task, setting = episodes[0].task, episodes[0].setting
     with _worker(bench, config, task=task, setting=setting) as worker:
-        frames = {episode.seed: worker.begin(episode, render=True) for episode in episodes}
-        actions = _probing_actions(worker.env_spec, frames[episodes[-1].seed].proprio)
+        starts = {episode.seed: _begin(worker, episode, render=True) for episode in episodes}
+        actions = _probing_actions(worker.env_spec, starts[episodes[-1].seed].observation.proprio)
         worker.send_actions(actions, render_at=[4], render_last=False, render_success=False)
         worker.receive_outcome()
         worker.close()  # closing twice, here and at the end, must be fine
-    return frames
+    return starts
 
 
 @contextmanager

@@ -17,6 +17,16 @@ from envs.mujoco.views import ViewRenderer
 from evalkit.contracts import geometry
 from evalkit.contracts.spec import EnvSpec
 
+DRAWN_FIELDS = (
+    *("body_pos", "body_quat", "body_mass", "body_inertia", "body_ipos", "body_iquat"),
+    *("geom_type", "geom_pos", "geom_quat", "geom_size", "geom_rgba", "geom_friction", "geom_matid"),
+    *("site_pos", "site_quat", "site_size"),
+    *("cam_pos", "cam_quat", "cam_fovy"),
+    *("light_pos", "light_dir", "light_diffuse"),
+    *("mat_rgba", "mat_texid", "dof_damping", "dof_armature", "jnt_range"),
+)
+"""What a seed can draw into a compiled `MjModel`. Vertices are not among them, because heavy meshes are thinned out."""
+
 
 class ObservedEnv(ABC):
     """The observing part of `evalkit.contracts.env.Env`; there is one per process.
@@ -47,6 +57,18 @@ class ObservedEnv(ABC):
             "instruction": self._instruction,
             "privileged": self._privileged(),
         }
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return MuJoCo's integration state, and what the seed drew into the model; see `contracts.env.SceneEnv`."""
+        import mujoco
+
+        model, data = self._model, self._data
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        integration = np.empty(mujoco.mj_stateSize(model, kind))
+        mujoco.mj_getState(model, data, integration, kind)
+        drawn = {name: np.asarray(getattr(model, name)) for name in DRAWN_FIELDS}
+        headlight = {"headlight_diffuse": np.asarray(model.vis.headlight.diffuse)}
+        return {"integration": integration, **drawn, **headlight}
 
     def close(self) -> None:
         """Free the simulator and the GL context; calling it twice is fine."""

@@ -7,6 +7,7 @@ Read next: `scene.py`, how an episode is built; `../mujoco/observed.py`, how it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ FINGER_TRAVEL_M = 0.08
 class RobosuiteEnv(ObservedEnv):
     """One task; satisfies `evalkit.contracts.env.Env`. There is one per process.
 
-    The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range per step.
+    The action's gripper number acts by its sign: positive opens and negative closes by a fifth of the range per step; 0
+    keeps the command of the step before.
 
     Args:
         task: Name of a task.
@@ -61,6 +63,11 @@ class RobosuiteEnv(ObservedEnv):
         base = self._data.body("robot0_base")
         self._T_base_world = geometry.inverse(geometry.transform(base.xmat.reshape(3, 3), base.xpos))
         return bool(self._sim._check_success())
+
+    @property
+    def scene(self) -> dict[str, Any]:
+        """Return where the seed put each object and how large it is, in the robot base frame."""
+        return {"objects": scene.read_objects(self._sim, self._T_base_world)}
 
     def advance(self, action: np.ndarray) -> bool:
         """Execute one action for 50 ms; return whether the goal is met."""

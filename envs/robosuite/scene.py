@@ -149,3 +149,27 @@ def read_state(model: Any, data: Any, task: Task, T_base_world: np.ndarray) -> d
             values = [model.geom(item.source).size]
         state.update(zip(item.keys, (np.array(value, np.float64) for value in values), strict=True))
     return state
+
+
+def read_objects(env: Any, T_base_world: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Return position, orientation and size of each object of a running robosuite environment, as JSON values.
+
+    Args:
+        env: The environment, kinematics up to date.
+        T_base_world: 4,4.
+
+    Returns:
+        By robosuite's name of the object: `position_m` and `quat_wxyz` in the robot base frame; `radius_m` in the
+        plane and `height_m`, as robosuite states them for its placement.
+    """
+    objects = {}
+    for model in env.model.mujoco_objects:
+        body = env.sim.data._data.body(model.root_body)
+        T_base_body = T_base_world @ geometry.transform(body.xmat.reshape(3, 3), body.xpos)
+        objects[model.name] = {
+            "position_m": T_base_body[:3, 3].tolist(),
+            "quat_wxyz": geometry.quat_from_matrix(T_base_body[:3, :3]).tolist(),
+            "radius_m": float(model.horizontal_radius),
+            "height_m": float(model.top_offset[2] - model.bottom_offset[2]),
+        }
+    return objects

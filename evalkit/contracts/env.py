@@ -54,6 +54,36 @@ class Env(Protocol):
         ...
 
 
+class SceneEnv(Protocol):
+    """An env that says which scene its episode met, so that two runs can show that they met the same one.
+
+    `evalkit.testing.check_bench` requires it of every bench. Records of an env without it hold no scene and no hash of
+    the first state.
+    """
+
+    @property
+    def scene(self) -> Mapping[str, Any]:
+        """What the seed drew, for readers: JSON values, lengths in metres; read once, right after `begin`."""
+        ...
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Return all that the seed decides, by name: the simulator's full state and what was drawn into its model.
+
+        It is read right after `begin`, and hashed. The same seed gives the same values to the bit, in any process and
+        after any other episode; two seeds give different ones. It does not depend on image sizes or other settings
+        of the renderer.
+        """
+        ...
+
+
+class HoldingEnv(Protocol):
+    """An env whose robot needs another action than `spec.settling_action` to stand still."""
+
+    def hold_action(self, last: np.ndarray) -> np.ndarray:
+        """Return the action, 14 float32, that stops the robot after the action `last` and leaves its grippers alone."""
+        ...
+
+
 REPLAY_STATE = ("ee_world_m", "base_world_m")
 """Privileged state of a `PlayableEnv`: positions of end effector and robot base, 3 float64, in the world frame."""
 

@@ -18,7 +18,8 @@ Arm = Literal["left", "right"]
 
 OSC_DELTA_BASE = "osc_delta_base"
 """Action layout of robosuite and RoboCasa: per arm (translation in units of 0.05 m, rotation vector in units of
-0.5 rad, both along the robot base axes and clipped to +-1; gripper +1 opens, -1 closes). Zero moves nothing."""
+0.5 rad, both along the robot base axes and clipped to +-1; gripper +1 opens, -1 closes, 0 keeps its command). Zero
+moves nothing."""
 
 OSC_STEP_M, OSC_STEP_RAD = 0.05, 0.5
 """Size of an action of 1 in the layout `osc_delta_base`."""
@@ -191,6 +192,23 @@ def still_action(last: np.ndarray, layout: str) -> np.ndarray:
         for columns in ARM_ACTION.values():
             still[columns.start : columns.stop - 1] = 0.0
     return still
+
+
+def settling_action(last: np.ndarray, layout: str) -> np.ndarray:
+    """Return the action, 14 numbers, that is executed while a scene settles after success.
+
+    Zero in `osc_delta_base`: the arms stand still, and a gripper number of 0 leaves the gripper's command as it is.
+    In an absolute layout it is the last action: the robot goes on holding its last target.
+
+    Args:
+        last: The last executed action, 14 numbers.
+        layout: Action layout of the env.
+
+    Example:
+        >>> settling_action(np.ones(14, np.float32), OSC_DELTA_BASE).any()
+        False
+    """
+    return np.zeros(ACTION_DIM, np.float32) if layout == OSC_DELTA_BASE else np.array(last, np.float32)
 
 
 def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool) -> None:

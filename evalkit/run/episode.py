@@ -21,7 +21,7 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions
 from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
-from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker
+from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker, EpisodeStart
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +39,19 @@ class ExecutedChunk:
     actions: np.ndarray
     predicted: Prediction | None
     outcome: ChunkOutcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settling:
+    """What followed a success.
+
+    Attributes:
+        num_steps: Control steps without action; 0 for none.
+        success: Whether the goal is met after them; None if there were none, or a fault ended them.
+    """
+
+    num_steps: int
+    success: bool | None = None
 
 
 class Listener(Protocol):
@@ -63,7 +76,9 @@ class Tally:
     Attributes:
         steps: Executed control steps.
         num_chunks: Executed chunks.
+        start: Which scene the episode met; None before the first observation.
         instruction: The instruction that the policy received; None before the first observation.
+        settling: What followed the success; None before one.
         details: Details that the policy added.
         clock: Seconds by name.
     """
@@ -71,7 +86,9 @@ class Tally:
     def __init__(self) -> None:
         self.steps = 0
         self.num_chunks = 0
+        self.start: EpisodeStart | None = None
         self.instruction: str | None = None
+        self.settling: Settling | None = None
         self.details: dict[str, Any] = {}
         self.clock = Clock()
         self._actions = hashlib.sha256()
@@ -122,7 +139,9 @@ def run_episode(
     spec, env_spec, clock = policy.spec, worker.env_spec, tally.clock
     requests = EpisodeRequests(episode, spec)
     with clock.span("reset"):
-        observation = worker.begin(episode, render=spec.needs_images or render)
+        tally.start = worker.begin(episode, render=spec.needs_images or render)
+        worker.check_start(episode, tally.start)
+        observation = tally.start.observation
         tally.instruction = observation.instruction
         _blaming_policy(requests.reset, policy, env_spec)
     unreported: ExecutedChunk | None = None

@@ -18,7 +18,7 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
-from evalkit.run.episode import Listener, Tally, run_episode
+from evalkit.run.episode import Listener, Settling, Tally, run_episode
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
 from evalkit.store.records import EpisodeRecord, Outcome
@@ -97,22 +97,24 @@ class Lane:
         raise AssertionError("unreachable")
 
     def _attempt(self, episode: Episode, tally: Tally) -> tuple[bool, list[str]]:
-        """Run an episode once and return whether the goal was met, and which of its optional files are missing."""
+        """Run an episode once and return whether the goal was met, and what is missing of it, in sentences."""
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy
         env_spec, predicts = folder.plan.env_spec(episode.task), bool(policy.spec.predicts)
         clip = _clip_recorder(folder, settings, episode, env_spec, policy.spec)
         video = self._video_recorder(episode, env_spec)
         listeners = [*clip, *video]
         try:
+            worker = self._worker_for(episode, env_spec)
             success = run_episode(
                 episode,
-                self._worker_for(episode, env_spec),
+                worker,
                 policy,
                 listeners,
                 tally,
                 render=settings.video or (settings.clips and predicts),
                 predict=predicts and (settings.clips or settings.video),
             )
+            warnings = self._settle(worker, tally) if success else []
             for listener in listeners:
                 listener.on_end("success" if success else "failure")
         except BaseException:
@@ -120,7 +122,20 @@ class Lane:
             for listener in listeners:
                 listener.abandon()
             raise
-        return success, self._why_no_video(episode, video)
+        return success, [*warnings, *self._why_no_video(episode, video)]
+
+    def _settle(self, worker: EnvWorker, tally: Tally) -> list[str]:
+        """Leave the robot alone after a success; return the warning of a fault, which never costs the success."""
+        num_steps = self._job.settings.settle_steps
+        tally.settling = Settling(num_steps=num_steps)
+        try:
+            if num_steps:
+                with tally.clock.span("settle"):
+                    tally.settling = Settling(num_steps=num_steps, success=worker.settle(num_steps))
+        except EpisodeFault as fault:
+            self._drop_worker()
+            return [f"Not known whether the goal still holds: {fault.reason}"]
+        return []
 
     def _video_recorder(self, episode: Episode, env_spec: EnvSpec) -> list[OptionalListener]:
         """Return the recorder of the episode's video; none where videos are not asked for or keep failing."""
@@ -161,6 +176,7 @@ class Lane:
     ) -> EpisodeRecord:
         folder = self._job.folder
         paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)} if fault is None else {}
+        start, settling = tally.start, tally.settling if outcome == "success" else None
         written = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if path.is_file()}
         return EpisodeRecord(
             outcome=outcome,
@@ -179,6 +195,11 @@ class Lane:
             clip=written.get("clip"),
             video=written.get("video"),
             warnings=warnings,
+            scene=start.scene if start else None,
+            first_state_sha256=start.first_state_sha256 if start else None,
+            first_frame_sha256=start.first_frame_sha256 if start else None,
+            settle_steps=settling.num_steps if settling else None,
+            success_after_settling=settling.success if settling else None,
         )
 
     def _worker_for(self, episode: Episode, env_spec: EnvSpec) -> EnvWorker:

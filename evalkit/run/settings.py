@@ -33,6 +33,7 @@ class RunSettings:
         episodes_per_worker: Episodes after which an env process is replaced, to limit memory leaks.
         stop_after_equal_errors: Episodes in a row that end in the same error (owner, and reason apart from numbers and
             paths), after which the run stops; 0 never stops it.
+        settle_steps: Control steps without action after a success, after which the goal is checked again; 0 for none.
         clips: Write predictions and ground truth, for `evalkit score`.
         video: Write one mp4 per episode, for viewing.
     """
@@ -44,6 +45,7 @@ class RunSettings:
     chunk_timeout_s: float = 60.0
     episodes_per_worker: int = 50
     stop_after_equal_errors: int = 3
+    settle_steps: int = 20
     clips: bool = True
     video: bool = True
 
@@ -55,6 +57,7 @@ class RunSettings:
         check_range("run.max_attempts", self.max_attempts, 1, MAX_COUNT)
         check_range("run.episodes_per_worker", self.episodes_per_worker, 1, MAX_COUNT)
         check_range("run.stop_after_equal_errors", self.stop_after_equal_errors, 0, MAX_COUNT)
+        check_range("run.settle_steps", self.settle_steps, 0, MAX_COUNT)
 
     @property
     def timeouts(self) -> Timeouts:

@@ -40,7 +40,15 @@ class EpisodeRecord:
         clip: Path of the clip, relative to the run folder.
         video: Path of the video, relative to the run folder.
         details: Details that the policy added, JSON values.
-        warnings: Sentences about files of the episode that are missing, for example its video.
+        warnings: Sentences about what is missing of the episode, for example its video.
+        scene: What the seed drew, as the env says, JSON values; None if the episode did not start or the env does not
+            say.
+        first_state_sha256: Hash of the env's state before the first step; None as for `scene`.
+        first_frame_sha256: Hash of the first RGB-D frame of all views; None if the episode did not start or nothing
+            can be rendered. Equal hashes of state and frame show that two episodes met the same scene.
+        settle_steps: For `success`: control steps without action that followed it; 0 if `run.settle_steps` was 0.
+        success_after_settling: Whether the goal was still met after these steps; None if there were none, or a fault
+            ended them, which is among the warnings.
     """
 
     outcome: Outcome
@@ -59,6 +67,11 @@ class EpisodeRecord:
     video: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    scene: Mapping[str, Any] | None = None
+    first_state_sha256: str | None = None
+    first_frame_sha256: str | None = None
+    settle_steps: int | None = None
+    success_after_settling: bool | None = None
 
     @property
     def key(self) -> str:
@@ -126,5 +139,9 @@ def _check_types(record: EpisodeRecord) -> None:
     for name in ("index", "seed", "steps", "num_chunks", "attempts"):
         if type(getattr(record, name)) is not int:
             raise ValueError(f"{name} is {getattr(record, name)!r}, not a whole number")
+    if record.settle_steps is not None and type(record.settle_steps) is not int:
+        raise ValueError(f"settle_steps is {record.settle_steps!r}, not a whole number")
+    if record.success_after_settling not in (True, False, None):
+        raise ValueError(f"success_after_settling is {record.success_after_settling!r}, not true, false or null")
     if not isinstance(record.task, str):
         raise ValueError(f"task is {record.task!r}, not text")

@@ -80,3 +80,8 @@ def test_first_frame_is_the_same_in_another_process(bench: Bench) -> None:
 @pytest.mark.sim
 def test_states_are_unit_and_absent_arms_zero(bench: Bench) -> None:
     testing.check_states(bench, light_config(bench))
+
+
+@pytest.mark.sim
+def test_the_robot_stands_still_while_a_scene_settles(bench: Bench) -> None:
+    testing.check_settling(bench, light_config(bench))

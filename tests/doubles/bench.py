@@ -105,10 +105,17 @@ class FakeEnv:
         self._fault, self._fault_seed, self._step_s = fault, fault_seed, step_s
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        self._seed, self._x, self._step = seed, 0.0, 0
+        self._seed, self._x, self._step, self._solved_before = seed, 0.0, 0, False
         if self._now("begin_raise"):
             raise RuntimeError("the kitchen burns")
         return self._now("solved")
+
+    @property
+    def scene(self) -> dict[str, Any]:
+        return {"goal_m": self._goal} if not self._now("scene_array") else {"goal_m": np.array([self._goal])}
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"x": np.array([self._x]), "seed": np.array([self._seed])}
 
     def advance(self, action: np.ndarray) -> bool:
         time.sleep(self._step_s)
@@ -120,7 +127,19 @@ class FakeEnv:
             raise RuntimeError("mj_step: unstable simulation")
         if self._step == 3 and self._now("die"):
             os._exit(11)
-        return self._x >= self._goal + 0.01 * self._seed
+        if self._solved_before:
+            self._fail_while_settling()
+        met = self._x >= self._goal + 0.01 * self._seed
+        self._solved_before |= met
+        return met
+
+    def _fail_while_settling(self) -> None:
+        if self._now("fall"):
+            self._x = 0.0
+        if self._now("settle_raise"):
+            raise FloatingPointError("the cubes explode")
+        if self._now("settle_die"):
+            os._exit(11)
 
     def observe(self, *, render: bool) -> dict[str, Any]:
         views = len(CAMERAS) if render else 0
@@ -175,3 +194,9 @@ class RecordableFakeBench(FakeBench):
 
     def dataset_axes(self) -> Axes:
         return SAME_AXES
+
+
+def env_without(*, member: str, **kwargs: Any) -> Any:
+    """Return the fake env without a member."""
+    names = [name for name in vars(FakeEnv) if name != member and not (name.startswith("__") and name != "__init__")]
+    return type("Lacking", (), {name: vars(FakeEnv)[name] for name in names})(**kwargs)

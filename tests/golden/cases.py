@@ -32,7 +32,8 @@ from tests.doubles.scene import write_scene_run
 FOLDER = Path(__file__).parent
 STABLE_FIELDS = (
     "task", "index", "seed", "instruction", "outcome", "steps", "num_chunks", "actions_sha256", "blame", "reason",
-    "attempts", "clip", "video", "details",
+    "attempts", "clip", "video", "details", "scene", "first_state_sha256", "first_frame_sha256", "settle_steps",
+    "success_after_settling", "warnings",
 )  # fmt: skip
 """Fields of a record that depend neither on the clock nor on the machine."""
 IMAGE_HW_PX = (24, 32)

@@ -53,7 +53,7 @@ def test_a_recorded_episode_is_what_the_harness_sees(tmp_path: Path) -> None:
     launch = BENCH.launch(config, task=episode.task, setting="default")
     spec = BENCH.env_spec(config, task=episode.task, setting="default")
     with closing(EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()) as worker:
-        first = worker.begin(episode, render=True)
+        first = worker.begin(episode, render=True).observation
         actions = track.executed[:LOOK_AT].astype(np.float32)
         worker.send_actions(actions, render_at=[LOOK_AT], render_last=True, render_success=True)
         then = worker.receive_outcome().last

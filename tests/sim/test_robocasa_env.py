@@ -136,7 +136,7 @@ def digest(observation: Any) -> Any:
 
 def played(worker: Any, episode: Any) -> Any:
     """Return hashes of the first and the last look of an episode, and whether holding still solved it."""
-    first = worker.begin(episode, render=True)
+    first = worker.begin(episode, render=True).observation
     success = False
     for actions in (HOLD, MOVES):
         worker.send_actions(actions, render_at=[], render_last=actions is MOVES, render_success=False)
@@ -176,7 +176,7 @@ def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path: Path) 
     episodes = BENCH.plan_episodes(config, task="CloseDrawer", setting="default", num_episodes=11, seed=195)
     worker = EnvWorker(launch, spec, timeouts=ROBOCASA_TIMEOUTS, log_path=tmp_path / "log").build()
     try:
-        observation = worker.begin(episodes[10], render=True)
+        observation = worker.begin(episodes[10], render=True).observation
     finally:
         worker.close()
     assert observation.rgb.shape == (3, 224, 224, 3)

@@ -27,7 +27,7 @@ CONFIG = RobocasaConfig(art="placeholder")
 
 def run_episode(policy: Any, worker: Any, episode: Any) -> Any:
     """Return whether the episode succeeded; nothing is rendered."""
-    observation = worker.begin(episode, render=False)
+    observation = worker.begin(episode, render=False).observation
     requests = EpisodeRequests(episode, policy.spec)
     requests.reset(policy, worker.env_spec)
     step_idx, chunk_idx = 0, 0

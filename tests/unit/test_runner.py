@@ -15,38 +15,18 @@ import av
 import numpy as np
 import pytest
 
-from evalkit.config import load_config
 from evalkit.contracts.errors import EvalkitError, SpecMismatch
 from evalkit.contracts.types import PolicyReply, PolicyRequest
-from evalkit.run.lane import Job
 from evalkit.run.recorder import ClipRecorder
-from evalkit.run.runner import missing_episodes, run_missing
 from evalkit.store.clips import ClipReader
-from evalkit.store.plan import make_plan
 from evalkit.store.records import EpisodeRecord
-from evalkit.store.run_folder import HeldRun, open_run
-from tests.doubles.bench import FakeBench, FakeEnv
+from evalkit.store.run_folder import open_run
+from tests.doubles.bench import FakeEnv
 from tests.doubles.known import known
 from tests.doubles.policy import FakePolicy, FakePolicyConfig, FakePolicyPlugin
+from tests.doubles.runs import run_fake as run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(path: Path, *overrides: str, episodes: int = 3, tasks: tuple[str, ...] = ()) -> list[EpisodeRecord]:
-    """Run what is missing and return what was recorded by this call."""
-    config = load_config(FakeBench(), FakePolicyPlugin(), overrides)
-    plan = make_plan(config.bench, config.policy, tasks=tasks, num_episodes=episodes)
-    recorded: list[EpisodeRecord] = []
-    with HeldRun(path, plan) as folder:
-        job = Job(
-            folder=folder,
-            bench=config.bench,
-            policy=config.policy.load(),
-            settings=config.run,
-        )
-        run_missing(job, recorded.append)
-        assert missing_episodes(folder) == []
-    return recorded
 
 
 def hashes(records: list[EpisodeRecord]) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ Read next: `messages.py`, the messages; `start.py` and `server.py`, the other en
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -28,6 +29,9 @@ from evalkit.contracts.worker import messages, wire
 STATES_PER_MESSAGE = 16
 """Recorded states that one message plays; it bounds the size of the answer."""
 
+SETTLE_STEPS_PER_MESSAGE = 20
+"""Control steps that one message lets a scene settle; it bounds the time of the answer."""
+
 Answer = TypeVar("Answer", bound=messages.Message)
 
 
@@ -38,6 +42,25 @@ class Timeouts:
     start_s: float = 300.0
     reset_s: float = 300.0
     chunk_s: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EpisodeStart:
+    """The start of an episode.
+
+    Attributes:
+        observation: The first observation.
+        solved: Whether the goal is met before the first step.
+        scene: What the seed drew, JSON values; None if the env does not say.
+        first_state_sha256: Hash of the env's first state; None if the env does not give it.
+        first_frame_sha256: Hash of RGB and depth of all views; None if they cannot be rendered.
+    """
+
+    observation: Observation
+    solved: bool
+    scene: Mapping[str, Any] | None
+    first_state_sha256: str | None
+    first_frame_sha256: str | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,24 +150,39 @@ class EnvWorker:
         """Return the process id."""
         return self._process.pid
 
-    def begin(self, episode: Episode, *, render: bool) -> Observation:
-        """Start an episode and return its first observation.
+    def begin(self, episode: Episode, *, render: bool) -> EpisodeStart:
+        """Start an episode and return its first observation and which scene it met; `check_start` judges them.
 
         Raises:
-            EpisodeFault: If the worker fails, its observation is not what its spec promises, the instruction is not
-                the planned one, or the episode is solved before the first step.
+            EpisodeFault: If the worker fails, its observation is not what its spec promises, or its scene is not JSON.
         """
-        question = messages.Begin(seed=episode.seed, max_steps=episode.max_steps, render=render)
+        question = messages.Begin(seed=episode.seed, max_steps=episode.max_steps, render=render, identify=True)
         begun = self.ask(question, messages.Begun)
-        observation = self._observation(begun.observation, rendered=render)
+        try:
+            json.dumps(begun.scene, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise self._fault(f"{self.env_spec.env_id}: the scene must hold JSON values: {error}.") from error
+        return EpisodeStart(
+            observation=self._observation(begun.observation, rendered=render),
+            solved=begun.solved,
+            scene=begun.scene,
+            first_state_sha256=begun.first_state_sha256,
+            first_frame_sha256=begun.first_frame_sha256,
+        )
+
+    def check_start(self, episode: Episode, start: EpisodeStart) -> None:
+        """Check that an episode started as it was planned.
+
+        Raises:
+            EpisodeFault: If the instruction is not the planned one, or the episode is solved before the first step.
+        """
         where = f"{self.env_spec.env_id}, seed {episode.seed}"
-        if begun.solved:
+        if start.solved:
             raise self._fault(f"{where}: the goal is already met at reset.")
-        if episode.instruction is not None and observation.instruction != episode.instruction:
+        if episode.instruction is not None and start.observation.instruction != episode.instruction:
             raise self._fault(
-                f"{where}: the plan says '{episode.instruction}', the env says '{observation.instruction}'."
+                f"{where}: the plan says '{episode.instruction}', the env says '{start.observation.instruction}'."
             )
-        return observation
 
     def send_actions(
         self, actions: np.ndarray, *, render_at: Sequence[int], render_last: bool, render_success: bool
@@ -173,6 +211,27 @@ class EnvWorker:
             sim_s=answer.sim_s,
             render_s=answer.render_s,
         )
+
+    def settle(self, num_steps: int) -> bool:
+        """Leave the robot alone for some control steps; return whether the goal is met after the last one.
+
+        Raises:
+            EpisodeFault: If the worker fails, or the env raises an error.
+        """
+        success = False
+        for start in range(0, num_steps, SETTLE_STEPS_PER_MESSAGE):
+            steps = min(SETTLE_STEPS_PER_MESSAGE, num_steps - start)
+            success = self.ask(messages.Settle(num_steps=steps), messages.Settled).success
+        return success
+
+    def observe(self, *, render: bool = False) -> Observation:
+        """Return the current observation.
+
+        Raises:
+            EpisodeFault: If the worker fails, or its observation is not what its spec promises.
+        """
+        answer = self.ask(messages.Observe(render=render), messages.Observed)
+        return self._observation(answer.observation, rendered=render)
 
     def begin_playback(self) -> None:
         """Start an episode for `play`; its first state is replaced by the first one that is played.

@@ -6,6 +6,7 @@ Read next: `server.py`, which answers them; `client.py`, which sends them.
     Make     -> Made        build the env
     Begin    -> Begun       start an episode
     Advance  -> Advanced    execute a chunk of actions
+    Settle   -> Settled     let the scene settle after success
     Observe  -> Observed    observe the current state
     Play     -> Played      put the simulation into recorded states and render each
     Close                   end the process; no answer
@@ -31,7 +32,7 @@ class Message:
 
         Example:
             >>> Begin(seed=3, max_steps=200, render=True).to_wire()
-            {'message': 'begin', 'seed': 3, 'max_steps': 200, 'render': True}
+            {'message': 'begin', 'seed': 3, 'max_steps': 200, 'render': True, 'identify': False}
         """
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
         return {"message": self.name(), **values}
@@ -65,19 +66,38 @@ class Made(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Begin(Message):
-    """Start the episode of a seed and observe its first state."""
+    """Start the episode of a seed and observe its first state.
+
+    Attributes:
+        seed: Seed of the env.
+        max_steps: Control steps after which the episode ends.
+        render: Whether the observation holds images.
+        identify: Whether the answer says which scene was met.
+    """
 
     seed: int
     max_steps: int
     render: bool
+    identify: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Begun(Message):
-    """The episode has started; `solved` says whether its goal is met already."""
+    """The episode has started.
+
+    Attributes:
+        solved: Whether its goal is met already.
+        observation: The first observation.
+        scene: What the seed drew, JSON values; None if the env does not say, or was not asked.
+        first_state_sha256: Hash of `SceneEnv.state`; None as for `scene`.
+        first_frame_sha256: Hash of RGB and depth of all views; None if they cannot be rendered, or were not asked for.
+    """
 
     solved: bool
     observation: Mapping[str, Any]
+    scene: Mapping[str, Any] | None = None
+    first_state_sha256: str | None = None
+    first_frame_sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +136,20 @@ class Advanced(Message):
     last: Mapping[str, Any] | None
     sim_s: float
     render_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settle(Message):
+    """Leave the robot alone for some control steps; for an episode that has met its goal."""
+
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled(Message):
+    """The scene has settled; `success` says whether the goal is met after the last step."""
+
+    success: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +200,10 @@ class Failed(Message):
 
 _TYPES: dict[str, type[Message]] = {
     kind.name(): kind
-    for kind in (Make, Made, Begin, Begun, Advance, Advanced, Observe, Observed, Play, Played, Close, Failed)
+    for kind in (
+        *(Make, Made, Begin, Begun, Advance, Advanced, Settle, Settled, Observe, Observed, Play, Played),
+        *(Close, Failed),
+    )
 }
 
 

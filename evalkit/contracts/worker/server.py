@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import inspect
 import os
 import signal
 import socket
@@ -20,7 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from evalkit.contracts.spec import settling_action
+from evalkit.contracts.types import ACTION_DIM
 from evalkit.contracts.worker import messages, wire
+from evalkit.contracts.worker.fingerprint import hash_arrays
 
 
 def serve(connection: socket.socket) -> None:
@@ -49,16 +53,18 @@ class _Server:
 
     def __init__(self) -> None:
         self._env: Any = None
+        self._last_action = np.zeros(ACTION_DIM, np.float32)
 
     def answer(self, message: messages.Message) -> messages.Message:
         """Return the answer; whatever the env raises is passed on."""
         if isinstance(message, messages.Make):
             return self._make(message)
         if isinstance(message, messages.Begin):
-            solved = bool(self._env.begin(seed=message.seed, max_steps=message.max_steps))
-            return messages.Begun(solved=solved, observation=self._env.observe(render=message.render))
+            return self._begin(message)
         if isinstance(message, messages.Advance):
             return self._advance(message)
+        if isinstance(message, messages.Settle):
+            return self._settle(message.num_steps)
         if isinstance(message, messages.Observe):
             return messages.Observed(observation=self._env.observe(render=message.render))
         if isinstance(message, messages.Play):
@@ -78,6 +84,41 @@ class _Server:
         about = {"python": sys.version.split()[0], **self._env.about}
         return messages.Made(spec=self._env.spec.to_json(), about=about)
 
+    def _begin(self, message: messages.Begin) -> messages.Begun:
+        env: Any = self._env
+        solved = bool(env.begin(seed=message.seed, max_steps=message.max_steps))
+        if not message.identify:
+            return messages.Begun(solved=solved, observation=env.observe(render=message.render))
+        state_sha256 = hash_arrays(env.state()) if _has(env, "state") else None
+        observation = env.observe(render=message.render)
+        return messages.Begun(
+            solved=solved,
+            observation=observation,
+            scene=env.scene if _has(env, "scene") else None,
+            first_state_sha256=state_sha256,
+            first_frame_sha256=self._hash_frame(observation, message.render),
+        )
+
+    def _hash_frame(self, observation: dict[str, Any], rendered: bool) -> str | None:
+        """Return the hash of the current frame; None where only policies without images can run."""
+        try:
+            frame = observation if rendered else self._env.observe(render=True)
+        except Exception:  # no renderer: the run does not need one, and its log and `about` say why there is none
+            traceback.print_exc()
+            return None
+        return hash_arrays({name: frame[name] for name in ("rgb", "depth")})
+
+    def _settle(self, num_steps: int) -> messages.Settled:
+        env: Any = self._env
+        if _has(env, "hold_action"):
+            action = env.hold_action(self._last_action)
+        else:
+            action = settling_action(self._last_action, env.spec.action_layout)
+        success = False
+        for _ in range(num_steps):
+            success = bool(env.advance(action))
+        return messages.Settled(success=success)
+
     def _play(self, state: np.ndarray) -> dict[str, Any]:
         self._env.play(state)
         observation: dict[str, Any] = self._env.observe(render=True)
@@ -96,6 +137,7 @@ class _Server:
         for offset, action in enumerate(message.actions, start=1):
             started = time.perf_counter()
             success = bool(self._env.advance(action))
+            self._last_action = action
             stepped = time.perf_counter()
             sim_s += stepped - started
             done = success or offset == len(message.actions)
@@ -115,6 +157,11 @@ class _Server:
             sim_s=sim_s,
             render_s=render_s,
         )
+
+
+def _has(env: Any, member: str) -> bool:
+    """Return whether an env has an optional member, without evaluating a property."""
+    return inspect.getattr_static(env, member, None) is not None
 
 
 def _die_with_parent() -> None:
