@@ -68,7 +68,7 @@ def record(
     Examples:
 
     - `evalkit record data/lift Lift=200 Door=200 --workers 2`
-    - `evalkit record data/lift Lift=200 bench.robosuite.image_hw_px=[64,64]`
+    - `evalkit record data/small Lift=200 bench.robosuite.image_hw_px=[64,64]`
     - `evalkit record data/lift Lift=100 --refuse anything`
     - `evalkit record data/kitchen CloseDrawer=100 --bench robocasa bench.robocasa.art=real`
     - `evalkit record data/own Lift=40 --policy xwam policy.xwam.execute_steps=32`

@@ -92,6 +92,7 @@ def plan(
 
     Examples:
 
+    - `evalkit plan`
     - `evalkit plan --policy scripted --bench robosuite --tasks Lift --episodes 10`
     - `evalkit plan --tasks Lift --out plan.json policy.xwam.num_video_steps=25`
     """
@@ -121,7 +122,7 @@ def check(
     Examples:
 
     - `evalkit check --policy xwam --bench robosuite --tasks Lift,Door`
-    - `evalkit check --policy my_module:MyPlugin --static`
+    - `evalkit check --policy random --static`
     """
     call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
     out.print(f"The specs fit: policy '{policy}' on {count_of(len(call.plan.tasks), 'task')} of '{bench}'.")

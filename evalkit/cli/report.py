@@ -86,7 +86,8 @@ def view(
     Examples:
 
     - `evalkit view results/runs/mine/clips/Lift/0000.h5`
-    - `evalkit view results/runs/mine/clips/Lift/0000.h5 --chunk 3 --rrd lift.rrd`
+    - `evalkit view results/runs/mine/clips/Lift/0000.h5 --chunk 3 --sheet chunk3.png`
+    - `evalkit view results/runs/mine/clips/Lift/0000.h5 --rrd lift.rrd`
     """
     from evalkit.report.contact_sheet import write_contact_sheet
     from evalkit.report.rerun_export import write_rerun

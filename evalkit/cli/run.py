@@ -76,9 +76,10 @@ def run(
 
     Examples:
 
-    - `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10`
+    - `evalkit run --tasks Lift --episodes 2 --out results/runs/mine`
+    - `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10 --out results/runs/theirs`
     - `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2`
-    - `evalkit run --policy xwam --bench robocasa --dry-run bench.robocasa.protocol=xwam`
+    - `evalkit run --dry-run`
     """
     call = plan_call(policy, bench, setting, tasks, episodes, seed, overrides)
     path = to or default_path(call.plan)

@@ -125,8 +125,9 @@ def score_run(
     Examples:
 
     - `evalkit score run results/runs/mine`
-    - `evalkit score run results/runs/mine results/runs/theirs --device cuda`
-    - `evalkit score run results/runs/mine policy.xwam.checkpoint=weights/nano.safetensors`
+    - `evalkit score run results/runs/mine results/runs/theirs --lpips none`
+    - `evalkit score run results/runs/mine --device cuda`
+    - `evalkit score run results/runs/mine policy.xwam.checkpoint=nano`
     """
     options = _options(workers, device, lpips, lpips_weights, references, depth_estimator)
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]

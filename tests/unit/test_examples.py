@@ -1,0 +1,79 @@
+"""Examples of help texts, pages and the Makefile: each is a command that is accepted, and most are planned.
+
+In: docstrings of verbs, code blocks of pages, `make -n`. Out: a verdict on each command.
+Read next: `../sim/test_help_examples.py`, which runs the examples of the help texts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from evalkit.cli.main import app as evalkit_app
+from evalkit.config import bind_bench, bind_policy, load_config
+from evalkit.contracts import plugins
+from tests.doubles.examples import Example, examples_in_help, examples_in_page
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/data.md", "docs/robocasa.md", "docs/scoring.md", "docs/xwam.md", "results/nano/README.md")
+
+
+def examples_of_make() -> list[Example]:
+    """Return the commands of evalkit that the targets of the Makefile run."""
+    targets = ["eval", "eval-robocasa"]
+    done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line.removeprefix(".venv/bin/") for line in done.stdout.splitlines()]
+    return [Example.of(line, where="Makefile") for line in lines if line.startswith("evalkit ")]
+
+
+EXAMPLES = [
+    *examples_in_help(),
+    *(each for page in PAGES for each in examples_in_page(ROOT / page)),
+    *examples_of_make(),
+]
+
+
+def test_every_verb_has_an_example() -> None:
+    verbs = {example.verb for example in examples_in_help()}
+    assert verbs >= {"list", "plan", "check", "run", "report", "view", "record", "replay", "doctor"}
+    assert verbs >= {"score run", "score folders", "score dataset", "train", "show", "convert", "speed"}
+    assert len(EXAMPLES) > 60
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_flags_and_settings_of_an_example_exist(example: Example) -> None:
+    example.parse()
+    if example.verb in ("plan", "check", "run"):
+        bench, policy = (plugins.load_bench(example.bench), plugins.load_policy(example.policy))
+        assert load_config(bench, policy, example.overrides)
+    elif example.verb == "train":
+        from xwam.training.recipes import recipe_of
+
+        assert recipe_of(example.option("--recipe", "nano"), example.overrides)
+    else:
+        of_bench = [text for text in example.overrides if text.startswith("bench.")]
+        assert bind_bench(example.bench, of_bench)
+        assert bind_policy(example.policy, [text for text in example.overrides if text.startswith("policy.")])
+
+
+@pytest.mark.parametrize(
+    "example",
+    [example for example in EXAMPLES if example.verb in ("plan", "check", "run", "record") and not example.is_remote],
+    ids=str,
+)
+def test_an_example_can_be_planned(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(evalkit_app, example.planned())
+    assert result.exit_code == 0, (result.output, result.exception)
+
+
+def test_targets_that_pages_name_exist() -> None:
+    made = subprocess.run(["make", "-pn", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for page in (*PAGES, "CONTRIBUTING.md"):
+        for line in (ROOT / page).read_text().splitlines():
+            words = line.partition("#")[0].split()
+            if words[:1] == ["make"]:
+                assert f"\n{words[1]}:" in made, f"{page}: {line}"
