@@ -7,8 +7,9 @@ own settings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -68,9 +69,9 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
     if max_steps is not None and type(max_steps) is not int:
         raise BadConfig(f"bench.max_steps must be a whole number or null, got {max_steps!r}.")
     return Config(
-        run=_built(merged.run),
-        bench=BoundBench(plugin=bench, config=_built(merged.bench[bench.name])),
-        policy=BoundPolicy(plugin=policy, config=_built(merged.policy[policy.name])),
+        run=_built(merged.run, "run"),
+        bench=BoundBench(plugin=bench, config=_built(merged.bench[bench.name], f"bench.{bench.name}")),
+        policy=BoundPolicy(plugin=policy, config=_built(merged.policy[policy.name], f"policy.{policy.name}")),
         max_steps=max_steps,
     )
 
@@ -126,7 +127,7 @@ def build_config(config_type: type, settings: Mapping[str, Any], *, see: str) ->
             node[name] = value
         except OmegaConfBaseException as error:
             raise BadConfig(f"{name}={value!r} cannot be used: {first_line(error)}.") from error
-    return _built(node)
+    return _built(node, "")
 
 
 def _overridden(kind: str, plugin: Bench | PolicyPlugin, overrides: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
@@ -137,19 +138,36 @@ def _overridden(kind: str, plugin: Bench | PolicyPlugin, overrides: Sequence[str
     keys = list(leaf_keys(defaults))
     example = f"{keys[0] if keys else f'{kind}.{name}.key'}=..."
     merged = apply_overrides(defaults, overrides, keys=keys, see=f"evalkit list --{kind} {name}", example=example)
-    return _built(merged[kind][name]), tuple(overridden(overrides, f"{kind}.{name}."))
+    return _built(merged[kind][name], f"{kind}.{name}"), tuple(overridden(overrides, f"{kind}.{name}."))
 
 
-def _built(node: DictConfig) -> Any:
-    """Return the dataclass of a node.
+def _built(node: DictConfig, prefix: str) -> Any:
+    """Return the dataclass of a node whose keys begin with a prefix.
 
     Raises:
-        BadConfig: If a setting is missing, or the dataclass refuses a value.
+        BadConfig: If a setting is missing or not finite, or the dataclass refuses a value.
     """
     try:
-        return OmegaConf.to_object(node)
+        config: Any = OmegaConf.to_object(node)
     except (OmegaConfBaseException, ValueError) as error:
         raise BadConfig(f"These settings cannot be used: {first_line(error)}.") from error
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in _numbers(value)):
+            name = f"{prefix}.{entry.name}".removeprefix(".")
+            raise BadConfig(f"{name} must be finite, got {value}.")
+    return config
+
+
+def _numbers(value: Any) -> Iterator[Any]:
+    """Yield a value, or the values that it holds."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for each in value:
+            yield from _numbers(each)
+    else:
+        yield value
 
 
 def _writable(config_type: type) -> DictConfig:

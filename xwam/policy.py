@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.limits import check_device, check_folder, check_range
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from xwam.checkpoints.hub import locate
@@ -84,6 +85,12 @@ class XwamPolicyConfig:
     text_cache: str | None = None
     camera_depth: bool = True
     warp: bool = True
+
+
+MAX_THREADS, MAX_GUIDANCE, MAX_SEED = 1024, 100, 2**63 - 1
+
+MAX_STEPS = 1000
+"""Noise levels of the training, which a schedule cannot exceed."""
 
 
 class Pace(NamedTuple):
@@ -241,11 +248,12 @@ def _check(config: XwamPolicyConfig) -> None:
         raise BadConfig(
             f"policy.xwam.precision must be one of {', '.join((AUTO, *PRECISIONS))}, got {config.precision}."
         )
-    if config.threads < 1 or config.guidance < 0:
-        raise BadConfig(
-            f"policy.xwam needs at least 1 thread and a guidance of 0 or more, got threads={config.threads} and "
-            f"guidance={config.guidance}."
-        )
+    check_range("policy.xwam.threads", config.threads, 1, MAX_THREADS)
+    check_range("policy.xwam.guidance", config.guidance, 0, MAX_GUIDANCE)
+    check_range("policy.xwam.init_seed", config.init_seed, 0, MAX_SEED)
+    check_device("policy.xwam.device", config.device)
+    if config.text_cache is not None:
+        check_folder("policy.xwam.text_cache", config.text_cache)
 
 
 def _pace(config: XwamPolicyConfig, model: ModelConfig) -> Pace:
@@ -257,6 +265,7 @@ def _pace(config: XwamPolicyConfig, model: ModelConfig) -> Pace:
     pace = Pace(
         *(getattr(model, name) if getattr(config, name) is None else getattr(config, name) for name in Pace._fields)
     )
+    check_range("policy.xwam.num_video_steps", pace.num_video_steps, 1, MAX_STEPS)
     if not 1 <= pace.num_action_steps <= pace.num_video_steps:
         raise BadConfig(
             f"policy.xwam needs at least one step, and no more for actions than for video, got "

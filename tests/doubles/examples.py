@@ -59,7 +59,7 @@ class Example:
     @property
     def bench(self) -> str:
         """Return the bench."""
-        return self.option("--bench", "robosuite")
+        return self.words[0] if self.verb == "doctor" and self.words else self.option("--bench", "robosuite")
 
     @property
     def policy(self) -> str:

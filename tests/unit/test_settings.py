@@ -13,10 +13,17 @@ import pytest
 from evalkit.config import load_config
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import BadConfig
+from evalkit.store.plan import Plan, make_plan
 
 
 def config(bench: str, policy: str, overrides: Sequence[str]) -> object:
     return load_config(plugins.load_bench(bench), plugins.load_policy(policy), overrides)
+
+
+def plan_of(override: str) -> Plan:
+    """Return a plan of the policy xwam."""
+    loaded = load_config(plugins.load_bench("robosuite"), plugins.load_policy("xwam"), [override])
+    return make_plan(loaded.bench, loaded.policy, tasks=["Lift"], num_episodes=1)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +60,31 @@ def test_a_value_that_cannot_work_is_refused(override: str, sentence: str) -> No
         config(bench, "hold", [override])
     assert sentence in str(refusal.value)
     assert override.partition("=")[0] in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("policy.xwam.threads=0", "policy.xwam.threads must be from 1 to 1024, got 0."),
+        ("policy.xwam.guidance=-1", "policy.xwam.guidance must be from 0 to 100, got -1.0."),
+        ("policy.xwam.guidance=nan", "policy.xwam.guidance must be finite, got nan."),
+        ("policy.xwam.guidance=inf", "policy.xwam.guidance must be finite, got inf."),
+        ("policy.xwam.init_seed=-1", "policy.xwam.init_seed must be from 0"),
+        ("policy.xwam.device=foo", "policy.xwam.device=foo cannot be used: it must be cpu, cuda"),
+        ("policy.xwam.device=cuda:x", "policy.xwam.device=cuda:x cannot be used"),
+        ("policy.xwam.precision=half", "policy.xwam.precision must be one of"),
+        ("policy.xwam.num_video_steps=1001", "policy.xwam.num_video_steps must be from 1 to 1000, got 1001."),
+        ("policy.xwam.num_video_steps=0", "policy.xwam.num_video_steps must be from 1 to 1000, got 0."),
+        ("policy.xwam.num_action_steps=9", "no more for actions than for video"),
+        ("policy.xwam.execute_steps=33", "policy.xwam.execute_steps must be 1 to 32, got 33."),
+        ("policy.xwam.text_cache=/etc/passwd", "policy.xwam.text_cache must be a folder, got the file /etc/passwd."),
+        ("policy.xwam.checkpoint=/no/such", "/no/such"),
+    ],
+)
+def test_a_setting_of_xwam_that_cannot_work_makes_no_plan(override: str, sentence: str) -> None:
+    with pytest.raises(BadConfig) as refusal:
+        plan_of(override)
+    assert sentence in str(refusal.value)
 
 
 @pytest.mark.parametrize(
