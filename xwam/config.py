@@ -47,7 +47,7 @@ class NetworkConfig:
         latent_channels: Channels of a latent cell.
         patch_hw: Latent rows and columns in a token.
         text_width: Width of a text token.
-        text_len: Text tokens; shorter prompts are padded with zeros, which the network reads too.
+        text_len: Text places of a prompt, all of which the network reads, those behind its words too.
         time_width: Width of the sinusoidal code of a timestep.
         action_dim: Numbers in an action.
         proprio_dim: Numbers in a state.

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # this file's own folder holds a file called xwam.py
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -38,6 +39,7 @@ from xwam.flow.losses import Batch, Noise, losses
 from xwam.flow.noise import NoiseLevels, shift
 from xwam.flow.sampler import Schedule, begin, guide, run
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
+from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import Denoised, TextContext, XwamNetwork
 from xwam.robots.axes import accumulate
 from xwam.robots.image_pipeline import ImagePipeline
@@ -46,6 +48,7 @@ from xwam.text.umt5 import encode_ids
 TENSOR_TOLERANCE = 2e-4
 TABLE_TOLERANCE = 1e-6
 GUIDANCE = 2.0
+NUM_PLACES = 512
 MODALITIES = ("video", "actions", "proprios", "depth")
 
 
@@ -101,7 +104,9 @@ def network_forward(folder: Path) -> Iterator[Finding]:
         yield relative(f"network, guidance 2: {name}", got, data[f"cfg2_out_{name}"])
 
 
-def _forward(network: XwamNetwork, data: dict[str, Tensor], context: TextContext, *, depth: bool) -> Denoised:
+def _forward(
+    network: XwamNetwork | ReferenceNetwork, data: dict[str, Tensor], context: TextContext, *, depth: bool
+) -> Denoised:
     geometry = network.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
     t_action = data["t_actions"][:, None].expand(-1, geometry.num_actions)
     times = free_timesteps(data["t_video"], t_action, data["t_proprios"], geometry)
@@ -174,14 +179,44 @@ def vae(folder: Path) -> Iterator[Finding]:
 
 
 def text_encoder(folder: Path) -> Iterator[Finding]:
-    """Compare umT5 on padded token ids."""
+    """Compare umT5's output at every place of padded token ids, those behind the prompt too."""
     data, weights = load_file(folder / "t5_forward.safetensors"), load_file(folder / "t5_weights.safetensors")
-    model, kept = umt5_from_wan(weights), data["mask"][..., None]
-    raw = model(input_ids=data["ids"], attention_mask=data["mask"]).last_hidden_state
-    yield relative("text encoder, padding too", raw, data["out"])
-    yield relative(
-        "text encoder, as the network reads it", encode_ids(model, data["ids"], data["mask"]), data["out"] * kept
-    )
+    raw_BNW = encode_ids(umt5_from_wan(weights), data["ids"], data["mask"])
+    yield relative("text encoder, all places", raw_BNW, data["out"])
+
+
+def raw_text(folder: Path) -> Iterator[Finding]:
+    """Compare the network on umT5's raw output with the reference network, which reads every place by itself.
+
+    First our umT5 and network are compared with the file's raw output in the reference network. Then the same prompts
+    and the empty one are padded to 512 places, of which most are equal and merged.
+    """
+    text, weights = load_file(folder / "t5_forward.safetensors"), load_file(folder / "t5_weights.safetensors")
+    umt5, network, data = umt5_from_wan(weights), load_network(folder), load_file(folder / "dit_forward.safetensors")
+    if text["out"].shape[2] != network.config.text_width:
+        yield from _against_reference("the file's context", network, data, data["context"], data["context"])
+        return
+    ours = encode_ids(umt5, text["ids"], text["mask"])
+    yield from _against_reference("prompts", network, data, ours, text["out"])
+    ids, mask = (F.pad(text[name], [0, NUM_PLACES - text[name].shape[1]]) for name in ("ids", "mask"))
+    empty = (torch.arange(NUM_PLACES) == 0).to(mask)[None]
+    for name, padded in (("prompts", (ids, mask)), ("empty prompt", (empty, empty))):
+        raw_BNW = encode_ids(umt5, *padded)
+        yield from _against_reference(f"{name} at {NUM_PLACES} places", network, data, raw_BNW, raw_BNW)
+
+
+def _against_reference(
+    name: str, network: XwamNetwork, data: dict[str, Tensor], ours_BNW: Tensor, theirs_BNW: Tensor
+) -> Iterator[Finding]:
+    """Compare a pass of the network, which merges equal rows of its text, with one of the reference network."""
+    network.config = replace(network.config, text_len=ours_BNW.shape[1])
+    geometry = network.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
+    reference, prompt_of_B = ReferenceNetwork(network, geometry), torch.arange(len(data["video"])) % len(ours_BNW)
+    got = _forward(network, data, network.encode_text(ours_BNW[prompt_of_B]), depth=True)
+    expected = _forward(reference, data, reference.encode_text(theirs_BNW[prompt_of_B]), depth=True)
+    for modality, one, two in zip(MODALITIES, got, expected, strict=True):
+        assert two is not None, "the depth branch is on"
+        yield relative(f"network from raw text, {name}: {modality}", one, two)
 
 
 def container(folder: Path) -> Iterator[Finding]:
@@ -192,8 +227,8 @@ def container(folder: Path) -> Iterator[Finding]:
         if not torch.equal(weight, bundle.network.state_dict()[name]):
             yield Finding(f"container: {name} differs", math.inf, 0.0)
     text, data = load_file(folder / "t5_forward.safetensors"), load_file(folder / "vae22_forward.safetensors")
-    got = encode_ids(bundle.text_encoder.model, text["ids"], text["mask"])  # type: ignore[attr-defined]
-    yield relative("container: text encoder", got, text["out"] * text["mask"][..., None])
+    raw_BNW = encode_ids(bundle.text_encoder.model, text["ids"], text["mask"])  # type: ignore[attr-defined]
+    yield relative("container: text encoder, all places", raw_BNW, text["out"])
     yield relative("container: vae latents", bundle.codec.encode(data["video"]), data["latents"])
     yield relative("container: vae reconstruction", bundle.codec.decode(data["latents"]), data["reconstruction"])
     forward = load_file(folder / "dit_forward.safetensors")
@@ -240,6 +275,15 @@ ITEMS: dict[str, tuple[Callable[[Path], Iterator[Finding]], tuple[str, ...]]] = 
     "training": (training_loss, ("dit_weights.safetensors", "training_loss.safetensors")),
     "vae": (vae, ("vae22_weights.safetensors", "vae22_forward.safetensors")),
     "text": (text_encoder, ("t5_weights.safetensors", "t5_forward.safetensors")),
+    "raw text": (
+        raw_text,
+        (
+            "t5_weights.safetensors",
+            "t5_forward.safetensors",
+            "dit_weights.safetensors",
+            "dit_forward.safetensors",
+        ),
+    ),
     "container": (
         container,
         (

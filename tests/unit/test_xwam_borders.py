@@ -92,10 +92,12 @@ def test_depth_map_by_hand() -> None:
 
 def test_text_is_the_same_everywhere() -> None:
     expected = [0.1731, 1.0087, -1.8443, 1.0087, -0.2447, 1.0087, -0.6626, -1.0087]
-    np.testing.assert_allclose(HashedText(num_tokens=4, width=8).encode("Lift the cube")[0], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        HashedText(num_tokens=4, width=8).encode("Lift the cube").rows_BMW[0, 0], expected, atol=1e-4
+    )
     code = (
         "from xwam.text.encoders import HashedText; "
-        "print(HashedText(num_tokens=4, width=8).encode('Lift the cube')[0].tolist())"
+        "print(HashedText(num_tokens=4, width=8).encode('Lift the cube').rows_BMW[0, 0].tolist())"
     )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
     np.testing.assert_allclose(json.loads(other.stdout), expected, atol=1e-4)
@@ -103,11 +105,11 @@ def test_text_is_the_same_everywhere() -> None:
 
 def test_text_tells_words_and_order_apart() -> None:
     encoder = HashedText(num_tokens=8, width=64)
-    one, two = encoder.encode("open the left door"), encoder.encode("open the right door")
+    one, two = (encoder.encode(f"open the {side} door").rows_BMW[0] for side in ("left", "right"))
     assert torch.equal(one[:2], two[:2])
     assert not torch.equal(one[2], two[2])
-    assert not torch.equal(encoder.encode("a b")[0], encoder.encode("b a")[1])
-    assert not encoder.encode("").any()
+    assert not torch.equal(encoder.encode("a b").rows_BMW[0, 0], encoder.encode("b a").rows_BMW[0, 1])
+    assert not encoder.encode("").places().any()
     assert one[:4].pow(2).mean().item() == pytest.approx(1.0)
     with pytest.raises(ValueError, match=r"9 words, the model reads 8"):
         encoder.encode("a b c d e f g h i")

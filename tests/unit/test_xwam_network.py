@@ -274,7 +274,7 @@ def test_latents_that_do_not_divide_into_patches_are_refused() -> None:
     network, inputs = network_of(), inputs_of()
     with pytest.raises(ValueError, match="3 views with 3x6 cells do not fit"):
         network.geometry(inputs[0][..., :3, :], ACTIONS, STATES)
-    with pytest.raises(ValueError, match=r"Text must have shape B,\(5, 8\)"):
+    with pytest.raises(ValueError, match="must have 5 text places of 8 numbers, got 4 of 8"):
         network.encode_text(inputs[3][:, :4])
 
 

@@ -93,7 +93,7 @@ def test_draws_belong_to_a_place_not_to_a_batch(shared_root: Path) -> None:
     one = slice(2 * RECIPE.noise_draws, 3 * RECIPE.noise_draws)
     assert torch.equal(together.noise.video_BCTVHW[one], alone.noise.video_BCTVHW)
     assert torch.equal(together.levels.sigma_video_B[one], alone.levels.sigma_video_B)
-    assert torch.equal(together.text_BNW[one], alone.text_BNW)
+    assert torch.equal(together.text.places()[one], alone.text.places())
 
 
 def test_latents_are_kept_and_equal_those_of_the_clips(shared_root: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_prompts_are_dropped_as_often_as_asked(shared_root: Path) -> None:
     encoder = Encoder(bundle, recipe, torch.device("cpu"))
     sample = prepare_data(shared_root, scan(shared_root), bundle, recipe).training[0]
     batch, places = encoder.batch([sample] * 200), slots(replace(recipe, batch_size=200), 9, 0)
-    text = encoder.draws(batch, [sample] * 200, places).text_BNW
+    text = encoder.draws(batch, [sample] * 200, places).text.places()
     dropped = (text == 0).all(dim=(1, 2)).float().mean().item()
     assert dropped == pytest.approx(0.25, abs=0.1)
 
@@ -141,7 +141,7 @@ def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Path) -> Non
     trainer = trainer_of(shared_root, shared_root / "unused")
     batch, draws = first_batch(trainer)
     network = fresh_network(trainer.bundle.model.network, seed=4)
-    plain = losses(network, batch, draws.noise, draws.levels, network.encode_text(draws.text_BNW))
+    plain = losses(network, batch, draws.noise, draws.levels, network.encode_text(draws.text))
     found = XwamObjective(network, replace(RECIPE, weight_depth=0.5))(batch, draws)
     assert found["action"].item() == plain.action.item()
     expected = plain.video + RECIPE.weight_action * plain.action + plain.proprio + 0.5 * plain.depth

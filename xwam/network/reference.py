@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from xwam.config import NUM_TRAIN_TIMESTEPS, Geometry
 from xwam.network.layers import Attention, Block, Head, KeyValue, rope_axes, timestep_code, token_positions
 from xwam.network.transformer import Denoised, TextContext, Timesteps, XwamNetwork
+from xwam.text.tokens import TextTokens
 
 
 class ReferenceNetwork:
@@ -40,9 +41,10 @@ class ReferenceNetwork:
         """Return the weights."""
         return self.network.parameters()
 
-    def encode_text(self, text_BNW: Tensor) -> TextContext:
-        """Return the prompt as it is; it is embedded in every step."""
-        return TextContext(embedded_BND=text_BNW, bias_BN=None, main=())
+    def encode_text(self, text: TextTokens | Tensor) -> TextContext:
+        """Return the rows of all text places as they are; they are embedded in every step."""
+        places_BNW = text if isinstance(text, Tensor) else text.places()
+        return TextContext(embedded_BND=places_BNW.to(self.network.device), bias_BN=None, main=())
 
     def __call__(
         self,

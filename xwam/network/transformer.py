@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from xwam.config import NUM_TRAIN_TIMESTEPS, DepthMode, Geometry, NetworkConfig
 from xwam.network.layers import Block, Head, KeyValue, Rope, head_runs, mlp, rope_table, timestep_code
+from xwam.text.tokens import TextTokens, read_rows
 
 
 class Denoised(NamedTuple):
@@ -38,12 +39,12 @@ class Denoised(NamedTuple):
 class TextContext:
     """A prompt as the blocks read it; computed once for all denoising steps of a request.
 
-    The zeros behind a prompt all give the same key and value. One of them is kept and counted n times by adding
-    log n to its attention logits, which is the same sum with fewer terms.
+    Text places with equal rows have the same key and value. They are read once, with the logarithm of their number
+    added to the attention logits, which is the same sum with fewer terms.
 
     Attributes:
-        embedded_BND: Text tokens after the text MLP.
-        bias_BN: Added to the attention logits of each token; None for a prompt without padding.
+        embedded_BND: Distinct text rows after the text MLP.
+        bias_BN: Added to the attention logits of each row; None if each row is one place.
         main: Keys and values of each main block.
         depth: Keys and values of each depth block; empty until depth is first needed.
     """
@@ -57,6 +58,13 @@ class TextContext:
     def num_tokens(self) -> int:
         """Return the number of text tokens."""
         return self.embedded_BND.shape[1]
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the memory of all tensors."""
+        layers = [tensor for layer in (*self.main, *self.depth) for tensor in layer]
+        bias = [] if self.bias_BN is None else [self.bias_BN]
+        return sum(tensor.nbytes for tensor in (self.embedded_BND, *layers, *bias))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> TextContext:
         """Return the context with a function applied to every tensor."""
@@ -99,23 +107,21 @@ def _bias(context: TextContext) -> Tensor:
     return zeros_BN if context.bias_BN is None else context.bias_BN
 
 
-def without_padding(text_BNW: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return text tokens with one of their trailing zeros, and the logits to add so that the result stays the same.
+def context_bytes(config: NetworkConfig, num_rows: int, dtype: torch.dtype) -> int:
+    """Return the memory of a prompt's `TextContext` with the depth branch.
 
-    Where there is at most one zero at the end there is nothing to add: None, which attention takes faster than zeros.
+    Args:
+        config: The network.
+        num_rows: Rows that attention reads (`xwam.text.tokens.read_rows`).
+        dtype: Type of the network's matrices.
 
     Example:
-        >>> tokens, bias = without_padding(torch.tensor([[[1.0], [0.0], [0.0], [0.0]]]))
-        >>> tokens.shape, bias.exp().round().tolist()
-        (torch.Size([1, 2, 1]), [[1.0, 3.0]])
+        >>> from xwam.config import WAN22_5B
+        >>> context_bytes(WAN22_5B, 512, torch.bfloat16) // 2**20
+        243
     """
-    used = text_BNW.any(dim=-1).any(dim=0).nonzero()
-    kept = min(text_BNW.shape[1], int(used.max()) + 2 if len(used) else 1)
-    if kept == text_BNW.shape[1]:
-        return text_BNW, None
-    bias_BN = torch.zeros(text_BNW.shape[0], kept, device=text_BNW.device)
-    bias_BN[:, -1] = math.log(text_BNW.shape[1] - kept + 1)
-    return text_BNW[:, :kept], bias_BN
+    num_blocks = config.num_blocks + (config.num_depth_blocks if config.depth == "interleaved" else 0)
+    return num_rows * (config.width * (1 + 2 * num_blocks) * dtype.itemsize + 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,16 +287,27 @@ class XwamNetwork(nn.Module):
         """Return the timesteps of the usual case, see `shared_timesteps`, for the depth mode of this network."""
         return shared_timesteps(t_video_B, t_action_B, geometry, self.config.depth)
 
-    def encode_text(self, text_BNW: Tensor) -> TextContext:
-        """Return a prompt as the main blocks read it; N must be `text_len`, padded with zeros."""
-        if text_BNW.shape[1:] != (self.config.text_len, self.config.text_width):
-            expected = (self.config.text_len, self.config.text_width)
-            raise ValueError(f"Text must have shape B,{expected}, got {tuple(text_BNW.shape)}.")
-        tokens, bias_BN = without_padding(text_BNW)
-        embedded = self.text_embedding(tokens.to(self.dtype))
+    def encode_text(self, text: TextTokens | Tensor) -> TextContext:
+        """Return prompts as the main blocks read them.
+
+        Args:
+            text: The text of prompts, or the rows of all their places, B,N,W, which are then merged here.
+
+        Raises:
+            ValueError: If a prompt does not have `text_len` places of `text_width` numbers.
+        """
+        text = TextTokens.merged(text) if isinstance(text, Tensor) else text
+        sizes = {(num_places, text.rows_BMW.shape[2]) for num_places in text.num_places}
+        if sizes != {(self.config.text_len, self.config.text_width)}:
+            raise ValueError(
+                f"Each prompt must have {self.config.text_len} text places of {self.config.text_width} numbers, got "
+                f"{', '.join(f'{places} of {width}' for places, width in sorted(sizes))}."
+            )
+        rows = read_rows(text.to(self.device), self.dtype)
+        embedded = self.text_embedding(rows.rows_BMW.to(self.dtype))
         return TextContext(
             embedded_BND=embedded,
-            bias_BN=bias_BN,
+            bias_BN=rows.logits_BM,
             main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
         )
 

@@ -9,7 +9,6 @@ Letters: B batch (1 here), C channels, F future frames, V views, H W pixels, K a
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,17 +23,14 @@ from xwam.config import LATENT_STRIDES, LEAST_STATE_STEPS
 from xwam.flow import sampler
 from xwam.flow.realtime_chunking import Commitment, commit
 from xwam.flow.unipc import UniPCState
-from xwam.network.transformer import TextContext
 from xwam.robots import actions
 from xwam.robots.axes import accumulate
 from xwam.robots.interfaces import INTERFACES
 from xwam.serving.finisher import Finisher, PlainFinisher
 from xwam.serving.images import BenchImages
-from xwam.serving.imagine import Observations, read_prompts, start
+from xwam.serving.imagine import Observations, start
+from xwam.serving.prompts import PROMPT_BYTES, PromptStore
 from xwam.serving.seen import Seen
-
-MAX_PROMPTS = 64
-"""Prompts whose keys and values are stored."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,20 +69,28 @@ class Underway:
 
 
 class Engine:
-    """A model with the interface of its bench; stateless except for a store of prompts.
+    """A model with the interface of its bench; stateless except for its store of prompts.
 
     Args:
         bundle: Configuration, network, codec and text encoder.
         schedule: Step counts and guidance.
         finisher: Turns clean latents into predictions; the codec alone if not given.
+        prompt_bytes: Largest memory of stored prompts.
     """
 
-    def __init__(self, bundle: Bundle, schedule: sampler.Schedule, finisher: Finisher | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        schedule: sampler.Schedule,
+        finisher: Finisher | None = None,
+        *,
+        prompt_bytes: int = PROMPT_BYTES,
+    ) -> None:
         self.bundle, self.schedule = bundle, schedule
         self.model, self.network, self.codec = bundle.model, bundle.network, bundle.codec
         self.finisher: Finisher = finisher or PlainFinisher(self.model, self.codec)
         self.interface, self.images = INTERFACES[self.model.bench], BenchImages(self.model)
-        self._prompts: OrderedDict[str, TextContext] = OrderedDict()
+        self.prompts = PromptStore(bundle, max_bytes=prompt_bytes)
 
     @torch.no_grad()
     def begin(
@@ -104,14 +108,14 @@ class Engine:
         observations = Observations(
             seen_BCVHW=seen_BCVHW,
             proprio_BS=torch.from_numpy(self._normalised(seen.proprio))[None],
-            text=self.prompt(seen.instruction),
+            text=self.prompts.read(seen.instruction),
         )
         state = start(
             self.bundle,
             observations,
             self.schedule,
             seed=seed,
-            null_text=self.prompt("") if self.schedule.guidance else None,
+            null_text=self.prompts.read("") if self.schedule.guidance else None,
             commitment=None if after is None else after.commitment(),
             given_action_BKA=None if given_actions is None else self._known(given_actions, seen.proprio),
         )
@@ -220,13 +224,3 @@ class Engine:
         context = self.finisher.prepare(seen, video[:, :, 0])
         decoded = self.finisher.finish(sampler.Latents(encode_views(self.codec, video), depth), still, context)
         return replace(decoded, proprio=future.proprio)
-
-    def prompt(self, text: str) -> TextContext:
-        """Return a prompt as the blocks read it; the most recent ones are stored."""
-        context = self._prompts.pop(text, None)
-        if context is None:
-            context = read_prompts(self.bundle, [text])
-        self._prompts[text] = context
-        if len(self._prompts) > MAX_PROMPTS:
-            self._prompts.popitem(last=False)
-        return context

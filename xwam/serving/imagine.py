@@ -21,6 +21,7 @@ from xwam.codecs.codec import encode_views
 from xwam.flow import noise, sampler
 from xwam.flow.realtime_chunking import Commitment
 from xwam.network.transformer import TextContext
+from xwam.text.tokens import TextTokens
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,9 +49,8 @@ class Imagined(NamedTuple):
 
 def read_prompts(bundle: Bundle, prompts: Sequence[str]) -> TextContext:
     """Return prompts as the blocks of the network read them."""
-    network = bundle.network
-    text_BNW = torch.stack([bundle.text_encoder.encode(prompt) for prompt in prompts]).to(network.device)
-    return network.with_depth_text(network.encode_text(text_BNW))
+    text = TextTokens.cat([bundle.text_encoder.encode(prompt) for prompt in prompts])
+    return bundle.network.with_depth_text(bundle.network.encode_text(text))
 
 
 def start(

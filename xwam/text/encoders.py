@@ -1,9 +1,9 @@
 """Prompts to text tokens.
 
-In: a prompt. Out: text tokens, N,W float32, zeros after the last token.
-Read next: `xwam/network/transformer.py`, whose blocks read them by cross-attention.
+In: a prompt. Out: `TextTokens` of one prompt, float32.
+Read next: `tokens.py` for `TextTokens`, `umt5.py` for the encoder of the release.
 
-Letters: N text tokens, W text width.
+Letters: N text places, W text width.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from typing import Protocol
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from evalkit.contracts.files import whole_file
+from xwam.text.tokens import TextTokens
 
 
 class TextEncoder(Protocol):
-    """Turns a prompt into `text_len` tokens; guidance compares with those of the empty prompt."""
+    """Turns a prompt into the rows of all text places; guidance compares with those of the empty prompt."""
 
-    def encode(self, prompt: str) -> Tensor:
-        """Return N,W text tokens, padded with zeros."""
+    def encode(self, prompt: str) -> TextTokens:
+        """Return the text of one prompt."""
         ...
+
+
+STORED_FORMAT = 2
+"""Version of the files of `StoredText`, a part of their names; files of version 1 held zeros as padding."""
 
 
 class StoredText:
@@ -36,7 +40,7 @@ class StoredText:
 
     Args:
         folder: Folder of the files, one for each prompt.
-        identity: Identity of encoder and weights, so that several can share the folder.
+        identity: Identity of encoder, weights and tokenizer, so that several can share the folder.
         make: Loads the encoder.
         shape: N and W.
     """
@@ -46,25 +50,23 @@ class StoredText:
         self._make = make
         self._encoder: TextEncoder | None = None
 
-    def encode(self, prompt: str) -> Tensor:
-        """Return N,W text tokens, from disk if the prompt was encoded before."""
-        digest = hashlib.sha256(f"{self.identity}\0{self.shape}\0{prompt}".encode()).hexdigest()
-        path = self.folder / f"{digest}.safetensors"
+    def encode(self, prompt: str) -> TextTokens:
+        """Return the text of one prompt, from disk if it was encoded before."""
+        name = f"{STORED_FORMAT}\0{self.identity}\0{self.shape}\0{prompt}"
+        path = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.safetensors"
         if not path.is_file():
             self._store(path, prompt)
-        tokens = torch.zeros(self.shape)
-        stored = load_file(path)["tokens"]
-        tokens[: len(stored)] = stored
-        return tokens
+        stored = load_file(path)
+        return TextTokens(stored["rows"], stored.get("counts"))
 
     def _store(self, path: Path, prompt: str) -> None:
-        """Write the tokens of a prompt without the zeros behind them."""
+        """Write the distinct rows of a prompt and their counts."""
         if self._encoder is None:
             self._encoder = self._make()
-        tokens = self._encoder.encode(prompt)
-        used = int(tokens.any(dim=1).nonzero().max()) + 1 if tokens.any() else 0
+        text = self._encoder.encode(prompt)
+        tensors = {"rows": text.rows_BMW.contiguous()} | ({} if text.counts_BM is None else {"counts": text.counts_BM})
         with whole_file(path, temporary=path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")) as partial:
-            save_file({"tokens": tokens[:used].contiguous()}, partial, {"prompt": prompt, "encoder": self.identity})
+            save_file(tensors, partial, {"prompt": prompt, "encoder": self.identity})
 
 
 class HashedText:
@@ -82,8 +84,8 @@ class HashedText:
             raise ValueError(f"The width of hashed text must be a multiple of 8, got {width}.")
         self.num_tokens, self.width = num_tokens, width
 
-    def encode(self, prompt: str) -> Tensor:
-        """Return the tokens of a prompt.
+    def encode(self, prompt: str) -> TextTokens:
+        """Return one row a word, then zeros.
 
         Raises:
             ValueError: If it has more words than there are tokens.
@@ -94,7 +96,7 @@ class HashedText:
         tokens = np.zeros((self.num_tokens, self.width), np.float32)
         for index, word in enumerate(words):
             tokens[index] = self._token(word, index)
-        return torch.from_numpy(tokens)
+        return TextTokens.merged(torch.from_numpy(tokens)[None])
 
     def _token(self, word: str, index: int) -> np.ndarray:
         """Return a token with a mean square of 1: half word, a quarter letter triples, a quarter position."""

@@ -6,7 +6,7 @@ Read next: `objective.py`, which computes the loss of a batch.
 There is no state to restore after a restart: the clip at position p of step n and its noise are functions of
 (seed, n, p), for any number of devices.
 
-Letters: B batch, C channels, F frames, V views, H W rows and columns, N text tokens, W text width.
+Letters: B batch, C channels, F frames, V views, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import encode_views
 from xwam.flow.losses import Batch, Noise
 from xwam.flow.noise import NoiseLevels, draw_levels
+from xwam.text.memory import GIB, Recent
+from xwam.text.tokens import TextTokens
 from xwam.training.clips import ClipDataset, Sample
 from xwam.training.latent_cache import EncodedSample, LatentClips
 from xwam.training.recipes import Recipe
+
+PROMPT_BYTES = GIB
+"""Memory for the text of encoded prompts, which is 8 MB or less for each of the released size."""
 
 MAX_BROKEN_IN_A_ROW = 100
 """Largest number of broken clips in a row before reading stops with an error."""
@@ -58,12 +63,12 @@ class Draws:
     Attributes:
         noise: Standard normal noise.
         levels: Noise levels.
-        text_BNW: Encoded prompts; the empty prompt where the prompt was dropped.
+        text: Encoded prompts; the empty prompt, encoded like any other, where the prompt was dropped.
     """
 
     noise: Noise
     levels: NoiseLevels
-    text_BNW: Tensor
+    text: TextTokens
 
 
 def clip_at(seed: int, num_clips: int, position: int) -> int:
@@ -170,7 +175,7 @@ class Encoder:
 
     def __init__(self, bundle: Bundle, recipe: Recipe, device: torch.device) -> None:
         self._bundle, self._recipe, self._device = bundle, recipe, device
-        self._prompts: dict[str, Tensor] = {}
+        self._prompts: Recent[TextTokens] = Recent(PROMPT_BYTES)
         vae = getattr(bundle.codec, "vae", None)
         if vae is not None:
             vae.to(device)
@@ -234,11 +239,9 @@ class Encoder:
         return Draws(
             noise=Noise(*(torch.stack(tensors).to(self._device) for tensors in zip(*noise, strict=True))),
             levels=NoiseLevels(*(torch.cat(tensors).to(self._device) for tensors in zip(*levels, strict=True))),
-            text_BNW=torch.stack(text).to(self._device),
+            text=TextTokens.cat(text).to(self._device),
         )
 
-    def prompt(self, text: str) -> Tensor:
-        """Return the tokens of a prompt, N,W."""
-        if text not in self._prompts:
-            self._prompts[text] = self._bundle.text_encoder.encode(text)
-        return self._prompts[text]
+    def prompt(self, text: str) -> TextTokens:
+        """Return the text of a prompt."""
+        return self._prompts.get(text, lambda: self._bundle.text_encoder.encode(text))

@@ -72,7 +72,7 @@ class XwamObjective(nn.Module):
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the four terms and their weighted sum."""
-        text = self.network.encode_text(draws.text_BNW)
+        text = self.network.encode_text(draws.text)
         terms = losses(self.network, batch, draws.noise, draws.levels, text)._asdict()
         total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
         return {**terms, "total": total}
