@@ -123,11 +123,12 @@ def _estimate(call: Call) -> None:
                 paces.append(measure_pace(trial, episode))
             except EpisodeFault as fault:
                 raise EvalkitError(f"{episode.key} cannot be tried: {fault.reason}") from fault
-    seconds = estimate_seconds(call.plan, paces, workers=call.run.workers)
+    seconds = estimate_seconds(call.plan, paces, call.run)
     out.print(
         f"estimate at most {duration(seconds)} with run.workers={call.run.workers} if every episode reaches its step "
         "limit; tried "
-        + ", ".join(f"{e.key} ({p.wall_s / p.steps:.2f} s per step)" for e, p in zip(tried, paces, strict=True))
+        + ", ".join(f"{e.key} ({p.wall_s / p.steps:.2f} s per step)" for e, p in zip(tried, paces, strict=True)),
+        soft_wrap=True,
     )
 
 

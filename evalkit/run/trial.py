@@ -7,7 +7,9 @@ Read next: `episode.py`, the loop that a trial runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from evalkit.contracts.bound import BoundBench
@@ -19,7 +21,10 @@ from evalkit.run.settings import RunSettings
 from evalkit.store.plan import Plan
 
 NUM_TRIAL_CHUNKS = 2
-"""Chunks of an episode that is run only to measure its time."""
+"""Chunks of an episode that is run only to measure its time, or more where they have few steps."""
+
+NUM_TRIAL_STEPS = 16
+"""Least control steps of such an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +42,21 @@ class Pace:
     """How long an episode took.
 
     Attributes:
+        start_s: Seconds that the first episode of an env process takes longer than a later one.
         reset_s: Seconds until the first observation.
         steps: Control steps executed.
         policy_s: Seconds in the policy, which the workers share: actions and predictions.
         wall_s: Seconds of all steps, including the policy's.
     """
 
+    start_s: float
     reset_s: float
     steps: int
     policy_s: float
     wall_s: float
 
 
-def estimate_seconds(plan: Plan, paces: Sequence[Pace], *, workers: int) -> float:
+def estimate_seconds(plan: Plan, paces: Sequence[Pace], settings: RunSettings) -> float:
     """Return how many seconds a plan would take if every episode reached its step limit.
 
     The policy answers one request at a time; more workers help until the policy is always busy.
@@ -57,24 +64,43 @@ def estimate_seconds(plan: Plan, paces: Sequence[Pace], *, workers: int) -> floa
     Args:
         plan: The plan.
         paces: Paces of some of its episodes, at least one.
-        workers: Env processes in parallel.
+        settings: Workers, and episodes after which an env process is replaced.
     """
+    workers = min(settings.workers, len(plan.episodes))
     steps = sum(episode.max_steps for episode in plan.episodes)
     tried = sum(pace.steps for pace in paces)
+    start_s = sum(pace.start_s for pace in paces) / len(paces) * _num_processes(plan, settings)
     reset_s = sum(pace.reset_s for pace in paces) / len(paces) * len(plan.episodes)
     wall_s = sum(pace.wall_s for pace in paces) / tried * steps
     policy_s = sum(pace.policy_s for pace in paces) / tried * steps
-    return max((reset_s + wall_s) / min(workers, len(plan.episodes)), policy_s)
+    return max((start_s + reset_s + wall_s) / workers, policy_s)
+
+
+def _num_processes(plan: Plan, settings: RunSettings) -> int:
+    """Return how many env processes a run starts: each serves one task, and a limited number of episodes."""
+    counts = Counter(episode.task for episode in plan.episodes)
+    return sum(max(-(-n // settings.episodes_per_worker), min(settings.workers, n)) for n in counts.values())
 
 
 def measure_pace(trial: Trial, episode: Episode) -> Pace:
-    """Return how long the first chunks of an episode took; raises as `try_task` does."""
-    tally = Tally()
-    steps = min(episode.max_steps, NUM_TRIAL_CHUNKS * trial.policy.spec.execute_steps)
-    try_episode(trial, replace(episode, max_steps=steps), tally)
+    """Return how long the first chunks of an episode take where its env and the policy have run before.
+
+    Raises as `try_task` does.
+    """
+    settings, predicts = trial.settings, bool(trial.policy.spec.predicts)
+    steps = max(NUM_TRIAL_STEPS, NUM_TRIAL_CHUNKS * trial.policy.spec.execute_steps)
+    short = replace(episode, max_steps=min(episode.max_steps, steps))
+    render = settings.video or (settings.clips and predicts)
+    tally, ends = Tally(), [time.perf_counter()]
+    with _worker(trial, episode) as worker:
+        for each in (Tally(), tally):
+            run_episode(short, worker, trial.policy, [], each, render=render, predict=predicts and render)
+            ends.append(time.perf_counter())
+    begun, first, second = ends
     spent = tally.clock.seconds()
     policy_s = spent.get("policy", 0.0) + spent.get("imagine", 0.0)
     return Pace(
+        start_s=max(0.0, (first - begun) - (second - first)),
         reset_s=spent["reset"],
         steps=tally.steps,
         policy_s=policy_s,
@@ -90,17 +116,19 @@ def try_task(trial: Trial, episode: Episode) -> float:
         EvalkitError: If the env cannot be built.
     """
     started = time.perf_counter()
-    try_episode(trial, replace(episode, max_steps=trial.policy.spec.execute_steps), Tally())
+    short = replace(episode, max_steps=trial.policy.spec.execute_steps)
+    with _worker(trial, episode) as worker:
+        predicts = bool(trial.policy.spec.predicts)
+        run_episode(short, worker, trial.policy, [], Tally(), render=True, predict=predicts)
     return time.perf_counter() - started
 
 
-def try_episode(trial: Trial, episode: Episode, tally: Tally) -> None:
-    """Run an episode in an env process of its own and keep nothing but the tally; raises as `try_task` does."""
+@contextmanager
+def _worker(trial: Trial, episode: Episode) -> Iterator[EnvWorker]:
+    """Yield an env process for an episode's task, which ends with the `with` block."""
     launch = trial.bench.launch(task=episode.task, setting=episode.setting)
-    predicts = bool(trial.policy.spec.predicts)
     worker = EnvWorker(launch, trial.plan.env_spec(episode.task), timeouts=trial.settings.timeouts)
     try:
-        worker.build()
-        run_episode(episode, worker, trial.policy, [], tally, render=True, predict=predicts)
+        yield worker.build()
     finally:
         worker.close()
