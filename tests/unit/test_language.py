@@ -26,7 +26,7 @@ KEPT = {
     "pictures",
 }
 """Instructions of planned episodes, and a key of a file format; other words would change plans and files."""
-CODE = ("evalkit", "xwam", "envs", "baselines", "results")
+CODE = ("evalkit", "xwam", "envs", "baselines", "results", "tools")
 PAGES = ("README.md", "CONTRIBUTING.md", "docs", "results")
 
 
