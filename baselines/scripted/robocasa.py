@@ -59,8 +59,21 @@ HANDLE_YAW = 0.4
 KNOB_SLANT = 0.3
 """Tangent of the downward slant of a gripper at a knob on the front; it keeps the wrist within its limits."""
 
-PUSHING_TILT_RAD, PULLING_TILT_RAD = 0.7, 0.8
-"""Angles below the horizontal of a gripper at a closed drawer: it must pass below the counter's edge."""
+PUSHING_TILT_RAD, STEEP_FRAC = 0.7, 2 / 3
+"""Angle below the horizontal of a gripper that pushes an almost closed drawer: it must pass below the counter's edge.
+And how open a drawer is that it pushes from straight above."""
+
+PINCH_TILT_RAD = 0.25
+"""Angle below the horizontal of a gripper that pinches a drawer's handle."""
+
+YAW_RAD_PER_M, STRAIGHT_M = 2.0, 0.47
+"""How that gripper turns away from the robot: by how much per metre that the handle is farther aside than this."""
+
+FAR_M, MOST_NEARER_M = 0.72, 0.035
+"""A handle farther aside than this is pinched nearer than in its middle, by at most this."""
+
+GRIP_BACK_M, BELOW_M = 0.008, 0.015
+"""From the handle's axis to the middle of the finger pads: back, and down, so that the gripper clears the counter."""
 
 
 def press(button: str, done: Callable[[Senses], bool], outward: Direction) -> Callable[[Senses], Goals]:
@@ -168,9 +181,9 @@ def close_drawer(senses: Senses) -> Goals:
     """Move down in front of the handle with closed fingers and push the drawer shut."""
 
     def ee_goal(front_m: float, up_m: float = 0.0) -> Goal:
-        z, _ = _at_drawer(senses, PUSHING_TILT_RAD, steep_frac=2 / 3)
         position_m = senses["door_handle_pos_m"] - front_m * _into(senses) + up_m * UP
-        return Goal(position_m=position_m, R_base_ee=pointing_along(z, _across(senses)), gripper=CLOSED)
+        R_base_ee = pointing_along(_onto_open_drawer(senses), _across(senses))
+        return Goal(position_m=position_m, R_base_ee=R_base_ee, gripper=CLOSED)
 
     while True:
         yield from reach(senses, lambda: ee_goal(0.1, up_m=0.2), within_m=0.04, within_rad=0.3)
@@ -179,22 +192,25 @@ def close_drawer(senses: Senses) -> Goals:
 
 
 def open_drawer(senses: Senses) -> Goals:
-    """Pinch the handle with one finger behind it and pull the drawer open."""
+    """Pinch the handle from above and below and pull the drawer open; try again if the handle slips."""
 
-    def ee_goal(front_m: float = 0.0, back_m: float = 0.0, *, gripper: float = CLOSED) -> Goal:
-        z, x = _at_drawer(senses, PULLING_TILT_RAD, steep_frac=1.0)
-        position_m = senses["door_handle_pos_m"] - front_m * _into(senses) - back_m * z
+    def ee_goal(*, back_m: float = GRIP_BACK_M, below_m: float = 0.0, out_m: float = 0.0, gripper: float) -> Goal:
+        z, x = _at_handle(senses)
+        position_m = _handle_m(senses) - out_m * _into(senses) - back_m * z - below_m * UP
         return Goal(position_m=position_m, R_base_ee=pointing_along(z, x), gripper=gripper)
 
+    def low(back_m: float, out_m: float = 0.0) -> Goal:
+        return ee_goal(back_m=back_m, below_m=BELOW_M, out_m=out_m, gripper=OPEN)
+
     while True:
-        yield from reach(senses, lambda: ee_goal(0.1, 0.1, gripper=OPEN), within_m=0.04, within_rad=0.2)
-        yield from reach(senses, lambda: ee_goal(0.0, 0.1, gripper=OPEN), within_m=0.01)
-        yield from reach(senses, lambda: ee_goal(gripper=OPEN), within_m=0.01, max_steps=40)
+        yield from reach(senses, lambda: low(0.1, out_m=0.1), within_m=0.04, within_rad=0.2)
+        yield from reach(senses, lambda: low(0.08), within_m=0.015, max_steps=40)
+        yield from reach(senses, lambda: low(GRIP_BACK_M), within_m=0.006, max_steps=25)
         yield from stay(senses, gripper=CLOSED, num_steps=CLOSING_STEPS)
-        while senses.distance_m(ee_goal().position_m) < 0.05:
-            yield ee_goal(AHEAD_M)
+        while senses.distance_m(ee_goal(gripper=CLOSED).position_m) < 0.05:
+            yield ee_goal(out_m=AHEAD_M, gripper=CLOSED)
         yield from stay(senses, gripper=OPEN, num_steps=5)
-        yield from reach(senses, lambda: ee_goal(0.0, 0.12, gripper=OPEN), within_m=0.03, max_steps=20)
+        yield from reach(senses, lambda: low(0.1, out_m=0.05), within_m=0.03, max_steps=20)
 
 
 def pointing_along(z: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -298,14 +314,30 @@ def _onto_knob(senses: Senses) -> np.ndarray:
     return _unit(np.copysign(1.0, axis @ (_into(senses) - UP)) * axis - KNOB_SLANT * UP)
 
 
-def _at_drawer(senses: Senses, least_rad: float, *, steep_frac: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pointing direction at a drawer's handle, and the opening direction from front to back.
+def _handle_m(senses: Senses) -> np.ndarray:
+    """Return where to pinch the handle of a drawer: in its middle, or nearer if that is far."""
+    handle_m = senses["door_handle_pos_m"]
+    aside_m = float(_across(senses) @ handle_m)
+    nearer_m = float(np.clip(abs(aside_m) - FAR_M, 0.0, MOST_NEARER_M))
+    return handle_m - np.sign(aside_m) * nearer_m * _across(senses)
 
-    The gripper slants towards the handle of a closed drawer and points straight down at one that is `steep_frac` open.
+
+def _at_handle(senses: Senses) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pointing and the opening direction at the handle of a drawer next to the robot.
+
+    The gripper slants down as little as the shoulder allows, and turns away from the robot, the more the farther it
+    reaches. Of the two ways to pinch, one stays within the limits of the last joint.
     """
-    opened = float(np.clip(senses["door_open_frac"][0] / steep_frac, 0.0, 1.0))
-    down_rad = least_rad + (np.pi / 2 - least_rad) * opened
-    return _slanted(_into(senses), down_rad), np.cos(down_rad) * UP + np.sin(down_rad) * _into(senses)
+    aside_m = float(_across(senses) @ senses["door_handle_pos_m"])
+    side, yaw_rad = np.sign(aside_m), YAW_RAD_PER_M * max(abs(aside_m) - STRAIGHT_M, 0.0)
+    ahead = np.cos(yaw_rad) * _into(senses) + np.sin(yaw_rad) * side * _across(senses)
+    return _slanted(ahead, PINCH_TILT_RAD), -side * (np.cos(PINCH_TILT_RAD) * UP + np.sin(PINCH_TILT_RAD) * ahead)
+
+
+def _onto_open_drawer(senses: Senses) -> np.ndarray:
+    """Return the pointing direction at an open drawer's handle: straight down from `STEEP_FRAC` open on."""
+    opened = float(np.clip(senses["door_open_frac"][0] / STEEP_FRAC, 0.0, 1.0))
+    return _slanted(_into(senses), PUSHING_TILT_RAD + (np.pi / 2 - PUSHING_TILT_RAD) * opened)
 
 
 def _square_to(v: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -73,10 +73,17 @@ def test_pictures_are_robosuites_to_the_pixel(facts: dict[str, Any]) -> None:
 
 
 def test_depth_is_what_rays_measure(facts: dict[str, Any]) -> None:
-    """Without antialiasing exactly, but for edges; with it, a pixel's depth is that of a sample next to its centre."""
-    assert facts["depth_of_centres"]["median"] < 2e-5
-    assert facts["depth_of_centres"]["beyond_1cm"] < 0.02
-    assert facts["depth_of_samples"]["median"] < 0.01
+    """Colour has 4 samples; depth is that of pixel centres, but for edges."""
+    assert facts["depth"]["median"] < 2e-5
+    assert facts["depth"]["beyond_1cm"] < 0.02
+
+
+def test_depth_of_planes_for_any_samples(facts: dict[str, Any]) -> None:
+    """Counters and floor, in closed form."""
+    for samples in ("0", "2", "4", "8"):
+        seen = [plane for plane in facts["planes"][samples] if plane["share_frac"] > 0.02]
+        assert seen, "no counter and no floor in view"
+        assert all(plane["p95_mm"] < 0.1 for plane in seen)
 
 
 def test_proprio_is_the_controllers(facts: dict[str, Any]) -> None:
