@@ -39,8 +39,9 @@ def report(
 
     Several runs get a table of success rates, one column per run; then one section per run.
 
-    Read records and scores; a run that was not scored is reported without scores. Write `report.md`, `success.csv` and
-    `scores.csv`. Success rates come with counts, errors and 95 % intervals.
+    Read records and scores; a run that was not scored is reported without scores. Write `report.md`, `success.csv`,
+    `scores.csv`, and `episodes.csv` with the hashes of each episode's scene. Success rates come with counts, errors and
+    95 % intervals, as the bench counts success and as it stands after settling.
 
     Examples:
 

@@ -174,6 +174,8 @@ def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Cal
         successes += record.outcome == "success"
         progress.update(bar, advance=1, successes=successes)
         tail = f" ({record.blame}) {record.reason}" if record.reason else ""
+        if record.success_after_settling is False:
+            tail = ", the goal no longer holds after settling"
         seconds = record.timings_s.get("wall", 0.0)
         line = f"{record.key}  {record.steps} steps, {seconds:.1f} s{tail}"
         progress.console.print(Text.assemble((f"{record.outcome:<8}", COLOURS[record.outcome]), line), soft_wrap=True)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from evalkit.report.after_settling import settled_parts, settled_text
 from evalkit.report.columns import (
     COMPARED,
+    COMPARED_SETTLED,
     CORRELATION,
     DEFINITIONS_NOTE,
+    EPISODES_DATA,
     ERRORS,
     IDENTITY,
     MEANS,
@@ -29,6 +32,7 @@ from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json
 from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
 from evalkit.report.read import RunSummary, ScoreSummary
+from evalkit.report.scenes import scene_sentence
 from evalkit.report.stats import Interval
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
 from evalkit.score.results.names import METRICS, PREDICTED, SUBJECTS
@@ -67,7 +71,7 @@ def build_document(
     return Document(
         title="Report",
         parts=(*_caveats(caveats), *sections, *_definitions(runs)),
-        data=(_success_data(runs), _scores_data(runs)),
+        data=(_success_data(runs), _scores_data(runs), _episodes_data(runs)),
     )
 
 
@@ -99,10 +103,17 @@ def _compared(runs: Sequence[RunSummary]) -> Iterator[Section]:
     rows = {run.name: {row.task: row for row in run.success} for run in runs}
     totals = (POOLED, MEAN_OF_TASKS)
     tasks = dict.fromkeys(task for by_task in rows.values() for task in by_task if task not in totals)
-    columns = (SUCCESS[0], *(Column(id=name, title=name, explanation=COMPARED, wraps=True) for name in rows))
-    cells = tuple((task, *(_rate_text(rows[name].get(task)) for name in rows)) for task in (*tasks, *totals))
-    table = Table(id="compared", columns=columns, rows=cells, num_totals=len(totals), note=SUCCESS_NOTE)
-    yield Section(title="Success of all runs", parts=(table,))
+    shown = {"compared": (COMPARED, _rate_text), "compared_after_settling": (COMPARED_SETTLED, settled_text)}
+    tables = {}
+    for table_id, (explanation, text) in shown.items():
+        columns = (SUCCESS[0], *(Column(id=name, title=name, explanation=explanation, wraps=True) for name in rows))
+        cells = tuple((task, *(text(rows[name].get(task)) for name in rows)) for task in (*tasks, *totals))
+        tables[table_id] = Table(id=table_id, columns=columns, rows=cells, num_totals=len(totals), note=SUCCESS_NOTE)
+    scenes = scene_sentence({run.name: (run.plan, run.episodes) for run in runs})
+    paragraphs = [Paragraph(text=scenes)] if scenes else []
+    yield Section(title="Success of all runs", parts=(tables["compared"], *paragraphs))
+    if any(row.held + row.lost for run in runs for row in run.success):
+        yield Section(title="Success after settling of all runs", parts=(tables["compared_after_settling"],))
 
 
 def _rate_text(row: SuccessRow | None) -> str | None:
@@ -141,7 +152,10 @@ def _success(run: RunSummary) -> Iterator[Part]:
     )
     yield Section(
         title="Success",
-        parts=(Table(id="success", columns=SUCCESS, rows=rows, note=SUCCESS_NOTE, num_totals=2),),
+        parts=(
+            Table(id="success", columns=SUCCESS, rows=rows, note=SUCCESS_NOTE, num_totals=2),
+            *settled_parts(run.plan, run.episodes, run.success),
+        ),
     )
     if run.errors:
         errors = tuple((row.outcome, row.blame, row.count, row.reason, row.example) for row in run.errors)
@@ -289,11 +303,26 @@ def _definitions(scored: Sequence[ScoreSummary]) -> Iterator[Section]:
 
 def _success_data(runs: Sequence[RunSummary]) -> Table:
     rows = tuple(
-        (*_identity(run), row.task, *(getattr(row, column.id) for column in SUCCESS[1:-1]), *_ends(row.interval))
+        (
+            *(*_identity(run), row.task, *(getattr(row, column.id) for column in SUCCESS[1:-1]), *_ends(row.interval)),
+            *(row.held, row.lost, row.unsettled, row.settled_rate, *_ends(row.settled_interval)),
+        )
         for run in runs
         for row in run.success
     )
     return Table(id="success", columns=(*IDENTITY, *SUCCESS_DATA), rows=rows)
+
+
+def _episodes_data(runs: Sequence[RunSummary]) -> Table:
+    """Return every record, in the order of the plan."""
+    rows = []
+    for run in runs:
+        order = {episode.key: position for position, episode in enumerate(run.plan.episodes)}
+        for record in sorted(run.episodes, key=lambda record: order[record.key]):
+            values = {column.id: getattr(record, column.id) for column in EPISODES_DATA}
+            values["scene"] = None if record.scene is None else json.dumps(record.scene, sort_keys=True)
+            rows.append((*_identity(run), *values.values()))
+    return Table(id="episodes", columns=(*IDENTITY, *EPISODES_DATA), rows=tuple(rows))
 
 
 def _scores_data(scored: Sequence[ScoreSummary]) -> Table:

@@ -42,6 +42,50 @@ SUCCESS_NOTE = (
     f"In the last two rows, `{POOLED}` counts every episode once, and `{MEAN_OF_TASKS}` is the mean of the rates above."
 )
 
+SETTLED = (
+    SUCCESS[0],
+    Column(
+        id="success",
+        title="success",
+        explanation="episodes that reached the goal, of those with success or failure",
+    ),
+    Column(
+        id="held",
+        title="still holds",
+        short="holds",
+        explanation="of the successes, those whose goal is still met after settling",
+    ),
+    Column(
+        id="held_share",
+        title="holds %",
+        kind="percent",
+        explanation="share of the successes that still hold, percent",
+    ),
+    Column(
+        id="held_wilson95",
+        title="95 % of holds",
+        narrow="hidden",
+        kind="percent",
+        explanation="95 % confidence interval of that share (Wilson), percent",
+    ),
+    Column(
+        id="settled_rate",
+        title="rate after settling %",
+        short="after %",
+        kind="percent",
+        explanation="success after settling: those that still hold / (success + failure), percent",
+    ),
+    Column(
+        id="settled_wilson95",
+        title="95 % Wilson",
+        kind="percent",
+        explanation="95 % confidence interval of the rate after settling (Wilson), percent, none (`-`) for the mean of "
+        "tasks",
+    ),
+)
+COMPARED_SETTLED = "episodes whose goal was reached and still met after settling, of those with success or failure"
+"""What a run's column of the second comparison says."""
+
 ERRORS = (
     Column(id="outcome", title="outcome", explanation="error or skipped"),
     Column(id="blame", title="at fault", explanation="which part failed: env (the simulator), policy or harness"),
@@ -148,7 +192,21 @@ IDENTITY = tuple(
 )
 """First columns of the CSV files."""
 
-SUCCESS_DATA = (*SUCCESS[:-1], *(Column(id=name, title=name) for name in ("wilson95_low", "wilson95_high")))
+SUCCESS_DATA = (
+    *SUCCESS[:-1],
+    *(Column(id=name, title=name) for name in ("wilson95_low", "wilson95_high")),
+    *(Column(id=name, title=name) for name in ("held", "lost", "unsettled")),
+    *(Column(id=name, title=name) for name in ("settled_rate", "settled_wilson95_low", "settled_wilson95_high")),
+)
+
+EPISODES_DATA = tuple(
+    Column(id=name, title=name)
+    for name in (
+        *("task", "index", "seed", "outcome", "steps", "settle_steps", "success_after_settling"),
+        *("instruction", "first_state_sha256", "first_frame_sha256", "actions_sha256", "scene", "blame", "reason"),
+    )
+)
+"""Fields of a record that `episodes.csv` holds."""
 
 SCORES_DATA = tuple(
     Column(id=name, title=name)

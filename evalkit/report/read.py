@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.report.after_settling import settling_caveats
 from evalkit.report.caveats import plan_caveats, score_caveats, session_caveats
 from evalkit.report.tables import (
     CorrelationRow,
@@ -28,6 +29,7 @@ from evalkit.report.tables import (
 from evalkit.score.results.coverage import lost_clips, nothing_to_score
 from evalkit.score.results.table import read_coverage, read_scores
 from evalkit.store.plan import Plan
+from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class RunSummary(ScoreSummary):
         plan: What was planned.
         about: What `run.json` holds; empty where the run wrote none.
         caveats: What a reader must know before the numbers, one sentence each.
+        episodes: The records.
         success: One row per task, then the totals.
         errors: Why episodes gave no result.
     """
@@ -68,6 +71,7 @@ class RunSummary(ScoreSummary):
     plan: Plan
     about: Mapping[str, Any]
     caveats: tuple[str, ...]
+    episodes: tuple[EpisodeRecord, ...]
     success: tuple[SuccessRow, ...]
     errors: tuple[ErrorRow, ...]
 
@@ -111,6 +115,7 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
     scored = _summary(scores, name=name or run_dir.resolve().name, not_scored=not_scored)
     success = success_rows(run.plan.tasks, planned, records)
     caveats = [*plan_caveats(run.plan, num_missing=success[-1].missing), *session_caveats(about)]
+    caveats += settling_caveats(run.plan, records)
     if scores is not None:
         caveats += score_caveats(run.plan, records, read_coverage(run.scores_path), lost_clips(scores))
     if not scored.scores:
@@ -121,6 +126,7 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
         plan=run.plan,
         about=about,
         caveats=tuple(caveats),
+        episodes=tuple(records),
         success=tuple(success),
         errors=tuple(error_rows(records)),
     )

@@ -7,8 +7,9 @@ Read next: `build.py`, which puts them into tables; `stats.py` for the intervals
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,11 @@ class SuccessRow:
         missing: Planned episodes that have no record yet.
         rate: None where no episode is valid.
         interval: 95 % Wilson; None for the mean of tasks, which is not a proportion.
+        held: Successes whose goal was still met after settling.
+        lost: Successes whose goal was not.
+        unsettled: Successes of which this is not known.
+        settled_rate: `held` over `held` + `lost` + `failure`; None where that is 0, or of no success it is known.
+        settled_interval: 95 % Wilson of `settled_rate`; None for the mean of tasks.
     """
 
     task: str
@@ -43,6 +49,11 @@ class SuccessRow:
     planned: int
     rate: float | None
     interval: Interval | None
+    held: int
+    lost: int
+    unsettled: int
+    settled_rate: float | None
+    settled_interval: Interval | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +123,15 @@ def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[
         planned: Number of planned episodes of each task.
         records: How episodes ended.
     """
-    counts: Counter[tuple[str, str]] = Counter((record.task, record.outcome) for record in records)
-    rows = [_success_row(task, planned[task], {name: counts[task, name] for name in OUTCOMES}) for task in tasks]
-    pooled: dict[str, int] = {outcome: sum(counts[task, outcome] for task in tasks) for outcome in OUTCOMES}
-    total = _success_row(POOLED, sum(planned[task] for task in tasks), pooled)
+    by_task: dict[str, list[EpisodeRecord]] = {task: [] for task in tasks}
+    for record in records:
+        by_task[record.task].append(record)
+    rows = [_success_row(task, planned[task], by_task[task]) for task in tasks]
+    total = _success_row(POOLED, sum(planned[task] for task in tasks), [*chain(*by_task.values())])
     rates = [row.rate for row in rows if row.rate is not None]
-    mean = SuccessRow(**{**vars(total), "task": MEAN_OF_TASKS, "rate": _mean(rates), "interval": None})
-    return [*rows, total, mean]
+    settled = [row.settled_rate for row in rows if row.settled_rate is not None]
+    means = {"rate": _mean(rates), "interval": None, "settled_rate": _mean(settled), "settled_interval": None}
+    return [*rows, total, SuccessRow(**{**vars(total), "task": MEAN_OF_TASKS, **means})]
 
 
 def error_rows(records: Iterable[EpisodeRecord]) -> list[ErrorRow]:
@@ -185,8 +198,13 @@ def correlation_rows(scores: pd.DataFrame) -> list[CorrelationRow]:
     return rows
 
 
-def _success_row(task: str, planned: int, counts: Mapping[str, int]) -> SuccessRow:
+def _success_row(task: str, planned: int, records: Sequence[EpisodeRecord]) -> SuccessRow:
+    counted = Counter(record.outcome for record in records)
+    counts: dict[str, int] = {outcome: counted[outcome] for outcome in OUTCOMES}
     valid = counts["success"] + counts["failure"]
+    after = Counter(record.success_after_settling for record in records if record.outcome == "success")
+    held, lost = after[True], after[False]
+    settled = 0 if after[None] and not held + lost else held + lost + counts["failure"]
     return SuccessRow(
         task=task,
         **counts,
@@ -194,6 +212,11 @@ def _success_row(task: str, planned: int, counts: Mapping[str, int]) -> SuccessR
         planned=planned,
         rate=counts["success"] / valid if valid else None,
         interval=wilson_interval(counts["success"], valid),
+        held=held,
+        lost=lost,
+        unsettled=after[None],
+        settled_rate=held / settled if settled else None,
+        settled_interval=wilson_interval(held, settled),
     )
 
 

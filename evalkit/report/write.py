@@ -1,6 +1,6 @@
 """The report of one or several runs, or of scored folders: built once, then written.
 
-In: run folders, or a result file. Out: a document; `report.md`, `success.csv`, `scores.csv`.
+In: run folders, or a result file. Out: a document; `report.md`, `success.csv`, `scores.csv`, `episodes.csv`.
 Read next: `read.py`, where the numbers come from; `build.py`, which makes the document.
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.contracts.errors import RunFolderError
+from evalkit.report.after_settling import settling_time_caveats
 from evalkit.report.build import build_document, build_scores_document
 from evalkit.report.caveats import between_caveats
 from evalkit.report.document import Document
@@ -18,6 +19,7 @@ from evalkit.report.published import PublishedRow, select_published
 from evalkit.report.read import read_run, read_scored, run_names
 from evalkit.report.render_csv import render_csv
 from evalkit.report.render_markdown import render_markdown
+from evalkit.report.scenes import scene_caveats
 from evalkit.store.files import write_whole
 
 
@@ -51,7 +53,12 @@ def build_report(
     """
     folders = list({run_dir.resolve(): run_dir for run_dir in run_dirs}.values())
     runs = [read_run(folder, name=name) for folder, name in zip(folders, run_names(folders), strict=True)]
-    caveats = tuple(between_caveats({run.name: run.plan for run in runs}, across_protocols=across_protocols))
+    recorded = {run.name: (run.plan, run.episodes) for run in runs}
+    caveats = (
+        *between_caveats({run.name: run.plan for run in runs}, across_protocols=across_protocols),
+        *scene_caveats(recorded),
+        *settling_time_caveats(recorded),
+    )
     rates = {run.name: select_published(run.plan.protocol, published) for run in runs}
     return build_document(runs, caveats, {name: rate for name, rate in rates.items() if rate is not None})
 

@@ -206,6 +206,10 @@ def _record(episode: Episode, outcome: Outcome, clip: str | None) -> EpisodeReco
         blame="env" if outcome == "error" else None,
         reason={"error": "The simulator stopped.", "skipped": "No plan reaches the ball."}.get(outcome),
         clip=clip,
+        scene={"ball": episode.index},
+        first_state_sha256=f"{episode.index:064x}",
+        settle_steps=20 if outcome == "success" else None,
+        success_after_settling=episode.index == 0 if outcome == "success" else None,
     )
 
 

@@ -109,10 +109,11 @@ def test_a_report_has_counts_scores_and_definitions(run: Path, tmp_path: Path) -
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out/success.csv").read_text())))
     assert [row["task"] for row in rows] == ["ball", POOLED, MEAN_OF_TASKS]
     assert float(rows[0]["rate"]) == pytest.approx(2 / 3)
-    assert [path.name for path in report.files] == ["report.md", "success.csv", "scores.csv"]
+    assert [path.name for path in report.files] == ["report.md", "success.csv", "scores.csv", "episodes.csv"]
     assert list(rows[0])[6:] == [
         *("task", "success", "failure", "error", "skipped", "missing", "planned"),
-        *("rate", "wilson95_low", "wilson95_high"),
+        *("rate", "wilson95_low", "wilson95_high", "held", "lost", "unsettled"),
+        *("settled_rate", "settled_wilson95_low", "settled_wilson95_high"),
     ]
     console = Console(record=True, width=200, file=io.StringIO())
     console.print(render_console(report.document))
@@ -140,7 +141,8 @@ def test_several_runs_and_unscored_ones(run: Path, tmp_path: Path) -> None:
     assert "## first" in text
     assert "## second" in text
     assert "Not scored yet" in text
-    titles = ["Success of all runs", "first: noise on scene", "second: noise on scene"]
+    titles = ["Success of all runs", "Success after settling of all runs"]
+    titles += ["first: noise on scene", "second: noise on scene"]
     assert _titles(report.document.parts) == titles
     assert "| task | first | second |" in text
     assert "| ball | 2 of 3 (66.7 %) | - |" in text
@@ -195,7 +197,7 @@ def test_runs_with_the_same_folder_name_are_told_apart(tmp_path: Path) -> None:
         write_scene_run(tmp_path / seed / "noise", outcomes=["success"], image_hw_px=SIZE)
         score_run(tmp_path / seed / "noise", workers=1)
     write_report([tmp_path / "seed0/noise", tmp_path / "seed1/noise"], tmp_path / "out")
-    for name in ("success.csv", "scores.csv"):
+    for name in ("success.csv", "scores.csv", "episodes.csv"):
         rows = csv.DictReader(io.StringIO((tmp_path / "out" / name).read_text()))
         assert {row["run"] for row in rows} == {"seed0/noise", "seed1/noise"}
     assert "## seed1/noise: noise on scene" in (tmp_path / "out/report.md").read_text()
