@@ -178,8 +178,3 @@ def training_losses(model: Any, data: Tensors, encode: Callable[[Tensor], Any]) 
     levels = NoiseLevels(sigma_video, sigma_action, data["clean_action"].bool())
     found = losses(model, batch, noise, levels, encode(data["context"]))
     return {f"loss_{name}": value for name, value in found._asdict().items()} | {"loss": found.total}
-
-
-def hidden_states(model: Any, data: Tensors) -> Tensor:
-    """Return what umT5 gives for padded token ids, padding included."""
-    return model(input_ids=data["ids"], attention_mask=data["mask"]).last_hidden_state  # type: ignore[no-any-return]

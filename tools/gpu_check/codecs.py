@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from gpu_check.cases import hidden_states
 from gpu_check.running import Report
 from gpu_check.standins import is_installed
 from gpu_check.timing import fastest, free_gib, peak_gib, reset_peak
 from xwam.checkpoints.wan import LATENT_MEAN, LATENT_STD
 from xwam.codecs.wan_vae import VAE_TYPE, WanVae
+from xwam.text.umt5 import encode_ids
 
 WAN22_VAE: dict[str, Any] = {
     "base_dim": 160,
@@ -112,10 +112,10 @@ def _umt5(report: Report) -> None:
     model = _random(lambda: UMT5EncoderModel(config), device, torch.bfloat16)
     model.set_input_embeddings(model.get_input_embeddings())  # one table for both of its names, as in a checkpoint
     places = torch.arange(PLACES, device=device)[None]
-    data = {"ids": places % 60 + 1, "mask": (places < 20).long()}
-    found = hidden_states(model, data)
+    data = (places % 60 + 1, (places < 20).long())
+    found = encode_ids(model, *data)
     report.check("shape of the text tokens", float(tuple(found.shape) != (1, PLACES, config.d_model)), 0.0)
     report.check("text tokens that are not finite", float((~found.isfinite()).sum().item()), 0.0)
-    seconds = fastest(lambda: hidden_states(model, data), device, 3)
+    seconds = fastest(lambda: encode_ids(model, *data), device, 3)
     report.row(part="umT5", work=f"prompt of {PLACES} places", type="bfloat16", ms=1e3 * seconds)
     report.fact(umt5_peak_memory_gib=peak_gib(device), umt5_parameters=sum(w.numel() for w in model.parameters()))

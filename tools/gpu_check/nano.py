@@ -17,7 +17,7 @@ from torch import Tensor
 from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.types import ARM_PROPRIO
 from gpu_check.cases import GOLDENS, Pair, Tensors
-from gpu_check.parity import largest
+from gpu_check.parity import COARSE_LIMIT, largest, root_mean_square
 from gpu_check.running import Report
 from gpu_check.standins import is_installed
 from gpu_check.timing import fastest
@@ -62,8 +62,8 @@ def nano(report: Report) -> None:
     bundle, observation = _bundle(device), load_file(GOLDENS / OBSERVATION)
     expected = load_file(GOLDENS / EXPECTED)
     found = imagined(bundle, observation)
-    for name in ("action_KA", "proprio_PS", "video_CTVHW", "depth_CTVHW"):
-        report.check(f"nano: {name}", largest(Pair(name, getattr(found, name), expected[name])), NETWORK_LIMIT)
+    for pair in _of_network(found, expected):
+        report.check(f"nano, float32: {pair.item}", largest(pair), NETWORK_LIMIT)
     grey = 127.5 * (found.rgb_VCHW.cpu() - expected["rgb_VCHW"].float()).abs()
     report.check("nano: decoded RGB, share of pixels off", _frac(grey > GREY_LEVELS), DIFFERENT_FRAC)
     grey = 127.5 * (found.grey_VHW.cpu() - expected["grey_VHW"].float()).abs()
@@ -74,6 +74,13 @@ def nano(report: Report) -> None:
         report.missing("scipy", "nano's whole engine")
     else:
         _engine(report, bundle, observation, expected, rounds)
+    for pair in _of_network(imagined(bundle.to(device, torch.bfloat16), observation), expected):
+        report.check(f"nano, bfloat16: {pair.item}", root_mean_square(pair), COARSE_LIMIT)
+
+
+def _of_network(found: Imagined, expected: Tensors) -> list[Pair]:
+    names = ("action_KA", "proprio_PS", "video_CTVHW", "depth_CTVHW")
+    return [Pair(name, getattr(found, name), expected[name]) for name in names]
 
 
 def _frac(wrong: Tensor) -> float:
@@ -81,7 +88,7 @@ def _frac(wrong: Tensor) -> float:
 
 
 def _bundle(device: torch.device) -> Bundle:
-    return load_bundle("nano").to(str(device))
+    return load_bundle("nano").to(device, torch.float32)
 
 
 @torch.inference_mode()
@@ -155,8 +162,8 @@ def _decoded(
     ).transpose(0, 1)
     device = bundle.network.device
     decoder = PixelDecoder.from_weights(bundle.decoder).to(device)
-    frames = decoder(present.to(device), change.to(device), features.to(device))
-    return frames.blended_NCHW[:, :3].float(), frames.sharp_NCHW[:, 3].float()
+    rgb_VCHW, grey_VHW = decoder.images(present.to(device), change.to(device), features.to(device))
+    return rgb_VCHW.float(), grey_VHW.float()
 
 
 def _unit_quaternion(state: np.ndarray) -> np.ndarray:

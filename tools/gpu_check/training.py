@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from gpu_check.machine import measured_peak
-from gpu_check.model import size_of
+from gpu_check.model import random_text, size_of
 from gpu_check.running import Report
 from gpu_check.timing import fastest, free_gib, peak_gib, reset_peak
 from xwam.config import Geometry, NetworkConfig, count_parameters
@@ -109,7 +109,7 @@ def _steps(report: Report, config: NetworkConfig, geometry: Geometry) -> None:
     seconds = fastest(step, device, 1 if report.settings.quick else 2)
     report.check("losses that are not finite", float(sum(not abs(v) < 1e9 for v in values[-1].values())), 0.0)
     report.check("weights of the head unchanged", float(torch.equal(before, objective.network.head.head.weight)), 0.0)
-    peak, num_text = measured_peak(report, torch.bfloat16), config.text_len
+    peak, num_text = measured_peak(report, torch.bfloat16), draws.text.rows_BMW.shape[1]
     flops = 3 * batch_size * step_flops(config, geometry, num_text=num_text, depth=True)
     report.fact(
         blocks=config.num_blocks,
@@ -155,6 +155,6 @@ def _batch(config: NetworkConfig, geometry: Geometry, count: int, device: torch.
     draws = SimpleNamespace(
         noise=Noise(drawn(*video), drawn(*action), drawn(*proprio)),
         levels=type(levels)(*(part.to(device) for part in levels)),
-        text_BNW=drawn(count, config.text_len, config.text_width),
+        text=random_text(config, count, device),
     )
     return batch, draws
