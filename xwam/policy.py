@@ -41,11 +41,11 @@ FRESH = {
 AUTO = "auto"
 """Precision that depends on the device."""
 
-NOISE_DEPARTURE = (
-    "drawn on the CPU from a request's seed; the released server draws the same shapes in the same order, also in "
-    "float32, on its GPU, whose generator gives other numbers"
+SERVER_DEPARTURES = (
+    "noise of the CPU's generator in place of a GPU's (the same seed, shapes, order and type)",
+    "images, states and the weights of the VAE are not rounded to bfloat16",
 )
-"""evaluation/policy_server.py and runners/xwam_runner.py of the release, commit 72cfb86."""
+"""Against evaluation/policy_server.py and runners/xwam_runner.py of the release, commit 72cfb86."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class XwamPlugin:
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
         if _is_released(config):
-            facts["noise"] = NOISE_DEPARTURE
+            facts["departures from the released server"] = "; ".join(_server_departures(config))
         if model.network.depth != "none":
             facts["depth scale"] = _depth_scale(model)
         return facts | _finisher(config, model).provenance()
@@ -330,6 +330,12 @@ def _precision(config: XwamPolicyConfig) -> str:
     if config.precision != AUTO:
         return config.precision
     return "bfloat16" if config.device.startswith("cuda") else "float32"
+
+
+def _server_departures(config: XwamPolicyConfig) -> list[str]:
+    """Return the departures from how the released server computes, one phrase each."""
+    precision = _precision(config)
+    return [*SERVER_DEPARTURES, *[f"{precision} in place of bfloat16"] * (precision != "bfloat16")]
 
 
 def _is_released(config: XwamPolicyConfig) -> bool:

@@ -5,6 +5,7 @@ Read next: `tests/unit/test_record_demonstrate.py`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ class PointEnv:
         privileged_keys=("goal", "unasked"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, task: str = "Go") -> None:
         self.about = {"simulator": "none"}
+        self.spec = replace(self.spec, env_id=f"point/{task}")
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
         self.position_m, self.num_steps = np.zeros(3), 0

@@ -165,7 +165,8 @@ def training_loss(folder: Path) -> Iterator[Finding]:
     sigma_video, sigma_action = (shift(data[f"t_{name}_unshifted"]) for name in ("video", "action"))
     levels = NoiseLevels(sigma_video, sigma_action, data["clean_action"].bool())
     got = losses(network, batch, noise, levels, network.encode_text(data["context"]))
-    for name, value in (*got._asdict().items(), ("total", got.total)):
+    for name in ("video", "action", "proprio", "depth", "total"):
+        value = getattr(got, name)
         expected = data["loss" if name == "total" else f"loss_{name}"]
         yield relative(f"training loss: {name}", value.reshape(expected.shape), expected)
 

@@ -5,6 +5,7 @@ Read next: `evalkit/contracts/requests.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -16,11 +17,12 @@ import pytest
 
 from baselines.floors import HoldPlugin, RandomPlugin
 from baselines.scripted.policy import ScriptedPlugin
+from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.requests import EpisodeRequests, noise_seed, seed_of, visible_env
 from evalkit.contracts.spec import EPISODE as READS_EPISODE
 from evalkit.contracts.spec import EVERYTHING, PolicySpec, reads_episode
-from evalkit.contracts.types import Episode, Observation, PolicyReply, PolicyRequest, Prediction
-from evalkit.contracts.worker.client import ChunkOutcome
+from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.record.demonstrate import rollout
 from evalkit.run.episode import Tally, run_episode
 from evalkit.score.chunk import ScoreOptions
@@ -89,37 +91,14 @@ def told(given: Any, *, task: str, seed: int) -> bool:
     return any((isinstance(leaf, str) and task in leaf) or leaf == seed for leaf in leaves(given))
 
 
-class Worker:
-    """A worker of the point's env in this process, as `run_episode` uses it."""
-
-    def __init__(self) -> None:
-        self.env = PointEnv()
-        self.env_spec = replace(self.env.spec, env_id="point/SecretTask")
-
-    def begin(self, episode: Episode, *, render: bool) -> Observation:
-        self.env.begin(seed=episode.seed, max_steps=episode.max_steps)
-        return Observation(**self.env.observe(render=render))
-
-    def send_actions(self, actions: np.ndarray, **_: Any) -> None:
-        self.actions = actions
-
-    def receive_outcome(self) -> Any:
-        for action in self.actions:
-            self.env.advance(action)
-        last = Observation(**self.env.observe(render=True))
-        return ChunkOutcome(
-            num_executed=len(self.actions), success=False, frames=[], last=last, sim_s=0.0, render_s=0.0
-        )
-
-
 def run_spy(spy: Spy) -> None:
-    run_episode(SECRET, Worker(), spy, [], Tally(), render=False, predict=False)  # type: ignore[arg-type]
+    launch = WorkerLaunch(target="tests.doubles.point:PointEnv", kwargs={"task": SECRET.task})
+    with closing(EnvWorker(launch, PointEnv(SECRET.task).spec).build()) as worker:
+        run_episode(SECRET, worker, spy, [], Tally(), render=False, predict=False)
 
 
 def rollout_spy(spy: Spy) -> None:
-    env = PointEnv()
-    env.spec = replace(env.spec, env_id="point/SecretTask")  # type: ignore[misc]
-    rollout(env, spy, SECRET)
+    rollout(PointEnv(SECRET.task), spy, SECRET)
 
 
 @pytest.mark.parametrize("ask", [run_spy, rollout_spy], ids=["run", "record"])

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
 from xwam.config import DepthMode
-from xwam.flow.losses import Batch, Noise, losses, masked_mean_square
+from xwam.flow.losses import Batch, Noise, losses, masked_mean_square, mean_spectrum
 from xwam.flow.noise import NoiseLevels
 
 LEVELS = NoiseLevels(torch.tensor([0.7, 0.4]), torch.tensor([0.3, 0.0]), torch.tensor([False, True]))
@@ -48,7 +49,28 @@ def test_what_carries_no_loss_changes_none() -> None:
     other.action_BKA[1] += 1  # nor are clean actions, which carry no loss either
     after = losses(network, batch, other, LEVELS, text)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    assert before.total.item() == pytest.approx(sum(term.item() for term in before))
+    assert before.total.item() == pytest.approx(sum(term.item() for term in before[:4]))
+
+
+def test_the_spectral_loss_is_the_release_s() -> None:
+    """Only chunks all of whose actions carry loss count, with every number, the absent arm's too."""
+    rng = np.random.default_rng(0)
+    error, mask = rng.normal(size=(3, 32, 14)).astype(np.float32), np.ones((3, 32, 14), np.float32)
+    mask[..., 7:] = 0  # an absent arm
+    mask[1, 5] = 0  # one action that is not trusted
+    expected = np.abs(np.fft.rfft(error[[0, 2]], axis=1)).mean()
+    found = mean_spectrum(torch.from_numpy(error), torch.from_numpy(mask))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+    assert mean_spectrum(torch.from_numpy(error), torch.zeros(3, 32, 14)).item() == 0
+
+
+def test_the_spectral_loss_skips_samples_of_clean_actions() -> None:
+    network, batch, noise, text = batch_of()
+    seen: dict[str, torch.Tensor] = {}
+    network.action_decoder.register_forward_hook(lambda _, inputs, output: seen.update(out=output))
+    found = losses(network, batch, noise, LEVELS, text)
+    error = (seen["out"] - (noise.action_BKA - batch.action_BKA))[~LEVELS.clean_action_B].numpy()
+    assert found.dct.item() == pytest.approx(np.abs(np.fft.rfft(error, axis=1)).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["none", "sequence", "channel"])

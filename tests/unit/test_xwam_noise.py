@@ -71,7 +71,17 @@ def test_rivals_of_ans() -> None:
         assert stats.kstest(unshift(sigma), "uniform").pvalue > 0.01
 
 
-@pytest.mark.parametrize("mode", ["ans", "decoupled", "sync"])
+def test_beta_sampling_is_the_release_s() -> None:
+    """One level for video and actions, from Beta(1.5, 1) before the shift."""
+    levels = draw_levels(MANY, "sync-beta", generator=torch.Generator().manual_seed(4))
+    assert torch.equal(levels.sigma_video_B, levels.sigma_action_B)
+    assert not levels.clean_action_B.any()
+    drawn = unshift(levels.sigma_video_B)
+    assert stats.kstest(drawn, "beta", args=(1.5, 1)).pvalue > 0.01
+    assert drawn.mean() == pytest.approx(0.6, abs=4 * stats.beta.std(1.5, 1) / MANY**0.5)
+
+
+@pytest.mark.parametrize("mode", ["ans", "decoupled", "sync", "sync-beta"])
 def test_some_samples_stand_where_inference_begins(mode: NoiseMode) -> None:
     draws = {"clean_frac": 0.25, "start_frac": 0.25}
     levels = draw_levels(MANY, mode, **draws, generator=torch.Generator().manual_seed(3))

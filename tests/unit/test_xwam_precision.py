@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.doubles.checkpoints import Released
 from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
 from tests.doubles.xwam import PLUGIN, RANDOM
 from xwam.network.reference import ReferenceNetwork
@@ -127,3 +128,11 @@ def test_precision_follows_the_device() -> None:
     chosen = replace(RANDOM, device="cuda", precision="float32")
     assert PLUGIN.provenance(chosen)["precision"].startswith("float32;")
     assert XwamPolicyConfig().precision == "auto"
+
+
+def test_departures_from_the_released_server_are_listed(released: Released) -> None:
+    config = XwamPolicyConfig(checkpoint=str(released.folder))
+    key = "departures from the released server"
+    assert PLUGIN.provenance(config)[key].endswith("not rounded to bfloat16; float32 in place of bfloat16")
+    assert PLUGIN.provenance(replace(config, device="cuda"))[key].endswith("not rounded to bfloat16")
+    assert key not in PLUGIN.provenance(RANDOM)

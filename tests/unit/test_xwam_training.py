@@ -29,7 +29,7 @@ from xwam.training.latent_cache import LatentClips
 from xwam.training.launch import train_model
 from xwam.training.log import read_log
 from xwam.training.objective import XwamObjective
-from xwam.training.optim import optimizers_of
+from xwam.training.optim import optimizers_of, rate_at
 from xwam.training.recipes import RECIPES, OptimizerKind, Recipe, RecipeError, recipe_of
 from xwam.training.state import Average, StateError
 
@@ -146,6 +146,28 @@ def test_the_objective_weighs_the_losses_of_equation_6(shared_root: Path) -> Non
     assert found["action"].item() == plain.action.item()
     expected = plain.video + RECIPE.weight_action * plain.action + plain.proprio + 0.5 * plain.depth
     torch.testing.assert_close(found["total"], expected.reshape(()))
+
+
+def test_the_spectral_loss_is_a_setting(shared_root: Path) -> None:
+    trainer = trainer_of(shared_root, shared_root / "unused")
+    batch, draws = first_batch(trainer)
+    network = fresh_network(trainer.bundle.model.network, seed=4)
+    without = XwamObjective(network, RECIPE)(batch, draws)
+    with_it = XwamObjective(network, replace(RECIPE, weight_dct=0.5))(batch, draws)
+    assert set(with_it) - set(without) == {"dct"}
+    torch.testing.assert_close(with_it["total"], without["total"] + 0.5 * with_it["dct"])
+
+
+def test_the_learning_rate_is_that_of_transformers() -> None:
+    schedules = pytest.importorskip("transformers.optimization", reason="compares with transformers")
+    for num_steps, warmup_steps in ((50, 10), (50, 0), (3, 3)):
+        recipe = replace(RECIPES["robocasa-released"], num_steps=num_steps, warmup_steps=warmup_steps)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate)
+        schedule = schedules.get_cosine_schedule_with_warmup(optimizer, warmup_steps, num_steps)
+        for step in range(num_steps):
+            assert recipe.learning_rate * rate_at(step, recipe) == pytest.approx(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
 
 
 def test_recomputed_activations_give_the_same_gradients(shared_root: Path) -> None:

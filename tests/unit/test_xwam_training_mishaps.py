@@ -189,6 +189,14 @@ def test_equal_checkpoints_are_equal_to_the_byte(start: Path, tmp_path: Path) ->
 # ---- another recipe, other statistics
 
 
+def test_a_state_of_an_earlier_version_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("xwam.training.state.VERSION", 1)
+        trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
+    with pytest.raises(StateError, match=r"was written by version 1 of the training; this is version 2.*--start"):
+        trainer_of(root, tmp_path / "run", SHORT)
+
+
 def test_only_the_settings_that_differ_are_told(root: Path, tmp_path: Path) -> None:
     trainer_of(root, tmp_path / "run", SHORT).run(stop_at=1)
     with pytest.raises(StateError) as caught:

@@ -31,7 +31,7 @@ WEIGHTS_README = Path(__file__).parents[2] / "xwam" / "nano" / "weights" / "READ
     ("change", "reason"),
     [
         ("optimizer=moun", "optimizer: Input should be 'adamw' or 'muon', got \"moun\"."),
-        ("noise=snyc", "noise: Input should be 'ans', 'decoupled' or 'sync', got \"snyc\"."),
+        ("noise=snyc", "noise: Input should be 'ans', 'decoupled', 'sync' or 'sync-beta', got \"snyc\"."),
         ("past_end=holdd", "past_end: Input should be 'leave_out' or 'hold', got \"holdd\"."),
         ("depth=foo", "depth: Input should be 'interleaved', 'none', 'sequence' or 'channel', got \"foo\"."),
         ("precision=fp16", "precision: Input should be 'no' or 'bf16', got \"fp16\"."),

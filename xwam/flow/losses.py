@@ -1,6 +1,6 @@
 """The training loss: velocities of video, actions and states, and clean depth latents.
 
-In: clean tensors of a batch, their noise, their noise levels. Out: four losses and their sum.
+In: clean tensors of a batch, their noise, their noise levels. Out: losses by name and the sum of equation 6.
 Read next: `noise.py` for how the levels are drawn.
 
 Letters: B batch, C latent channels, T latent frames, V views, H W latent rows and columns, K actions, P states,
@@ -53,16 +53,17 @@ class Noise(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The four terms of equation 6, weighted equally."""
+    """The four terms of equation 6, and the release's optional loss on the spectrum of actions."""
 
     video: Tensor
     action: Tensor
     proprio: Tensor
     depth: Tensor
+    dct: Tensor
 
     @property
     def total(self) -> Tensor:
-        """Return the sum."""
+        """Return the sum of the terms of equation 6, weighted equally."""
         return self.video + self.action + self.proprio + self.depth
 
 
@@ -99,13 +100,13 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
         error = error * levels.sigma_video_B.view(-1, 1, 1, 1, 1, 1).to(error)
     if network.config.proprio_prediction == "change":
         proprio_error = proprio_error * levels.sigma_action_B.view(-1, 1, 1).to(error)
+    action_error, action_mask = out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
     return Losses(
         video=_mean_square(error[:, :channels, 1:]),
-        action=masked_mean_square(
-            out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
-        ),
+        action=masked_mean_square(action_error, action_mask),
         proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting),
         depth=_depth_loss(out.depth_BCTVHW, error[:, channels:], batch.depth_BCTVHW),
+        dct=mean_spectrum(action_error, action_mask),
     )
 
 
@@ -129,6 +130,22 @@ def masked_mean_square(error: Tensor, mask: Tensor) -> Tensor:
     """
     mask = mask.expand_as(error)
     return (error.square() * mask).sum() / mask.sum().clamp(min=1)
+
+
+def mean_spectrum(error_BKA: Tensor, mask_BKA: Tensor) -> Tensor:
+    """Return the mean magnitude of the errors' Fourier coefficients over the actions of a chunk (not normalised).
+
+    As the release's `dct_loss` (runners/xwam_runner.py, commit 72cfb86), a Fourier transform in spite of its name: only
+    chunks all of whose actions carry loss count, and of these every number, those of an absent arm too. 0 if there is
+    no such chunk.
+
+    Example:
+        >>> mean_spectrum(torch.ones(1, 4, 1), torch.ones(1, 4, 1)).item()  # coefficients 4, 0, 0
+        1.3333333730697632
+    """
+    whole_B = mask_BKA.expand_as(error_BKA).any(dim=-1).all(dim=1)
+    spectrum = torch.fft.rfft(error_BKA, dim=1).abs()[whole_B]
+    return spectrum.mean() if spectrum.numel() else spectrum.sum()
 
 
 def _with_depth(network: XwamNetwork, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xwam.config import NUM_TRAIN_TIMESTEPS, SIGMA_SHIFT
 
-NoiseMode = Literal["ans", "decoupled", "sync"]
+NoiseMode = Literal["ans", "decoupled", "sync", "sync-beta"]
 
 BETA_SHAPE = 1.5
 """Equation 4 draws b from Beta(1.5, 1), whose distribution function is b to the power of 1.5."""
@@ -71,7 +71,8 @@ def draw_levels(
 
     Args:
         num: Samples.
-        mode: `ans` couples both levels; `decoupled` draws them independently; `sync` uses one for both.
+        mode: `ans` couples both levels; `decoupled` draws them independently; `sync` draws one for both, uniformly, and
+            `sync-beta` from Beta(1.5, 1), as the release's `rf_distribution: beta`. The shift follows each draw.
         clean_frac: Share of samples with clean actions, `ans` only.
         start_frac: Share of samples at the levels where every inference begins, the only ones of an inference in one
             step; 0 in the paper. With `clean_frac` at most 1.
@@ -81,8 +82,9 @@ def draw_levels(
     if mode == "ans":
         levels = ans_levels(pick, action, video, clean_frac)
     else:
+        video = video ** (1 / BETA_SHAPE) if mode == "sync-beta" else video
         never = torch.zeros(num, dtype=torch.bool)
-        levels = NoiseLevels(shift(video), shift(video if mode == "sync" else action), never)
+        levels = NoiseLevels(shift(video), shift(action if mode == "decoupled" else video), never)
     first, starting = sigma_grid(1)[0], pick > 1 - start_frac
     return levels._replace(
         sigma_video_B=levels.sigma_video_B.masked_fill(starting, first),

@@ -37,7 +37,7 @@ class Objective(Protocol):
 
 
 class XwamObjective(nn.Module):
-    """The losses of equation 6, weighted.
+    """The losses of equation 6, weighted, and the spectral loss of actions if the recipe asks for it.
 
     Args:
         network: The network; its weights become trainable.
@@ -62,6 +62,8 @@ class XwamObjective(nn.Module):
             "proprio": recipe.weight_proprio,
             "depth": recipe.weight_depth,
         }
+        if recipe.weight_dct:
+            self._weights["dct"] = recipe.weight_dct
         for module in network.exact_modules():
             _keep_exact(module)
         for block in (*network.main_blocks(), *network.depth_blocks()):
@@ -71,9 +73,10 @@ class XwamObjective(nn.Module):
                 block.compile()
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Return the four terms and their weighted sum."""
+        """Return the terms that the recipe weighs, and their weighted sum."""
         text = self.network.encode_text(draws.text)
-        terms = losses(self.network, batch, draws.noise, draws.levels, text)._asdict()
+        found = losses(self.network, batch, draws.noise, draws.levels, text)._asdict()
+        terms = {name: found[name] for name in self._weights}
         total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
         return {**terms, "total": total}
 

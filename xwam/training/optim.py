@@ -44,14 +44,17 @@ def _is_block_matrix(name: str, weight: nn.Parameter) -> bool:
 def rate_at(step: int, recipe: Recipe) -> float:
     """Return the share of the peak learning rate at step number `step`, counted from 0.
 
+    As the release has it (`get_cosine_schedule_with_warmup` of transformers): the first step of a warm-up has rate 0,
+    and the step after the warm-up has the peak.
+
     Example:
         >>> from xwam.training.recipes import FINETUNING
-        >>> [round(rate_at(step, FINETUNING), 3) for step in (0, 499, 999, 10_499, 19_999)]
-        [0.001, 0.5, 1.0, 0.5, 0.0]
+        >>> [round(rate_at(step, FINETUNING), 3) for step in (0, 500, 1000, 10_500, 19_999)]
+        [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     if step < recipe.warmup_steps:
-        return (step + 1) / recipe.warmup_steps
-    progress = (step + 1 - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
+        return step / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.num_steps - recipe.warmup_steps)
     low = recipe.final_lr_frac
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 

@@ -50,7 +50,7 @@ class Recipe:
         noise_draws: Noise levels per clip and step; the clip is read and encoded once.
         optimizer: `adamw`, or `muon` for the matrices of the blocks with AdamW for all other weights.
         learning_rate: Peak learning rate.
-        warmup_steps: Steps of linear warm-up from 0; a cosine to `final_lr_frac` follows.
+        warmup_steps: Steps of linear warm-up, the first at rate 0; a cosine to `final_lr_frac` follows.
         final_lr_frac: Final learning rate as a share of the peak.
         weight_decay: Decoupled weight decay.
         betas: Betas of AdamW.
@@ -59,13 +59,14 @@ class Recipe:
         precision: `bf16` for matrix products in bfloat16, `no` for float32; weights and optimizer stay in float32.
         checkpointing: Recompute the activations of each block instead of storing them.
         compile: Compile the blocks: minutes at the start, faster steps. A CPU needs a C++ compiler.
-        noise: Distribution of the noise levels: `ans`, `decoupled` or `sync`.
+        noise: Distribution of the noise levels: `ans`, `decoupled`, `sync` or `sync-beta`, see `noise.draw_levels`.
         clean_action_frac: Share of samples with clean actions (p in the paper).
         start_frac: Share of samples at the noise levels where inference starts; not in the paper.
         text_drop: Share of samples with an empty prompt.
         weight_action: Weight of the action loss (lambda in equation 6).
         weight_proprio: Weight of the state loss.
         weight_depth: Weight of the depth loss.
+        weight_dct: Weight of the loss on the spectrum of actions (`dct_loss_weight` of the release); 0 for none.
         train_only: Prefixes of the names of the weights to train, for example `["head.", "extra_"]`. Empty for all.
         blind: Replace all images by grey: a control experiment for the use of the cameras.
         depth: Depth mode of the network; None for the model's own.
@@ -109,6 +110,7 @@ class Recipe:
     weight_action: Amount = 1.0
     weight_proprio: Amount = 1.0
     weight_depth: Amount = 1.0
+    weight_dct: Amount = 0.0
     train_only: tuple[Name, ...] = ()
     blind: bool = False
     depth: DepthMode | None = None

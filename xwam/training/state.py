@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from xwam.checkpoints.tensors import write_tensors
 
+VERSION = 2
+"""Version of the training; increase it when the same recipe, model and data train otherwise."""
+
 
 class StateError(ValueError):
     """A state that belongs to another run, or cannot be read."""
@@ -77,7 +80,11 @@ def save_state(
                 tensors[f"optimizer/{names[id(owner)]}/{key}"] = gathered(torch.as_tensor(value))
     if writer:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, tensors, {"about": json.dumps({"step": step, "identity": identity}, sort_keys=True)})
+        write_tensors(
+            path,
+            tensors,
+            {"about": json.dumps({"version": VERSION, "step": step, "identity": identity}, sort_keys=True)},
+        )
 
 
 def load_state(
@@ -102,6 +109,12 @@ def load_state(
             f"{path} cannot be read ({error}). Delete it to train from the start, or train in another folder with "
             f"`--start {path.parent}/checkpoint.safetensors`, which starts from the weights only."
         ) from error
+    if (version := about.get("version", 1)) != VERSION:
+        raise StateError(
+            f"{path} was written by version {version} of the training; this is version {VERSION}, in which the same "
+            f"recipe trains otherwise. Finish it with the evalkit that started it, or train in another folder with "
+            f"`--start {path.parent}/checkpoint.safetensors`, which starts from the weights only."
+        )
     _same(path, about["identity"], json.loads(json.dumps(identity)))
     weights = dict(network.named_parameters())
     with torch.no_grad():
