@@ -97,23 +97,18 @@ class RobocasaEnv(ObservedEnv):
         return np.concatenate([move[:6], [-move[6]], self._protocol.base_action])
 
     def _update_kinematics(self) -> None:
-        if not self._reads_controller:
+        if self._protocol.observes == "current":
             super()._update_kinematics()
-
-    @property
-    def _reads_controller(self) -> bool:
-        """Whether state and images are those of the last physics substep, as the arm's controller read them."""
-        return self._protocol.observes == "last_substep"
 
     def _base_pose(self) -> np.ndarray:
         """Return 4,4 `T_world_base`."""
-        if not self._reads_controller:
+        if self._protocol.observes != "controller":
             return self._site_pose(BASE_SITE)
         arm = self._controllers["right"]
         return geometry.transform(arm.origin_ori, arm.origin_pos)
 
     def _proprio(self) -> np.ndarray:
-        if self._reads_controller:
+        if self._protocol.observes == "controller":
             arm, fingers = self._controllers["right"], self._controllers["right_gripper"]
             T_world_ee = geometry.transform(arm.ref_ori_mat, arm.ref_pos)
             open_frac = fingers.joint_pos[0] / fingers.actuator_max[0]

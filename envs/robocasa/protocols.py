@@ -66,8 +66,9 @@ class Protocol:
         base_action: The numbers of an action after arm and gripper: base 3, torso 1, mode 1. Neither moves.
         robosuite: The versions that draw the protocol's scenes; the first is the one to install.
         episodes_per_task: Episodes of each task for one seed; None for any number.
-        observes: `current`: state and images of the moment after the step. `last_substep`: as robosuite leaves them,
-            one physics substep (2 ms) before that moment.
+        observes: `current`: state and images of the moment after the step. The others read them as robosuite leaves
+            them, one physics substep (2 ms) before that moment: `controller` as the robot's controllers hold them,
+            `observables` as `step` returns them, where the fingers alone are those of the moment after the step.
         may_start_solved: Whether an episode whose goal is met at the start is run, and succeeds after one step.
     """
 
@@ -79,7 +80,7 @@ class Protocol:
     base_action: tuple[float, ...]
     robosuite: tuple[str, ...]
     episodes_per_task: int | None
-    observes: Literal["current", "last_substep"]
+    observes: Literal["current", "controller", "observables"]
     may_start_solved: bool
 
     def episode_seed(self, *, task_idx: int, seed: int, index: int, num_episodes: int) -> int:
@@ -144,7 +145,7 @@ _XWAM = Protocol(
     base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
     robosuite=("1.5.2",),
     episodes_per_task=100,
-    observes="last_substep",
+    observes="controller",
     may_start_solved=True,
 )
 
@@ -168,7 +169,7 @@ PROTOCOLS: dict[str, Protocol] = {
         base_action=(0.0, 0.0, 0.0, 0.0, -1.0),
         robosuite=("1.5.1",),
         episodes_per_task=50,
-        observes="last_substep",
+        observes="observables",
         may_start_solved=True,
     ),
 }

@@ -6,6 +6,7 @@ Read next: `tests/sim/`.
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from envs.mujoco.views import choose_gl
 from envs.robocasa.bench import PYTHON_VARIABLE, RobocasaBench, RobocasaConfig
 from evalkit.contracts.errors import EvalkitError
 from evalkit.run.settings import RunSettings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ROBOCASA_TIMEOUTS = RunSettings(start_timeout_s=300, reset_timeout_s=300, chunk_timeout_s=300).timeouts
 
@@ -28,11 +31,11 @@ def why_no_robosuite() -> str:
     return ""
 
 
-def why_no_robocasa() -> str:
-    """Return why RoboCasa cannot run here; empty if it can."""
+def why_no_robocasa(protocol: str = RobocasaConfig.protocol) -> str:
+    """Return why RoboCasa cannot run here as a protocol asks; empty if it can."""
     if not os.environ.get(PYTHON_VARIABLE):
         return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
-    lacking = [f for f in RobocasaBench().examine(RobocasaConfig()) if f.needed and not f.ok]
+    lacking = [f for f in RobocasaBench().examine(RobocasaConfig(protocol=protocol)) if f.needed and not f.ok]
     return f"RoboCasa is not complete: {lacking[0].what}: {lacking[0].remedy}" if lacking else ""
 
 

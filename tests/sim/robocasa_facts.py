@@ -13,6 +13,7 @@ import numpy as np
 from envs.mujoco.views import ViewRenderer
 from envs.robocasa import scene
 from envs.robocasa.env import RobocasaEnv
+from envs.robocasa.protocols import PROTOCOLS
 from envs.robocasa.tasks import CAMERAS
 from evalkit.contracts import geometry
 from evalkit.contracts.errors import EvalkitError
@@ -82,7 +83,7 @@ def proprio(env: Any, observation: Any) -> Any:
     fingers.update(force=True)
     return {
         "ee_pose": np.abs(ours - T_base_ee).max(),
-        "gripper": abs(observation["proprio"][7] - np.clip(fingers.joint_pos[0] / fingers.actuator_max[0], 0, 1)),
+        "gripper": abs(observation["proprio"][7] - fingers.joint_pos[0] / fingers.actuator_max[0]),
         "absent_arm": np.abs(observation["proprio"][8:]).max(),
     }
 
@@ -211,7 +212,7 @@ def blow_up(env: Any) -> Any:
 
 
 def solved_at_reset(env: Any) -> Any:
-    """Return what `begin` says of an episode whose goal is met before the first step."""
+    """Return what `begin` says of an episode whose goal is met before the first step, by protocol; then `advance`."""
     built = scene.build
 
     def solved(*args: Any, **kwargs: Any) -> Any:
@@ -221,9 +222,13 @@ def solved_at_reset(env: Any) -> Any:
 
     scene.build = solved
     try:
-        return env.begin(seed=SEED, max_steps=10)
+        says = []
+        for name in ("standard", "xwam"):
+            env._protocol = PROTOCOLS[name]
+            says.append(env.begin(seed=SEED, max_steps=10))
+        return [*says, env.advance(np.zeros(14, np.float32))]
     finally:
-        scene.build = built
+        scene.build, env._protocol = built, PROTOCOLS["standard"]
 
 
 def pixels(env: Any, observation: Any) -> Any:

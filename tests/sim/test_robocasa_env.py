@@ -105,7 +105,7 @@ def test_gripper_opens_on_plus_one(facts: dict[str, Any]) -> None:
 
 def test_faults_are_seen(facts: dict[str, Any]) -> None:
     assert "became unstable" in facts["blow_up"]
-    assert facts["solved_at_reset"] is True
+    assert facts["solved_at_reset"] == [True, False, True], "an error; or run, and a success after one step"
     assert "already open in this process" in facts["second_env"]
     assert facts["looking_changes_nothing"] is True
 
