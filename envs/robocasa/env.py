@@ -56,6 +56,7 @@ class RobocasaEnv(ObservedEnv):
         renderer = ViewRenderer(image_hw_px=(height, width), antialias_samples=antialias_samples, as_robosuite=True)
         super().__init__(env_spec(task, image_hw_px=(height, width)), renderer)
         self._task, self._protocol, self._placeholder = task, PROTOCOLS[protocol], art == "placeholder"
+        self._solved_at_start = False
         self.about |= {"robocasa": robocasa.__version__, "art": art}
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
@@ -68,6 +69,12 @@ class RobocasaEnv(ObservedEnv):
         self._check_stable()
         self._solved_at_start = bool(self._sim._check_success())
         return self._solved_at_start and not self._protocol.may_start_solved
+
+    @property
+    def scene(self) -> dict[str, Any]:
+        """The kitchen and what stands in it, JSON values; whether the goal was met at the start, if so."""
+        drawn = scene.describe(self._sim.get_ep_meta())
+        return {**drawn, "solved_at_start": True} if self._solved_at_start else drawn
 
     def advance(self, action: np.ndarray) -> bool:
         """Execute one action for 50 ms; return whether the goal is met."""

@@ -55,6 +55,11 @@ class RobocasaReplay(RobocasaEnv):
         self._sim, self._instruction, self._placed = Recorded(xml), str(self._ep_meta.get("lang", "")), False
         return False
 
+    @property
+    def scene(self) -> dict[str, Any]:
+        """The kitchen and what stands in it, as the demonstration notes it."""
+        return scene.describe(self._ep_meta)
+
     def play(self, state: np.ndarray) -> None:
         """Put the simulation into a recorded state."""
         self._sim.put(np.asarray(state, np.float64))

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ def _seed_global_generator(start: Start) -> None:
         return
     np.random.seed(start.global_seed.seed)  # noqa: NPY002
     np.random.randn(JOINT_ANGLES_PER_EPISODE * start.global_seed.earlier_episodes)  # noqa: NPY002
+
+
+def describe(ep_meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was drawn, as RoboCasa notes it: kitchen, fixtures of the task, objects; JSON values.
+
+    Example:
+        >>> apple = {"name": "obj", "info": {"cat": "apple", "mjcf_path": "/objects/objaverse/apple/apple_3/model.xml"}}
+        >>> describe({"layout_id": 2, "style_id": 4, "lang": "pick the apple", "object_cfgs": [apple]})
+        {'layout': 2, 'style': 4, 'sentence': 'pick the apple', 'fixtures': {}, 'objects': {'obj': 'apple/apple_3'}}
+    """
+    return {
+        "layout": ep_meta.get("layout_id"),
+        "style": ep_meta.get("style_id"),
+        "sentence": ep_meta.get("lang"),
+        "fixtures": dict(ep_meta.get("fixture_refs", {})),
+        "objects": {
+            str(config["name"]): "/".join(Path(config["info"]["mjcf_path"]).parts[-3:-1])
+            for config in ep_meta.get("object_cfgs", [])
+        },
+    }
 
 
 @functools.cache

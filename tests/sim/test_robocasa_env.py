@@ -142,14 +142,15 @@ def digest(observation: Any) -> Any:
 
 
 def played(worker: Any, episode: Any) -> Any:
-    """Return hashes of the first and the last look of an episode, and whether holding still solved it."""
-    first = worker.begin(episode, render=True).observation
+    """Return hashes of the first and last observation, whether holding still solved it, and what the record holds."""
+    start = worker.begin(episode, render=True)
     success = False
     for actions in (HOLD, MOVES):
         worker.send_actions(actions, render_at=[], render_last=actions is MOVES, render_success=False)
         outcome = worker.receive_outcome()
         success = success or (actions is HOLD and outcome.success)
-    return digest(first), digest(outcome.last), success
+    recorded = (start.scene, start.first_state_sha256, start.first_frame_sha256)
+    return digest(start.observation), digest(outcome.last), success, recorded
 
 
 def check_task(task: Any, tmp_path: Path) -> None:
@@ -162,8 +163,13 @@ def check_task(task: Any, tmp_path: Path) -> None:
         others = [played(worker, episode) for episode in (third, second)]
         again = played(worker, first)
     assert one == again, "the same episode in another process and after others"
-    assert len({start for start, _, _ in (one, *others)}) == 3
-    assert not any(solved for _, _, solved in (one, *others)), "holding still solves nothing"
+    assert len({start for start, _, _, _ in (one, *others)}) == 3
+    assert len({state for *_, (_, state, _) in (one, *others)}) == 3
+    assert not any(solved for _, _, solved, _ in (one, *others)), "holding still solves nothing"
+    scene = one[-1][0]
+    assert (scene["layout"], scene["style"]) in SCENES
+    assert scene["sentence"]
+    assert scene["fixtures"]
 
 
 def test_one_task_begins_runs_and_repeats(tmp_path: Path) -> None:
