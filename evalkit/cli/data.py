@@ -36,6 +36,7 @@ from evalkit.cli.options import (
 )
 from evalkit.console import out, progress_bar
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.limits import check_range
 from evalkit.contracts.text import count_of
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def replay(
     from evalkit.replay.jobs import jobs
 
     _check_folder(root)
+    check_range("--end-effector-tolerance-mm", tolerance_mm, 0, 1000, unit="mm")
     overrides = [text for text in files if "=" in text and not Path(text).exists()]
     _check_flags(overrides, {"run.workers": "--workers"})
     todo = jobs(

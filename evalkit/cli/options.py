@@ -62,7 +62,7 @@ Overrides = Annotated[
 DataSetFolder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of the data set, new or to be extended.", show_default=False)
 ]
-Workers = Annotated[int, typer.Option("--workers", metavar="N", help="Simulators in parallel.", min=1)]
+Workers = Annotated[int, typer.Option("--workers", metavar="N", help="Simulators in parallel.", min=1, max=1024)]
 TasksToRecord = Annotated[
     list[str],
     typer.Argument(

@@ -81,6 +81,11 @@ def test_a_plugin_that_fails_on_import_names_its_line(tmp_path: Path, monkeypatc
         (["record", "TMP", "Lift=1", "bench.max_steps=20"], "here write --max-steps 20."),
         (["record", "TMP", "Lift=1", "--policy", "hold", "--take-over", "0"], "--take-over 0 must be 1 or more."),
         (["replay", "TMP", "no.hdf5", "--bench", "robosuite"], "no.hdf5 does not exist"),
+        (
+            ["replay", "TMP", "no.hdf5", "--bench", "robosuite", "--end-effector-tolerance-mm", "nan"],
+            "--end-effector-tolerance-mm must be from 0 to 1000 mm, got nan.",
+        ),
+        (["record", "TMP", "Lift=1", "--workers", "2000"], "less than or equal to 1024"),
     ],
 )
 def test_a_mistake_names_what_to_write(arguments: list[str], sentence: str, tmp_path: Path) -> None:
@@ -131,6 +136,23 @@ def test_xwam_names_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
     ):
         assert xwam(command) == 2
         assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "d", "r", "--minutes", "-1"], "--minutes must be from 0.01 to 525600, got -1.0."),
+        (["train", "d", "r", "--minutes", "nan"], "--minutes must be from 0.01 to 525600, got nan."),
+        (["train-decoder", "d", "nano", "o", "--perceptual", "nan"], "--perceptual must be from 0 to 1000, got nan."),
+        (["train-decoder", "d", "nano", "o", "--learning-rate", "-1"], "--learning-rate must be from 0 to 1000"),
+        (["average", "nano", "nano", "o", "--share", "nan"], "must lie between 0 and 1, got nan."),
+    ],
+)
+def test_numbers_of_xwam_have_bounds(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert xwam(arguments) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_choice_of_xwam_is_named_plainly(capsys: pytest.CaptureFixture[str]) -> None:

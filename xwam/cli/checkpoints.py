@@ -140,7 +140,7 @@ def speed(
     ] = None,
     batch: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", help="Requests per forward pass; may be repeated. [default: 1, 4, 16]"),
+        typer.Option(metavar="N", help="Requests per forward pass; may be repeated. [default: 1, 4, 16]", min=1),
     ] = None,
     rounds: Annotated[int, typer.Option(metavar="N", min=1, help="Repetitions; the fastest counts.")] = 3,
     device: Annotated[Literal["cuda", "cpu"], typer.Option(help="Device.")] = "cuda",

@@ -16,9 +16,17 @@ from typing import Annotated
 
 import typer
 
+from evalkit.contracts.limits import check_range
 from xwam.cli.console import counted
 
-Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads. [default: all cores]", show_default=False)]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="CPU threads. [default: all cores]", show_default=False, min=1, max=1024),
+]
+MAX_MINUTES = 525_600
+"""A year."""
+
+MAX_WEIGHT = 1000
 
 
 def _list_recipes(context: typer.Context, wanted: bool) -> None:
@@ -95,6 +103,8 @@ def train(
     from xwam.training.recipes import recipe_of
 
     chosen = recipe_of(recipe, overrides or [])
+    if minutes is not None:
+        check_range("--minutes", minutes, 0.01, MAX_MINUTES)
     _set_threads(threads)
     status = train_model(
         data, out, chosen, start=start, minutes=minutes, dry_run=dry_run, command=_command(), bar=counted
@@ -141,6 +151,9 @@ def train_decoder(
     from xwam.training.decoder import DecoderRecipe
     from xwam.training.launch import train_pixel_decoder
 
+    check_range("--perceptual", perceptual, 0, MAX_WEIGHT)
+    if learning_rate is not None:
+        check_range("--learning-rate", learning_rate, 0, MAX_WEIGHT)
     _set_threads(threads)
     recipe = DecoderRecipe(perceptual_weight=perceptual)
     if steps is not None:
