@@ -148,9 +148,7 @@ def test_xwam_names_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
         (["average", "nano", "nano", "o", "--share", "nan"], "must lie between 0 and 1, got nan."),
     ],
 )
-def test_numbers_of_xwam_have_bounds(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_numbers_of_xwam_have_bounds(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert xwam(arguments) == 2
     assert sentence in capsys.readouterr().err
 
