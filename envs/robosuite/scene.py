@@ -65,6 +65,10 @@ def _scene_class(task: str, wide: bool) -> type:
             if wide:
                 _widen(self.placement_initializer, info.spread)
 
+        def _update_observables(self, force: bool = False) -> None:
+            if force:  # robosuite also updates them in each of the 25 substeps of a step; nothing here reads them
+                super()._update_observables(force=force)
+
     Scene.__name__ = f"{task}{'Wide' if wide else ''}Scene"
     return Scene
 

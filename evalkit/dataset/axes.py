@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -44,11 +45,19 @@ class Axes:
 
     def model_from_sim(self, proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
         """Return states, ...,16, in the frames of the data."""
-        return _rotate(proprio, arms, self.R_modelbase_simbase, self.R_eefsim_eefmodel)
+        return _rotate(proprio, arms, self._to_model)
 
     def sim_from_model(self, proprio: np.ndarray, arms: Sequence[str]) -> np.ndarray:
         """Return states, ...,16, in the frames of the simulator."""
-        return _rotate(proprio, arms, self.R_modelbase_simbase.T, self.R_eefsim_eefmodel.T)
+        return _rotate(proprio, arms, self._to_sim)
+
+    @cached_property
+    def _to_model(self) -> _Turns:
+        return _Turns.of(self.R_modelbase_simbase, self.R_eefsim_eefmodel)
+
+    @cached_property
+    def _to_sim(self) -> _Turns:
+        return _Turns.of(self.R_modelbase_simbase.T, self.R_eefsim_eefmodel.T)
 
 
 SAME_AXES = Axes(R_modelbase_simbase=np.eye(3), R_eefsim_eefmodel=np.eye(3))
@@ -56,16 +65,26 @@ ROBOCASA_AXES = Axes(R_modelbase_simbase=np.eye(3), R_eefsim_eefmodel=R_EEFSIM_E
 ROBOTWIN_AXES = Axes(R_modelbase_simbase=R_MODELBASE_SIMBASE_ROBOTWIN, R_eefsim_eefmodel=R_EEFSIM_EEFMODEL_ROBOTWIN)
 
 
-def _rotate(proprio: np.ndarray, arms: Sequence[str], R_left: np.ndarray, R_right: np.ndarray) -> np.ndarray:
-    from scipy.spatial.transform import Rotation
+class _Turns(NamedTuple):
+    """The rotations of every state: of the base, as a matrix and as scipy's, and of the end effector."""
 
+    R_left: np.ndarray
+    left: Rotation
+    right: Rotation
+
+    @classmethod
+    def of(cls, R_left: np.ndarray, R_right: np.ndarray) -> _Turns:
+        from scipy.spatial.transform import Rotation
+
+        return cls(R_left, Rotation.from_matrix(R_left), Rotation.from_matrix(R_right))
+
+
+def _rotate(proprio: np.ndarray, arms: Sequence[str], turns: _Turns) -> np.ndarray:
     rotated = np.zeros(np.shape(proprio))
     for arm in arms:
         state = np.asarray(proprio, np.float64)[..., ARM_PROPRIO[arm]]
-        rotation = (
-            Rotation.from_matrix(R_left) * rotation_from_wxyz(state[..., QUAT_WXYZ]) * Rotation.from_matrix(R_right)
-        )
-        parts = [state[..., :3] @ R_left.T, wxyz_from_xyzw(rotation.as_quat()), state[..., 7:]]
+        rotation = turns.left * rotation_from_wxyz(state[..., QUAT_WXYZ]) * turns.right
+        parts = [state[..., :3] @ turns.R_left.T, wxyz_from_xyzw(rotation.as_quat()), state[..., 7:]]
         rotated[..., ARM_PROPRIO[arm]] = np.concatenate(parts, axis=-1)
     return rotated
 

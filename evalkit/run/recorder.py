@@ -6,7 +6,9 @@ Read next: `evalkit/store/clips.py`, `evalkit/store/video.py`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,24 +18,55 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, Observation, Prediction
 from evalkit.run.episode import ExecutedChunk, Listener
-from evalkit.store.clips import ClipChunk, ClipHeader, Frames, write_clip
+from evalkit.store.clips import ClipChunk, ClipHeader, ClipWriter, Frames
 from evalkit.store.video import VideoWriter, video_frame
+
+MAX_WAITING_CHUNKS = 4
+"""Chunks that wait to be compressed; bounds the memory if the disk's thread is slower than the robot."""
 
 
 class ClipRecorder:
-    """Collects predictions and ground truth; writes one HDF5 file at the end of the episode."""
+    """Writes predictions and ground truth as one HDF5 file.
+
+    A thread compresses each chunk while the episode goes on; the file appears at its end. An error of the thread is
+    raised by the next call.
+    """
 
     def __init__(
         self, path: Path, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec, *, plan_sha256: str
     ) -> None:
         self._path, self._plan_sha256 = path, plan_sha256
         self._episode, self._env_spec, self._policy_spec = episode, env_spec, policy_spec
-        self._chunks: list[ClipChunk] = []
+        self._writer = ClipWriter()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="clip")
+        self._waiting: deque[Future[None]] = deque()
 
     def on_chunk(self, chunk: ExecutedChunk) -> None:
-        """Collect one chunk."""
+        """Hand one chunk to the thread; wait if it is too far behind."""
+        self._wait_until_left(MAX_WAITING_CHUNKS - 1)
+        self._waiting.append(self._thread.submit(self._compress, chunk))
+
+    def on_end(self, outcome: str) -> None:
+        """Write the clip."""
+        self._wait_until_left(0)
+        self._thread.shutdown()
+        header = ClipHeader(
+            episode=self._episode,
+            env_spec=self._env_spec,
+            policy_spec=self._policy_spec.to_json(),
+            outcome=outcome,
+            plan_sha256=self._plan_sha256,
+        )
+        self._writer.save(self._path, header)
+
+    def abandon(self) -> None:
+        """Forget the chunks; no file was written yet."""
+        self._thread.shutdown(cancel_futures=True)
+        self._writer.close()
+
+    def _compress(self, chunk: ExecutedChunk) -> None:
         observation = chunk.request.observation
-        self._chunks.append(
+        self._writer.add(
             ClipChunk(
                 chunk_idx=chunk.request.chunk_idx,
                 step_idx=chunk.request.step_idx,
@@ -47,19 +80,10 @@ class ClipRecorder:
             )
         )
 
-    def on_end(self, outcome: str) -> None:
-        """Write the clip."""
-        header = ClipHeader(
-            episode=self._episode,
-            env_spec=self._env_spec,
-            policy_spec=self._policy_spec.to_json(),
-            outcome=outcome,
-            plan_sha256=self._plan_sha256,
-        )
-        write_clip(self._path, header, self._chunks)
-
-    def abandon(self) -> None:
-        """Do nothing: no file was written yet."""
+    def _wait_until_left(self, count: int) -> None:
+        """Wait until at most `count` chunks are left to compress."""
+        while len(self._waiting) > count:
+            self._waiting.popleft().result()
 
 
 class VideoRecorder:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import cv2
@@ -23,6 +25,8 @@ DEPTH_RANGE_M = {"static": (0.5, 3.5), "wrist": (0.05, 1.0)}
 """Range of depths that the colours show, by kind of camera."""
 
 _CAPTION_PX = 18
+
+_TURBO_RGB = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_TURBO)[:, 0, ::-1]
 
 
 class VideoWriter:
@@ -103,8 +107,15 @@ def video_frame(
         grey = np.full_like(rgb_vhwc_u8, 64)
         predicted = grey if predicted_rgb_vhwc_u8 is None else predicted_rgb_vhwc_u8
         rows.append(_row("predicted", predicted, predicted_depth_vhw_m, cameras))
-    bar = np.zeros((_CAPTION_PX, rows[0].shape[1], 3), np.uint8)
-    return np.concatenate([_labelled(bar, caption, scale=0.4), *rows])
+    return np.concatenate([_caption(caption, rows[0].shape[1]), *rows])
+
+
+def _caption(text: str, width_px: int) -> np.ndarray:
+    """Return a black bar with text; it changes from frame to frame."""
+    label = _drawn_label(text, width_px, 0.4)
+    bar = np.zeros((_CAPTION_PX, width_px, 1), np.uint8)
+    bar[: len(label.add_hw1)] = label.add_hw1[:_CAPTION_PX]
+    return bar.repeat(3, axis=2)
 
 
 def depth_colours(depth_hw_m: np.ndarray, range_m: tuple[float, float]) -> np.ndarray:
@@ -113,8 +124,9 @@ def depth_colours(depth_hw_m: np.ndarray, range_m: tuple[float, float]) -> np.nd
     valid = np.isfinite(depth_hw_m) & (depth_hw_m > 0)
     inverse = 1.0 / np.where(valid, np.clip(depth_hw_m, near_m, far_m), far_m)
     share = (inverse - 1 / far_m) / (1 / near_m - 1 / far_m)
-    colours = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.where(valid[..., None], colours, 0).astype(np.uint8)
+    colours = _TURBO_RGB[(share * 255).astype(np.uint8)]
+    colours[~valid] = 0
+    return colours
 
 
 def _row(
@@ -132,10 +144,36 @@ def _row(
 
 def _labelled(frame_hwc_u8: np.ndarray, text: str, *, scale: float) -> np.ndarray:
     """Return the image with white text in its upper left corner, smaller where it would not fit."""
-    (text_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    scale *= min(1.0, (frame_hwc_u8.shape[1] - 6) / max(text_px, 1))
-    labelled = np.ascontiguousarray(frame_hwc_u8).copy()
-    origin = (3, round(30 * scale))
-    for colour, thickness in (((0, 0, 0), 2), ((255, 255, 255), 1)):
-        cv2.putText(labelled, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    label = _kept_label(text, frame_hwc_u8.shape[1], scale)
+    labelled = frame_hwc_u8.copy()
+    strip = labelled[: len(label.keep_frac_hw1)]
+    strip[:] = strip * label.keep_frac_hw1[: len(strip)] + label.add_hw1[: len(strip)]
     return labelled
+
+
+class _Label(NamedTuple):
+    """What a label does to the top of an image: multiply by a share, then add; H,W,1 each."""
+
+    keep_frac_hw1: np.ndarray
+    add_hw1: np.ndarray
+
+
+def _drawn_label(text: str, width_px: int, scale: float) -> _Label:
+    """Return a label, from its text on black and on white."""
+    (text_px, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale *= min(1.0, (width_px - 6) / max(text_px, 1))
+    black, white = (
+        _with_text(np.full((round(40 * scale) + 3, width_px), grey, np.uint8), text, scale) for grey in (0, 255)
+    )
+    return _Label(((white - black) / np.float32(255))[..., None], black.astype(np.float32)[..., None])
+
+
+_kept_label = lru_cache(maxsize=64)(_drawn_label)
+
+
+def _with_text(image_hw_u8: np.ndarray, text: str, scale: float) -> np.ndarray:
+    """Return a grey image with white text with a black edge; the image is drawn on."""
+    for grey, thickness in ((0, 2), (255, 1)):
+        origin = (3, round(30 * scale))
+        cv2.putText(image_hw_u8, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (grey,), thickness, cv2.LINE_AA)
+    return image_hw_u8

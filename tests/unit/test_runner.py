@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ import pytest
 from evalkit.contracts.errors import EvalkitError, SpecMismatch
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.run.recorder import ClipRecorder
-from evalkit.store.clips import ClipReader
+from evalkit.store.clips import ClipChunk, ClipReader, ClipWriter
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
 from tests.doubles.bench import FakeEnv
@@ -90,6 +91,18 @@ def test_clips_hold_predictions_beside_what_happened(tmp_path: Path) -> None:
         assert chunk.predicted is not None
         assert len(chunk.predicted.rgb) == 2
         assert len(chunk.true.rgb_fvhwc_u8) == chunk.num_executed // 4
+
+
+def test_an_error_of_the_clip_thread_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(writer: ClipWriter, chunk: ClipChunk) -> None:
+        raise MemoryError("no room for the clip")
+
+    monkeypatch.setattr(ClipWriter, "add", failing)
+    (record,) = run(tmp_path, episodes=1, tasks=("Far",))
+    assert (record.outcome, record.blame, record.clip) == ("error", "harness", None)
+    assert "MemoryError: no room for the clip" in known(record.reason)
+    assert not list(tmp_path.glob("clips/*/*"))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("clip")]
 
 
 def test_only_frames_that_the_actions_reach_are_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
