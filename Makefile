@@ -9,7 +9,7 @@ EVAL_SEED ?= 0
 comma := ,
 EVAL_OUT ?= results/runs/eval-$(subst $(comma),-,$(EVAL_TASKS))-x$(EVAL_EPISODES)-seed$(EVAL_SEED)
 EVALKIT := $(BIN)/evalkit
-ROBOCASA_CHECKPOINT ?= sharinka0715/X-WAM-checkpoints/robocasa
+ROBOCASA_CHECKPOINT ?= sharinka0715/X-WAM-checkpoints/robocasa_sft
 ROBOCASA_OUT ?= results/runs/robocasa-24-xwam
 ROBOCASA_SETTINGS ?= policy.xwam.device=cuda policy.xwam.precision=bfloat16 run.workers=8
 ROBOCASA_RUN := bench.robocasa.protocol=xwam policy.xwam.checkpoint=$(ROBOCASA_CHECKPOINT)

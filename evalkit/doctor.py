@@ -45,7 +45,7 @@ def examine() -> list[Finding]:
     findings.append(_disk())
     findings.append(_probe("weights for LPIPS (alex)", lambda: str(find_weights("alex")), _LPIPS_REMEDY, needed=False))
     findings += [_package(name, extra="viz", needed=False) for name in ("open3d", "rerun-sdk")]
-    findings += [_package(name, extra="wan", needed=False) for name in ("diffusers", "transformers")]
+    findings += [_package(name, extra="wan", needed=False) for name in ("diffusers", "transformers", "ftfy")]
     findings += [
         _package("ray", extra="ray", needed=False),
         _library("libusb-1.0.so.0", "libusb-1.0-0", "open3d", needed=False),

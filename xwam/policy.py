@@ -11,15 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_device, check_folder, check_range
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
+from xwam.checkpoints.tokenizer import HOW, find_tokenizer, identity_of
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.nano.choice import FinisherChoice, choose
 from xwam.robots.interfaces import INTERFACES
@@ -64,6 +68,10 @@ class XwamPolicyConfig:
         device: Device of network, VAE and text encoder, for example `cuda`.
         precision: Type of the network's matrices, for example `bfloat16`; `auto` is bfloat16 on CUDA, as in the
             released evaluation, and float32 elsewhere. Heads, timesteps, actions and states always stay float32.
+        tokenizer: Where umT5's tokenizer lies if the checkpoint holds none, as the released ones: the Wan2.2 folder,
+            the tokenizer's own folder, or an id on the Hugging Face hub (`google/umt5-xxl`).
+        num_heads: Attention heads of a released network whose heads are not 128 wide; None for that width.
+        prompt_memory_gib: Largest memory of the prompts that are stored for the next request.
         text_cache: Folder that stores encoded prompts; None to encode them again in every run.
         camera_depth: Whether predicted depth builds on measured depth (`xwam/nano/depth_refinement.py`), for a codec
             that decodes changes of the current frame, as nano's does; else depth is the network's own. The network sees
@@ -82,12 +90,15 @@ class XwamPolicyConfig:
     threads: int = 1
     device: str = "cpu"
     precision: str = "auto"
+    tokenizer: str | None = None
+    num_heads: int | None = None
+    prompt_memory_gib: float = 1.0
     text_cache: str | None = None
     camera_depth: bool = True
     warp: bool = True
 
 
-MAX_THREADS, MAX_GUIDANCE, MAX_SEED = 1024, 100, 2**63 - 1
+MAX_THREADS, MAX_GUIDANCE, MAX_SEED, MAX_MEMORY_GIB, MAX_HEADS = 1024, 100, 2**63 - 1, 1024, 1024
 
 MAX_STEPS = 1000
 """Noise levels of the training, which a schedule cannot exceed."""
@@ -147,11 +158,19 @@ class XwamPlugin:
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
         }
+        if model.text.kind == "umt5":
+            facts["tokenizer"] = _tokenizer(config).found
         if _is_released(config):
             facts["departures from the released server"] = "; ".join(_server_departures(config))
         if model.network.depth != "none":
             facts["depth scale"] = _depth_scale(model)
         return facts | _finisher(config, model).provenance()
+
+    def examine(self, config: XwamPolicyConfig) -> list[Finding]:
+        """Return what a checkpoint with umT5 needs in addition to its weights; nothing for others."""
+        if _model(config).text.kind != "umt5":
+            return []
+        return [*(_package(name) for name in ("diffusers", "transformers", "ftfy")), _tokenizer(config)]
 
     def make(self, config: XwamPolicyConfig) -> XwamPolicy:
         """Return the policy with its weights in memory.
@@ -168,7 +187,7 @@ class XwamPlugin:
             reason = str(error).splitlines()[0]
             raise BadConfig(f"policy.xwam.device={config.device} cannot be used: {reason}.") from error
         if config.text_cache is not None:
-            bundle = with_stored_text(bundle, Path(config.text_cache), identity=_identity(config))
+            bundle = with_stored_text(bundle, Path(config.text_cache), identity=_text_identity(config))
         return XwamPolicy(self.spec(config), _engine(config, bundle, schedule))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
@@ -179,7 +198,7 @@ class XwamPlugin:
         """
         from xwam.checkpoints.bundle import Movable
 
-        bundle, schedule = self._load(config)
+        bundle, schedule = self._load(replace(config, tokenizer=None))
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
         return _engine(replace(config, warp=False), bundle, schedule).round_trip
@@ -203,7 +222,8 @@ class XwamPlugin:
             )
             if config.checkpoint in FRESH:
                 return fresh_bundle(_model(config), seed=config.init_seed), schedule
-            return load_bundle(config.checkpoint), schedule
+            bundle = load_bundle(config.checkpoint, num_heads=config.num_heads, tokenizer=config.tokenizer)
+            return bundle, schedule
         except ValueError as error:
             raise BadConfig(str(error)) from error
 
@@ -251,6 +271,9 @@ def _check(config: XwamPolicyConfig) -> None:
     check_range("policy.xwam.threads", config.threads, 1, MAX_THREADS)
     check_range("policy.xwam.guidance", config.guidance, 0, MAX_GUIDANCE)
     check_range("policy.xwam.init_seed", config.init_seed, 0, MAX_SEED)
+    check_range("policy.xwam.prompt_memory_gib", config.prompt_memory_gib, 0, MAX_MEMORY_GIB)
+    if config.num_heads is not None:
+        check_range("policy.xwam.num_heads", config.num_heads, 1, MAX_HEADS)
     check_device("policy.xwam.device", config.device)
     if config.text_cache is not None:
         check_folder("policy.xwam.text_cache", config.text_cache)
@@ -293,7 +316,8 @@ def _engine(config: XwamPolicyConfig, bundle: Bundle, schedule: Schedule) -> Eng
     from xwam.serving.engine import Engine
 
     try:
-        return Engine(bundle, schedule, _finisher(config, bundle.model).finisher(bundle))
+        finisher, prompt_bytes = _finisher(config, bundle.model).finisher(bundle), int(config.prompt_memory_gib * 2**30)
+        return Engine(bundle, schedule, finisher, prompt_bytes=prompt_bytes)
     except CheckpointError as error:
         raise BadConfig(str(error)) from error
 
@@ -310,6 +334,40 @@ def _depth_scale(model: ModelConfig) -> str:
     if model.depth_known:
         return f"{scale}; the map of its training"
     return f"assumed {scale}; the released map is not published, so metres are a guess"
+
+
+def _package(name: str) -> Finding:
+    """Return whether a package that umT5 or its VAE needs is installed."""
+    installed = find_spec(name) is not None
+    return Finding(
+        what=name,
+        ok=installed,
+        found=metadata.version(name) if installed else "",
+        remedy="pip install -c constraints.txt -e '.[wan]'",
+    )
+
+
+def _tokenizer(config: XwamPolicyConfig) -> Finding:
+    """Return which tokenizer umT5 will use, or why there is none."""
+    remedy = f"write policy.xwam.tokenizer=FOLDER: {HOW}"
+    try:
+        checkpoint = locate(config.checkpoint, header_only=True)
+        folder = find_tokenizer(checkpoint, config.tokenizer)
+    except CheckpointError as error:
+        return Finding(what="a tokenizer", ok=False, found=str(error).rstrip("."), remedy=remedy)
+    if folder is None:
+        return Finding(what="a tokenizer", ok=False, found=f"{config.checkpoint} holds none", remedy=remedy)
+    own = folder == find_tokenizer(checkpoint)
+    unused = "; policy.xwam.tokenizer is not read" if own and config.tokenizer is not None else ""
+    found = f"{identity_of(folder)}, {'of the checkpoint' if own else 'given'}{unused}"
+    return Finding(what="a tokenizer", ok=True, found=found, remedy=remedy)
+
+
+def _text_identity(config: XwamPolicyConfig) -> str:
+    """Return the identity of everything that decides the text of a prompt."""
+    if _model(config).text.kind != "umt5":
+        return _identity(config)
+    return f"{_identity(config)}, tokenizer {_tokenizer(config).found}"
 
 
 def _training(config: XwamPolicyConfig) -> str:

@@ -33,8 +33,8 @@ NUMPY = ("1.23.5", "1.23.3", "1.23.2")
 GLOBAL_NOISE_UNTIL = (1, 5, 1)
 """The last robosuite that draws the robot's joint noise from numpy's global generator; see `scene.py`."""
 
-WEIGHTS = "sharinka0715/X-WAM-checkpoints"
-"""Where X-WAM's authors keep their checkpoints on the Hugging Face hub."""
+WEIGHTS, WEIGHTS_FOLDER = "sharinka0715/X-WAM-checkpoints", "robocasa_sft"
+"""Where X-WAM's authors keep their checkpoint for RoboCasa on the Hugging Face hub."""
 
 
 def look(python: str) -> dict[str, str]:
@@ -214,12 +214,13 @@ def _weights(environ: Mapping[str, str]) -> Finding:
     named = environ.get("ROBOCASA_CHECKPOINT")
     home = environ.get("HF_HOME") or str(Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
     cached = Path(home) / "hub" / f"models--{WEIGHTS.replace('/', '--')}"
-    path = Path(named) if named else cached
+    path = Path(named) if named else next(cached.glob(f"snapshots/*/{WEIGHTS_FOLDER}"), cached / WEIGHTS_FOLDER)
+    download = f"hf download {WEIGHTS} --include '{WEIGHTS_FOLDER}/*'"
     return Finding(
         what="X-WAM's weights (for make eval-robocasa)",
         ok=path.exists(),
         found=str(path) if path.exists() else "",
-        remedy=f"hf download {WEIGHTS}, or make eval-robocasa ROBOCASA_CHECKPOINT=<path>",
+        remedy=f"{download}, or make eval-robocasa ROBOCASA_CHECKPOINT=<path>",
         needed=False,
     )
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.contracts.env import Bench, CountedBench, PacedBench, RecordableBench, WorkerLaunch
+from evalkit.contracts.env import Bench, CountedBench, Finding, PacedBench, RecordableBench, WorkerLaunch
+from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import make_policy, recordable
-from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.policy import ExaminedPolicy, Policy, PolicyPlugin
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 
@@ -120,6 +121,18 @@ class BoundPolicy(_Bound):
         """Return what identifies the policy: hashes of weights, parameter counts, notes."""
         return dict(self.plugin.provenance(self.config))
 
+    def examine(self) -> list[Finding]:
+        """Return what the policy needs on this machine, and whether it is there; maybe nothing."""
+        return self.plugin.examine(self.config) if isinstance(self.plugin, ExaminedPolicy) else []
+
+    def require(self) -> None:
+        """Raise BadConfig unless everything that the policy needs is there; nothing is loaded."""
+        lacking = [finding for finding in self.examine() if finding.needed and not finding.ok]
+        if lacking:
+            each = (f"{each.what}{f' ({each.found})' if each.found else ''}; {each.remedy}" for each in lacking)
+            raise BadConfig(f"Policy '{self.name}' lacks {'; and '.join(each)}.")
+
     def load(self) -> Policy:
-        """Return the policy with its weights in memory; raises EvalkitError if it needs a package that is missing."""
+        """Return the policy with its weights in memory; raises EvalkitError if it lacks something that it needs."""
+        self.require()
         return make_policy(self.plugin, self.config)

@@ -7,10 +7,11 @@ Read next: `baselines/floors.py` for the smallest ones, `xwam/policy.py` for the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from evalkit.contracts.env import Finding
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Observation, PolicyReply, PolicyRequest
 
@@ -80,6 +81,18 @@ class PolicyPlugin(Protocol):
 
     def make(self, config: Any) -> Policy:
         """Load and return the policy."""
+        ...
+
+
+@runtime_checkable
+class ExaminedPolicy(Protocol):
+    """A policy plugin that can tell which of its requirements are met on this machine, without loading the policy.
+
+    `evalkit doctor NAME` shows them; a plan for the policy, and loading it, are refused while a needed one is not met.
+    """
+
+    def examine(self, config: Any) -> list[Finding]:
+        """Return every finding."""
         ...
 
 

@@ -139,7 +139,7 @@ def make_plan(
 
     Raises:
         UnknownName: For a task or setting that the bench does not have.
-        BadConfig: For numbers that make no plan.
+        BadConfig: For numbers that make no plan, or a policy that lacks something that it needs.
         SpecMismatch: If the policy cannot run on a task that is named, or on any.
         EvalkitError: If the policy needs experts of the bench, and there are none.
     """
@@ -148,6 +148,7 @@ def make_plan(
     _check_names(bench, named, setting)
     _check_numbers(num_episodes, seed, max_steps)
     policy = policy.for_bench(bench.name)
+    policy.require()
     policy_spec = policy.spec()
     specs = {task: bench.env_spec(task=task, setting=setting) for task in named or bench.tasks}
     specs = _fitting(specs, policy_spec, all_must_fit=bool(named))

@@ -321,7 +321,7 @@ def test_the_released_container() -> None:
     assert bundle.model.network.num_depth_blocks == 2
     expected = load_network(default_folder()).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in bundle.network.state_dict().items())
-    with pytest.raises(ValueError, match="put that of google/umt5-xxl"):
+    with pytest.raises(ValueError, match="give that of google/umt5-xxl"):
         bundle.text_encoder.encode("close the drawer")
 
 

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import pickle
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -222,18 +223,23 @@ class Hub:
 
 def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     weights = str(RELEASED_WEIGHTS)
-    files = {f"{name}/{file}": "{}" for name in ("robocasa", "robotwin") for file in ("config.yaml", weights)}
+    files = {f"{name}/{file}": "{}" for name in ("robocasa_sft", "robotwin_sft") for file in ("config.yaml", weights)}
     hub = Hub(tmp_path / "two", files)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    with pytest.raises(CheckpointError, match=r"holds 2 experiments; name one of them: 'o/x-wam/robocasa', "):
+    held = r"'o/x-wam' holds robocasa_sft, robotwin_sft; "
+    with pytest.raises(CheckpointError, match=f"^{held}name one of them, for example 'o/x-wam/robotwin_sft'"):
         locate("o/x-wam")
-    with pytest.raises(CheckpointError, match=r"'o/x-wam/lab' holds 0 experiments; name one of them: none\."):
+    with pytest.raises(
+        CheckpointError, match=rf"There is no 'o/x-wam/robocasa': {held}did you mean '.*/robocasa_sft'\?$"
+    ):
+        locate("o/x-wam/robocasa")
+    with pytest.raises(CheckpointError, match=f"There is no 'o/x-wam/lab': {held}name one of them"):
         locate("o/x-wam/lab")
     assert hub.fetched == []
-    assert locate("o/x-wam/robotwin", header_only=True) == tmp_path / "two" / "robotwin"
-    assert hub.fetched == ["robotwin/config.yaml"]
-    locate("o/x-wam/robotwin/")
-    assert hub.fetched[1:] == ["robotwin/config.yaml", f"robotwin/{weights}"]
+    assert locate("o/x-wam/robotwin_sft", header_only=True) == tmp_path / "two" / "robotwin_sft"
+    assert hub.fetched == ["robotwin_sft/config.yaml"]
+    locate("o/x-wam/robotwin_sft/")
+    assert hub.fetched[1:] == ["robotwin_sft/config.yaml", f"robotwin_sft/{weights}"]
 
 
 def test_headers_of_our_own_layout_come_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -259,7 +265,39 @@ def test_an_id_on_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp
     for path in ("./nowhere/here", "results/nano.safetensors"):
         with pytest.raises(CheckpointError, match=f"There is no checkpoint at {path}"):
             load_bundle(path)
-    (tmp_path / "robotwin").mkdir()
-    (tmp_path / "robotwin" / "config.yaml").write_text("{}")
+    for name in ("robotwin_sft", "robocasa_sft"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("{}")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: str(tmp_path))
-    assert locate("sharinka0715/X-WAM-checkpoints") == tmp_path / "robotwin"
+    repo = "sharinka0715/X-WAM-checkpoints"
+    assert locate(f"{repo}/robotwin_sft") == tmp_path / "robotwin_sft"
+    with pytest.raises(CheckpointError, match=r"holds robocasa_sft, robotwin_sft as far as it was downloaded, and the"):
+        locate(f"{repo}/robocasa")
+
+
+def test_a_folder_that_holds_checkpoints_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pretrained", "robocasa_sft"):
+        (tmp_path / name / RELEASED_WEIGHTS).parent.mkdir(parents=True)
+        (tmp_path / name / RELEASED_WEIGHTS).write_text("weights")
+    (tmp_path / "wan22_5b").mkdir()
+    with pytest.raises(CheckpointError, match=r"holds pretrained, robocasa_sft; name one of them, for example"):
+        locate(str(tmp_path))
+    held = r"no checkpoint at .*/robocasa; .* holds pretrained, robocasa_sft; did you mean '.*/robocasa_sft'\?$"
+    with pytest.raises(CheckpointError, match=held):
+        locate(str(tmp_path / "robocasa"))
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(CheckpointError, match=r"did you mean '.*/robocasa_sft'\?$"):
+        locate(f"{tmp_path.name}/robocasa")
+    (tmp_path / "pretrained" / RELEASED_WEIGHTS).unlink()
+    assert locate(str(tmp_path)) == tmp_path / "robocasa_sft"
+
+
+def test_checkpoints_are_named_as_the_hub_names_them() -> None:
+    """The authors' repository holds `pretrained`, `robocasa_sft` and `robotwin_sft` (README of the release)."""
+    root, named = Path(__file__).parents[2], []
+    folders = ("xwam", "evalkit", "envs", "baselines", "docs", "tools", "findings", "results")
+    files = [path for folder in folders for path in (root / folder).rglob("*") if path.suffix in (".py", ".md", ".sh")]
+    for path in (root / "Makefile", root / "README.md", *files):
+        named += re.findall(r"X-WAM-checkpoints/([\w-]+)", path.read_text())
+    assert named
+    assert set(named) <= {"pretrained", "robocasa_sft", "robotwin_sft"}

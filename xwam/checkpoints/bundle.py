@@ -32,10 +32,10 @@ from xwam.checkpoints.released import read_container, sizes_of
 from xwam.checkpoints.tensors import fill, read_tensors, stored_type, under, write_tensors
 from xwam.checkpoints.wan import (
     load_diffusers_vae,
-    load_tokenizer,
     load_transformers_umt5,
     load_wan,
     umt5_from_wan,
+    umt5_text,
     vae_from_wan,
 )
 from xwam.codecs.codec import Codec
@@ -43,7 +43,6 @@ from xwam.codecs.patch_dct import PatchDCT
 from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
 from xwam.network.transformer import XwamNetwork, is_exact
 from xwam.text.encoders import HashedText, StoredText, TextEncoder
-from xwam.text.umt5 import UmT5Text
 
 DECODER = "decoder."
 """Prefix of the names of the pixel decoder's weights, in one file with those of the network."""
@@ -111,24 +110,26 @@ def dtype_of(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
-def load_bundle(name: str, *, num_heads: int | None = None) -> Bundle:
+def load_bundle(name: str, *, num_heads: int | None = None, tokenizer: str | None = None) -> Bundle:
     """Return the model of a checkpoint.
 
     Args:
         name: A file or folder of ours, a released experiment, or an id on the hub.
         num_heads: Attention heads of a released network whose heads are not 128 wide, as Wan's are.
+        tokenizer: Where the tokenizer of umT5 lies if the checkpoint has none (`find_tokenizer`).
 
     Raises:
         CheckpointError: Names the file or tensor that is missing, cut off, of the wrong shape or unknown.
     """
     path = locate(name)
     if (path / "config.yaml").is_file():
-        return load_released(path, num_heads=num_heads)
+        return load_released(path, num_heads=num_heads, tokenizer=tokenizer)
     if (path / MODEL_JSON).is_file() and not (path / MODEL_FILE).is_file():
-        return load_with_additions(path)
+        return load_with_additions(path, tokenizer=tokenizer)
     file = path / MODEL_FILE if path.is_dir() else path
     network, model = load_checkpoint(file)
-    return Bundle(model, network, load_codec(model, path), load_text_encoder(model, path), load_decoder(file, model))
+    text = load_text_encoder(model, path, tokenizer=tokenizer)
+    return Bundle(model, network, load_codec(model, path), text, load_decoder(file, model))
 
 
 def parameter_counts(path: Path) -> ParameterCount | None:
@@ -167,7 +168,7 @@ def load_decoder(path: Path, model: ModelConfig) -> DecoderWeights | None:
     return None if widths is None else DecoderWeights(widths, under(read_tensors(path), DECODER))
 
 
-def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
+def load_released(folder: Path, *, num_heads: int | None = None, tokenizer: str | None = None) -> Bundle:
     """Return a released experiment; see `load_bundle`."""
     model, container = read_model(folder), read_container(folder)
     stated = stated_sizes(read_yaml(folder / "config.yaml"))
@@ -180,16 +181,18 @@ def load_released(folder: Path, *, num_heads: int | None = None) -> Bundle:
     model = replace(model, network=sizes)
     network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
     codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
-    text = UmT5Text(umt5_from_wan(container.text_encoder), load_tokenizer(folder), num_tokens=sizes.text_len)
+    umt5 = umt5_from_wan(container.text_encoder)
+    text = umt5_text(umt5, folder, num_tokens=sizes.text_len, tokenizer=tokenizer)
     return Bundle(model, network, codec, text)
 
 
-def load_with_additions(folder: Path) -> Bundle:
+def load_with_additions(folder: Path, *, tokenizer: str | None = None) -> Bundle:
     """Return a model whose transformer is in the layout of Wan or diffusers, with X-WAM's additions in another file."""
     model, (_, wan) = read_model(folder), load_wan(folder)
     weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
     network = _network(model.network, weights, source=str(folder))
-    return Bundle(model, network, load_codec(model, folder), load_text_encoder(model, folder))
+    text = load_text_encoder(model, folder, tokenizer=tokenizer)
+    return Bundle(model, network, load_codec(model, folder), text)
 
 
 def save_checkpoint(
@@ -252,14 +255,13 @@ def load_codec(model: ModelConfig, folder: Path) -> Codec:
     return load_diffusers_vae(folder / "vae")
 
 
-def load_text_encoder(model: ModelConfig, folder: Path) -> TextEncoder:
+def load_text_encoder(model: ModelConfig, folder: Path, *, tokenizer: str | None = None) -> TextEncoder:
     """Return the text encoder of a model; one with weights is read from the folder of the checkpoint."""
     network = model.network
     if model.text.kind == "hashed":
         return HashedText(num_tokens=network.text_len, width=network.text_width)
-    return UmT5Text(
-        load_transformers_umt5(folder / "text_encoder"), load_tokenizer(folder), num_tokens=network.text_len
-    )
+    umt5 = load_transformers_umt5(folder / "text_encoder")
+    return umt5_text(umt5, folder, num_tokens=network.text_len, tokenizer=tokenizer)
 
 
 def _owner(name: str) -> str:

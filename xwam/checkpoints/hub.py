@@ -6,64 +6,86 @@ Read next: `metadata.py` for what lies there.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from xwam.checkpoints.metadata import MODEL_FILE, MODEL_JSON, CheckpointError
+from xwam.checkpoints.metadata import MODEL_FILE, MODEL_JSON, RELEASED_WEIGHTS, CheckpointError
 
 SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights" / "nano.safetensors"}
 """Shipped weights by name; `xwam/nano/weights/README.md` tells how they were trained."""
 
+HEADERS = ("config.yaml", MODEL_FILE, MODEL_JSON, str(RELEASED_WEIGHTS))
+"""A folder with one of these files is a checkpoint."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".json", ".yaml")
 """A name with one of these endings is a file on this machine, not an id on the hub."""
 
 
+class Listing(NamedTuple):
+    """The files of a repository.
+
+    Attributes:
+        files: Their paths in the repository.
+        whole: False if the hub did not answer and only the files that were downloaded before are known.
+    """
+
+    files: Sequence[str]
+    whole: bool
+
+
 def locate(name: str, *, header_only: bool = False) -> Path:
     """Return the path of a checkpoint; an id on the hub (`owner/name`, or `owner/name/folder`) is downloaded first.
 
-    The files of the repository are listed first, and only one experiment is downloaded.
+    The files of the repository are listed first, and only one checkpoint is downloaded. A folder that holds exactly one
+    checkpoint stands for it.
 
     Args:
         name: A name in `SHIPPED`, a path or an id.
         header_only: Download only the files that `read_model` needs.
 
     Raises:
-        CheckpointError: If there is neither a path nor a hub that answers, or the id holds several experiments.
+        CheckpointError: If there is neither a path nor a hub that answers; lists what a folder or repository holds if
+            the name does not fit one checkpoint in it.
     """
     if name in SHIPPED:
         return SHIPPED[name]
     if Path(name).exists():
-        return Path(name)
-    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w./-]+?))?/?", name)
-    if match is None or name.startswith((".", "/")) or name.endswith(WEIGHT_SUFFIXES):
-        raise CheckpointError(f"There is no checkpoint at {name}.")
+        return _in_folder(Path(name))
+    match = _hub_id(name)
+    if match is None or _checkpoints_in(Path(name).parent):
+        raise CheckpointError(f"There is no checkpoint at {name}{_held_by(Path(name).parent, Path(name).name)}")
     repo, folder = match[1], match[2] or ""
     try:
-        files = _listed(repo)
-        inside = _only_experiment(files, folder, name)
+        inside = _only_checkpoint(listing := list_files(repo), repo, folder)
         prefix = f"{inside}/" if inside else ""
         wanted = [f"{prefix}*"]
         if header_only:
-            light = [file for file in ("config.yaml", MODEL_JSON) if prefix + file in files]
+            light = [file for file in ("config.yaml", MODEL_JSON) if prefix + file in listing.files]
             wanted = [prefix + file for file in light or [MODEL_FILE]]
-        return _fetched(repo, wanted) / inside
+        return fetch(repo, wanted) / inside
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(
-            f"'{name}' is no path on this machine, and as an id on the Hugging Face hub it could not be fetched "
-            f"({type(error).__name__}); without a network, download {repo} elsewhere and give the folder's path."
-        ) from error
+        raise not_fetched(name, repo, error) from error
 
 
-def _listed(repo: str) -> list[str]:
+def not_fetched(name: str, repo: str, error: Exception) -> CheckpointError:
+    """Return the error for an id on the hub that could not be fetched."""
+    return CheckpointError(
+        f"'{name}' is no path on this machine, and as an id on the Hugging Face hub it could not be fetched "
+        f"({type(error).__name__}); without a network, download {repo} elsewhere and give the folder's path."
+    )
+
+
+def list_files(repo: str) -> Listing:
     """Return the files of a repository on the hub; without a network, those that were downloaded before."""
     import huggingface_hub
 
     try:
-        return list(huggingface_hub.list_repo_files(repo))
+        return Listing(list(huggingface_hub.list_repo_files(repo)), whole=True)
     except Exception:
         try:
             cached = Path(huggingface_hub.snapshot_download(repo, local_files_only=True))
@@ -71,24 +93,73 @@ def _listed(repo: str) -> list[str]:
             cached = None
         if cached is None:
             raise
-        return [file.relative_to(cached).as_posix() for file in cached.rglob("*") if file.is_file()]
+        return Listing([file.relative_to(cached).as_posix() for file in cached.rglob("*") if file.is_file()], False)
 
 
-def _fetched(repo: str, patterns: list[str]) -> Path:
+def fetch(repo: str, patterns: list[str]) -> Path:
+    """Return the local folder of a repository after downloading the files that match."""
     import huggingface_hub
 
     return Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
 
 
-def _only_experiment(files: Sequence[str], folder: str, name: str) -> str:
+def _hub_id(name: str) -> re.Match[str] | None:
+    """Return owner and name, and the folder, of an id on the hub; None for other names."""
+    if name.startswith((".", "/", "~")) or name.endswith(WEIGHT_SUFFIXES):
+        return None
+    return re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w./-]+?))?/?", name)
+
+
+def _only_checkpoint(listing: Listing, repo: str, folder: str) -> str:
     """Return the folder of the one checkpoint in or under a folder of a repository, "" for its root."""
-    headers = ("config.yaml", MODEL_FILE, MODEL_JSON)
-    folders = {file.rpartition("/")[0] for file in files if file.rpartition("/")[2] in headers}
-    if folder in folders:
+    pairs = [(f"/{file}", f"/{header}") for file in listing.files for header in HEADERS]
+    found = {file.removesuffix(header).lstrip("/") for file, header in pairs if file.endswith(header)}
+    if folder in found:
         return folder
-    below = sorted(path for path in folders if not folder or path.startswith(f"{folder}/"))
+    below = sorted(path for path in found if not folder or path.startswith(f"{folder}/"))
     if len(below) == 1:
         return below[0]
-    owner_and_name = name.rstrip("/").removesuffix(f"/{folder}") if folder else name.rstrip("/")
-    choices = ", ".join(f"'{owner_and_name}/{path}'" for path in below) or "none"
-    raise CheckpointError(f"'{name}' holds {len(below)} experiments; name one of them: {choices}.")
+    if not found:
+        raise CheckpointError(f"'{repo}' holds no checkpoint: none of {', '.join(HEADERS)} is in it.")
+    known = "" if listing.whole else " as far as it was downloaded, and the hub does not answer"
+    absent = f"There is no '{repo}/{folder}': " if folder and not below else ""
+    choices = below or sorted(found)
+    raise CheckpointError(f"{absent}'{repo}' holds {', '.join(choices)}{known}; {_advice(repo, folder, choices)}")
+
+
+def _in_folder(path: Path) -> Path:
+    """Return a path, or the one checkpoint in a folder that is none itself.
+
+    Raises:
+        CheckpointError: If there are several.
+    """
+    if not path.is_dir() or any((path / header).is_file() for header in HEADERS):
+        return path
+    found = _checkpoints_in(path)
+    if len(found) > 1:
+        raise CheckpointError(f"{path} holds {', '.join(found)}; {_advice(path, '', found)}")
+    return path / found[0] if found else path
+
+
+def _checkpoints_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that are checkpoints."""
+    if not folder.is_dir():
+        return []
+    return sorted(each.name for each in folder.iterdir() if any((each / header).is_file() for header in HEADERS))
+
+
+def _held_by(folder: Path, name: str) -> str:
+    """Return the end of a sentence: what a folder holds in place of a name."""
+    found = _checkpoints_in(folder)
+    return f"; {folder} holds {', '.join(found)}; {_advice(folder, name, found)}" if found else "."
+
+
+def _advice(where: str | Path, name: str, choices: Sequence[str]) -> str:
+    """Return the end of a sentence: the choice that a name is closest to, or an example.
+
+    Example:
+        >>> _advice("o/x-wam", "robocasa", ["pretrained", "robocasa_sft"])
+        "did you mean 'o/x-wam/robocasa_sft'?"
+    """
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    return f"did you mean '{where}/{close[0]}'?" if close else f"name one of them, for example '{where}/{choices[-1]}'."

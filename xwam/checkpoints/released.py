@@ -76,7 +76,7 @@ def sizes_of(
         if num_heads is None and width % WAN_HEAD_WIDTH:
             raise CheckpointError(
                 f"The network is {width} wide, which is no multiple of Wan's heads of {WAN_HEAD_WIDTH}; give its "
-                f"number of heads: `xwam convert --num-heads N`."
+                f"number of heads: policy.xwam.num_heads=N, or `xwam convert --num-heads N`."
             )
         if num_blocks is None and width == WAN22_5B.width:
             num_blocks = WAN22_5B.num_blocks

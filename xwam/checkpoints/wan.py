@@ -1,4 +1,4 @@
-"""Folders of Wan2.2, its own and those of diffusers: transformer, VAE, text encoder and tokenizer.
+"""Folders of Wan2.2, its own and those of diffusers: transformer, VAE and text encoder.
 
 In: a folder, or tensors under Wan's names. Out: tensors under Wan's names, a `WanVae`, a `UmT5Text`.
 Read next: `tensor_names.py` for the names, `bundle.py` for the caller.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xwam.checkpoints.metadata import CheckpointError
 from xwam.checkpoints.tensor_names import diffusers_vae_name, is_diffusers_dit, transformers_umt5_name, wan_dit_name
 from xwam.checkpoints.tensors import fill, read_tensors, stored_type
+from xwam.checkpoints.tokenizer import find_tokenizer, load_tokenizer
 from xwam.codecs.wan_vae import VAE_TYPE, WanVae
 from xwam.config import NetworkConfig, network_from_release
 from xwam.text.umt5 import UmT5Text
@@ -68,7 +69,7 @@ def load_wan_text(folder: Path, *, num_tokens: int) -> UmT5Text:
     """Return the text encoder of a Wan2.2 folder: `models_t5_*.pth`, or `text_encoder/` of transformers."""
     originals = sorted(folder.glob("models_t5_*.pth"))
     model = umt5_from_wan(read_tensors(originals[0])) if originals else load_transformers_umt5(folder / "text_encoder")
-    return UmT5Text(model, load_tokenizer(folder), num_tokens=num_tokens)
+    return umt5_text(model, folder, num_tokens=num_tokens)
 
 
 def load_diffusers_vae(folder: Path) -> WanVae:
@@ -99,14 +100,18 @@ def load_transformers_umt5(folder: Path) -> Any:
     return cast(nn.Module, model).to(stored_type(weights))
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a folder, or None without one, which only matters for new prompts."""
-    for subfolder in (folder / "tokenizer", folder / "google" / "umt5-xxl"):
-        if subfolder.is_dir():
-            from transformers import AutoTokenizer
+def umt5_text(model: Any, folder: Path, *, num_tokens: int, tokenizer: str | None = None) -> UmT5Text:
+    """Return a text encoder with its tokenizer, if the folder of the checkpoint or the setting gives one.
 
-            return AutoTokenizer.from_pretrained(subfolder)
-    return None
+    Args:
+        model: transformers' encoder.
+        folder: The folder of the checkpoint.
+        num_tokens: Text places.
+        tokenizer: See `find_tokenizer`; only read if the checkpoint has none.
+    """
+    found = find_tokenizer(folder, tokenizer)
+    loaded = None if found is None else load_tokenizer(found, num_embeddings=model.config.vocab_size)
+    return UmT5Text(model, loaded, num_tokens=num_tokens)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

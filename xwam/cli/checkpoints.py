@@ -15,7 +15,7 @@ from rich.console import Console
 
 from xwam.cli.console import say, working
 
-SOURCE_HELP = "A file, a folder, or a Hugging Face id such as sharinka0715/X-WAM-checkpoints/robocasa."
+SOURCE_HELP = "A file, a folder, or a Hugging Face id such as sharinka0715/X-WAM-checkpoints/robocasa_sft."
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)]
 First = Annotated[str, typer.Argument(metavar="FIRST", help=SOURCE_HELP)]
@@ -29,7 +29,7 @@ def show(source: Source) -> None:
     Examples:
 
     - `xwam show last.safetensors`
-    - `xwam show sharinka0715/X-WAM-checkpoints/robocasa`
+    - `xwam show sharinka0715/X-WAM-checkpoints/robocasa_sft`
     """
     from xwam.checkpoints.bundle import parameter_counts
     from xwam.checkpoints.hub import locate
@@ -58,6 +58,10 @@ def convert(
     ] = None,
     precision: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Type of the weight matrices: float32, bfloat16 or float16.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="umT5's tokenizer, to be written too; the Wan2.2 folder, or its own."),
     ] = None,
     start: Annotated[
         str | None,
@@ -88,7 +92,7 @@ def convert(
     notes: dict[str, str] = {}
     with working(f"Reading {source} ..."):
         if start is None or statistics is None:
-            bundle = load_bundle(source, num_heads=num_heads)
+            bundle = load_bundle(source, num_heads=num_heads, tokenizer=tokenizer)
             notes = read_notes(locate(source))
         else:
             bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics))

@@ -54,8 +54,8 @@ class UmT5Text:
         """
         if self.tokenizer is None:
             raise ValueError(
-                "The umT5 text encoder has no tokenizer; give the Wan2.2 folder or the tokenizer of google/umt5-xxl "
-                "(policy.xwam.tokenizer=FOLDER)."
+                "umT5 has no tokenizer; give that of google/umt5-xxl with policy.xwam.tokenizer=FOLDER, "
+                "or write it into the checkpoint with `xwam convert --tokenizer FOLDER`."
             )
         tokens = self.tokenizer(
             [clean(prompt)], padding="max_length", truncation=True, max_length=self.num_tokens, return_tensors="pt"

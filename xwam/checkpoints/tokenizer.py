@@ -1,0 +1,109 @@
+"""The tokenizer of umT5, which no released checkpoint holds: where it lies, which one it is, whether it fits.
+
+In: the folder of a checkpoint, the setting `tokenizer`. Out: a folder; its hash; transformers' tokenizer.
+Read next: `xwam/text/umt5.py`, which uses it; `xwam/policy.py`, which asks for it before a run.
+
+The release takes it from the folder of Wan2.2, where it lies in `google/umt5-xxl` (setting `t5_tokenizer`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from xwam.checkpoints.hub import fetch, not_fetched
+from xwam.checkpoints.metadata import CheckpointError
+
+FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
+"""A folder with one of these files is a tokenizer."""
+
+MORE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+PLACES = ("tokenizer", "google/umt5-xxl")
+"""Where a checkpoint of ours, and the folder of Wan2.2, hold theirs."""
+
+HOW = "the Wan2.2 folder, the tokenizer's own folder, or google/umt5-xxl to fetch it from the Hugging Face hub"
+
+
+def find_tokenizer(checkpoint: Path, setting: str | None = None) -> Path | None:
+    """Return the folder of a checkpoint's own tokenizer, or of the one that the setting names; None without both.
+
+    Args:
+        checkpoint: The folder of the checkpoint.
+        setting: A folder, a file in it, or an id on the hub, which is downloaded.
+
+    Raises:
+        CheckpointError: If the setting names no tokenizer.
+    """
+    own = next((checkpoint / place for place in PLACES if _is_tokenizer(checkpoint / place)), None)
+    if own is not None or setting is None:
+        return own
+    path = Path(setting)
+    folder = path.parent if path.is_file() else path if path.is_dir() else _fetched(setting)
+    for candidate in (folder, *(folder / place for place in PLACES)):
+        if _is_tokenizer(candidate):
+            return candidate
+    raise CheckpointError(
+        f"{setting} holds no tokenizer: neither it nor its {' or '.join(PLACES)} holds "
+        f"{' or '.join(FILES)}; give {HOW}."
+    )
+
+
+def identity_of(folder: Path) -> str:
+    """Return the hash of a tokenizer's files."""
+    lines = ""
+    for name in sorted((*FILES, *MORE_FILES)):
+        if (folder / name).is_file():
+            lines += f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+    return f"sha256 of sha256sums {hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def load_tokenizer(folder: Path, *, num_embeddings: int) -> Any:
+    """Return transformers' tokenizer of a folder.
+
+    Args:
+        folder: From `find_tokenizer`.
+        num_embeddings: Tokens that the text encoder knows.
+
+    Raises:
+        CheckpointError: If it cannot be read, has more tokens than the text encoder, or ftfy is not installed.
+    """
+    from transformers import AutoTokenizer
+
+    if importlib.util.find_spec("ftfy") is None:
+        raise CheckpointError(
+            "Prompts are cleaned with ftfy, as in the release, and it is not installed; run `pip install -c "
+            "constraints.txt -e '.[wan]'`."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises many kinds for files that it cannot read
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {reason.rstrip('.')}.") from error
+    if len(tokenizer) > num_embeddings:
+        raise CheckpointError(
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens and the text encoder knows {num_embeddings}; "
+            "give the tokenizer of the text encoder."
+        )
+    return tokenizer
+
+
+def _is_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in FILES)
+
+
+def _fetched(name: str) -> Path:
+    """Return the local folder of a tokenizer's files on the hub.
+
+    Raises:
+        CheckpointError: If there is no such repository, or no hub that answers.
+    """
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CheckpointError(f"There is no tokenizer at {name}; give {HOW}.")
+    names = (*FILES, *MORE_FILES)
+    try:
+        return fetch(name, [f"{place}{file}" for place in ("", *(f"{place}/" for place in PLACES)) for file in names])
+    except Exception as error:
+        raise not_fetched(name, name, error) from error
