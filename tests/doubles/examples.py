@@ -16,6 +16,7 @@ from typing import Any
 from typer.main import get_command
 
 from evalkit.cli.main import app as evalkit_app
+from evalkit.contracts.plugins import BENCHES, names
 from xwam.cli import app as xwam_app
 
 APPS: dict[str, Any] = {"evalkit": get_command(evalkit_app), "xwam": get_command(xwam_app)}
@@ -58,8 +59,9 @@ class Example:
 
     @property
     def bench(self) -> str:
-        """Return the bench."""
-        return self.words[0] if self.verb == "doctor" and self.words else self.option("--bench", "robosuite")
+        """Return the bench; `doctor` also takes the name of a policy."""
+        named = self.words[:1] if self.verb == "doctor" else []
+        return named[0] if named and named[0] in names(BENCHES) else self.option("--bench", "robosuite")
 
     @property
     def policy(self) -> str:
