@@ -28,8 +28,8 @@ eval: setup  ## Run, score and report the embedded default: nano X-WAM and the s
 	@echo "Everything lies in $(EVAL_OUT): the report in report/, an mp4 an episode in */videos/."
 
 eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights (docs/robocasa.md).
-	@test -n "$$EVALKIT_ROBOCASA_PYTHON" || { echo "RoboCasa is not here: install v0.2 into an interpreter of its own (docs/robocasa.md), export EVALKIT_ROBOCASA_PYTHON=<its python> and run this again; 'evalkit doctor robocasa' tells what is missing." >&2; exit 2; }
-	$(EVALKIT) doctor robocasa
+	@test -n "$$EVALKIT_ROBOCASA_PYTHON" || { echo "RoboCasa is not here: install v0.2 with robosuite 1.5.2 into an interpreter of its own (docs/robocasa.md), export EVALKIT_ROBOCASA_PYTHON=<its python> and run this again; 'evalkit doctor robocasa' tells what is missing." >&2; exit 2; }
+	$(EVALKIT) doctor robocasa bench.robocasa.protocol=xwam
 	$(EVALKIT) run --policy xwam --bench robocasa --episodes 100 --out $(ROBOCASA_OUT) $(ROBOCASA_RUN) $(ROBOCASA_SETTINGS)
 	$(EVALKIT) score run $(ROBOCASA_OUT)
 	$(EVALKIT) report $(ROBOCASA_OUT) --published results/published

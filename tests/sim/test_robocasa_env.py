@@ -195,6 +195,14 @@ def test_cosmos_looks_at_224_pixels_after_settling_in_its_scene(tmp_path: Path) 
     assert observation.rgb.shape == (3, 224, 224, 3)
 
 
+def test_a_folder_called_robocasa_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "robocasa").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = {finding.what: finding.ok for finding in BENCH.examine(RobocasaConfig())}
+    assert found["robocasa can be imported"]
+    worker_for("CloseDrawer", tmp_path).close()
+
+
 def test_real_art_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     if all(f.ok for f in BENCH.examine(RobocasaConfig()) if f.what.startswith("art")):
         pytest.skip("RoboCasa's art is here")
