@@ -17,7 +17,7 @@ from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
-from evalkit.contracts.worker.client import EnvWorker
+from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
@@ -194,7 +194,7 @@ class Lane:
             details=tally.details,
             clip=written.get("clip"),
             video=written.get("video"),
-            warnings=warnings,
+            warnings=[*warnings, *_missing_of_scene(start)],
             scene=start.scene if start else None,
             first_state_sha256=start.first_state_sha256 if start else None,
             first_frame_sha256=start.first_frame_sha256 if start else None,
@@ -225,6 +225,19 @@ class Lane:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
+
+
+def _missing_of_scene(start: EpisodeStart | None) -> list[str]:
+    """Return a sentence if an episode started and its record cannot say which scene it met."""
+    if start is None:
+        return []
+    parts = {
+        "scene": start.scene,
+        "hash of the first state": start.first_state_sha256,
+        "hash of the first frame": start.first_frame_sha256,
+    }
+    missing = [f"no {name}" for name, value in parts.items() if value is None]
+    return [f"The record has {' and '.join(missing)}, because the env does not give it."] if missing else []
 
 
 def _clip_recorder(

@@ -142,6 +142,8 @@ class FakeEnv:
             os._exit(11)
 
     def observe(self, *, render: bool) -> dict[str, Any]:
+        if render and self._now("no_renderer"):
+            raise OSError("no OpenGL library")
         views = len(CAMERAS) if render else 0
         height, width = SIZE_PX
         if self._now("wrong_size") and self._step >= 3:

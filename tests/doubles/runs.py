@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.config import load_config
+from evalkit.contracts.policy import PolicyPlugin
 from evalkit.run.lane import Job
 from evalkit.run.runner import missing_episodes, run_missing
 from evalkit.store.plan import make_plan
@@ -18,9 +19,15 @@ from tests.doubles.bench import FakeBench
 from tests.doubles.policy import FakePolicyPlugin
 
 
-def run_fake(path: Path, *overrides: str, episodes: int = 3, tasks: tuple[str, ...] = ()) -> list[EpisodeRecord]:
+def run_fake(
+    path: Path,
+    *overrides: str,
+    episodes: int = 3,
+    tasks: tuple[str, ...] = (),
+    policy: PolicyPlugin | None = None,
+) -> list[EpisodeRecord]:
     """Run what is missing and return what was recorded by this call."""
-    config = load_config(FakeBench(), FakePolicyPlugin(), overrides)
+    config = load_config(FakeBench(), policy or FakePolicyPlugin(), overrides)
     plan = make_plan(config.bench, config.policy, tasks=tasks, num_episodes=episodes)
     recorded: list[EpisodeRecord] = []
     with HeldRun(path, plan) as folder:

@@ -1,6 +1,7 @@
 """What records say of the scene that an episode met, and of what followed its success."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,19 @@ import pytest
 
 from evalkit import testing
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.types import ACTION_DIM
+from evalkit.contracts.spec import PolicySpec
+from evalkit.contracts.types import ACTION_DIM, PolicyReply, PolicyRequest
 from evalkit.contracts.worker import messages
 from evalkit.contracts.worker.fingerprint import hash_arrays
 from evalkit.contracts.worker.server import _Server
 from evalkit.run.settings import RunSettings
 from evalkit.store.records import EpisodeRecord, append_record, read_records
 from tests.doubles.bench import FakeBench, FakeBenchConfig, FakeEnv
+from tests.doubles.policy import FakePolicy, FakePolicyConfig, FakePolicyPlugin
 from tests.doubles.runs import run_fake
+
+
+NEAR = ("Near",)
 
 
 def test_the_hash_covers_name_type_shape_and_values() -> None:
@@ -46,19 +52,31 @@ def test_every_record_names_its_scene(tmp_path: Path) -> None:
 
 
 def test_an_episode_that_does_not_start_met_no_scene(tmp_path: Path) -> None:
-    (record,) = run_fake(
-        tmp_path, "bench.fake.fault=begin_raise", "bench.fake.fault_seed=-1", episodes=1, tasks=("Near",)
-    )
+    (record,) = run_fake(tmp_path, "bench.fake.fault=begin_raise", "bench.fake.fault_seed=-1", episodes=1, tasks=NEAR)
     assert (record.outcome, record.scene, record.first_state_sha256) == ("error", None, None)
 
 
 def test_a_scene_that_is_no_json_is_a_fault_of_the_env(tmp_path: Path) -> None:
-    (record,) = run_fake(
-        tmp_path, "bench.fake.fault=scene_array", "bench.fake.fault_seed=-1", episodes=1, tasks=("Near",)
-    )
+    (record,) = run_fake(tmp_path, "bench.fake.fault=scene_array", "bench.fake.fault_seed=-1", episodes=1, tasks=NEAR)
     assert (record.outcome, record.blame) == ("error", "env")
     assert record.reason is not None
     assert record.reason.startswith("fake/Near: the scene must hold JSON values")
+
+
+def test_the_first_frame_is_hashed_but_not_shown(tmp_path: Path) -> None:
+    """A policy without images gets none; its record names the same frame as that of a policy with images."""
+    (blind,) = run_fake(tmp_path / "a", "run.video=false", episodes=1, tasks=NEAR, policy=_BlindPlugin())
+    (seeing,) = run_fake(tmp_path / "b", episodes=1, tasks=NEAR)
+    assert blind.outcome == "success"
+    assert blind.first_frame_sha256 == seeing.first_frame_sha256
+    assert blind.first_frame_sha256 is not None
+
+
+def test_a_policy_without_images_runs_without_a_renderer(tmp_path: Path) -> None:
+    settings = ("run.video=false", "bench.fake.fault=no_renderer", "bench.fake.fault_seed=-1")
+    (record,) = run_fake(tmp_path, *settings, episodes=1, tasks=NEAR, policy=_BlindPlugin())
+    assert (record.outcome, record.first_frame_sha256) == ("success", None)
+    assert record.warnings == ["The record has no hash of the first frame, because the env does not give it."]
 
 
 def test_records_of_earlier_versions_are_read(tmp_path: Path) -> None:
@@ -89,7 +107,7 @@ def test_a_success_is_checked_again(tmp_path: Path, fault: str, after: bool) -> 
 
 @pytest.mark.parametrize("fault", ["settle_raise", "settle_die"])
 def test_a_fault_while_settling_costs_no_result(tmp_path: Path, fault: str) -> None:
-    records = run_fake(tmp_path, f"bench.fake.fault={fault}", "bench.fake.fault_seed=0", tasks=("Near",))
+    records = run_fake(tmp_path, f"bench.fake.fault={fault}", "bench.fake.fault_seed=0", tasks=NEAR)
     assert [record.outcome for record in records] == ["success"] * 3
     assert [record.success_after_settling for record in records] == [None, True, True]
     (warning,) = records[0].warnings
@@ -121,6 +139,22 @@ def test_benches_without_scene_or_state_learn_how() -> None:
     for member in ("scene", "state"):
         with pytest.raises(AssertionError, match=rf"`{member}`: see `SceneEnv` in evalkit/contracts/env.py"):
             testing.check_first_frames(_Without(member), FakeBenchConfig())
+
+
+class _BlindPlugin(FakePolicyPlugin):
+    """The fake policy without images and predictions."""
+
+    def spec(self, config: FakePolicyConfig) -> PolicySpec:
+        return replace(super().spec(config), needs_images=False, predicts=(), num_future_frames=0)
+
+    def make(self, config: FakePolicyConfig) -> FakePolicy:
+        return _Blind(config, self.spec(config))
+
+
+class _Blind(FakePolicy):
+    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        assert all(request.observation.rgb.shape[0] == 0 for request in requests)
+        return super().infer(requests)
 
 
 class _Noting:
