@@ -54,6 +54,11 @@ _THIN_M = 0.005
 _FILL_FRAC = 0.95
 """Stand-ins are a little smaller than the space that RoboCasa reserves, so that neighbours do not touch."""
 
+_DOT_KG_PER_M3 = "1000"
+"""Density of an invisible dot in place of a visual mesh. A kitchen's inertia leaves visual geoms out
+(`inertiagrouprange="0 0"`), but a model that MuJoCo saves states no such range, and a body without any mass is refused
+when it is loaded; of a geom with a stated mass it saves 0."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -203,6 +208,8 @@ def _fill(body: ElementTree.Element, meshes: set[str], shapes: Mapping[str, Shap
         raise ValueError(f"body '{body.get('name')}' lacks a collision mesh and nothing tells how large it is")
     for geom in drawn:
         _blank(geom)
+        del geom.attrib["mass"]
+        geom.set("density", _DOT_KG_PER_M3)
 
 
 def _moved(shape: Shape, body: ElementTree.Element) -> Shape:

@@ -12,6 +12,7 @@ import numpy as np
 
 from envs.mujoco.views import ViewRenderer
 from envs.robocasa import scene
+from envs.robocasa.bench import RobocasaBench, RobocasaConfig
 from envs.robocasa.env import RobocasaEnv
 from envs.robocasa.protocols import PROTOCOLS
 from envs.robocasa.tasks import CAMERAS
@@ -287,5 +288,19 @@ def measure(task: Any) -> Any:
     return facts
 
 
+def saved_kitchens(task: Any) -> Any:
+    """Return, for each kitchen, its number and the sizes of its model, and of the same saved and loaded."""
+    config = RobocasaConfig(protocol="cosmos", art="placeholder")  # its kitchen changes every ten episodes
+    episodes = RobocasaBench().plan_episodes(config, task=task, setting="default", num_episodes=50, seed=195)
+    env, sizes = make(task, protocol="cosmos"), []
+    for episode in episodes[::10]:
+        env.begin(seed=episode.seed, max_steps=10)
+        loaded = mujoco.MjModel.from_xml_string(env._sim.sim.model.get_xml())
+        sizes.append([env._sim.layout_id, *([model.nq, model.nv, model.nbody] for model in (env._model, loaded))])
+    env.close()
+    return sizes
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1]), default=float))
+    function = {"measure": measure, "saved_kitchens": saved_kitchens}[sys.argv[1]]
+    print(json.dumps(function(sys.argv[2]), default=float))

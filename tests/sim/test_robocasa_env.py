@@ -34,19 +34,32 @@ MOVES = np.random.default_rng(0).uniform(-1, 1, (10, 14)).astype(np.float32)
 MOVES[:, 7:] = 0
 
 
-@pytest.fixture(scope="module", params=["OpenDrawer", "CloseDoubleDoor", "TurnOnSinkFaucet"])
-def facts(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What RoboCasa says of one task, measured in its interpreter."""
+def measured(function: str, task: str, *, timeout_s: float = 280) -> Any:
+    """Return what a function of `robocasa_facts.py` measures in RoboCasa's interpreter."""
     done = subprocess.run(
-        [os.environ[PYTHON_VARIABLE], "-m", "tests.sim.robocasa_facts", request.param],
+        [os.environ[PYTHON_VARIABLE], "-m", "tests.sim.robocasa_facts", function, task],
         cwd=ROOT,
         env={**os.environ, "MUJOCO_GL": choose_gl(), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=timeout_s,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=["OpenDrawer", "CloseDoubleDoor", "TurnOnSinkFaucet"])
+def facts(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What RoboCasa says of one task, measured in its interpreter."""
+    return dict(measured("measure", request.param))
+
+
+@pytest.mark.timeout(600)
+def test_a_saved_kitchen_loads_again() -> None:
+    """MuJoCo's saved XML, which robosuite's recorder keeps, in every kitchen."""
+    sizes = measured("saved_kitchens", "PnPStoveToCounter", timeout_s=580)
+    assert [kitchen for kitchen, *_ in sizes] == [kitchen for kitchen, _ in SCENES]
+    assert all(original == loaded for _, original, loaded in sizes)
 
 
 def test_the_kitchen_is_the_protocols(facts: dict[str, Any]) -> None:

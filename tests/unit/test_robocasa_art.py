@@ -44,6 +44,9 @@ KITCHEN = """
         <site name="cab_site" pos="0 0 0.1"/>
       </body>
     </body>
+    <body name="hood_main" pos="1 0 2">
+      <geom name="hood_g0" type="mesh" mesh="door_vis" contype="0" conaffinity="0" group="1" material="oak"/>
+    </body>
     <body name="apple_main" pos="0 0 0.5">
       <joint name="apple_joint" type="free"/>
       <geom name="apple_g0" type="mesh" mesh="apple_vis" contype="0" conaffinity="0" group="1" material="skin"/>
@@ -122,6 +125,18 @@ def test_what_is_drawn_weighs_nothing(model: mujoco.MjModel) -> None:
         '<geom type="capsule" size="0.01 0.1"/></body></worldbody></mujoco>'
     )
     np.testing.assert_allclose(model.body("cab_door").mass, alone.body("d").mass)
+
+
+def test_a_saved_kitchen_loads_again(model: mujoco.MjModel, filled: str, tmp_path: Path) -> None:
+    """MuJoCo saves no range of groups for inertia, and 3.2 refuses the bodies whose geoms then have no mass."""
+    compiled = mujoco.MjModel.from_xml_string(filled)
+    mujoco.mj_saveLastXML(str(tmp_path / "saved.xml"), compiled)
+    saved = mujoco.MjModel.from_xml_path(str(tmp_path / "saved.xml"))
+    assert (saved.nq, saved.nv, saved.nbody, saved.ngeom) == (model.nq, model.nv, model.nbody, model.ngeom)
+    assert model.body("hood_main").mass == 0
+    assert 0 < saved.body("hood_main").mass < 1e-5
+    for name in ("apple_main", "pan_main", "cab_door"):
+        np.testing.assert_allclose(saved.body(name).mass, model.body(name).mass, atol=1e-5)
 
 
 def test_an_object_stands_on_its_underside(model: mujoco.MjModel) -> None:
