@@ -42,7 +42,7 @@ class ClipRecorder:
         self._waiting: deque[Future[None]] = deque()
 
     def on_chunk(self, chunk: ExecutedChunk) -> None:
-        """Hand one chunk to the thread; wait if it is too far behind."""
+        """Give one chunk to the thread; wait if it is too far behind."""
         self._wait_until_left(MAX_WAITING_CHUNKS - 1)
         self._waiting.append(self._thread.submit(self._compress, chunk))
 

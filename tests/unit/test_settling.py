@@ -22,7 +22,6 @@ from tests.doubles.bench import FakeBench, FakeBenchConfig, FakeEnv
 from tests.doubles.policy import FakePolicy, FakePolicyConfig, FakePolicyPlugin
 from tests.doubles.runs import run_fake
 
-
 NEAR = ("Near",)
 
 
