@@ -36,6 +36,7 @@ def shortened(example: Example) -> list[str]:
     return [*example.verb.split(), *words, *BY_VERB.get(example.verb, [])]
 
 
+@pytest.mark.timeout(1800)
 def test_examples_run_one_after_another(tmp_path: Path) -> None:
     order = ["list", "plan", "check", "run", "score run", "score dataset", "report", "view"]
     examples = [e for e in examples_in_help() if e.program == "evalkit" and not any(x in str(e) for x in ELSEWHERE)]
