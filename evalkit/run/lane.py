@@ -10,6 +10,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from evalkit.contracts.bound import BoundBench
@@ -154,16 +155,17 @@ class Lane:
         problem = video[0].problem
         assert problem is not None
         lost.append(episode.key)
-        self._job.folder.log_traceback(episode, problem, "video.log")
+        with suppress(OSError):
+            self._job.folder.video_path(episode).unlink()  # of an earlier run of the same episode
+        where = self._job.folder.log_traceback(episode, problem, "video.log")
         text = str(problem) if isinstance(problem, EvalkitError) else f"{type(problem).__name__}: {problem}"
-        return [f"No video: {text.rstrip('.')} (traceback in logs/video.log)."]
+        return [f"No video: {text.rstrip('.')}{where}."]
 
     def _reason(self, episode: Episode, fault: EpisodeFault) -> str:
         """Return a fault's reason; where the policy or the harness raised, it names the log with the traceback."""
         if fault.blame == "env" or fault.__cause__ is None:
             return fault.reason
-        self._job.folder.log_traceback(episode, fault.__cause__, f"{fault.blame}.log")
-        return f"{fault.reason} (traceback in logs/{fault.blame}.log)"
+        return fault.reason + self._job.folder.log_traceback(episode, fault.__cause__, f"{fault.blame}.log")
 
     def _record(
         self,

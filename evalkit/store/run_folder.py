@@ -77,12 +77,19 @@ class RunFolder:
         """Append a record; it is on the disk when this returns."""
         append_record(self.records_path, record)
 
-    def log_traceback(self, episode: Episode, error: BaseException, name: str) -> None:
-        """Append the traceback of a fault of the harness or of the policy to the log of this name."""
+    def log_traceback(self, episode: Episode, error: BaseException, name: str) -> str:
+        """Append the traceback of a fault to the log of this name; return words that say where it is.
+
+        They are empty where the log cannot be written, because a log never costs a result.
+        """
         path = self.path / "logs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as log:
-            log.write(f"{utc_now()} {episode.key}\n{''.join(traceback.format_exception(error))}\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a") as log:
+                log.write(f"{utc_now()} {episode.key}\n{''.join(traceback.format_exception(error))}\n")
+        except OSError:
+            return ""
+        return f" (traceback in logs/{name})"
 
     def read_about(self) -> dict[str, Any]:
         """Return the content of `run.json`; empty before the first session."""

@@ -1,5 +1,6 @@
 """The command line: what users mistype ends in one sentence, exit code 2, no traceback."""
 
+import json
 import os
 import resource
 import signal
@@ -139,6 +140,16 @@ def test_a_write_that_fails_stops_the_run_with_one_sentence(tmp_path: Path) -> N
     assert evalkit(*arguments, "--out", str(folder)).returncode == 0
     assert records.read_bytes().startswith(kept)
     assert len(records.read_bytes().splitlines()) == 30
+
+
+def test_videos_that_fit_on_no_disk_cost_no_result(tmp_path: Path) -> None:
+    arguments = ["run", *FAKE, "--episodes", "1", "run.clips=false", "--out", str(tmp_path / "run")]
+    done = evalkit(*arguments, preexec_fn=_small_disk(6_000))
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "episodes.jsonl").read_text().splitlines()
+    assert [json.loads(line)["outcome"] for line in lines] == ["success"] * 2
+    assert all("No video: Cannot write" in json.loads(line)["warnings"][0] for line in lines)
+    assert done.stdout.count("File too large") == 1
 
 
 def test_run_score_and_report_in_a_row(tmp_path: Path) -> None:

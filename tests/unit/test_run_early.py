@@ -132,6 +132,21 @@ def test_a_video_folder_that_is_a_file_costs_no_result(tmp_path: Path) -> None:
     assert all(not record.warnings and record.video for record in clean)
 
 
+@pytest.mark.usefixtures("wide_frames")
+def test_a_record_names_no_video_of_an_earlier_run(tmp_path: Path) -> None:
+    stale = tmp_path / "videos" / "Near" / "0000.mp4"
+    bound, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY)
+    plan = evalkit.make_plan(bound, policy, tasks=["Near"], num_episodes=1)
+    stale.parent.mkdir(parents=True)
+    stale.write_text("old")
+    (tmp_path / "plan.json").write_bytes(plan.to_bytes())
+    evalkit.run_plan(plan, bound, policy, tmp_path)
+    (record,) = records(tmp_path)
+    assert record.outcome == "success"
+    assert record.video is None
+    assert not stale.exists()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 16_386), (16_386, 20), (10_018, 30_000)])
 def test_sizes_that_no_encoder_takes_get_a_sentence(size: tuple[int, int], tmp_path: Path) -> None:
     writer = VideoWriter(fps=5)
