@@ -1,5 +1,6 @@
 # Each target works as the first command on a fresh clone.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])' 2>/dev/null && command -v $$name && break; done)
 BIN := .venv/bin
 # Without compiling every module of every package, which Python does for those that are used.
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
@@ -66,6 +67,7 @@ setup: .venv/installed  ## Install what running needs into .venv.
 setup-dev: .venv/installed-dev  ## Install what developing needs into .venv.
 
 .venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "There is no Python 3.11 or 3.12 here; install one, or run 'make setup PYTHON=<its path>'." >&2; exit 2; }
 	@tools/system-libraries
 	@$(PYTHON) -m venv .venv
 

@@ -25,6 +25,9 @@ from evalkit.score.metrics.lpips import find_weights
 EMBEDDED_BENCH = "robosuite"
 """The bench that `make setup` installs; its findings are those of every machine."""
 
+PYTHONS = ((3, 11), (3, 12))
+"""Versions of Python that the tests ran with. On later ones pip finds no numpy below 2, which robosuite needs."""
+
 _LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavailable"
 
 
@@ -32,10 +35,10 @@ def examine() -> list[Finding]:
     """Return all findings, required ones first."""
     findings = [
         Finding(
-            what="Python 3.11",
-            ok=sys.version_info[:2] == (3, 11),
+            what="Python 3.11 or 3.12",
+            ok=sys.version_info[:2] in PYTHONS,
             found=platform.python_version(),
-            remedy="make setup PYTHON=python3.11",
+            remedy="make clean, then make setup PYTHON=python3.11",
         )
     ]
     findings += [_package(name, extra="") for name in ("numpy", "torch", "h5py", "av", "hydra-core")]

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from evalkit import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -23,6 +26,16 @@ def pins() -> dict[str, str]:
     lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
     names = dict(line.split("==") for line in lines if line)
     return {canonicalize_name(name): version for name, version in names.items()}
+
+
+def test_every_page_names_the_same_python_versions() -> None:
+    supported = SpecifierSet(PROJECT["requires-python"])
+    assert [f"3.{minor}" for minor in range(8, 20) if f"3.{minor}.5" in supported] == [
+        f"{major}.{minor}" for major, minor in doctor.PYTHONS
+    ]
+    assert str(list(doctor.PYTHONS)) in (ROOT / "Makefile").read_text()
+    named = " or ".join(f"{major}.{minor}" for major, minor in doctor.PYTHONS)
+    assert f"Python {named}" in (ROOT / "README.md").read_text()
 
 
 def test_every_requirement_has_a_pin() -> None:

@@ -66,9 +66,13 @@ def model(report: Report) -> None:
     reference = ReferenceNetwork(network, geometry)
     _check(report, "ours and reference", _pass(report, network, depth=True), _pass(report, reference, depth=True))
     for compiled in (False, True):
-        if compiled and not _compiled(report, network):
+        seconds = _compiled(report, network) if compiled else 0.0
+        if seconds is None:
             break
         for batch in BATCHES[:1] if report.settings.quick else BATCHES:
+            if batch > 1 and report.left_s() < 1.5 * seconds:  # another batch size is compiled again
+                report.left_out(f"compiled blocks at batch {batch}", f"{report.left_s():.0f} s are left of this stage")
+                break
             _rows(report, network, reference, batch, compiled=compiled)
     report.fact(peak_memory_gib=peak_gib(device))
 
@@ -106,21 +110,21 @@ def _check(report: Report, title: str, found: Denoised, expected: Denoised) -> N
             report.check(f"one pass with random weights, {title}: {name}", error, COARSE_LIMIT)
 
 
-def _compiled(report: Report, network: XwamNetwork) -> bool:
-    """Compile the blocks and check one pass; return False, with the reason in the report, if that cannot be done."""
+def _compiled(report: Report, network: XwamNetwork) -> float | None:
+    """Compile the blocks and check one pass; return the seconds, or None, with the reason in the report."""
     if report.settings.quick:
         report.left_out("compiled blocks", "--quick")
-        return False
+        return None
     if report.left_s() < COMPILE_S:
         report.left_out("compiled blocks", f"{report.left_s():.0f} s are left of this stage")
-        return False
+        return None
     before = _pass(report, network, depth=False)
     for block in network.main_blocks():
         block.compile()  # the reference network calls a block's parts and never the block
     seconds = seconds_of(lambda: _pass(report, network, depth=False), network.device)
     report.fact(seconds_to_compile=seconds)
     _check(report, "compiled and eager", _pass(report, network, depth=False), before)
-    return True
+    return seconds
 
 
 def _rows(report: Report, network: XwamNetwork, reference: ReferenceNetwork, batch: int, *, compiled: bool) -> None:
