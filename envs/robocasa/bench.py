@@ -14,7 +14,7 @@ from typing import Any
 
 from envs.mujoco.views import choose_gl
 from envs.robocasa import install
-from envs.robocasa.protocols import NUM_TASKS, PROTOCOLS, Protocol
+from envs.robocasa.protocols import COSMOS_NOTE, NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts.env import Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
@@ -153,7 +153,8 @@ class RobocasaBench:
         """Return what RoboCasa's interpreter holds: versions, the source's hash, which art."""
         found = install.look(python(config))
         art = "placeholder" if config.art == "placeholder" else found.pop("art")
-        return found | {"art": art}
+        note = {"scenes": COSMOS_NOTE} if config.protocol == "cosmos" else {}
+        return found | {"art": art} | note
 
     def examine(self, config: RobocasaConfig) -> list[Finding]:
         """Return what RoboCasa needs and whether it is there."""

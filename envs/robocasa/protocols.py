@@ -21,6 +21,9 @@ OBJECT_SPLIT = "B"
 
 COSMOS_SEEDS = (195, 196, 197)
 
+COSMOS_NOTE = "episode 0 has one kitchen, one set of objects and one sentence under the seeds 195, 196 and 197"
+"""What plans and run records say, because these three episodes are no independent scenes."""
+
 FIRST_EVALUATION_SEED = 1_000_000
 """`standard` stays at or above it."""
 
@@ -124,6 +127,9 @@ class Protocol:
     def start(self, episode_seed: int) -> Start:
         """Return the choices that an episode's seed stands for.
 
+        Raises:
+            ValueError: If `episode_seed` gives no such seed.
+
         Example:
             >>> PROTOCOLS["cosmos"].start(499201)
             Start(env_seed=499200, scenes=((2, 2),), global_seed=GlobalSeed(seed=195, earlier_episodes=10))
@@ -131,6 +137,8 @@ class Protocol:
         if self.seeds == "cosmos":
             rest, scene = divmod(episode_seed, 1 << _SCENE_BITS)
             product, run = divmod(rest, 1 << _RUN_BITS)
+            if scene >= len(SCENES) or run >= len(COSMOS_SEEDS):
+                raise ValueError(f"{episode_seed} is no seed of {self.name}: it plans its own (`episode_seed`).")
             index = product // COSMOS_SEEDS[run]
             return Start(product << 8, (SCENES[scene],), GlobalSeed(COSMOS_SEEDS[run], index))
         return Start(env_seed=episode_seed, scenes=SCENES)

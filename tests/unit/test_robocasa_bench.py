@@ -103,6 +103,13 @@ def test_first_episodes_of_cosmos_differ_in_joint_noise() -> None:
     first = [seeds("cosmos", seed=seed)[0] for seed in (195, 196, 197)]
     assert len(set(first)) == 3
     assert {PROTOCOLS["cosmos"].start(seed).env_seed for seed in first} == {0}
+    assert "episode 0 has one kitchen" in plan("bench.robocasa.protocol=cosmos", seed=196).bench.provenance["scenes"]
+
+
+@pytest.mark.parametrize("seed", [5, 7 * 256 + 255, 3 << 3])
+def test_other_seeds_are_none_of_cosmos(seed: int) -> None:
+    with pytest.raises(ValueError, match=f"{seed} is no seed of robocasa-24/cosmos"):
+        PROTOCOLS["cosmos"].start(seed)
 
 
 def test_seeds_of_standard_do_not_move() -> None:
