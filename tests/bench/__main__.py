@@ -1,6 +1,8 @@
-"""Run the benchmarks: `python -m tests.bench [NAME...]`, names of modules in this folder; all if none is given.
+"""Run the benchmarks: `python -m tests.bench [NAME...]`, figures or modules of this folder; all if none is given.
 
-In: module names. Out: a line a figure, `results/bench.json`; exit code 1 if a goal is missed.
+In: names. Out: a line a figure with the time that measuring it took, `results/bench.json`; exit code 1 if a goal is
+missed.
+Read next: `figure.py`. Each module has `FIGURES`: functions that measure a figure, by its name.
 """
 
 from __future__ import annotations
@@ -8,6 +10,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from evalkit.store.about import machine
@@ -18,31 +22,41 @@ RESULTS = FOLDER.parents[1] / "results" / "bench.json"
 NOT_BENCHMARKS = {"__init__", "__main__", "figure", "score_memory"}
 
 
+def known_figures() -> dict[str, dict[str, Callable[[], Figure]]]:
+    """Return the figures of each benchmark by name."""
+    modules = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_BENCHMARKS)
+    return {name: importlib.import_module(f"tests.bench.{name}").FIGURES for name in modules}
+
+
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, keep the figures of the others, return the exit code."""
-    known = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_BENCHMARKS)
-    unknown = sorted(set(names) - set(known))
+    """Measure the named figures, keep the others, return the exit code."""
+    known = known_figures()
+    every = {name: measure for figures in known.values() for name, measure in figures.items()}
+    unknown = sorted(set(names) - set(known) - set(every))
     if unknown:
-        print(f"Unknown benchmark {', '.join(unknown)}; there are {', '.join(known)}.", file=sys.stderr)
+        print(f"Unknown benchmark {', '.join(unknown)}; there are {', '.join([*known, *every])}.", file=sys.stderr)
         return 2
+    wanted = [figure for name in names or every for figure in known.get(name, {name: None})]
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     missed = 0
-    for name in names or known:
-        figures: list[Figure] = importlib.import_module(f"tests.bench.{name}").figures()
-        for figure in figures:
-            missed += not figure.met
-            state = "met" if figure.met else "MISSED"
-            sides = ", ".join(f"{label} {seconds:.4g} s" for label, seconds in figure.sides.items())
-            print(f"{figure.name:<26}{figure.value:8.3f}  goal {figure.goal} {state}  ({sides})", flush=True)
-            kept[figure.name] = {
-                "value": round(figure.value, 4),
-                "unit": figure.unit,
-                "goal": figure.goal,
-                "sides": dict(figure.sides),
-                "machine": machine(),
-            }
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    for name in dict.fromkeys(wanted):
+        started = time.perf_counter()
+        figure = every[name]()
+        seconds = time.perf_counter() - started
+        missed += not figure.met
+        state = "met" if figure.met else "MISSED"
+        sides = ", ".join(f"{label} {each:.4g} s" for label, each in figure.sides.items())
+        print(f"{name:<32}{figure.value:8.3f}  goal {figure.goal} {state}  ({sides}), took {seconds:.0f} s", flush=True)
+        kept[name] = {
+            "value": round(figure.value, 4),
+            "unit": figure.unit,
+            "goal": figure.goal,
+            "sides": dict(figure.sides),
+            "measured_in_s": round(seconds),
+            "machine": machine(),
+        }
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     return 1 if missed else 0
 
 

@@ -22,6 +22,7 @@ from xwam.config import NANO, RELEASE_GEOMETRY, WAN22_5B, Geometry, NetworkConfi
 from xwam.flow.sampler import Denoiser, SamplerState, Schedule, begin, run
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork
+from xwam.text.umt5 import padding_counts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,6 +33,7 @@ SIZES: dict[str, tuple[NetworkConfig, Geometry]] = {
 }
 PEAK_SIZE = {"cuda": 8192, "cpu": 1024}
 NUM_WORDS = 20
+"""Tokens of the prompt; equal text places behind it are as many as umT5 gives."""
 COLUMNS = ("compiled", "batch", "steps", "ms per chunk", "reference ms per chunk", "ratio", "FLOPs of peak")
 
 
@@ -111,8 +113,9 @@ def started(
     video_shape = (batch, config.latent_channels, g.num_frames, g.num_views, g.rows * high, g.cols * wide)
     shapes = (video_shape, (batch, g.num_actions, config.action_dim), (batch, g.num_proprios, config.proprio_dim))
     video, action, proprio = (torch.randn(shape, device=device) for shape in shapes)
-    text = torch.zeros(batch, config.text_len, config.text_width, device=device)
-    text[:, :NUM_WORDS] = torch.randn_like(text[:, :NUM_WORDS])
+    counts = [1] * NUM_WORDS + padding_counts(NUM_WORDS, config.text_len)
+    rows = torch.randn(batch, len(counts), config.text_width, device=device)
+    text = rows.repeat_interleave(torch.tensor(counts, device=device), 1)
     return begin(
         schedule,
         noise_video_BCTVHW=video,
