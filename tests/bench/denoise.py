@@ -5,7 +5,7 @@ Read next: `xwam/network/transformer.py` and `xwam/network/layers.py`, which are
 which they are compared with.
 
 Either way with depth is timed twice: with a prompt of 12 tokens, the length of a task's sentence, behind which many
-text places are equal, as umT5 gives them; and (`..._full_prompt`) with one that fills all 512 places, none of them equal.
+text places are equal, as umT5 gives them; and (`..._full_prompt`) with one that fills all 512 places, none equal.
 `denoise_step_prompt` divides the time of the first by that of the same prompt with zeros behind it, which version 0.2.0
 read in place of umT5's output.
 """

@@ -7,7 +7,6 @@ Read next: `xwam/serving/speed.py`, whose sizes, states and operation counts are
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,9 +20,7 @@ from xwam.config import NetworkConfig, count_parameters
 from xwam.flow.sampler import SamplerState, Schedule, advance, run, timesteps_of
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import Denoised, XwamNetwork
-from xwam.serving.speed import NUM_WORDS, SIZES, random_network, started, step_flops
-from xwam.text.tokens import TextTokens
-from xwam.text.umt5 import padding_counts
+from xwam.serving.speed import SIZES, random_network, started, step_flops
 
 FORMULA = (
     "operations of a step = sum over blocks of 2 tokens (6 width^2 + 2 width ffn_width) + 4 tokens width (keys + text "
@@ -82,15 +79,7 @@ def _states(report: Report, model: Any, batch: int) -> SamplerState:
     config, geometry = SIZES[size]
     steps = ACTION_STEPS[size]
     torch.manual_seed(0)
-    state = started(model, config, geometry, Schedule(num_video_steps=max(steps, 10), num_action_steps=steps), batch)
-    return replace(state, text=model.encode_text(random_text(config, batch, torch.device(report.settings.device))))
-
-
-def random_text(config: NetworkConfig, batch: int, device: torch.device) -> TextTokens:
-    """Return text as umT5 gives it for a prompt of `NUM_WORDS` tokens: places behind it repeat each other."""
-    counts = [1] * NUM_WORDS + padding_counts(NUM_WORDS, config.text_len)
-    rows_BMW = torch.randn(batch, len(counts), config.text_width, device=device)
-    return TextTokens(rows_BMW, torch.tensor(counts).expand(batch, -1))
+    return started(model, config, geometry, Schedule(num_video_steps=max(steps, 10), num_action_steps=steps), batch)
 
 
 def _pass(report: Report, model: Any, *, depth: bool) -> Denoised:

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 
 from gpu_check.machine import measured_peak
-from gpu_check.model import random_text, size_of
+from gpu_check.model import size_of
 from gpu_check.running import Report
 from gpu_check.timing import fastest, free_gib, peak_gib, reset_peak
 from xwam.config import Geometry, NetworkConfig, count_parameters
 from xwam.flow.losses import Batch, Noise
 from xwam.flow.noise import draw_levels
 from xwam.network.transformer import XwamNetwork
-from xwam.serving.speed import SIZES, step_flops
+from xwam.serving.speed import SIZES, random_text, step_flops
 from xwam.training.objective import XwamObjective
 from xwam.training.optim import optimizers_of
 

@@ -22,6 +22,7 @@ from xwam.config import NANO, RELEASE_GEOMETRY, WAN22_5B, Geometry, NetworkConfi
 from xwam.flow.sampler import Denoiser, SamplerState, Schedule, begin, run
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork
+from xwam.text.tokens import TextTokens
 from xwam.text.umt5 import padding_counts
 
 if TYPE_CHECKING:
@@ -113,9 +114,6 @@ def started(
     video_shape = (batch, config.latent_channels, g.num_frames, g.num_views, g.rows * high, g.cols * wide)
     shapes = (video_shape, (batch, g.num_actions, config.action_dim), (batch, g.num_proprios, config.proprio_dim))
     video, action, proprio = (torch.randn(shape, device=device) for shape in shapes)
-    counts = [1] * NUM_WORDS + padding_counts(NUM_WORDS, config.text_len)
-    rows = torch.randn(batch, len(counts), config.text_width, device=device)
-    text = rows.repeat_interleave(torch.tensor(counts, device=device), 1)
     return begin(
         schedule,
         noise_video_BCTVHW=video,
@@ -123,8 +121,16 @@ def started(
         noise_proprio_BPS=proprio,
         seen_latent_BCVHW=video[:, :, 0],
         seen_proprio_BS=proprio[:, 0],
-        text=model.encode_text(text),
+        text=model.encode_text(random_text(config, batch, device)),
     )
+
+
+def random_text(config: NetworkConfig, batch: int, device: torch.device) -> TextTokens:
+    """Return text as umT5 gives it for a prompt of `NUM_WORDS` tokens: places behind it repeat each other."""
+    num_words = min(NUM_WORDS, config.text_len)
+    counts = [1] * num_words + padding_counts(num_words, config.text_len)
+    rows_BMW = torch.randn(batch, len(counts), config.text_width, device=device)
+    return TextTokens(rows_BMW, torch.tensor(counts).expand(batch, -1))
 
 
 @torch.inference_mode()
