@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from evalkit.console import out
+from evalkit.contracts.errors import RunFolderError
 
 
 def report(
@@ -93,9 +95,15 @@ def view(
     from evalkit.report.contact_sheet import write_contact_sheet
     from evalkit.report.rerun_export import write_rerun
 
-    written = write_contact_sheet(clip, sheet or clip.with_suffix(".png"), chunk_idx=chunk)
-    out.print(f"contact sheet: {written}", soft_wrap=True)
-    if rrd is not None or show:
+    wants_recording = rrd is not None or show
+    try:
+        written = write_contact_sheet(clip, sheet or clip.with_suffix(".png"), chunk_idx=chunk)
+        out.print(f"contact sheet: {written}", soft_wrap=True)
+    except RunFolderError as error:
+        if not wants_recording:
+            raise
+        out.print(Text(f"no contact sheet: {error}", style="yellow"), soft_wrap=True)
+    if wants_recording:
         with out.status("Writing the rerun recording ..."):
             path = write_rerun(clip, rrd or clip.with_suffix(".rrd"), show=show)
         out.print(f"recording: {path}", soft_wrap=True)

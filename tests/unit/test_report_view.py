@@ -12,8 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from evalkit.contracts.errors import BadConfig
+from evalkit.cli.main import app
+from evalkit.contracts.errors import BadConfig, RunFolderError
 from evalkit.report import contact_sheet as sheet
 from evalkit.report import rerun_export as view
 from evalkit.score.frame import GroundTruth
@@ -127,3 +129,14 @@ def test_without_rerun_the_sheet_is_offered(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not HAS_RERUN, reason="rerun is not installed")
 def test_a_recording_is_written(clip: Path, tmp_path: Path) -> None:
     assert view.write_rerun(clip, tmp_path / "clip.rrd").stat().st_size > 1000
+
+
+def test_a_sheet_that_cannot_be_written_costs_no_recording(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = ["view", str(clip), "--sheet", str(tmp_path / "file" / "sheet.png")]
+    alone = CliRunner().invoke(app, command)
+    assert isinstance(alone.exception, RunFolderError)
+    both = CliRunner().invoke(app, [*command, "--rrd", str(tmp_path / "clip.rrd")])
+    assert "no contact sheet: Cannot write" in both.output
+    assert both.exit_code == (0 if HAS_RERUN else 1)
+    assert (tmp_path / "clip.rrd").exists() is HAS_RERUN
