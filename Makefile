@@ -11,9 +11,10 @@ comma := ,
 EVAL_OUT ?= results/runs/eval-$(subst $(comma),-,$(EVAL_TASKS))-x$(EVAL_EPISODES)-seed$(EVAL_SEED)
 EVALKIT := $(BIN)/evalkit
 ROBOCASA_CHECKPOINT ?= sharinka0715/X-WAM-checkpoints/robocasa_sft
+ROBOCASA_TOKENIZER ?= google/umt5-xxl
 ROBOCASA_OUT ?= results/runs/robocasa-24-xwam
 ROBOCASA_SETTINGS ?= policy.xwam.device=cuda policy.xwam.precision=bfloat16 run.workers=8
-ROBOCASA_RUN := bench.robocasa.protocol=xwam policy.xwam.checkpoint=$(ROBOCASA_CHECKPOINT)
+ROBOCASA_RUN := bench.robocasa.protocol=xwam policy.xwam.checkpoint=$(ROBOCASA_CHECKPOINT) policy.xwam.tokenizer=$(ROBOCASA_TOKENIZER)
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 
 .PHONY: help eval eval-robocasa eval-robotwin check test test-slow lint types golden bench hooks setup setup-dev clean

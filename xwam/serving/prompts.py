@@ -15,7 +15,7 @@ from xwam.text.memory import GIB, Recent
 from xwam.text.tokens import TextTokens
 
 PROMPT_BYTES = GIB
-"""Default bound; at 5B in bfloat16 it holds 22 prompts of 13 tokens, and the text rows of 90."""
+"""Default bound; at 5B in bfloat16 it holds 21 prompts of 13 tokens, and the text rows of 97."""
 
 TEXT_FRAC = 1 / 8
 """Share of the bound for text rows. Keys and values are made from them again in one pass of two matrices a block, while
