@@ -110,8 +110,9 @@ def _networks(report: Report, owner: str, folder: Path, device: torch.device) ->
 def _check(
     report: Report, name: str, found: Tensors, expected: Tensors, error: Callable[[Pair], float], limit: float
 ) -> None:
-    """Add one check: the largest error of all outputs, named by the output that has it."""
-    errors = {item: error(Pair(item, part, expected[item].reshape(part.shape))) for item, part in found.items()}
+    """Add one check: the largest error of all outputs with a reference value, named by the output that has it."""
+    pairs = [Pair(item, part, expected[item].reshape(part.shape)) for item, part in found.items() if item in expected]
+    errors = {pair.item: error(pair) for pair in pairs}
     worst = max(errors, key=lambda item: errors[item] if errors[item] == errors[item] else float("inf"))
     report.check(f"{name} ({worst})", errors[worst], limit)
 

@@ -31,6 +31,7 @@ RECIPE = SimpleNamespace(
     weight_action=1.0,
     weight_proprio=1.0,
     weight_depth=1.0,
+    weight_dct=0.0,
     checkpointing=True,
     compile=False,
     optimizer="adamw",
