@@ -6,7 +6,8 @@ Read next: `evalkit/run/recorder.py`, which writes it; `evalkit/score/`, which r
 Layout: attributes `format`, `plan_sha256`, `episode`, `env_spec`, `policy_spec` (JSON) and `outcome`; then a group a
 chunk, `chunks/0000`, with attributes `step_idx`, `num_executed`, `frame_stride`, the executed `actions_nd`, the group
 `start` (the observation of the policy), the group `true` (F_true frames of ground truth, one every `frame_stride`
-executed steps) and, if the policy predicts, the group `predicted` (F frames; the first F_true have ground truth).
+executed steps) and, if the policy predicts, the group `predicted` (F frames, F_true unless the episode ends early or an
+older version wrote the clip; the first F_true have ground truth).
 
 Letters: F frames, N executed steps, V views, H W rows and columns.
 """
@@ -82,7 +83,7 @@ class ClipChunk:
         frame_stride: Control steps between frames.
         intrinsics_v33_px: V,3,3.
         start: One frame: the observation of the policy.
-        true: Ground truth; fewer frames than predicted if fewer actions were executed.
+        true: Ground truth; fewer frames than predicted if the episode ended within the chunk.
         predicted: The prediction; None for a policy that predicts nothing. Depth that is not finite or not positive
             is read as 0.
         actions_nd: N,14 float32, the executed actions in the env's layout; None if not recorded.

@@ -1,17 +1,19 @@
 """Run the benchmarks: `python -m tests.bench [NAME...]`, figures or modules of this folder; all if none is given.
 
-In: names. Out: a line a figure with the time that measuring it took, `results/bench.json`; exit code 1 if a goal is
-missed.
+In: names; `--before PATH`, a checkout to compare with. Out: a line a figure with the time that measuring it took,
+`results/bench.json`; exit code 1 if a goal is missed.
 Read next: `figure.py`. Each module has `FIGURES`: functions that measure a figure, by its name.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from evalkit.store.about import machine
@@ -20,6 +22,7 @@ from tests.bench.figure import Figure
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "results" / "bench.json"
 NOT_BENCHMARKS = {"__init__", "__main__", "figure", "score_memory"}
+COMPARED = "chunk_vs_before"
 
 
 def known_figures() -> dict[str, dict[str, Callable[[], Figure]]]:
@@ -28,9 +31,16 @@ def known_figures() -> dict[str, dict[str, Callable[[], Figure]]]:
     return {name: importlib.import_module(f"tests.bench.{name}").FIGURES for name in modules}
 
 
-def main(names: list[str]) -> int:
-    """Measure the named figures, keep the others, return the exit code."""
+def main(names: list[str], before: Path | None) -> int:
+    """Measure the named figures, keep the others, return the exit code.
+
+    Args:
+        names: Figures or modules; empty for all.
+        before: Another checkout; without one, the figures that compare with it are skipped.
+    """
     known = known_figures()
+    if before is not None:
+        known[COMPARED] = {name: partial(measure, before) for name, measure in known[COMPARED].items()}
     every = {name: measure for figures in known.values() for name, measure in figures.items()}
     unknown = sorted(set(names) - set(known) - set(every))
     if unknown:
@@ -40,12 +50,15 @@ def main(names: list[str]) -> int:
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     missed = 0
     for name in dict.fromkeys(wanted):
+        if name in known[COMPARED] and before is None:
+            print(f"{name:<32} skipped: it takes --before PATH, the checkout to compare with", flush=True)
+            continue
         started = time.perf_counter()
         figure = every[name]()
         seconds = time.perf_counter() - started
         missed += not figure.met
         state = "met" if figure.met else "MISSED"
-        sides = ", ".join(f"{label} {each:.4g} s" for label, each in figure.sides.items())
+        sides = ", ".join(f"{label} {each:.4g} {figure.side_unit}" for label, each in figure.sides.items())
         print(f"{name:<32}{figure.value:8.3f}  goal {figure.goal} {state}  ({sides}), took {seconds:.0f} s", flush=True)
         kept[name] = {
             "value": round(figure.value, 4),
@@ -61,4 +74,10 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Run the benchmarks.")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="figures or modules of tests/bench; all if none is given"
+    )
+    parser.add_argument("--before", type=Path, metavar="PATH", help="checkout that chunk_vs_before compares with")
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.names, arguments.before))

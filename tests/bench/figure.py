@@ -21,7 +21,8 @@ class Figure:
         value: The ratio.
         unit: What is divided by what.
         goal: For example `<= 1.10`.
-        sides: Median seconds of either side.
+        sides: Median of either side.
+        side_unit: Unit of the sides.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Figure:
     unit: str
     goal: str
     sides: Mapping[str, float]
+    side_unit: str = "s"
 
     @property
     def met(self) -> bool:
