@@ -31,7 +31,7 @@ from evalkit.store.clips import ClipChunk, ClipReader
 from tests.bench.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
-ROUNDS = 1
+ROUNDS = 2
 EPISODES, SEED = 2, 3
 FIRST_CHUNK = "bench.max_steps=8"
 EVALKIT = """
