@@ -25,7 +25,7 @@ NOT_BENCHMARKS = {"__init__", "__main__", "figure", "score_memory"}
 COMPARED = "chunk_vs_before"
 
 
-def known_figures() -> dict[str, dict[str, Callable[[], Figure]]]:
+def known_figures() -> dict[str, dict[str, Callable[..., Figure]]]:
     """Return the figures of each benchmark by name."""
     modules = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NOT_BENCHMARKS)
     return {name: importlib.import_module(f"tests.bench.{name}").FIGURES for name in modules}

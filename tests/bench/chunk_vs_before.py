@@ -34,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 2
 EPISODES, SEED = 2, 3
 FIRST_CHUNK = "bench.max_steps=8"
+SETTINGS = {"now": ["run.settle_steps=0"], "before": []}
+"""What follows a success costs an episode something, but no chunk; commit a7fe0b3 has no such setting."""
 EVALKIT = """
 from evalkit import cli
 if hasattr(cli, "__path__"):
@@ -71,8 +73,8 @@ def measure(before: Path) -> dict[str, Figure]:
     with tempfile.TemporaryDirectory() as folder:
         for round_idx in range(ROUNDS):
             for name in sides if round_idx % 2 else reversed(sides):
-                whole = run(sides[name], Path(folder) / f"{name}-{round_idx}")
-                first = run(sides[name], Path(folder) / f"{name}-{round_idx}-first", FIRST_CHUNK)
+                whole = run(sides[name], Path(folder) / f"{name}-{round_idx}", *SETTINGS[name])
+                first = run(sides[name], Path(folder) / f"{name}-{round_idx}-first", FIRST_CHUNK, *SETTINGS[name])
                 seconds[name].append((whole.cpu_s - first.cpu_s) / (whole.num_chunks - first.num_chunks))
                 peaks[name].append(whole.peak_bytes / 2**20)
         check_equal(Path(folder) / "now-0", Path(folder) / "before-0")
