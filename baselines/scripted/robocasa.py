@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 
@@ -50,8 +51,17 @@ TUCK_M = 0.1
 PRESSING_TILT_RAD = 0.6
 """Largest angle below the horizontal at which a pressing gripper points: wall cabinets leave no room for more."""
 
-SPOUT_TILT_RAD, HANDLE_TILT_RAD = 0.1, 0.45
-"""Angle below the horizontal of a gripper at the sink; the limit of the sixth joint prevents pointing level."""
+HANDLE_TILT_RAD = 0.45
+"""Angle below the horizontal of a gripper at the faucet's handle; the sixth joint's limit prevents pointing level."""
+
+STEEP_RAD, LEVEL_RAD, STRAIGHT_COS = 1.0, 0.1, 0.95
+"""Angles below the horizontal of a gripper that pushes the spout, and the cosine above which a spout is straight."""
+
+SPOUT_BELOW_M, SIDE_M = 0.01, 0.08
+"""How far a level gripper is below the middle of the spout, and how far from the side of the spout a push begins."""
+
+SWING_RAD, STUCK_RAD = 0.5, 0.05
+"""Angle by which the goal of a push leads the spout, and the turn in a second below which the push has failed."""
 
 HANDLE_YAW = 0.4
 """Tangent of the yaw towards the spout at the faucet's handle: the forearm then passes next to the spout."""
@@ -177,6 +187,43 @@ def turn(
     return expert
 
 
+def turn_spout(senses: Senses) -> Goals:
+    """Push the end of the spout sideways with closed fingers; try again with another slant of the gripper if it stays.
+
+    A spout that points straight to the robot is pushed from above, because the sixth joint's limit prevents pointing
+    level there. A slanting one is pushed with an almost level gripper: there is a wall cabinet above it.
+    """
+    straight = _along_spout(senses) @ _into(senses) > STRAIGHT_COS
+    for tilt_rad in cycle((STEEP_RAD, LEVEL_RAD) if straight else (LEVEL_RAD, STEEP_RAD)):
+        yield from _swing(senses, tilt_rad)
+
+
+def _swing(senses: Senses, tilt_rad: float) -> Goals:
+    """Go to the side of the spout that is opposite to where it should turn, push along its arc, and back off."""
+    side = float(np.sign(_spout_left_rad(senses)))
+    z = _slanted(_along_spout(senses), tilt_rad)
+    across = np.copysign(1.0, _across(senses) @ senses.R_base_ee[:, 0]) * _across(senses)
+    R_base_ee = pointing_along(z, -UP if tilt_rad == STEEP_RAD else across)  # from above with the narrow side ahead
+    below_m = SPOUT_BELOW_M * np.cos(tilt_rad)
+
+    def ee_goal(*, ahead_rad: float = 0.0, aside_m: float = 0.0, back_m: float = 0.0) -> Goal:
+        axis, anchor_m = senses["spout_axis"], senses["spout_axis_pos_m"]
+        end_m, tangent = lever_end(senses, "spout", inset_m=0.0)
+        turned_m = anchor_m + about(axis, side * ahead_rad) @ (end_m - anchor_m)
+        position_m = turned_m - side * aside_m * tangent - back_m * z - below_m * UP
+        return Goal(position_m=position_m, R_base_ee=R_base_ee, gripper=CLOSED)
+
+    start_rad = float(senses["spout_joint"][0])
+    yield from _tuck(senses, R_base_ee)
+    yield from reach(senses, lambda: ee_goal(aside_m=SIDE_M, back_m=HOVER_M), within_m=0.03, within_rad=0.3)
+    yield from reach(senses, lambda: ee_goal(aside_m=SIDE_M), within_m=0.02, within_rad=0.3, max_steps=40)
+    yield from reach(senses, lambda: ee_goal(ahead_rad=SWING_RAD), within_m=0.0, max_steps=40)
+    while abs(senses["spout_joint"][0] - start_rad) > STUCK_RAD:
+        start_rad = float(senses["spout_joint"][0])
+        yield from reach(senses, lambda: ee_goal(ahead_rad=SWING_RAD), within_m=0.0, max_steps=20)
+    yield from reach(senses, lambda: ee_goal(aside_m=SIDE_M, back_m=HOVER_M), within_m=0.04, max_steps=20)
+
+
 def close_drawer(senses: Senses) -> Goals:
     """Move down in front of the handle with closed fingers and push the drawer shut."""
 
@@ -297,9 +344,8 @@ def _past_spout(senses: Senses) -> np.ndarray:
 
 
 def _along_spout(senses: Senses) -> np.ndarray:
-    """Return the direction half way between into the fixture and along the spout from its end."""
-    along = _square_to(senses["spout_axis_pos_m"] - senses["spout_pos_m"], UP)
-    return _slanted(_unit(along + _into(senses)), SPOUT_TILT_RAD)
+    """Return the horizontal unit vector from the end of the spout to its axis."""
+    return _square_to(senses["spout_axis_pos_m"] - senses["spout_pos_m"], UP)
 
 
 def _spout_left_rad(senses: Senses) -> float:
@@ -364,7 +410,7 @@ EXPERTS: dict[str, Callable[[Senses], Goals]] = {
     "TurnOffStove": _knob(lambda senses: -wrapped(senses["knob_joint"][0])),
     "TurnOnSinkFaucet": _faucet(lambda senses: 0.52 - senses["handle_joint"][0]),
     "TurnOffSinkFaucet": _faucet(lambda senses: -senses["handle_joint"][0]),
-    "TurnSinkSpout": turn("spout", _spout_left_rad, _along_spout),
+    "TurnSinkSpout": turn_spout,
     "CoffeePressButton": press("start_button", lambda senses: senses["machine_on"][0] > 0, _button_face),
     "TurnOnMicrowave": press("start_button", lambda senses: senses["microwave_on"][0] > 0, _front),
     "TurnOffMicrowave": press("stop_button", lambda senses: senses["microwave_on"][0] == 0, _front),

@@ -56,9 +56,19 @@ def scripted() -> Any:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("task", ["CloseDrawer", "TurnOnStove", "TurnOnSinkFaucet", "CoffeePressButton"])
+@pytest.mark.parametrize(
+    "task", ["OpenDrawer", "TurnSinkSpout", "TurnOnStove", "TurnOnSinkFaucet", "CoffeePressButton"]
+)
 def test_experts_solve_a_seed(task: str, tmp_path: Path) -> None:
     assert count(scripted(), task, tmp_path, num_episodes=1, seed=0) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [17, 900])
+@pytest.mark.parametrize("task", ["OpenDrawer", "TurnSinkSpout"])
+def test_experts_solve_eight_of_ten(task: str, seed: int, tmp_path: Path) -> None:
+    assert count(scripted(), task, tmp_path, num_episodes=10, seed=seed) >= 8
 
 
 @pytest.mark.slow
