@@ -162,6 +162,10 @@ def compared(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
         "different_pixels": [int((one["rgb"] != two["rgb"]).any(-1).sum()) for one, two in pairs],
         "different_grippers": int(sum(np.float32(two["gripper"]) != one["proprio"][7] for one, two in pairs)),
         "position_error_m": max(np.abs(np.float32(two["position_m"]) - one["proprio"][:3]).max() for one, two in pairs),
+        "wrist_camera_error": max(
+            np.abs(pose @ np.array(CAMERAS[2].T_ee_cam) - one["T_base_cam"][2]).max()
+            for (one, _), (pose, _) in zip(pairs, turned, strict=True)
+        ),
         "rotation_error": max(
             np.abs(ours[:3, :3] - theirs).max() if theirs is not None else 0 for ours, theirs in turned
         ),

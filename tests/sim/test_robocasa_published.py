@@ -43,6 +43,7 @@ def check_equal(found: dict[str, Any]) -> None:
     assert found["different_grippers"] == 0
     assert found["position_error_m"] == 0
     assert found["rotation_error"] < 1e-6, "a float32 quaternion"
+    assert found["wrist_camera_error"] < 1e-6, "camera poses are of the same moment as state and images"
 
 
 def test_first_close_drawer_of_xwam_is_the_releases() -> None:
