@@ -179,7 +179,10 @@ class XwamPlugin:
             BadConfig: If checkpoint or step counts cannot be used.
         """
         from xwam.checkpoints.bundle import dtype_of, with_stored_text
+        from xwam.serving.memory import keep_freed_memory
 
+        if config.device == "cpu":
+            keep_freed_memory()
         bundle, schedule = self._load(config)
         try:
             bundle = bundle.to(config.device, dtype_of(_precision(config)))

@@ -109,12 +109,12 @@ def reproject(depth_hw_m: np.ndarray, K: np.ndarray, T_now_future: np.ndarray) -
     x, y, z = x[ahead], y[ahead], z[ahead]
     u, v = (np.rint(K[axis, axis] * across / z + K[axis, 2]).astype(int) for axis, across in ((0, x), (1, y)))
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    points = np.flatnonzero(inside)
-    points = points[np.argsort(-z[points], kind="stable")]  # the last value written to a pixel stays: the nearest
-    nearest, source = np.full((height, width), np.inf), np.zeros((height, width), np.int64)
-    nearest[v[points], u[points]] = z[points]
-    source[v[points], u[points]] = np.flatnonzero(depth_hw_m > 0)[ahead][points]
-    depth, source = _with_gaps_closed(nearest, source)
+    pixels, z, sources = (v * width + u)[inside], z[inside], np.flatnonzero(depth_hw_m > 0)[ahead][inside]
+    nearest, source = np.full(height * width, np.inf), np.zeros(height * width, np.int64)
+    np.minimum.at(nearest, pixels, z)
+    shown = z == nearest[pixels]
+    source[pixels[shown]] = sources[shown]
+    depth, source = _with_gaps_closed(nearest.reshape(height, width), source.reshape(height, width))
     rows, cols = np.divmod(source, width)
     return ReprojectedView(np.where(np.isfinite(depth), depth, 0.0), rows, cols)
 
