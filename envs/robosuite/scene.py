@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from envs.mujoco.views import look_at, mujoco_quat_from_camera
+from envs.robosuite.control import ArmControl
 from envs.robosuite.tasks import CONTROL_HZ, TASKS, Spread, StaticCamera, Task
 from evalkit.contracts import geometry
 
@@ -64,6 +65,20 @@ def _scene_class(task: str, wide: bool) -> type:
             super()._load_model()
             if wide:
                 _widen(self.placement_initializer, info.spread)
+
+        def _reset_internal(self) -> None:
+            super()._reset_internal()
+            self._arm_controls = [ArmControl(self.sim, robot) for robot in self.robots]
+
+        def _pre_action(self, action: Any, policy_step: bool = False) -> None:
+            if policy_step:  # the first of the 25 substeps of a step: robosuite sets the goals
+                super()._pre_action(action, policy_step)
+                return
+            for arm_control in self._arm_controls:
+                arm_control.apply_torques()
+
+        def reward(self, action: Any = None) -> float:
+            return 0.0  # nothing reads it, and robosuite would judge success for it once more
 
         def _update_observables(self, force: bool = False) -> None:
             if force:  # robosuite also updates them in each of the 25 substeps of a step; nothing here reads them
