@@ -12,7 +12,7 @@ from xwam.checkpoints.fresh import fresh_network
 from xwam.checkpoints.tensors import fill
 from xwam.config import WAN22_5B, DepthMode, count_parameters
 from xwam.network import layers
-from xwam.network.layers import Rope, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
+from xwam.network.layers import Rope, by_token, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import TextContext, XwamNetwork, shared_timesteps
 
@@ -192,6 +192,9 @@ def test_modulation_of_runs_is_modulation_of_tokens() -> None:
     groups = torch.tensor([0, 0, 2, 2, 2, 1, 1, 1, 1])
     expected = x * (1 + scale[:, groups]) + shift[:, groups]
     torch.testing.assert_close(modulate(x, shift, scale, runs), expected)
+    with torch.no_grad():
+        values, none = by_token(torch.stack([shift, scale], dim=2), runs, x)
+        assert torch.equal(modulate(x, *values.unbind(2), none), modulate(x, shift, scale, runs))
     assert head_runs(runs, 4) == ((0, 2), (2, 2))
 
 

@@ -118,9 +118,7 @@ class PixelDecoder(nn.Module):
 
     def _motion(self, seen_NCHW: Tensor, change_NCHW: Tensor, features_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return where each pixel comes from, as a grid N,H,W,2, and what is added to its depth, N,1,H,W."""
-        inputs = torch.cat([seen_NCHW, change_NCHW, features_NCHW], dim=1)
-        x = F.pixel_unshuffle(inputs.contiguous(memory_format=torch.channels_last), 2)
-        skips = [self.enter(x)]
+        skips = [self.enter(_unshuffled(seen_NCHW, change_NCHW, features_NCHW))]
         for step in self.down:
             skips.append(step(skips[-1]))
         x = self.deepest(skips.pop())
@@ -151,6 +149,19 @@ class PixelDecoder(nn.Module):
 class _Conv(nn.Sequential):
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__(nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1), nn.SiLU())
+
+
+def _unshuffled(*parts_NCHW: Tensor) -> Tensor:
+    """Return the channels of all parts, four neighbouring pixels as channels of one (`F.pixel_unshuffle`).
+
+    They are written once, in the order in which a CPU's convolutions read them.
+    """
+    num_images, _, height, width = parts_NCHW[0].shape
+    sizes = [part.shape[1] for part in parts_NCHW]
+    x = parts_NCHW[0].new_empty(num_images, height // 2, width // 2, sum(sizes), 2, 2)
+    for part, place in zip(parts_NCHW, x.split(sizes, dim=3), strict=True):
+        place.copy_(part.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5))
+    return x.flatten(3).permute(0, 3, 1, 2)
 
 
 def _sampled(image_NCHW: Tensor, grid_NHW2: Tensor, mode: str) -> Tensor:

@@ -24,6 +24,12 @@ ROPE_THETA = 10000.0
 MLP_TOKENS = 384
 """Tokens that go through an MLP together on a CPU, so that its wide middle stays in the cache."""
 
+FEW_TOKENS = 384
+"""Up to here, on a CPU, every token has its own row of modulation: that costs less than an operation for each run."""
+
+Runs = tuple[tuple[int, int], ...]
+"""(timestep, number of tokens) along the token sequence."""
+
 
 def _functional() -> bool:
     """Return whether results must be new tensors: gradients are recorded, or the compiler fuses the operations."""
@@ -109,7 +115,7 @@ def timestep_code(t_BG: Tensor, width: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
 
 
-def head_runs(runs: Sequence[tuple[int, int]], num_tokens: int) -> tuple[tuple[int, int], ...]:
+def head_runs(runs: Runs, num_tokens: int) -> Runs:
     """Return the runs of the first `num_tokens` tokens.
 
     Example:
@@ -124,16 +130,37 @@ def head_runs(runs: Sequence[tuple[int, int]], num_tokens: int) -> tuple[tuple[i
     return tuple(head)
 
 
-def modulate(x_BLD: Tensor, shift_BGD: Tensor, scale_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+@lru_cache(maxsize=16)
+def _group_of_token(runs: Runs) -> Tensor:
+    """Return the timestep's column for each token, L."""
+    groups, lengths = zip(*runs, strict=True)
+    return torch.tensor(groups).repeat_interleave(torch.tensor(lengths))
+
+
+def by_token(values_BGX: Tensor, runs: Runs, like_BLD: Tensor) -> tuple[Tensor, Runs | None]:
+    """Return values for `modulate` and `gated_add`, and their runs.
+
+    On a CPU, each of few tokens gets its own row, B,L,...; there are no runs then (None).
+    """
+    if _functional() or like_BLD.is_cuda or like_BLD.shape[1] > FEW_TOKENS:
+        return values_BGX, runs
+    return values_BGX.index_select(1, _group_of_token(runs)), None
+
+
+def modulate(x_BLD: Tensor, shift_BGD: Tensor, scale_BGD: Tensor, runs: Runs | None) -> Tensor:
     """Return x * (1 + scale) + shift, each run of tokens with its own timestep's values; float32."""
     factor_BGD = 1 + scale_BGD
+    if runs is None:
+        return torch.addcmul(shift_BGD, x_BLD.float(), factor_BGD)
     parts = x_BLD.split([length for _, length in runs], dim=1)
     terms = [(shift_BGD[:, g, None], x, factor_BGD[:, g, None]) for (g, _), x in zip(runs, parts, strict=True)]
     return _fused_by_runs(terms, x_BLD)
 
 
-def gated_add(x_BLD: Tensor, y_BLD: Tensor, gate_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+def gated_add(x_BLD: Tensor, y_BLD: Tensor, gate_BGD: Tensor, runs: Runs | None) -> Tensor:
     """Return x + y * gate, each run of tokens with its own timestep's gate; float32."""
+    if runs is None:
+        return torch.addcmul(x_BLD, y_BLD.float(), gate_BGD)
     lengths = [length for _, length in runs]
     parts = zip(runs, x_BLD.split(lengths, dim=1), y_BLD.split(lengths, dim=1), strict=True)
     return _fused_by_runs([(x, y, gate_BGD[:, group, None]) for (group, _), x, y in parts], x_BLD)
@@ -244,7 +271,7 @@ class Block(nn.Module):
         self,
         x_BLD: Tensor,
         time_BG6D: Tensor,
-        runs: Sequence[tuple[int, int]],
+        runs: Runs,
         rope: Rope,
         text: KeyValue,
         text_bias_BN: Tensor | None,
@@ -262,15 +289,16 @@ class Block(nn.Module):
             other: Keys and values of another branch, read together with this block's own.
         """
         dtype = self.self_attn.q.weight.dtype
-        shift1, scale1, gate1, shift2, scale2, gate2 = (time_BG6D + self.modulation.float()).unbind(2)
-        seen = modulate(self.norm1(x_BLD), shift1, scale1, runs).to(dtype)
+        values, parts = by_token(time_BG6D + self.modulation.float(), runs, x_BLD)
+        shift1, scale1, gate1, shift2, scale2, gate2 = values.unbind(2)
+        seen = modulate(self.norm1(x_BLD), shift1, scale1, parts).to(dtype)
         query, own = self.self_attn.query_key_value(seen, rope)
         memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
-        x_BLD = gated_add(x_BLD, self.self_attn.read(query, memory), gate1, runs)
+        x_BLD = gated_add(x_BLD, self.self_attn.read(query, memory), gate1, parts)
         normed = self.norm3(x_BLD).to(dtype)
         x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text, text_bias_BN)
-        fed = self._fed(modulate(self.norm2(x_BLD), shift2, scale2, runs).to(dtype))
-        return gated_add(x_BLD, fed, gate2, runs), own
+        fed = self._fed(modulate(self.norm2(x_BLD), shift2, scale2, parts).to(dtype))
+        return gated_add(x_BLD, fed, gate2, parts), own
 
     def _fed(self, x_BLD: Tensor) -> Tensor:
         """Return the tokens after the MLP."""
@@ -288,10 +316,11 @@ class Head(nn.Module):
         self.head = nn.Linear(config.width, channels * math.prod(config.patch_hw))
         self.modulation = nn.Parameter(torch.randn(1, 2, config.width) / config.width**0.5)
 
-    def forward(self, x_BLD: Tensor, time_BGD: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+    def forward(self, x_BLD: Tensor, time_BGD: Tensor, runs: Runs) -> Tensor:
         """Return one patch for each token, B,L,patch numbers."""
-        shift, scale = (time_BGD[:, :, None] + self.modulation).unbind(2)
-        return self.head(modulate(self.norm(x_BLD), shift, scale, runs))  # type: ignore[no-any-return]
+        values, parts = by_token(time_BGD[:, :, None] + self.modulation, runs, x_BLD)
+        shift, scale = values.unbind(2)
+        return self.head(modulate(self.norm(x_BLD), shift, scale, parts))  # type: ignore[no-any-return]
 
 
 def mlp(width_in: int, width_hidden: int, width_out: int) -> nn.Sequential:

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xwam.config import NUM_TRAIN_TIMESTEPS, DepthMode, Geometry, NetworkConfig
-from xwam.network.layers import Block, Head, KeyValue, Rope, head_runs, mlp, rope_table, timestep_code
+from xwam.network.layers import Block, Head, KeyValue, Rope, Runs, head_runs, mlp, rope_table, timestep_code
 from xwam.text.tokens import TextTokens, read_rows
 
 
@@ -136,7 +136,7 @@ class Timesteps:
     """
 
     t_BG: Tensor
-    runs: tuple[tuple[int, int], ...]
+    runs: Runs
 
 
 def shared_timesteps(
@@ -420,7 +420,7 @@ class _DepthBranch:
         self,
         network: XwamNetwork,
         geometry: Geometry,
-        runs: Sequence[tuple[int, int]],
+        runs: Runs,
         rope: Rope,
         text: TextContext,
     ) -> None:

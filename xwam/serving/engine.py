@@ -92,7 +92,7 @@ class Engine:
         self.interface, self.images = INTERFACES[self.model.bench], BenchImages(self.model)
         self.prompts = PromptStore(bundle, max_bytes=prompt_bytes)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def begin(
         self, seen: Seen, *, seed: int, after: Underway | None = None, given_actions: np.ndarray | None = None
     ) -> Request:
@@ -125,7 +125,7 @@ class Engine:
             start=seen.proprio if after is None else self._commanded(after.request, after.executed),
         )
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
         """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then.
 
@@ -190,7 +190,7 @@ class Engine:
         states = accumulate(self._clean(request)[:executed], axes.model_from_sim(request.start, arms), arms)
         return axes.sim_from_model(states[-1], arms)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def imagine(self, request: Request, num_frames: int | None = None) -> Prediction:
         """Return the prediction; the remaining passes run now, the last one with the depth branch.
 
@@ -206,7 +206,7 @@ class Engine:
         states = actions.tidy_quaternions(states, model.arms)
         return self.finisher.finish(sampler.latents_of(state).first(num_frames), states, request.context)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def round_trip(self, future: Prediction) -> Prediction:
         """Return a future after encoding and decoding: the best that the network could give.
 
