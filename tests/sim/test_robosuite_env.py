@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from envs.gymnasium_env import GymnasiumEnv
+from envs.mujoco import views
 from envs.robosuite import scene
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.tasks import T_EE_CAM, TASKS
@@ -324,6 +325,21 @@ def test_thinner_meshes_change_pictures_only_and_little() -> None:
     assert few < many / 3
     assert np.abs(whole["rgb"].astype(int) - thin["rgb"]).mean() < 4
     assert np.mean(np.abs(whole["depth"] - thin["depth"]) > 0.02) < 0.02
+
+
+@pytest.mark.parametrize("samples", [0, 4])
+def test_geoms_outside_an_image_change_no_pixel(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(RobosuiteEnv(task="PickPlaceCan", image_hw_px=(96, 128), antialias_samples=samples)) as env:
+        env.begin(seed=SEED, max_steps=10)
+        wiggle(env, 5)
+        without = env.observe(render=True)
+        groups = env._model.geom_group.copy()
+        left_out = [views.outside_image(env._model, env._data, name, (96, 128)) for name in env._camera_names]
+        monkeypatch.setattr(views, "outside_image", lambda model, *_: np.zeros(model.ngeom, bool))
+        whole = env.observe(render=True)
+    assert min(each[groups != 0].mean() for each in left_out) > 0.2
+    for name in ("rgb", "depth"):
+        np.testing.assert_array_equal(without[name], whole[name])
 
 
 def test_one_env_a_process() -> None:
