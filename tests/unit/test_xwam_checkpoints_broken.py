@@ -244,10 +244,11 @@ def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch: pytest.MonkeyPatch
 
 def test_headers_of_our_own_layout_come_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files = {"xwam.json": json.dumps(MODEL.to_json()), "model.safetensors": "heavy", "vae/config.json": "{}"}
+    files["tokenizer/tokenizer.json"] = "{}"
     hub = Hub(tmp_path / "ours", files)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     assert read_model(locate("o/xwam-1.5", header_only=True)) == MODEL
-    assert hub.fetched == ["xwam.json"]
+    assert hub.fetched == ["xwam.json", "tokenizer/tokenizer.json"]
     locate("o/xwam-1.5")
     assert set(hub.fetched) == set(files)
 

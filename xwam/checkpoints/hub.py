@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from xwam.checkpoints.metadata import MODEL_FILE, MODEL_JSON, RELEASED_WEIGHTS, CheckpointError
+from xwam.checkpoints.metadata import MODEL_FILE, MODEL_JSON, RELEASED_WEIGHTS, TOKENIZER_PLACES, CheckpointError
 
 SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights" / "nano.safetensors"}
 """Shipped weights by name; `xwam/nano/weights/README.md` tells how they were trained."""
@@ -44,7 +44,7 @@ def locate(name: str, *, header_only: bool = False) -> Path:
 
     Args:
         name: A name in `SHIPPED`, a path or an id.
-        header_only: Download only the files that `read_model` needs.
+        header_only: Download only the files that `read_model` and `find_tokenizer` need.
 
     Raises:
         CheckpointError: If there is neither a path nor a hub that answers; lists what a folder or repository holds if
@@ -61,15 +61,18 @@ def locate(name: str, *, header_only: bool = False) -> Path:
     try:
         inside = _only_checkpoint(listing := list_files(repo), repo, folder)
         prefix = f"{inside}/" if inside else ""
-        wanted = [f"{prefix}*"]
-        if header_only:
-            light = [file for file in ("config.yaml", MODEL_JSON) if prefix + file in listing.files]
-            wanted = [prefix + file for file in light or [MODEL_FILE]]
-        return fetch(repo, wanted) / inside
+        return fetch(repo, _light_files(listing, prefix) if header_only else [f"{prefix}*"]) / inside
     except CheckpointError:
         raise
     except Exception as error:
         raise not_fetched(name, repo, error) from error
+
+
+def _light_files(listing: Listing, prefix: str) -> list[str]:
+    """Return the files of a checkpoint that hold its configuration and its tokenizer."""
+    light = [prefix + file for file in ("config.yaml", MODEL_JSON) if prefix + file in listing.files]
+    places = tuple(f"{prefix}{place}/" for place in TOKENIZER_PLACES)
+    return (light or [prefix + MODEL_FILE]) + [file for file in listing.files if file.startswith(places)]
 
 
 def not_fetched(name: str, repo: str, error: Exception) -> CheckpointError:

@@ -44,6 +44,9 @@ MODEL_JSON = "xwam.json"
 ADDITIONS_FILE = "xwam_additions.safetensors"
 """The tensors that X-WAM adds to Wan's transformer, in a file of their own."""
 
+TOKENIZER_PLACES = ("tokenizer", "google/umt5-xxl")
+"""Where a checkpoint of ours, and the folder of Wan2.2, hold the tokenizer of umT5."""
+
 RELEASED_BENCHES: dict[str, dict[str, Any]] = {
     "robocasa": {"views": ("static", "static", "wrist"), "arms": ("left",), "control_hz": 20.0},
     "robotwin": {"views": ("static", "wrist", "wrist"), "arms": ("left", "right"), "control_hz": None},

@@ -14,15 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from xwam.checkpoints.hub import fetch, not_fetched
-from xwam.checkpoints.metadata import CheckpointError
+from xwam.checkpoints.metadata import TOKENIZER_PLACES, CheckpointError
 
 FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 """A folder with one of these files is a tokenizer."""
 
 MORE_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-
-PLACES = ("tokenizer", "google/umt5-xxl")
-"""Where a checkpoint of ours, and the folder of Wan2.2, hold theirs."""
 
 HOW = "the Wan2.2 folder, the tokenizer's own folder, or google/umt5-xxl to fetch it from the Hugging Face hub"
 
@@ -37,16 +34,16 @@ def find_tokenizer(checkpoint: Path, setting: str | None = None) -> Path | None:
     Raises:
         CheckpointError: If the setting names no tokenizer.
     """
-    own = next((checkpoint / place for place in PLACES if _is_tokenizer(checkpoint / place)), None)
+    own = next((checkpoint / place for place in TOKENIZER_PLACES if _is_tokenizer(checkpoint / place)), None)
     if own is not None or setting is None:
         return own
     path = Path(setting)
     folder = path.parent if path.is_file() else path if path.is_dir() else _fetched(setting)
-    for candidate in (folder, *(folder / place for place in PLACES)):
+    for candidate in (folder, *(folder / place for place in TOKENIZER_PLACES)):
         if _is_tokenizer(candidate):
             return candidate
     raise CheckpointError(
-        f"{setting} holds no tokenizer: neither it nor its {' or '.join(PLACES)} holds "
+        f"{setting} holds no tokenizer: neither it nor its {' or '.join(TOKENIZER_PLACES)} holds "
         f"{' or '.join(FILES)}; give {HOW}."
     )
 
@@ -102,8 +99,8 @@ def _fetched(name: str) -> Path:
     """
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(f"There is no tokenizer at {name}; give {HOW}.")
-    names = (*FILES, *MORE_FILES)
+    places = ("", *(f"{place}/" for place in TOKENIZER_PLACES))
     try:
-        return fetch(name, [f"{place}{file}" for place in ("", *(f"{place}/" for place in PLACES)) for file in names])
+        return fetch(name, [place + file for place in places for file in (*FILES, *MORE_FILES)])
     except Exception as error:
         raise not_fetched(name, name, error) from error
