@@ -6,21 +6,31 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from evalkit.dataset.layout import scan
 from tests.doubles.checkpoints import tiny_bundle
 from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
-from xwam.config import WAN22_5B, Geometry
+from tests.doubles.training import RECIPE, model_of
+from xwam.checkpoints.bundle import Bundle
+from xwam.checkpoints.fresh import fresh_bundle
+from xwam.config import NANO, WAN22_5B, Geometry
 from xwam.flow.sampler import Schedule, begin, run
+from xwam.network.layers import KeyValue
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import TextContext, XwamNetwork, context_bytes
+from xwam.serving.engine import Engine
 from xwam.serving.prompts import PROMPT_BYTES, PromptStore, peak_prompt_bytes
+from xwam.serving.seen import Seen
 from xwam.text.encoders import StoredText
 from xwam.text.memory import GIB, Recent
 from xwam.text.tokens import TextTokens, read_rows
 from xwam.text.umt5 import UmT5Text, clean, encode_ids, padding_counts
+from xwam.training.batches import Encoder, slots
+from xwam.training.trainer import prepare_data
 
 NUM_PLACES = 512
 LONG = replace(TINY, text_len=NUM_PLACES, text_width=32)
@@ -36,6 +46,13 @@ def umt5(dtype: torch.dtype = torch.float32, width: int = 32) -> Any:
         feed_forward_proj="gated-gelu",
     )  # fmt: skip
     return UMT5EncoderModel(config).eval().requires_grad_(False).to(dtype)
+
+
+def with_umt5(bundle: Bundle) -> Bundle:
+    """Return a model that reads the small umT5 in place of hashed words."""
+    network = bundle.model.network
+    text = UmT5Text(umt5(width=network.text_width), FakeTokenizer(), num_tokens=network.text_len)
+    return bundle._replace(text_encoder=text)
 
 
 def places_of(model: Any, *num_words: int) -> torch.Tensor:
@@ -167,6 +184,25 @@ def test_weights_of_merged_rows_are_exact_in_every_type(dtype: torch.dtype) -> N
             assert weight == pytest.approx(count, rel=1e-3)
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_counts_are_exact_under_autocast(gradients: bool) -> None:
+    network = network_of(LONG)
+    text = TextTokens(torch.randn(1, 2, 32), torch.tensor([[1, 511]]))
+    with torch.autocast("cpu", torch.bfloat16), torch.set_grad_enabled(gradients):
+        context = network.encode_text(text)
+        assert context.bias_BN is not None
+        assert torch.equal(context.bias_BN.bfloat16().float(), context.bias_BN)
+        assert context.bias_BN[0, 1:].double().exp().sum().item() == pytest.approx(511, rel=1e-3)
+        attention = network.blocks[0].cross_attn
+        attention.o = torch.nn.Identity()  # type: ignore[assignment,union-attr]
+        key, value = context.main[0]
+        value = torch.zeros_like(value)
+        value[:, :, 0] = 1
+        query = torch.zeros_like(key[:, :, :1])
+        read = attention.read(query, KeyValue(key, value), context.bias_BN)  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(read.double(), torch.full_like(read, 1 / 512).double(), rtol=1e-3, atol=0)
+
+
 def test_text_without_equal_rows_has_no_logits() -> None:
     text = TextTokens.merged(torch.randn(2, 5, 3))
     assert text.counts_BM is None
@@ -174,6 +210,33 @@ def test_text_without_equal_rows_has_no_logits() -> None:
     joined = TextTokens.cat([text, TextTokens.merged(torch.ones(1, 5, 3))])
     assert joined.counts().tolist() == [[1] * 5, [1] * 5, [5, 0, 0, 0, 0]]
     assert torch.equal(joined.places()[2], torch.ones(5, 3))
+
+
+# ---- dropped and missing prompts
+
+
+def test_a_dropped_prompt_is_the_empty_prompt_encoded(shared_root: Path) -> None:
+    model = model_of(shared_root)
+    bundle = with_umt5(fresh_bundle(model, seed=0))
+    recipe = replace(RECIPE, text_drop=1.0, noise_draws=1)
+    encoder = Encoder(bundle, recipe, torch.device("cpu"))
+    sample = prepare_data(shared_root, scan(shared_root), bundle, recipe).training[0]
+    drawn = encoder.draws(encoder.batch([sample] * 2), [sample] * 2, slots(recipe, 9, 0)[:2]).text
+    expected = bundle.text_encoder.encode("").places()
+    assert expected.any(2).all()
+    assert torch.equal(drawn.places(), torch.cat([expected, expected]))
+
+
+def test_guidance_of_a_request_reads_the_empty_prompt() -> None:
+    bundle = with_umt5(fresh_bundle(NANO, seed=0))
+    engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=1, guidance=2.0))
+    height, width = engine.interface.env_image_hw_px(NANO)
+    seen = Seen(np.zeros((len(NANO.views), height, width, 3), np.uint8), np.eye(16)[3] + np.eye(16)[11], "open it")
+    found = engine.begin(seen, seed=0).state.null_text
+    expected = bundle.network.encode_text(bundle.text_encoder.encode(""))
+    assert found is not None
+    assert torch.equal(found.embedded_BND, expected.embedded_BND)
+    assert found.embedded_BND.shape[1] < NANO.network.text_len
 
 
 # ---- stored prompts

@@ -239,10 +239,11 @@ class Attention(nn.Module):
 
     def read(self, query_BJLE: Tensor, memory: KeyValue, bias_BN: Tensor | None = None) -> Tensor:
         """Return the attention output, B,L,D; a bias is added to the logits of each token that is read."""
-        mask = None if bias_BN is None else bias_BN[:, None, None].to(query_BJLE.dtype)
+        mask = None if bias_BN is None else bias_BN[:, None, None]
         if _functional() and not query_BJLE.is_cuda:
             output = _attended(query_BJLE, memory, mask)
         else:
+            mask = None if mask is None else mask.to(query_BJLE.dtype)
             output = F.scaled_dot_product_attention(query_BJLE, memory.key, memory.value, attn_mask=mask)
         return self.o(output.transpose(1, 2).flatten(2))
 

@@ -303,13 +303,18 @@ class XwamNetwork(nn.Module):
                 f"Each prompt must have {self.config.text_len} text places of {self.config.text_width} numbers, got "
                 f"{', '.join(f'{places} of {width}' for places, width in sorted(sizes))}."
             )
-        rows = read_rows(text.to(self.device), self.dtype)
+        rows = read_rows(text.to(self.device), self._attention_type())
         embedded = self.text_embedding(rows.rows_BMW.to(self.dtype))
         return TextContext(
             embedded_BND=embedded,
             bias_BN=rows.logits_BM,
             main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
         )
+
+    def _attention_type(self) -> torch.dtype:
+        """Return the type in which attention takes its logits: autocast's where it is on."""
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
 
     def with_depth_text(self, text: TextContext) -> TextContext:
         """Return the context with keys and values of the depth blocks."""
