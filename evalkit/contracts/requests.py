@@ -59,8 +59,15 @@ class EpisodeRequests:
 
 
 def visible_env(env: EnvSpec, policy: PolicySpec) -> EnvSpec:
-    """Return the env's spec as the policy may see it: the env id without the task, unless it reads the episode."""
-    return env if reads_episode(policy) else replace(env, env_id=env.env_id.partition("/")[0])
+    """Return the env's spec as the policy may see it; whole if it reads the episode.
+
+    Else without what names the task: the env id ends before the task, and of the names of simulator state, which name
+    the task's objects, only those are left that the policy requests.
+    """
+    if reads_episode(policy):
+        return env
+    keys = tuple(key for key in env.privileged_keys if key in policy.privileged_keys)
+    return replace(env, env_id=env.env_id.partition("/")[0], privileged_keys=keys)
 
 
 def noise_seed(episode: Episode, *, chunk_idx: int, step_idx: int) -> int:

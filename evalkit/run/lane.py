@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
@@ -29,7 +30,7 @@ OnRecord = Callable[[EpisodeRecord], None]
 OnEnd = Callable[[EpisodeRecord, EpisodeFault | None], None]
 
 MAX_LOST_VIDEOS = 3
-"""Videos that may fail in a session; later ones are not tried."""
+"""Videos in a row that may fail in a session; later ones are not tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Job:
         bench: The bench with its settings.
         policy: The policy.
         settings: Workers, limits and outputs.
-        lost_videos: Keys of the episodes whose video could not be written.
+        lost_videos: Keys of the last episodes in a row whose video could not be written.
     """
 
     folder: RunFolder
@@ -49,6 +50,14 @@ class Job:
     policy: Policy
     settings: RunSettings
     lost_videos: list[str] = field(default_factory=list)
+
+
+class Attempt(NamedTuple):
+    """An episode that ran to its end: whether the goal was met, what is missing, its files relative to the run folder."""
+
+    success: bool
+    warnings: Sequence[str]
+    files: Mapping[str, str]
 
 
 class Lane:
@@ -83,24 +92,27 @@ class Lane:
         for attempt in itertools.count(1):
             tally = Tally()
             try:
-                success, warnings = self._attempt(episode, tally)
-                outcome: Outcome = "success" if success else "failure"
-                return self._record(episode, tally, attempt, outcome, warnings=warnings), None
+                done = self._attempt(episode, tally)
+                return self._record(episode, tally, attempt, "success" if done.success else "failure", done), None
             except EpisodeFault as fault:
                 if not fault.retriable or attempt >= self._job.settings.max_attempts or self._stop.is_set():
-                    return self._record(episode, tally, attempt, "error", fault), fault
+                    return self._record(episode, tally, attempt, "error", fault=fault), fault
             except EvalkitError:
                 raise
             except Exception as error:
                 ours = EpisodeFault("harness", f"{type(error).__name__}: {error}")
                 ours.__cause__ = error
-                return self._record(episode, tally, attempt, "error", ours), ours
+                return self._record(episode, tally, attempt, "error", fault=ours), ours
         raise AssertionError("unreachable")
 
-    def _attempt(self, episode: Episode, tally: Tally) -> tuple[bool, list[str]]:
-        """Run an episode once and return whether the goal was met, and what is missing of it, in sentences."""
+    def _attempt(self, episode: Episode, tally: Tally) -> Attempt:
+        """Run an episode once; files of an earlier run of it are removed first."""
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy
         env_spec, predicts = folder.plan.env_spec(episode.task), bool(policy.spec.predicts)
+        paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)}
+        for path in paths.values():
+            with suppress(OSError):
+                path.unlink()
         clip = _clip_recorder(folder, settings, episode, env_spec, policy.spec)
         video = self._video_recorder(episode, env_spec)
         listeners = [*clip, *video]
@@ -123,7 +135,9 @@ class Lane:
             for listener in listeners:
                 listener.abandon()
             raise
-        return success, [*warnings, *self._why_no_video(episode, video)]
+        written = {"clip": bool(clip), "video": any(recorder.problem is None for recorder in video)}
+        files = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if written[name]}
+        return Attempt(success, [*warnings, *self._why_no_video(episode, video)], files)
 
     def _settle(self, worker: EnvWorker, tally: Tally) -> list[str]:
         """Leave the robot alone after a success; return the warning of a fault, which never costs the success."""
@@ -148,15 +162,16 @@ class Lane:
     def _why_no_video(self, episode: Episode, video: list[OptionalListener]) -> list[str]:
         """Return why the video is missing that the settings ask for; empty if it is there."""
         lost = self._job.lost_videos
-        if not self._job.settings.video or (video and video[0].problem is None):
+        if not self._job.settings.video:
             return []
-        if not video:
-            return [f"No video: none is tried after {len(lost)} failed, the first of {lost[0]}."]
-        problem = video[0].problem
-        assert problem is not None
+        problem = video[0].problem if video else None
+        if video and problem is None:
+            if len(lost) < MAX_LOST_VIDEOS:  # another thread may have given up meanwhile
+                lost.clear()
+            return []
+        if problem is None:
+            return [f"No video: none is tried after {len(lost)} failed in a row, the first of {lost[0]}."]
         lost.append(episode.key)
-        with suppress(OSError):
-            self._job.folder.video_path(episode).unlink()  # of an earlier run of the same episode
         where = self._job.folder.log_traceback(episode, problem, "video.log")
         text = str(problem) if isinstance(problem, EvalkitError) else f"{type(problem).__name__}: {problem}"
         return [f"No video: {text.rstrip('.')}{where}."]
@@ -173,13 +188,11 @@ class Lane:
         tally: Tally,
         attempt: int,
         outcome: Outcome,
+        done: Attempt | None = None,
         fault: EpisodeFault | None = None,
-        warnings: Sequence[str] = (),
     ) -> EpisodeRecord:
-        folder = self._job.folder
-        paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)} if fault is None else {}
+        files: Mapping[str, str] = done.files if done else {}
         start, settling = tally.start, tally.settling if outcome == "success" else None
-        written = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if path.is_file()}
         return EpisodeRecord(
             outcome=outcome,
             task=episode.task,
@@ -194,9 +207,9 @@ class Lane:
             attempts=attempt,
             timings_s=tally.clock.seconds(),
             details=tally.details,
-            clip=written.get("clip"),
-            video=written.get("video"),
-            warnings=[*warnings, *_missing_of_scene(start)],
+            clip=files.get("clip"),
+            video=files.get("video"),
+            warnings=[*(done.warnings if done else ()), *_missing_of_scene(start)],
             scene=start.scene if start else None,
             first_state_sha256=start.first_state_sha256 if start else None,
             first_frame_sha256=start.first_frame_sha256 if start else None,

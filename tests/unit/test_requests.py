@@ -17,6 +17,8 @@ import pytest
 
 from baselines.floors import HoldPlugin, RandomPlugin
 from baselines.scripted.policy import ScriptedPlugin
+from envs.robocasa.bench import RobocasaBench
+from envs.robosuite.bench import RobosuiteBench
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.requests import EpisodeRequests, noise_seed, seed_of, visible_env
 from evalkit.contracts.spec import EPISODE as READS_EPISODE
@@ -124,6 +126,17 @@ def test_open_loop_scoring_tells_no_more(tmp_path: Path) -> None:
     assert {request.episode for request in spy.requests} == {None}
     seeds = [noise_seed(episode, chunk_idx=r.chunk_idx, step_idx=r.step_idx) for r in spy.requests]
     assert [request.noise_seed for request in spy.requests] == seeds
+
+
+@pytest.mark.parametrize("bench", [RobosuiteBench(), RobocasaBench()], ids=lambda bench: bench.name)
+def test_the_spec_of_an_env_does_not_name_its_task(bench: Any) -> None:
+    """Every task of a bench with the same arms looks the same to a policy that requests no simulator state."""
+    whole = [bench.env_spec(bench.config_type(), task=task, setting="default") for task in bench.tasks]
+    seen = {visible_env(spec, Spy().spec) for spec in whole}
+    assert len(seen) == len({spec.arms for spec in whole}) < len(whole)
+    key = whole[0].privileged_keys[0]
+    assert visible_env(whole[0], Spy(key).spec).privileged_keys == (key,)
+    assert visible_env(whole[0], Spy(READS_EPISODE).spec) == whole[0]
 
 
 def test_only_oracles_read_the_episode() -> None:

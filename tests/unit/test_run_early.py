@@ -112,7 +112,9 @@ def test_an_encoder_that_does_not_open_costs_no_result(tmp_path: Path) -> None:
     assert all(record.video is None and record.clip is not None for record in records(tmp_path))
     warnings = [record.warnings[0] for record in records(tmp_path)]
     assert all("encoder does not open for frames of" in warning for warning in warnings[:MAX_LOST_VIDEOS])
-    assert set(warnings[MAX_LOST_VIDEOS:]) == {"No video: none is tried after 3 failed, the first of Near/0000."}
+    assert set(warnings[MAX_LOST_VIDEOS:]) == {
+        "No video: none is tried after 3 failed in a row, the first of Near/0000."
+    }
     log = (tmp_path / "logs" / "video.log").read_text()
     assert log.count("The H.264 encoder does not open") == MAX_LOST_VIDEOS
 
@@ -132,19 +134,55 @@ def test_a_video_folder_that_is_a_file_costs_no_result(tmp_path: Path) -> None:
     assert all(not record.warnings and record.video for record in clean)
 
 
+def run_over_old_files(path: Path, **settings: Any) -> list[Path]:
+    """Run five episodes of one task where files of an earlier run of them lie; return these files."""
+    bound, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY)
+    plan = evalkit.make_plan(bound, policy, tasks=["Near"], num_episodes=5)
+    old = [
+        path / kind / "Near" / f"{idx:04d}.{end}"
+        for kind, end in [("videos", "mp4"), ("clips", "h5")]
+        for idx in range(5)
+    ]
+    for file in old:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("old")
+    (path / "plan.json").write_bytes(plan.to_bytes())
+    evalkit.run_plan(plan, bound, policy, path, **settings)
+    return old
+
+
 @pytest.mark.usefixtures("wide_frames")
 def test_a_record_names_no_video_of_an_earlier_run(tmp_path: Path) -> None:
-    stale = tmp_path / "videos" / "Near" / "0000.mp4"
-    bound, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY)
-    plan = evalkit.make_plan(bound, policy, tasks=["Near"], num_episodes=1)
-    stale.parent.mkdir(parents=True)
-    stale.write_text("old")
-    (tmp_path / "plan.json").write_bytes(plan.to_bytes())
-    evalkit.run_plan(plan, bound, policy, tmp_path)
-    (record,) = records(tmp_path)
-    assert record.outcome == "success"
-    assert record.video is None
-    assert not stale.exists()
+    """Neither where a video fails nor, after several, where none is tried."""
+    old = run_over_old_files(tmp_path)
+    assert [record.outcome for record in records(tmp_path)] == ["success"] * 5
+    assert all(record.video is None and "No video" in record.warnings[0] for record in records(tmp_path))
+    assert not any(file.exists() for file in old if file.suffix == ".mp4")
+
+
+def test_without_outputs_no_old_file_is_named(tmp_path: Path) -> None:
+    old = run_over_old_files(tmp_path, video=False, clips=False)
+    assert all((record.video, record.clip, record.warnings) == (None, None, []) for record in records(tmp_path))
+    assert not any(file.exists() for file in old)
+
+
+def test_only_lost_videos_in_a_row_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second video fails: all of them are tried."""
+    made: list[VideoWriter] = []
+
+    def fail_at_times(self: VideoWriter, path: Path) -> None:
+        made.append(self)
+        if len(made) % 2:
+            raise EvalkitError("The disk is tired.")
+        save(self, path)
+
+    save = VideoWriter.save
+    monkeypatch.setattr(VideoWriter, "save", fail_at_times)
+    run(tmp_path, episodes=2 * MAX_LOST_VIDEOS, bench={"fault": "none"})
+    done = records(tmp_path)
+    assert len(made) == len(done) == 4 * MAX_LOST_VIDEOS
+    assert [record.video is None for record in done] == [True, False] * (2 * MAX_LOST_VIDEOS)
+    assert all(bool(record.warnings) is (record.video is None) for record in done)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 16_386), (16_386, 20), (10_018, 30_000)])
