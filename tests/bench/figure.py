@@ -46,15 +46,16 @@ def compare(
     *,
     goal: str,
     rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Figure:
     """Return the median of the rounds' ratios of ours to theirs, after one round to warm up; the order alternates."""
     seconds: dict[str, list[float]] = {ours[0]: [], theirs[0]: []}
     for round_idx in range(rounds + 1):
         for label, work in (ours, theirs) if round_idx % 2 else (theirs, ours):
-            started = time.perf_counter()
+            started = clock()
             work()
             if round_idx > 0:
-                seconds[label].append(time.perf_counter() - started)
+                seconds[label].append(clock() - started)
     value = statistics.median(a / b for a, b in zip(seconds[ours[0]], seconds[theirs[0]], strict=True))
     sides = {label: statistics.median(values) for label, values in seconds.items()}
     return Figure(name=name, value=value, unit=f"{ours[0]} / {theirs[0]}", goal=goal, sides=sides)

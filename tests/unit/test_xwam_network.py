@@ -194,7 +194,7 @@ def test_modulation_of_runs_is_modulation_of_tokens() -> None:
     torch.testing.assert_close(modulate(x, shift, scale, runs), expected)
     with torch.no_grad():
         values, none = by_token(torch.stack([shift, scale], dim=2), runs, x)
-        assert torch.equal(modulate(x, *values.unbind(2), none), modulate(x, shift, scale, runs))
+        assert torch.equal(modulate(x, values[:, :, 0], values[:, :, 1], none), modulate(x, shift, scale, runs))
     assert head_runs(runs, 4) == ((0, 2), (2, 2))
 
 

@@ -31,6 +31,7 @@ from xwam.nano.pixel_decoder import (
     STILL_PX,
     PixelDecoder,
     Scene,
+    _unshuffled,
     bounded,
     gripper_motion_features,
 )
@@ -58,6 +59,13 @@ def scene(depth_m: Any = 1.0) -> Any:
         T_base_cam_v44=np.eye(4)[None],
         T_base_ee=pose(0, 0, 1.0),
     )
+
+
+def test_channels_of_neighbours_are_pixel_unshuffle() -> None:
+    parts = [torch.randn(2, channels, 6, 8) for channels in (4, 1)]
+    unshuffled = _unshuffled(*parts)
+    assert torch.equal(unshuffled, F.pixel_unshuffle(torch.cat(parts, dim=1), 2))
+    assert unshuffled.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_hints_are_those_of_a_pinhole() -> None:

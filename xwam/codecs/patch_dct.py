@@ -18,11 +18,23 @@ from xwam.config import LATENT_STRIDES
 
 
 def change_of_views(
-    codec: PatchDCT, video_CTVHW: Float[Tensor, "c lt v lh lw"], depth_CTVHW: Float[Tensor, "c lt v lh lw"]
+    codec: PatchDCT,
+    video_CTVHW: Float[Tensor, "c lt v lh lw"],
+    depth_CTVHW: Float[Tensor, "c lt v lh lw"],
+    num_frames: int | None = None,
 ) -> Float[Tensor, "f v 4 h w"]:
-    """Return the changes that latents after the first one stand for, RGB and depth video, of all views."""
+    """Return the changes that latents after the first one stand for, RGB and depth video, of all views.
+
+    Args:
+        codec: The codec.
+        video_CTVHW: Latents after the first one.
+        depth_CTVHW: The same of depth.
+        num_frames: Only the first frames; all if not given.
+    """
     rgb, grey = (
-        rearrange(codec.change(rearrange(latent.float(), "c t v h w -> v c t h w")), "v c f h w -> f v c h w")
+        rearrange(
+            codec.change(rearrange(latent.float(), "c t v h w -> v c t h w"), num_frames), "v c f h w -> f v c h w"
+        )
         for latent in (video_CTVHW, depth_CTVHW)
     )
     return torch.cat([rgb, grey.mean(2, keepdim=True)], dim=2)
@@ -98,9 +110,18 @@ class PatchDCT:
         rest = self.change(_shrunk(latent_BCTHW[:, :, 1:]))
         return torch.cat([first, first + rest], dim=2).clamp(-1, 1)
 
-    def change(self, motion_BCTHW: Tensor) -> Tensor:
-        """Return the changes of the first frame that the latents after the first one stand for, B,3,4T,H,W."""
-        return _synthesise(motion_BCTHW, self.motion_CX, self.motion_unit_C, LATENT_STRIDES[0])
+    def change(self, motion_BCTHW: Tensor, num_frames: int | None = None) -> Tensor:
+        """Return the changes of the first frame that the latents after the first one stand for, B,3,4T,H,W.
+
+        Args:
+            motion_BCTHW: Latents.
+            num_frames: Only the first frames; all if not given.
+        """
+        frames, (_, rows, cols) = LATENT_STRIDES[0], LATENT_STRIDES
+        if num_frames is None or num_frames > frames:
+            return _synthesise(motion_BCTHW, self.motion_CX, self.motion_unit_C, frames)[:, :, :num_frames]
+        basis = self.motion_CX.view(self.channels, 3, frames, rows * cols)[:, :, :num_frames].flatten(1)
+        return _synthesise(motion_BCTHW[:, :, :1], basis, self.motion_unit_C, num_frames)
 
 
 def _shrunk(motion_BCTHW: Tensor) -> Tensor:

@@ -166,7 +166,8 @@ class MeasuredFinisher:
         scene = self._scene(seen, seen.cameras, measured)
         features = torch.from_numpy(gripper_motion_features(scene, T_base_ee_f44, shares))
         pair = (latents.video_BCTVHW, latents.depth_BCTVHW)
-        change = change_of_views(self.plain.codec, *(latent[0][:, 1:, views].cpu() for latent in pair))[:count]
+        video, depth = (latent[0][:, 1:, views].cpu() for latent in pair)
+        change = change_of_views(self.plain.codec, video, depth, count)
         present = torch.cat([seen_BCVHW[0][:, views], measured.depth_BCVHW[0, :1][:, views]]).transpose(0, 1)
         device = next(decoder.parameters()).device
         inputs = (present[None].expand_as(change), change, features)

@@ -158,9 +158,11 @@ def _unshuffled(*parts_NCHW: Tensor) -> Tensor:
     """
     num_images, _, height, width = parts_NCHW[0].shape
     sizes = [part.shape[1] for part in parts_NCHW]
-    x = parts_NCHW[0].new_empty(num_images, height // 2, width // 2, sum(sizes), 2, 2)
+    x = parts_NCHW[0].new_empty(num_images, height // 2, width // 2, sum(sizes), 4)
     for part, place in zip(parts_NCHW, x.split(sizes, dim=3), strict=True):
-        place.copy_(part.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 2, 4, 1, 3, 5))
+        for neighbour in range(4):
+            row, col = divmod(neighbour, 2)
+            place[..., neighbour].copy_(part[:, :, row::2, col::2].permute(0, 2, 3, 1))
     return x.flatten(3).permute(0, 3, 1, 2)
 
 
