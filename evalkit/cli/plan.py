@@ -127,6 +127,7 @@ def check(
     call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
     out.print(f"The specs fit: policy '{policy}' on {count_of(len(call.plan.tasks), 'task')} of '{bench}'.")
     print_left_out(call)
+    print_nothing_predicted(call)
     if static:
         return
     failed = _try_tasks(call)
@@ -147,6 +148,7 @@ def print_plan(call: Call) -> None:
         out.print(f"         {name}: {fact}", soft_wrap=True)
     out.print(f"episodes {len(plan.episodes)}: " + ", ".join(f"{task} x {count}" for task, count in counts.items()))
     print_left_out(call)
+    print_nothing_predicted(call)
     for departure in plan.departures:
         out.print(Text.assemble(("departure from the protocol: ", "yellow"), departure))
 
@@ -156,6 +158,14 @@ def print_left_out(call: Call) -> None:
     if call.left_out:
         first, *_ = call.left_out.values()
         out.print(Text(f"left out {', '.join(call.left_out)}: {first}", style="yellow"), soft_wrap=True)
+
+
+def print_nothing_predicted(call: Call) -> None:
+    """Print why nothing is predicted, where the policy could predict."""
+    from evalkit.store.plan import nothing_predicted
+
+    if sentence := nothing_predicted(call.plan):
+        out.print(Text(sentence, style="yellow"), soft_wrap=True)
 
 
 def _try_tasks(call: Call) -> dict[str, list[str]]:

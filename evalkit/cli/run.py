@@ -28,6 +28,7 @@ from evalkit.cli.options import (
 from evalkit.cli.plan import print_plan
 from evalkit.console import out, progress_bar
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.text import sentence_kind
 
 if TYPE_CHECKING:
     from evalkit.store.plan import Plan
@@ -163,8 +164,6 @@ def _written(folder: RunFolder) -> str:
 
 def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Callable[[EpisodeRecord], None]:
     """Return a listener that moves the bar and prints a line for each record, and each kind of warning once."""
-    from evalkit.run.equal_errors import error_kind
-
     successes = sum(record.outcome == "success" for record in done)
     warned: set[str] = set()
     bar = progress.add_task("episodes", total=total, completed=len(done), successes=successes)
@@ -180,7 +179,7 @@ def _on_record(progress: Progress, done: list[EpisodeRecord], total: int) -> Cal
         line = f"{record.key}  {record.steps} steps, {seconds:.1f} s{tail}"
         progress.console.print(Text.assemble((f"{record.outcome:<8}", COLOURS[record.outcome]), line), soft_wrap=True)
         for warning in record.warnings:
-            kind = error_kind(warning, task=record.task)
+            kind = sentence_kind(warning, task=record.task)
             if kind not in warned:
                 progress.console.print(Text(warning, style="yellow"), soft_wrap=True)
             warned.add(kind)

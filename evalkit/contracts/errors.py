@@ -65,6 +65,10 @@ class EpisodeFault(Exception):
         self.retriable = retriable
 
 
+class SolvedAtReset(EpisodeFault):
+    """An episode whose goal is met before the first step; its seed drew such a scene, and the next may be fine."""
+
+
 class EnvRaised(EpisodeFault):
     """An error that an env raised; its process still answers.
 

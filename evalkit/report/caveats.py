@@ -12,9 +12,10 @@ from typing import Any
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.spec import EPISODE, EVERYTHING
+from evalkit.contracts.text import sentence_kind
 from evalkit.report.format import quantity
 from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence
-from evalkit.store.plan import Plan
+from evalkit.store.plan import Plan, nothing_predicted
 from evalkit.store.records import EpisodeRecord
 
 AGAIN = "run `evalkit score run` again"
@@ -37,11 +38,24 @@ def plan_caveats(plan: Plan, *, num_missing: int) -> Iterator[str]:
     for name, spec in plan.policy.specs.items():
         if keys := spec.get("privileged_keys"):
             yield f"{name} is an oracle, not a learned policy: it reads {_privileges(keys)}."
+    if sentence := nothing_predicted(plan):
+        yield f"{plan.policy.name}: {sentence}"
     for key, value in plan.policy.provenance.items():
         if "random" in f"{key} {value}".lower():
             yield f"{plan.policy.name}: {key}: {value}."
     if plan.departures:
         yield f"Not a benchmark score, {_departures(plan)}"
+
+
+def record_caveats(records: Sequence[EpisodeRecord]) -> Iterator[str]:
+    """Yield each kind of warning among the records once: in how many episodes, and the first of them."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for record in records:
+        for warning in record.warnings:
+            kinds.setdefault(sentence_kind(warning, task=record.task), []).append((record.key, warning))
+    for found in kinds.values():
+        (key, warning), *_ = found
+        yield f"{quantity(len(found), 'episode')} of {len(records)} with a warning, for example {key}: {warning}"
 
 
 def session_caveats(about: Mapping[str, Any]) -> Iterator[str]:

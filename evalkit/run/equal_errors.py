@@ -6,41 +6,22 @@ Read next: `runner.py`, which asks after each record.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from evalkit.contracts.errors import EpisodeFault, EvalkitError
-from evalkit.contracts.text import count_of
+from evalkit.contracts.errors import EpisodeFault, EvalkitError, SolvedAtReset
+from evalkit.contracts.text import count_of, sentence_kind
 from evalkit.store.records import EpisodeRecord
-
-_LINE_OF_CODE = r"\w+\.py:\d+"
-_PATH = r"(?:[\w.~-]*/)+[\w.~-]*"
-_WORD_WITH_DIGITS = r"[-+]?\w*\d\w*(?:\.\d\w*)?"
-_VARIES = re.compile(rf"(?P<code>{_LINE_OF_CODE})|{_PATH}|{_WORD_WITH_DIGITS}")
 
 
 class StoppedEarly(EvalkitError):
     """A run that stopped because several episodes in a row ended in the same error; its records are kept."""
 
 
-def error_kind(reason: str, *, task: str) -> str:
-    """Return a reason without the parts that vary between episodes: the task's name, numbers, paths, hex words.
-
-    A line of code stays, because the same message from another line is another error.
-
-    Args:
-        reason: The reason of an error.
-        task: The task of the episode.
-
-    Example:
-        >>> error_kind("bench/Lift, seed 12: 0.5 m off in frames/Lift/0001.npz (policy.py:71).", task="Lift")
-        '*, seed *: * m off in * (policy.py:71).'
-    """
-    return _VARIES.sub(lambda match: match["code"] or "*", reason.replace(task, "*"))
-
-
 class EqualErrors:
-    """Counts errors in a row with the same owner and the same kind of reason.
+    """Counts errors in a row with the same owner and the same kind of reason, in one session of a run.
+
+    Errors of the policy and of the harness count wherever they are. Errors of the env count until an episode ends in
+    success or failure: then the env works, and a scene that cannot be run (an unstable simulation) costs one episode.
 
     Args:
         limit: Equal errors in a row that stop the run; 0 for no limit.
@@ -50,17 +31,26 @@ class EqualErrors:
         self._limit = limit
         self._last: tuple[str, str] | None = None
         self._count = 0
+        self._env_works = False
 
     def reached(self, record: EpisodeRecord, fault: EpisodeFault | None) -> bool:
-        """Count one record and return whether the limit is reached.
-
-        A fault that is retriable, such as a process that died, may have its cause outside the run; it is not counted.
-        """
-        counts = fault is not None and not fault.retriable
-        kind = (fault.blame, error_kind(fault.reason, task=record.task)) if fault is not None and counts else None
+        """Count one record and return whether the limit is reached."""
+        self._env_works |= fault is None
+        counts = fault is not None and self._counts(fault)
+        kind = (fault.blame, sentence_kind(fault.reason, task=record.task)) if fault is not None and counts else None
         self._count = self._count + 1 if kind == self._last else 1
         self._last = kind
         return kind is not None and self._count == self._limit
+
+    def _counts(self, fault: EpisodeFault) -> bool:
+        """Return whether a fault may have the same cause as the next one.
+
+        One that is retriable, such as a process that died, may have its cause outside the run; a goal that is met at
+        reset has it in the episode's seed.
+        """
+        if fault.retriable or isinstance(fault, SolvedAtReset):
+            return False
+        return fault.blame != "env" or not self._env_works
 
 
 def stopped_early(fault: EpisodeFault, run: Path, *, num_equal: int, num_missing: int) -> StoppedEarly:
@@ -74,12 +64,12 @@ def stopped_early(fault: EpisodeFault, run: Path, *, num_equal: int, num_missing
     """
     log = run / "logs" / f"{fault.blame}.log"
     if fault.blame == "env":
-        trace = f"The output of the env processes is in {run / 'logs'}. "
+        trace = f"The output of the env processes is in {run / 'logs'}; `evalkit doctor` says what is missing. "
     else:
         trace = f"Its traceback is in {log}. " if log.exists() else ""
     return StoppedEarly(
         f"The run stopped because {num_equal} episodes in a row ended in the same error ({fault.blame}): "
         f"{fault.reason.rstrip('.')}. {trace}Correct the cause, then run the same command again: it runs the "
         f"{count_of(num_missing, 'missing episode')}. Delete the error lines of {run / 'episodes.jsonl'} to repeat "
-        "those episodes too; run.stop_after_equal_errors=0 never stops."
+        "those episodes too. To record such errors and go on, add run.stop_after_equal_errors=0."
     )

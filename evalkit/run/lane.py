@@ -53,7 +53,7 @@ class Job:
 
 
 class Attempt(NamedTuple):
-    """An episode that ran to its end: whether the goal was met, what is missing, its files relative to the run folder."""
+    """An episode that ran to its end: whether the goal was met, what is missing of it, its files in the run folder."""
 
     success: bool
     warnings: Sequence[str]

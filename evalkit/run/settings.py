@@ -32,7 +32,8 @@ class RunSettings:
         chunk_timeout_s: Time limit to execute a chunk of actions, including rendering.
         episodes_per_worker: Episodes after which an env process is replaced, to limit memory leaks.
         stop_after_equal_errors: Episodes in a row that end in the same error (owner, and reason apart from numbers and
-            paths), after which the run stops; 0 never stops it.
+            paths), after which the run stops; 0 never stops it. Errors of the env count only until an episode of the
+            session ends in success or failure.
         settle_steps: Control steps without action after a success, after which the goal is checked again; 0 for none.
         clips: Write predictions and ground truth, for `evalkit score`.
         video: Write one mp4 per episode, for viewing.

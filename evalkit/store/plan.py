@@ -185,6 +185,24 @@ def make_plan(
     )
 
 
+def nothing_predicted(plan: Plan) -> str | None:
+    """Return why a policy that predicts is never asked for a prediction; None if it is, or if it predicts nothing.
+
+    A frame is asked for only if the executed steps reach it, so that it can be compared with the ground truth.
+    """
+    longest = max(episode.max_steps for episode in plan.episodes)
+    for spec in plan.policy.specs.values():
+        stride = spec.get("frame_stride", 0)
+        steps = min(spec.get("execute_steps", longest), longest)
+        if spec.get("predicts") and steps < stride:
+            reach = "reaches" if steps == 1 else "reach"
+            return (
+                f"{count_of(steps, 'executed step')} {reach} no predicted frame (one every {stride} steps): nothing is "
+                "predicted."
+            )
+    return None
+
+
 def _check_numbers(num_episodes: int, seed: int, max_steps: int | None) -> None:
     """Raise BadConfig for numbers that make no plan."""
     if num_episodes < 1:

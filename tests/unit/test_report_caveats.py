@@ -66,6 +66,33 @@ def test_a_run_that_is_whole_has_none(run: Path, plan: Plan, tmp_path: Path) -> 
     assert list(session_caveats({"sessions": [SESSION, SESSION]})) == []
 
 
+def test_warnings_of_records_are_counted_by_kind(run: Path, tmp_path: Path) -> None:
+    first, second = open_run(run).records()
+    lost = "No video: Cannot write {}.mp4."
+    no_hash = "The record has no hash of the first frame, because the env does not give it."
+    with HeldRun(tmp_path / "b", open_run(run).plan) as folder:
+        folder.append(replace(first, warnings=[lost.format("/tmp/a/0000"), no_hash]))
+        folder.append(replace(second, warnings=[lost.format("/tmp/b/0001")]))
+    assert _caveats(tmp_path / "b", tmp_path) == (
+        f"2 episodes of 2 with a warning, for example {first.key}: {lost.format('/tmp/a/0000')}",
+        f"1 episode of 2 with a warning, for example {first.key}: {no_hash}",
+    )
+
+
+def test_a_policy_that_is_never_asked_to_predict_is_said(plan: Plan) -> None:
+    (spec,) = plan.policy.specs.values()
+
+    def said(*, max_steps: int = 20, **changes: Any) -> list[str]:
+        policy = replace(plan.policy, specs={"p": {**spec, "predicts": ["rgb"], "frame_stride": 4, **changes}})
+        episodes = tuple(replace(episode, max_steps=max_steps) for episode in plan.episodes)
+        return list(plan_caveats(replace(plan, policy=policy, episodes=episodes), num_missing=0))
+
+    name = plan.policy.name
+    reason = f"{name}: 2 executed steps reach no predicted frame (one every 4 steps): nothing is predicted."
+    assert said(execute_steps=2) == said(execute_steps=8, max_steps=2) == [reason]
+    assert said(execute_steps=4) == said(execute_steps=2, predicts=[]) == []
+
+
 def test_oracles_random_weights_and_unfinished_runs_are_said(plan: Plan) -> None:
     policy = replace(plan.policy, provenance={"weights": "random"}, specs={"p": {"privileged_keys": ["cube_pos"]}})
     sentences = list(plan_caveats(replace(plan, policy=policy), num_missing=2))

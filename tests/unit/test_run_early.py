@@ -14,8 +14,9 @@ import pytest
 
 import evalkit
 from evalkit.config import load_config
-from evalkit.contracts.errors import EpisodeFault, EvalkitError
-from evalkit.run.equal_errors import EqualErrors, StoppedEarly, error_kind
+from evalkit.contracts.errors import EpisodeFault, EvalkitError, SolvedAtReset
+from evalkit.contracts.text import sentence_kind
+from evalkit.run.equal_errors import EqualErrors, StoppedEarly
 from evalkit.run.lane import MAX_LOST_VIDEOS
 from evalkit.run.settings import RunSettings
 from evalkit.store import video
@@ -84,19 +85,39 @@ def test_a_run_whose_last_episodes_fail_is_whole(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_equal_apart_from_their_episode(one: str, other: str, equal: bool) -> None:
-    assert (error_kind(one, task="Near") == error_kind(other, task="Far")) is equal
+    assert (sentence_kind(one, task="Near") == sentence_kind(other, task="Far")) is equal
+
+
+def stops_at(*ends: EpisodeFault | None) -> int | None:
+    """Return the number of the episode at which a limit of 2 is reached."""
+    counter = EqualErrors(2)
+    for number, fault in enumerate(ends, start=1):
+        record = EpisodeRecord(outcome="error" if fault else "failure", task="T", index=0, seed=0, instruction=None)
+        if counter.reached(record, fault):
+            return number
+    return None
 
 
 def test_only_errors_in_a_row_count() -> None:
-    counter = EqualErrors(2)
+    a, b = EpisodeFault("policy", "a"), EpisodeFault("policy", "b")
+    assert stops_at(a, None, a, EpisodeFault("env", "a"), b, b) == 6
+    assert stops_at(EpisodeFault("harness", "a"), EpisodeFault("harness", "a")) == 2
 
-    def reached(reason: str | None, blame: str = "policy") -> bool:
-        fault = None if reason is None else EpisodeFault(blame, reason)  # type: ignore[arg-type]
-        record = EpisodeRecord(outcome="error" if fault else "success", task="T", index=0, seed=0, instruction=None)
-        return counter.reached(record, fault)
 
-    sequence = [("a", "policy"), (None, "policy"), ("a", "policy"), ("a", "env"), ("b", "env"), ("b", "env")]
-    assert [reached(*each) for each in sequence] == [False, False, False, False, False, True]
+def test_an_env_that_has_worked_does_not_stop_a_run() -> None:
+    unstable = EpisodeFault("env", "mj_step: unstable simulation")
+    assert stops_at(unstable, unstable) == 2
+    assert stops_at(unstable, None, *[unstable] * 9) is None
+    assert stops_at(*[SolvedAtReset("env", "the goal is already met at reset.")] * 9) is None
+
+
+@pytest.mark.parametrize("fault", ["solved", "begin_raise"])
+def test_episodes_that_cannot_start_are_errors(tmp_path: Path, fault: str) -> None:
+    """All are solved at reset; or all but the first raise."""
+    bench = {"fault": fault, "fault_seed": -1 if fault == "solved" else 1}
+    run(tmp_path, episodes=2, bench=bench, stop_after_equal_errors=1 if fault == "begin_raise" else 2)
+    outcomes = [record.outcome for record in records(tmp_path)]
+    assert outcomes == (["error"] * 4 if fault == "solved" else ["success", "error"] * 2)
 
 
 @pytest.fixture

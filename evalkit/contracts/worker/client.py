@@ -21,7 +21,14 @@ from typing import IO, Any, TypeVar
 import numpy as np
 
 from evalkit.contracts.env import WorkerLaunch
-from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError, SpecMismatch, cannot_write
+from evalkit.contracts.errors import (
+    EnvRaised,
+    EpisodeFault,
+    EvalkitError,
+    SolvedAtReset,
+    SpecMismatch,
+    cannot_write,
+)
 from evalkit.contracts.spec import EnvSpec, check_observation
 from evalkit.contracts.types import Episode, Observation
 from evalkit.contracts.worker import messages, wire
@@ -178,7 +185,8 @@ class EnvWorker:
         """
         where = f"{self.env_spec.env_id}, seed {episode.seed}"
         if start.solved:
-            raise self._fault(f"{where}: the goal is already met at reset.")
+            self.kill()
+            raise SolvedAtReset("env", f"{where}: the goal is already met at reset.")
         if episode.instruction is not None and start.observation.instruction != episode.instruction:
             raise self._fault(
                 f"{where}: the plan says '{episode.instruction}', the env says '{start.observation.instruction}'."
