@@ -15,8 +15,8 @@ from evalkit.store.records import EpisodeRecord
 Runs = Mapping[str, tuple[Plan, Sequence[EpisodeRecord]]]
 """Plan and records of each run, by the run's name."""
 
-Key = tuple[str, str, str, int]
-"""Bench, setting, task and seed of an episode."""
+Key = tuple[str, str, str, str, int]
+"""Bench, protocol, setting, task and seed of an episode."""
 
 
 def scene_sentence(runs: Runs) -> str:
@@ -25,17 +25,19 @@ def scene_sentence(runs: Runs) -> str:
     if not states:
         return ""
     same_states, same_frames = (len(hashes) - len(differing(hashes)) for hashes in (states, frames))
+    verb = "is" if len(states) == 1 else "are"
+    seen = f", the first frame in {same_frames} of {len(frames)}" if frames else ""
     return (
-        f"Scenes: {quantity(len(states), 'episode')} of the same task and seed are in several runs. The first state is "
-        f"the same in {same_states} of {len(states)}, the first frame in {same_frames} of {len(frames)}."
+        f"Scenes: {quantity(len(states), 'episode')} of the same task and seed {verb} in several runs. "
+        f"The first state is the same in {same_states} of {len(states)}{seen}."
     )
 
 
 def scene_caveats(runs: Runs) -> Iterator[str]:
-    """Yield a sentence where runs met different scenes under the same bench, setting, task and seed."""
+    """Yield a sentence where runs met different scenes under the same bench, protocol, setting, task and seed."""
     states = _hashes(runs, "first_state_sha256")
     if different := differing(states):
-        _, _, task, seed = different[0]
+        *_, task, seed = different[0]
         yield (
             f"The runs met different scenes in {len(different)} of {quantity(len(states), 'episode')} of the same task "
             f"and seed ({task}, seed {seed}): the simulator's version, its settings or its assets differ."
@@ -46,17 +48,18 @@ def differing(hashes: Mapping[Key, set[str]]) -> list[Key]:
     """Return the episodes that have more than one hash.
 
     Example:
-        >>> differing({("b", "s", "Lift", 1): {"a"}, ("b", "s", "Lift", 2): {"a", "b"}})
-        [('b', 's', 'Lift', 2)]
+        >>> differing({("b", "p", "s", "Lift", 1): {"a"}, ("b", "p", "s", "Lift", 2): {"a", "b"}})
+        [('b', 'p', 's', 'Lift', 2)]
     """
     return [key for key, values in hashes.items() if len(values) > 1]
 
 
 def _hashes(runs: Runs, name: str) -> dict[Key, set[str]]:
-    """Return the hashes of each episode for which two runs or more have one."""
-    found: dict[Key, list[str]] = {}
-    for plan, records in runs.values():
+    """Return the hashes of each episode for which two runs or more have one; a run gives that of its first record."""
+    found: dict[Key, dict[str, str]] = {}
+    for run, (plan, records) in runs.items():
         for record in records:
             if (value := getattr(record, name)) is not None:
-                found.setdefault((plan.bench.name, plan.setting, record.task, record.seed), []).append(value)
-    return {key: set(values) for key, values in found.items() if len(values) > 1}
+                key = (plan.bench.name, plan.protocol, plan.setting, record.task, record.seed)
+                found.setdefault(key, {}).setdefault(run, value)
+    return {key: set(values.values()) for key, values in found.items() if len(values) > 1}

@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from evalkit.report.render_console import render_console
 from evalkit.report.render_markdown import render_markdown
+from evalkit.report.scenes import scene_caveats, scene_sentence
 from evalkit.report.tables import success_rows
 from evalkit.report.write import build_report, write_report
+from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
+from evalkit.store.run_folder import open_run
 from tests.doubles.scene import write_scene_run
 
 SIZE = (24, 32)
@@ -122,3 +126,35 @@ def test_runs_say_whether_they_met_the_same_scenes(tmp_path: Path) -> None:
     assert "different scenes" not in text
     text = render_markdown(build_report([same[0], _written(tmp_path / "c", first_state_sha256="e" * 64)]))
     assert "The runs met different scenes in 3 of 5 episodes of the same task and seed (ball, seed 0)" in text
+
+
+def test_two_records_of_one_run_are_no_two_runs(tmp_path: Path) -> None:
+    plan, records = _recorded(tmp_path / "a")
+    twice = [replace(record, seed=0) for record in records]
+    assert len({record.first_state_sha256 for record in twice}) == 5
+    assert scene_sentence({"a": (plan, twice)}) == ""
+    sentence = scene_sentence({"a": (plan, twice), "b": (plan, records[:1])})
+    assert sentence.startswith("Scenes: 1 episode of the same task and seed is in several runs.")
+    assert list(scene_caveats({"a": (plan, twice), "b": (plan, records[:1])})) == []
+
+
+def test_only_runs_of_one_protocol_share_scenes(tmp_path: Path) -> None:
+    plan, records = _recorded(tmp_path / "a")
+    renamed = [replace(record, first_state_sha256="f" * 64) for record in records]
+    assert len(list(scene_caveats({"a": (plan, records), "b": (plan, renamed)}))) == 1
+    other = (replace(plan, protocol="scene/other"), renamed)
+    assert scene_sentence({"a": (plan, records), "b": other}) == ""
+    assert list(scene_caveats({"a": (plan, records), "b": other})) == []
+
+
+def test_frames_that_no_run_rendered_are_left_out(tmp_path: Path) -> None:
+    plan, records = _recorded(tmp_path / "a")
+    seen = [replace(record, first_frame_sha256="f" * 64) for record in records]
+    assert scene_sentence({"a": (plan, seen), "b": (plan, seen)}).endswith("5 of 5, the first frame in 5 of 5.")
+    blind = [replace(record, first_frame_sha256=None) for record in records]
+    assert scene_sentence({"a": (plan, blind), "b": (plan, seen)}).endswith("The first state is the same in 5 of 5.")
+
+
+def _recorded(path: Path) -> tuple[Plan, list[EpisodeRecord]]:
+    folder = open_run(_written(path))
+    return folder.plan, folder.records()
