@@ -17,6 +17,9 @@ from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, GRIPPER, PolicyReply
 
 CHUNK_LEN = 16
 
+NOISE_RULE = "numpy default_rng([policy.random.seed, noise seed of the request]), uniform"
+"""How `random` draws; part of plans, so that runs with actions drawn otherwise are other runs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HoldConfig:
@@ -112,8 +115,8 @@ class RandomPlugin:
         return _spec(self.name)
 
     def provenance(self, config: RandomConfig) -> dict[str, str]:
-        """Return the seed."""
-        return {"seed": str(config.seed)}
+        """Return the seed and how the actions follow from it, so that runs drawn in another way do not continue."""
+        return {"seed": str(config.seed), "noise": NOISE_RULE}
 
     def make(self, config: RandomConfig) -> RandomPolicy:
         """Return the policy."""

@@ -111,3 +111,12 @@ def test_random_is_uniform_between_minus_one_and_one() -> None:
     assert np.abs(drawn).max() <= 1
     shares = np.histogram(drawn, bins=10, range=(-1, 1))[0] / drawn.size
     np.testing.assert_allclose(shares, 0.1, atol=0.006)  # four standard errors of a tenth of 44 800 numbers
+
+
+def test_plans_name_the_rule_of_the_random_draws() -> None:
+    noise = RandomPlugin().provenance(RandomConfig(seed=7))["noise"]
+    assert noise == "numpy default_rng([policy.random.seed, noise seed of the request]), uniform"
+    request = make_request(index=2, chunk_idx=1)
+    drawn = np.random.default_rng([7, request.noise_seed]).uniform(-1.0, 1.0, (16, 14))[:, :7]
+    actions = actions_of(RandomPlugin().make(RandomConfig(seed=7)), request, make_env("left"))
+    np.testing.assert_array_equal(actions[:, :7], drawn.astype(np.float32))
