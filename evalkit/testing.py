@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.env import Bench
+from evalkit.contracts.env import Bench, ExaminedBench
 from evalkit.contracts.geometry import matrix_from_quat, rotvec_from_matrix
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.requests import EpisodeRequests, visible_env
@@ -98,7 +98,10 @@ def check_plans(bench: Bench) -> None:
 
 
 def check_specs(bench: Bench) -> None:
-    """Check that specs and launches survive JSON, and that the default settings follow the protocol."""
+    """Check that specs and launches survive JSON, and that the default settings follow the protocol.
+
+    Where a simulator is installed that `examine` does not accept, its version may depart from the protocol.
+    """
     config = bench.config_type()
     for task in bench.tasks:
         spec = bench.env_spec(config, task=task, setting=bench.settings[0])
@@ -111,7 +114,12 @@ def check_specs(bench: Bench) -> None:
             assert (camera.kind == "wrist") == has_offset, f"{camera.name}: wrist cameras, and only they, have T_ee_cam"
         json.dumps(dict(bench.launch(config, task=task, setting=bench.settings[0]).kwargs))
     json.dumps(dict(bench.provenance(config)))
-    assert bench.departures(config) == [], "the default settings must follow the protocol"
+    assert bench.departures(config) == [] or not _fits(bench, config), "the default settings must follow the protocol"
+
+
+def _fits(bench: Bench, config: Any) -> bool:
+    """Return whether this machine has all that the bench needs."""
+    return not isinstance(bench, ExaminedBench) or all(f.ok or not f.needed for f in bench.examine(config))
 
 
 def check_first_frames(bench: Bench, config: Any = None) -> None:

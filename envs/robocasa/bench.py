@@ -14,7 +14,7 @@ from typing import Any
 
 from envs.mujoco.views import choose_gl
 from envs.robocasa import install
-from envs.robocasa.protocols import COSMOS_NOTE, NUM_TASKS, PROTOCOLS, Protocol
+from envs.robocasa.protocols import COSMOS_NOTE, FIRST_DEMONSTRATION_SEED, NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts.env import Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
@@ -131,6 +131,12 @@ class RobocasaBench:
         """Return how many episodes of each task the protocol has for one seed."""
         return _protocol(config).episodes_per_task
 
+    def seed_departures(self, config: RobocasaConfig, *, seed: int) -> list[str]:
+        """Return the departure of a seed whose episodes the published evaluation does not run."""
+        if config.protocol != "xwam" or seed == 0:
+            return []
+        return [f"--seed {seed} instead of 0: episodes of ranks that the release does not launch (it has 0 to 23)."]
+
     def departures(self, config: RobocasaConfig) -> list[str]:
         """Return one sentence for each setting or version that changes what policies meet, see or do."""
         protocol, size = _protocol(config), _image_hw_px(config)
@@ -164,7 +170,7 @@ class RobocasaBench:
 
     def is_published_seed(self, seed: int) -> bool:
         """Return whether `xwam` or `cosmos` evaluates on a seed; see `protocols.py`."""
-        return seed < 100_000 or seed % 256 == 0
+        return seed < FIRST_DEMONSTRATION_SEED or seed % 256 == 0
 
     def possible_tasks(self, config: RobocasaConfig, *, task: str) -> None:
         """Return that it is unknown: a kitchen allows many tasks."""

@@ -71,10 +71,10 @@ def judge_versions(report: Mapping[str, Any], protocol: Protocol) -> list[str]:
     robosuite, mujoco, sentences = report["robosuite"], report["mujoco"], []
     if report["source_sha256"] != SOURCE_SHA256:
         sentences.append("RoboCasa's source is not that of v0.2.")
-    if robosuite not in protocol.robosuite:
-        drawn = {_draws_globally(version) for version in (robosuite, *protocol.robosuite)}
-        consequence = "other kitchens are drawn" if len(drawn) > 1 else "its scenes were not compared"
-        sentences.append(f"robosuite {robosuite} instead of {' or '.join(protocol.robosuite)}: {consequence}.")
+    if robosuite != protocol.robosuite:
+        differ = _draws_globally(robosuite) != _draws_globally(protocol.robosuite)
+        consequence = "other kitchens are drawn" if differ else "its scenes were not compared"
+        sentences.append(f"robosuite {robosuite} instead of {protocol.robosuite}: {consequence}.")
     if mujoco != MUJOCO:
         sentences.append(f"mujoco {mujoco} instead of {MUJOCO}: physics differs.")
     return sentences
@@ -164,7 +164,7 @@ def _versions(report: Mapping[str, Any], *, python: str, protocol: str, fresh: s
         finding("robocasa v0.2", "numpy", *NUMPY, ok=error is None),
         finding("robocasa v0.2", "mujoco", MUJOCO),
         *(
-            finding(f"protocol {name}", "robosuite", *each.robosuite, needed=name == protocol)
+            finding(f"protocol {name}", "robosuite", each.robosuite, needed=name == protocol)
             for name, each in PROTOCOLS.items()
         ),
         finding("evalkit's worker", "msgpack"),

@@ -27,15 +27,15 @@ COSMOS_NOTE = "episode 0 has one kitchen, one set of objects and one sentence un
 FIRST_EVALUATION_SEED = 1_000_000
 """`standard` stays at or above it."""
 
+FIRST_DEMONSTRATION_SEED = 100_000
+"""From here to `FIRST_EVALUATION_SEED` env seeds are for demonstrations; `xwam` stays below."""
+
 _SCENE_BITS = 3
 _RUN_BITS = 5
 """The low bits of a seed of `cosmos`: its env seeds are multiples of 256, so that kitchen and run fit below them."""
 
 MUJOCO = "3.2.6"
 """What RoboCasa v0.2 accepts, and therefore every published evaluation ran with."""
-
-ROBOSUITE = ("1.5.2", "1.5.1", "1.5.0")
-"""Versions with which the 24 tasks work; the first is the one to install where a protocol names none."""
 
 
 class GlobalSeed(NamedTuple):
@@ -67,7 +67,7 @@ class Protocol:
         settle_steps: Control steps with a zero action before the policy observes for the first time.
         execute_steps: Actions of a chunk that are executed before the policy is asked again.
         base_action: The numbers of an action after arm and gripper: base 3, torso 1, mode 1. Neither moves.
-        robosuite: The versions that draw the protocol's scenes; the first is the one to install.
+        robosuite: The version that draws the protocol's scenes.
         episodes_per_task: Episodes of each task for one seed; None for any number.
         observes: `current`: state and images of the moment after the step. The others read them as robosuite leaves
             them, one physics substep (2 ms) before that moment: `controller` as the robot's controllers hold them,
@@ -81,7 +81,7 @@ class Protocol:
     settle_steps: int
     execute_steps: int
     base_action: tuple[float, ...]
-    robosuite: tuple[str, ...]
+    robosuite: str
     episodes_per_task: int | None
     observes: Literal["current", "controller", "observables"]
     may_start_solved: bool
@@ -91,12 +91,12 @@ class Protocol:
 
         `standard`: 1,000,000 (seed + 1) + index, for every task, however many episodes are planned.
         `xwam`: rank * num_episodes + index, as the release counts: its worker of rank r runs task r mod 24, so the
-        ranks of a task are task_idx + 24 seed. More episodes are other episodes.
+        ranks of a task are task_idx + 24 seed; the release launches those of seed 0. More episodes are other episodes.
         `cosmos`: seed * index * 256 is the env seed; kitchens change every ten episodes. Below it stand the kitchen's
         number and 8 (seed - 195): the env seed of index 0 is 0 for each seed, and only the joint noise differs.
 
         Raises:
-            BadConfig: If the protocol has no such seed.
+            BadConfig: If the protocol has no such seed, or under `xwam` if the env seed belongs to demonstrations.
 
         Example:
             >>> PROTOCOLS["xwam"].episode_seed(task_idx=2, seed=0, index=3, num_episodes=100)
@@ -107,11 +107,20 @@ class Protocol:
         if self.seeds == "standard":
             return FIRST_EVALUATION_SEED * (seed + 1) + index
         if self.seeds == "xwam":
-            return (task_idx + NUM_TASKS * seed) * num_episodes + index
+            return self._rank_seed((task_idx + NUM_TASKS * seed) * num_episodes + index)
         if seed not in COSMOS_SEEDS:
             raise BadConfig(f"{self.name} runs the seeds 195, 196 and 197, 50 episodes a task each; got --seed {seed}.")
         run, scene = COSMOS_SEEDS.index(seed), (index // 10) % len(SCENES)
         return ((seed * index << _RUN_BITS) + run << _SCENE_BITS) + scene
+
+    def _rank_seed(self, env_seed: int) -> int:
+        if env_seed >= FIRST_DEMONSTRATION_SEED:
+            raise BadConfig(
+                f"{self.name} evaluates on env seeds below {FIRST_DEMONSTRATION_SEED:,}, because demonstrations use "
+                f"those above; this plan needs {env_seed:,}. Give a smaller --seed (the release has 0) or fewer "
+                "--episodes (the release has 100)."
+            )
+        return env_seed
 
     def noise_key(self, *, task_idx: int, seed: int, index: int) -> str | None:
         """Return the episode's part of the seed of a policy's noise; None where the protocol leaves it open.
@@ -151,7 +160,7 @@ _XWAM = Protocol(
     settle_steps=0,
     execute_steps=32,
     base_action=(0.0, 0.0, 0.0, 0.0, 0.0),
-    robosuite=("1.5.2",),
+    robosuite="1.5.2",
     episodes_per_task=100,
     observes="controller",
     may_start_solved=True,
@@ -162,7 +171,6 @@ PROTOCOLS: dict[str, Protocol] = {
         _XWAM,
         name="robocasa-24/standard",
         seeds="standard",
-        robosuite=ROBOSUITE,
         episodes_per_task=None,
         observes="current",
         may_start_solved=False,
@@ -175,7 +183,7 @@ PROTOCOLS: dict[str, Protocol] = {
         settle_steps=10,
         execute_steps=16,
         base_action=(0.0, 0.0, 0.0, 0.0, -1.0),
-        robosuite=("1.5.1",),
+        robosuite="1.5.1",
         episodes_per_task=50,
         observes="observables",
         may_start_solved=True,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from evalkit.contracts.env import Bench, CountedBench, Finding, PacedBench, RecordableBench, WorkerLaunch
+from evalkit.contracts.env import Bench, CountedBench, Finding, PacedBench, RecordableBench, SeededBench, WorkerLaunch
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import make_policy, recordable
 from evalkit.contracts.policy import ExaminedPolicy, Policy, PolicyPlugin
@@ -96,6 +96,10 @@ class BoundBench(_Bound):
     def departures(self) -> list[str]:
         """Return every departure from the protocol, one sentence each."""
         return list(self.plugin.departures(self.config))
+
+    def seed_departures(self, seed: int) -> list[str]:
+        """Return how a plan with this seed departs from the protocol, one sentence each."""
+        return self.plugin.seed_departures(self.config, seed=seed) if isinstance(self.plugin, SeededBench) else []
 
     def provenance(self) -> dict[str, str]:
         """Return versions of the simulator and its assets."""

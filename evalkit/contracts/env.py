@@ -213,6 +213,15 @@ class CountedBench(Protocol):
         ...
 
 
+@runtime_checkable
+class SeededBench(Protocol):
+    """A bench whose protocol fixes the seeds of plans; plans with other seeds depart from it."""
+
+    def seed_departures(self, config: Any, *, seed: int) -> list[str]:
+        """Return how a plan with this seed departs from the protocol, one sentence each."""
+        ...
+
+
 DEMONSTRATION_SEEDS = range(1_000_000)
 """Env seeds for demonstrations and training; evaluations take larger ones, except under published protocols."""
 

@@ -178,6 +178,7 @@ def make_plan(
         protocol=episodes[0].protocol,
         departures=(
             *_departures(bench, policy_spec, max_steps),
+            *bench.seed_departures(seed),
             *_other_count(bench, episodes, setting=setting, num_episodes=num_episodes, seed=seed),
         ),
         seed=seed,
@@ -241,14 +242,23 @@ def _other_count(
     count = bench.episodes_per_task
     if count is None or count == num_episodes:
         return []
-    theirs = {
-        (task, episode.index): episode.seed
-        for task in dict.fromkeys(episode.task for episode in episodes)
-        for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=count, seed=seed)
-    }
-    moved = any(theirs.get((ours.task, ours.index), ours.seed) != ours.seed for ours in episodes)
+    moved = _have_moved(bench, episodes, setting=setting, num_episodes=count, seed=seed)
     consequence = ", and seeds depend on the number: they are other episodes than the protocol's" if moved else ""
     return [f"{count_of(num_episodes, 'episode')} per task instead of {count}{consequence}."]
+
+
+def _have_moved(bench: BoundBench, episodes: Sequence[Episode], *, setting: str, num_episodes: int, seed: int) -> bool:
+    """Return whether episodes have other env seeds than in a plan of `num_episodes`, or that plan is not allowed."""
+    tasks = dict.fromkeys(episode.task for episode in episodes)
+    try:
+        theirs = {
+            (task, episode.index): episode.seed
+            for task in tasks
+            for episode in bench.plan_episodes(task=task, setting=setting, num_episodes=num_episodes, seed=seed)
+        }
+    except BadConfig:
+        return True
+    return any(theirs.get((ours.task, ours.index), ours.seed) != ours.seed for ours in episodes)
 
 
 def _fitting(specs: Mapping[str, EnvSpec], policy: PolicySpec, *, all_must_fit: bool) -> dict[str, EnvSpec]:

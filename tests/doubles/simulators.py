@@ -12,6 +12,7 @@ import pytest
 
 from envs.mujoco.views import choose_gl
 from envs.robocasa.bench import PYTHON_VARIABLE, RobocasaBench, RobocasaConfig
+from envs.robocasa.protocols import PROTOCOLS
 from evalkit.contracts.errors import EvalkitError
 from evalkit.run.settings import RunSettings
 
@@ -31,12 +32,13 @@ def why_no_robosuite() -> str:
     return ""
 
 
-def why_no_robocasa(protocol: str = RobocasaConfig.protocol) -> str:
-    """Return why RoboCasa cannot run here as a protocol asks; empty if it can."""
+def why_no_robocasa(*protocols: str) -> str:
+    """Return why RoboCasa cannot run here as any of some protocols asks (default: all of them); empty if it can."""
     if not os.environ.get(PYTHON_VARIABLE):
         return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
-    lacking = [f for f in RobocasaBench().examine(RobocasaConfig(protocol=protocol)) if f.needed and not f.ok]
-    return f"RoboCasa is not complete: {lacking[0].what}: {lacking[0].remedy}" if lacking else ""
+    configs = [RobocasaConfig(protocol=protocol) for protocol in protocols or tuple(PROTOCOLS)]
+    lacking = [[f for f in RobocasaBench().examine(config) if f.needed and not f.ok] for config in configs]
+    return "" if [] in lacking else f"RoboCasa is not complete: {lacking[0][0].what}: {lacking[0][0].remedy}"
 
 
 def needs_robosuite() -> list[pytest.MarkDecorator]:

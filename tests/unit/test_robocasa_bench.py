@@ -76,6 +76,16 @@ def test_seeds_of_xwam_are_rank_times_episodes_plus_index() -> None:
     assert seeds("xwam", seed=1)[0] == 26 * 3, "the task's second worker has rank 26"
 
 
+def test_xwam_stays_below_seeds_of_demonstrations() -> None:
+    assert seeds("xwam", num_episodes=100, seed=40)[-1] == 96_299
+    assert seeds("xwam", num_episodes=1, task="PnPCounterToSink", seed=4166) == [99_986]
+    for count, seed in ((100, 42), (50_000, 0), (1, 4167)):
+        with pytest.raises(BadConfig, match="robocasa-24/xwam evaluates on env seeds below 100,000"):
+            seeds("xwam", num_episodes=count, seed=seed)
+    assert not any(map(BENCH.is_published_seed, (100_001, 999_999)))
+    assert all(map(BENCH.is_published_seed, (0, 99_999)))
+
+
 def test_noise_of_xwam_is_seeded_with_rank_rollout_step() -> None:
     (*_, episode) = plan("bench.robocasa.protocol=xwam", tasks=["CloseDrawer"], episodes=100).episodes
     md5 = hashlib.md5(b"13_99_32").hexdigest()
@@ -171,14 +181,26 @@ def test_xwam_executes_as_many_as_its_protocol_says() -> None:
 
 
 def test_another_number_of_episodes_departs() -> None:
-    def of_count(protocol: str, episodes: int) -> list[str]:
-        made = plan(f"bench.robocasa.protocol={protocol}", episodes=episodes, seed=195)
+    def of_count(protocol: str, episodes: int, seed: int = 0) -> list[str]:
+        made = plan(f"bench.robocasa.protocol={protocol}", episodes=episodes, seed=seed)
         return [sentence for sentence in made.departures if "per task" in sentence]
 
     moved = ", and seeds depend on the number: they are other episodes than the protocol's"
     assert of_count("xwam", 7) == [f"7 episodes per task instead of 100{moved}."]
-    assert of_count("cosmos", 100) == ["100 episodes per task instead of 50."]
-    assert of_count("xwam", 100) == of_count("cosmos", 50) == of_count("standard", 3) == []
+    assert of_count("xwam", 7, seed=500) == of_count("xwam", 7), "with 100 episodes, seed 500 is refused"
+    assert of_count("cosmos", 100, seed=195) == ["100 episodes per task instead of 50."]
+    assert of_count("xwam", 100) == of_count("cosmos", 50, seed=195) == of_count("standard", 3) == []
+
+
+def test_another_seed_of_xwam_departs() -> None:
+    def of_seed(protocol: str, seed: int, episodes: int = 100) -> list[str]:
+        made = plan(f"bench.robocasa.protocol={protocol}", seed=seed, episodes=episodes)
+        return [sentence for sentence in made.departures if "--seed" in sentence]
+
+    ranks = "episodes of ranks that the release does not launch (it has 0 to 23)."
+    assert of_seed("xwam", 5) == [f"--seed 5 instead of 0: {ranks}"]
+    assert of_seed("xwam", 4000, episodes=1) == [f"--seed 4000 instead of 0: {ranks}"]
+    assert of_seed("xwam", 0) == of_seed("standard", 5) == of_seed("cosmos", 196) == []
 
 
 def test_plans_name_versions_that_depart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +217,8 @@ def test_plans_name_versions_that_depart(tmp_path: Path, monkeypatch: pytest.Mon
         "robosuite 1.5.0 instead of 1.5.1: its scenes were not compared."
     ]
     assert of_versions("xwam", robosuite="1.5.2") == of_versions("cosmos", robosuite="1.5.1") == []
-    assert of_versions("standard", robosuite="1.5.1") == of_versions("standard", robosuite="1.5.2") == []
+    assert of_versions("standard", robosuite="1.5.1") == [f"robosuite 1.5.1 instead of 1.5.2: {other}"]
+    assert of_versions("standard", robosuite="1.5.2") == []
     assert of_versions("cosmos", robosuite="1.5.1", numpy="2.2.6") == [], "numpy changes no scene"
     assert of_versions("standard", mujoco="3.3.1") == ["mujoco 3.3.1 instead of 3.2.6: physics differs."]
 
@@ -309,10 +332,10 @@ def test_doctor_names_what_helps() -> None:
 def test_doctor_judges_robosuite_by_protocol() -> None:
     assert set(lacking("xwam", robosuite="1.5.1")) == {"protocol xwam: robosuite 1.5.2"}
     assert set(lacking("cosmos", robosuite="1.5.2")) == {"protocol cosmos: robosuite 1.5.1"}
-    assert lacking(robosuite="1.5.0") == {}
+    assert set(lacking(robosuite="1.5.0")) == {"protocol standard: robosuite 1.5.2"}
     others = {f.what: (f.ok, f.needed) for f in judged("standard", robosuite="1.5.1") if "protocol" in f.what}
     assert others == {
-        "protocol standard: robosuite 1.5.2 or 1.5.1 or 1.5.0": (True, True),
+        "protocol standard: robosuite 1.5.2": (False, True),
         "protocol xwam: robosuite 1.5.2": (False, False),
         "protocol cosmos: robosuite 1.5.1": (True, False),
     }
