@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _LINE_OF_CODE = r"\w+\.py:\d+"
-_PATH = r"(?:[\w.~-]*/)+[\w.~-]*"
+_PATH = r"(?:[\w.~*-]*/)+[\w.~*-]*"
 _WORD_WITH_DIGITS = r"[-+]?\w*\d\w*(?:\.\d\w*)?"
 _VARIES = re.compile(rf"(?P<code>{_LINE_OF_CODE})|{_PATH}|{_WORD_WITH_DIGITS}")
 

@@ -29,6 +29,12 @@ def evalkit(*arguments: str, preexec_fn: Callable[[], None] | None = None) -> su
     )
 
 
+def test_a_plan_says_that_nothing_is_predicted() -> None:
+    done = evalkit("plan", *FAKE, "--tasks", "Near", "bench.max_steps=3")
+    assert "3 executed steps reach no predicted frame (one every 4 steps): nothing is predicted." in done.stdout
+    assert "nothing is predicted" not in evalkit("plan", *FAKE, "--tasks", "Near").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
