@@ -23,7 +23,7 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
-from xwam.checkpoints.tokenizer import HOW, find_tokenizer, identity_of
+from xwam.checkpoints.tokenizer import HOW, find_tokenizer, identity_of, load_tokenizer
 from xwam.config import LEAST_STATE_STEPS, NANO, PRECISIONS, ModelConfig, count_parameters
 from xwam.nano.choice import FinisherChoice, choose
 from xwam.robots.interfaces import INTERFACES
@@ -42,11 +42,14 @@ FRESH = {
 """Names that stand for random weights: a control, and a test without a checkpoint for each bench."""
 
 
+TEXT_PACKAGES = ("transformers", "ftfy")
+"""What umT5 and its tokenizer need."""
+
 AUTO = "auto"
 """Precision that depends on the device."""
 
 SERVER_DEPARTURES = (
-    "noise of the CPU's generator in place of a GPU's (the same seed, shapes, order and type)",
+    "noise of the CPU's generator in place of a GPU's (the same shapes, order and type; the protocol gives the seed)",
     "images, states and the weights of the VAE are not rounded to bfloat16",
 )
 """Against evaluation/policy_server.py and runners/xwam_runner.py of the release, commit 72cfb86."""
@@ -170,7 +173,7 @@ class XwamPlugin:
         """Return what a checkpoint with umT5 needs in addition to its weights; nothing for others."""
         if _model(config).text.kind != "umt5":
             return []
-        return [*(_package(name) for name in ("diffusers", "transformers", "ftfy")), _tokenizer(config)]
+        return [*(_package(name) for name in ("diffusers", *TEXT_PACKAGES)), _tokenizer(config)]
 
     def make(self, config: XwamPolicyConfig) -> XwamPolicy:
         """Return the policy with its weights in memory.
@@ -271,6 +274,9 @@ def _check(config: XwamPolicyConfig) -> None:
         raise BadConfig(
             f"policy.xwam.precision must be one of {', '.join((AUTO, *PRECISIONS))}, got {config.precision}."
         )
+    for name in ("checkpoint", "tokenizer", "text_cache"):
+        if getattr(config, name) == "":
+            raise BadConfig(f"policy.xwam.{name} is empty; give a name or leave the setting out.")
     check_range("policy.xwam.threads", config.threads, 1, MAX_THREADS)
     check_range("policy.xwam.guidance", config.guidance, 0, MAX_GUIDANCE)
     check_range("policy.xwam.init_seed", config.init_seed, 0, MAX_SEED)
@@ -352,25 +358,31 @@ def _package(name: str) -> Finding:
 
 def _tokenizer(config: XwamPolicyConfig) -> Finding:
     """Return which tokenizer umT5 will use, or why there is none."""
+    from xwam.checkpoints.bundle import num_embeddings
+
     remedy = f"write policy.xwam.tokenizer=FOLDER: {HOW}"
     try:
         checkpoint = locate(config.checkpoint, header_only=True)
         folder = find_tokenizer(checkpoint, config.tokenizer)
+        if folder is None:
+            return Finding(what="a tokenizer", ok=False, found=f"{config.checkpoint} holds none", remedy=remedy)
+        if all(_package(name).ok for name in TEXT_PACKAGES):
+            load_tokenizer(folder, num_embeddings=num_embeddings(checkpoint))
+        own = folder == find_tokenizer(checkpoint)
+        unused = "; policy.xwam.tokenizer is not read" if own and config.tokenizer is not None else ""
+        found = f"{identity_of(folder)}, {'of the checkpoint' if own else 'given'}{unused}"
+        return Finding(what="a tokenizer", ok=True, found=found, remedy=remedy)
     except CheckpointError as error:
-        return Finding(what="a tokenizer", ok=False, found=str(error).rstrip("."), remedy=remedy)
-    if folder is None:
-        return Finding(what="a tokenizer", ok=False, found=f"{config.checkpoint} holds none", remedy=remedy)
-    own = folder == find_tokenizer(checkpoint)
-    unused = "; policy.xwam.tokenizer is not read" if own and config.tokenizer is not None else ""
-    found = f"{identity_of(folder)}, {'of the checkpoint' if own else 'given'}{unused}"
-    return Finding(what="a tokenizer", ok=True, found=found, remedy=remedy)
+        reason, _, advice = str(error).rstrip(".").rpartition("; ")
+        return Finding(what="a tokenizer", ok=False, found=reason or advice, remedy=advice if reason else remedy)
 
 
 def _text_identity(config: XwamPolicyConfig) -> str:
     """Return the identity of everything that decides the text of a prompt."""
     if _model(config).text.kind != "umt5":
         return _identity(config)
-    return f"{_identity(config)}, tokenizer {_tokenizer(config).found}"
+    folder = find_tokenizer(locate(config.checkpoint, header_only=True), config.tokenizer)
+    return f"{_identity(config)}, tokenizer {identity_of(folder) if folder else 'none'}"
 
 
 def _training(config: XwamPolicyConfig) -> str:

@@ -1,6 +1,5 @@
 """Checkpoints that cannot be used, and where they cannot be had: each is one sentence, and nothing is left behind."""
 
-import fnmatch
 import json
 import os
 import pickle
@@ -16,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.doubles.checkpoints import MODEL, NETWORK, Released, settings_of
+from tests.doubles.hub import Hub
 from tests.doubles.networks import TINY, network_of
 from xwam.checkpoints import convert
 from xwam.checkpoints.bundle import Bundle, dtype_of, load_bundle, save_checkpoint
@@ -198,27 +198,6 @@ def test_shards_that_do_not_hold_what_they_promise(tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "one.safetensors", "c": "two.safetensors"}}))
     with pytest.raises(CheckpointError, match=r"promises 'c' in two\.safetensors"):
         read_tensors(index)
-
-
-class Hub:
-    """huggingface_hub with one repository; notes what is fetched."""
-
-    def __init__(self, folder: Path, files: Any) -> None:
-        self.folder, self.files = folder, files
-        self.fetched: list[Any] = []
-
-    def list_repo_files(self, repo: Any) -> Any:
-        self.repo = repo
-        return list(self.files)
-
-    def snapshot_download(self, repo: Any, allow_patterns: Any = None, local_files_only: Any = False) -> Any:
-        assert repo == self.repo
-        for file in self.files:
-            if any(fnmatch.fnmatch(file, pattern) for pattern in allow_patterns):
-                self.fetched.append(file)
-                (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
-                (self.folder / file).write_text(self.files[file])
-        return str(self.folder)
 
 
 def test_an_id_on_the_hub_fetches_one_experiment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

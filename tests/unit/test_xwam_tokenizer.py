@@ -1,5 +1,7 @@
 """The tokenizer of umT5: where it is looked for, and that nothing starts without one."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ from evalkit.config import bind_bench, bind_policy
 from evalkit.contracts.errors import BadConfig
 from evalkit.store.plan import make_plan
 from tests.doubles.checkpoints import Released, tokenizer
+from tests.doubles.hub import Hub
 from xwam import cli
-from xwam.checkpoints.bundle import load_bundle
+from xwam.checkpoints import convert
+from xwam.checkpoints.bundle import Bundle, load_bundle
 from xwam.checkpoints.metadata import CheckpointError
 from xwam.checkpoints.tokenizer import find_tokenizer, identity_of
-from xwam.policy import XwamPlugin, XwamPolicyConfig
+from xwam.policy import XwamPlugin, XwamPolicyConfig, _text_identity
 
 
 @pytest.fixture
@@ -98,11 +102,77 @@ def test_a_tokenizer_that_does_not_fit_is_refused(wan: Path, bare: Path) -> None
     more = tokenizer()
     more.add_tokens([f"word{index}" for index in range(20)])
     more.save_pretrained(wan / "google" / "umt5-xxl")
-    with pytest.raises(CheckpointError, match="has 25 tokens and the text encoder knows 12; give the tokenizer"):
+    many = r"has 25 tokens and the text encoder knows 12\)?; give the tokenizer"
+    with pytest.raises(CheckpointError, match=many):
         load_bundle(str(bare), tokenizer=str(wan))
-    (wan / "google" / "umt5-xxl" / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"The tokenizer in .* cannot be read: "):
-        load_bundle(str(bare), tokenizer=str(wan))
+    given = bind_policy("xwam", [f"policy.xwam.checkpoint={bare}", f"policy.xwam.tokenizer={wan}"])
+    with pytest.raises(BadConfig, match=f"^Policy 'xwam' lacks a tokenizer .*{many}"):
+        make_plan(bind_bench("robosuite"), given, num_episodes=1)
+
+
+@pytest.mark.parametrize(
+    ("special", "found"),
+    [
+        ({"pad_token": "</s>"}, "pad id 1, end id 1 and a prompt that ends in 1"),
+        ({"eos_token": "<unk>"}, "pad id 0, end id 2 and a prompt that ends in 1"),
+        ({}, "pad id 0, end id 1 and a prompt that ends in 4"),
+    ],
+)
+def test_another_tokenizer_than_umt5s_is_refused(wan: Path, bare: Path, special: dict[str, str], found: str) -> None:
+    other = tokenizer()
+    other.add_special_tokens(special)
+    if not special:
+        other.backend_tokenizer.post_processor = None
+    other.save_pretrained(wan / "google" / "umt5-xxl")
+    given = bind_policy("xwam", [f"policy.xwam.checkpoint={bare}", f"policy.xwam.tokenizer={wan}"])
+    refused = rf"is not umT5's: expected pad id 0, end id 1 and prompts that end in 1, got {found}\); give the Wan2\.2"
+    with pytest.raises(BadConfig, match=refused) as caught:
+        given.require()
+    assert str(caught.value).count("google/umt5-xxl to fetch it") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", r"is a pointer of Git LFS.*run `git lfs pull`"),
+        (b"{", r"is not JSON \(.*fetch it again"),
+        (b"{}", r"cannot be read: .*give the Wan2\.2 folder"),
+        (b"\xff\xfe\xfd", r"is not a text file.*fetch it again"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_is_named(wan: Path, bare: Path, content: bytes, reason: str) -> None:
+    (wan / "google" / "umt5-xxl" / "tokenizer.json").write_bytes(content)
+    given = bind_policy("xwam", [f"policy.xwam.checkpoint={bare}", f"policy.xwam.tokenizer={wan}"])
+    with pytest.raises(BadConfig, match=rf"lacks a tokenizer \(.*umt5-xxl.*{reason}"):
+        given.require()
+
+
+def test_an_own_tokenizer_on_the_hub_is_enough(wan: Path, bundle: Bundle, tmp_path: Path) -> None:
+    convert.write_ours(bundle, tmp_path / "ours")
+    files = [path.relative_to(tmp_path / "ours") for path in (tmp_path / "ours").rglob("*") if path.is_file()]
+    hub = Hub(tmp_path / "fetched", {str(file): (tmp_path / "ours" / file).read_bytes() for file in files})
+    config = XwamPolicyConfig(checkpoint="o/xwam")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "huggingface_hub", hub)
+        assert all(finding.ok for finding in XwamPlugin().examine(config))
+        assert "model.safetensors" not in hub.fetched
+        first = XwamPlugin().provenance(config)
+        assert XwamPlugin().provenance(config) == first
+        assert first == XwamPlugin().provenance(replace(config, checkpoint=str(tmp_path / "ours")))
+    assert first["tokenizer"].endswith(", of the checkpoint")
+
+
+def test_an_empty_setting_is_no_folder(bare: Path) -> None:
+    for name in ("checkpoint", "tokenizer", "text_cache"):
+        with pytest.raises(BadConfig, match=rf"^policy\.xwam\.{name} is empty; give"):
+            bind_policy("xwam", [f"policy.xwam.{name}="]).spec()
+    with pytest.raises(CheckpointError, match="name of the tokenizer is empty"):
+        find_tokenizer(bare, "")
+
+
+def test_stored_text_does_not_depend_on_an_unread_setting(released: Released, wan: Path) -> None:
+    config = XwamPolicyConfig(checkpoint=str(released.folder))
+    assert _text_identity(config) == _text_identity(replace(config, tokenizer=str(wan)))
 
 
 def test_convert_writes_a_tokenizer_into_a_checkpoint(wan: Path, bare: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from xwam.checkpoints.metadata import (
     MODEL_FILE,
     MODEL_JSON,
     RELEASED_WEIGHTS,
+    TEXT_CONFIG,
     CheckpointError,
     read_model,
     read_yaml,
@@ -153,6 +154,25 @@ def parameter_counts(path: Path) -> ParameterCount | None:
     for name, weight in read_container(path).network.items():
         counts[_owner(name)] += weight.numel()
     return ParameterCount(**counts)
+
+
+def num_embeddings(path: Path) -> int | None:
+    """Return how many tokens the text encoder of a checkpoint knows, without loading it.
+
+    Args:
+        path: From `locate`.
+
+    Returns:
+        None if only weights tell that cannot be read here, as after a download of the metadata.
+    """
+    try:
+        if (path / TEXT_CONFIG).is_file():
+            return json.loads((path / TEXT_CONFIG).read_text())["vocab_size"]  # type: ignore[no-any-return]
+        if (path / RELEASED_WEIGHTS).is_file():
+            return len(read_container(path).text_encoder["token_embedding.weight"])
+    except (KeyError, TypeError, ValueError):  # loading names what is wrong with the weights
+        return None
+    return None
 
 
 def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from xwam.checkpoints.metadata import MODEL_FILE, MODEL_JSON, RELEASED_WEIGHTS, TOKENIZER_PLACES, CheckpointError
+from xwam.checkpoints.metadata import (
+    MODEL_FILE,
+    MODEL_JSON,
+    RELEASED_WEIGHTS,
+    TEXT_CONFIG,
+    TOKENIZER_PLACES,
+    CheckpointError,
+)
 
 SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights" / "nano.safetensors"}
 """Shipped weights by name; `xwam/nano/weights/README.md` tells how they were trained."""
@@ -69,10 +76,10 @@ def locate(name: str, *, header_only: bool = False) -> Path:
 
 
 def _light_files(listing: Listing, prefix: str) -> list[str]:
-    """Return the files of a checkpoint that hold its configuration and its tokenizer."""
+    """Return the files of a checkpoint that hold its configurations and its tokenizer."""
     light = [prefix + file for file in ("config.yaml", MODEL_JSON) if prefix + file in listing.files]
-    places = tuple(f"{prefix}{place}/" for place in TOKENIZER_PLACES)
-    return (light or [prefix + MODEL_FILE]) + [file for file in listing.files if file.startswith(places)]
+    text = (prefix + TEXT_CONFIG, *(f"{prefix}{place}/" for place in TOKENIZER_PLACES))
+    return (light or [prefix + MODEL_FILE]) + [file for file in listing.files if file.startswith(text)]
 
 
 def not_fetched(name: str, repo: str, error: Exception) -> CheckpointError:

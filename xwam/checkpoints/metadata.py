@@ -44,6 +44,9 @@ MODEL_JSON = "xwam.json"
 ADDITIONS_FILE = "xwam_additions.safetensors"
 """The tensors that X-WAM adds to Wan's transformer, in a file of their own."""
 
+TEXT_CONFIG = "text_encoder/config.json"
+"""Sizes of the text encoder of a checkpoint of ours, as transformers writes them."""
+
 TOKENIZER_PLACES = ("tokenizer", "google/umt5-xxl")
 """Where a checkpoint of ours, and the folder of Wan2.2, hold the tokenizer of umT5."""
 
