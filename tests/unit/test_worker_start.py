@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.worker import start
 from evalkit.contracts.worker.client import EnvWorker
 from tests.doubles.bench import FakeBench, FakeBenchConfig
@@ -52,6 +53,29 @@ def test_an_own_bench_may_lie_in_the_current_folder(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     with closing(built("own_bench:OwnEnv")):
         pass
+
+
+@pytest.mark.parametrize("package", [True, False], ids=["package", "folder"])
+@pytest.mark.parametrize("name", ["tools", "docs", "own"])
+def test_an_own_bench_may_lie_in_a_folder(
+    name: str, package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a folder of the same name lies next to evalkit."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "own_bench.py").write_text(OWN_BENCH)
+    if package:
+        (tmp_path / name / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with closing(built(f"{name}.own_bench:OwnEnv")):
+        pass
+
+
+def test_what_an_own_bench_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_bench.py").write_text("import no_such_simulator")
+    monkeypatch.chdir(tmp_path)
+    for target, missing in [("own_bench:OwnEnv", "no_such_simulator"), ("tools.no_bench:OwnEnv", "tools.no_bench")]:
+        with pytest.raises(EvalkitError, match=f"No module named '{missing}'"):
+            built(target)
 
 
 def test_the_current_folder_is_not_searched(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.util
 import inspect
 import os
 import signal
@@ -16,7 +15,9 @@ import socket
 import sys
 import time
 import traceback
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,7 @@ class _Server:
 
     def _make(self, message: messages.Make) -> messages.Made:
         module, _, attribute = message.target.partition(":")
-        if importlib.util.find_spec(module.partition(".")[0]) is None:  # a user's own bench, in the current folder
-            sys.path.append(str(Path.cwd()))
-        self._env = getattr(importlib.import_module(module), attribute)(**message.kwargs)
+        self._env = getattr(_import(module), attribute)(**message.kwargs)
         about = {"python": sys.version.split()[0], **self._env.about}
         return messages.Made(spec=self._env.spec.to_json(), about=about)
 
@@ -157,6 +156,36 @@ class _Server:
             sim_s=sim_s,
             render_s=render_s,
         )
+
+
+def _import(module: str) -> ModuleType:
+    """Return a module; one that is not found is a user's own bench, and is then searched in the current folder.
+
+    There, its top-level package comes before one of the same name next to evalkit (`tools`); no other package does.
+    """
+    top = module.partition(".")[0]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        found = PathFinder.find_spec(top, [str(Path.cwd())])
+        if found is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+    for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+        del sys.modules[name]
+    sys.path.append(str(Path.cwd()))
+    sys.meta_path.insert(0, _InFolder(top, Path.cwd()))
+    return importlib.import_module(module)
+
+
+class _InFolder:
+    """Finds one top-level package in a folder."""
+
+    def __init__(self, package: str, folder: Path) -> None:
+        self._package, self._folder = package, folder
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return where the package lies; None for any other module."""
+        return PathFinder.find_spec(name, [str(self._folder)]) if name == self._package else None
 
 
 def _has(env: Any, member: str) -> bool:
