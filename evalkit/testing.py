@@ -176,7 +176,10 @@ def check_settling(bench: Bench, config: Any = None) -> None:
         worker.receive_outcome()
         worker.settle(_SETTLE_STEPS)
         before = worker.observe().proprio
-        worker.settle(1)
+        assert worker.settle(1) is not None, (
+            f"layout '{worker.env_spec.action_layout}': state the action that holds the robot, see `HoldingEnv` in "
+            "evalkit/contracts/env.py"
+        )
         after = worker.observe().proprio
     for arm, columns in ARM_PROPRIO.items():
         moved_m = float(np.linalg.norm(after[columns][:3] - before[columns][:3]))

@@ -194,11 +194,11 @@ def still_action(last: np.ndarray, layout: str) -> np.ndarray:
     return still
 
 
-def settling_action(last: np.ndarray, layout: str) -> np.ndarray:
-    """Return the action, 14 numbers, that is executed while a scene settles after success.
+def settling_action(last: np.ndarray, layout: str) -> np.ndarray | None:
+    """Return the action, 14 numbers, that is executed while a scene settles after success; None in another layout.
 
     Zero in `osc_delta_base`: the arms stand still, and a gripper number of 0 leaves the gripper's command as it is.
-    In an absolute layout it is the last action: the robot goes on holding its last target.
+    In `ee_pose_base` it is the last action: the robot goes on holding its last target.
 
     Args:
         last: The last executed action, 14 numbers.
@@ -208,7 +208,8 @@ def settling_action(last: np.ndarray, layout: str) -> np.ndarray:
         >>> settling_action(np.ones(14, np.float32), OSC_DELTA_BASE).any()
         False
     """
-    return np.zeros(ACTION_DIM, np.float32) if layout == OSC_DELTA_BASE else np.array(last, np.float32)
+    known = {OSC_DELTA_BASE: np.zeros(ACTION_DIM, np.float32), EE_POSE_BASE: np.array(last, np.float32)}
+    return known.get(layout)
 
 
 def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool) -> None:

@@ -150,6 +150,11 @@ class Lane:
         except EpisodeFault as fault:
             self._drop_worker()
             return [f"Not known whether the goal still holds: {fault.reason}"]
+        if num_steps and tally.settling.success is None:
+            return [
+                "Not known whether the goal still holds: the env does not state which action holds its robot in the "
+                f"layout '{worker.env_spec.action_layout}' (HoldingEnv in evalkit/contracts/env.py)."
+            ]
         return []
 
     def _video_recorder(self, episode: Episode, env_spec: EnvSpec) -> list[OptionalListener]:

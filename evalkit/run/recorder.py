@@ -28,8 +28,8 @@ MAX_WAITING_CHUNKS = 4
 class ClipRecorder:
     """Writes predictions and ground truth as one HDF5 file.
 
-    A thread compresses each chunk while the episode goes on; the file appears at its end. An error of the thread is
-    raised by the next call.
+    A thread compresses each chunk while the episode goes on; the file appears at its end. The next call after an error
+    of the thread raises it.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class ClipRecorder:
     def on_chunk(self, chunk: ExecutedChunk) -> None:
         """Give one chunk to the thread; wait if it is too far behind."""
         self._wait_until_left(MAX_WAITING_CHUNKS - 1)
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._compress, chunk))
 
     def on_end(self, outcome: str) -> None:

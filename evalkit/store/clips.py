@@ -7,7 +7,8 @@ Layout: attributes `format`, `plan_sha256`, `episode`, `env_spec`, `policy_spec`
 chunk, `chunks/0000`, with attributes `step_idx`, `num_executed`, `frame_stride`, the executed `actions_nd`, the group
 `start` (the observation of the policy), the group `true` (F_true frames of ground truth, one every `frame_stride`
 executed steps) and, if the policy predicts, the group `predicted` (F frames, F_true unless the episode ends early or an
-older version wrote the clip; the first F_true have ground truth).
+older version wrote the clip; the first F_true have ground truth). A chunk whose executed steps reach no predicted frame
+has no group `predicted`.
 
 Letters: F frames, N executed steps, V views, H W rows and columns.
 """
@@ -84,8 +85,8 @@ class ClipChunk:
         intrinsics_v33_px: V,3,3.
         start: One frame: the observation of the policy.
         true: Ground truth; fewer frames than predicted if the episode ended within the chunk.
-        predicted: The prediction; None for a policy that predicts nothing. Depth that is not finite or not positive
-            is read as 0.
+        predicted: The prediction; None if the policy predicts nothing or the executed steps reach no predicted frame.
+            Depth that is not finite or not positive is read as 0.
         actions_nd: N,14 float32, the executed actions in the env's layout; None if not recorded.
     """
 

@@ -47,8 +47,8 @@ class EpisodeRecord:
         first_frame_sha256: Hash of the first RGB-D frame of all views; None if the episode did not start or nothing
             can be rendered. Equal hashes of state and frame show that two episodes met the same scene.
         settle_steps: For `success`: control steps without action that followed it; 0 if `run.settle_steps` was 0.
-        success_after_settling: Whether the goal was still met after these steps; None if there were none, or a fault
-            ended them, which is among the warnings.
+        success_after_settling: Whether the goal was still met after these steps; None if there were none, a fault
+            ended them, or it is not known how to leave the robot alone; the warnings say which.
     """
 
     outcome: Outcome

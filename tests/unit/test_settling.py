@@ -14,6 +14,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import ACTION_DIM, PolicyReply, PolicyRequest
 from evalkit.contracts.worker import messages
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.contracts.worker.fingerprint import hash_arrays
 from evalkit.contracts.worker.server import _Server
 from evalkit.run.settings import RunSettings
@@ -122,7 +123,7 @@ def test_settle_steps_must_not_be_negative() -> None:
 
 @pytest.mark.parametrize(("layout", "expected"), [("osc_delta_base", 0.0), ("ee_pose_base", 0.7)])
 def test_a_scene_settles_with_the_action_that_holds(layout: str, expected: float) -> None:
-    """Zeros in a delta layout; the last target in an absolute one; the env's own action where it states one."""
+    """Zeros in `osc_delta_base`; the last target in `ee_pose_base`; the env's own action where it states one."""
     server, executed = _Server(), list[np.ndarray]()
     server._env = env = _Noting(layout, executed)
     server.answer(messages.Advance(actions=np.full((2, ACTION_DIM), 0.7, np.float32)))
@@ -131,6 +132,22 @@ def test_a_scene_settles_with_the_action_that_holds(layout: str, expected: float
     env.hold_action = lambda last: last * 0 + 0.1  # type: ignore[attr-defined]
     server.answer(messages.Settle(num_steps=1))
     np.testing.assert_allclose(executed[-1], 0.1, rtol=1e-6)
+
+
+def test_in_an_unknown_layout_no_action_holds() -> None:
+    server, executed = _Server(), list[np.ndarray]()
+    server._env = env = _Noting("joint_delta", executed)
+    assert server.answer(messages.Settle(num_steps=3)) == messages.Settled(success=None)
+    assert executed == []
+    env.hold_action = lambda last: last  # type: ignore[attr-defined]
+    assert server.answer(messages.Settle(num_steps=3)) == messages.Settled(success=False)
+
+
+def test_an_unknown_layout_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EnvWorker, "settle", lambda *_: None)
+    (record,) = run_fake(tmp_path, episodes=1, tasks=NEAR)
+    assert (record.outcome, record.settle_steps, record.success_after_settling) == ("success", 20, None)
+    assert record.warnings[0].startswith("Not known whether the goal still holds: the env does not state which action")
 
 
 def test_benches_without_scene_or_state_learn_how() -> None:

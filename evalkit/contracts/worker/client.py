@@ -220,13 +220,16 @@ class EnvWorker:
             render_s=answer.render_s,
         )
 
-    def settle(self, num_steps: int) -> bool:
+    def settle(self, num_steps: int) -> bool | None:
         """Leave the robot alone for some control steps; return whether the goal is met after the last one.
+
+        None if it is not known which action holds the robot: the layout is another one than those of `settling_action`,
+        and the env is no `HoldingEnv`.
 
         Raises:
             EpisodeFault: If the worker fails, or the env raises an error.
         """
-        success = False
+        success: bool | None = False
         for start in range(0, num_steps, SETTLE_STEPS_PER_MESSAGE):
             steps = min(SETTLE_STEPS_PER_MESSAGE, num_steps - start)
             success = self.ask(messages.Settle(num_steps=steps), messages.Settled).success

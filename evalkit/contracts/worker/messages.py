@@ -147,9 +147,9 @@ class Settle(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Settled(Message):
-    """The scene has settled; `success` says whether the goal is met after the last step."""
+    """The scene has settled; `success` says whether the goal is met after the last step, None if no action holds."""
 
-    success: bool
+    success: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)

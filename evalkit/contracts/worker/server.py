@@ -26,6 +26,7 @@ from evalkit.contracts.spec import settling_action
 from evalkit.contracts.types import ACTION_DIM
 from evalkit.contracts.worker import messages, wire
 from evalkit.contracts.worker.fingerprint import hash_arrays
+from evalkit.contracts.worker.start import PACKAGES
 
 
 def serve(connection: socket.socket) -> None:
@@ -113,6 +114,8 @@ class _Server:
             action = env.hold_action(self._last_action)
         else:
             action = settling_action(self._last_action, env.spec.action_layout)
+            if action is None:
+                return messages.Settled(success=None)
         success = False
         for _ in range(num_steps):
             success = bool(env.advance(action))
@@ -167,6 +170,8 @@ def _import(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if top in PACKAGES:
+            raise
         found = PathFinder.find_spec(top, [str(Path.cwd())])
         if found is None or not f"{module}.".startswith(f"{error.name}."):
             raise
