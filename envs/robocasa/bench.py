@@ -165,7 +165,11 @@ class RobocasaBench:
     def examine(self, config: RobocasaConfig) -> list[Finding]:
         """Return what RoboCasa needs and whether it is there."""
         return install.examine(
-            python(config), protocol=config.protocol, gl=_gl(config), python_variable=PYTHON_VARIABLE
+            python(config),
+            protocol=config.protocol,
+            art=config.art,
+            gl=_gl(config),
+            python_variable=PYTHON_VARIABLE,
         )
 
     def is_published_seed(self, seed: int) -> bool:

@@ -33,6 +33,12 @@ NUMPY = ("1.23.5", "1.23.3", "1.23.2")
 GLOBAL_NOISE_UNTIL = (1, 5, 1)
 """The last robosuite that draws the robot's joint noise from numpy's global generator; see `scene.py`."""
 
+UNKNOWN_VERSION = (
+    "robosuite's version is unknown: the interpreter for RoboCasa has no RoboCasa, or does not start; "
+    "`evalkit doctor robocasa` says what is missing."
+)
+"""The departure of a plan that was made without RoboCasa."""
+
 WEIGHTS, WEIGHTS_FOLDER = "sharinka0715/X-WAM-checkpoints", "robocasa_sft"
 """Where X-WAM's authors keep their checkpoint for RoboCasa on the Hugging Face hub."""
 
@@ -56,9 +62,12 @@ def look(python: str) -> dict[str, str]:
 
 
 def departures(python: str, protocol: Protocol) -> list[str]:
-    """Return one sentence for each way in which an interpreter differs from the protocol's; none without RoboCasa."""
+    """Return one sentence for each way in which an interpreter differs from the protocol's; one without RoboCasa.
+
+    That sentence names no path, so that the hash of a plan does not depend on where the interpreter is.
+    """
     report = _listing(python)
-    return [] if report is None else judge_versions(report, protocol)
+    return [UNKNOWN_VERSION] if report is None else judge_versions(report, protocol)
 
 
 def judge_versions(report: Mapping[str, Any], protocol: Protocol) -> list[str]:
@@ -86,12 +95,13 @@ def _draws_globally(robosuite: str | None) -> bool:
     return tuple(int(number) for number in numbers[:3]) <= GLOBAL_NOISE_UNTIL
 
 
-def examine(python: str, *, protocol: str, gl: str, python_variable: str) -> list[Finding]:
+def examine(python: str, *, protocol: str, art: str, gl: str, python_variable: str) -> list[Finding]:
     """Return every finding, each with the command or page that helps.
 
     Args:
         python: The interpreter.
         protocol: Name of the protocol that must fit.
+        art: `real` if the art must be there, or `placeholder`.
         gl: The offscreen renderer to try.
         python_variable: Name of the environment variable that sets the interpreter.
     """
@@ -101,14 +111,14 @@ def examine(python: str, *, protocol: str, gl: str, python_variable: str) -> lis
         reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
         remedy = f"make an interpreter for RoboCasa ({PAGE}) and export {python_variable}=<its python>"
         return [Finding(what=f"interpreter {python}", ok=False, found=reason, remedy=remedy), _weights(os.environ)]
-    findings = judge(report, python=python, protocol=protocol, python_variable=python_variable)
+    findings = judge(report, python=python, protocol=protocol, art=art, python_variable=python_variable)
     if report["mujoco"] is not None:
         what, remedy = f"MuJoCo with MUJOCO_GL={gl} (for robocasa)", "tools/system-libraries, or MUJOCO_GL=osmesa"
         findings.append(find_renderer(python, gl, what=what, remedy=remedy, needed=True))
     return [*findings, _weights(os.environ)]
 
 
-def judge(report: Mapping[str, Any], *, python: str, protocol: str, python_variable: str) -> list[Finding]:
+def judge(report: Mapping[str, Any], *, python: str, protocol: str, art: str, python_variable: str) -> list[Finding]:
     """Return the findings: what `probe.py` reported, compared with v0.2 and with what each protocol needs.
 
     No remedy changes an interpreter that serves something else, or a version in place.
@@ -117,6 +127,7 @@ def judge(report: Mapping[str, Any], *, python: str, protocol: str, python_varia
         report: Output of `probe.py` for `content`.
         python: The interpreter that it ran in.
         protocol: Name of the protocol that must fit; the others are optional.
+        art: `real` if the art must be there; it is optional with `placeholder`.
         python_variable: Name of the environment variable that sets the interpreter.
     """
     version, root = str(report["python"]), report["root"]
@@ -142,7 +153,7 @@ def judge(report: Mapping[str, Any], *, python: str, protocol: str, python_varia
         interpreter,
         package,
         *_versions(report, python=python, protocol=protocol, fresh=fresh),
-        *_contents(report, python),
+        *_contents(report, python, art_needed=art == "real"),
     ]
 
 
@@ -177,7 +188,7 @@ def _versions(report: Mapping[str, Any], *, python: str, protocol: str, fresh: s
     ]
 
 
-def _contents(report: Mapping[str, Any], python: str) -> list[Finding]:
+def _contents(report: Mapping[str, Any], python: str, *, art_needed: bool) -> list[Finding]:
     art = report["art"]
     same = report["source_sha256"] == SOURCE_SHA256
     findings = [
@@ -203,7 +214,7 @@ def _contents(report: Mapping[str, Any], python: str) -> list[Finding]:
                 ok=not absent and not broken,
                 found=state,
                 remedy=f"{python} -m robocasa.scripts.download_kitchen_assets, or bench.robocasa.art=placeholder",
-                needed=False,
+                needed=art_needed,
             )
         )
     return findings

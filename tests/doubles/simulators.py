@@ -36,7 +36,7 @@ def why_no_robocasa(*protocols: str) -> str:
     """Return why RoboCasa cannot run here as any of some protocols asks (default: all of them); empty if it can."""
     if not os.environ.get(PYTHON_VARIABLE):
         return f"no RoboCasa: {PYTHON_VARIABLE} names no interpreter that has it (docs/robocasa.md)"
-    configs = [RobocasaConfig(protocol=protocol) for protocol in protocols or tuple(PROTOCOLS)]
+    configs = [RobocasaConfig(protocol=protocol, art="placeholder") for protocol in protocols or tuple(PROTOCOLS)]
     lacking = [[f for f in RobocasaBench().examine(config) if f.needed and not f.ok] for config in configs]
     return "" if [] in lacking else f"RoboCasa is not complete: {lacking[0][0].what}: {lacking[0][0].remedy}"
 

@@ -146,11 +146,12 @@ def test_image_sizes_follow_the_protocol() -> None:
 def test_placeholder_art_is_another_protocol_and_says_so() -> None:
     made = plan("bench.robocasa.art=placeholder")
     assert made.protocol == "robocasa-24/standard+placeholder-art"
-    assert "this is no RoboCasa score" in made.departures[0]
+    assert any("this is no RoboCasa score" in sentence for sentence in made.departures)
     assert made.bench.provenance["art"] == "placeholder"
 
 
-def test_departures_of_settings_and_policy() -> None:
+def test_departures_of_settings_and_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, interpreter(tmp_path / "python"))
     made = plan(
         "bench.robocasa.protocol=xwam",
         "bench.robocasa.image_px=128",
@@ -169,7 +170,8 @@ def test_departures_of_settings_and_policy() -> None:
     assert {episode.max_steps for episode in made.episodes} == {40}
 
 
-def test_xwam_executes_as_many_as_its_protocol_says() -> None:
+def test_xwam_executes_as_many_as_its_protocol_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PYTHON_VARIABLE, interpreter(tmp_path / "python"))
     made = plan(
         "bench.robocasa.protocol=xwam",
         "policy.xwam.checkpoint=random-nano-robocasa",
@@ -226,6 +228,18 @@ def test_plans_name_versions_that_depart(tmp_path: Path, monkeypatch: pytest.Mon
 def test_plans_name_a_changed_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PYTHON_VARIABLE, interpreter(tmp_path / "python", source_sha256="0" * 64))
     assert "RoboCasa's source is not that of v0.2." in plan().departures
+
+
+def test_plans_without_robocasa_say_what_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = set()
+    for python in ("/nowhere/python", interpreter(tmp_path / "python", root=None), sys.executable):
+        monkeypatch.setenv(PYTHON_VARIABLE, python)
+        made = plan()
+        sentence = made.departures[0]
+        assert sentence.startswith("robosuite's version is unknown")
+        assert "`evalkit doctor robocasa`" in sentence
+        hashes.add(made.sha256)
+    assert len(hashes) == 1, "a plan does not depend on where the interpreter is"
 
 
 def test_a_wrong_name_is_one_sentence() -> None:
@@ -299,8 +313,10 @@ GOOD = {
 }
 
 
-def judged(protocol: str = "standard", **changes: Any) -> list[Any]:
-    return install.judge(GOOD | changes, python="py", protocol=protocol, python_variable=PYTHON_VARIABLE)
+def judged(protocol: str = "standard", art_setting: str = "real", **changes: Any) -> list[Any]:
+    return install.judge(
+        GOOD | changes, python="py", protocol=protocol, art=art_setting, python_variable=PYTHON_VARIABLE
+    )
 
 
 def lacking(protocol: str = "standard", **changes: Any) -> Any:
@@ -325,7 +341,8 @@ def test_doctor_names_what_helps() -> None:
     }
     found = lacking(art=art)
     assert set(found) == {"art: textures", "art: fixtures"}
-    assert all("download_kitchen_assets" in f.remedy and not f.needed for f in found.values())
+    assert all("download_kitchen_assets" in f.remedy and f.needed for f in found.values())
+    assert not any(f.needed for f in lacking(art_setting="placeholder", art=art).values())
     assert set(lacking(root=None)) == {"package robocasa v0.2"}, "nothing is to be installed into a foreign interpreter"
 
 
