@@ -22,8 +22,8 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import OnProgress
 from evalkit.report.write import Report
 from evalkit.report.write import write_report as _write_report
+from evalkit.run import runner
 from evalkit.run.lane import Job
-from evalkit.run.runner import missing_episodes, run_session
 from evalkit.run.settings import RunSettings
 from evalkit.score import run as scoring
 from evalkit.score.chunk import ScoreOptions
@@ -96,8 +96,9 @@ def run_plan(
             raise BadConfig(f"The plan was made of '{planned.name}' with other settings than '{part.name}' has here.")
     run_settings = build_config(RunSettings, settings, see=f"evalkit list --bench {bench.address}")
     with HeldRun(Path(out), plan) as folder:
-        if missing_episodes(folder):
-            run_session(Job(folder=folder, bench=bench, policy=policy.load(), settings=run_settings), on_record)
+        if runner.missing_episodes(folder):
+            loaded = runner.load_policy(policy, folder)
+            runner.run_session(Job(folder=folder, bench=bench, policy=loaded, settings=run_settings), on_record)
     return Path(out)
 
 

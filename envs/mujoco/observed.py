@@ -8,6 +8,7 @@ It imports neither simulator, and runs in the interpreter of either, Python 3.10
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -28,6 +29,10 @@ DRAWN_FIELDS = (
 """What a seed can draw into a compiled `MjModel`. Vertices are not among them, because heavy meshes are thinned out."""
 
 
+PACKAGES = ("robosuite", "mujoco", "numpy")
+"""Packages that decide scenes and physics; they are imported where an env runs."""
+
+
 class ObservedEnv(ABC):
     """The observing part of `evalkit.contracts.env.Env`; there is one per process.
 
@@ -38,7 +43,7 @@ class ObservedEnv(ABC):
 
     def __init__(self, spec: EnvSpec, renderer: ViewRenderer) -> None:
         self.spec, self._renderer = spec, renderer
-        self.about = {"renderer": renderer.describe()}
+        self.about = {"renderer": renderer.describe(), **_versions()}
         self._camera_names = [camera.name for camera in spec.cameras]
         self._sim: Any = None
         self._instruction = ""
@@ -108,3 +113,8 @@ class ObservedEnv(ABC):
         """Return 4,4 `T_world_site`."""
         site = self._data.site(name)
         return geometry.transform(site.xmat.reshape(3, 3), site.xpos)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of `PACKAGES` in this interpreter, which may not be the one that runs evalkit."""
+    return {name: str(importlib.import_module(name).__version__) for name in PACKAGES}

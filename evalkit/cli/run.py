@@ -137,14 +137,15 @@ def _run(call: Call, path: Path) -> None:
     from evalkit.report.render_console import render_console
     from evalkit.report.write import build_report
     from evalkit.run.lane import Job
-    from evalkit.run.runner import missing_episodes, run_session
+    from evalkit.run.runner import load_policy, missing_episodes, run_session
     from evalkit.store.run_folder import HeldRun
 
     with HeldRun(path, call.plan) as folder:
         if not missing_episodes(folder):
             out.print("Every planned episode is recorded; nothing to do.")
         else:
-            job = Job(folder=folder, bench=call.bench, policy=call.policy.load(), settings=call.run)
+            policy = load_policy(call.policy, folder)
+            job = Job(folder=folder, bench=call.bench, policy=policy, settings=call.run)
             with progress_bar("successes {task.fields[successes]}") as progress:
                 try:
                     run_session(job, _on_record(progress, folder.records(), len(call.plan.episodes)))

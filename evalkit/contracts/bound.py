@@ -137,6 +137,6 @@ class BoundPolicy(_Bound):
             raise BadConfig(f"Policy '{self.name}' lacks {'; and '.join(each)}.")
 
     def load(self) -> Policy:
-        """Return the policy with its weights in memory; raises EvalkitError if it lacks something that it needs."""
+        """Return the policy with its weights in memory; raises as `plugins.make_policy` and `require` do."""
         self.require()
         return make_policy(self.plugin, self.config)

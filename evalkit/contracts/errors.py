@@ -40,6 +40,10 @@ class BadConfig(EvalkitError):
     """A flag or override that cannot be used."""
 
 
+class PluginRaised(EvalkitError):
+    """An error of a plugin's own code; `__cause__` holds it with its traceback."""
+
+
 class SpecMismatch(EvalkitError):
     """An env and a policy that do not fit each other; the message names what both give and need."""
 

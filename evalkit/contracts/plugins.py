@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any
 
 from evalkit.contracts.env import Bench, RecordableBench
-from evalkit.contracts.errors import EvalkitError, UnknownName, describe
+from evalkit.contracts.errors import EvalkitError, PluginRaised, UnknownName, describe
 from evalkit.contracts.policy import ExpertPlugin, Policy, PolicyPlugin
 
 BENCHES = "evalkit.envs"
@@ -98,7 +98,8 @@ def make_policy(plugin: PolicyPlugin, config: Any) -> Policy:
     """Return a plugin's policy with its weights in memory.
 
     Raises:
-        EvalkitError: If it needs a package that is not installed.
+        EvalkitError: If it needs a package that is not installed, or refuses for a reason of its own.
+        PluginRaised: If its code raises any other error.
     """
     try:
         return plugin.make(config)
@@ -107,6 +108,10 @@ def make_policy(plugin: PolicyPlugin, config: Any) -> Policy:
             f"Policy '{plugin.name}' needs a package that is not installed: {error}. "
             f"`make setup` installs what the embedded default needs; pyproject.toml names the extras for the rest."
         ) from error
+    except EvalkitError:
+        raise
+    except Exception as error:  # a plugin is anyone's code and may fail in any way while it loads
+        raise PluginRaised(f"Policy '{plugin.name}' cannot be loaded: {describe(error)}.") from error
 
 
 def resolve(target: str) -> Any:

@@ -177,7 +177,7 @@ class Lane:
         if problem is None:
             return [f"No video: none is tried after {len(lost)} failed in a row, the first of {lost[0]}."]
         lost.append(episode.key)
-        where = self._job.folder.log_traceback(episode, problem, "video.log")
+        where = self._job.folder.log_traceback(episode.key, problem, "video.log")
         text = str(problem) if isinstance(problem, EvalkitError) else f"{type(problem).__name__}: {problem}"
         return [f"No video: {text.rstrip('.')}{where}."]
 
@@ -185,7 +185,7 @@ class Lane:
         """Return a fault's reason; where the policy or the harness raised, it names the log with the traceback."""
         if fault.blame == "env" or fault.__cause__ is None:
             return fault.reason
-        return fault.reason + self._job.folder.log_traceback(episode, fault.__cause__, f"{fault.blame}.log")
+        return fault.reason + self._job.folder.log_traceback(episode.key, fault.__cause__, f"{fault.blame}.log")
 
     def _record(
         self,

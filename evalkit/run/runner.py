@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from evalkit.contracts.errors import EpisodeFault
+from evalkit.contracts.bound import BoundPolicy
+from evalkit.contracts.errors import EpisodeFault, PluginRaised
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
@@ -31,6 +32,19 @@ def missing_episodes(folder: RunFolder) -> list[Episode]:
     """Return the planned episodes without a record, in the plan's order."""
     done = {record.key for record in folder.records()}
     return [episode for episode in folder.plan.episodes if episode.key not in done]
+
+
+def load_policy(policy: BoundPolicy, folder: RunFolder) -> Policy:
+    """Return a policy with its weights in memory; if its code raises, the run's `logs/policy.log` has the traceback.
+
+    Raises:
+        EvalkitError: If it cannot be loaded.
+    """
+    try:
+        return policy.load()
+    except PluginRaised as error:
+        where = folder.log_traceback("load", error.__cause__ or error, "policy.log")
+        raise PluginRaised(f"{str(error).rstrip('.')}{where}.") from error.__cause__
 
 
 def run_session(job: Job, on_record: OnRecord) -> None:

@@ -77,16 +77,21 @@ class RunFolder:
         """Append a record; it is on the disk when this returns."""
         append_record(self.records_path, record)
 
-    def log_traceback(self, episode: Episode, error: BaseException, name: str) -> str:
+    def log_traceback(self, what: str, error: BaseException, name: str) -> str:
         """Append the traceback of a fault to the log of this name; return words that say where it is.
 
         They are empty where the log cannot be written, because a log never costs a result.
+
+        Args:
+            what: What ended in the fault: the key of an episode, or `load`.
+            error: The fault.
+            name: Name of the log's file.
         """
         path = self.path / "logs" / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as log:
-                log.write(f"{utc_now()} {episode.key}\n{''.join(traceback.format_exception(error))}\n")
+                log.write(f"{utc_now()} {what}\n{''.join(traceback.format_exception(error))}\n")
         except OSError:
             return ""
         return f" (traceback in logs/{name})"
@@ -109,7 +114,7 @@ class RunFolder:
         write_whole(self.path / "run.json", (json.dumps(about, indent=1) + "\n").encode())
 
     def note_worker(self, env_id: str, worker: Mapping[str, str]) -> None:
-        """Note in `run.json` what an env process reports about itself: interpreter, renderer."""
+        """Note in `run.json` what an env process reports about itself: interpreter, renderer, versions."""
         about = self.read_about()
         workers = about.setdefault("workers", {})
         if workers.get(env_id) != dict(worker):

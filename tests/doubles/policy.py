@@ -51,6 +51,8 @@ class FakePolicyPlugin:
         return {"weights": "none"}
 
     def make(self, config: FakePolicyConfig) -> FakePolicy:
+        if config.fault == "make":
+            raise RuntimeError("size mismatch for blocks.0.weight")
         return FakePolicy(config, self.spec(config))
 
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -340,6 +341,11 @@ def test_geoms_outside_an_image_change_no_pixel(samples: int, monkeypatch: pytes
     assert min(each[groups != 0].mean() for each in left_out) > 0.2
     for name in ("rgb", "depth"):
         np.testing.assert_array_equal(without[name], whole[name])
+
+
+def test_an_env_says_which_packages_it_runs_on(lift: RobosuiteEnv) -> None:
+    for package in ("robosuite", "mujoco", "numpy"):
+        assert lift.about[package] == metadata.version(package)
 
 
 def test_one_env_a_process() -> None:

@@ -59,6 +59,20 @@ def test_a_policy_that_raises_leaves_its_traceback(tmp_path: Path) -> None:
     assert "in _reply" in (folder.path / "logs" / "policy.log").read_text()
 
 
+def test_a_policy_that_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
+    bench, policy = evalkit.load_bench(BENCH), evalkit.load_policy(POLICY, fault="make")
+    plan = evalkit.make_plan(bench, policy, num_episodes=1)
+    with pytest.raises(EvalkitError) as caught:
+        evalkit.run_plan(plan, bench, policy, tmp_path / "api")
+    said = ["run", *FAKE, "--out", str(tmp_path / "cli"), "policy.fake.fault=make"]
+    for name, sentence in (("api", str(caught.value)), ("cli", evalkit_says(*said))):
+        assert sentence.startswith("Policy 'fake' cannot be loaded: RuntimeError: size mismatch for blocks.0.weight (")
+        assert "policy.py:" in sentence
+        assert sentence.endswith("(traceback in logs/policy.log).")
+        assert "in make\n" in (tmp_path / name / "logs" / "policy.log").read_text()
+    assert "logs/" not in evalkit_says("check", *FAKE, "policy.fake.fault=make")
+
+
 def test_a_plugin_that_fails_on_import_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_plugin.py").write_text("x = 1\ny = x.nothing\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -22,8 +22,10 @@ from envs.robocasa.protocols import PROTOCOLS, SCENES
 from envs.robocasa.tasks import TASKS
 from evalkit.config import load_config
 from evalkit.contracts import plugins
-from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.env import WorkerLaunch
+from evalkit.contracts.errors import BadConfig, EvalkitError, UnknownName
 from evalkit.contracts.requests import noise_seed
+from evalkit.contracts.worker.client import EnvWorker
 from evalkit.store.plan import make_plan
 
 BENCH = RobocasaBench()
@@ -286,6 +288,14 @@ def test_doctor_robocasa_on_the_command_line() -> None:
     assert done.returncode == 1
     assert "interpreter /nowhere/python" in done.stdout
     assert "docs/robocasa.md" in done.stdout
+
+
+def test_an_env_that_cannot_be_built_names_its_doctor() -> None:
+    spec = BENCH.env_spec(RobocasaConfig(), task="OpenDrawer", setting="default")
+    kwargs = {"task": "Near", "fault": "start_raise", "fault_seed": 0, "step_s": 0.0}
+    worker = EnvWorker(WorkerLaunch(target="tests.doubles.bench:FakeEnv", kwargs=kwargs), spec)
+    with pytest.raises(EvalkitError, match="Run `evalkit doctor robocasa` to see what is missing"):
+        worker.build()
 
 
 def test_run_folders_without_a_name_carry_the_mark() -> None:

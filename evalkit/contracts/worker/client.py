@@ -20,6 +20,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
+from evalkit.contracts import plugins
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import (
     EnvRaised,
@@ -96,7 +97,7 @@ class EnvWorker:
 
     Attributes:
         env_spec: What the env gives.
-        about: What only the worker knows: its interpreter, its renderer.
+        about: What only the worker knows: its interpreter, its renderer, the versions of its packages.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class EnvWorker:
             raise EvalkitError(
                 f"The worker for {self.env_spec.env_id} cannot build its env: {error.kind}: {error.text}. "
                 + ("" if error.text in note else f"{note}. ")
-                + "Run `evalkit doctor` to see what is missing."
+                + f"Run `{_doctor(self.env_spec.env_id)}` to see what is missing."
             ) from error
         except BaseException:
             self.kill()
@@ -380,6 +381,12 @@ def _open_log(path: Path | None) -> IO[bytes]:
         return path.open("ab")
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def _doctor(env_id: str) -> str:
+    """Return the command that says what an env needs; a bench without a registered name has none of its own."""
+    bench = env_id.partition("/")[0]
+    return f"evalkit doctor {bench}" if bench in plugins.names(plugins.BENCHES) else "evalkit doctor"
 
 
 def _spawn(launch: WorkerLaunch, connection: socket.socket, log: IO[bytes]) -> subprocess.Popen[bytes]:
