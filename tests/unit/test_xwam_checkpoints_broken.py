@@ -272,6 +272,26 @@ def test_a_folder_that_holds_checkpoints_names_them(tmp_path: Path, monkeypatch:
     assert locate(str(tmp_path)) == tmp_path / "robocasa_sft"
 
 
+def test_a_wrong_path_names_the_checkpoint_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, other = tmp_path / "lab" / "robocasa_sft", tmp_path / "lab" / "pretrained"
+    for folder in (experiment, other):
+        (folder / RELEASED_WEIGHTS).parent.mkdir(parents=True)
+        (folder / RELEASED_WEIGHTS).write_text("weights")
+        (folder / "config.yaml").write_text("{}")
+    with pytest.raises(CheckpointError, match=rf"no checkpoint at .*; {experiment} is one; give that folder\.$"):
+        locate(str(experiment / "checkpoints" / "lost.ckpt" / "weights.pt"))
+    for file in (RELEASED_WEIGHTS, Path("config.yaml")):
+        with pytest.raises(CheckpointError, match=rf"one file of .*; give the experiment's folder {experiment}\.$"):
+            locate(str(experiment / file))
+    with pytest.raises(CheckpointError, match=r"holds pretrained, robocasa_sft; did you mean '.*/robocasa_sft'\?$"):
+        locate(str(tmp_path / "lab" / "robocasa" / "checkpoints" / "last.ckpt"))
+    monkeypatch.chdir(tmp_path / "lab")  # an id on the hub is one wherever the command is typed
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path / "fetched", {"config.yaml": "{}"}))
+    assert locate("o/x-wam") == tmp_path / "fetched"
+    with pytest.raises(CheckpointError, match="name of the checkpoint is empty"):
+        locate("")
+
+
 def test_checkpoints_are_named_as_the_hub_names_them() -> None:
     """The authors' repository holds `pretrained`, `robocasa_sft` and `robotwin_sft` (README of the release)."""
     root, named = Path(__file__).parents[2], []

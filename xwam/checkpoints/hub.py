@@ -7,6 +7,7 @@ Read next: `metadata.py` for what lies there.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,13 +58,16 @@ def locate(name: str, *, header_only: bool = False) -> Path:
         CheckpointError: If there is neither a path nor a hub that answers; lists what a folder or repository holds if
             the name does not fit one checkpoint in it.
     """
+    if not name:
+        raise CheckpointError("The name of the checkpoint is empty; give a path, an id on the hub, or 'nano'.")
     if name in SHIPPED:
         return SHIPPED[name]
     if Path(name).exists():
         return _in_folder(Path(name))
     match = _hub_id(name)
-    if match is None or _checkpoints_in(Path(name).parent):
-        raise CheckpointError(f"There is no checkpoint at {name}{_held_by(Path(name).parent, Path(name).name)}")
+    held = _held_above(Path(name), here=match is None)
+    if match is None or held:
+        raise CheckpointError(f"There is no checkpoint at {name}{held or '.'}")
     repo, folder = match[1], match[2] or ""
     try:
         inside = _only_checkpoint(listing := list_files(repo), repo, folder)
@@ -143,7 +147,14 @@ def _in_folder(path: Path) -> Path:
     Raises:
         CheckpointError: If there are several.
     """
-    if not path.is_dir() or any((path / header).is_file() for header in HEADERS):
+    if _is_checkpoint(path):
+        return path
+    if not path.is_dir():
+        experiment = next((each for each in path.absolute().parents if _is_released(each)), None)
+        if experiment is not None and path.suffix != ".safetensors":
+            raise CheckpointError(
+                f"{path} is one file of a released experiment; give the experiment's folder {experiment}."
+            )
         return path
     found = _checkpoints_in(path)
     if len(found) > 1:
@@ -153,15 +164,39 @@ def _in_folder(path: Path) -> Path:
 
 def _checkpoints_in(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that are checkpoints."""
-    if not folder.is_dir():
+    try:
+        return sorted(each.name for each in folder.iterdir() if _is_checkpoint(each))
+    except OSError:  # no folder, or one that cannot be read
         return []
-    return sorted(each.name for each in folder.iterdir() if any((each / header).is_file() for header in HEADERS))
 
 
-def _held_by(folder: Path, name: str) -> str:
-    """Return the end of a sentence: what a folder holds in place of a name."""
-    found = _checkpoints_in(folder)
-    return f"; {folder} holds {', '.join(found)}; {_advice(folder, name, found)}" if found else "."
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether a folder is a checkpoint; False where it cannot be read."""
+    return any(os.path.isfile(folder / header) for header in HEADERS)
+
+
+def _is_released(folder: Path) -> bool:
+    """Return whether a folder is a released experiment."""
+    return any(os.path.isfile(folder / header) for header in ("config.yaml", RELEASED_WEIGHTS))
+
+
+def _held_above(path: Path, *, here: bool) -> str:
+    """Return the end of a sentence: the closest folder above a path that is a checkpoint or holds some; else empty.
+
+    Args:
+        path: Nothing is there.
+        here: Whether the working directory counts for a relative path; it does not for an id on the hub.
+    """
+    below = path.name
+    for folder in path.parents:
+        if folder == Path() and not here:
+            break
+        if folder.is_dir() and _is_checkpoint(folder):
+            return f"; {folder} is one; give that folder."
+        if found := _checkpoints_in(folder):
+            return f"; {folder} holds {', '.join(found)}; {_advice(folder, below, found)}"
+        below = folder.name
+    return ""
 
 
 def _advice(where: str | Path, name: str, choices: Sequence[str]) -> str:
