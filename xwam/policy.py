@@ -163,6 +163,8 @@ class XwamPlugin:
         }
         if model.text.kind == "umt5":
             facts["tokenizer"] = _tokenizer(config).found
+        if model.text.kind != "umt5" and _precision(config) != "float32":
+            facts["departures from the model's own precision"] = f"matrices in {_precision(config)} instead of float32"
         if _is_released(config):
             facts["departures from the released server"] = "; ".join(_server_departures(config))
         if model.network.depth != "none":

@@ -125,7 +125,10 @@ def test_precision_follows_the_device() -> None:
     assert PLUGIN.provenance(RANDOM)["precision"].startswith("float32;")
     on_gpu = PLUGIN.provenance(replace(RANDOM, device="cuda:0"))
     assert on_gpu["precision"] == "bfloat16; heads, timesteps, actions and states in float32"
+    departed = "departures from the model's own precision"
+    assert on_gpu[departed] == "matrices in bfloat16 instead of float32"
     chosen = replace(RANDOM, device="cuda", precision="float32")
+    assert departed not in PLUGIN.provenance(chosen)
     assert PLUGIN.provenance(chosen)["precision"].startswith("float32;")
     assert XwamPolicyConfig().precision == "auto"
 
@@ -135,4 +138,5 @@ def test_departures_from_the_released_server_are_listed(released: Released) -> N
     key = "departures from the released server"
     assert PLUGIN.provenance(config)[key].endswith("not rounded to bfloat16; float32 in place of bfloat16")
     assert PLUGIN.provenance(replace(config, device="cuda"))[key].endswith("not rounded to bfloat16")
+    assert "departures from the model's own precision" not in PLUGIN.provenance(replace(config, device="cuda"))
     assert key not in PLUGIN.provenance(RANDOM)

@@ -162,6 +162,17 @@ def test_an_own_tokenizer_on_the_hub_is_enough(wan: Path, bundle: Bundle, tmp_pa
     assert first["tokenizer"].endswith(", of the checkpoint")
 
 
+def test_a_training_asks_for_the_tokenizer_first(wan: Path, bare: Path, tmp_path: Path, capsys: Any) -> None:
+    from xwam.training.launch import _check_tokenizer
+
+    command = ["train", str(tmp_path / "no-data"), str(tmp_path / "run"), "--start", str(bare)]
+    assert cli.main(command) == 2
+    assert "holds no tokenizer; give --tokenizer FOLDER" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["train", str(tmp_path / "no-data"), str(tmp_path / "run"), "--tokenizer", str(wan)]) == 2
+    assert "--tokenizer is for a --start" in " ".join(capsys.readouterr().err.split())
+    _check_tokenizer(str(bare), str(wan))
+
+
 def test_an_empty_setting_is_no_folder(bare: Path) -> None:
     for name in ("checkpoint", "tokenizer", "text_cache"):
         with pytest.raises(BadConfig, match=rf"^policy\.xwam\.{name} is empty; give"):

@@ -167,7 +167,14 @@ WRITERS: dict[str, Callable[[Bundle, Path], None]] = {
 """Writers of the layouts of others."""
 
 
-def from_wan(folder: Path, *, bench: str, statistics: Mapping[str, Any], num_depth_blocks: int = 10) -> Bundle:
+def from_wan(
+    folder: Path,
+    *,
+    bench: str,
+    statistics: Mapping[str, Any],
+    num_depth_blocks: int = 10,
+    tokenizer: str | None = None,
+) -> Bundle:
     """Return a model to be fine-tuned, from the video model (a folder of Wan or of diffusers).
 
     Args:
@@ -175,13 +182,15 @@ def from_wan(folder: Path, *, bench: str, statistics: Mapping[str, Any], num_dep
         bench: `robocasa` or `robotwin`.
         statistics: Quantiles of its data, in the released layout.
         num_depth_blocks: M, blocks copied for depth.
+        tokenizer: Where umT5's tokenizer lies if the folder holds none (`find_tokenizer`).
     """
     sizes, weights = load_wan(folder)
     sizes = replace(sizes, depth="interleaved" if num_depth_blocks else "none")
     model = start_model(sizes, bench=bench, statistics=statistics, num_depth_blocks=num_depth_blocks)
     model = replace(model, depth_known=False)  # the map becomes that of the training data
     network = start_from_wan(model.network, weights)
-    return Bundle(model, network, load_wan_vae(folder), load_wan_text(folder, num_tokens=model.network.text_len))
+    text = load_wan_text(folder, num_tokens=model.network.text_len, tokenizer=tokenizer)
+    return Bundle(model, network, load_wan_vae(folder), text)
 
 
 def diffusers_settings(config: NetworkConfig) -> dict[str, Any]:

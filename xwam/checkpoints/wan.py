@@ -65,11 +65,11 @@ def load_wan_vae(folder: Path) -> WanVae:
     return load_diffusers_vae(folder / "vae")
 
 
-def load_wan_text(folder: Path, *, num_tokens: int) -> UmT5Text:
+def load_wan_text(folder: Path, *, num_tokens: int, tokenizer: str | None = None) -> UmT5Text:
     """Return the text encoder of a Wan2.2 folder: `models_t5_*.pth`, or `text_encoder/` of transformers."""
     originals = sorted(folder.glob("models_t5_*.pth"))
     model = umt5_from_wan(read_tensors(originals[0])) if originals else load_transformers_umt5(folder / "text_encoder")
-    return umt5_text(model, folder, num_tokens=num_tokens)
+    return umt5_text(model, folder, num_tokens=num_tokens, tokenizer=tokenizer)
 
 
 def load_diffusers_vae(folder: Path) -> WanVae:

@@ -95,7 +95,7 @@ def convert(
             bundle = load_bundle(source, num_heads=num_heads, tokenizer=tokenizer)
             notes = read_notes(locate(source))
         else:
-            bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics))
+            bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics), tokenizer=tokenizer)
         if dtype is not None:
             bundle.network.cast(dtype)
     with working(f"Writing {target} ..."):

@@ -80,6 +80,14 @@ def train(
             show_default=False,
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="umT5's tokenizer if the checkpoint holds none: the Wan2.2 folder, its own folder, or a hub id.",
+            show_default=False,
+        ),
+    ] = None,
     threads: Threads = None,
     minutes: Annotated[
         float | None, typer.Option(metavar="N", help="Save the state and stop after this many minutes.")
@@ -107,7 +115,15 @@ def train(
         check_range("--minutes", minutes, 0.01, MAX_MINUTES)
     _set_threads(threads)
     status = train_model(
-        data, out, chosen, start=start, minutes=minutes, dry_run=dry_run, command=_command(), bar=counted
+        data,
+        out,
+        chosen,
+        start=start,
+        tokenizer=tokenizer,
+        minutes=minutes,
+        dry_run=dry_run,
+        command=_command(),
+        bar=counted,
     )
     if status:
         raise typer.Exit(status)

@@ -40,6 +40,7 @@ def train_model(
     recipe: Recipe,
     *,
     start: str | None = None,
+    tokenizer: str | None = None,
     minutes: float | None = None,
     dry_run: bool = False,
     command: str = "",
@@ -52,6 +53,7 @@ def train_model(
         out: Run folder.
         recipe: All numbers of the training.
         start: Checkpoint to start from; None for fresh nano weights.
+        tokenizer: Where umT5's tokenizer lies if the checkpoint holds none (`find_tokenizer`).
         minutes: Save the state and stop after this long; None for no limit.
         dry_run: Take four steps and print time and memory; save nothing.
         command: What the user typed, for the notes.
@@ -64,11 +66,12 @@ def train_model(
     _check_packages()
     from xwam.training.trainer import Trainer, prepare_data
 
+    _check_tokenizer(start, tokenizer)
     until_s = None if minutes is None else time.monotonic() + 60 * minutes
     scanned = scan_data(data_dir, bar, prefix=LEFT_OUT)
     if not scanned.lengths:
         raise ValueError(f"{data_dir} holds no usable episode.")
-    bundle, other = _bundle(data_dir, scanned, recipe, start)
+    bundle, other = _bundle(data_dir, scanned, recipe, start, tokenizer)
     data = prepare_data(data_dir, scanned, bundle, recipe)
     if other:
         data = replace(data, description=f"{data.description}; normalised by {other}")
@@ -87,7 +90,26 @@ def _check_packages() -> None:
         raise ValueError(f"Training needs {' and '.join(missing)}: pip install -e '.[train]'.")
 
 
-def _bundle(data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None) -> tuple[Bundle, str]:
+def _check_tokenizer(start: str | None, setting: str | None) -> None:
+    """Raise ValueError unless the checkpoint to start from has the tokenizer that it needs; reads no weights."""
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import read_model
+    from xwam.checkpoints.tokenizer import HOW, find_tokenizer, load_tokenizer
+
+    checkpoint = None if start is None else locate(start, header_only=True)
+    if checkpoint is None or read_model(checkpoint).text.kind != "umt5":
+        if setting is not None:
+            raise ValueError("--tokenizer is for a --start that reads its prompts with umT5; leave it out.")
+        return
+    folder = find_tokenizer(checkpoint, setting)
+    if folder is None:
+        raise ValueError(f"{start} holds no tokenizer; give --tokenizer FOLDER: {HOW}.")
+    load_tokenizer(folder)
+
+
+def _bundle(
+    data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None, tokenizer: str | None
+) -> tuple[Bundle, str]:
     """Return the model to train, and what its statistics are of if not of this data set (else empty)."""
     from evalkit.dataset.layout import read_track
     from xwam.checkpoints.bundle import load_bundle
@@ -96,7 +118,7 @@ def _bundle(data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None) ->
     from xwam.training.initialise import prepare_for_training
 
     if start is not None:
-        started = prepare_for_training(load_bundle(start), scanned, data_dir, recipe)
+        started = prepare_for_training(load_bundle(start, tokenizer=tokenizer), scanned, data_dir, recipe)
         if recipe.depth is not None and recipe.depth != started.model.network.depth:
             raise ValueError(
                 f"{start} was built for depth '{started.model.network.depth}', the recipe says '{recipe.depth}'."
