@@ -105,6 +105,25 @@ def test_a_success_is_checked_again(tmp_path: Path, fault: str, after: bool) -> 
         assert (record.steps, record.actions_sha256) == (other.steps, other.actions_sha256)
 
 
+def test_settling_in_parts_changes_no_later_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """45 steps are 3 messages; the episodes after it in the same env process are those of a run without settling."""
+    ask, asked = EnvWorker.ask, list[int]()
+
+    def note(self: EnvWorker, question: messages.Message, answer_type: Any) -> Any:
+        if isinstance(question, messages.Settle):
+            asked.append(question.num_steps)
+        return ask(self, question, answer_type)
+
+    monkeypatch.setattr(EnvWorker, "ask", note)
+    settled = run_fake(tmp_path / "a", "run.settle_steps=45", tasks=NEAR)
+    plain = run_fake(tmp_path / "b", "run.settle_steps=0", tasks=NEAR)
+    assert asked == [20, 20, 5] * 3
+    assert [record.success_after_settling for record in settled] == [True] * 3
+    for record, other in zip(settled, plain, strict=True):
+        for name in ("outcome", "steps", "actions_sha256", "first_state_sha256", "first_frame_sha256"):
+            assert getattr(record, name) == getattr(other, name)
+
+
 @pytest.mark.parametrize("fault", ["settle_raise", "settle_die"])
 def test_a_fault_while_settling_costs_no_result(tmp_path: Path, fault: str) -> None:
     records = run_fake(tmp_path, f"bench.fake.fault={fault}", "bench.fake.fault_seed=0", tasks=NEAR)
