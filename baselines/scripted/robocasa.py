@@ -54,8 +54,11 @@ PRESSING_TILT_RAD = 0.6
 HANDLE_TILT_RAD = 0.45
 """Angle below the horizontal of a gripper at the faucet's handle; the sixth joint's limit prevents pointing level."""
 
-STEEP_RAD, LEVEL_RAD, STRAIGHT_COS = 1.0, 0.1, 0.95
-"""Angles below the horizontal of a gripper that pushes the spout, and the cosine above which a spout is straight."""
+STEEP_RAD, SLANTED_RAD, LEVEL_RAD = 1.0, 0.3, 0.1
+"""Angles below the horizontal of a gripper that pushes the spout."""
+
+STRAIGHT_COS, TALL_M = 0.95, 0.34
+"""Cosine above which a spout is straight, and height above the sink's rim from which it almost meets the cabinet."""
 
 SPOUT_BELOW_M, SIDE_M = 0.01, 0.08
 """How far a level gripper is below the middle of the spout, and how far from the side of the spout a push begins."""
@@ -173,7 +176,7 @@ def turn(
             goal = ee_goal(HOVER_M, gripper=OPEN)
             return replace(goal, position_m=goal.position_m + ASIDE_M * clear_side(senses))
 
-        yield from _tuck(senses, ee_goal().R_base_ee)
+        yield from _tuck(senses, ee_goal().R_base_ee, senses.position_m)
         while True:
             yield from reach(senses, aside, within_m=0.03, within_rad=0.2)
             yield from reach(senses, lambda: ee_goal(HOVER_M, gripper=OPEN), within_m=0.015, within_rad=0.2)
@@ -190,15 +193,29 @@ def turn(
 def turn_spout(senses: Senses) -> Goals:
     """Push the end of the spout sideways with closed fingers; try again with another slant of the gripper if it stays.
 
-    A spout that points straight to the robot is pushed from above, because the sixth joint's limit prevents pointing
-    level there. A slanting one is pushed with an almost level gripper: there is a wall cabinet above it.
+    Every try starts from where the first one started, because an arm that met a cabinet is stuck there.
     """
-    straight = _along_spout(senses) @ _into(senses) > STRAIGHT_COS
-    for tilt_rad in cycle((STEEP_RAD, LEVEL_RAD) if straight else (LEVEL_RAD, STEEP_RAD)):
-        yield from _swing(senses, tilt_rad)
+    start_m = senses.position_m
+    for tilt_rad in cycle(_tilts_at_spout(senses)):
+        yield from _swing(senses, tilt_rad, start_m)
 
 
-def _swing(senses: Senses, tilt_rad: float) -> Goals:
+def _tilts_at_spout(senses: Senses) -> tuple[float, ...]:
+    """Return how far below the horizontal to point at the spout, the best angle first.
+
+    A spout that points straight to the robot is pushed from above, because the sixth joint's limit prevents pointing
+    level there; the wall cabinet above a tall one leaves room for a slight slant only. A spout that points aside is
+    pushed with an almost level gripper: there is a wall cabinet above it.
+    """
+    rim_m = senses["fixture_pos_m"][2] + senses["fixture_half_size_m"][2]
+    if _along_spout(senses) @ _into(senses) <= STRAIGHT_COS:
+        return LEVEL_RAD, STEEP_RAD, SLANTED_RAD
+    if senses["spout_pos_m"][2] - rim_m > TALL_M:
+        return SLANTED_RAD, LEVEL_RAD
+    return STEEP_RAD, LEVEL_RAD, SLANTED_RAD
+
+
+def _swing(senses: Senses, tilt_rad: float, start_m: np.ndarray) -> Goals:
     """Go to the side of the spout that is opposite to where it should turn, push along its arc, and back off."""
     side = float(np.sign(_spout_left_rad(senses)))
     z = _slanted(_along_spout(senses), tilt_rad)
@@ -214,9 +231,11 @@ def _swing(senses: Senses, tilt_rad: float) -> Goals:
         return Goal(position_m=position_m, R_base_ee=R_base_ee, gripper=CLOSED)
 
     start_rad = float(senses["spout_joint"][0])
-    yield from _tuck(senses, R_base_ee)
-    yield from reach(senses, lambda: ee_goal(aside_m=SIDE_M, back_m=HOVER_M), within_m=0.03, within_rad=0.3)
-    yield from reach(senses, lambda: ee_goal(aside_m=SIDE_M), within_m=0.02, within_rad=0.3, max_steps=40)
+    yield from _tuck(senses, R_base_ee, start_m)
+    yield from reach(
+        senses, lambda: ee_goal(aside_m=SIDE_M, back_m=HOVER_M), within_m=0.03, within_rad=0.3, max_steps=40
+    )
+    yield from reach(senses, lambda: ee_goal(aside_m=SIDE_M), within_m=0.02, within_rad=0.3, max_steps=30)
     yield from reach(senses, lambda: ee_goal(ahead_rad=SWING_RAD), within_m=0.0, max_steps=40)
     while abs(senses["spout_joint"][0] - start_rad) > STUCK_RAD:
         start_rad = float(senses["spout_joint"][0])
@@ -295,9 +314,9 @@ def wrapped(angle_rad: float) -> float:
     return float((angle_rad + np.pi) % (2 * np.pi) - np.pi)
 
 
-def _tuck(senses: Senses, R_base_ee: np.ndarray) -> Goals:
-    """Turn the gripper in place and a little lower, so that gripper and wrist stay below the wall cabinets."""
-    goal = Goal(position_m=senses.position_m - TUCK_M * UP, R_base_ee=R_base_ee, gripper=OPEN)
+def _tuck(senses: Senses, R_base_ee: np.ndarray, start_m: np.ndarray) -> Goals:
+    """Turn the gripper a little below where it started, so that gripper and wrist stay below the wall cabinets."""
+    goal = Goal(position_m=start_m - TUCK_M * UP, R_base_ee=R_base_ee, gripper=OPEN)
     yield from reach(senses, lambda: goal, within_m=0.04, within_rad=0.25, max_steps=30)
 
 
