@@ -186,7 +186,12 @@ def test_stored_text_does_not_depend_on_an_unread_setting(released: Released, wa
     assert _text_identity(config) == _text_identity(replace(config, tokenizer=str(wan)))
 
 
-def test_convert_writes_a_tokenizer_into_a_checkpoint(wan: Path, bare: Path, tmp_path: Path) -> None:
+def test_convert_writes_a_tokenizer_into_a_checkpoint(wan: Path, bare: Path, tmp_path: Path, capsys: Any) -> None:
     target = tmp_path / "whole"
     assert cli.main(["convert", str(bare), str(target), "--to", "released", "--tokenizer", str(wan)]) == 0
     assert find_tokenizer(target) == target / "tokenizer"
+    capsys.readouterr()
+    assert cli.main(["convert", str(target), str(tmp_path / "again"), "--tokenizer", str(wan)]) == 0
+    assert "--tokenizer is not read: the source holds its own" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["convert", "nano", str(tmp_path / "nano"), "--tokenizer", str(wan)]) == 2
+    assert "leave --tokenizer out" in " ".join(capsys.readouterr().err.split())

@@ -7,7 +7,6 @@ Read next: `metadata.py` for what lies there.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,12 +171,19 @@ def _checkpoints_in(folder: Path) -> list[str]:
 
 def _is_checkpoint(folder: Path) -> bool:
     """Return whether a folder is a checkpoint; False where it cannot be read."""
-    return any(os.path.isfile(folder / header) for header in HEADERS)
+    return _holds_any(folder, HEADERS)
 
 
 def _is_released(folder: Path) -> bool:
     """Return whether a folder is a released experiment."""
-    return any(os.path.isfile(folder / header) for header in ("config.yaml", RELEASED_WEIGHTS))
+    return _holds_any(folder, ("config.yaml", str(RELEASED_WEIGHTS)))
+
+
+def _holds_any(folder: Path, files: Sequence[str]) -> bool:
+    try:
+        return any((folder / file).is_file() for file in files)
+    except OSError:  # the folder cannot be read
+        return False
 
 
 def _held_above(path: Path, *, here: bool) -> str:

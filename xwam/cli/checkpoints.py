@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from xwam.cli.console import say, working
+
+if TYPE_CHECKING:
+    from xwam.checkpoints.bundle import Bundle
 
 SOURCE_HELP = "A file, a folder, or a Hugging Face id such as sharinka0715/X-WAM-checkpoints/robocasa_sft."
 
@@ -98,6 +101,8 @@ def convert(
             bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics), tokenizer=tokenizer)
         if dtype is not None:
             bundle.network.cast(dtype)
+    if tokenizer is not None:
+        _check_tokenizer_is_read(bundle, Path(source) if start else locate(source))
     with working(f"Writing {target} ..."):
         writers.write(bundle, target, to, notes=notes)
     if bundle.decoder is not None and to != "ours":
@@ -172,6 +177,21 @@ def speed(
             compiled=compiled,
         )
     Console().print(table)
+
+
+def _check_tokenizer_is_read(bundle: Bundle, source: Path) -> None:
+    """Say if a given tokenizer is not read because the source holds one.
+
+    Raises:
+        CheckpointError: If the model has no umT5.
+    """
+    from xwam.checkpoints.metadata import CheckpointError
+    from xwam.checkpoints.tokenizer import find_tokenizer
+
+    if bundle.model.text.kind != "umt5":
+        raise CheckpointError(f"{bundle.model.name} does not read its prompts with umT5; leave --tokenizer out.")
+    if (own := find_tokenizer(source)) is not None:
+        say(f"--tokenizer is not read: the source holds its own in {own}.")
 
 
 def _read_json(path: Path) -> Any:

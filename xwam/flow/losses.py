@@ -67,7 +67,15 @@ class Losses(NamedTuple):
         return self.video + self.action + self.proprio + self.depth
 
 
-def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels, text: TextContext) -> Losses:
+def losses(
+    network: XwamNetwork,
+    batch: Batch,
+    noise: Noise,
+    levels: NoiseLevels,
+    text: TextContext,
+    *,
+    spectrum: bool = True,
+) -> Losses:
     """Return the losses of one batch.
 
     The present (first latent frame, first state) is clean and carries no loss. Samples drawn with clean actions get the
@@ -80,6 +88,7 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
         noise: The noise to mix in.
         levels: Noise levels after the shift.
         text: The prompts; the empty one for a dropped prompt.
+        spectrum: Whether to compute the loss on the spectrum of actions; else it is 0.
     """
     clean_video = _with_depth(network, batch)
     video = mix(clean_video, noise.video_BCTVHW, levels.sigma_video_B)
@@ -106,7 +115,7 @@ def losses(network: XwamNetwork, batch: Batch, noise: Noise, levels: NoiseLevels
         action=masked_mean_square(action_error, action_mask),
         proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:] * acting),
         depth=_depth_loss(out.depth_BCTVHW, error[:, channels:], batch.depth_BCTVHW),
-        dct=mean_spectrum(action_error, action_mask),
+        dct=mean_spectrum(action_error, action_mask) if spectrum else action_error.new_zeros(()),
     )
 
 

@@ -75,7 +75,8 @@ class XwamObjective(nn.Module):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the terms that the recipe weighs, and their weighted sum."""
         text = self.network.encode_text(draws.text)
-        found = losses(self.network, batch, draws.noise, draws.levels, text)._asdict()
+        spectrum = "dct" in self._weights
+        found = losses(self.network, batch, draws.noise, draws.levels, text, spectrum=spectrum)._asdict()
         terms = {name: found[name] for name in self._weights}
         total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
         return {**terms, "total": total}
