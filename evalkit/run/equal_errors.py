@@ -6,11 +6,15 @@ Read next: `runner.py`, which asks after each record.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, SolvedAtReset
 from evalkit.contracts.text import count_of, sentence_kind
 from evalkit.store.records import EpisodeRecord
+
+_TYPE_AND_LINE = re.compile(r"(?P<type>[\w.]+): .*\((?P<line>[\w.-]+:\d+)\)\.?", re.DOTALL)
+"""What `errors.describe` writes of a plugin's error."""
 
 
 class StoppedEarly(EvalkitError):
@@ -37,7 +41,7 @@ class EqualErrors:
         """Count one record and return whether the limit is reached."""
         self._env_works |= fault is None
         counts = fault is not None and self._counts(fault)
-        kind = (fault.blame, sentence_kind(fault.reason, task=record.task)) if fault is not None and counts else None
+        kind = (fault.blame, error_kind(fault.reason, task=record.task)) if fault is not None and counts else None
         self._count = self._count + 1 if kind == self._last else 1
         self._last = kind
         return kind is not None and self._count == self._limit
@@ -51,6 +55,21 @@ class EqualErrors:
         if fault.retriable or isinstance(fault, SolvedAtReset):
             return False
         return fault.blame != "env" or not self._env_works
+
+
+def error_kind(reason: str, *, task: str) -> str:
+    """Return what two equal errors share: type and line of code if the reason names them, or else its sentence.
+
+    Args:
+        reason: The reason of an error.
+        task: The task of the episode.
+
+    Example:
+        >>> error_kind("ValueError: bad token 'red' (policy.py:15)", task="Lift")
+        'ValueError (policy.py:15)'
+    """
+    named = _TYPE_AND_LINE.fullmatch(reason)
+    return f"{named['type']} ({named['line']})" if named else sentence_kind(reason, task=task)
 
 
 def stopped_early(fault: EpisodeFault, run: Path, *, num_equal: int, num_missing: int) -> StoppedEarly:

@@ -14,9 +14,8 @@ import pytest
 
 import evalkit
 from evalkit.config import load_config
-from evalkit.contracts.errors import EpisodeFault, EvalkitError, SolvedAtReset
-from evalkit.contracts.text import sentence_kind
-from evalkit.run.equal_errors import EqualErrors, StoppedEarly
+from evalkit.contracts.errors import EpisodeFault, EvalkitError, SolvedAtReset, describe
+from evalkit.run.equal_errors import EqualErrors, StoppedEarly, error_kind
 from evalkit.run.lane import MAX_LOST_VIDEOS
 from evalkit.run.settings import RunSettings
 from evalkit.store import video
@@ -82,10 +81,12 @@ def test_a_run_whose_last_episodes_fail_is_whole(tmp_path: Path) -> None:
         ("loss is -1.5e-3", "loss is 2.5e+7", True),
         ("AssertionError (policy.py:71)", "AssertionError (policy.py:72)", False),
         ("KeyError: 'left'", "KeyError: 'right'", False),
+        ("ValueError: bad token red (policy.py:15)", "ValueError: bad token blue: no (policy.py:15)", True),
+        ("ValueError: bad token red (policy.py:15)", "KeyError: bad token red (policy.py:15)", False),
     ],
 )
 def test_errors_are_equal_apart_from_their_episode(one: str, other: str, equal: bool) -> None:
-    assert (sentence_kind(one, task="Near") == sentence_kind(other, task="Far")) is equal
+    assert (error_kind(one, task="Near") == error_kind(other, task="Far")) is equal
 
 
 def stops_at(*ends: EpisodeFault | None) -> int | None:
@@ -102,6 +103,16 @@ def test_only_errors_in_a_row_count() -> None:
     a, b = EpisodeFault("policy", "a"), EpisodeFault("policy", "b")
     assert stops_at(a, None, a, EpisodeFault("env", "a"), b, b) == 6
     assert stops_at(EpisodeFault("harness", "a"), EpisodeFault("harness", "a")) == 2
+
+
+def test_a_message_that_varies_is_an_equal_error() -> None:
+    faults = []
+    for word in ("red", "blue", "green"):
+        try:
+            raise ValueError(f"bad token {word}")
+        except ValueError as error:
+            faults.append(EpisodeFault("policy", describe(error)))
+    assert stops_at(*faults) == 2
 
 
 def test_an_env_that_has_worked_does_not_stop_a_run() -> None:
