@@ -8,6 +8,7 @@ It imports neither simulator, and runs in the interpreter of either, Python 3.10
 
 from __future__ import annotations
 
+import gc
 import importlib
 from abc import ABC, abstractmethod
 from typing import Any
@@ -101,6 +102,7 @@ class ObservedEnv(ABC):
         if self._sim is not None:
             self._sim.close()
             self._sim = None
+            gc.collect()  # robosuite's objects refer to each other; without this, two models are in memory
 
     def _update_kinematics(self) -> None:
         import mujoco
