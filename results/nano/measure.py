@@ -107,7 +107,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="Folder for runs and tables.")],
     seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 31,
     episodes: Annotated[int, typer.Option(help="Episodes of each task for the success of nano.")] = 100,
-    controls: Annotated[int, typer.Option(help="Episodes of each task for the controls.")] = 50,
+    controls: Annotated[int, typer.Option(help="Episodes of each task for the controls; 0 for no controls.")] = 0,
     predicted: Annotated[int, typer.Option(help="Episodes of each task for predictions.")] = 3,
     lpips_weights: Annotated[str | None, typer.Option(help="Folder of the LPIPS weights.")] = None,
 ) -> None:
@@ -119,13 +119,15 @@ def main(
     successes, predictions = [], []
     for row, settings in track(SUCCESS_ROWS.items(), "success"):
         count = controls if row.startswith("control") else episodes
+        if count == 0:
+            continue
         folder = out / f"success-{_file_name(row)}"
         _run(folder, "wide", seed, count, [*settings, "run.clips=false", "run.video=false"])
         successes += successes_of(row, folder)
     for executed in (8, 32):
         for row, settings in track(PREDICTION_ROWS.items(), f"predictions, {executed} actions executed"):
             folder = out / f"predictions-{executed}-{_file_name(row)}"
-            settings = (*settings, f"policy.xwam.execute_steps={executed}", "run.video=false")
+            settings = (*settings, f"policy.xwam.execute_steps={executed}", "run.video=false", "run.settle_steps=0")
             _run(folder, "default", seed, predicted, settings)
             if not (folder / "scores.parquet").is_file():
                 _call("score", "run", folder, *lpips)
