@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -26,12 +27,16 @@ from evalkit.contracts.spec import settling_action
 from evalkit.contracts.types import ACTION_DIM
 from evalkit.contracts.worker import messages, wire
 from evalkit.contracts.worker.fingerprint import hash_arrays
-from evalkit.contracts.worker.start import PACKAGES
 
 
-def serve(connection: socket.socket) -> None:
-    """Answer messages until `Close`, or until the harness has ended."""
-    server = _Server()
+def serve(connection: socket.socket, own_packages: Sequence[str]) -> None:
+    """Answer messages until `Close`, or until the harness has ended.
+
+    Args:
+        connection: The socket.
+        own_packages: Evalkit's top-level packages, which a user's bench never replaces.
+    """
+    server = _Server(own_packages)
     while True:
         try:
             raw = wire.receive(connection)
@@ -53,7 +58,8 @@ def serve(connection: socket.socket) -> None:
 class _Server:
     """Owns the env and answers one message at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_packages: Sequence[str]) -> None:
+        self._own_packages = own_packages
         self._env: Any = None
         self._last_action = np.zeros(ACTION_DIM, np.float32)
 
@@ -80,7 +86,7 @@ class _Server:
 
     def _make(self, message: messages.Make) -> messages.Made:
         module, _, attribute = message.target.partition(":")
-        self._env = getattr(_import(module), attribute)(**message.kwargs)
+        self._env = getattr(_import(module, self._own_packages), attribute)(**message.kwargs)
         about = {"python": sys.version.split()[0], **self._env.about}
         return messages.Made(spec=self._env.spec.to_json(), about=about)
 
@@ -161,7 +167,7 @@ class _Server:
         )
 
 
-def _import(module: str) -> ModuleType:
+def _import(module: str, own_packages: Sequence[str]) -> ModuleType:
     """Return a module; one that is not found is a user's own bench, and is then searched in the current folder.
 
     There, its top-level package comes before one of the same name next to evalkit (`tools`); no other package does.
@@ -170,7 +176,7 @@ def _import(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if top in PACKAGES:
+        if top in own_packages:
             raise
         found = PathFinder.find_spec(top, [str(Path.cwd())])
         if found is None or not f"{module}.".startswith(f"{error.name}."):
@@ -207,7 +213,7 @@ def _die_with_parent() -> None:
             os._exit(1)
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, own_packages: Sequence[str]) -> None:
     """Serve on the socket of this file descriptor until the harness is done or has ended."""
     _die_with_parent()
-    serve(socket.socket(fileno=descriptor))
+    serve(socket.socket(fileno=descriptor), own_packages)

@@ -41,4 +41,4 @@ if __name__ == "__main__":
     search_packages()
     from evalkit.contracts.worker.server import main
 
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), PACKAGES)
