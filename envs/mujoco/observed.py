@@ -9,8 +9,8 @@ It imports neither simulator, and runs in the interpreter of either, Python 3.10
 from __future__ import annotations
 
 import gc
-import importlib
 from abc import ABC, abstractmethod
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ DRAWN_FIELDS = (
 
 
 PACKAGES = ("robosuite", "mujoco", "numpy")
-"""Packages that decide scenes and physics; they are imported where an env runs."""
+"""Packages that decide scenes and physics; their versions are read without importing them."""
 
 
 class ObservedEnv(ABC):
@@ -119,4 +119,4 @@ class ObservedEnv(ABC):
 
 def _versions() -> dict[str, str]:
     """Return the versions of `PACKAGES` in this interpreter, which may not be the one that runs evalkit."""
-    return {name: str(importlib.import_module(name).__version__) for name in PACKAGES}
+    return {name: metadata.version(name) for name in PACKAGES}

@@ -90,7 +90,8 @@ def train(
     ] = None,
     threads: Threads = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="N", help="Save the state and stop after this many minutes.")
+        float | None,
+        typer.Option(metavar="N", help="Save the state and stop after this many minutes; 0 stops after one step."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take four steps, save nothing, print time and memory.")
@@ -112,7 +113,7 @@ def train(
 
     chosen = recipe_of(recipe, overrides or [])
     if minutes is not None:
-        check_range("--minutes", minutes, 0.01, MAX_MINUTES)
+        check_range("--minutes", minutes, 0, MAX_MINUTES)
     _set_threads(threads)
     status = train_model(
         data,
