@@ -155,8 +155,8 @@ def test_xwam_names_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["train", "d", "r", "--minutes", "-1"], "--minutes must be from 0.01 to 525600, got -1.0."),
-        (["train", "d", "r", "--minutes", "nan"], "--minutes must be from 0.01 to 525600, got nan."),
+        (["train", "d", "r", "--minutes", "-1"], "--minutes must be from 0 to 525600, got -1.0."),
+        (["train", "d", "r", "--minutes", "nan"], "--minutes must be from 0 to 525600, got nan."),
         (["train-decoder", "d", "nano", "o", "--perceptual", "nan"], "--perceptual must be from 0 to 1000, got nan."),
         (["train-decoder", "d", "nano", "o", "--learning-rate", "-1"], "--learning-rate must be from 0 to 1000"),
         (["average", "nano", "nano", "o", "--share", "nan"], "must lie between 0 and 1, got nan."),

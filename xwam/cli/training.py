@@ -91,7 +91,7 @@ def train(
     threads: Threads = None,
     minutes: Annotated[
         float | None,
-        typer.Option(metavar="N", help="Save the state and stop after this many minutes; 0 stops after one step."),
+        typer.Option(metavar="N", help="Save the state and stop after N minutes; 0: after one step."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take four steps, save nothing, print time and memory.")
