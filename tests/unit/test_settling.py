@@ -143,7 +143,7 @@ def test_settle_steps_must_not_be_negative() -> None:
 @pytest.mark.parametrize(("layout", "expected"), [("osc_delta_base", 0.0), ("ee_pose_base", 0.7)])
 def test_a_scene_settles_with_the_action_that_holds(layout: str, expected: float) -> None:
     """Zeros in `osc_delta_base`; the last target in `ee_pose_base`; the env's own action where it states one."""
-    server, executed = _Server(), list[np.ndarray]()
+    server, executed = _Server(()), list[np.ndarray]()
     server._env = env = _Noting(layout, executed)
     server.answer(messages.Advance(actions=np.full((2, ACTION_DIM), 0.7, np.float32)))
     server.answer(messages.Settle(num_steps=3))
@@ -154,7 +154,7 @@ def test_a_scene_settles_with_the_action_that_holds(layout: str, expected: float
 
 
 def test_in_an_unknown_layout_no_action_holds() -> None:
-    server, executed = _Server(), list[np.ndarray]()
+    server, executed = _Server(()), list[np.ndarray]()
     server._env = env = _Noting("joint_delta", executed)
     assert server.answer(messages.Settle(num_steps=3)) == messages.Settled(success=None)
     assert executed == []
