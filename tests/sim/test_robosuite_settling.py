@@ -45,7 +45,7 @@ def put_cube_on_cube(env: RobosuiteEnv, offset_m: float) -> None:
 @pytest.mark.parametrize(("offset_m", "stands"), [(0.0, True), (0.015, True), (0.032, False)])
 def test_a_cube_beyond_the_edge_falls_while_settling(stack: RobosuiteEnv, offset_m: float, stands: bool) -> None:
     """A cube whose centre is beyond the lower cube's edge (25 mm) counts as stacked for a moment, then falls."""
-    server = _Server()
+    server = _Server(())
     server._env = stack
     put_cube_on_cube(stack, offset_m)
     counted = server.answer(messages.Advance(actions=ZERO[None]))
