@@ -6,9 +6,9 @@ Read next: `tests/unit/test_xwam_network.py`, `tests/unit/test_xwam_noise.py`.
 
 import torch
 
-from xwam.config import Geometry, NetworkConfig
+from xwam.config import NetworkConfig
 from xwam.flow.sampler import SamplerState, Schedule, begin
-from xwam.network.transformer import Timesteps, XwamNetwork
+from xwam.network.transformer import XwamNetwork
 
 TINY = NetworkConfig(
     width=48, ffn_width=64, num_heads=2, num_blocks=3, num_depth_blocks=2, latent_channels=4, text_width=8, text_len=5,
@@ -47,12 +47,3 @@ def started(
         text=network.encode_text(text),
         null_text=network.encode_text(text * 0) if guidance else None,
     )
-
-
-def free_timesteps(
-    t_video_BT: torch.Tensor, t_action_BK: torch.Tensor, t_proprio_BP: torch.Tensor, geometry: Geometry
-) -> Timesteps:
-    """Return timesteps that differ from latent frame to latent frame, action to action and state to state."""
-    t_BG = torch.cat([t_video_BT, t_action_BK, t_proprio_BP], dim=1)
-    lengths = [geometry.tokens_per_frame] * geometry.num_frames + [1] * (t_BG.shape[1] - geometry.num_frames)
-    return Timesteps(t_BG, tuple(enumerate(lengths)))

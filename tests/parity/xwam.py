@@ -9,7 +9,6 @@ Errors are relative to the standard deviation of the expected tensor, absolute f
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -19,28 +18,24 @@ from pathlib import Path
 if __name__ == "__main__":  # this file's own folder holds a file called xwam.py, which would hide the package
     HERE = Path(__file__).resolve()
     sys.path[:] = [str(HERE.parents[2]), *(entry for entry in sys.path if Path(entry or ".").resolve() != HERE.parent)]
+    sys.path.append(str(HERE.parents[2] / "tools"))  # the cases are those of tools/gpu-check
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from gpu_check import cases
 from safetensors.torch import load_file
 from torch import Tensor
 
 from evalkit.dataset.axes import ROBOTWIN_AXES
-from tests.doubles.networks import free_timesteps
 from tests.parity import xwam_data
 from tests.parity.findings import Finding, default_folder, examined, from_command_line
 from xwam.checkpoints.bundle import load_released
-from xwam.checkpoints.tensors import fill
 from xwam.checkpoints.wan import umt5_from_wan, vae_from_wan
-from xwam.config import network_from_release
-from xwam.flow.losses import Batch, Noise, losses
-from xwam.flow.noise import NoiseLevels, shift
-from xwam.flow.sampler import Schedule, begin, guide, run
+from xwam.flow.sampler import guide
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.reference import ReferenceNetwork
-from xwam.network.transformer import Denoised, TextContext, XwamNetwork
+from xwam.network.transformer import XwamNetwork
 from xwam.robots.axes import accumulate
 from xwam.robots.image_pipeline import ImagePipeline
 from xwam.text.umt5 import encode_ids
@@ -49,7 +44,6 @@ TENSOR_TOLERANCE = 2e-4
 TABLE_TOLERANCE = 1e-6
 GUIDANCE = 2.0
 NUM_PLACES = 512
-MODALITIES = ("video", "actions", "proprios", "depth")
 
 
 def relative(item: str, got: Tensor | None, expected: Tensor, tolerance: float = TENSOR_TOLERANCE) -> Finding:
@@ -72,45 +66,20 @@ def absolute(item: str, got: Tensor, expected: Tensor, tolerance: float = TABLE_
     return Finding(item, (got.double() - expected.double()).abs().max().item(), tolerance)
 
 
-def metadata(path: Path) -> dict[str, object]:
-    """Return the settings of a safetensors file."""
-    with safe_open(path, "pt") as file:
-        return {
-            name: json.loads(value) for name, value in (file.metadata() or {}).items() if value[:1] in '{["0123456789'
-        }
-
-
-def load_network(folder: Path) -> XwamNetwork:
-    """Return the network of `dit_weights`."""
-    path = folder / "dit_weights.safetensors"
-    network = XwamNetwork(network_from_release(metadata(path)["config"]))  # type: ignore[arg-type]
-    fill(network, load_file(path), source=path.name)
-    return network.eval().requires_grad_(False)
-
-
 def network_forward(folder: Path) -> Iterator[Finding]:
     """Compare one pass with the depth branch on, off, and with guidance."""
-    network, data = load_network(folder), load_file(folder / "dit_forward.safetensors")
+    network, data = cases.network_of(folder), load_file(folder / "dit_forward.safetensors")
     text, null_text = network.encode_text(data["context"]), network.encode_text(data["null_context"])
-    on, off = _forward(network, data, text, depth=True), _forward(network, data, text, depth=False)
-    blind = _forward(network, data, null_text, depth=False)
-    for name, got in zip(MODALITIES, on, strict=True):
+    on, off = cases.one_pass(network, data, text, depth=True), cases.one_pass(network, data, text, depth=False)
+    blind = cases.one_pass(network, data, null_text, depth=False)
+    for name, got in zip(cases.MODALITIES, on, strict=True):
         yield relative(f"network, depth on: {name}", got, data[f"out_{name}"])
-    for name, got, same in zip(MODALITIES[:3], off[:3], on[:3], strict=True):
+    for name, got, same in zip(cases.MODALITIES[:3], off[:3], on[:3], strict=True):
         yield relative(f"network, depth off: {name}", got, data[f"out_{name}"])
         yield Finding(f"network, depth off equals on: {name}", (got - same).abs().max().item(), 0.0)
     weight_B = torch.full((len(data["video"]),), GUIDANCE)
-    for name, got in zip(MODALITIES, guide(on, blind, weight_B), strict=True):
+    for name, got in zip(cases.MODALITIES, guide(on, blind, weight_B), strict=True):
         yield relative(f"network, guidance 2: {name}", got, data[f"cfg2_out_{name}"])
-
-
-def _forward(
-    network: XwamNetwork | ReferenceNetwork, data: dict[str, Tensor], context: TextContext, *, depth: bool
-) -> Denoised:
-    geometry = network.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
-    t_action = data["t_actions"][:, None].expand(-1, geometry.num_actions)
-    times = free_timesteps(data["t_video"], t_action, data["t_proprios"], geometry)
-    return network(data["video"], data["actions"], data["proprios"], times, context, depth=depth)
 
 
 def unipc(folder: Path) -> Iterator[Finding]:
@@ -131,44 +100,20 @@ def unipc(folder: Path) -> Iterator[Finding]:
 def async_sampler(folder: Path) -> Iterator[Finding]:
     """Compare every run of the whole denoising loop."""
     path = folder / "async_sampler.safetensors"
-    network, data = load_network(folder), load_file(path)
-    for name, settings in metadata(path)["runs"].items():  # type: ignore[attr-defined]
-        state = begin(
-            Schedule(num_video_steps=settings["video_steps"], num_action_steps=settings["action_steps"]),
-            noise_video_BCTVHW=data["noise_video"],
-            noise_action_BKA=data["noise_actions"],
-            noise_proprio_BPS=data["noise_proprios"],
-            seen_latent_BCVHW=data["cond_latents"][:, :, 0],
-            seen_proprio_BS=data["cond_proprios"][:, 0],
-            text=network.encode_text(data["context"]),
-        )
-        state = run(network, state, stop_after_actions=settings.get("stop_after_actions", False))
-        assert state.depth_BCTVHW is not None
-        got = (state.video.x, state.action.x, state.proprio.x, state.depth_BCTVHW)
-        for modality, tensor in zip(MODALITIES, got, strict=True):
-            yield relative(f"loop {name}: {modality}", tensor, data[f"{name}_{modality}"])
+    network, data, runs = cases.network_of(folder), load_file(path), cases.settings_of(path)["runs"]
+    ends = cases.denoised(network, data, runs, network.encode_text)
+    for name in runs:
+        for modality in cases.MODALITIES:
+            yield relative(f"loop {name}: {modality}", ends.get(f"{name}_{modality}"), data[f"{name}_{modality}"])
 
 
 def training_loss(folder: Path) -> Iterator[Finding]:
     """Compare one training step with every random draw given."""
-    network, data = load_network(folder), load_file(folder / "training_loss.safetensors")
-    batch = Batch(
-        video_BCTVHW=data["latents"],
-        depth_BCTVHW=data["depth_latents"],
-        action_BKA=data["actions"],
-        proprio_BPS=data["proprios"],
-        action_mask_BKA=data["action_mask"],
-        proprio_mask_BPS=data["proprio_mask"],
-        executed_BKA=data["actions"],
-    )
-    noise = Noise(data["noise_video"], data["noise_actions"], data["noise_proprios"])
-    sigma_video, sigma_action = (shift(data[f"t_{name}_unshifted"]) for name in ("video", "action"))
-    levels = NoiseLevels(sigma_video, sigma_action, data["clean_action"].bool())
-    got = losses(network, batch, noise, levels, network.encode_text(data["context"]))
+    network, data = cases.network_of(folder), load_file(folder / "training_loss.safetensors")
+    got = cases.training_losses(network, data, network.encode_text)
     for name in ("video", "action", "proprio", "depth", "total"):
-        value = getattr(got, name)
-        expected = data["loss" if name == "total" else f"loss_{name}"]
-        yield relative(f"training loss: {name}", value.reshape(expected.shape), expected)
+        item = "loss" if name == "total" else f"loss_{name}"
+        yield relative(f"training loss: {name}", got[item].reshape(data[item].shape), data[item])
 
 
 def vae(folder: Path) -> Iterator[Finding]:
@@ -193,7 +138,11 @@ def raw_text(folder: Path) -> Iterator[Finding]:
     and the empty one are padded to 512 places, of which most are equal and merged.
     """
     text, weights = load_file(folder / "t5_forward.safetensors"), load_file(folder / "t5_weights.safetensors")
-    umt5, network, data = umt5_from_wan(weights), load_network(folder), load_file(folder / "dit_forward.safetensors")
+    umt5, network, data = (
+        umt5_from_wan(weights),
+        cases.network_of(folder),
+        load_file(folder / "dit_forward.safetensors"),
+    )
     if text["out"].shape[2] != network.config.text_width:
         yield from _against_reference("the file's context", network, data, data["context"], data["context"])
         return
@@ -213,17 +162,17 @@ def _against_reference(
     network.config = replace(network.config, text_len=ours_BNW.shape[1])
     geometry = network.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
     reference, prompt_of_B = ReferenceNetwork(network, geometry), torch.arange(len(data["video"])) % len(ours_BNW)
-    got = _forward(network, data, network.encode_text(ours_BNW[prompt_of_B]), depth=True)
-    expected = _forward(reference, data, reference.encode_text(theirs_BNW[prompt_of_B]), depth=True)
-    for modality, one, two in zip(MODALITIES, got, expected, strict=True):
+    got = cases.one_pass(network, data, network.encode_text(ours_BNW[prompt_of_B]), depth=True)
+    expected = cases.one_pass(reference, data, reference.encode_text(theirs_BNW[prompt_of_B]), depth=True)
+    for modality, one, two in zip(cases.MODALITIES, got, expected, strict=True):
         assert two is not None, "the depth branch is on"
         yield relative(f"network from raw text, {name}: {modality}", one, two)
 
 
 def container(folder: Path) -> Iterator[Finding]:
     """Compare the released container with the same weights in their own files, by what they compute."""
-    heads = metadata(folder / "dit_weights.safetensors")["config"]["num_heads"]  # type: ignore[index]
-    bundle, plain = load_released(folder / "experiment", num_heads=heads), load_network(folder)
+    heads = cases.settings_of(folder / "dit_weights.safetensors")["config"]["num_heads"]
+    bundle, plain = load_released(folder / "experiment", num_heads=heads), cases.network_of(folder)
     for name, weight in plain.state_dict().items():
         if not torch.equal(weight, bundle.network.state_dict()[name]):
             yield Finding(f"container: {name} differs", math.inf, 0.0)
@@ -236,8 +185,8 @@ def container(folder: Path) -> Iterator[Finding]:
     text_len = forward["context"].shape[1]  # the container says 512, the file's prompts are shorter
     network = bundle.network
     network.config = replace(network.config, text_len=text_len)
-    out = _forward(network, forward, network.encode_text(forward["context"]), depth=True)
-    for name, tensor in zip(MODALITIES, out, strict=True):
+    out = cases.one_pass(network, forward, network.encode_text(forward["context"]), depth=True)
+    for name, tensor in zip(cases.MODALITIES, out, strict=True):
         yield relative(f"container: network {name}", tensor, forward[f"out_{name}"])
 
 
@@ -254,11 +203,11 @@ def frames(folder: Path) -> Iterator[Finding]:
 def preprocessing(folder: Path) -> Iterator[Finding]:
     """Compare resizing and cropping of RGB and of depth images."""
     path = folder / "image_preprocessing.safetensors"
-    data, settings = load_file(path), metadata(path)
+    data, settings = load_file(path), cases.settings_of(path)
     pipeline = ImagePipeline(
         env_hw_px=tuple(data["image"].shape[-2:]),  # type: ignore[arg-type]
-        model_hw_px=tuple(settings["size_hw"]),  # type: ignore[arg-type]
-        crop_frac=float(settings["crop_ratio"]),  # type: ignore[arg-type]
+        model_hw_px=tuple(settings["size_hw"]),
+        crop_frac=float(settings["crop_ratio"]),
     )
     yield absolute("images: RGB", pipeline.to_model(data["image"]), data["resized_cropped"])
     yield absolute("images: depth", pipeline.to_model(data["image"], "nearest-exact"), data["depth_cropped"])

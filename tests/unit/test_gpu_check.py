@@ -18,16 +18,14 @@ from typing import Any
 import einops
 import pytest
 import torch
+from gpu_check import cases, codecs, main, make_goldens, running, standins, training
+from gpu_check.table import table
 from safetensors.torch import load_file
 
 from xwam.training.recipes import FINETUNING
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tools" / "gpu-check"
-sys.path.append(str(TOOL.parent))
-
-from gpu_check import cases, codecs, main, make_goldens, running, standins, training  # noqa: E402
-from gpu_check.table import table  # noqa: E402
 
 NEEDED = {"torch", "numpy", "safetensors"}
 OF_TORCH = {"filelock", "fsspec", "jinja2", "markupsafe", "mpmath", "networkx", "setuptools", "sympy"}

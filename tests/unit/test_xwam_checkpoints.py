@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_check.cases import network_of
 from safetensors.torch import load_file
 
 from tests.doubles.checkpoints import MODEL, NETWORK, Released, settings_of
-from tests.doubles.networks import TINY, free_timesteps, inputs_of
+from tests.doubles.networks import TINY, inputs_of
 from tests.parity.findings import default_folder
-from tests.parity.xwam import load_network
 from xwam import cli
 from xwam.checkpoints import convert
 from xwam.checkpoints.bundle import Bundle, load_bundle, load_checkpoint, parameter_counts, save_checkpoint
@@ -41,7 +41,7 @@ from xwam.config import (
     network_from_release,
     release_from_network,
 )
-from xwam.network.transformer import XwamNetwork
+from xwam.network.transformer import XwamNetwork, free_timesteps
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.robots.actions import statistics_from_bounds
 from xwam.text.encoders import HashedText, StoredText
@@ -320,7 +320,7 @@ def test_the_released_container() -> None:
     assert bundle.model.bench == "robotwin"
     assert bundle.model.image_hw_px == (256, 320)
     assert bundle.model.network.num_depth_blocks == 2
-    expected = load_network(default_folder()).state_dict()
+    expected = network_of(default_folder()).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in bundle.network.state_dict().items())
     with pytest.raises(ValueError, match="give that of google/umt5-xxl"):
         bundle.text_encoder.encode("close the drawer")

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tests.doubles.known import known
-from tests.doubles.networks import ACTIONS, STATES, TINY, free_timesteps, inputs_of, network_of
+from tests.doubles.networks import ACTIONS, STATES, TINY, inputs_of, network_of
 from xwam.checkpoints.fresh import fresh_network
 from xwam.checkpoints.tensors import fill
 from xwam.config import WAN22_5B, DepthMode, count_parameters
 from xwam.network import layers
 from xwam.network.layers import Rope, by_token, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
 from xwam.network.reference import ReferenceNetwork
-from xwam.network.transformer import TextContext, XwamNetwork, shared_timesteps
+from xwam.network.transformer import TextContext, XwamNetwork, free_timesteps, shared_timesteps
 
 
 def forward(

@@ -30,7 +30,7 @@ from xwam.config import network_from_release
 from xwam.flow.losses import Batch, Noise, losses
 from xwam.flow.noise import NoiseLevels, shift
 from xwam.flow.sampler import Denoiser, Schedule, begin, run
-from xwam.network.transformer import Timesteps, XwamNetwork
+from xwam.network.transformer import Denoised, XwamNetwork, free_timesteps
 
 GOLDENS = Path(__file__).with_name("goldens")
 MODALITIES = ("video", "actions", "proprios", "depth")
@@ -126,19 +126,16 @@ def umt5(config: Mapping[str, Any]) -> Any:
 
 def network_forward(model: Denoiser, data: Tensors, encode: Callable[[Tensor], Any]) -> Tensors:
     """Return one pass with the depth branch, under the names of the file's outputs."""
-    geometry = model.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
-    times = each_own_timestep(data, geometry.tokens_per_frame, geometry.num_actions)
-    out = model(data["video"], data["actions"], data["proprios"], times, encode(data["context"]), depth=True)
+    out = one_pass(model, data, encode(data["context"]), depth=True)
     return {f"out_{name}": part for name, part in zip(MODALITIES, out, strict=True) if part is not None}
 
 
-def each_own_timestep(data: Tensors, tokens_per_frame: int, num_actions: int) -> Timesteps:
-    """Return timesteps that differ from latent frame to latent frame, action to action and state to state."""
-    t_action_BK = data["t_actions"][:, None].expand(-1, num_actions)
-    t_BG = torch.cat([data["t_video"], t_action_BK, data["t_proprios"]], dim=1)
-    num_frames = data["t_video"].shape[1]
-    lengths = [tokens_per_frame] * num_frames + [1] * (t_BG.shape[1] - num_frames)
-    return Timesteps(t_BG, tuple(enumerate(lengths)))
+def one_pass(model: Denoiser, data: Tensors, text: Any, *, depth: bool) -> Denoised:
+    """Return one pass of a network, with a timestep of its own for each latent frame, action and state."""
+    geometry = model.geometry(data["video"], data["actions"].shape[1], data["proprios"].shape[1])
+    t_action_BK = data["t_actions"][:, None].expand(-1, geometry.num_actions)
+    times = free_timesteps(data["t_video"], t_action_BK, data["t_proprios"], geometry)
+    return model(data["video"], data["actions"], data["proprios"], times, text, depth=depth)
 
 
 def denoised(

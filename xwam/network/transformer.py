@@ -139,6 +139,13 @@ class Timesteps:
     runs: Runs
 
 
+def free_timesteps(t_video_BT: Tensor, t_action_BK: Tensor, t_proprio_BP: Tensor, geometry: Geometry) -> Timesteps:
+    """Return timesteps that differ from latent frame to latent frame, action to action and state to state."""
+    t_BG = torch.cat([t_video_BT, t_action_BK, t_proprio_BP], dim=1)
+    lengths = [geometry.tokens_per_frame] * geometry.num_frames + [1] * (t_BG.shape[1] - geometry.num_frames)
+    return Timesteps(t_BG, tuple(enumerate(lengths)))
+
+
 def shared_timesteps(
     t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry, depth: DepthMode = "interleaved"
 ) -> Timesteps:
