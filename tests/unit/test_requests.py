@@ -89,7 +89,7 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def told(given: Any, *, task: str, seed: int) -> bool:
+def reveals(given: Any, *, task: str, seed: int) -> bool:
     return any((isinstance(leaf, str) and task in leaf) or leaf == seed for leaf in leaves(given))
 
 
@@ -109,8 +109,8 @@ def test_a_policy_sees_neither_task_nor_seed(ask: Any) -> None:
     ask(spy)
     ask(oracle)
     assert [request.step_idx for request in spy.requests][:3] == [0, 2, 4]
-    assert not told(spy.given, task="SecretTask", seed=SEED)
-    assert told(oracle.given, task="SecretTask", seed=SEED)
+    assert not reveals(spy.given, task="SecretTask", seed=SEED)
+    assert reveals(oracle.given, task="SecretTask", seed=SEED)
     assert {request.episode for request in spy.requests} == {None}
     assert {request.episode for request in oracle.requests} == {SECRET}
     assert len({request.episode_id for request in spy.requests + oracle.requests}) == 2
