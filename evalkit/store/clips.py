@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,18 +152,6 @@ class ClipWriter:
     def close(self) -> None:
         """Free the HDF5 library's memory; calling it twice is fine."""
         self._file.close()
-
-
-def write_clip(path: Path, header: ClipHeader, chunks: Iterable[ClipChunk]) -> None:
-    """Write one episode's clip; the file appears whole or not at all.
-
-    Raises:
-        RunFolderError: If it cannot be written.
-    """
-    writer = ClipWriter()
-    for chunk in chunks:
-        writer.add(chunk)
-    writer.save(path, header)
 
 
 class ClipReader:

@@ -8,7 +8,7 @@ Read next: `evalkit/score/chunk.py`, which scores it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from evalkit.contracts.geometry import (
 )
 from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, PROPRIO_DIM, Episode, Prediction
-from evalkit.store.clips import ClipChunk, ClipHeader, Frames, depth_m_from_mm, depth_mm_from_m, write_clip
+from evalkit.store.clips import ClipChunk, ClipHeader, ClipWriter, Frames, depth_m_from_mm, depth_mm_from_m
 from evalkit.store.plan import PartPlan, Plan
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import HeldRun
@@ -286,3 +286,11 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return np.asarray(
         corner[0] * (1 - fi) * (1 - fj) + corner[1] * (1 - fi) * fj + corner[2] * fi * (1 - fj) + corner[3] * fi * fj
     )
+
+
+def write_clip(path: Path, header: ClipHeader, chunks: Iterable[ClipChunk]) -> None:
+    """Write one episode's clip."""
+    writer = ClipWriter()
+    for chunk in chunks:
+        writer.add(chunk)
+    writer.save(path, header)

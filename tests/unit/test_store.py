@@ -13,7 +13,7 @@ import pytest
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
 from evalkit.contracts.types import Prediction
-from evalkit.store.clips import ClipChunk, ClipHeader, ClipReader, Frames, write_clip
+from evalkit.store.clips import ClipChunk, ClipHeader, ClipReader, Frames
 from evalkit.store.files import write_whole
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord, append_record, read_records
@@ -21,6 +21,7 @@ from evalkit.store.run_folder import HeldRun, open_run
 from tests.doubles.bench import FakeBench, FakeBenchConfig, fake_spec
 from tests.doubles.known import known
 from tests.doubles.policy import FakePolicyConfig, FakePolicyPlugin
+from tests.doubles.scene import write_clip
 
 
 def plan(**change: object) -> Plan:
