@@ -289,6 +289,7 @@ def _on_all_cores(options: ScoreOptions, workers: int) -> ScoreOptions:
 
 def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | None, overrides: list[str]) -> str | None:
     """Score a run; return why it has no clip to score, or None. Nothing is written where there is no clip."""
+    from evalkit.score.results.checks import CHECK_COLUMNS, check_sentences
     from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score
     from evalkit.score.results.table import read_coverage, read_scores
     from evalkit.score.run import score_run
@@ -304,6 +305,8 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
     with counted(f"score {path.name}") as on_progress:
         written = score_run(path, workers=workers, on_progress=on_progress, options=options, codec=codec)
     made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
+    for sentence in check_sentences(read_scores(written, CHECK_COLUMNS)):
+        out.print(Text(sentence, style="yellow"))
     if made_of is not None and lost:
         out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
     out.print(f"scores: {written}\nnext: evalkit report {path}", soft_wrap=True)
@@ -332,11 +335,12 @@ def _codec(plan: Plan, policy: str | None, overrides: list[str]) -> CodecChoice 
 def _lost_subjects(scores_path: Path, options: ScoreOptions, codec: CodecChoice | str | None) -> list[str]:
     """Return the subjects that have values in the present scores, and will have none."""
     from evalkit.contracts.errors import RunFolderError
+    from evalkit.score.results.checks import split_checks
     from evalkit.score.results.names import SUBJECTS
     from evalkit.score.results.table import read_scores
 
     try:
-        table = read_scores(scores_path, ("subject", "value"))
+        table, _ = split_checks(read_scores(scores_path, ("subject", "metric", "value")))
     except RunFolderError:  # none yet, or broken
         return []
     scored = {"policy", *(SUBJECTS if options.references else ())}

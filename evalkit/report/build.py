@@ -77,7 +77,7 @@ def build_document(
 
 def build_scores_document(scored: ScoreSummary) -> Document:
     """Return the report of a result file that belongs to no run, so that there is no success rate."""
-    parts = (*_predictions(scored), *_definitions([scored]))
+    parts = (*_caveats(scored.caveats), *_predictions(scored), *_definitions([scored]))
     return Document(title=scored.name, parts=parts, data=(_scores_data([scored]),))
 
 

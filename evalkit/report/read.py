@@ -26,6 +26,7 @@ from evalkit.report.tables import (
     score_rows,
     success_rows,
 )
+from evalkit.score.results.checks import check_sentences, split_checks
 from evalkit.score.results.coverage import lost_clips, nothing_to_score
 from evalkit.score.results.table import read_coverage, read_scores
 from evalkit.store.plan import Plan
@@ -42,6 +43,7 @@ class ScoreSummary:
 
     Attributes:
         name: Of the run, or of the folder that was scored.
+        caveats: What a reader must know before the numbers, one sentence each.
         scores: Means of the scores; empty where nothing was scored.
         correlations: Correlation of each metric with success.
         remarks: Every status other than `ok` among the scores.
@@ -49,6 +51,7 @@ class ScoreSummary:
     """
 
     name: str
+    caveats: tuple[str, ...]
     scores: tuple[ScoreRow, ...]
     correlations: tuple[CorrelationRow, ...]
     remarks: tuple[RemarkRow, ...]
@@ -62,7 +65,6 @@ class RunSummary(ScoreSummary):
     Attributes:
         plan: What was planned.
         about: What `run.json` holds; empty where the run wrote none.
-        caveats: What a reader must know before the numbers, one sentence each.
         episodes: The records.
         success: One row per task, then the totals.
         errors: Why episodes gave no result.
@@ -70,7 +72,6 @@ class RunSummary(ScoreSummary):
 
     plan: Plan
     about: Mapping[str, Any]
-    caveats: tuple[str, ...]
     episodes: tuple[EpisodeRecord, ...]
     success: tuple[SuccessRow, ...]
     errors: tuple[ErrorRow, ...]
@@ -115,17 +116,16 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
     scored = _summary(scores, name=name or run_dir.resolve().name, not_scored=not_scored)
     success = success_rows(run.plan.tasks, planned, records)
     caveats = [*plan_caveats(run.plan, num_missing=success[-1].missing), *session_caveats(about)]
-    caveats += [*record_caveats(records), *settling_caveats(run.plan, records)]
+    caveats += [*record_caveats(records), *settling_caveats(run.plan, records), *scored.caveats]
     if scores is not None:
         caveats += score_caveats(run.plan, records, read_coverage(run.scores_path), lost_clips(scores))
     if not scored.scores:
         reason = nothing_to_score(run.plan, records) or scored.unscored_reason
         scored = replace(scored, unscored_reason=reason)
     return RunSummary(
-        **vars(scored),
+        **{**vars(scored), "caveats": tuple(caveats)},
         plan=run.plan,
         about=about,
-        caveats=tuple(caveats),
         episodes=tuple(records),
         success=tuple(success),
         errors=tuple(error_rows(records)),
@@ -143,12 +143,14 @@ def read_scored(scores_path: Path, *, name: str) -> ScoreSummary:
 
 def _summary(scores: pd.DataFrame | None, *, name: str, not_scored: str = "") -> ScoreSummary:
     if scores is None:
-        return ScoreSummary(name=name, scores=(), correlations=(), remarks=(), unscored_reason=not_scored)
-    rows = tuple(score_rows(scores))
+        return ScoreSummary(name=name, caveats=(), scores=(), correlations=(), remarks=(), unscored_reason=not_scored)
+    metrics, _ = split_checks(scores)
+    rows = tuple(score_rows(metrics))
     return ScoreSummary(
         name=name,
+        caveats=tuple(check_sentences(scores)),
         scores=rows,
-        correlations=tuple(correlation_rows(scores)),
-        remarks=tuple(remark_rows(scores)),
+        correlations=tuple(correlation_rows(metrics)),
+        remarks=tuple(remark_rows(metrics)),
         unscored_reason="" if rows else "No prediction was scored.",
     )

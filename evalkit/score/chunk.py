@@ -17,10 +17,12 @@ import numpy as np
 
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
+from evalkit.score.checks.chunk import TRUTH, Checked, check_chunk
 from evalkit.score.frame import FrameScores, GroundTruth, Named, names_of, score_frame, unfit
 from evalkit.score.metrics import depth, image, lpips
 from evalkit.score.metrics.device import CPU, is_device_failure
 from evalkit.score.references import RoundTrip, codec_round_trip, depth_8bit_scores, reference_predictions
+from evalkit.score.results.checks import check_row
 from evalkit.score.results.names import METRICS, Family
 from evalkit.score.results.outcome import WHOLE_CHUNK, ImageKey, Measure, Score
 from evalkit.score.sources.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
@@ -84,7 +86,16 @@ def score_chunk(
     if not predictions or len(chunk.true.rgb_fvhwc_u8) <= lead:
         return []
     options = options or ScoreOptions()
-    truth = GroundTruth(chunk.true, chunk.intrinsics_v33_px, env, problems=problems, first=lead, device=options.device)
+    checked = check_chunk(chunk, env, predictions, first=lead)
+    truth = GroundTruth(
+        chunk.true,
+        chunk.intrinsics_v33_px,
+        env,
+        problems={**checked.problems(TRUTH), **(problems or {})},
+        bad_cameras=checked.bad_cameras(),
+        first=lead,
+        device=options.device,
+    )
     like = next(iter(predictions.values()))
     subjects, unavailable = dict(predictions), list[Located]()
     if options.references:
@@ -94,7 +105,7 @@ def score_chunk(
             subjects["codec_round_trip"] = ceiling
         elif ceiling is not None:
             unavailable.append(("codec_round_trip", WHOLE_CHUNK, Named("static", "psnr_db/frame_mean", ceiling)))
-    located = [*_scored(truth, subjects, options.threads), *unavailable]
+    located = [*_scored(truth, subjects, options.threads, checked), *unavailable]
     if options.depth_estimator is not None:
         located += _estimated(truth, like, options.depth_estimator, options.threads)
     for net in options.lpips_nets:
@@ -102,20 +113,29 @@ def score_chunk(
     if options.references and like.depth is not None:
         located += [("depth_8bit", frame_idx, named) for frame_idx, named in depth_8bit_scores(truth)]
     shift = first_frame_idx - lead
-    return [
+    checks = [check_row(finding, chunk_idx=chunk.chunk_idx) for finding in checked.findings]
+    return checks + [
         _score(subject, chunk.chunk_idx, frame_idx if frame_idx == WHOLE_CHUNK else frame_idx + shift, named)
         for subject, frame_idx, named in located
     ]
 
 
-def _scored(truth: GroundTruth, subjects: Mapping[str, Prediction], threads: int) -> Iterator[Located]:
+def _scored(
+    truth: GroundTruth, subjects: Mapping[str, Prediction], threads: int, checked: Checked | None = None
+) -> Iterator[Located]:
     """Yield every metric of some predictions except LPIPS, which takes batches.
 
     All subjects of a frame are scored before the next frame, so that trees and windows of few frames are in memory.
     """
 
+    refused = {subject: checked.problems(subject) for subject in subjects} if checked else {}
+    truths = {subject: truth.with_problems(problems) for subject, problems in refused.items() if problems}
+
     def score(frame_idx: int) -> dict[str, FrameScores]:
-        scores = {subject: score_frame(truth, prediction, frame_idx) for subject, prediction in subjects.items()}
+        scores = {
+            subject: score_frame(truths.get(subject, truth), prediction, frame_idx)
+            for subject, prediction in subjects.items()
+        }
         truth.forget(frame_idx)
         return scores
 
@@ -125,7 +145,7 @@ def _scored(truth: GroundTruth, subjects: Mapping[str, Prediction], threads: int
         with ThreadPoolExecutor(threads) as pool:
             frames = list(pool.map(score, truth.frame_idxs))
     for subject, prediction in subjects.items():
-        for frame_idx, named in _pooled(truth, prediction, [frame[subject] for frame in frames]):
+        for frame_idx, named in _pooled(truths.get(subject, truth), prediction, [frame[subject] for frame in frames]):
             yield subject, frame_idx, named
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
+from evalkit.score.checks.cameras import pose_fault
 from evalkit.score.metrics import cloud, depth, image, pose
 from evalkit.score.metrics.device import CPU
 from evalkit.score.metrics.nearest import PointTree, build_tree
@@ -66,7 +67,8 @@ class GroundTruth:
         frames: Recorded frames.
         intrinsics_v33_px: V,3,3.
         env: The cameras.
-        problems: Images, ground truth or predicted, that could not be read; their arrays hold zeros.
+        problems: Images, ground truth or predicted, that could not be read or are refused.
+        bad_cameras: Why no cloud can be scored; empty if it can.
         num_frames: F.
         first: Index of the first frame to score; earlier frames were scored with the part before.
         device: Where SSIM and the nearest neighbours are computed; SSIM's windows lie there.
@@ -80,6 +82,7 @@ class GroundTruth:
         env: EnvSpec,
         *,
         problems: Mapping[ImageKey, Measure] | None = None,
+        bad_cameras: str = "",
         first: int = 0,
         device: str = CPU,
     ) -> None:
@@ -87,6 +90,7 @@ class GroundTruth:
         self.first = first
         self.device = device
         self.problems = problems or {}
+        self.bad_cameras = bad_cameras
         self.intrinsics_v33_px = intrinsics_v33_px
         self.env = env
         self.num_frames = len(frames.rgb_fvhwc_u8)
@@ -96,9 +100,15 @@ class GroundTruth:
 
     def with_problems(self, problems: Mapping[ImageKey, Measure]) -> GroundTruth:
         """Return the same ground truth with more images that cannot be scored."""
-        more = {**self.problems, **problems}
-        cameras = self.intrinsics_v33_px, self.env
-        return GroundTruth(self.frames, *cameras, problems=more, first=self.first, device=self.device)
+        return GroundTruth(
+            self.frames,
+            self.intrinsics_v33_px,
+            self.env,
+            problems={**self.problems, **problems},
+            bad_cameras=self.bad_cameras,
+            first=self.first,
+            device=self.device,
+        )
 
     def ssim_half(self, frame_idx: int, view: int) -> image.SsimHalf:
         """Return the part of SSIM that depends on a ground-truth frame alone."""
@@ -139,27 +149,16 @@ class GroundTruth:
             frame_idx: The frame.
             wrist_mounts: Also check the `T_ee_cam` of wrist cameras.
         """
+        if self.bad_cameras:
+            return self.bad_cameras
         for idx, camera in enumerate(self.env.cameras):
-            K, T = self.intrinsics_v33_px[idx], self.frames.T_base_cam_fv44[frame_idx, idx]
-            if not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-                return f"the intrinsics of {camera.name} are missing or not usable"
-            if not _is_rigid(T):
-                return f"the pose of {camera.name} is missing or not a rigid motion"
-            if (
-                wrist_mounts
-                and camera.kind == "wrist"
-                and (camera.arm is None or not _is_rigid(np.asarray(camera.T_ee_cam)))
-            ):
-                return f"the arm of {camera.name} is missing, or its T_ee_cam is missing or not a rigid motion"
+            if fault := pose_fault(self.frames.T_base_cam_fv44[frame_idx, idx]):
+                return f"the pose of {camera.name} cannot be right: {fault}"
+            if wrist_mounts and camera.kind == "wrist":
+                fault = "its arm is missing" if camera.arm is None else pose_fault(np.asarray(camera.T_ee_cam))
+                if fault:
+                    return f"the T_ee_cam of {camera.name} cannot be right: {fault}"
         return ""
-
-
-def _is_rigid(T: np.ndarray) -> bool:
-    """Return whether a matrix is a pose: 4x4, finite, its rotation orthonormal within what rounding explains."""
-    if T.shape != (4, 4) or T.dtype == object or not np.isfinite(T).all():
-        return False
-    R = T[:3, :3]
-    return bool(np.abs(R @ R.T - np.eye(3)).max() < 1e-2 and np.linalg.det(R) > 0)  # -1 mirrors
 
 
 def score_frame(truth: GroundTruth, prediction: Prediction, frame_idx: int) -> FrameScores:

@@ -36,6 +36,9 @@ STATUSES: dict[str, str] = {
     "scoring_failed": "the scorer failed on this clip",
     "not_finite": "the metric is infinite or not a number",
     "unavailable": "something that the metric needs is not installed or not given",
+    "no_prediction": "the ground truth has no prediction of the same name",
+    "warning": "a check found something that looks wrong; the metrics have values (rows named check/...)",
+    "refused": "a check found something wrong; the metrics that depend on it have no value",
 }
 """Every status of a row of scores, with its meaning."""
 
@@ -78,7 +81,7 @@ class Score:
         chunk_idx: Position in the episode.
         frame_idx: Horizon of the frame, 0 for the first predicted one; `WHOLE_CHUNK` for a value over all.
         view: Camera, `static` (all static cameras), `all` (all cameras), or the arm of a pose.
-        metric: A key of `names.METRICS`.
+        metric: A key of `names.METRICS`, `check/` and the name of a check, or `clip`.
         value: None where there is none; `status` says why.
         status: A key of `STATUSES`.
         reason: One sentence, or empty.

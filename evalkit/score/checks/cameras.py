@@ -1,0 +1,116 @@
+"""Checks of camera matrices: is a matrix a pose, do intrinsics fit the image.
+
+In: intrinsics and poses of one camera. Out: the sentence that says what is wrong, empty if nothing is.
+Read next: `agreement.py`, which compares the cameras of a clip with each other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+ORTHONORMAL = 1e-2
+"""Largest entry of R R^T - 1 in a rotation; entries rounded to three decimals give 2e-3."""
+
+MAX_DISTANCE_M = 50.0
+"""Largest distance of a camera from the robot base; 1 m written in millimetres is 1000."""
+
+FOCAL_FRAC = (0.15, 6.0)
+"""Range of focal length / image width: a field of view from 147 to 9.5 degrees."""
+
+CENTRE_FRAC = (0.35, 0.65)
+"""Range of principal point / image size that needs no explanation."""
+
+MAX_SKEW_PX = 0.5
+"""Largest shift of a pixel by skew, which the point cloud leaves out."""
+
+
+def pose_fault(T: np.ndarray) -> str:
+    """Return why a matrix is not the pose of a camera (`T_base_cam` or `T_ee_cam`, metres); empty if it is one.
+
+    Example:
+        >>> pose_fault(np.eye(4))
+        ''
+        >>> pose_fault(np.diag([1.0, 1.0, -1.0, 1.0]))
+        'its rotation mirrors (determinant -1); expected a right-handed rotation'
+    """
+    T = np.asarray(T)
+    if T.shape != (4, 4) or T.dtype == object:
+        return "it is missing; expected a 4x4 matrix"
+    if not np.isfinite(T).all():
+        return "it is missing or not finite; expected a 4x4 matrix"
+    R = T[:3, :3]
+    if np.abs(T[3] - [0.0, 0.0, 0.0, 1.0]).max() > 1e-6:
+        hint = "; it looks transposed" if np.abs(T[:, 3] - [0.0, 0.0, 0.0, 1.0]).max() < 1e-6 else ""
+        return f"its bottom row is {_row(T[3])}, expected [0, 0, 0, 1]{hint}"
+    deviation = float(np.abs(R @ R.T - np.eye(3)).max())
+    if deviation > ORTHONORMAL:
+        scale = float(np.cbrt(abs(np.linalg.det(R))))
+        even = scale > 0 and np.abs(R @ R.T / scale**2 - np.eye(3)).max() < ORTHONORMAL
+        found = f"is scaled by {scale:.4g}" if even else f"is not orthonormal (R R^T differs from 1 by {deviation:.2g})"
+        return f"its rotation {found}; expected a rotation matrix in the upper left 3x3 part"
+    if np.linalg.det(R) < 0:
+        return "its rotation mirrors (determinant -1); expected a right-handed rotation"
+    distance_m = float(np.linalg.norm(T[:3, 3]))
+    if distance_m > MAX_DISTANCE_M:
+        return (
+            f"it lies {distance_m:.4g} m from the robot base, expected below {MAX_DISTANCE_M:.0f} m; "
+            "its translation looks like millimetres"
+        )
+    return ""
+
+
+def intrinsics_fault(K: np.ndarray, image_hw_px: tuple[int, int]) -> str:
+    """Return why a matrix cannot hold the intrinsics of an image of this size, pixels; empty if it can.
+
+    Example:
+        >>> K = np.array([[200.0, 0.0, 127.5], [0.0, 200.0, 127.5], [0.0, 0.0, 1.0]])
+        >>> intrinsics_fault(K, (256, 256))
+        ''
+        >>> intrinsics_fault(K.T, (256, 256))
+        'their bottom row is [127.5, 127.5, 1], expected [0, 0, 1]; they look transposed'
+    """
+    K = np.asarray(K)
+    if K.shape != (3, 3) or not np.isfinite(K).all():
+        return "they are missing or not finite; expected a 3x3 matrix in pixels"
+    if np.abs(K[2] - [0.0, 0.0, 1.0]).max() > 1e-6:
+        hint = "; they look transposed" if np.abs(K[:, 2] - [0.0, 0.0, 1.0]).max() < 1e-6 else ""
+        return f"their bottom row is {_row(K[2])}, expected [0, 0, 1]{hint}"
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    if fx <= 0 or fy <= 0:
+        return f"their focal lengths are {fx:.4g} and {fy:.4g} pixels, expected positive numbers (y points down)"
+    height, width = image_hw_px
+    if abs(K[1, 0]) > 1e-6 or abs(K[0, 1]) / fy * height / 2 > MAX_SKEW_PX:
+        return f"they have a skew ({K[0, 1]:.4g}, {K[1, 0]:.4g}), which is not supported; rectify the images"
+    if max(fx, fy, cx, cy) < 10.0 and min(height, width) >= 32:
+        return (
+            f"fx {fx:.4g}, fy {fy:.4g}, cx {cx:.4g}, cy {cy:.4g} look divided by the image size; expected pixels of "
+            f"the {width} x {height} image"
+        )
+    return _focal_fault(fx / width, fy / height, image_hw_px) or _centre_fault(cx, cy, image_hw_px)
+
+
+def _focal_fault(fx_frac: float, fy_frac: float, image_hw_px: tuple[int, int]) -> str:
+    low, high = FOCAL_FRAC
+    for axis, frac, size_px in (("fx", fx_frac, image_hw_px[1]), ("fy", fy_frac, image_hw_px[0])):
+        if not low < frac < high:
+            angle = 2 * np.degrees(np.arctan(0.5 / frac))
+            return (
+                f"{axis} {frac * size_px:.4g} means a field of view of {angle:.3g} degrees over {size_px} pixels, "
+                "expected 9.5 to 147; they look like those of another image size or unit"
+            )
+    return ""
+
+
+def _centre_fault(cx: float, cy: float, image_hw_px: tuple[int, int]) -> str:
+    """Return why the principal point does not fit the image: it is the centre of an image of another size."""
+    height, width = image_hw_px
+    if all(CENTRE_FRAC[0] <= frac <= CENTRE_FRAC[1] for frac in (cx / width, cy / height)):
+        return ""
+    found = f"their principal point ({cx:.4g}, {cy:.4g}) is not near the centre of the {width} x {height} image"
+    if height != width and abs(cx - height / 2) < 1 + 0.02 * height and abs(cy - width / 2) < 1 + 0.02 * width:
+        return f"{found}; width and height look swapped"
+    return f"{found}; they look like those of an image of about {2 * cx:.0f} x {2 * cy:.0f}"
+
+
+def _row(values: np.ndarray) -> str:
+    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
