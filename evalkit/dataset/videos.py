@@ -1,7 +1,8 @@
 """Reads frames of video files, and writes frames as lossless video files, with PyAV.
 
 In: a path and frame numbers; or arrays. Out: arrays; or a file.
-Read next: `layout.py`, which lists the files of a data set.
+Read next: `video_timeline.py` for the numbers of frames, `video_pixels.py` for their colours; `layout.py`, which lists
+the files of a data set.
 
 Letters: F frames, H W rows and columns.
 """
@@ -9,9 +10,12 @@ Letters: F frames, H W rows and columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -19,6 +23,8 @@ from av.container import InputContainer
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.files import whole_file
+from evalkit.dataset.video_pixels import PixelFormat, UnreadablePixels, colour_notes, colour_of, orientation, to_array
+from evalkit.dataset.video_timeline import Timeline, read_timeline
 
 KEYFRAME_EVERY = 8
 """Frames from one keyframe to the next. Decoding begins at a keyframe, and a clip may start anywhere."""
@@ -26,66 +32,105 @@ KEYFRAME_EVERY = 8
 DECODED_AT_ONCE = 64
 """Frames that are in memory while a whole video is decoded."""
 
-PixelFormat = Literal["rgb24", "gray16le"]
-
 _CODECS: dict[PixelFormat, tuple[str, str, dict[str, str]]] = {
     "rgb24": ("libx264rgb", "mp4", {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}),
     "gray16le": ("ffv1", "matroska", {"level": "3", "threads": "1"}),
 }
 
+LOSSLESS_CODECS = ("ffv1", "huffyuv", "ffvhuff", "png", "rawvideo", "utvideo", "magicyuv", "qtrle")
+"""Codecs that never change a value. H.264, HEVC, VP9 and AV1 can be lossless too, but their files do not say so."""
+
 
 class UnreadableVideo(EvalkitError, ValueError):
-    """A video that is missing, cut off or too short; the message names it."""
+    """A video that is missing, cut off, too short or not understood; the message names it."""
 
 
-class VideoInfo(NamedTuple):
-    """Number of frames of a video, and their rows and columns."""
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """Facts about a video.
+
+    Attributes:
+        num_frames: Frames that it shows.
+        hw_px: Rows and columns of its images, turned as the file asks.
+        fps: Mean frames per second. None if the file does not tell.
+        first_uneven: First frame that comes out of step with a constant rate. None if none does.
+        times_s: F seconds, the times of the frames in the file; NaN if it does not state them.
+        codec: Its codec, for example `h264`.
+        pix_fmt: FFmpeg's name of its pixel format.
+        bits: Bits of a value.
+        is_grey: Whether a pixel has one value.
+        matrix: Matrix of its colours; None if it is not YUV.
+        full_range: Whether its values run from 0 to the largest one.
+        is_turned: Whether the file asks to turn its images.
+        notes: What a reader should know before use, one sentence each.
+    """
 
     num_frames: int
     hw_px: tuple[int, int]
+    fps: Fraction | None
+    first_uneven: int | None
+    times_s: np.ndarray = field(compare=False, repr=False)
+    codec: str
+    pix_fmt: str
+    bits: int
+    is_grey: bool
+    matrix: str | None
+    full_range: bool
+    is_turned: bool
+    notes: tuple[str, ...]
+
+    @property
+    def is_vfr(self) -> bool:
+        """Return whether frames come at a variable rate."""
+        return self.first_uneven is not None
+
+    @property
+    def is_lossless(self) -> bool:
+        """Return whether the codec never changes a value; False where the file does not say."""
+        return self.codec in LOSSLESS_CODECS
 
 
 def probe(path: Path) -> VideoInfo:
-    """Return the number and size of the frames in a video, without decoding them.
+    """Return facts about a video; only its first frame is decoded.
 
     Raises:
-        UnreadableVideo: If it cannot be opened, or is cut off.
+        UnreadableVideo: If it cannot be opened, is cut off, or its pixels are not understood.
     """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            count = sum(packet.size > 0 for packet in whole_packets(container))
-            return VideoInfo(count, (stream.height, stream.width))
-    except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
-        raise UnreadableVideo(f"{path} is missing or broken: {error}.") from error
-
-
-def decode_in_order(container: InputContainer) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a video in order, up to the point where its file is cut off.
-
-    Raises:
-        UnreadableVideo: If the file is cut off.
-    """
-    num_whole, num_listed = 0, container.streams.video[0].frames
-    for packet in whole_packets(container):
-        num_whole += packet.size > 0
-        yield from packet.decode()
-    if num_whole < num_listed:
-        raise UnreadableVideo(f"the video is cut off after {num_whole} of {num_listed} frames")
-
-
-def whole_packets(container: InputContainer) -> Iterator[av.Packet]:
-    """Yield the packets of a video. Decoders fill in what a damaged packet lacks, often without a warning.
-
-    Raises:
-        UnreadableVideo: At a packet that is not whole, because the file is cut off.
-    """
-    num_whole = 0
-    for packet in container.demux(container.streams.video[0]):
-        if packet.is_corrupt:
-            raise UnreadableVideo(f"the video is cut off after {num_whole} packets")
-        num_whole += packet.size > 0
-        yield packet
+    timeline = _timeline(path)
+    with _opened(path) as container:
+        if timeline.cut_off:
+            raise UnreadableVideo(_cut_off(timeline))
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream))
+        turn, colour, rate = orientation(frame), colour_of(frame), timeline.rate()
+        hw_px = (frame.width, frame.height) if turn is not None and turn.transposed else (frame.height, frame.width)
+        ratio = stream.sample_aspect_ratio
+        notes = list(colour_notes(frame))
+        if turn is not None:
+            notes.append("It asks to be turned or mirrored, and is.")
+        if ratio not in (None, 0, 1):
+            notes.append(f"Its pixels are {ratio} times as wide as high; they are read as they are.")
+        if rate.first_uneven is not None:
+            gap_s = float(np.diff(timeline.times_s)[rate.first_uneven - 1])
+            notes.append(
+                f"Its rate varies: frame {rate.first_uneven} comes {gap_s:.4f} s after the one before, "
+                f"{float(np.median(np.diff(timeline.times_s))):.4f} s is usual."
+            )
+        return VideoInfo(
+            num_frames=timeline.num_frames,
+            hw_px=hw_px,
+            fps=rate.fps,
+            first_uneven=rate.first_uneven,
+            times_s=timeline.times_s,
+            codec=stream.codec_context.codec.canonical_name,
+            pix_fmt=frame.format.name,
+            bits=max(part.bits for part in frame.format.components),
+            is_grey=frame.format.name.startswith("gray"),
+            matrix=None if colour is None else colour.matrix,
+            full_range=colour is None or colour.full_range,
+            is_turned=turn is not None,
+            notes=tuple(notes),
+        )
 
 
 def decode(path: Path, wanted: range) -> None:
@@ -96,9 +141,27 @@ def decode(path: Path, wanted: range) -> None:
     Raises:
         UnreadableVideo: If a frame does not decode.
     """
-    pixels: PixelFormat = "gray16le" if path.suffix == ".mkv" else "rgb24"
+    pixels: PixelFormat = "gray16le" if probe(path).is_grey else "rgb24"
     for first in range(wanted.start, wanted.stop, DECODED_AT_ONCE):
         read_frames(path, range(first, min(first + DECODED_AT_ONCE, wanted.stop)), pixels, strict=True)
+
+
+def frames_in_order(path: Path, pixels: PixelFormat = "rgb24") -> Iterator[np.ndarray]:
+    """Yield all frames of a video in order of presentation, H,W,3 uint8 or H,W uint16, one at a time.
+
+    Raises:
+        UnreadableVideo: Where a frame does not decode or the file is cut off, after the frames before it.
+    """
+    timeline, num_decoded = _timeline(path), 0
+    with _opened(path) as container:
+        codec = container.streams.video[0].codec_context.codec.canonical_name
+        for _, frame in _decoded(container, timeline, None):
+            yield to_array(frame, pixels, codec=codec)
+            num_decoded += 1
+        if timeline.cut_off:
+            raise UnreadableVideo(_cut_off(timeline))
+        if num_decoded < timeline.num_frames:
+            raise UnreadableVideo(f"{timeline.num_frames - num_decoded} of {timeline.num_frames} frames do not decode")
 
 
 def read_frames(
@@ -108,33 +171,95 @@ def read_frames(
 
     Args:
         path: The video.
-        wanted: Frame numbers from 0; a number may occur twice.
-        pixels: Format of a pixel.
+        wanted: Frame numbers from 0, in order of presentation; a number may occur twice.
+        pixels: 8-bit RGB, or the numbers of a grey video as they are stored.
         strict: Whether to refuse damage that the codec could conceal.
 
     Raises:
         UnreadableVideo: If the video ends before the last of them, or cannot be decoded.
     """
-    needed, images = set(wanted), dict[int, np.ndarray]()
+    timeline = _timeline(path)
+    needed = sorted(set(wanted))
+    if needed[-1] >= timeline.num_frames or needed[0] < 0:
+        absent = needed[0] if needed[0] < 0 else next(one for one in needed if one >= timeline.num_frames)
+        ending = f"; {_cut_off(timeline)}" if timeline.cut_off else ""
+        raise UnreadableVideo(f"{path} has no frame {absent}; it holds {timeline.num_frames} frames{ending}.")
+    images = _read(path, timeline, needed, pixels, strict=strict, start=timeline.start_for(needed[0]))
+    if len(images) < len(needed):  # some files decode from their start only
+        images = _read(path, timeline, needed, pixels, strict=strict, start=None)
+    if missing := [one for one in needed if one not in images]:
+        raise UnreadableVideo(f"{path} is broken: frame {missing[0]} of {timeline.num_frames} does not decode.")
+    return np.stack([images[index] for index in wanted])
+
+
+def _read(
+    path: Path, timeline: Timeline, needed: Sequence[int], pixels: PixelFormat, *, strict: bool, start: int | None
+) -> dict[int, np.ndarray]:
+    """Return the needed frames that decoding from the keyframe of time `start` gives, by number."""
+    images, left = dict[int, np.ndarray](), set(needed)
+    with _opened(path, strict=strict) as container:
+        codec = container.streams.video[0].codec_context.codec.canonical_name
+        for index, frame in _decoded(container, timeline, start):
+            if index in left:
+                images[index] = to_array(frame, pixels, codec=codec)
+                left.remove(index)
+            if not left:
+                break
+    return images
+
+
+def _decoded(container: InputContainer, timeline: Timeline, start: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the frames of a video with their numbers, from the keyframe of time `start` on, as far as it is whole."""
+    stream = container.streams.video[0]
+    if start is not None:
+        container.seek(start, stream=stream)
+    count = 0
+    for number, packet in enumerate(container.demux(stream)):
+        if packet.is_corrupt or (number == 0 and start is not None and (packet.pts is None or packet.pts > start)):
+            return  # the file ends here, or seeking went too far
+        for frame in packet.decode():
+            index = count if timeline.is_counted else timeline.index_of(frame.pts)
+            count += 1
+            if index is not None and (start is None or timeline.ticks[index] >= start):
+                yield index, frame
+
+
+def _cut_off(timeline: Timeline) -> str:
+    listed = f" of {timeline.num_listed}" if timeline.num_listed else ""
+    return f"the video is cut off after {timeline.num_frames}{listed} frames"
+
+
+@contextmanager
+def _opened(path: Path, *, strict: bool = False) -> Iterator[InputContainer]:
+    """Open a video; turn every error of PyAV into UnreadableVideo, which names the file."""
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             stream.codec_context.options = {"err_detect": "explode"} if strict else {}
-            step = 1 / ((stream.average_rate or stream.guessed_rate) * stream.time_base)  # type: ignore[operator]
-            container.seek(int(min(needed) * step) + (stream.start_time or 0), stream=stream)
-            frames = (frame for packet in whole_packets(container) for frame in packet.decode())
-            for frame in frames:
-                index = round((frame.pts - (stream.start_time or 0)) / step)  # type: ignore[operator]
-                if index in needed:
-                    images[index] = frame.to_ndarray(format=pixels)
-                if len(images) == len(needed):
-                    break
-    except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
+            yield container
+    except UnreadablePixels as error:
+        raise UnreadableVideo(f"{path}: {error}.") from error
+    except (OSError, av.FFmpegError, IndexError, StopIteration, UnreadableVideo) as error:
         raise UnreadableVideo(f"{path} is missing or broken: {error}.") from error
-    if missing := needed - images.keys():
-        raise UnreadableVideo(f"{path} has no frame {min(missing)}.")
-    return np.stack([images[index] for index in wanted])
+
+
+def _timeline(path: Path) -> Timeline:
+    """Return the timeline of a video; read once as long as the file stays the same."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UnreadableVideo(f"{path} is missing or broken: {error}.") from error
+    return _timeline_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _timeline_of(path: Path, num_bytes: int, changed_ns: int) -> Timeline:
+    with _opened(path) as container:
+        timeline = read_timeline(container)
+        if timeline.num_frames == 0 and not timeline.cut_off:
+            raise UnreadableVideo("it holds no frame")
+        return timeline
 
 
 def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:

@@ -19,7 +19,8 @@ from evalkit.dataset.layout import DataSetError, read_track, scan
 from evalkit.dataset.lerobot_export import export
 from evalkit.dataset.lerobot_format import ACTION_NAMES, INFO, MAP, STATE_NAMES
 from evalkit.dataset.lerobot_import import VERSIONS, import_episodes, open_lerobot
-from evalkit.dataset.videos import PixelFormat, read_frames, write_video
+from evalkit.dataset.video_pixels import PixelFormat
+from evalkit.dataset.videos import read_frames, write_video
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.known import known
 from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of

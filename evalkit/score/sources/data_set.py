@@ -22,7 +22,8 @@ from evalkit.contracts.geometry import ee_pose_from_proprio
 from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import ARM_PROPRIO, Episode
 from evalkit.dataset.layout import CAMERA_KINDS, BrokenEpisode, Camera, Track, check_against, read_metadata, read_track
-from evalkit.dataset.videos import PixelFormat, UnreadableVideo, read_frames
+from evalkit.dataset.video_pixels import PixelFormat
+from evalkit.dataset.videos import UnreadableVideo, read_frames
 from evalkit.dataset.writer import read_about
 from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.store.clips import ClipChunk, Frames, depth_m_from_mm

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
-from evalkit.dataset.videos import decode_in_order
+from evalkit.dataset.videos import UnreadableVideo, frames_in_order
 from evalkit.score.results.outcome import Measure, Modality
 
 Frame = np.ndarray | Measure
@@ -134,8 +133,6 @@ def _mp4(path: Path, modality: Modality) -> Iterator[Frame]:
         yield Measure(None, "unreadable", f"{path}: depth must be PNG or npz, because an mp4 is lossy")
         return
     try:
-        with av.open(str(path)) as container:
-            for frame in decode_in_order(container):
-                yield frame.to_ndarray(format="rgb24")
-    except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
-        yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
+        yield from frames_in_order(path)
+    except UnreadableVideo as error:
+        yield Measure(None, "unreadable", str(error))
