@@ -28,7 +28,7 @@ EMBEDDED_BENCH = "robosuite"
 PYTHONS = ((3, 11), (3, 12))
 """Versions of Python that the tests ran with. On later ones pip finds no numpy below 2, which robosuite needs."""
 
-_LPIPS_REMEDY = "see docs/scoring.md; without them LPIPS is reported as unavailable"
+_LPIPS_REMEDY = "install evalkit again: its package holds them; without them LPIPS is reported as unavailable"
 
 
 def examine() -> list[Finding]:

@@ -68,7 +68,7 @@ LpipsWeights = Annotated[
     typer.Option(
         "--lpips-weights",
         metavar="DIR",
-        help="Folder of the LPIPS weights. [default: the torch hub cache]",
+        help="Folder of other LPIPS weights. [default: those of evalkit; for vgg, the torch hub cache]",
         show_default=False,
     ),
 ]
@@ -262,7 +262,7 @@ def _options(
     """Return what is scored; refuse a device that does not exist before a policy is loaded."""
     from evalkit.score.chunk import ScoreOptions
     from evalkit.score.metrics.device import describe
-    from evalkit.score.metrics.lpips import NETS
+    from evalkit.score.metrics.lpips import NETS, check_folder
     from evalkit.score.run import check_workers
     from evalkit.score.sources.depth_estimator import parse_choice
 
@@ -271,6 +271,8 @@ def _options(
     names = set() if lpips == "none" else set(split_names("--lpips", lpips))
     if unknown := names - set(NETS):
         raise BadConfig(f"--lpips takes {', '.join(NETS)} or none, got {', '.join(sorted(unknown))}.")
+    if lpips_weights is not None:
+        check_folder(lpips_weights, [net for net in NETS if net in names])
     return ScoreOptions(
         references=references,
         lpips_nets=tuple(net for net in NETS if net in names),

@@ -210,8 +210,9 @@ def _lpips(
 def _lpips_batch(
     network: lpips.Lpips, truth: GroundTruth, subjects: Mapping[str, Prediction], view: int, frame_idxs: range
 ) -> Iterator[tuple[str, int, Measure]]:
+    true_u8 = truth.frames.rgb_fvhwc_u8[frame_idxs.start : frame_idxs.stop, view]
     try:
-        features = network.features(truth.frames.rgb_fvhwc_u8[frame_idxs.start : frame_idxs.stop, view])
+        features = network.features(true_u8)
     except RuntimeError as error:  # the image is too small for a pooling layer
         if is_device_failure(error):
             raise
@@ -223,11 +224,11 @@ def _lpips_batch(
         fit = [position for position, problem in enumerate(problems) if problem is None]
         values: dict[int, float] = {}
         if fit:
-            pred = network.features(prediction.rgb[[frame_idxs[position] for position in fit], view])
-            distances = network.distances([layer[fit] for layer in features], pred)
+            pred_u8 = prediction.rgb[[frame_idxs[position] for position in fit], view]
+            distances = network.distances_from([layer[fit] for layer in features], true_u8[fit], pred_u8)
             values = dict(zip(fit, distances.tolist(), strict=True))
         for position, (frame_idx, problem) in enumerate(zip(frame_idxs, problems, strict=True)):
-            yield subject, frame_idx, problem or Measure(values[position])
+            yield subject, frame_idx, problem or network.measure(values[position])
 
 
 def _estimated(truth: GroundTruth, prediction: Prediction, choice: EstimatorChoice, threads: int) -> Iterator[Located]:

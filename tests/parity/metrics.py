@@ -11,7 +11,6 @@ end-effector poses. Forms of SSIM that evalkit does not report are computed here
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,6 @@ from evalkit.score.results.outcome import Measure
 
 Case = Mapping[str, np.ndarray]
 Values = dict[str, Any]
-WEIGHTS = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / "weights"
 EXAMPLE = Path(__file__).with_name("lpips_example.npz")
 """The example pair of the lpips package (BSD-2-Clause, Zhang et al. 2018): `reference`, `further`, `nearer`."""
 
@@ -91,7 +89,7 @@ def compute(case: Case, keys: Mapping[str, Any]) -> tuple[Values, dict[str, str]
     for net in lpips.NETS:
         if any(key.startswith(f"lpips/{net}") for key in keys):
             try:
-                values.update(_lpips(case, lpips.load(net, WEIGHTS)))
+                values.update(_lpips(case, lpips.load(net)))
             except lpips.LpipsUnavailable as error:
                 unavailable[f"lpips/{net}"] = str(error)
     return values, unavailable
@@ -114,11 +112,8 @@ def _compare(
 
 
 def _add_example(groups: dict[str, Group]) -> None:
-    """Check LPIPS on the package's own example pair, where AlexNet's weights are available."""
-    try:
-        network = lpips.load("alex", WEIGHTS)
-    except lpips.LpipsUnavailable:
-        return
+    """Check LPIPS on the package's own example pair."""
+    network = lpips.load("alex")
     with np.load(EXAMPLE) as example:
         ours = {name: float(network(example["reference"][None], example[name][None])[0]) for name in EXAMPLE_ALEX}
     keys = {f"lpips/example_pair/{name}": value for name, value in ours.items()}

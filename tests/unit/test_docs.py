@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
-    *("README.md", "CONTRIBUTING.md", "xwam/nano/weights/README.md"),
+    *("README.md", "CONTRIBUTING.md", "xwam/nano/weights/README.md", "evalkit/score/metrics/lpips_weights/README.md"),
     *("docs/**/*.md", "results/*.md", "results/[!r]*/**/*.md", "findings/**/*.md"),
 )
 CODE = ("evalkit", "xwam", "envs", "baselines", "tests", "results")

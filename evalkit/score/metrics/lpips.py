@@ -1,23 +1,26 @@
 """LPIPS, the learned perceptual distance, without the lpips package and without torchvision.
 
-In: uint8 images; ImageNet weights of AlexNet, SqueezeNet 1.1 or VGG16 from a folder or the torch hub cache. Out: the
-distances of lpips 0.1.4 (v0.1 heads, which ship with evalkit), or the reason why they are unavailable.
+In: uint8 images; the weights of AlexNet or SqueezeNet 1.1 in this package, or others, as of VGG16, from a folder or the
+torch hub cache. Out: the distances of lpips 0.1.4 (v0.1 heads), or the reason why they are unavailable.
 Read next: `evalkit/score/chunk.py`, which scores frames with it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.score.metrics.device import is_device_failure
+from evalkit.score.results.outcome import Measure
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +28,14 @@ if TYPE_CHECKING:
 Net = Literal["alex", "squeeze", "vgg"]
 NETS: tuple[Net, ...] = ("alex", "squeeze", "vgg")
 WEIGHTS_VARIABLE = "EVALKIT_LPIPS_WEIGHTS"
-HEADS_PATH = Path(__file__).with_name("lpips_heads_v0.1.safetensors")
+PACKAGED = Path(__file__).with_name("lpips_weights")
+"""The heads, and the backbones of `PACKAGED_SHA256`; its README.md names their sources."""
+
+PACKAGED_SHA256: dict[Net, str] = {
+    "alex": "195266a4c8e96483085621ac3389a6c24f1dd0963c9ac0e001705d24ece83273",
+    "squeeze": "e93098750a62e61ef70cc50f01c17f7eccd8b4c075997affea326c113b362a6e",
+}
+"""`tensors_sha256` of the backbones in this package: torchvision's, with which LPIPS v0.1 is published."""
 
 
 class Backbone(NamedTuple):
@@ -56,21 +66,43 @@ def find_weights(net: Net, folder: Path | None = None) -> Path:
 
     Args:
         net: Which network.
-        folder: Searched first; then `EVALKIT_LPIPS_WEIGHTS` and the torch hub cache.
+        folder: Searched first; then `EVALKIT_LPIPS_WEIGHTS`, this package and the torch hub cache.
 
     Raises:
         LpipsUnavailable: If no folder has it; the message says how to get it.
     """
     variable = os.environ.get(WEIGHTS_VARIABLE)
-    folders = [folder, Path(variable) if variable else None, _hub_folder()]
-    for candidate in folders:
-        for name in (BACKBONES[net].lpips_file, BACKBONES[net].torchvision_file):
-            if candidate is not None and (candidate / name).is_file():
-                return candidate / name
+    foreign = (BACKBONES[net].lpips_file, BACKBONES[net].torchvision_file)
+    given = [each / name for each in (folder, Path(variable) if variable else None) if each for name in foreign]
+    candidates = [*given, PACKAGED / f"{net}.safetensors", *(_hub_folder() / name for name in foreign)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     raise LpipsUnavailable(
         f"LPIPS ({net}) is unavailable, because {BACKBONES[net].torchvision_file} is not in the torch hub cache "
-        f"({_hub_folder()}); fetch {BACKBONES[net].url} into it, or name its folder in {WEIGHTS_VARIABLE}."
+        f"({_hub_folder()}); fetch {BACKBONES[net].url} into it, name its folder in {WEIGHTS_VARIABLE}, or use "
+        f"--lpips {','.join(PACKAGED_SHA256)}, whose weights ship with evalkit."
     )
+
+
+def check_folder(folder: Path, nets: Sequence[Net]) -> None:
+    """Raise BadConfig unless a folder that is to be searched holds the weights of at least one of the networks."""
+    files = [name for net in nets for name in (BACKBONES[net].torchvision_file, BACKBONES[net].lpips_file)]
+    if not any((folder / name).is_file() for name in files):
+        holds = "holds no LPIPS weights" if folder.is_dir() else "is not a folder"
+        raise BadConfig(
+            f"--lpips-weights {folder} {holds}; expected one of {', '.join(files)}. Leave the option out to use the "
+            f"weights that ship with evalkit ({', '.join(PACKAGED_SHA256)})."
+        )
+
+
+def tensors_sha256(state: State) -> str:
+    """Return a hash of names, shapes and values of tensors, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {tuple(state[name].shape)}\n".encode())
+        digest.update(state[name].float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,13 +113,23 @@ class Lpips:
         net: Which network.
         state: `features.<layer>...` of the backbone, as torchvision names them.
         heads: A weight a channel and layer, 1,C,1,1 each.
+        sha256: `tensors_sha256` of the backbone.
         device: Where it runs.
     """
 
     net: Net
     state: State
     heads: tuple[torch.Tensor, ...]
+    sha256: str
     device: str = "cpu"
+
+    def measure(self, distance: float) -> Measure:
+        """Return a distance with a remark if the weights are not those of this package."""
+        packaged = PACKAGED_SHA256.get(self.net)
+        if self.sha256 == packaged:
+            return Measure(distance)
+        status = "ok" if packaged is None else "other_weights"
+        return Measure(distance, status, f"{self.net} backbone with sha256 {self.sha256[:12]} of its tensors")
 
     def features(self, rgb_nhwc_u8: np.ndarray) -> Features:
         """Return unit-length features of N images, one tensor a layer; reusable for several comparisons."""
@@ -111,9 +153,27 @@ class Lpips:
         assert isinstance(total, torch.Tensor)
         return total.double().cpu().numpy()
 
+    def distances_from(self, true: Features, true_nhwc_u8: np.ndarray, pred_nhwc_u8: np.ndarray) -> np.ndarray:
+        """Return the LPIPS of N pairs of uint8 images, given the features of the true ones.
+
+        A prediction equal to its ground truth has distance 0; one that repeats the image before it costs nothing.
+        """
+        distances = np.zeros(len(pred_nhwc_u8))
+        differs = [
+            idx for idx, pair in enumerate(zip(true_nhwc_u8, pred_nhwc_u8, strict=True)) if not np.array_equal(*pair)
+        ]
+        if not differs:
+            return distances
+        images = pred_nhwc_u8[differs]
+        is_new = [not np.array_equal(image, before) for before, image in pairwise(images)]
+        image_of = np.cumsum([0, *is_new])
+        pred = self.features(images[np.flatnonzero([True, *is_new])])
+        distances[differs] = self.distances([layer[differs] for layer in true], [layer[image_of] for layer in pred])
+        return distances
+
     def __call__(self, true_nhwc_u8: np.ndarray, pred_nhwc_u8: np.ndarray) -> np.ndarray:
         """Return the LPIPS of N pairs of uint8 images; they enter the network in [-1, 1]."""
-        return self.distances(self.features(true_nhwc_u8), self.features(pred_nhwc_u8))
+        return self.distances_from(self.features(true_nhwc_u8), true_nhwc_u8, pred_nhwc_u8)
 
 
 @lru_cache(maxsize=3)
@@ -123,15 +183,14 @@ def load(net: Net, folder: Path | None = None, device: str = "cpu") -> Lpips:
     Raises:
         LpipsUnavailable: If its weights are missing or broken.
     """
-    import torch
     from safetensors.torch import load_file
 
     path = find_weights(net, folder)
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
         backbone = {_torchvision_name(name): value for name, value in state.items() if ".slice" in name} or state
         backbone = {name: value.to(device) for name, value in backbone.items() if name.startswith("features.")}
-        heads = {name: value.to(device) for name, value in load_file(HEADS_PATH).items()}
+        heads = {name: value.to(device) for name, value in load_file(PACKAGED / "heads_v0.1.safetensors").items()}
     except Exception as error:
         raise LpipsUnavailable(f"LPIPS ({net}) is unavailable, because {path} cannot be read: {error}.") from error
     count = sum(name.startswith(f"{net}.") for name in heads)
@@ -139,10 +198,18 @@ def load(net: Net, folder: Path | None = None, device: str = "cpu") -> Lpips:
         net=net,
         state=backbone,
         heads=tuple(heads[f"{net}.lin{layer}.model.1.weight"] for layer in range(count)),
+        sha256=tensors_sha256(backbone),
         device=device,
     )
     _check(lpips, path)
     return lpips
+
+
+def _torch_load(path: Path) -> State:
+    import torch
+
+    state: State = torch.load(path, weights_only=True, map_location="cpu")
+    return state
 
 
 def _check(lpips: Lpips, path: Path) -> None:

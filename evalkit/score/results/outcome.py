@@ -18,6 +18,7 @@ STATUSES: dict[str, str] = {
     "some_invalid_depth": "some predicted pixels are not finite or not positive; each counts as an error",
     "all_invalid_depth": "no predicted pixel is finite and positive; each counts as an error",
     "constant_depth": "the predicted depth is the same everywhere",
+    "other_weights": "LPIPS was computed with another backbone than the one that ships with evalkit",
     "no_valid_truth": "the ground-truth depth has no pixel inside the mask",
     "degenerate_alignment": "scale or shift cannot be fitted to this prediction",
     "empty_cloud": "one of the two clouds has no point",
