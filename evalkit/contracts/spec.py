@@ -268,8 +268,8 @@ def check_actions(actions: np.ndarray, env: EnvSpec, policy: PolicySpec) -> None
     """
     where = f"{env.env_id}, policy '{policy.policy_id}'"
     shape = (policy.chunk_len, ACTION_DIM)
-    if not isinstance(actions, np.ndarray) or actions.shape != shape:
-        got = getattr(actions, "shape", type(actions).__name__)
+    if type(actions) is not np.ndarray or actions.shape != shape:
+        got = actions.shape if type(actions) is np.ndarray else type(actions).__name__
         raise EpisodeFault("policy", f"{where}: actions must have shape {shape} ({env.action_layout}), got {got}.")
     if actions.dtype != np.float32:
         raise EpisodeFault("policy", f"{where}: actions must be float32, got {actions.dtype}.")

@@ -27,14 +27,20 @@ class WireError(Exception):
 def pack(message: Any) -> bytes:
     """Return the msgpack form of a message.
 
+    Every array either arrives equal, with its dtype and shape, or is refused.
+
     Raises:
-        TypeError: For a value that has no safe form (objects, structured or complex arrays).
+        TypeError: For a value that has no safe form: an array of other than numbers, booleans or text, one with more to
+            it than its numbers (a mask, a unit), an integer above 64 bits.
 
     Example:
         >>> unpack(pack({"action": np.float32([1, 2])}))["action"]
         array([1., 2.], dtype=float32)
     """
-    return msgpack.packb(message, default=_encode)
+    try:
+        return msgpack.packb(message, default=_encode)
+    except OverflowError as error:
+        raise TypeError("integers above 64 bits do not travel; send smaller numbers or text") from error
 
 
 def unpack(data: bytes | bytearray) -> Any:
@@ -95,9 +101,16 @@ def _receive_exactly(connection: socket.socket, num_bytes: int, deadline: float 
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "OVc":
+    if isinstance(value, np.ndarray | np.generic) and not _is_plain(value.dtype):
         raise TypeError(f"arrays of {value.dtype} do not travel; send numbers, booleans or text")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"masked arrays do not travel, {value.mask.sum()} of {value.size} values are masked; "
+            "fill them first, depth with 0, which means none"
+        )
     if isinstance(value, np.ndarray):
+        if type(value) not in (np.ndarray, np.memmap):
+            raise TypeError(f"{type(value).__name__} does not travel; send np.asarray of its values in the agreed unit")
         return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
@@ -114,6 +127,11 @@ def _decode(value: dict[Any, Any]) -> Any:
 
 def _plain(name: str) -> np.dtype[Any]:
     dtype = np.dtype(name)
-    if dtype.kind in "OVc":
+    if not _is_plain(dtype):
         raise WireError(f"arrays of {dtype} are refused")
     return dtype
+
+
+def _is_plain(dtype: np.dtype[Any]) -> bool:
+    """Return whether values of a type mean the same on every machine: booleans, text, numbers of at most 64 bits."""
+    return dtype.kind in "SU" or (dtype.kind in "biuf" and dtype.itemsize <= 8)
