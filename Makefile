@@ -60,8 +60,14 @@ golden: setup-dev  ## Rewrite tests/golden; explain each change in the commit.
 hooks: setup-dev  ## Let git run lint and types before each commit, and test before each push.
 	$(BIN)/pre-commit install
 
-bench: setup-dev  ## Measure speed ratios; writes results/bench.json.
-	$(BIN)/python -m tests.bench
+# Words after `bench` are figures, not targets: `make bench score_chunk`.
+ifeq (bench,$(firstword $(MAKECMDGOALS)))
+NAME ?= $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+$(eval $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS)):;@:)
+endif
+
+bench: setup-dev  ## Measure speed ratios, or one: make bench NAME. NAME=--list lists them. Writes results/bench.json.
+	$(BIN)/python -m tests.bench $(NAME)
 
 setup: .venv/installed  ## Install what running needs into .venv.
 

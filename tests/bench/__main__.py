@@ -1,7 +1,7 @@
 """Run the benchmarks: `python -m tests.bench [NAME...]`, figures or modules of this folder; all if none is given.
 
-In: names; `--before PATH`, a checkout to compare with. Out: a line a figure with the time that measuring it took,
-`results/bench.json`; exit code 1 if a goal is missed.
+In: names; `--before PATH`, a checkout to compare with; `--list` for the names and how long each takes. Out: a line a
+figure with the time that measuring it took, `results/bench.json`; exit code 1 if a goal is missed.
 Read next: `figure.py`. Each module has `FIGURES`: functions that measure a figure, by its name.
 """
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from evalkit.store.about import machine
 from tests.bench.figure import Figure
@@ -31,6 +32,28 @@ def known_figures() -> dict[str, dict[str, Callable[..., Figure]]]:
     return {name: importlib.import_module(f"tests.bench.{name}").FIGURES for name in modules}
 
 
+TYPICAL_S: dict[str, int] = {}
+"""Seconds that a figure takes on two CPU cores; a figure that has been measured here shows that time."""
+
+
+def measured() -> dict[str, Any]:
+    """Return what `results/bench.json` holds by figure; nothing where there is none."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def list_figures() -> None:
+    """Print every figure with its benchmark and how long measuring it takes."""
+    before = measured()
+    for module, figures in known_figures().items():
+        for name in figures:
+            if name in before:
+                seconds = f"{before[name]['measured_in_s']} s here"
+            else:
+                seconds = f"about {TYPICAL_S[name]} s on two cores" if name in TYPICAL_S else "not measured here yet"
+            needs = ", takes --before PATH" if module == COMPARED else ""
+            print(f"{name:<40}{module:<18}{seconds}{needs}")
+
+
 def main(names: list[str], before: Path | None) -> int:
     """Measure the named figures, keep the others, return the exit code.
 
@@ -44,10 +67,11 @@ def main(names: list[str], before: Path | None) -> int:
     every = {name: measure for figures in known.values() for name, measure in figures.items()}
     unknown = sorted(set(names) - set(known) - set(every))
     if unknown:
-        print(f"Unknown benchmark {', '.join(unknown)}; there are {', '.join([*known, *every])}.", file=sys.stderr)
+        names_known = ", ".join(dict.fromkeys([*known, *every]))
+        print(f"Unknown benchmark {', '.join(unknown)}; there are {names_known}.", file=sys.stderr)
         return 2
     wanted = [figure for name in names or every for figure in known.get(name, {name: None})]
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept = measured()
     missed = 0
     for name in dict.fromkeys(wanted):
         if name in known[COMPARED] and before is None:
@@ -79,5 +103,9 @@ if __name__ == "__main__":
         "names", nargs="*", metavar="NAME", help="figures or modules of tests/bench; all if none is given"
     )
     parser.add_argument("--before", type=Path, metavar="PATH", help="checkout that chunk_vs_before compares with")
+    parser.add_argument("--list", action="store_true", help="list the figures and how long each takes, and end")
     arguments = parser.parse_args()
+    if arguments.list:
+        list_figures()
+        sys.exit(0)
     sys.exit(main(arguments.names, arguments.before))
