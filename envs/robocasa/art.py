@@ -15,8 +15,9 @@ import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
+
+from envs.mujoco.recorded import missing_elements
 
 Rgb = tuple[float, float, float]
 
@@ -93,11 +94,6 @@ class StandIn(NamedTuple):
     visual: list[Primitive]
 
 
-def missing_files(xml: str) -> list[str]:
-    """Return the texture and mesh files that an MJCF names and that are not there, each once, sorted."""
-    return sorted({element.get("file", "") for element in _missing(ElementTree.fromstring(xml))})
-
-
 def with_placeholders(xml: str, shapes: Mapping[str, Shape]) -> str:
     """Return the MJCF with stand-ins for every missing file.
 
@@ -112,7 +108,7 @@ def with_placeholders(xml: str, shapes: Mapping[str, Shape]) -> str:
     assets = root.find("asset")
     if assets is None:
         return xml
-    missing = _missing(root)
+    missing = missing_elements(root)
     for texture in (element for element in missing if element.tag == "texture"):
         _paint(texture)
     meshes = {element.get("name", "") for element in missing if element.tag == "mesh"}
@@ -162,12 +158,6 @@ def stand_in(shape: Shape) -> StandIn:
     eighth = (math.cos(math.pi / 8), 0.0, 0.0, math.sin(math.pi / 8))
     boxes = [Primitive("box", (side_m, side_m, half_z_m), centre_m, quat) for quat in ((1.0, 0.0, 0.0, 0.0), eighth)]
     return StandIn(boxes, [Primitive("cylinder", (radius_m, half_z_m), centre_m)])
-
-
-def _missing(root: ElementTree.Element) -> list[ElementTree.Element]:
-    assets = root.find("asset")
-    named = [] if assets is None else [e for e in assets if e.tag in ("mesh", "texture") and e.get("file") is not None]
-    return [element for element in named if not Path(element.get("file", "")).is_file()]
 
 
 def _paint(texture: ElementTree.Element) -> None:

@@ -16,7 +16,7 @@ from envs.mujoco.views import choose_gl
 from envs.robocasa import install
 from envs.robocasa.protocols import COSMOS_NOTE, FIRST_DEMONSTRATION_SEED, NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec
-from evalkit.contracts.env import Finding, WorkerLaunch
+from evalkit.contracts.env import Finding, Replay, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
 from evalkit.contracts.spec import EnvSpec
@@ -72,7 +72,12 @@ class RobocasaBench:
     protocol = PROTOCOLS[RobocasaConfig.protocol].name
     episodes_per_process = 4  # an episode takes half a minute
     must_choose = ("art",)
-    replay_target = "envs.robocasa.replay:RobocasaReplay"
+    replay = Replay(
+        target="envs.robocasa.replay:RobocasaReplay",
+        robots=("PandaOmron", "PandaMobile"),
+        gripper="PandaGripper",
+        version="1.5",
+    )
 
     def plan_episodes(
         self, config: RobocasaConfig, *, task: str, setting: str, num_episodes: int, seed: int

@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from envs.mujoco.recorded import Recorded, with_local_files
-from envs.robocasa import art, scene
-from envs.robocasa.env import BASE_SITE, GRIP_SITE, RobocasaEnv
+from envs.mujoco.recorded import Recorded, missing_files, parsed, with_local_files
+from envs.robocasa import scene
+from envs.robocasa.env import BASE_SITE, FINGER_JOINT, GRIP_SITE, RobocasaEnv
 from evalkit.contracts import geometry
 from evalkit.contracts.env import REPLAY_STATE
 
@@ -40,18 +40,27 @@ class RobocasaReplay(RobocasaEnv):
         self._model_file, self._ep_meta = model_file, ep_meta
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        """Compile the model; the first `play` puts it into the first state, which fixes the base frame."""
+        """Compile the model; the first `play` puts it into the first state, which fixes the base frame.
+
+        Raises:
+            ValueError: If it is not a model with one PandaOmron.
+            NoRoboCasa: If files of the kitchen are not on this machine.
+        """
         import robosuite
         from robocasa.utils.camera_utils import get_robot_cam_configs
 
         self._drop_simulation()
+        check_model(self._model_file)
         packages = {"robosuite": robosuite, "robocasa": scene.import_robocasa()}
         folders = {name: str(Path(package.__file__).parent) for name, package in packages.items()}
         cameras = self._ep_meta.get("cam_configs") or get_robot_cam_configs("PandaOmron")
         xml = with_cameras(with_local_files(self._model_file, folders), cameras)
-        missing = art.missing_files(xml)
+        missing = missing_files(xml)
         if missing:
-            raise scene.NoRoboCasa(f"{len(missing)} files of this kitchen are missing, {missing[0]} among them")
+            raise scene.NoRoboCasa(
+                f"{len(missing)} files of this kitchen are missing, {missing[0]} among them; download "
+                "RoboCasa's art with `python -m robocasa.scripts.download_kitchen_assets` in its interpreter"
+            )
         self._sim, self._instruction, self._placed = Recorded(xml), str(self._ep_meta.get("lang", "")), False
         return False
 
@@ -71,7 +80,18 @@ class RobocasaReplay(RobocasaEnv):
         return {
             "ee_world_m": np.array(self._data.site(GRIP_SITE).xpos),
             "base_world_m": np.array(self._data.site(BASE_SITE).xpos),
+            "base_world_rotation": np.array(self._data.site(BASE_SITE).xmat).reshape(3, 3),
         }
+
+
+def check_model(xml: str) -> None:
+    """Raise ValueError unless MJCF holds a PandaOmron, as robosuite 1.5 names its parts."""
+    there = {(element.tag, element.get("name")) for element in parsed(xml).iter()}
+    for element, name in (("site", GRIP_SITE), ("site", BASE_SITE), ("joint", FINGER_JOINT)):
+        if (element, name) not in there:
+            raise ValueError(
+                f"its model has no PandaOmron as robosuite 1.5 describes it: there is no {element} '{name}'"
+            )
 
 
 def with_cameras(xml: str, cameras: dict[str, Any]) -> str:
@@ -81,7 +101,7 @@ def with_cameras(xml: str, cameras: dict[str, Any]) -> str:
         >>> with_cameras("<m><worldbody/></m>", {"c": {"pos": [0, 0, 1], "quat": [1, 0, 0, 0]}})
         '<m><worldbody><camera mode="fixed" name="c" pos="0 0 1" quat="1 0 0 0" /></worldbody></m>'
     """
-    root = ElementTree.fromstring(xml)
+    root = parsed(xml)
     for name, settings in cameras.items():
         parent = settings.get("parent_body")
         where = root.find("worldbody") if parent is None else root.find(f".//body[@name='{parent}']")

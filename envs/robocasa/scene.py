@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.mujoco.recorded import missing_files
 from envs.robocasa import art
 from envs.robocasa.protocols import OBJECT_SPLIT, Protocol, Start
 from envs.robosuite.tasks import CONTROL_HZ
@@ -163,7 +164,7 @@ def _scene_class(task: str, placeholder: bool) -> type:
             xml = super().edit_model_xml(xml_str)
             if placeholder:
                 return art.with_placeholders(xml, _shapes(self))
-            missing = art.missing_files(xml)
+            missing = missing_files(xml)
             if missing:
                 raise NoRoboCasa(
                     f"RoboCasa's art is not whole: {len(missing)} files of this kitchen are missing, {missing[0]} "

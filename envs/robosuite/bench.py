@@ -14,7 +14,7 @@ from typing import Any
 from envs.mujoco.render_probe import find_renderers
 from envs.mujoco.views import choose_gl
 from envs.robosuite.tasks import TASKS, env_spec
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, Finding, WorkerLaunch
+from evalkit.contracts.env import DEMONSTRATION_SEEDS, Finding, Replay, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
 from evalkit.contracts.spec import EnvSpec
@@ -83,7 +83,9 @@ class RobosuiteBench:
     protocol = "robosuite-7/standard-v2"
     episodes_per_process = 20
     must_choose: tuple[str, ...] = ()
-    replay_target = "envs.robosuite.replay:RobosuiteReplay"
+    replay = Replay(
+        target="envs.robosuite.replay:RobosuiteReplay", robots=("Panda",), gripper="PandaGripper", version="1.5"
+    )
 
     def plan_episodes(
         self, config: RobosuiteConfig, *, task: str, setting: str, num_episodes: int, seed: int

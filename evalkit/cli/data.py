@@ -42,7 +42,11 @@ from evalkit.contracts.text import count_of
 if TYPE_CHECKING:
     from evalkit.contracts.bound import BoundPolicy
     from evalkit.record.plan import RecordJob
-    from evalkit.replay.jobs import ReplayJob
+    from evalkit.replay.jobs import ReplayPlan
+
+
+INTERRUPTED = 3
+"""Exit code where a process failed: the same command again may complete the work."""
 
 
 def record(
@@ -114,23 +118,28 @@ def replay(
 ) -> None:
     """Render recorded demonstrations again, with depth, as a data set.
 
-    Every recorded state is set in the simulator and rendered; actions are not executed. The same command again replays
-    only the missing demonstrations. A demonstration that cannot be reproduced is left out; the reason is printed and
-    kept in `unreproduced/`. Exit with 1 if a demonstration was left out.
+    FILES are HDF5 files of robomimic, robosuite 1.5 or RoboCasa. Every recorded state is set in the simulator and
+    rendered; actions are not executed. A file that states another robot, controller, control rate or version than the
+    bench's is refused. The same command again replays only the missing demonstrations. A demonstration that cannot be
+    reproduced is left out; the reason is printed and kept in `unreproduced/`. Exit with 0 if everything was written,
+    with 1 if a demonstration was left out for good, with 2 if nothing could begin, and with 3 if a process failed, so
+    that the same command again may write the rest.
 
     Examples:
 
-    - `evalkit replay data/robocasa OpenDrawer/demo.hdf5 --bench robocasa --workers 8`
+    - `evalkit replay data/lift demo.hdf5 --bench robosuite` (a file of robosuite's recorder, which states its task)
+    - `evalkit replay data/lift demo.hdf5 --bench robosuite --dry-run` (check the files, list what is missing)
     - `evalkit replay data/lift low_dim.hdf5 --bench robosuite --task Lift bench.robosuite.image_hw_px=[256,256]`
+    - `evalkit replay data/robocasa OpenDrawer/demo.hdf5 --bench robocasa bench.robocasa.art=real --workers 8`
     """
     from evalkit.config import bind_bench
-    from evalkit.replay.jobs import jobs
+    from evalkit.replay.jobs import plan_replay
 
     _check_folder(root)
     check_range("--end-effector-tolerance-mm", tolerance_mm, 0, 1000, unit="mm")
     overrides = [text for text in files if "=" in text and not Path(text).exists()]
     _check_flags(overrides, {"run.workers": "--workers"})
-    todo = jobs(
+    plan = plan_replay(
         root,
         [Path(text) for text in files if text not in overrides],
         bind_bench(bench, overrides),
@@ -138,12 +147,14 @@ def replay(
         first_number=first_number,
         ee_tolerance_m=tolerance_mm / 1000,
     )
+    for warning in plan.warnings:
+        out.print(f"warning: {warning}", soft_wrap=True)
     if not dry_run:
-        _replay(root, todo, workers)
+        _replay(root, plan, workers)
         return
-    for job in todo:
+    for job in plan.jobs:
         out.print(f"missing  {job.key}  {job.task}: {job.name} of {job.path}", soft_wrap=True)
-    out.print(f"missing in {root}: {count_of(len(todo), 'demonstration')}", soft_wrap=True)
+    out.print(f"missing in {root}: {count_of(len(plan.jobs), 'demonstration')}", soft_wrap=True)
 
 
 def _split(pairs: Sequence[str]) -> tuple[dict[str, int], list[str]]:
@@ -237,19 +248,34 @@ def _record(root: Path, todo: Sequence[RecordJob], workers: int) -> int:
     return len(recorded.faults)
 
 
-def _replay(root: Path, todo: Sequence[ReplayJob], workers: int) -> None:
+def _replay(root: Path, plan: ReplayPlan, workers: int) -> None:
+    """Replay demonstrations and print the result.
+
+    Raises:
+        typer.Exit: If one of them is not in the data set.
+    """
+    from evalkit.replay.jobs import UNREPRODUCED
     from evalkit.replay.jobs import replay as replay_jobs
 
     with progress_bar() as progress:
-        bar = progress.add_task("demonstrations", total=len(todo))
-        replayed = replay_jobs(root, todo, workers=workers, on_job=lambda job, result: progress.advance(bar))
-    for reason in replayed.reasons:
-        out.print(f"left out: {reason}", soft_wrap=True)
+        bar = progress.add_task("demonstrations", total=len(plan.jobs))
+        replayed = replay_jobs(root, plan.jobs, workers=workers, on_job=lambda job, result: progress.advance(bar))
+    for kind, sentences in (
+        ("warning", replayed.warnings),
+        ("left out", replayed.reasons),
+        ("interrupted", replayed.interruptions),
+    ):
+        for sentence in sentences:
+            out.print(f"{kind}: {sentence}", soft_wrap=True)
+    if plan.unreproduced:
+        count = count_of(len(plan.unreproduced), "demonstration")
+        out.print(f"left out: {count} that could not be reproduced before, see {root / UNREPRODUCED}", soft_wrap=True)
+    again = "; run the same command again for what was interrupted" if replayed.interruptions else ""
     out.print(
-        f"{root}: {replayed.written} of {len(todo)} replayed now; {count_of(len(replayed.lengths), 'episode')}, "
+        f"{root}: {replayed.written} of {len(plan.jobs)} replayed now; {count_of(len(replayed.lengths), 'episode')}, "
         f"{sum(replayed.lengths.values())} frames in all; {count_of(replayed.num_unreproduced, 'demonstration')} "
-        "cannot be reproduced",
+        f"cannot be reproduced{again}",
         soft_wrap=True,
     )
-    if replayed.reasons:
-        raise typer.Exit(1)
+    if replayed.interruptions or replayed.reasons or plan.unreproduced:
+        raise typer.Exit(INTERRUPTED if replayed.interruptions else 1)

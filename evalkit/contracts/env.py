@@ -84,21 +84,45 @@ class HoldingEnv(Protocol):
         ...
 
 
-REPLAY_STATE = ("ee_world_m", "base_world_m")
-"""Privileged state of a `PlayableEnv`: positions of end effector and robot base, 3 float64, in the world frame."""
+REPLAY_STATE = ("ee_world_m", "base_world_m", "base_world_rotation")
+"""Privileged state of a `PlayableEnv`, float64: positions of end effector and robot base in the world frame, 3 each;
+rotation from the axes of the base to those of the world, 3,3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """How a bench replays recorded demonstrations, and whose.
+
+    Attributes:
+        target: `module:class` of a `PlayableEnv`; it takes the arguments of the bench's env and a demonstration's
+            `model_file` and `ep_meta`.
+        robots: Names of the bench's robot, as files state it.
+        gripper: Name of its gripper.
+        version: Series of robosuite that wrote the model files, for example `1.5`.
+    """
+
+    target: str
+    robots: tuple[str, ...]
+    gripper: str
+    version: str
 
 
 class PlayableEnv(Protocol):
     """An env of one recorded demonstration: it is put into recorded states and executes no actions.
 
-    It begins, observes and closes as an `Env` does; its privileged state is `REPLAY_STATE`.
+    It begins, observes and closes as an `Env` does; its privileged state is `REPLAY_STATE`. A ValueError means that the
+    demonstration cannot be replayed anywhere; any other error, that this machine lacks something.
     """
 
     spec: EnvSpec
     about: Mapping[str, str]
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        """Build the demonstration's model; return False."""
+        """Build the demonstration's model; return False.
+
+        Raises:
+            ValueError: If the model is not one of the env's task and robot.
+        """
         ...
 
     def play(self, state: np.ndarray) -> None:
@@ -244,11 +268,8 @@ class RecordableBench(Bench, Protocol):
         ...
 
     @property
-    def replay_target(self) -> str | None:
-        """`module:class` of a `PlayableEnv`; None if the bench cannot replay states.
-
-        It takes the arguments of the bench's env and a demonstration's `model_file` and `ep_meta`.
-        """
+    def replay(self) -> Replay | None:
+        """How recorded demonstrations are replayed; None if the bench cannot replay states."""
         ...
 
     def is_published_seed(self, seed: int) -> bool:

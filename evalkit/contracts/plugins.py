@@ -39,7 +39,7 @@ _METHODS = {
     POLICIES: ("spec", "provenance", "make"),
     EXPERTS: ("start",),
 }
-_RECORDABLE_ATTRIBUTES = ("episodes_per_process", "must_choose", "replay_target")
+_RECORDABLE_ATTRIBUTES = ("episodes_per_process", "must_choose", "replay")
 _RECORDABLE_METHODS = ("is_published_seed", "possible_tasks", "dataset_axes")
 
 

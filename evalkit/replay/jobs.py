@@ -1,7 +1,7 @@
 """Which recorded demonstrations a data set lacks, and their replay, several at a time.
 
 In: HDF5 files, a bench. Out: a data set; under `unreproduced/`, why a demonstration is not in it.
-Read next: `render.py`, one demonstration; `demos.py`, the files.
+Read next: `render.py`, one demonstration; `demos.py`, the files; `statement.py`, what a file must state.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.env import REPLAY_STATE
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
-from evalkit.contracts.files import write_whole
+from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about, write_episode, write_metadata
+from evalkit.record.notes import is_noted, write_note
 from evalkit.record.pool import explained, run_jobs
 from evalkit.record.refusals import EPISODES_PER_TASK
 from evalkit.record.workers import recording_of
-from evalkit.replay.demos import Demo, list_demos, number_of, read_demo
+from evalkit.replay.demos import BrokenDemo, Demo, DemoFile, fingerprint, leaves_range, number_of, read_demo, read_file
 from evalkit.replay.render import EE_TOLERANCE_M, Rendered, render
+from evalkit.replay.statement import Statement, Unfit, check_statement
 
 UNREPRODUCED = "unreproduced"
-"""Folder with a reason for each demonstration that could not be reproduced; none is tried again."""
+"""Folder with a reason for each demonstration that could not be reproduced; none is tried again until it changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class ReplayJob:
         root: The data set.
         path: The HDF5 file.
         name: The demonstration.
+        statement: What the file states.
         bench: The bench.
         task: The task.
         number: Number of the episode in the data set.
@@ -44,6 +48,7 @@ class ReplayJob:
     root: Path
     path: Path
     name: str
+    statement: Statement
     bench: BoundBench
     task: str
     number: int
@@ -54,6 +59,11 @@ class ReplayJob:
         """Return the name of the episode in the data set."""
         return episode_key(self.number)
 
+    @property
+    def spec(self) -> EnvSpec:
+        """Return what the bench's env of the task gives."""
+        return self.bench.env_spec(task=self.task, setting=self.bench.settings[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayJobResult:
@@ -61,11 +71,13 @@ class ReplayJobResult:
 
     Attributes:
         reason: Why the demonstration is not in the data set; None if it is.
-        can_repeat: Whether the simulator failed, so that the same command tries the demonstration again.
+        interrupted: Whether its process failed, so that the same command tries the demonstration again.
+        warning: What was clipped in a demonstration that was written; None for nothing.
     """
 
     reason: str | None = None
-    can_repeat: bool = False
+    interrupted: bool = False
+    warning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +86,36 @@ class Replayed:
 
     Attributes:
         written: Demonstrations that were written.
-        reasons: A sentence for each demonstration that was not.
+        reasons: A sentence for each demonstration that cannot be reproduced.
+        interruptions: A sentence for each demonstration whose process failed.
+        warnings: A sentence for each written demonstration whose actions were clipped.
         lengths: Frames of every episode of the data set, by key.
         num_unreproduced: Demonstrations of the data set that cannot be reproduced.
     """
 
     written: int
     reasons: tuple[str, ...]
+    interruptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     lengths: dict[str, int]
     num_unreproduced: int
 
 
-def jobs(
+class ReplayPlan(NamedTuple):
+    """What is to be replayed.
+
+    Attributes:
+        jobs: Demonstrations that the data set lacks, except those that cannot be reproduced.
+        unreproduced: Demonstrations that could not be reproduced before, and are what they were then.
+        warnings: A sentence for each thing that a file leaves open, or that is ignored in it.
+    """
+
+    jobs: list[ReplayJob]
+    unreproduced: list[ReplayJob]
+    warnings: list[str]
+
+
+def plan_replay(
     root: Path,
     files: Sequence[Path],
     bench: BoundBench,
@@ -93,51 +123,78 @@ def jobs(
     task: str | None = None,
     first_number: int = 0,
     ee_tolerance_m: float = EE_TOLERANCE_M,
-) -> list[ReplayJob]:
-    """Return the demonstrations that a data set lacks, except those that cannot be reproduced.
+) -> ReplayPlan:
+    """Return the demonstrations that a data set lacks.
 
     Args:
         root: The data set.
-        files: robomimic HDF5 files of one bench.
+        files: HDF5 files of one bench.
         bench: The bench.
         task: Task of the files; None for the one that each file states.
         first_number: Added to the numbers of demonstrations.
         ee_tolerance_m: Largest allowed distance of the end effector from its recorded position.
 
     Raises:
-        BadConfig: If a file is not robomimic's, its task is not the bench's, two demonstrations would be the same
-            episode, or another demonstration is there under its number.
+        BadConfig: If a file is no such file, states an env that the bench cannot replay, two demonstrations would be
+            the same episode, or another demonstration is there under its number.
         EvalkitError: If the bench cannot replay states.
     """
-    if bench.recordable.replay_target is None:
-        raise EvalkitError(f"Bench '{bench.name}' cannot replay states: its plugin has no replay_target.")
+    if bench.recordable.replay is None:
+        raise EvalkitError(f"Bench '{bench.name}' cannot replay states: its plugin says so (its `replay` is None).")
     planned: dict[int, ReplayJob] = {}
+    warnings: list[str] = []
     for path in files:
-        stated, names = list_demos(path)
-        start = _first_number(bench, path, task or stated) + first_number
-        same = ReplayJob(root=root, path=path, name="", bench=bench, task=str(task or stated), number=start)
-        for name in names:
-            job = replace(same, name=name, number=start + number_of(name), ee_tolerance_m=ee_tolerance_m)
-            if job.number in planned:
+        file = read_file(path)
+        template = _template(root, file, bench, task)
+        warnings += [f"{path}: {sentence}." for sentence in _open_questions(file, template, task)]
+        for name in file.names:
+            number = template.number + first_number + number_of(name)
+            if number in planned:
                 raise BadConfig(
-                    f"{name} of {path} and of {planned[job.number].path} would be the same episode; replay the files "
+                    f"{name} of {path} and of {planned[number].path} would be the same episode; replay the files "
                     f"one after the other, the second with --first-number."
                 )
-            planned[job.number] = job
-    return [job for job in planned.values() if not _is_done(job)]
+            planned[number] = replace(template, name=name, number=number, ee_tolerance_m=ee_tolerance_m)
+    missing = [job for job in planned.values() if not _is_written(job)]
+    unreproduced = [job for job in missing if _is_unreproduced(job)]
+    return ReplayPlan([job for job in missing if job not in unreproduced], unreproduced, warnings)
 
 
-def _first_number(bench: BoundBench, path: Path, task: str | None) -> int:
-    """Return the number of a task's first episode.
+def _template(root: Path, file: DemoFile, bench: BoundBench, task: str | None) -> ReplayJob:
+    """Return the job of a file without its demonstration; its number is that of the task's first episode.
 
     Raises:
-        BadConfig: If the bench does not have this task.
+        BadConfig: If the bench does not have the file's task, or the task has two arms.
     """
-    if task is None:
+    path, name = file.path, task or file.statement.task
+    if name is None:
         raise BadConfig(f"{path} does not state its task; give it with --task.")
-    if task not in bench.tasks:
-        raise BadConfig(f"{path} is of the task {task}, which '{bench.name}' does not have; --task names another one.")
-    return sorted(bench.tasks).index(task) * EPISODES_PER_TASK
+    if name not in bench.tasks:
+        raise BadConfig(f"{path} is of the task {name}, which '{bench.name}' does not have; --task names another one.")
+    number = sorted(bench.tasks).index(name) * EPISODES_PER_TASK
+    job = ReplayJob(root=root, path=path, name="", statement=file.statement, bench=bench, task=name, number=number)
+    if job.spec.arms != ("left",) or job.spec.action_layout != OSC_DELTA_BASE:
+        raise BadConfig(f"{path} is of {name}, a task of two arms; only one arm with deltas can be replayed.")
+    return job
+
+
+def _open_questions(file: DemoFile, template: ReplayJob, task: str | None) -> list[str]:
+    """Return a sentence for each thing that a file leaves open, or that is ignored in it.
+
+    Raises:
+        BadConfig: If it states an env that the bench cannot replay.
+    """
+    replay = template.bench.recordable.replay
+    assert replay is not None  # `plan_replay` checks it
+    try:
+        sentences = check_statement(file.statement, replay, template.spec)
+    except Unfit as error:
+        raise BadConfig(f"{file.path}: {error}. Leave the file out of the command.") from error
+    if task is not None and file.statement.task not in (None, task):
+        sentences.append(f"it states the task {file.statement.task}, and is replayed as {task} (--task)")
+    if file.others:
+        sentences.append(f"ignored is what is not named demo_N: {', '.join(file.others[:5])}")
+    return sentences
 
 
 def replay(
@@ -156,23 +213,23 @@ def replay(
         on_job: Called after each demonstration.
 
     Raises:
-        EvalkitError: If an episode cannot be written, or a process was killed. Whole episodes are kept and listed.
+        EvalkitError: If an env cannot be built, an episode cannot be written, or a process was killed. Whole episodes
+            are kept and listed.
     """
-    reasons: list[str] = []
-    num_done = 0
+    results: list[ReplayJobResult] = []
     with explained(root):
         try:
             for job, result in run_jobs(replay_job, jobs, workers=workers):
-                num_done += 1
-                if result.reason is not None:
-                    reasons.append(result.reason + (" It can be tried again." if result.can_repeat else ""))
+                results.append(result)
                 if on_job is not None:
                     on_job(job, result)
         finally:
             lengths = write_metadata(root)
     return Replayed(
-        written=num_done - len(reasons),
-        reasons=tuple(reasons),
+        written=sum(result.reason is None for result in results),
+        reasons=tuple(result.reason for result in results if result.reason and not result.interrupted),
+        interruptions=tuple(result.reason for result in results if result.reason and result.interrupted),
+        warnings=tuple(result.warning for result in results if result.warning),
         lengths=lengths,
         num_unreproduced=sum(1 for _ in (root / UNREPRODUCED).rglob("*.txt")),
     )
@@ -182,69 +239,99 @@ def replay_job(job: ReplayJob) -> ReplayJobResult:
     """Replay and write one demonstration; a reason why it cannot be reproduced is noted in the data set.
 
     Raises:
+        EvalkitError: If the env cannot be built on this machine.
         OSError: If it cannot be written, for example on a full disk.
     """
+    about = None
     try:
-        demo = read_demo(job.path, job.name)
-        _write(job, _render(job, demo))
+        demo = read_demo(job.path, job.name, control_hz=job.spec.control_hz)
+        about, warning = _about(job, demo), leaves_range(demo)
+        _write(job, _render(job, demo), about)
     except ValueError as error:
         reason = f"{job.path}, {job.name}: {error}."
-        write_whole(_note(job), reason + "\n")
+        write_note(_note(job), about or _about(job), reason)
         return ReplayJobResult(reason=reason)
-    except (EvalkitError, EpisodeFault) as error:
-        return ReplayJobResult(reason=f"{job.path}, {job.name}: {str(error).rstrip('.')}.", can_repeat=True)
-    return ReplayJobResult()
+    except EpisodeFault as fault:
+        return ReplayJobResult(reason=f"{job.path}, {job.name}: {fault.reason.rstrip('.')}.", interrupted=True)
+    except EvalkitError as error:
+        raise EvalkitError(str(error)) from error  # a plain one passes from one process to another
+    return ReplayJobResult(warning=None if warning is None else f"{job.path}, {job.name}: {warning}.")
 
 
 def _render(job: ReplayJob, demo: Demo) -> Rendered:
-    bench, target = job.bench, job.bench.recordable.replay_target
-    assert target is not None  # `jobs` checks it
+    """Return a rendered demonstration; raises as `render` and `EnvWorker.build` do."""
+    bench, replay = job.bench, job.bench.recordable.replay
+    assert replay is not None  # `plan_replay` checks it
     launch = bench.launch(task=job.task, setting=bench.settings[0])
     kwargs = {**launch.kwargs, "model_file": demo.model_file, "ep_meta": demo.ep_meta}
-    spec = bench.env_spec(task=job.task, setting=bench.settings[0])
-    worker = EnvWorker(replace(launch, target=target, kwargs=kwargs), replace(spec, privileged_keys=REPLAY_STATE))
+    worker = EnvWorker(
+        replace(launch, target=replay.target, kwargs=kwargs), replace(job.spec, privileged_keys=REPLAY_STATE)
+    )
     try:
-        return render(worker.build(), demo, ee_tolerance_m=job.ee_tolerance_m)
+        return render(
+            worker.build(), demo, in_world_axes=job.statement.in_world_axes, ee_tolerance_m=job.ee_tolerance_m
+        )
     finally:
         worker.kill()
 
 
-def _write(job: ReplayJob, rendered: Rendered) -> None:
+def _write(job: ReplayJob, rendered: Rendered, about: EpisodeAbout) -> None:
     recording = recording_of(rendered.spec, job.bench.recordable.dataset_axes())
     error_mm = None if rendered.ee_error_m is None else round(1000 * rendered.ee_error_m, 4)
-    about = replace(_about(job), end_effector_error_mm=error_mm)
+    about = replace(about, end_effector_error_mm=error_mm)
     write_episode(job.root, job.number, rendered.steps, recording, instructions=[rendered.instruction], about=about)
 
 
-def _about(job: ReplayJob) -> EpisodeAbout:
-    """Return where an episode comes from; files of one name differ in size."""
+def _about(job: ReplayJob, demo: Demo | None = None) -> EpisodeAbout:
+    """Return where an episode comes from; without a fingerprint if its demonstration cannot be read."""
+    setting = job.bench.settings[0]
+    (planned,) = job.bench.plan_episodes(task=job.task, setting=setting, num_episodes=1, seed=0)
     return EpisodeAbout(
         bench=job.bench.address,
+        protocol=planned.protocol,
         task=job.task,
+        setting=setting,
         settings=job.bench.given_settings,
         replayed_from=job.path.name,
-        replayed_from_bytes=job.path.stat().st_size,
         demonstration=job.name,
+        demonstration_sha256=None if demo is None else fingerprint(demo, job.statement),
     )
 
 
-def _is_done(job: ReplayJob) -> bool:
-    """Return whether a demonstration is there, or cannot be reproduced; one with a broken JSON is replayed again.
+def _about_now(job: ReplayJob) -> EpisodeAbout:
+    """Return what a demonstration's episode says about itself if it is replayed from the file as it is."""
+    try:
+        return _about(job, read_demo(job.path, job.name, control_hz=job.spec.control_hz))
+    except BrokenDemo:
+        return _about(job)
+
+
+def _is_unreproduced(job: ReplayJob) -> bool:
+    """Return whether a demonstration could not be reproduced, and is what it was then."""
+    return _note(job).exists() and is_noted(_note(job), _about_now(job))
+
+
+def _is_written(job: ReplayJob) -> bool:
+    """Return whether a demonstration is in the data set; one with a broken JSON is not.
 
     Raises:
         BadConfig: If another demonstration is there under its number.
     """
     path = job.root / "data" / f"{job.key}.json"
     if (stored := read_about(path)) is None:
-        return _note(job).exists()
-    differing = stored.differences(_about(job), ignore=("end_effector_error_mm",))
+        return False
+    differing = stored.differences(_about_now(job), ignore=_NOT_COMPARED)
     if differing:
-        before = ", ".join(f"{name} {value!r}" for name, (value, _) in differing.items())
+        before = "; ".join(f"its field '{name}' was {a!r}, and is {b!r} now" for name, (a, b) in differing.items())
         raise BadConfig(
             f"{path} holds another demonstration than {job.name} of {job.path}: {before}. "
             f"Replay into another folder, or give other numbers (--first-number)."
         )
     return True
+
+
+_NOT_COMPARED = ("end_effector_error_mm", "replayed_from")
+"""What may differ for the same episode: a file with the same demonstration may have another name."""
 
 
 def _note(job: ReplayJob) -> Path:

@@ -57,7 +57,8 @@ def test_benches_with_experts_state_facts_for_recording(name: str) -> None:
         assert possible is None or task in possible
         assert possible is None or set(possible) <= set(bench.tasks)
     assert bench.dataset_axes().R_eefsim_eefmodel.shape == (3, 3)
-    module, _, attribute = str(bench.replay_target).partition(":")
+    assert bench.replay is not None
+    module, _, attribute = bench.replay.target.partition(":")
     assert attribute in {node.name for node in ast.parse(source_of(module)).body if isinstance(node, ast.ClassDef)}
 
 

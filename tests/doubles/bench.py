@@ -180,7 +180,7 @@ class RecordableFakeBench(FakeBench):
 
     episodes_per_process = 2
     must_choose = ()
-    replay_target = None
+    replay = None
 
     def plan_episodes(
         self, config: FakeBenchConfig, *, task: str, setting: str, num_episodes: int, seed: int

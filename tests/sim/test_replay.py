@@ -10,16 +10,18 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.replay import RobosuiteReplay
+from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.types import Observation
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.videos import read_frames
 from evalkit.replay import render
 from evalkit.replay.demos import BrokenDemo, Demo, read_demo
-from evalkit.replay.jobs import UNREPRODUCED, Replayed, ReplayJobResult, jobs, replay, replay_job
+from evalkit.replay.jobs import UNREPRODUCED, Replayed, ReplayJob, ReplayJobResult, plan_replay, replay, replay_job
 from tests.doubles.configured import bench_of
 from tests.doubles.known import known
 from tests.doubles.simulators import needs_robosuite
@@ -76,6 +78,10 @@ def replayed(path: Path, root: Path) -> Replayed:
     return replay(root, jobs(root, [path], SMALL))
 
 
+def jobs(root: Path, files: list[Path], bench: BoundBench, **arguments: Any) -> list[ReplayJob]:
+    return plan_replay(root, files, bench, **arguments).jobs
+
+
 @pytest.mark.slow
 def test_a_state_looks_as_it_did(recorded: Recorded, tmp_path: Path) -> None:
     path, seen = recorded
@@ -118,15 +124,16 @@ def test_what_cannot_be_reproduced_is_named_and_not_kept(recorded: Recorded, tmp
     result = replayed(path, root)
     assert sorted(reason.partition(", ")[2] for reason in result.reasons) == [
         "demo_10: frame 4: the end effector is 5.0 mm from its recorded position, 2 mm are allowed.",
-        "demo_2: after frame 0: ValueError: a state of this model has 32 numbers, the recorded one has (31,).",
+        "demo_2: after frame 0: a state of its model has 32 numbers, the recorded one has 31.",
     ]
     assert not (root / "metadata.json").exists()
     assert result.num_unreproduced == len(list((root / UNREPRODUCED).rglob("*.txt"))) == 2
     assert jobs(root, [path], SMALL) == []
 
 
-def observed(demo: Demo, depth: float) -> Observation:
+def observed(demo: Demo, depth: float, base_world_m: Any = (0, 0, 0), turned_rad: float = 0.0) -> Observation:
     assert demo.ee_world_m is not None
+    turn = Rotation.from_rotvec([0, 0, turned_rad]).as_matrix()
     return Observation(
         rgb=np.zeros((3, 4, 4, 3), np.uint8),
         depth=np.full((3, 4, 4), depth, np.float32),
@@ -134,22 +141,28 @@ def observed(demo: Demo, depth: float) -> Observation:
         T_base_cam=np.zeros((3, 4, 4)),
         proprio=np.zeros(16, np.float32),
         instruction="",
-        privileged={"ee_world_m": demo.ee_world_m[0], "base_world_m": np.zeros(3)},
+        privileged={
+            "ee_world_m": demo.ee_world_m[0],
+            "base_world_m": np.array(base_world_m, float),
+            "base_world_rotation": turn,
+        },
     )
 
 
 def test_frames_that_differ_from_the_recording_are_refused(recorded: Recorded) -> None:
-    demo = read_demo(recorded[0], "demo_2")
+    demo = read_demo(recorded[0], "demo_2", control_hz=20)
     with pytest.raises(BrokenDemo, match="frame 0: view 0 has no depth"):
-        render._check(0, observed(demo, 0.0), demo, 1.0, None)
-    with pytest.raises(BrokenDemo, match="frame 0: the robot's base has moved"):
-        render._check(0, observed(demo, 1.0), demo, 1.0, np.ones(3))
-    render._check(0, observed(demo, 1.0), demo, 1.0, np.zeros(3))
+        render._check(0, observed(demo, 0.0), demo, 1.0, first=None)
+    first = observed(demo, 1.0)
+    for moved in (observed(demo, 1.0, (0, 2e-3, 0)), observed(demo, 1.0, turned_rad=0.01)):
+        with pytest.raises(BrokenDemo, match="frame 0: the robot's base has moved"):
+            render._check(0, moved, demo, 1.0, first=first)
+    render._check(0, observed(demo, 1.0, (0, 5e-4, 0), turned_rad=1e-3), demo, 1.0, first=first)
 
 
 @pytest.mark.parametrize("retriable", [False, True])
 def test_only_a_worker_that_died_can_be_tried_again(recorded: Recorded, retriable: bool) -> None:
-    demo = read_demo(recorded[0], "demo_2")
+    demo = read_demo(recorded[0], "demo_2", control_hz=20)
 
     def play(states: np.ndarray) -> Iterator[Observation]:
         yield observed(demo, 1.0)
@@ -167,12 +180,12 @@ def test_files_that_are_none_of_robomimics(recorded: Recorded, tmp_path: Path) -
     with pytest.raises(BadConfig, match="is of the task Pour, which 'robosuite' does not have; --task"):
         jobs(tmp_path, [path], SMALL)
     (tmp_path / "x.hdf5").write_bytes(b"nothing")
-    with pytest.raises(BadConfig, match="is no robomimic file"):
+    with pytest.raises(BadConfig, match=r"x.hdf5: it is no HDF5 file\.$"):
         jobs(tmp_path, [tmp_path / "x.hdf5"], SMALL)
     short = changed(recorded, tmp_path, lambda data: data["demo_2"].__delitem__("actions"))
     todo = jobs(tmp_path, [short], SMALL)
     assert [job.name for job in todo] == ["demo_2", "demo_10"]
-    assert "demo_2: it cannot be read" in str(replay_job(todo[0]).reason)
+    assert "demo_2: it has no data set 'actions'" in str(replay_job(todo[0]).reason)
 
 
 def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Recorded, tmp_path: Path) -> None:
@@ -180,10 +193,13 @@ def test_another_file_is_not_taken_for_the_one_that_is_there(recorded: Recorded,
     todo = jobs(root, [recorded[0]], SMALL)
     assert replay_job(todo[0]) == ReplayJobResult()
     assert jobs(root, [recorded[0]], SMALL) == todo[1:]
-    other = changed(recorded, tmp_path, lambda data: data.create_dataset("more", data=np.zeros(9)))
-    with pytest.raises(BadConfig, match=r"another demonstration than demo_2 of .*replayed_from 'lift.hdf5', .*--first"):
-        jobs(root, [other], SMALL)
-    with pytest.raises(BadConfig, match=r"settings \{'image_hw_px': \[64, 64\]\}"):
+    same = changed(recorded, tmp_path, lambda data: data.create_dataset("more", data=np.zeros(9)))
+    assert [job.name for job in jobs(root, [same], SMALL)] == ["demo_10"]
+    for name in ("states", "actions", "obs/robot0_eef_pos"):
+        other = changed(recorded, tmp_path, lambda data: data[f"demo_2/{name}"].__setitem__((2, 1), 1e-9))  # noqa: B023
+        with pytest.raises(BadConfig, match=r"another demonstration than demo_2 of .*demonstration_sha256.*--first"):
+            jobs(root, [other], SMALL)
+    with pytest.raises(BadConfig, match=r"field 'settings' was \{'image_hw_px': \[64, 64\]\}"):
         jobs(root, [recorded[0]], bench_of("robosuite", image_hw_px=[32, 32]))
     assert len(jobs(root, [other], SMALL, first_number=50)) == 2
 
@@ -213,7 +229,7 @@ def test_where_nothing_can_be_written_one_sentence_says_so(recorded: Recorded, t
 
 
 def test_the_env_that_plays_back_keeps_to_states(recorded: Recorded) -> None:
-    demo = read_demo(recorded[0], "demo_10")
+    demo = read_demo(recorded[0], "demo_10", control_hz=20)
     env = RobosuiteReplay(model_file=demo.model_file, ep_meta={}, task="Lift", image_hw_px=SIZE)
     try:
         env.begin(seed=0, max_steps=0)

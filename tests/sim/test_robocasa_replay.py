@@ -16,7 +16,7 @@ from envs.robocasa.bench import PYTHON_VARIABLE
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.layout import read_track
 from evalkit.dataset.videos import read_frames
-from evalkit.replay.jobs import jobs, replay_job
+from evalkit.replay.jobs import plan_replay, replay_job
 from tests.doubles.configured import bench_of
 from tests.doubles.known import known
 from tests.doubles.simulators import needs_robocasa
@@ -57,7 +57,7 @@ def test_a_kitchen_is_seen_again(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("demo.hdf5", "seen.npz")]
     environ = {**os.environ, "MUJOCO_GL": choose_gl(), "PYTHONPATH": str(ROOT)}
     subprocess.run([os.environ[PYTHON_VARIABLE], "-c", RECORD, *files], cwd=ROOT, env=environ, check=True, timeout=280)
-    (job,) = jobs(tmp_path / "data", [tmp_path / "demo.hdf5"], bench_of("robocasa", **SETTINGS))
+    (job,) = plan_replay(tmp_path / "data", [tmp_path / "demo.hdf5"], bench_of("robocasa", **SETTINGS)).jobs
     assert replay_job(job).reason is None
     seen, track = np.load(files[1]), read_track(tmp_path / "data", job.key)
     assert track.instructions == (str(seen["instruction"]),)

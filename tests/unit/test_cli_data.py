@@ -157,9 +157,22 @@ def demos(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("reasons", [(), ("lift.hdf5, demo_2: frame 4: view 0 has no depth.",)])
+NO_DEPTH = "lift.hdf5, demo_2: frame 4: view 0 has no depth."
+DIED = "lift.hdf5, demo_10: the worker was killed by SIGKILL."
+
+
+@pytest.mark.parametrize(
+    ("reasons", "interruptions", "exit_code"),
+    [((), (), 0), ((NO_DEPTH,), (), 1), ((), (DIED,), 3), ((NO_DEPTH,), (DIED,), 3)],
+)
 def test_a_replay_prints_counts_and_reasons(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evalkit: Run, demos: Path, reasons: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evalkit: Run,
+    demos: Path,
+    reasons: tuple[str, ...],
+    interruptions: tuple[str, ...],
+    exit_code: int,
 ) -> None:
     calls: list[Any] = []
 
@@ -167,17 +180,27 @@ def test_a_replay_prints_counts_and_reasons(
         calls.append(([job.name for job in jobs], jobs[0].ee_tolerance_m, workers))
         for job in jobs:
             on_job(job, None)
-        return replays.Replayed(written=1, reasons=reasons, lengths={"a": 70, "b": 9}, num_unreproduced=3)
+        return replays.Replayed(
+            written=1,
+            reasons=reasons,
+            interruptions=interruptions,
+            warnings=("lift.hdf5, demo_2: its arm's actions leave [-1, 1].",),
+            lengths={"a": 70, "b": 9},
+            num_unreproduced=3,
+        )
 
     monkeypatch.setattr(replays, "replay", replay)
     root = tmp_path / "data"
     options = ["--bench", "robosuite", "--workers", "2", "--end-effector-tolerance-mm", "5"]
     done = evalkit("replay", root, demos, *options)
-    assert done.exit_code == len(reasons)
-    assert done.out.splitlines()[-1] == (
+    assert done.exit_code == exit_code
+    lines = done.out.splitlines()
+    assert lines[-1] == (
         f"{root}: 1 of 2 replayed now; 2 episodes, 79 frames in all; 3 demonstrations cannot be reproduced"
-    )
-    assert [line for line in done.out.splitlines() if "left out" in line] == [f"left out: {r}" for r in reasons]
+    ) + ("; run the same command again for what was interrupted" if interruptions else "")
+    assert [line for line in lines if line.startswith("left out")] == [f"left out: {r}" for r in reasons]
+    assert [line for line in lines if line.startswith("interrupted")] == [f"interrupted: {r}" for r in interruptions]
+    assert [line for line in lines if line.startswith("warning: lift")]
     assert "2/2" in done.out
     assert (calls, done.err) == ([(["demo_2", "demo_10"], 0.005, 2)], "")
 
@@ -201,10 +224,11 @@ def test_what_cannot_be_replayed_is_left_out_once(
     assert not (tmp_path / "data").exists()
     done = evalkit(*command)
     assert done.exit_code == 1
-    assert f"left out: {demos}, demo_2: it cannot be read" in done.out
+    assert f"left out: {demos}, demo_2: it has no attribute model_file" in done.out
     assert "0 of 2 replayed now; 0 episodes, 0 frames in all; 2 demonstrations cannot be reproduced" in done.out
     again = evalkit(*command)
-    assert again.exit_code == 0
+    assert again.exit_code == 1
+    assert "left out: 2 demonstrations that could not be reproduced before, see " in again.out
     assert "0 of 0 replayed now; 0 episodes, 0 frames in all; 2 demonstrations cannot be reproduced" in again.out
 
 
@@ -219,7 +243,7 @@ def test_mistakes_of_a_replay_are_one_sentence(
     for arguments, sentence in (
         ([demos, "--bench", "robosuite"], "No space left on device. Whole episodes are kept"),
         ([demos, "--bench", "robosuite", "--task", "Pour"], "is of the task Pour, which 'robosuite' does not have"),
-        ([demos, "--bench", BENCH], "Bench 'fake' cannot replay states: its plugin has no replay_target"),
+        ([demos, "--bench", BENCH], "Bench 'fake' cannot replay states: its plugin says so (its `replay` is None)."),
         ([demos, "--bench", "robosuite", "bench.robosuite.pixels=3"], "Unknown setting 'bench.robosuite.pixels'"),
     ):
         done = evalkit("replay", tmp_path / "data", *arguments)

@@ -28,13 +28,13 @@ RECORDED = {
     "env": {"renderer": "software"},
     "success": False,
 }
-REPLAYED = {
+REPLAYED: dict[str, Any] = {
     "bench": "robocasa",
     "task": "CloseDrawer",
     "settings": {},
     "replayed_from": "demo.hdf5",
-    "replayed_from_bytes": 12,
     "demonstration": "demo_1",
+    "demonstration_sha256": "0f",
     "hand_error_mm": None,
 }
 

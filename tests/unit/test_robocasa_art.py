@@ -13,7 +13,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs.robocasa.art import Shape, missing_files, stand_in, with_placeholders
+from envs.mujoco.recorded import missing_files
+from envs.robocasa.art import Shape, stand_in, with_placeholders
 from tests.doubles.known import known
 
 KITCHEN = """
