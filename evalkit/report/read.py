@@ -28,7 +28,7 @@ from evalkit.report.tables import (
 )
 from evalkit.score.results.checks import check_sentences, split_checks
 from evalkit.score.results.coverage import lost_clips, nothing_to_score
-from evalkit.score.results.table import read_coverage, read_scores
+from evalkit.score.results.table import OldScores, read_coverage, read_scores
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
@@ -111,8 +111,12 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
     run = open_run(run_dir)
     records, about = run.records(), run.read_about()
     planned = Counter(episode.task for episode in run.plan.episodes)
-    scores = read_scores(run.scores_path) if run.scores_path.exists() else None
-    not_scored = f"Not scored yet. Run `evalkit score run {run_dir}`."
+    scores, not_scored = None, f"Not scored yet. Run `evalkit score run {run_dir}`."
+    if run.scores_path.exists():
+        try:
+            scores = read_scores(run.scores_path)
+        except OldScores as error:
+            not_scored = str(error)
     scored = _summary(scores, name=name or run_dir.resolve().name, not_scored=not_scored)
     success = success_rows(run.plan.tasks, planned, records)
     caveats = [*plan_caveats(run.plan, num_missing=success[-1].missing), *session_caveats(about)]

@@ -1,26 +1,26 @@
 """All metrics of one chunk: predictions against the ground truth.
 
 In: a `ClipChunk` and the cameras. Out: `Score`s, one per metric, frame and view (or arm, or all cameras).
-Read next: `frame.py`, what is computed for each frame; `run.py`, which scores the clips of a run.
+Read next: `frame.py`, what is computed for each frame; `pools.py`, what is pooled over frames; `run.py`, which scores
+the clips of a run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-
-import numpy as np
+from typing import get_args
 
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score.checks.chunk import TRUTH, Checked, check_chunk
-from evalkit.score.frame import FrameScores, GroundTruth, Named, names_of, score_frame, unfit
-from evalkit.score.metrics import depth, image, lpips
+from evalkit.score.frame import FrameScores, GroundTruth, Named, score_frame, unfit
+from evalkit.score.metrics import lpips
 from evalkit.score.metrics.device import CPU, is_device_failure
+from evalkit.score.pools import Pools
 from evalkit.score.references import RoundTrip, codec_round_trip, depth_8bit_scores, reference_predictions
 from evalkit.score.results.checks import check_row
 from evalkit.score.results.names import METRICS, Family
@@ -67,6 +67,7 @@ def score_chunk(
     codec: RoundTrip | str | None = None,
     problems: Mapping[ImageKey, Measure] | None = None,
     first_frame_idx: int = 0,
+    pools: Pools | None = None,
 ) -> list[Score]:
     """Return the scores of a chunk; none if there is no prediction.
 
@@ -79,6 +80,8 @@ def score_chunk(
         problems: Images, ground truth or predicted, that could not be read.
         first_frame_idx: Horizon of this part's first frame, where a clip is scored in parts. In every part but the
             first, the first frame was scored with the part before and only serves to measure changes.
+        pools: Of a clip that is scored in parts; `pooled_scores` gives its pooled metrics after the last part. None
+            if the chunk is a whole clip, whose pooled metrics are then among the scores.
     """
     if predictions is None:
         predictions = {} if chunk.predicted is None else {"policy": chunk.predicted}
@@ -87,6 +90,7 @@ def score_chunk(
         return []
     options = options or ScoreOptions()
     checked = check_chunk(chunk, env, predictions, first=lead)
+    whole = Pools() if pools is None else pools
     truth = GroundTruth(
         chunk.true,
         chunk.intrinsics_v33_px,
@@ -105,25 +109,37 @@ def score_chunk(
             subjects["codec_round_trip"] = ceiling
         elif ceiling is not None:
             unavailable.append(("codec_round_trip", WHOLE_CHUNK, Named("static", "psnr_db/frame_mean", ceiling)))
-    located = [*_scored(truth, subjects, options.threads, checked), *unavailable]
+    located = [*_scored(truth, subjects, options.threads, whole, checked=checked), *unavailable]
     if options.depth_estimator is not None:
-        located += _estimated(truth, like, options.depth_estimator, options.threads)
+        located += _estimated(truth, like, options.depth_estimator, options.threads, whole)
     for net in options.lpips_nets:
         located += _lpips(truth, subjects, net, options.lpips_weights)
     if options.references and like.depth is not None:
         located += [("depth_8bit", frame_idx, named) for frame_idx, named in depth_8bit_scores(truth)]
     shift = first_frame_idx - lead
-    checks = [check_row(finding, chunk_idx=chunk.chunk_idx) for finding in checked.findings]
-    return checks + [
+    scores = [check_row(finding, chunk_idx=chunk.chunk_idx) for finding in checked.findings]
+    scores += [
         _score(subject, chunk.chunk_idx, frame_idx if frame_idx == WHOLE_CHUNK else frame_idx + shift, named)
         for subject, frame_idx, named in located
     ]
+    return scores if pools is not None else scores + pooled_scores(whole, chunk.chunk_idx)
+
+
+def pooled_scores(pools: Pools, chunk_idx: int = 0) -> list[Score]:
+    """Return the scores that are pooled over the frames of a clip, as those of one of its chunks."""
+    return [_score(subject, chunk_idx, WHOLE_CHUNK, named) for subject, named in pools.named()]
 
 
 def _scored(
-    truth: GroundTruth, subjects: Mapping[str, Prediction], threads: int, checked: Checked | None = None
+    truth: GroundTruth,
+    subjects: Mapping[str, Prediction],
+    threads: int,
+    pools: Pools,
+    *,
+    families: tuple[Family, ...] = tuple(get_args(Family)),
+    checked: Checked | None = None,
 ) -> Iterator[Located]:
-    """Yield every metric of some predictions except LPIPS, which takes batches.
+    """Yield the metrics of some families of each frame, without LPIPS, which takes batches; fill the pools.
 
     All subjects of a frame are scored before the next frame, so that trees and windows of few frames are in memory.
     """
@@ -136,7 +152,8 @@ def _scored(
             subject: score_frame(truths.get(subject, truth), prediction, frame_idx)
             for subject, prediction in subjects.items()
         }
-        truth.forget(frame_idx)
+        for shared in (truth, *truths.values()):
+            shared.forget(frame_idx)
         return scores
 
     if threads <= 1:
@@ -145,48 +162,12 @@ def _scored(
         with ThreadPoolExecutor(threads) as pool:
             frames = list(pool.map(score, truth.frame_idxs))
     for subject, prediction in subjects.items():
-        for frame_idx, named in _pooled(truths.get(subject, truth), prediction, [frame[subject] for frame in frames]):
-            yield subject, frame_idx, named
-
-
-def _pooled(truth: GroundTruth, prediction: Prediction, frames: Sequence[FrameScores]) -> Iterator[tuple[int, Named]]:
-    """Yield the measures of each frame of one prediction, then those that are pooled over the frames."""
-    for frame_idx, frame in zip(truth.frame_idxs, frames, strict=True):
-        for named in frame.named:
-            yield frame_idx, named
-    squares = [square for frame in frames for square in frame.squares]
-    if squares:
-        yield WHOLE_CHUNK, Named("static", "psnr_db/clip_pooled", image.psnr_db(float(np.mean(squares))))
-    else:
-        yield from _without_pool(frames, "image")
-    if not any(frame.num_depth_views for frame in frames):
-        yield from _without_pool(frames, "depth")
-    else:
-        pooled = depth.NO_ERRORS
-        for frame in frames:
-            pooled = pooled.plus(frame.errors)
-        yield WHOLE_CHUNK, Named("static", "absrel/gt_mask_clip_pooled", pooled.absrel())
-        yield WHOLE_CHUNK, Named("static", "delta1/gt_mask_clip_pooled", pooled.delta(1))
-        yield WHOLE_CHUNK, Named("static", "absrel/gt_mask_affine_disparity", _affine_absrel(truth, prediction))
-
-
-def _without_pool(frames: Sequence[FrameScores], family: Family) -> Iterator[tuple[int, Named]]:
-    """Yield why there is nothing to pool: the problem of the first frame, if a family was asked for."""
-    measures = (named.measure for frame in frames for named in frame.named if METRICS[named.metric].family == family)
-    for measure in islice(measures, 1):
-        for metric in names_of(family, "chunk"):
-            yield WHOLE_CHUNK, Named("static", metric, measure)
-
-
-def _affine_absrel(truth: GroundTruth, prediction: Prediction) -> Measure:
-    assert prediction.depth is not None
-    views = [view for view, _ in truth.static]
-    frames = slice(truth.first, min(truth.num_frames, len(prediction.depth)))
-    true_m, pred_m = truth.frames.depth_fvhw_m[frames, views], prediction.depth[frames, views]
-    fit = depth.fit_disparity(true_m, pred_m)
-    if fit is None:
-        return Measure(None, "degenerate_alignment")
-    return depth.depth_errors(true_m, fit.apply(pred_m)).absrel()
+        scores = [frame[subject] for frame in frames]
+        pools.add(subject, truths.get(subject, truth), prediction, scores, families)
+        for frame_idx, frame in zip(truth.frame_idxs, scores, strict=True):
+            for named in frame.named:
+                if METRICS[named.metric].family in families:
+                    yield subject, frame_idx, named
 
 
 def _lpips(
@@ -231,7 +212,9 @@ def _lpips_batch(
             yield subject, frame_idx, problem or network.measure(values[position])
 
 
-def _estimated(truth: GroundTruth, prediction: Prediction, choice: EstimatorChoice, threads: int) -> Iterator[Located]:
+def _estimated(
+    truth: GroundTruth, prediction: Prediction, choice: EstimatorChoice, threads: int, pools: Pools
+) -> Iterator[Located]:
     """Yield depth and cloud metrics of the depth estimated from the policy's RGB, and from the ground-truth RGB."""
     true = Prediction(rgb=truth.frames.rgb_fvhwc_u8, depth=None, proprio=truth.frames.proprio_fd)
     subjects = {f"policy+{choice.label}": prediction, f"truth+{choice.label}": true}
@@ -247,11 +230,9 @@ def _estimated(truth: GroundTruth, prediction: Prediction, choice: EstimatorChoi
     except Exception as error:  # an estimator is anyone's code
         reason = str(error) if isinstance(error, EstimatorUnavailable) else f"{type(error).__name__}: {error}"
         missing = Measure(None, "unavailable", f"depth estimator '{choice.name}': {reason}")
-        yield next(iter(subjects)), WHOLE_CHUNK, Named("static", "absrel/gt_mask", missing)
+        yield next(iter(subjects)), WHOLE_CHUNK, Named("static", "absrel/gt_mask_10m", missing)
         return
-    for subject, frame_idx, named in _scored(truth.with_problems(unreadable), estimated, threads):
-        if METRICS[named.metric].family in ("depth", "cloud"):
-            yield subject, frame_idx, named
+    yield from _scored(truth.with_problems(unreadable), estimated, threads, pools, families=("depth", "cloud"))
 
 
 def _score(subject: str, chunk_idx: int, frame_idx: int, named: Named) -> Score:

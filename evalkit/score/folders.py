@@ -14,8 +14,8 @@ Each folder holds one folder per clip, with the same name on both sides (or is i
     states.npz             `proprio`, F,16, see `contracts.types.PROPRIO_DIM`; optional
     start/                 the last frame before the prediction, as a clip of one frame; optional, in the ground truth
 
-A clip is read and scored `FRAMES_A_PART` frames at a time, so that memory does not grow with its length; metrics
-that pool the pixels of a chunk pool those of a part here.
+A clip is read and scored `FRAMES_A_PART` frames at a time, so that memory does not grow with its length. Metrics that
+are pooled over a generated clip are pooled over the whole clip.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ import numpy as np
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import Arm, EnvSpec
 from evalkit.contracts.types import PROPRIO_DIM, OnProgress, Prediction
-from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.chunk import ScoreOptions, pooled_scores, score_chunk
 from evalkit.score.metrics.device import describe
+from evalkit.score.pools import Pools
 from evalkit.score.results.coverage import NUM_NAMED, clip_row, failure_row
 from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
@@ -120,6 +121,9 @@ def _clip(
     if not has_truth:
         yield [clip_row("no_truth", f"{true / CAMERAS} does not exist")]
         return
+    if not any(pred.glob("rgb/*")):
+        yield [clip_row("no_prediction", f"{pred / 'rgb'} {'is empty' if pred.is_dir() else 'does not exist'}")]
+        return
     try:
         yield from _clip_parts(pred, true, options, offers)
     except BadConfig as error:
@@ -183,6 +187,7 @@ def _clip_parts(pred: Path, true: Path, options: ScoreOptions | None, offers: Of
     size: tuple[int, int] | None = None
     start, first = _no_frame(cameras, (0, 0)), 0
     before: Read = {}
+    pools = Pools()
     while new := _read(sides):
         size = size or _size(true, new["true", "rgb"])
         env = _env(cameras, arms, size)
@@ -192,11 +197,12 @@ def _clip_parts(pred: Path, true: Path, options: ScoreOptions | None, offers: Of
                 yield [_without_floor(problem)]
         read = {key: [old + frames for old, frames in zip(before[key], new[key], strict=True)] for key in before} or new
         chunk, problems = _chunk(read, states, cameras, size, start, offers, has_depth=has_depth, first=first)
-        yield score_chunk(chunk, env, options, problems=problems, first_frame_idx=first)
+        yield score_chunk(chunk, env, options, problems=problems, first_frame_idx=first, pools=pools)
         first += len(new["true", "rgb"][0])
         before = {key: [frames[-1:] for frames in views] for key, views in new.items()}
     if size is None:
         raise BadConfig(f"{true} has no readable RGB frame, so there is no ground truth to compare with.")
+    yield pooled_scores(pools)
 
 
 def _read(sides: Sides) -> Read:
@@ -242,6 +248,7 @@ def _chunk(
             for frame_idx, frame in enumerate(frames):
                 problem = copy_frame(array[frame_idx, view], frame)
                 if problem is not None:
+                    problem = problem if side == "pred" else problem._replace(status="bad_truth")
                     problems.setdefault(ImageKey(modality, frame_idx, view), problem)
         return array
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evalkit.contracts.geometry import ee_pose_from_proprio
-from evalkit.contracts.spec import CameraSpec, EnvSpec
+from evalkit.contracts.spec import Arm, CameraSpec, EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.score.checks.cameras import pose_fault
 from evalkit.score.metrics import cloud, depth, image, pose
@@ -42,14 +42,16 @@ class FrameScores:
     Attributes:
         named: Its measures.
         squares: Mean squared colour error of each static view that could be scored.
-        errors: Depth errors of its static views, to be pooled over the chunk.
-        num_depth_views: Static views whose depth could be scored.
+        errors: Depth errors of its static views, to be pooled over the clip.
+        depth_views: Static views whose depth could be scored.
+        problems: Of RGB (`image`) and, if it is predicted, of depth: why static views could not be scored.
     """
 
     named: list[Named] = field(default_factory=list)
     squares: list[float] = field(default_factory=list)
     errors: depth.DepthErrors = depth.NO_ERRORS
-    num_depth_views: int = 0
+    depth_views: list[int] = field(default_factory=list)
+    problems: dict[Family, list[Measure]] = field(default_factory=dict)
 
     def add(self, view: str, metric: str, measure: Measure) -> None:
         """Add one measure."""
@@ -163,7 +165,7 @@ class GroundTruth:
 
 def score_frame(truth: GroundTruth, prediction: Prediction, frame_idx: int) -> FrameScores:
     """Return every metric of one frame of a prediction."""
-    scores = FrameScores()
+    scores = FrameScores(problems={"image": []} if prediction.depth is None else {"image": [], "depth": []})
     for view, name in truth.static:
         _add_image(scores, truth, prediction, frame_idx, view, name)
         if prediction.depth is not None:
@@ -210,6 +212,7 @@ def _add_image(
     problem = unfit(truth, ImageKey("rgb", frame_idx, view), prediction.rgb)
     if problem:
         scores.add_unfit(name, "image", "view", problem)
+        scores.problems["image"].append(problem)
         return
     pred_u8 = prediction.rgb[frame_idx, view]
     square = image.mse(truth.frames.rgb_fvhwc_u8[frame_idx, view], pred_u8)
@@ -231,19 +234,20 @@ def _add_depth(
     problem = unfit(truth, ImageKey("depth", frame_idx, view), pred)
     if problem:
         scores.add_unfit(name, "depth", "view", problem)
+        scores.problems["depth"].append(problem)
         if frame_idx:
             scores.add_unfit(name, "depth", "change", problem)
         return
     true_m, pred_m = true[frame_idx, view], pred[frame_idx, view]
     errors = depth.depth_errors(true_m, pred_m)
     scores.errors = scores.errors.plus(errors)
-    scores.num_depth_views += 1
+    scores.depth_views.append(view)
     for metric, measure in _frame_depth(errors, true_m, pred_m):
         scores.add(name, metric, measure)
     if frame_idx:
         before = true[frame_idx - 1, view], true_m, pred[frame_idx - 1, view], pred_m
         unfit_before = unfit(truth, ImageKey("depth", frame_idx - 1, view), pred)
-        scores.add(name, "depth_change_m/gt_mask", unfit_before or depth.change_error_m(*before))
+        scores.add(name, "depth_change_m/gt_mask_10m", unfit_before or depth.change_error_m(*before))
 
 
 def _frame_depth(errors: depth.DepthErrors, true_m: np.ndarray, pred_m: np.ndarray) -> Iterator[tuple[str, Measure]]:
@@ -253,13 +257,14 @@ def _frame_depth(errors: depth.DepthErrors, true_m: np.ndarray, pred_m: np.ndarr
     def named(measure: Measure) -> Measure:
         return measure._replace(status="constant_depth") if constant else measure
 
-    yield "absrel/gt_mask", named(errors.absrel())
+    yield "absrel/gt_mask_10m", named(errors.absrel())
     for order in (1, 2, 3):
-        yield f"delta{order}/gt_mask", named(errors.delta(order))
-    yield "rmse_m/gt_mask", named(errors.rmse_m())
-    yield "invalid_depth_frac/gt_mask", errors.invalid_frac()
+        yield f"delta{order}/gt_mask_10m", named(errors.delta(order))
+    yield "rmse_m/gt_mask_10m", named(errors.rmse_m())
+    yield "invalid_depth_frac/gt_mask_10m", errors.invalid_frac()
+    yield "far_depth_frac/gt_mask_10m", errors.far_frac()
     scaled = depth.depth_errors(true_m, depth.median_aligned(true_m, pred_m))
-    yield "absrel/gt_mask_median_scaled", named(scaled.absrel())
+    yield "absrel/gt_mask_median_scaled_10m", named(scaled.absrel())
 
 
 def _add_cloud(
@@ -295,16 +300,23 @@ def _add_fused(
     if len(known) < len(poses):
         scores.add_unfit(name, "cloud", "frame", Measure(None, "bad_state", "a wrist camera has no pose"))
         return
-    pred = cloud.fuse(depth_fvhw_m[frame_idx, views], truth.intrinsics_v33_px[views], known)
+    true_m, pred_m = truth.frames.depth_fvhw_m[frame_idx, views], depth_fvhw_m[frame_idx, views]
+    pred = cloud.fuse(pred_m, truth.intrinsics_v33_px[views], known, true_vhw_m=true_m)
     true = truth.cloud(frame_idx, views)
     measured = cloud.distances(np.empty((0, 3)) if true is None else true, pred, device=truth.device)
-    scores.add(name, "chamfer_m/l1_half", measured.l1_half_m())
-    scores.add(name, "chamfer_m/l1_sum", measured.l1_sum_m())
-    scores.add(name, "chamfer_m/l1_pred_to_gt", measured.accuracy_m())
-    scores.add(name, "chamfer_m/l1_gt_to_pred", measured.completeness_m())
-    scores.add(name, "chamfer_m2/l2sq_sum", measured.l2sq_sum_m2())
+    remark = depth.count_out_of_range(true_m, pred_m).remark
+    for metric, measure in _distances(measured):
+        scores.add(name, metric, remark(measure))
+
+
+def _distances(measured: cloud.CloudDistances) -> Iterator[tuple[str, Measure]]:
+    yield "chamfer_m/l1_half_10m", measured.l1_half_m()
+    yield "chamfer_m/l1_sum_10m", measured.l1_sum_m()
+    yield "chamfer_m/l1_pred_to_gt_10m", measured.accuracy_m()
+    yield "chamfer_m/l1_gt_to_pred_10m", measured.completeness_m()
+    yield "chamfer_m2/l2sq_sum_10m", measured.l2sq_sum_m2()
     for radius_m in cloud.FSCORE_RADII_M:
-        scores.add(name, f"fscore/{radius_m * 1000:.0f}mm", measured.fscore(radius_m))
+        yield f"fscore/{radius_m * 1000:.0f}mm_10m", measured.fscore(radius_m)
 
 
 def _add_state(scores: FrameScores, truth: GroundTruth, proprio_fd: np.ndarray, frame_idx: int) -> None:
@@ -320,12 +332,10 @@ def _add_state(scores: FrameScores, truth: GroundTruth, proprio_fd: np.ndarray, 
         _add_arm(scores, arm, true[ARM_PROPRIO[arm]], pred[ARM_PROPRIO[arm]])
 
 
-def _add_arm(scores: FrameScores, arm: str, true: np.ndarray, pred: np.ndarray) -> None:
-    for side, state in (("ground-truth", true), ("predicted", pred)):
-        if not pose.is_valid_state(state):
-            reason = f"{side} state {np.array2string(state, precision=3)}"
-            scores.add_unfit(arm, "state", "arm", Measure(None, "bad_state", reason))
-            return
+def _add_arm(scores: FrameScores, arm: Arm, true: np.ndarray, pred: np.ndarray) -> None:
+    if problem := pose.bad_state(arm, true, pred):
+        scores.add_unfit(arm, "state", "arm", problem)
+        return
     error = pose.pose_error(ee_pose_from_proprio(true), ee_pose_from_proprio(pred))
     scores.add(arm, "ee_position_mm/euclidean", Measure(error.position_mm))
     scores.add(arm, "ee_rotation_deg/geodesic", Measure(error.rotation_deg))

@@ -81,8 +81,8 @@ def depth_8bit_scores(truth: GroundTruth) -> Iterator[tuple[int, Named]]:
         for view, name in truth.static:
             true_m = truth.frames.depth_fvhw_m[frame_idx, view]
             errors = depth.depth_errors(true_m, depth.quantised_8bit(true_m))
-            yield frame_idx, Named(name, "absrel/gt_mask", errors.absrel())
-            yield frame_idx, Named(name, "delta1/gt_mask", errors.delta(1))
+            yield frame_idx, Named(name, "absrel/gt_mask_10m", errors.absrel())
+            yield frame_idx, Named(name, "delta1/gt_mask_10m", errors.delta(1))
 
 
 def find_codec(

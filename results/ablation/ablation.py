@@ -33,7 +33,7 @@ FIRST_UNSEEN = 50_000
 PREDICTED_KEY, CHANGES_KEY = "imagined", "set"
 """Keys of `ablation.json` for the options `predicted` and `changes`."""
 
-METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask"}
+METRICS = {"psnr_db": "psnr_db/frame_mean", "absrel": "absrel/gt_mask_10m"}
 """Names in the result, and names of the metrics in the scores."""
 
 

@@ -59,9 +59,9 @@ COLUMNS = (
     Column(title="PSNR, dB", metric="psnr_db/frame_mean", digits=1, higher_is_better=True),
     Column(title="SSIM", metric="ssim/gauss11", digits=3, higher_is_better=True),
     Column(title="LPIPS", metric="lpips/alex_v0.1", digits=3),
-    Column(title="AbsRel", metric="absrel/gt_mask", digits=3),
-    Column(title="depth change, m", metric="depth_change_m/gt_mask", digits=4),
-    Column(title="Chamfer, m", metric="chamfer_m/l1_half", digits=4),
+    Column(title="AbsRel", metric="absrel/gt_mask_10m", digits=3),
+    Column(title="depth change, m", metric="depth_change_m/gt_mask_10m", digits=4),
+    Column(title="Chamfer, m", metric="chamfer_m/l1_half_10m", digits=4),
     Column(title="position, mm", metric="ee_position_mm/euclidean", digits=1),
     Column(title="rotation, deg", metric="ee_rotation_deg/geodesic", digits=2),
 )

@@ -148,14 +148,14 @@ def _check_equal(scores: list[Score], plain: Mapping[str, float]) -> None:
     names = {
         "psnr": "psnr_db/frame_mean",
         "ssim": "ssim/gauss11",
-        "absrel": "absrel/gt_mask",
-        "rmse": "rmse_m/gt_mask",
-        "median_scaled": "absrel/gt_mask_median_scaled",
-        "affine": "absrel/gt_mask_affine_disparity",
-        "depth_change": "depth_change_m/gt_mask",
-        "l1_half": "chamfer_m/l1_half",
-        "l2sq_sum": "chamfer_m2/l2sq_sum",
-        **{f"delta{order}": f"delta{order}/gt_mask" for order in (1, 2, 3)},
+        "absrel": "absrel/gt_mask_10m",
+        "rmse": "rmse_m/gt_mask_10m",
+        "median_scaled": "absrel/gt_mask_median_scaled_10m",
+        "affine": "absrel/gt_mask_affine_disparity_10m",
+        "depth_change": "depth_change_m/gt_mask_10m",
+        "l1_half": "chamfer_m/l1_half_10m",
+        "l2sq_sum": "chamfer_m2/l2sq_sum_10m",
+        **{f"delta{order}": f"delta{order}/gt_mask_10m" for order in (1, 2, 3)},
     }
     for ours, theirs in ((names[name], value) for name, value in plain.items() if name in names):
         mean = float(np.mean([score.value for score in scores if score.metric == ours and score.value is not None]))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from evalkit.score.metrics import cloud, depth, image, lpips
+from evalkit.score.metrics import cloud, depth, disparity, image, lpips
 from evalkit.score.results.outcome import Measure
 
 Case = Mapping[str, np.ndarray]
@@ -215,7 +215,7 @@ def _depth(case: Case, max_m: float) -> Values:
         scaled.append(_number(depth.depth_errors(both, aligned, max_depth_m=max_m).absrel()))
         pairs.append((both.ravel(), pred.ravel()))
     true, pred = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    fit = depth.fit_disparity(true, pred, max_depth_m=max_m) or depth.DisparityFit(np.nan, np.nan)
+    fit = disparity.fit_least_squares(true, pred, max_depth_m=max_m) or disparity.DisparityFit(np.nan, np.nan)
     affine = depth.depth_errors(true, fit.apply(pred, max_depth_m=max_m), max_depth_m=max_m)
     values["absrel/mean_of_frames"], values["delta1/mean_of_frames"] = np.mean(means, axis=0)
     values["absrel/pixel_pooled"], values["delta1/pixel_pooled"] = _number(pooled.absrel()), _number(pooled.delta(1))

@@ -122,7 +122,7 @@ def test_a_report_has_counts_scores_and_definitions(run: Path, tmp_path: Path) -
 
 def test_splits_add_up(run: Path) -> None:
     score_run(run, workers=1)
-    rows = [row for row in read_run(run).scores if row.subject == "policy" and row.metric == "absrel/gt_mask"]
+    rows = [row for row in read_run(run).scores if row.subject == "policy" and row.metric == "absrel/gt_mask_10m"]
     total = next(row for row in rows if row.split == "all")
     assert total.num_values == 3 * 2 * 2  # clips, frames, static views
     for split in ("task", "outcome", "view", "horizon"):
@@ -183,11 +183,11 @@ def test_scored_folders_have_a_report_of_their_own(tmp_path: Path) -> None:
     report = write_scores_report(scores, tmp_path / "out", name="theirs")
     text = (tmp_path / "out/report.md").read_text()
     assert text.startswith("# theirs")
-    assert "| absrel/gt_mask |" in text
+    assert "| absrel/gt_mask_10m |" in text
     assert "Success" not in text
     console = Console(record=True, width=200, file=io.StringIO())
     console.print(render_console(report.document))
-    assert "chamfer_m/l1_half" in console.export_text()
+    assert "chamfer_m/l1_half_10m" in console.export_text()
     with pytest.raises(RunFolderError, match="does not exist"):
         write_scores_report(tmp_path / "none.parquet", tmp_path / "out", name="theirs")
 

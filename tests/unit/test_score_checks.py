@@ -88,9 +88,9 @@ def test_a_refusal_reaches_terminal_report_and_file(tmp_path: Path) -> None:
     assert sentence in " ".join(done.stdout.split())
     assert sentence in (tmp_path / "out/report.md").read_text()
     scores = read_scores(tmp_path / "out/scores.parquet")
-    cloud = scores[scores["metric"] == "chamfer_m/l1_half"]
+    cloud = scores[scores["metric"] == "chamfer_m/l1_half_10m"]
     assert set(cloud["status"]) == {"bad_camera"}
     assert cloud["value"].isna().all()
     assert cloud["reason"].str.contains("they look transposed").all()
-    assert scores[scores["metric"] == "absrel/gt_mask"]["value"].notna().all()
+    assert scores[scores["metric"] == "absrel/gt_mask_10m"]["value"].notna().all()
     assert len(check_sentences(scores[list(CHECK_COLUMNS)])) == 1

@@ -134,8 +134,21 @@ def test_invalid_depth_is_not_lifted() -> None:
     assert cloud.fuse(np.array([[[0.0, np.nan, -1.0, np.inf, 2.0]]]), K, T).shape == (1, 3)
 
 
+def test_truth_beyond_the_range_gives_no_point() -> None:
+    K, T, far = np.eye(3)[None], np.eye(4)[None], np.array([[[1.0, 9.999, 10.0, 65.535, 0.001]]])
+    assert cloud.fuse(far, K, T)[:, 2].tolist() == [1.0, 9.999]
+
+
+@pytest.mark.parametrize("far_m", [10.0, 65.535, 1e30])
+def test_a_predicted_depth_beyond_the_range_is_an_error(far_m: float) -> None:
+    K, T, true = np.eye(3)[None], np.eye(4)[None], np.array([[[2.0, 65.535, 0.0, np.nan]]])
+    pred = np.full(true.shape, far_m)
+    assert cloud.fuse(pred, K, T, true_vhw_m=true)[:, 2].tolist() == [far_m]
+
+
 def test_an_unfit_state_is_named() -> None:
-    state = np.zeros(16)
-    assert pose.state_mae(state, state, arms=("left",)).status == "bad_state"
+    state, still = np.zeros(16), np.eye(16)[3]
+    assert pose.state_mae(still, state, arms=("left",)).status == "bad_state"
+    assert pose.state_mae(state, still, arms=("left",)).status == "bad_truth"
     assert pose.wrist_pose(state, scene_spec((24, 32)).cameras[2]) is None
     assert pose.is_valid_state(np.eye(16)[3][ARM_PROPRIO["left"]])

@@ -128,7 +128,7 @@ def test_chunks_are_what_was_written(root: Path) -> None:
 def test_both_modes_stand_apart(root: Path, tmp_path: Path) -> None:
     policy = Teller()
     scores = _score(root, tmp_path, policy)
-    error = scores[scores["metric"] == "absrel/gt_mask"].groupby("subject", observed=True)["value"].max()
+    error = scores[scores["metric"] == "absrel/gt_mask_10m"].groupby("subject", observed=True)["value"].max()
     assert error["policy_given_actions"] < 1e-6 < error["policy"]
     assert error["policy"] == error["repeat_last_frame"]
     assert set(scores["task"]) == {"Lift"}
@@ -141,7 +141,7 @@ def test_both_modes_stand_apart(root: Path, tmp_path: Path) -> None:
 
 def test_clouds_need_cameras_and_say_so(root: Path, tmp_path: Path) -> None:
     scores = _score(root, tmp_path, modes=("recorded",))
-    cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
+    cloud = scores[(scores["metric"] == "chamfer_m/l1_half_10m") & (scores["subject"] == "policy_given_actions")]
     assert set(cloud["status"]) == {"bad_camera"}
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())
@@ -150,7 +150,7 @@ def test_clouds_need_cameras_and_say_so(root: Path, tmp_path: Path) -> None:
             view["T_base_cam"] = np.eye(4).tolist()
         path.write_text(json.dumps(said))
     scores = _score(root, tmp_path, modes=("recorded",))
-    cloud = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["subject"] == "policy_given_actions")]
+    cloud = scores[(scores["metric"] == "chamfer_m/l1_half_10m") & (scores["subject"] == "policy_given_actions")]
     assert cloud["value"].max() < 1e-3
 
 
@@ -172,7 +172,7 @@ def test_matrices_that_were_recorded_make_the_cloud(root: Path, tmp_path: Path) 
         assert found == ([1.0, 2.0, 0.0] if name == "still" else [1.0, 0.0, 0.0])
         assert json.dumps(written) == before
         scores = _score(root, tmp_path, modes=("recorded",))
-        clouds = scores[(scores["metric"] == "chamfer_m/l1_half") & (scores["index"] == 0)]
+        clouds = scores[(scores["metric"] == "chamfer_m/l1_half_10m") & (scores["index"] == 0)]
         clouds = clouds[clouds["subject"] == "policy_given_actions"]
         assert set(clouds["status"]) == ({"ok"} if name == "still" else {"bad_camera"})
         assert name == "moving" or clouds["value"].max() < 1e-3
@@ -249,7 +249,7 @@ def test_a_view_without_depth_is_named(root: Path, tmp_path: Path) -> None:
         del said["observations"]["0_view_left"]["depth_mm_path"]
         path.write_text(json.dumps(said))
     scores = _score(root, tmp_path, modes=("own",))
-    depth = scores[(scores["metric"] == "absrel/gt_mask") & (scores["subject"] == "policy")]
+    depth = scores[(scores["metric"] == "absrel/gt_mask_10m") & (scores["subject"] == "policy")]
     assert set(zip(depth["view"], depth["status"], strict=True)) == {("view_left", "unavailable"), ("view_right", "ok")}
 
 

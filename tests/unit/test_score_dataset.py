@@ -78,7 +78,7 @@ def test_every_recorded_chunk_is_predicted_again(run: Path, tmp_path: Path) -> N
 def test_a_policys_codec_gives_its_ceiling(run: Path, tmp_path: Path) -> None:
     scores = read_scores(score_dataset(run, CodecPolicy(), tmp_path / "open.parquet", options=NO_LPIPS))
     ceiling = scores[scores["subject"] == "codec_round_trip"]
-    assert ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"].max() == 0.0
+    assert ceiling[ceiling["metric"] == "absrel/gt_mask_10m"]["value"].max() == 0.0
     assert ceiling[ceiling["metric"] == "psnr_db/frame_mean"]["value"].between(20, 40).all()
 
 

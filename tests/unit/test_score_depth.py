@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evalkit.score.metrics import depth
-from tests.doubles.known import known
 
 DEPTHS = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.015625, 9.0, width=32))
 
@@ -43,14 +42,6 @@ def test_the_mask_comes_from_truth_alone(true: np.ndarray, bad: float, data: st.
 def test_median_alignment_undoes_a_scale(true: np.ndarray, scale: float) -> None:
     aligned = depth.median_aligned(true, true.astype(np.float64) * scale)
     assert depth.depth_errors(true, aligned).absrel().value == pytest.approx(0.0, abs=1e-9)
-
-
-def test_affine_disparity_undoes_scale_and_shift() -> None:
-    true = np.linspace(0.3, 4.0, 50)
-    pred = 1.0 / (0.5 / true + 0.4)
-    fit = depth.fit_disparity(true, pred)
-    assert depth.depth_errors(true, known(fit).apply(pred)).absrel().value == pytest.approx(0.0, abs=1e-9)
-    assert depth.fit_disparity(true, np.ones_like(true)) is None
 
 
 def test_named_outcomes() -> None:

@@ -35,12 +35,12 @@ def test_estimated_depth_has_a_subject_of_its_own() -> None:
     rgb_only = replace(CHUNK, predicted=replace(known(CHUNK.predicted), depth=None))
     scores = score_chunk(rgb_only, scene_spec(SIZE), _options("plane/median"))
     assert {s.subject for s in scores} == {"policy", "policy+plane/median", "truth+plane/median"}
-    values = [s.value for s in scores if s.subject == "policy+plane/median" and s.metric == "absrel/gt_mask"]
+    values = [s.value for s in scores if s.subject == "policy+plane/median" and s.metric == "absrel/gt_mask_10m"]
     median = np.median(TRUE[TRUE > 0])
     expected = [np.mean(np.abs(median - TRUE[f, v]) / TRUE[f, v]) for f in range(2) for v in range(2)]
     assert values == pytest.approx(expected, rel=1e-6)
     assert not [s for s in scores if s.subject == "policy" and s.metric.startswith("absrel")]
-    assert [s for s in scores if s.subject == "policy+plane/median" and s.metric == "chamfer_m/l1_half"]
+    assert [s for s in scores if s.subject == "policy+plane/median" and s.metric == "chamfer_m/l1_half_10m"]
 
 
 @pytest.mark.parametrize(("alignment", "absrel"), [("metric", 0.6), ("median", 0.0), ("affine_disparity", 0.0)])
@@ -49,7 +49,7 @@ def test_alignments_do_what_they_say(monkeypatch: pytest.MonkeyPatch, alignment:
     scores = score_chunk(CHUNK, scene_spec(SIZE), _options(f"estimators_of_the_test:perfect_up_to_scale/{alignment}"))
     (subject,) = {s.subject for s in scores if s.subject.startswith("truth+")}
     assert subject.endswith(f"/{alignment}")
-    values = [s.value for s in scores if s.subject == subject and s.metric == "absrel/gt_mask"]
+    values = [s.value for s in scores if s.subject == subject and s.metric == "absrel/gt_mask_10m"]
     assert values == pytest.approx([absrel] * 4, abs=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_images_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch
     problems = {ImageKey("rgb", 1, 0): Measure(None, "unreadable")}
     options = _options("estimators_of_the_test:of_the_seen_images/median")
     scores = score_chunk(chunk, scene_spec(SIZE), options, problems=problems)
-    depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
+    depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask_10m"]
     said = {(s.frame_idx, s.view): s.value if s.status == "ok" else s.status for s in depths}
     assert said == pytest.approx({(0, "front"): 0, (0, "side"): 0, (1, "front"): "unreadable", (1, "side"): 0})
 
@@ -104,7 +104,7 @@ def test_images_that_cannot_be_seen_get_no_depth(monkeypatch: pytest.MonkeyPatch
 def test_rgb_of_another_size_gets_no_depth() -> None:
     small = replace(known(CHUNK.predicted), rgb=np.zeros((2, 3, 12, 16, 3), np.uint8), depth=None)
     scores = score_chunk(replace(CHUNK, predicted=small), scene_spec(SIZE), _options("plane/median"))
-    depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask"]
+    depths = [s for s in scores if s.subject.startswith("policy+") and s.metric == "absrel/gt_mask_10m"]
     assert {(s.status, s.value) for s in depths} == {("wrong_size", None)}
 
 

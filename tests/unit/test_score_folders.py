@@ -91,13 +91,13 @@ def test_npz_and_mp4_are_read(folders: tuple[Path, Path], chunk: ClipChunk) -> N
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     assert _status(folders, "psnr_db/frame_mean") == {"ok"}
-    assert _status(folders, "absrel/gt_mask") == {"ok"}
+    assert _status(folders, "absrel/gt_mask_10m") == {"ok"}
     video = pred / "clip/rgb/front.mp4"
     video.write_bytes(video.read_bytes()[:200])
     assert _status(folders, "psnr_db/frame_mean") == {"ok", "unreadable", "missing_frame"}
     depth = pred / "clip/depth/front.npz"
     depth.write_bytes(depth.read_bytes()[:300])
-    assert "unreadable" in _status(folders, "absrel/gt_mask")
+    assert "unreadable" in _status(folders, "absrel/gt_mask_10m")
 
 
 def test_a_truncated_png_is_named(folders: tuple[Path, Path]) -> None:
@@ -107,8 +107,8 @@ def test_a_truncated_png_is_named(folders: tuple[Path, Path]) -> None:
     assert _status(folders, "ssim/gauss11", 0) == {"ok"}
     depth = folders[0] / "clip/depth/wrist/0002.png"
     depth.write_bytes(b"")
-    assert _status(folders, "chamfer_m/l1_half", 2) == {"unreadable"}
-    assert _status(folders, "chamfer_m/l1_half", 0) == {"ok"}
+    assert _status(folders, "chamfer_m/l1_half_10m", 2) == {"unreadable"}
+    assert _status(folders, "chamfer_m/l1_half_10m", 0) == {"ok"}
 
 
 def test_a_missing_frame_and_a_wrong_size_are_named(folders: tuple[Path, Path]) -> None:
@@ -122,7 +122,7 @@ def test_a_missing_frame_and_a_wrong_size_are_named(folders: tuple[Path, Path]) 
 def test_depth_that_is_not_uint16_is_named(folders: tuple[Path, Path]) -> None:
     path = folders[0] / "clip/depth/front/0000.png"
     path.write_bytes(cv2.imencode(".png", np.zeros(SIZE, np.uint8))[1].tobytes())
-    assert "unreadable" in _status(folders, "absrel/gt_mask", 0)
+    assert "unreadable" in _status(folders, "absrel/gt_mask_10m", 0)
 
 
 def test_missing_intrinsics_are_named(folders: tuple[Path, Path]) -> None:
@@ -130,18 +130,18 @@ def test_missing_intrinsics_are_named(folders: tuple[Path, Path]) -> None:
     data = json.loads(path.read_text())
     del data["views"][0]["intrinsics"]
     path.write_text(json.dumps(data))
-    assert _status(folders, "chamfer_m/l1_half") == {"bad_camera"}
-    assert _status(folders, "absrel/gt_mask") == {"ok"}
+    assert _status(folders, "chamfer_m/l1_half_10m") == {"bad_camera"}
+    assert _status(folders, "absrel/gt_mask_10m") == {"ok"}
 
 
 def test_without_predicted_states_the_wrist_is_left_out_by_name(folders: tuple[Path, Path]) -> None:
     (folders[0] / "clip/states.npz").unlink()
-    assert _status(folders, "chamfer_m/l1_half") == {"ok", "no_predicted_state"}
+    assert _status(folders, "chamfer_m/l1_half_10m") == {"ok", "no_predicted_state"}
 
 
 def test_without_true_states_nothing_is_infinite(folders: tuple[Path, Path]) -> None:
     (folders[1] / "clip/states.npz").unlink()
-    assert _status(folders, "ee_position_mm/euclidean") == {"bad_state"}
+    assert _status(folders, "ee_position_mm/euclidean") == {"bad_truth"}
 
 
 def test_a_prediction_that_is_not_there_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_extreme_depth_is_far_not_near(chunk: ClipChunk) -> None:
     predicted = known(chunk.predicted)
     far = replace(predicted, depth=np.full_like(known(predicted.depth), 1e30))
     scores = score_chunk(replace(chunk, predicted=far), scene_spec(SIZE), NO_LPIPS)
-    values = [known(s.value) for s in scores if s.metric == "chamfer_m/l1_pred_to_gt" and s.subject == "policy"]
+    values = [known(s.value) for s in scores if s.metric == "chamfer_m/l1_pred_to_gt_10m" and s.subject == "policy"]
     assert min(values) > 1e20
 
 
@@ -230,8 +230,8 @@ def test_cameras_that_cannot_be_used_are_named(folders: tuple[Path, Path], chang
     data = json.loads(path.read_text())
     change(data["views"])
     path.write_text(json.dumps(data))
-    assert [_status(folders, "chamfer_m/l1_half", frame_idx) for frame_idx in (0, 1)] == statuses
-    assert _status(folders, "absrel/gt_mask") == {"ok"}
+    assert [_status(folders, "chamfer_m/l1_half_10m", frame_idx) for frame_idx in (0, 1)] == statuses
+    assert _status(folders, "absrel/gt_mask_10m") == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_arrays_that_are_no_frames_are_named(folders: tuple[Path, Path], chunk: 
     def write(**arrays: Any) -> Any:
         shutil.rmtree(folders[0] / "clip/depth/front", ignore_errors=True)
         np.savez_compressed(folders[0] / "clip/depth/front.npz", **arrays)
-        return _status(folders, "absrel/gt_mask", 0)
+        return _status(folders, "absrel/gt_mask_10m", 0)
 
     depth_m = known(known(chunk.predicted).depth)[:, 0]
     assert write(depth_m=depth_m.astype(np.float64)) == {"ok"}
@@ -327,7 +327,12 @@ def test_what_one_clip_has_is_missing_in_another(folders: tuple[Path, Path], tmp
     (pred / "other/states.npz").unlink()
     scores = read_scores(score_folders(pred, true, tmp_path / "scores.parquet", options=NO_LPIPS))
     scores = scores[(scores["subject"] == "policy") & (scores["task"] == "other")].set_index("metric")
-    for metric in ("absrel/gt_mask", "absrel/gt_mask_clip_pooled", "chamfer_m/l1_half", "ee_position_mm/euclidean"):
+    for metric in (
+        "absrel/gt_mask_10m",
+        "absrel/gt_mask_clip_pooled_10m",
+        "chamfer_m/l1_half_10m",
+        "ee_position_mm/euclidean",
+    ):
         assert set(scores.loc[[metric], "status"]) == {"missing_frame"}
     assert scores["value"].count() == len(scores.filter(regex="psnr|ssim", axis=0))
 
@@ -335,8 +340,8 @@ def test_what_one_clip_has_is_missing_in_another(folders: tuple[Path, Path], tmp
 def test_a_change_from_a_broken_frame_is_named(folders: tuple[Path, Path]) -> None:
     (folders[0] / "clip/depth/front/0001.png").unlink()
     for frame_idx, said in ((0, set()), (1, {"missing_frame", "ok"}), (2, {"missing_frame", "ok"})):
-        assert _status(folders, "depth_change_m/gt_mask", frame_idx) == said
-    assert _status(folders, "absrel/gt_mask", 2) == {"ok"}
+        assert _status(folders, "depth_change_m/gt_mask_10m", frame_idx) == said
+    assert _status(folders, "absrel/gt_mask_10m", 2) == {"ok"}
 
 
 def test_a_failed_clip_is_a_row_and_others_are_scored(

@@ -97,9 +97,9 @@ def test_the_codec_of_the_plans_policy_is_scored_in_every_chunk(run: Path) -> No
     scores, ceiling = _ceiling(run, "Plugin")
     policy = scores[scores["subject"] == "policy"]
     assert len(ceiling) == len(policy)
-    absrel = ceiling[ceiling["metric"] == "absrel/gt_mask"]["value"]
+    absrel = ceiling[ceiling["metric"] == "absrel/gt_mask_10m"]["value"]
     assert absrel.between(1e-5, 0.01).all()
-    assert absrel.max() < policy[policy["metric"] == "absrel/gt_mask"]["value"].min()
+    assert absrel.max() < policy[policy["metric"] == "absrel/gt_mask_10m"]["value"].min()
     states = ceiling[ceiling["metric"] == "ee_position_mm/euclidean"]["value"]
     assert (states == 0.0).all()
 

@@ -49,10 +49,10 @@ def test_truth_against_itself_is_perfect() -> None:
     scores = [score for score in score_chunk(_chunk(), SPEC, NO_LPIPS) if score.subject == "ground_truth"]
     value = {score.metric: score.value for score in scores}
     assert value["psnr_db/frame_mean"] is None
-    assert value["absrel/gt_mask"] == 0.0
-    assert value["delta1/gt_mask"] == 1.0
+    assert value["absrel/gt_mask_10m"] == 0.0
+    assert value["delta1/gt_mask_10m"] == 1.0
     assert value["ee_position_mm/euclidean"] == 0.0
-    assert known(value["chamfer_m/l1_half"]) < 1e-6  # the wrist pose from the state, through the `T_ee_cam`
+    assert known(value["chamfer_m/l1_half_10m"]) < 1e-6  # the wrist pose from the state, through the `T_ee_cam`
 
 
 def test_repeating_the_last_frame_is_scored_beside() -> None:
@@ -74,21 +74,21 @@ def test_only_frames_with_a_truth_are_scored() -> None:
 @pytest.mark.parametrize(
     ("change", "metric", "status", "value"),
     [
-        ({"depth": np.zeros((2, 3, *SIZE), np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
-        ({"depth": np.full((2, 3, *SIZE), np.nan, np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
-        ({"depth": np.full((2, 3, *SIZE), np.inf, np.float32)}, "absrel/gt_mask", "all_invalid_depth", 1.0),
-        ({"depth": np.full((2, 3, *SIZE), -1, np.float32)}, "chamfer_m/l1_half", "empty_cloud", None),
+        ({"depth": np.zeros((2, 3, *SIZE), np.float32)}, "absrel/gt_mask_10m", "all_invalid_depth", 1.0),
+        ({"depth": np.full((2, 3, *SIZE), np.nan, np.float32)}, "absrel/gt_mask_10m", "all_invalid_depth", 1.0),
+        ({"depth": np.full((2, 3, *SIZE), np.inf, np.float32)}, "absrel/gt_mask_10m", "all_invalid_depth", 1.0),
+        ({"depth": np.full((2, 3, *SIZE), -1, np.float32)}, "chamfer_m/l1_half_10m", "empty_cloud", None),
         (
             {"depth": np.ones((2, 3, *SIZE), np.float32)},
-            "absrel/gt_mask_affine_disparity",
+            "absrel/gt_mask_affine_disparity_10m",
             "degenerate_alignment",
             None,
         ),
-        ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "chamfer_m/l1_half", "wrong_size", None),
-        ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "absrel/gt_mask_clip_pooled", "wrong_size", None),
+        ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "chamfer_m/l1_half_10m", "wrong_size", None),
+        ({"depth": np.ones((2, 3, 12, 16), np.float32)}, "absrel/gt_mask_clip_pooled_10m", "wrong_size", None),
         ({"rgb": np.zeros((2, 3, 12, 16, 3), np.uint8)}, "ssim/gauss11", "wrong_size", None),
         ({"rgb": np.zeros((2, 3, 12, 16, 3), np.uint8)}, "psnr_db/clip_pooled", "wrong_size", None),
-        ({"proprio": np.full((2, 16), np.nan, np.float32)}, "chamfer_m/l1_half", "bad_state", None),
+        ({"proprio": np.full((2, 16), np.nan, np.float32)}, "chamfer_m/l1_half_10m", "bad_state", None),
         ({"proprio": np.full((2, 16), np.nan, np.float32)}, "ee_rotation_deg/geodesic", "bad_state", None),
     ],
 )
@@ -99,8 +99,8 @@ def test_bad_predictions_are_named(change: Any, metric: str, status: str, value:
 
 def test_constant_depth_keeps_its_value_and_says_so() -> None:
     scores = score_chunk(_chunk(depth=ONES), SPEC)
-    assert {score.status for score in _policy(scores, "absrel/gt_mask")} == {"constant_depth"}
-    assert all(known(score.value) > 0 for score in _policy(scores, "absrel/gt_mask"))
+    assert {score.status for score in _policy(scores, "absrel/gt_mask_10m")} == {"constant_depth"}
+    assert all(known(score.value) > 0 for score in _policy(scores, "absrel/gt_mask_10m"))
 
 
 def test_a_missing_frame_is_named_in_every_family() -> None:
@@ -108,7 +108,7 @@ def test_a_missing_frame_is_named_in_every_family() -> None:
     short = replace(chunk.predicted, **{name: value[:1] for name, value in vars(chunk.predicted).items()})
     scores = score_chunk(replace(chunk, predicted=short), SPEC, POLICY_ONLY)
     missing = {score.metric for score in scores if score.status == "missing_frame"}
-    assert {"psnr_db/frame_mean", "absrel/gt_mask", "chamfer_m/l1_half", "ee_position_mm/euclidean"} <= missing
+    assert {"psnr_db/frame_mean", "absrel/gt_mask_10m", "chamfer_m/l1_half_10m", "ee_position_mm/euclidean"} <= missing
     assert all(score.frame_idx == 1 for score in scores if score.status == "missing_frame")
 
 
@@ -116,18 +116,18 @@ def test_truth_without_depth_is_named() -> None:
     chunk = _chunk()
     empty = replace(chunk, true=replace(chunk.true, depth_fvhw_m=np.zeros_like(chunk.true.depth_fvhw_m)))
     scores = score_chunk(empty, SPEC)
-    assert {s.status for s in _policy(scores, "absrel/gt_mask")} == {"no_valid_truth"}
-    assert {s.status for s in _policy(scores, "chamfer_m/l1_half")} == {"empty_cloud"}
+    assert {s.status for s in _policy(scores, "absrel/gt_mask_10m")} == {"no_valid_truth"}
+    assert {s.status for s in _policy(scores, "chamfer_m/l1_half_10m")} == {"empty_cloud"}
 
 
 def test_missing_intrinsics_are_named() -> None:
     chunk = replace(_chunk(), intrinsics_v33_px=np.full((3, 3, 3), np.nan))
-    (score, *_) = _policy(score_chunk(chunk, SPEC), "chamfer_m/l1_half")
+    (score, *_) = _policy(score_chunk(chunk, SPEC), "chamfer_m/l1_half_10m")
     assert (score.status, score.value) == ("bad_camera", None)
 
 
 def test_without_states_only_static_cameras_are_fused() -> None:
-    scores = _policy(score_chunk(_chunk(proprio=None), SPEC), "chamfer_m/l1_half")
+    scores = _policy(score_chunk(_chunk(proprio=None), SPEC), "chamfer_m/l1_half_10m")
     assert {(score.view, score.status) for score in scores} == {("all", "no_predicted_state"), ("static", "ok")}
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from evalkit.score.metrics.depth import MAX_DEPTH_M, MIN_DEPTH_M
 from evalkit.score.metrics.device import CPU, nearest_on_device
 from evalkit.score.metrics.nearest import PointTree, build_tree, nearest_distances
 from evalkit.score.results.outcome import Measure
@@ -59,18 +60,34 @@ class CloudDistances(NamedTuple):
 
 
 def fuse(
-    depth_vhw_m: np.ndarray, intrinsics_v33_px: np.ndarray, T_base_cam_v44: np.ndarray | Sequence[np.ndarray]
+    depth_vhw_m: np.ndarray,
+    intrinsics_v33_px: np.ndarray,
+    T_base_cam_v44: np.ndarray | Sequence[np.ndarray],
+    *,
+    true_vhw_m: np.ndarray | None = None,
+    max_depth_m: float = MAX_DEPTH_M,
 ) -> np.ndarray:
     """Return N,3 points, metres, base frame, of all views, each tile by tile (see `nearest.py`).
 
-    A pixel is lifted where its own depth is finite and above 1 mm, so the clouds of ground truth and prediction
-    differ in size. There is no subsampling, because a Chamfer distance falls with the density of points.
+    A pixel is lifted where its depth lies in the range of the depth metrics (1 mm < depth < `max_depth_m`). Where the
+    ground truth lies in the range, a predicted depth outside it is lifted too, as long as it is finite and positive:
+    it is an error, and its whole distance counts. A prediction and a ground truth that both have no depth in the
+    range agree. There is no subsampling, because a Chamfer distance falls with the density of points.
+
+    Args:
+        depth_vhw_m: V,H,W, metres, of the ground truth or of a prediction.
+        intrinsics_v33_px: V,3,3.
+        T_base_cam_v44: V,4,4.
+        true_vhw_m: The ground truth of a prediction; None for the ground truth itself.
+        max_depth_m: Far end of the range.
     """
     height, width = depth_vhw_m.shape[1:]
     points, count = np.empty((depth_vhw_m.size, 3)), 0
-    for depth_hw_m, K, T in zip(depth_vhw_m, intrinsics_v33_px, T_base_cam_v44, strict=True):
-        flat = np.ascontiguousarray(depth_hw_m).ravel()
-        count = _lift(flat, _tile_order(height, width), width, np.ascontiguousarray(K), np.array(T), points, count)
+    truths = depth_vhw_m if true_vhw_m is None else true_vhw_m
+    for depth_hw_m, true_hw_m, K, T in zip(depth_vhw_m, truths, intrinsics_v33_px, T_base_cam_v44, strict=True):
+        flat, true = np.ascontiguousarray(depth_hw_m).ravel(), np.ascontiguousarray(true_hw_m).ravel()
+        camera = width, np.ascontiguousarray(K), np.array(T)
+        count = _lift(flat, true, max_depth_m, _tile_order(height, width), *camera, points, count)
     return points[:count]
 
 
@@ -109,6 +126,8 @@ def _size(cloud: np.ndarray | PointTree) -> int:
 @numba.njit(cache=True, nogil=True)
 def _lift(
     depth_m: np.ndarray,
+    true_m: np.ndarray,
+    max_depth_m: float,
     order: np.ndarray,
     width: int,
     K: np.ndarray,
@@ -122,7 +141,8 @@ def _lift(
     """
     for pixel in order:
         z = float(depth_m[pixel])
-        if not (1e-3 < z < np.inf):
+        in_range = MIN_DEPTH_M < z < max_depth_m
+        if not (in_range or (0.0 < z < np.inf and MIN_DEPTH_M < true_m[pixel] < max_depth_m)):
             continue
         x = (pixel % width - K[0, 2]) / K[0, 0] * z
         y = (pixel // width - K[1, 2]) / K[1, 1] * z

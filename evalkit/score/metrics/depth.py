@@ -1,7 +1,7 @@
 """Depth errors against metric ground truth.
 
 In: depths in metres along the optical axis, true and predicted, of equal shape. Out: errors, pooled over pixels.
-Read next: `cloud.py`, where depth becomes points.
+Read next: `disparity.py`, the affine alignment of a clip; `cloud.py`, where depth becomes points.
 
 The mask depends on the ground truth alone: finite, and 1 mm < true < `max_depth_m`. A prediction that is not finite or
 not positive counts as a depth of 0, which gives AbsRel 1, no delta, and the whole depth in the RMSE. A mask that also
@@ -27,6 +27,7 @@ class DepthErrors(NamedTuple):
     Attributes:
         num_valid: Pixels inside the mask.
         num_invalid_pred: Of these, pixels whose prediction is not finite or not positive.
+        num_far_pred: Of these, pixels whose prediction is finite and not below the far end of the mask.
         sum_absrel: Sum of |pred - true| / true.
         num_delta: Pixels with max(pred/true, true/pred) strictly below 1.25, 1.25^2, 1.25^3.
         sum_square_m2: Sum of (pred - true)^2, square metres.
@@ -34,6 +35,7 @@ class DepthErrors(NamedTuple):
 
     num_valid: int
     num_invalid_pred: int
+    num_far_pred: int
     sum_absrel: float
     num_delta: tuple[int, int, int]
     sum_square_m2: float
@@ -55,12 +57,17 @@ class DepthErrors(NamedTuple):
         """Return the share of the mask whose prediction is not finite or not positive."""
         return self._share(self.num_invalid_pred)
 
+    def far_frac(self) -> Measure:
+        """Return the share of the mask whose prediction is finite and not below the far end of the mask."""
+        return self._share(self.num_far_pred)
+
     def plus(self, other: DepthErrors) -> DepthErrors:
         """Return the errors of both masks pooled."""
         deltas = tuple(a + b for a, b in zip(self.num_delta, other.num_delta, strict=True))
         return DepthErrors(
             self.num_valid + other.num_valid,
             self.num_invalid_pred + other.num_invalid_pred,
+            self.num_far_pred + other.num_far_pred,
             self.sum_absrel + other.sum_absrel,
             (deltas[0], deltas[1], deltas[2]),
             self.sum_square_m2 + other.sum_square_m2,
@@ -72,10 +79,12 @@ class DepthErrors(NamedTuple):
         status = "ok"
         if self.num_invalid_pred:
             status = "all_invalid_depth" if self.num_invalid_pred == self.num_valid else "some_invalid_depth"
+        elif self.num_far_pred:
+            status = "some_far_depth"
         return Measure(float(total / self.num_valid), status)
 
 
-NO_ERRORS = DepthErrors(0, 0, 0.0, (0, 0, 0), 0.0)
+NO_ERRORS = DepthErrors(0, 0, 0, 0.0, (0, 0, 0), 0.0)
 
 
 def truth_mask(true_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
@@ -97,6 +106,8 @@ def is_valid(pred_m: np.ndarray) -> np.ndarray:
 def depth_errors(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DepthErrors:
     """Return the errors of one depth image, float64, masked by the ground truth alone, without alignment.
 
+    Predictions outside the mask's range are errors like any others: they are neither left out nor clipped.
+
     Args:
         true_m: Any shape, metres; 0 or NaN where there is none.
         pred_m: The same shape, metres, not masked.
@@ -113,8 +124,8 @@ def depth_errors(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float =
 @numba.njit(cache=True, nogil=True)
 def _sums(
     true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float
-) -> tuple[int, int, float, tuple[int, int, int], float]:
-    num_valid, num_invalid, absrel, square = 0, 0, 0.0, 0.0
+) -> tuple[int, int, int, float, tuple[int, int, int], float]:
+    num_valid, num_invalid, num_far, absrel, square = 0, 0, 0, 0.0, 0.0
     num_1, num_2, num_3 = 0, 0, 0
     for i in range(true_m.size):
         true, pred = float(true_m[i]), float(pred_m[i])
@@ -125,19 +136,66 @@ def _sums(
             num_invalid += 1
             pred = 0.0
         else:
+            num_far += int(pred >= max_depth_m)
             ratio = max(pred / true, true / pred)
             num_1 += int(ratio < DELTA_RATIO)
             num_2 += int(ratio < DELTA_RATIO**2)
             num_3 += int(ratio < DELTA_RATIO**3)
         absrel += abs(pred - true) / true
         square += (pred - true) ** 2
-    return num_valid, num_invalid, absrel, (num_1, num_2, num_3), square
+    return num_valid, num_invalid, num_far, absrel, (num_1, num_2, num_3), square
+
+
+class OutOfRange(NamedTuple):
+    """Predicted pixels of a mask that are no depth, or a depth outside the mask's range.
+
+    Attributes:
+        num_valid: Pixels inside the mask.
+        num_invalid: Of these, pixels whose prediction is not finite or not positive.
+        num_far: Of these, pixels whose prediction is finite and not below the far end.
+    """
+
+    num_valid: int
+    num_invalid: int
+    num_far: int
+
+    def remark(self, measure: Measure) -> Measure:
+        """Return a measure of a cloud that says how many pixels have no predicted point, or one beyond the range."""
+        if measure.status != "ok" or not self.num_invalid + self.num_far:
+            return measure
+        status = "some_invalid_depth" if self.num_invalid else "some_far_depth"
+        reason = (
+            f"of {self.num_valid} pixels with a true depth, {self.num_invalid} have no predicted depth and give no "
+            f"point, {self.num_far} are predicted at {MAX_DEPTH_M:.0f} m or beyond and give one"
+        )
+        return measure._replace(status=status, reason=reason)
+
+
+def count_out_of_range(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> OutOfRange:
+    """Return how many pixels of the mask have no predicted depth, or one that is not below its far end.
+
+    Example:
+        >>> count_out_of_range(np.array([1.0, 1.0, 1.0, 0.0]), np.array([0.0, 12.0, 1.0, 12.0]))
+        OutOfRange(num_valid=3, num_invalid=1, num_far=1)
+    """
+    return OutOfRange(*_num_out_of_range(np.ravel(true_m), np.ravel(pred_m), max_depth_m))
+
+
+@numba.njit(cache=True, nogil=True)
+def _num_out_of_range(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[int, int, int]:
+    num_valid, num_invalid, num_far = 0, 0, 0
+    for i in range(true_m.size):
+        if MIN_DEPTH_M < true_m[i] < max_depth_m:
+            num_valid += 1
+            num_invalid += int(not (0.0 < pred_m[i] < np.inf))
+            num_far += int(max_depth_m <= pred_m[i] < np.inf)
+    return num_valid, num_invalid, num_far
 
 
 def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
     """Return the prediction times median(true) / median(pred), both over valid pixels of the mask.
 
-    For estimators with a free scale; a metric that uses it says so in its name (`absrel/median_scaled`).
+    For estimators with a free scale; a metric that uses it says so in its name (`median_scaled`).
     A prediction without a valid pixel is returned unchanged.
 
     Example:
@@ -149,66 +207,6 @@ def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float
         return pred_m
     scale = np.median(true_m[usable].astype(np.float64)) / np.median(pred_m[usable].astype(np.float64))
     return pred_m.astype(np.float64) * scale
-
-
-class DisparityFit(NamedTuple):
-    """`1 / true ~ scale / pred + shift`, least squares over the pixels of a clip; None where it cannot be fitted."""
-
-    scale: float
-    shift: float
-
-    def apply(self, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
-        """Return aligned depth: disparity at least 1e-3, depth in [1 mm, max]; invalid pixels become 0."""
-        valid = is_valid(pred_m)
-        disparity = self.scale / np.where(valid, pred_m, 1.0).astype(np.float64) + self.shift
-        aligned = np.clip(1.0 / np.maximum(disparity, 1e-3), MIN_DEPTH_M, max_depth_m)
-        return np.where(valid, aligned, 0.0)
-
-
-def fit_disparity(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DisparityFit | None:
-    """Return the affine map of disparity that brings a whole clip's prediction nearest to the ground truth.
-
-    Example:
-        >>> true = np.array([1.0, 2.0, 4.0])
-        >>> fit = fit_disparity(true, 1.0 / (2.0 / true + 0.5))
-        >>> round(fit.scale, 6), round(fit.shift, 6)
-        (0.5, -0.25)
-    """
-    true, pred = np.ravel(true_m), np.ravel(pred_m)
-    count, mean_true, mean_pred = _disparity_means(true, pred, max_depth_m)
-    if count < 2:
-        return None
-    variance, covariance = _disparity_spread(true, pred, max_depth_m, mean_true, mean_pred)
-    if variance <= 1e-24 * count * mean_pred**2:
-        return None
-    scale = covariance / variance
-    return DisparityFit(scale, mean_true - scale * mean_pred)
-
-
-@numba.njit(cache=True, nogil=True)
-def _disparity_means(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[int, float, float]:
-    count, sum_true, sum_pred = 0, 0.0, 0.0
-    for i in range(true_m.size):
-        true, pred = float(true_m[i]), float(pred_m[i])
-        if MIN_DEPTH_M < true < max_depth_m and 0.0 < pred < np.inf:
-            count += 1
-            sum_true += 1.0 / true
-            sum_pred += 1.0 / pred
-    return count, sum_true / max(count, 1), sum_pred / max(count, 1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _disparity_spread(
-    true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float, mean_true: float, mean_pred: float
-) -> tuple[float, float]:
-    variance, covariance = 0.0, 0.0
-    for i in range(true_m.size):
-        true, pred = float(true_m[i]), float(pred_m[i])
-        if MIN_DEPTH_M < true < max_depth_m and 0.0 < pred < np.inf:
-            across = 1.0 / pred - mean_pred
-            variance += across * across
-            covariance += across * (1.0 / true - mean_true)
-    return variance, covariance
 
 
 def change_error_m(

@@ -43,6 +43,19 @@ def is_valid_state(proprio_arm: np.ndarray) -> bool:
     return bool(np.isfinite(proprio_arm).all() and np.linalg.norm(proprio_arm[QUAT_WXYZ]) > 1e-6)
 
 
+def bad_state(arm: Arm, true: np.ndarray, pred: np.ndarray) -> Measure | None:
+    """Return which of two states of an arm, 8 numbers each, is not usable: the ground truth's first; None if both are.
+
+    Example:
+        >>> bad_state("left", np.full(8, np.nan), np.zeros(8)).status
+        'bad_truth'
+    """
+    for status, side, state in (("bad_truth", "ground-truth", true), ("bad_state", "predicted", pred)):
+        if not is_valid_state(state):
+            return Measure(None, status, f"{side} state of the {arm} arm: {np.array2string(state, precision=3)}")
+    return None
+
+
 def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple[Arm, ...]) -> Measure:
     """Return the mean |pred - true| over the 8 numbers (metres, quaternion, open share) of each arm that exists.
 
@@ -60,8 +73,8 @@ def state_mae(proprio_true: np.ndarray, proprio_pred: np.ndarray, *, arms: tuple
     errors = []
     for arm in arms:
         true, pred = (state[ARM_PROPRIO[arm]].astype(np.float64) for state in (proprio_true, proprio_pred))
-        if not (is_valid_state(true) and is_valid_state(pred)):
-            return Measure(None, "bad_state", f"{arm} arm: predicted {np.array2string(pred, precision=3)}")
+        if problem := bad_state(arm, true, pred):
+            return problem
         if np.dot(true[QUAT_WXYZ], pred[QUAT_WXYZ]) < 0:
             pred[QUAT_WXYZ] *= -1
         errors.append(np.abs(pred - true))

@@ -28,7 +28,9 @@ from evalkit.score.results.outcome import STATUSES, Score
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = "evalkit-scores-1"
+FORMAT = "evalkit-scores-2"
+"""Format 1 had other ranges of depth in its clouds, and other names."""
+
 MADE_OF = "made_of"
 """Key of the `Coverage` in the file's metadata."""
 
@@ -65,6 +67,10 @@ class ClipScores:
     index: int
     outcome: str
     scores: Sequence[Score]
+
+
+class OldScores(RunFolderError):
+    """A result file whose metrics an older version defined in another way."""
 
 
 class ScoreWriter:
@@ -125,9 +131,11 @@ def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFram
     """Return the result file as a frame, text as categories.
 
     Raises:
+        OldScores: If an older version wrote it.
         RunFolderError: If it is missing or broken.
     """
     try:
+        _check_format(path)
         return pq.read_table(path, columns=None if columns is None else list(columns)).to_pandas()
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} does not exist. Run `evalkit score run {path.parent}` first.") from error
@@ -146,6 +154,16 @@ def read_coverage(path: Path) -> Coverage | None:
         return None if text is None else Coverage.from_text(text)
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score run` again.") from error
+
+
+def _check_format(path: Path) -> None:
+    """Raise OldScores if a file states another format; a file that states none is taken as it is."""
+    found = (pq.read_schema(path).metadata or {}).get(b"format", FORMAT.encode()).decode()
+    if found != FORMAT:
+        raise OldScores(
+            f"{path} has the format {found}, whose depth and cloud metrics are defined otherwise than those of "
+            f"{FORMAT}. Score again with `evalkit score`."
+        )
 
 
 def _rows(clip: ClipScores) -> pa.Table:

@@ -21,7 +21,7 @@ import numpy as np
 from evalkit.contracts.errors import EvalkitError, UnknownName
 from evalkit.contracts.plugins import resolve
 from evalkit.contracts.types import Prediction
-from evalkit.score.metrics import depth
+from evalkit.score.metrics import depth, disparity
 
 Alignment = Literal["metric", "median", "affine_disparity"]
 ALIGNMENTS: dict[Alignment, str] = {
@@ -120,8 +120,8 @@ def align(estimate_m: np.ndarray, true_m: np.ndarray, alignment: Alignment) -> n
     if alignment == "median":
         return depth.median_aligned(true_m, estimate_m)
     if alignment == "affine_disparity":
-        fit = depth.fit_disparity(true_m, estimate_m)
-        return estimate_m if fit is None else fit.apply(estimate_m)
+        fit = disparity.fit_robustly(true_m, estimate_m)
+        return fit.apply(estimate_m) if isinstance(fit, disparity.DisparityFit) else estimate_m
     return estimate_m
 
 
