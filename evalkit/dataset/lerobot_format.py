@@ -28,7 +28,7 @@ from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import DataSetError
 
 INFO, MAP, STATS, TASKS = (Path("meta") / name for name in ("info.json", "xwam.json", "stats.json", "tasks.parquet"))
-EPISODES, EPISODES_V2 = Path("meta/episodes"), Path("meta/episodes.jsonl")
+EPISODES, EPISODES_V2, TASKS_V2 = Path("meta/episodes"), Path("meta/episodes.jsonl"), Path("meta/tasks.jsonl")
 FILES_PER_CHUNK = 1000
 
 STATE_NAMES = tuple(
@@ -112,6 +112,11 @@ class FeatureMap:
     def image_features(self) -> list[str]:
         """Return the features that hold images."""
         return [name for view in self.cameras.values() for name in (view.rgb, view.depth, view.depth_mm) if name]
+
+    def features(self) -> list[str]:
+        """Return all features that the map names, sorted."""
+        tables = {source.feature for group in (self.proprios, self.actions) for source in group.values()}
+        return sorted(tables | set(self.image_features()))
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` gives the same map back."""

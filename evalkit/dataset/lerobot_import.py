@@ -1,303 +1,407 @@
 """Imports a LeRobot data set (v2.0, v2.1, v3.0): one of our exports unchanged, any other one by a map.
 
 In: a folder in LeRobot's format, a map of its features. Out: a folder in our layout; the broken episodes by name.
-Read next: `lerobot_format.py` for the map, `layout.py` for the layout.
+Read next: `lerobot_read.py`, which reads the folder; `lerobot_images.py` for its images; `layout.py` for the layout.
 
-Videos are copied as they are, even if they hold several episodes: an episode states the frame at which it starts.
-Depth images become lossless video in millimetres, and the 8-bit video is derived from them.
+Videos are copied as they are, even if they hold several episodes: an episode states the frame at which it starts. The
+name of a copy holds a hash of its content, so one name never means two videos. Depth images become lossless video in
+millimetres, and the 8-bit video is derived from them.
+
+An episode whose rows change their task becomes one episode per run of rows with the same task. Each episode states
+what it was made from (`Origin`); only an episode that would be made from the same content again is skipped.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evalkit.contracts.files import copy_whole, write_whole
+from evalkit.contracts.fingerprint import ORIGIN, FileHashes, Origin, read_origin, sha256_of_values
+from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange, depth_bytes
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
-from evalkit.dataset.lerobot_format import (
-    EPISODES,
-    EPISODES_V2,
-    INFO,
-    MAP,
-    CameraSource,
-    FeatureMap,
-    read_json,
-    read_map,
-)
-from evalkit.dataset.videos import read_frames, write_video
+from evalkit.dataset.lerobot_format import CameraSource
+from evalkit.dataset.lerobot_images import Placement, depth_images, place_rows, rgb_images
+from evalkit.dataset.lerobot_metadata import LerobotEpisode, one_line
+from evalkit.dataset.lerobot_read import EpisodeRows, LerobotSet, Segment
+from evalkit.dataset.videos import probe, read_frames, write_video
 from evalkit.dataset.writer import episode_key, write_metadata
 
-VERSIONS = ("v2.0", "v2.1", "v3.0")
+IMPORT_VERSION = 1
+"""Raised when the same source gives other episodes, so that they are written again."""
+
+LEAST_STEP = 10_000
+"""Smallest step between the numbers of the parts of a split episode."""
+
+LENGTH_TOLERANCE = 0.9
+"""Frames by which the stated span of an episode's video may differ from its number of rows."""
+
+PARTS = "imported_parts"
+"""Field of `about` in a part of a split episode: the number of its parts."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Import:
-    """An open LeRobot data set.
+class Imported(NamedTuple):
+    """Result of an import: episodes in the folder, what was left out and why, and sentences that users should read."""
 
-    Attributes:
-        root: Its folder.
-        info: Its `meta/info.json`.
-        episodes: Its rows of `meta/episodes`, one per episode.
-        feature_map: Map from its features to the tables and cameras of our layout.
-    """
-
-    root: Path
-    info: Mapping[str, Any]
-    episodes: list[dict[str, Any]]
-    feature_map: FeatureMap
-
-    @property
-    def is_v2(self) -> bool:
-        """Return whether each episode has its own files, whose names follow from its number."""
-        return str(self.info["codebase_version"]).startswith("v2")
-
-    def rows_path(self, episode: Mapping[str, Any]) -> Path:
-        """Return the file with an episode's rows."""
-        return self.root / self.info["data_path"].format(**self._position(episode, "data"))
-
-    def video_path(self, episode: Mapping[str, Any], feature: str) -> Path:
-        """Return the file with an episode's frames of one feature."""
-        position = self._position(episode, f"videos/{feature}")
-        return self.root / self.info["video_path"].format(video_key=feature, **position)
-
-    def first_frame(self, episode: Mapping[str, Any], feature: str) -> int:
-        """Return the frame of the video at which an episode starts."""
-        return 0 if self.is_v2 else round(episode[f"videos/{feature}/from_timestamp"] * self.info["fps"])
-
-    def is_video(self, feature: str) -> bool:
-        """Return whether a feature is in video files, not in the rows."""
-        return self.info["features"][feature]["dtype"] == "video"
-
-    def _position(self, episode: Mapping[str, Any], prefix: str) -> dict[str, int]:
-        number = episode["episode_index"]
-        if self.is_v2:
-            return {"episode_chunk": number // self.info.get("chunks_size", 1000), "episode_index": number}
-        return {name: episode[f"{prefix}/{name}"] for name in ("chunk_index", "file_index")}
+    num_episodes: int
+    broken: list[Broken]
+    notes: list[str]
 
 
-def open_lerobot(root: Path, map_path: Path | None = None) -> Import:
-    """Return a LeRobot data set, ready to import.
-
-    Args:
-        root: Its folder.
-        map_path: File with the map of its features. One of our exports holds its own map.
-
-    Raises:
-        DataSetError: If it is not a LeRobot data set, has an unknown version, or does not fit the map.
-    """
-    if not (root / INFO).is_file():
-        raise DataSetError(f"{root} is not a LeRobot data set: it holds no {INFO}.")
-    info = read_json(root / INFO)
-    missing = {"codebase_version", "fps", "features", "data_path"} - set(info)
-    if missing:
-        raise DataSetError(f"{root / INFO} is not LeRobot's: it lacks {', '.join(sorted(missing))}.")
-    if info["codebase_version"] not in VERSIONS:
-        raise DataSetError(f"{root} is of version {info['codebase_version']}; {', '.join(VERSIONS)} can be read.")
-    if map_path is None and not (root / MAP).is_file():
-        raise DataSetError(
-            f"{root} is not one of our exports, so it needs a map of its features: --map FILE, as in docs/data.md. "
-            f"Its features: {', '.join(info['features'])}."
-        )
-    opened = Import(root=root, info=info, episodes=_episodes(root, info), feature_map=read_map(map_path or root / MAP))
-    _check_map(opened, map_path or root / MAP)
-    return opened
-
-
-def import_episodes(
-    opened: Import, out: Path, *, on_episode: Callable[[], None] = lambda: None
-) -> tuple[int, list[Broken]]:
-    """Write the episodes in our layout; a second call writes the missing ones.
+def import_episodes(opened: LerobotSet, out: Path, *, on_episode: Callable[[], None] = lambda: None) -> Imported:
+    """Write the episodes in our layout; a second call writes those that are missing or whose source has changed.
 
     Args:
         opened: The LeRobot data set.
         out: Folder to write.
         on_episode: Called after each episode.
 
-    Returns:
-        The number of episodes in the folder, and the broken episodes.
-    """
-    broken, files = [], _Files(opened, out)
-    for episode in opened.episodes:
-        key = episode.get("xwam/key") or episode_key(episode["episode_index"])
-        path = out / "data" / f"{key}.json"
-        if not path.is_file():
-            try:
-                write_whole(path, json.dumps(_content(opened, episode, key, files)))
-                check_against(read_track(out, key), episode["length"], videos=True)
-            except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-                path.unlink(missing_ok=True)
-                broken.append(Broken(key, f"episode {episode['episode_index']}: {error}"))
-        on_episode()
-    return len(write_metadata(out)), broken
-
-
-def _episodes(root: Path, info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if str(info["codebase_version"]).startswith("v2"):
-        path = root / EPISODES_V2
-        try:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            raise DataSetError(f"{path} cannot be read: {error}.") from error
-    else:
-        files = sorted((root / EPISODES).glob("*/*.parquet"))
-        if not files:
-            raise DataSetError(f"{root / EPISODES}/*/*.parquet, which lists the episodes, does not exist.")
-        try:
-            tables = [pq.read_table(file) for file in files]
-        except (OSError, pa.ArrowException) as error:
-            raise DataSetError(f"{root / EPISODES} cannot be read: {error}.") from error
-        names = [name for name in tables[0].column_names if not name.startswith("stats/")]
-        rows = [row for table in tables for row in table.select(names).to_pylist()]
-    if not rows or not all({"episode_index", "length", "tasks"} <= set(row) for row in rows):
-        raise DataSetError(f"{root} must list its episodes with episode_index, length and tasks.")
-    return sorted(rows, key=lambda row: row["episode_index"])
-
-
-def _check_map(opened: Import, path: Path) -> None:
-    features, mapped = opened.info["features"], opened.feature_map
-    named = [source.feature for table in (mapped.proprios, mapped.actions) for source in table.values()]
-    if absent := [name for name in (*named, *mapped.image_features()) if name not in features]:
-        raise DataSetError(f"{path} names '{absent[0]}', which is none of {', '.join(features)}.")
-    for view in mapped.cameras.values():
-        if view.depth is not None and not opened.is_video(view.depth):
-            raise DataSetError(f"{path} uses '{view.depth}' as 8-bit depth, which must be a video.")
-        if view.depth_mm is not None and opened.is_video(view.depth_mm):
-            raise DataSetError(f"{path} uses '{view.depth_mm}' as exact depth; it is a video, which is not exact.")
-        if view.depth_mm is not None:
-            unit = (features[view.depth_mm].get("info") or {}).get("depth_unit", "mm")
-            if unit != "mm":
-                raise DataSetError(f"'{view.depth_mm}' has the unit '{unit}'; whole millimetres are needed.")
-
-
-# ---- one episode
-
-
-def _content(opened: Import, episode: Mapping[str, Any], key: str, files: _Files) -> dict[str, Any]:
-    """Write the videos of an episode, and return its JSON.
-
     Raises:
-        ValueError: If rows or images differ from what the data set states.
+        DataSetError: If `out` holds episodes that were not imported from this data set.
     """
-    count = episode["length"]
-    rows = _rows(opened, episode)
-    if rows.num_rows != count:
-        raise ValueError(f"{opened.rows_path(episode)} has {rows.num_rows} rows of it, {count} are needed")
-    plain = [name for name in rows.column_names if not pa.types.is_struct(rows[name].type)]
-    numbers = {name: np.array(rows[name].to_pylist()) for name in plain}
-    tables = {
-        group: {name: source.table(numbers).tolist() for name, source in getattr(opened.feature_map, group).items()}
-        for group in ("proprios", "actions")
-    }
-    views = {
-        name: _images(opened, episode, rows, view, files, f"{name}/{key}")
-        for name, view in opened.feature_map.cameras.items()
-    }
-    for name, matrices in json.loads(episode.get("xwam/cameras") or "{}").items():
-        if name in views:
-            views[name] |= matrices
-    return {
-        "num_frames": count,
-        "instructions": list(episode["tasks"]),
-        "observations": views,
-        **tables,
-        "about": EpisodeAbout.from_json(json.loads(episode.get("xwam/about") or "{}")).to_json(),
-    }
+    return _Importer(opened, out).run(on_episode)
 
 
-def _rows(opened: Import, episode: Mapping[str, Any]) -> pa.Table:
-    mapped = opened.feature_map
-    names = {source.feature for table in (mapped.proprios, mapped.actions) for source in table.values()}
-    names |= {feature for feature in mapped.image_features() if not opened.is_video(feature)}
-    only = [("episode_index", "=", episode["episode_index"])]
-    return pq.read_table(opened.rows_path(episode), columns=[*sorted(names), "frame_index"], filters=only).sort_by(
-        "frame_index"
-    )
-
-
-def _images(
-    opened: Import, episode: Mapping[str, Any], rows: pa.Table, view: CameraSource, files: _Files, name: str
-) -> dict[str, Any]:
-    """Write the videos of one camera; return its entry in the episode's JSON."""
-    fps, count, start = float(opened.info["fps"]), episode["length"], 0
-
-    def video(feature: str, target: str) -> tuple[str, int]:
-        first = opened.first_frame(episode, feature)
-        if view.depth_mm is None or not files.is_shared(episode, feature):
-            return files.copy(episode, feature, target), first
-        frames = read_frames(opened.video_path(episode, feature), range(first, first + count))
-        return files.write(target, frames, fps), 0  # exact depth has a file for each episode
-
-    entry: dict[str, Any] = {"type": view.kind, "fps": fps}
-    if opened.is_video(view.rgb):
-        entry["rgb_path"], start = video(view.rgb, f"video/{name}.mp4")
-    else:
-        frames = np.stack([_decoded(row, cv2.IMREAD_COLOR, np.uint8)[..., ::-1] for row in rows[view.rgb].to_pylist()])
-        entry["rgb_path"] = files.write(f"video/{name}.mp4", frames, fps)
-    if view.depth is not None:
-        entry["depth_path"], first = video(view.depth, f"depth/{name}.mp4")
-        if first != start:
-            raise ValueError(f"'{view.rgb}' and '{view.depth}' start at different frames of their videos")
-    depth_range = view.depth_range
-    if view.depth_mm is not None:
-        exact = np.stack([_decoded(row, cv2.IMREAD_UNCHANGED, np.uint16) for row in rows[view.depth_mm].to_pylist()])
-        entry["depth_mm_path"] = files.write(f"depth_mm/{name}.mkv", exact, fps)
-        if view.depth is None or depth_range is not None:
-            depth_range = depth_range or DepthRange()
-            grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
-            entry["depth_path"] = files.write(f"depth/{name}.mp4", grey, fps)
-    stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
-    return {**entry, **stated, "start": start, "end": start + count}
-
-
-class _Files:
-    """Writes the video files of a new data set.
+class _Importer:
+    """Writes the episodes of a data set.
 
     Args:
         opened: The LeRobot data set.
         out: The new data set.
     """
 
-    def __init__(self, opened: Import, out: Path) -> None:
-        self._opened, self._out = opened, out
-        videos = [name for name in opened.feature_map.image_features() if opened.is_video(name)]
-        self._users = Counter(opened.video_path(episode, name) for episode in opened.episodes for name in videos)
+    def __init__(self, opened: LerobotSet, out: Path) -> None:
+        self._opened, self._out, self._hashes = opened, out, FileHashes()
+        self._files = _Files(out, self._hashes)
+        self._keys = _Keys.of(opened.episodes)
+        self._broken, self._notes = list(opened.broken), list[str]()
+        self._unread = dict[int, str]()
 
-    def is_shared(self, episode: Mapping[str, Any], feature: str) -> bool:
-        """Return whether the video of an episode also holds other episodes, or starts before it."""
-        shared = self._users[self._opened.video_path(episode, feature)] > 1
-        return shared or self._opened.first_frame(episode, feature) != 0
+    def run(self, on_episode: Callable[[], None]) -> Imported:
+        """Write what is missing or has changed, remove what the source no longer has; return the result."""
+        present = {path: read_origin(path) for path in sorted((self._out / "data").glob("chunk-*/episode_*.json"))}
+        origins = {episode.number: self._origin(episode) for episode in self._opened.episodes}
+        self._claim(present, origins)
+        there: dict[int | None, list[Path]] = {}
+        for path in present:
+            there.setdefault(self._keys.owner(f"{path.parent.name}/{path.stem}"), []).append(path)
+        for episode in self._opened.episodes:
+            paths, origin = there.pop(episode.number, []), origins[episode.number]
+            if paths and origin is None:
+                reason = self._unread[episode.number]
+                self._leave_out(episode, f"it cannot be compared with its source, so the imported one stays: {reason}")
+            elif not _is_complete({path: present[path] for path in paths}, origin):
+                self._files.remove_episodes(paths)
+                self._write(episode, origin)
+            on_episode()
+        if stale := [path for paths in there.values() for path in paths]:
+            self._files.remove_episodes(stale)
+            self._notes.append(
+                f"{count_of(len(stale), 'episode')} removed, because {self._opened.root} no longer holds them: "
+                f"{', '.join(path.stem for path in stale[:5])}{', ...' if len(stale) > 5 else ''}."
+            )
+        self._files.remove_unused()
+        return Imported(len(write_metadata(self._out)), self._broken, self._notes)
+
+    def _origin(self, episode: LerobotEpisode) -> Origin | None:
+        """Return what an episode is made from; None if one of its files cannot be read."""
+        opened = self._opened
+        videos = [name for name in opened.feature_map.image_features() if opened.is_video(name)]
+        try:
+            paths = [*opened.rows_paths(episode), *(opened.video_path(episode, name) for name in videos)]
+            hashes = [self._hashes.sha256(path) for path in paths]
+        except (OSError, ValueError) as error:
+            self._unread[episode.number] = one_line(error)
+            return None
+        features = {name: opened.info["features"][name] for name in opened.feature_map.features()}
+        settings = [IMPORT_VERSION, opened.feature_map.to_json(), opened.fps, features, sorted(opened.tasks.items())]
+        row = json.loads(json.dumps(episode.row, default=str))
+        return Origin(source=str(opened.root.resolve()), sha256=sha256_of_values(settings, row, hashes))
+
+    def _claim(self, present: Mapping[Path, Origin | None], origins: Mapping[int, Origin | None]) -> None:
+        """Raise DataSetError if the folder holds episodes that are not from this data set."""
+        here = str(self._opened.root.resolve())
+        known = {origin.sha256 for origin in origins.values() if origin is not None}
+        for path, origin in present.items():
+            if origin is None or (origin.source != here and origin.sha256 not in known):
+                source = (
+                    "no import, or one of an older version, wrote" if origin is None else f"come from {origin.source}"
+                )
+                raise DataSetError(
+                    f"{self._out} already holds episodes that {source} ({path.stem} is one); those of {here} would be "
+                    f"mixed with them. Give another folder."
+                )
+
+    def _write(self, episode: LerobotEpisode, origin: Origin | None) -> None:
+        """Write the parts of an episode, or name what is wrong with it."""
+        written = list[Path]()
+        try:
+            for number, (key, content) in enumerate(self._parts(episode)):
+                path = self._out / "data" / f"{key}.json"
+                written.append(path)
+                write_whole(path, json.dumps({**content, ORIGIN: origin.to_json() if origin else None}))
+                check_against(read_track(self._out, key), content["num_frames"], videos=number == 0)
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            self._files.remove_episodes(written)
+            self._leave_out(episode, one_line(error))
+
+    def _leave_out(self, episode: LerobotEpisode, reason: str) -> None:
+        self._broken.append(Broken(self._keys.parts(episode, 1)[0], f"episode {episode.number}: {reason}."))
+
+    def _parts(self, episode: LerobotEpisode) -> list[tuple[str, dict[str, Any]]]:
+        """Write the videos of an episode; return key and JSON of each of its parts.
+
+        Raises:
+            ValueError: If rows or images differ from what the data set states.
+        """
+        opened, rows = self._opened, self._opened.rows(episode)
+        tables = {
+            group: {
+                name: source.table({source.feature: rows.numbers(source.feature)})
+                for name, source in getattr(opened.feature_map, group).items()
+            }
+            for group in ("proprios", "actions")
+        }
+        segments, matrices = rows.segments(), json.loads(episode.row.get("xwam/cameras") or "{}")
+        keys = self._keys.parts(episode, len(segments))
+        views = {}
+        for name, view in opened.feature_map.cameras.items():
+            entry, notes = _Camera(opened, episode, rows, view, self._files).write(f"{name}/{keys[0]}")
+            views[name] = {**entry, **matrices.get(name, {})}
+            self._notes += [f"episode {episode.number}: {note}." for note in notes]
+        if len(segments) > 1:
+            changes = [f"row {segment.first}" for segment in segments[1:]]
+            self._notes.append(
+                f"episode {episode.number}: its task changes at {', '.join(changes[:5])}"
+                f"{', ...' if len(changes) > 5 else ''}; it becomes {len(segments)} episodes."
+            )
+        return [
+            (key, _content(episode, segment, len(segments), tables, views))
+            for key, segment in zip(keys, segments, strict=True)
+        ]
+
+
+def _is_complete(present: Mapping[Path, Origin | None], origin: Origin | None) -> bool:
+    """Return whether all parts of an episode are there, made from what would be read now."""
+    if origin is None or not present or not all(origin.same_content(other) for other in present.values()):
+        return False
+    about = json.loads(next(iter(present)).read_text()).get("about") or {}
+    return len(present) == about.get(PARTS, 1)
+
+
+def _content(
+    episode: LerobotEpisode,
+    segment: Segment,
+    num_segments: int,
+    tables: Mapping[str, Mapping[str, np.ndarray]],
+    views: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the JSON of the part of an episode that has one task."""
+    rows = slice(segment.first, segment.stop)
+    about = EpisodeAbout.from_json(json.loads(episode.row.get("xwam/about") or "{}"))
+    if num_segments > 1:
+        part = {"imported_episode": episode.number, "imported_first_row": segment.first, PARTS: num_segments}
+        about = replace(about, other={**about.other, **part})
+    return {
+        "num_frames": segment.stop - segment.first,
+        "instructions": _instructions(episode, segment.task),
+        "observations": {
+            name: {**view, "start": view["start"] + segment.first, "end": view["start"] + segment.stop}
+            for name, view in views.items()
+        },
+        **{group: {name: table[rows].tolist() for name, table in of.items()} for group, of in tables.items()},
+        "about": about.to_json(),
+    }
+
+
+def _instructions(episode: LerobotEpisode, task: str) -> list[str]:
+    """Return the prompts of rows: their task, and in one of our exports the other prompts of the episode."""
+    stated = episode.row.get("xwam/instructions")
+    prompts = json.loads(stated) if stated else list(episode.tasks) if episode.row.get("xwam/key") else []
+    return prompts if task in prompts else [task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Keys:
+    """Keys of the parts of each episode.
+
+    The first part has the key of the episode. Part `p` of number `n` has the number `n + p * step`, which belongs to no
+    other episode.
+
+    Attributes:
+        firsts: Key of the first part, by number of the episode.
+        numbers: Number in that key, by number of the episode.
+        step: A power of ten above all numbers.
+    """
+
+    firsts: Mapping[int, str]
+    numbers: Mapping[int, int]
+    step: int
+
+    @classmethod
+    def of(cls, episodes: Iterable[LerobotEpisode]) -> _Keys:
+        """Return the keys; those of one of our exports, unless an edit of it gave a key to two episodes."""
+        firsts = {one.number: one.row.get("xwam/key") or episode_key(one.number) for one in episodes}
+        numbers = {number: int(key.rpartition("_")[2]) for number, key in firsts.items()}
+        if len(set(numbers.values())) < len(firsts):
+            firsts, numbers = {number: episode_key(number) for number in firsts}, {number: number for number in firsts}
+        step = LEAST_STEP
+        while step <= max(numbers.values(), default=0):
+            step *= 10
+        return cls(firsts=firsts, numbers=numbers, step=step)
+
+    def parts(self, episode: LerobotEpisode, count: int) -> list[str]:
+        """Return the keys of an episode's parts."""
+        later = (episode_key(self.numbers[episode.number] + part * self.step) for part in range(1, count))
+        return [self.firsts[episode.number], *later]
+
+    def owner(self, key: str) -> int | None:
+        """Return the number of the episode to which a key belongs; None if there is none."""
+        number = int(key.rpartition("_")[2])
+        episode = self._by_number.get(number % self.step)
+        return episode if episode is not None and key in (self.firsts[episode], episode_key(number)) else None
+
+    @cached_property
+    def _by_number(self) -> dict[int, int]:
+        return {number: episode for episode, number in self.numbers.items()}
+
+
+class _Camera:
+    """Writes the videos of one camera in one episode.
+
+    Args:
+        opened: The LeRobot data set.
+        episode: The episode.
+        rows: Its rows.
+        view: The features that hold the camera's images.
+        files: Where videos are written.
+    """
+
+    def __init__(
+        self, opened: LerobotSet, episode: LerobotEpisode, rows: EpisodeRows, view: CameraSource, files: _Files
+    ) -> None:
+        self._opened, self._episode, self._rows, self._view, self._files = opened, episode, rows, view, files
+        named = (view.rgb, view.depth, view.depth_mm)
+        self._placed = {name: self._place(name) for name in named if name and opened.is_video(name)}
+
+    def write(self, name: str) -> tuple[dict[str, Any], list[str]]:
+        """Write the videos; return the camera's entry in the episode's JSON, and warnings.
+
+        All videos of a camera start at the same frame. If they do not in the source, or if one is made from images in
+        the rows, they are written again, without loss.
+        """
+        view, count, fps = self._view, self._rows.table.num_rows, self._opened.fps
+        starts = {place.start for place in self._placed.values()}
+        made = view.depth_mm is not None or not self._opened.is_video(view.rgb)
+        copied = starts == {0} if made else len(starts) == 1 and None not in starts
+        start = next(iter(starts)) if copied and starts else 0
+        entry: dict[str, Any] = {"type": view.kind, "fps": fps, "rgb_path": self._rgb(f"video/{name}.mp4", copied)}
+        if view.depth is not None:
+            entry["depth_path"] = self._video(view.depth, f"depth/{name}.mp4", copied)
+        depth_range = view.depth_range
+        if view.depth_mm is not None:
+            exact = self._exact(view.depth_mm)
+            entry["depth_mm_path"] = self._files.write(f"depth_mm/{name}.mkv", exact, fps)
+            if view.depth is None:
+                depth_range = depth_range or DepthRange()
+                grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
+                entry["depth_path"] = self._files.write(f"depth/{name}.mp4", grey, fps)
+        stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
+        notes = [f"'{name}': {place.warning}" for name, place in self._placed.items() if place.warning]
+        return {**entry, **stated, "start": start, "end": start + count}, notes
+
+    def _place(self, feature: str) -> Placement:
+        """Return which frames of a video belong to the rows.
+
+        Raises:
+            ValueError: If a row has no frame, or the metadata contradict each other.
+        """
+        opened, episode, fps = self._opened, self._episode, self._opened.fps
+        first_s, info = opened.first_time_s(episode, feature), probe(opened.video_path(episode, feature))
+        if not opened.is_v2 and episode.row.get(f"videos/{feature}/to_timestamp") is not None:
+            num_frames = (episode.seconds(f"videos/{feature}/to_timestamp") - first_s) * fps
+            if abs(num_frames - episode.length) > LENGTH_TOLERANCE:
+                raise ValueError(
+                    f"'{feature}': its from_timestamp and to_timestamp are {num_frames:.1f} frames apart, and it has "
+                    f"{episode.length} rows"
+                )
+        before, total = opened.frame_by_order(episode, feature)
+        by_order = before if total == info.num_frames else None
+        try:
+            return place_rows(first_s + self._rows.times_s, info.times_s, fps=fps, by_order=by_order)
+        except ValueError as error:
+            raise ValueError(f"'{feature}': {error}") from error
+
+    def _rgb(self, name: str, copied: bool) -> str:
+        feature = self._view.rgb
+        if self._opened.is_video(feature):
+            return self._video(feature, name, copied)
+        images = rgb_images(self._rows.table[feature], self._opened.feature(feature), self._opened.root)
+        return self._files.write(name, images, self._opened.fps)
+
+    def _video(self, feature: str, name: str, copied: bool) -> str:
+        path = self._opened.video_path(self._episode, feature)
+        if copied:
+            return self._files.copy(path, name.split("/chunk-")[0])
+        return self._files.write(name, read_frames(path, self._placed[feature].frames.tolist()), self._opened.fps)
+
+    def _exact(self, feature: str) -> np.ndarray:
+        """Return depth in millimetres, N,H,W uint16."""
+        unit = self._opened.details(feature).get("depth_unit")
+        return depth_images(self._rows.table[feature], unit, self._opened.root)
+
+
+class _Files:
+    """The video files of a new data set.
+
+    Args:
+        out: The new data set.
+        hashes: Hashes of the source's files.
+    """
+
+    def __init__(self, out: Path, hashes: FileHashes) -> None:
+        self._out, self._hashes, self._replaced = out, hashes, set[str]()
 
     def write(self, name: str, frames: np.ndarray, fps: float) -> str:
         """Write frames without loss; return the path of the file."""
         write_video(self._out / name, frames, fps=fps)
         return name
 
-    def copy(self, episode: Mapping[str, Any], feature: str, name: str) -> str:
-        """Copy a video unless it exists; return its path. A video of several episodes keeps its name."""
-        source = self._opened.video_path(episode, feature)
-        if self._users[source] > 1:
-            name = f"{name.split('/chunk-')[0]}/{source.parent.name}/{source.name}"
-            if (self._out / name).is_file():
-                return name
-        copy_whole(source, self._out / name)
+    def copy(self, source: Path, folder: str) -> str:
+        """Copy a video unless it is there; return its path, which holds a hash of its content."""
+        name = f"{folder}/{source.parent.name}/{source.stem}-{self._hashes.sha256(source)[:16]}{source.suffix}"
+        target = self._out / name
+        if not target.is_file() or target.stat().st_size != source.stat().st_size:
+            copy_whole(source, target)
         return name
 
+    def remove_episodes(self, paths: Iterable[Path]) -> None:
+        """Remove the JSON files of episodes, which ends these episodes."""
+        for path in paths:
+            self._replaced |= _videos_of(path)
+            path.unlink(missing_ok=True)
 
-def _decoded(row: Mapping[str, Any] | None, flags: int, kind: type) -> np.ndarray:
-    data = row["bytes"] if row else None
-    frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if frame is None or frame.dtype != kind:
-        actual = "no image" if frame is None else f"an image of {frame.dtype}"
-        raise ValueError(f"the rows hold {actual}, an image of {np.dtype(kind)} is needed")
-    return frame
+    def remove_unused(self) -> None:
+        """Remove the videos of removed episodes that no other episode uses."""
+        if self._replaced:
+            used = {name for path in (self._out / "data").rglob("*.json") for name in _videos_of(path)}
+            for name in self._replaced - used:
+                (self._out / name).unlink(missing_ok=True)
+
+
+def _videos_of(path: Path) -> set[str]:
+    """Return the video files that an episode names; none if its JSON is missing or broken."""
+    try:
+        views = json.loads(path.read_text())["observations"].values()
+        return {view[name] for view in views for name in ("rgb_path", "depth_path", "depth_mm_path") if view.get(name)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()

@@ -118,20 +118,24 @@ def import_lerobot(
 ) -> None:
     """Write a data set of LeRobot (v2.0, v2.1, v3.0) in X-WAM's layout.
 
-    Exit with 1 if an episode is broken.
+    The prompt of an episode is the task of its rows; an episode whose task changes is split at the changes. Run the
+    command again to continue, or to import again what has changed in SOURCE or in the map. A folder with episodes of
+    another data set is refused. Exit with 1 if an episode is broken; it is named and left out.
 
     Examples:
 
     - `xwam import-lerobot lerobot/lift data/lift`
     - `xwam import-lerobot theirs/ data/theirs --map theirs.json`
     """
-    from evalkit.dataset.lerobot_import import import_episodes, open_lerobot
+    from evalkit.dataset.lerobot_import import import_episodes
+    from evalkit.dataset.lerobot_read import open_lerobot
 
     opened = open_lerobot(source, feature_map)
     with ticking("import", len(opened.episodes)) as tick:
-        count, broken = import_episodes(opened, out, on_episode=tick)
-    for episode in broken:
-        say(episode.reason)
-    say(f"{out}: {count_of(count, 'episode')}; {count_of(len(broken), 'broken episode')} left out")
-    if broken:
+        imported = import_episodes(opened, out, on_episode=tick)
+    for sentence in (*imported.notes, *(episode.reason for episode in imported.broken)):
+        say(sentence)
+    num_broken = len(imported.broken)
+    say(f"{out}: {count_of(imported.num_episodes, 'episode')}; {count_of(num_broken, 'broken episode')} left out")
+    if imported.broken:
         raise typer.Exit(1)

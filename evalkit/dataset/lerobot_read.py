@@ -1,0 +1,352 @@
+"""Reads the rows of a LeRobot data set (v2.0, v2.1, v3.0) as other tools write it, and finds its videos.
+
+In: a folder in LeRobot's format, a map of its features. Out: episodes, and for each of them its rows in order.
+Read next: `lerobot_metadata.py` for the files under `meta`; `lerobot_import.py`, which writes episodes in our layout.
+
+What one episode states about itself is checked when that episode is read, so that an odd one never ends an import.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evalkit.dataset.layout import Broken, DataSetError
+from evalkit.dataset.lerobot_format import INFO, MAP, FeatureMap, read_map
+from evalkit.dataset.lerobot_images import DEPTH_UNITS
+from evalkit.dataset.lerobot_metadata import LerobotEpisode, read_episodes, read_info, read_tasks, whole_number
+
+SAME_RATE_FRAC = 0.01
+"""The usual step of an episode's timestamps may differ from the stated rate by this share."""
+
+LARGEST_GAP = 1.5
+"""Two rows that follow each other may be this many control steps apart."""
+
+
+class _Share(NamedTuple):
+    """An episode in a video file: time at which it starts, its number, its rows."""
+
+    first_s: float
+    number: int
+    length: int
+
+
+class Segment(NamedTuple):
+    """Rows of an episode with one task: first row, row behind the last, prompt."""
+
+    first: int
+    stop: int
+    task: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EpisodeRows:
+    """The rows of an episode, in order.
+
+    Attributes:
+        table: N rows.
+        times_s: N seconds since the start of the episode.
+        tasks: The task of each row.
+    """
+
+    table: pa.Table
+    times_s: np.ndarray
+    tasks: Sequence[str]
+
+    def numbers(self, feature: str) -> np.ndarray:
+        """Return a feature as N,X float64.
+
+        Raises:
+            ValueError: If it is missing, or not a table of finite numbers.
+        """
+        if feature not in self.table.column_names:
+            raise ValueError(f"there is no '{feature}' in its rows; they hold {', '.join(self.table.column_names)}")
+        column = self.table[feature]
+        if column.null_count:
+            raise ValueError(f"'{feature}' has no value in {column.null_count} of {len(column)} rows")
+        try:
+            values = np.array(column.to_pylist(), np.float64)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"'{feature}' of the type {column.type} is not a table of numbers") from error
+        return values.reshape(len(column), -1)
+
+    def segments(self) -> list[Segment]:
+        """Return the runs of rows with the same task."""
+        starts = [0, *(row for row in range(1, len(self.tasks)) if self.tasks[row] != self.tasks[row - 1])]
+        return [
+            Segment(first, stop, self.tasks[first])
+            for first, stop in zip(starts, [*starts[1:], len(self.tasks)], strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LerobotSet:
+    """An open LeRobot data set.
+
+    Attributes:
+        root: Its folder.
+        info: Its `meta/info.json`.
+        feature_map: Map from its features to the tables and cameras of our layout.
+        fps: Control rate.
+        episodes: Its episodes by number.
+        broken: What its metadata list and cannot be read.
+        tasks: Tasks by `task_index`; empty if there is no table of tasks.
+    """
+
+    root: Path
+    info: Mapping[str, Any]
+    feature_map: FeatureMap
+    fps: float
+    episodes: Sequence[LerobotEpisode]
+    broken: Sequence[Broken]
+    tasks: Mapping[int, str]
+    _shares: dict[str, dict[Path, list[_Share]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_v2(self) -> bool:
+        """Return whether each episode has its own files, whose names follow from its number."""
+        return str(self.info["codebase_version"]).startswith("v2")
+
+    def feature(self, name: str) -> Mapping[str, Any]:
+        """Return what `meta/info.json` says about a feature."""
+        return self.info["features"][name] or {}
+
+    def details(self, name: str) -> Mapping[str, Any]:
+        """Return what `meta/info.json` says about the encoding of a feature; v2.0 calls it `video_info`."""
+        feature = self.feature(name)
+        return {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+
+    def is_video(self, name: str) -> bool:
+        """Return whether a feature is in video files, not in the rows."""
+        return self.feature(name).get("dtype") == "video"
+
+    def is_depth(self, name: str) -> bool:
+        """Return whether a feature is marked as depth."""
+        details = self.details(name)
+        return bool(details.get("is_depth_map") or details.get("video.is_depth_map"))
+
+    def rows_paths(self, episode: LerobotEpisode) -> list[Path]:
+        """Return the files with an episode's rows; the metadata of v3.0 may name another file than the one they are in.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        stated = self.root / self.info["data_path"].format(**self._position(episode, "data"))
+        paths = [stated] if self.is_v2 else self._row_files.get(episode.number, [])
+        if not paths:
+            raise ValueError(f"no file in {self.root / 'data'} has rows of it; {stated} should")
+        return paths
+
+    def video_path(self, episode: LerobotEpisode, feature: str) -> Path:
+        """Return the file with an episode's frames of one feature."""
+        template = self.info.get("video_path")
+        if not isinstance(template, str):
+            raise ValueError(f"'{feature}' is a video, and meta/info.json has no 'video_path'")
+        return self.root / template.format(video_key=feature, **self._position(episode, f"videos/{feature}"))
+
+    def first_time_s(self, episode: LerobotEpisode, feature: str) -> float:
+        """Return the time in the video file at which an episode starts."""
+        return 0.0 if self.is_v2 else episode.seconds(f"videos/{feature}/from_timestamp")
+
+    def frame_by_order(self, episode: LerobotEpisode, feature: str) -> tuple[int, int]:
+        """Return an episode's first frame if each row has one frame, in order; and all rows of that video file."""
+        own = _Share(self.first_time_s(episode, feature), episode.number, episode.length)
+        sharing = self._sharing(feature)[self.video_path(episode, feature)]
+        return sum(other.length for other in sharing if other < own), sum(other.length for other in sharing)
+
+    def rows(self, episode: LerobotEpisode) -> EpisodeRows:
+        """Return the rows of an episode, in order.
+
+        Raises:
+            OSError, pa.ArrowException: If its file cannot be read.
+            ValueError: If rows are missing, occur twice, or do not fit the rate.
+        """
+        paths = self.rows_paths(episode)
+        table = pa.concat_tables([self._read(path, episode) for path in paths])
+        if table.num_rows != episode.length:
+            named = " and ".join(map(str, paths))
+            raise ValueError(f"{named} has {table.num_rows} rows of it, {episode.length} are needed")
+        table = _ordered(table)
+        return EpisodeRows(table=table, times_s=self._times(table), tasks=self._tasks_of(table, episode))
+
+    def _read(self, path: Path, episode: LerobotEpisode) -> pa.Table:
+        """Return the rows of an episode in a file; without `episode_index`, a file of v2.x holds one episode."""
+        names, mapped = set(pq.read_schema(path).names), self.feature_map
+        wanted = {source.feature for group in (mapped.proprios, mapped.actions) for source in group.values()}
+        wanted |= {feature for feature in mapped.image_features() if not self.is_video(feature)}
+        if absent := sorted(wanted - names):
+            raise ValueError(f"{path} has no column '{absent[0]}'; it has {', '.join(sorted(names))}")
+        columns = sorted(wanted | (names & {"frame_index", "timestamp", "task_index"}))
+        only = [("episode_index", "=", episode.number)] if "episode_index" in names else None
+        return pq.read_table(path, columns=columns, filters=only)
+
+    @cached_property
+    def _row_files(self) -> dict[int, list[Path]]:
+        """The files with rows of each episode of v3.0."""
+        files = defaultdict[int, list[Path]](list)
+        for path in sorted((self.root / "data").glob("*/*.parquet")):
+            with suppress(OSError, KeyError, pa.ArrowException):  # the episodes of such a file are named as missing
+                for number in pq.read_table(path, columns=["episode_index"])["episode_index"].unique().to_pylist():
+                    files[number].append(path)
+        return files
+
+    def _times(self, table: pa.Table) -> np.ndarray:
+        """Return the time of each row; without timestamps, rows follow each other at the rate."""
+        if "timestamp" not in table.column_names:
+            return np.arange(table.num_rows) / self.fps
+        times_s = _plain(table, "timestamp")
+        if not np.isfinite(times_s).all():
+            raise ValueError("its rows have timestamps that are not finite")
+        steps = np.diff(times_s) * self.fps
+        if len(steps) and abs(np.median(steps) - 1) > SAME_RATE_FRAC:
+            raise ValueError(
+                f"its rows are {np.median(steps) / self.fps:.4g} s apart, and fps {self.fps:g} in {INFO} means "
+                f"{1 / self.fps:.4g} s; correct one of them"
+            )
+        if len(steps) and (steps.max() > LARGEST_GAP or steps.min() <= 0):
+            row = int(np.argmax((steps > LARGEST_GAP) | (steps <= 0)))
+            raise ValueError(
+                f"its rows {row} and {row + 1} are at {times_s[row]:.4f} s and {times_s[row + 1]:.4f} s; at "
+                f"{self.fps:g} Hz they are {1 / self.fps:.4f} s apart, so steps are missing or in another order"
+            )
+        return times_s
+
+    def _tasks_of(self, table: pa.Table, episode: LerobotEpisode) -> list[str]:
+        """Return the task of each row."""
+        if self.tasks and "task_index" in table.column_names:
+            numbers = [whole_number(value, "task_index") for value in _plain(table, "task_index").tolist()]
+            if unknown := sorted(set(numbers) - set(self.tasks)):
+                raise ValueError(f"its rows name task {unknown[0]}, which the table of tasks does not have")
+            if empty := [number for number in set(numbers) if not self.tasks[number].strip()]:
+                raise ValueError(f"its task {empty[0]} is an empty text, which cannot be a prompt")
+            return [self.tasks[number] for number in numbers]
+        if len(episode.tasks) != 1:
+            raise ValueError(
+                f"it has {len(episode.tasks)} tasks ({', '.join(map(repr, episode.tasks))}), and no 'task_index' in "
+                f"its rows or no table of tasks says which of them a row belongs to"
+            )
+        return [episode.tasks[0]] * table.num_rows
+
+    def _position(self, episode: LerobotEpisode, prefix: str) -> dict[str, int]:
+        if self.is_v2:
+            chunk = episode.number // whole_number(self.info.get("chunks_size", 1000), "chunks_size")
+            return {"episode_chunk": chunk, "episode_index": episode.number}
+        return {name: episode.whole(f"{prefix}/{name}") for name in ("chunk_index", "file_index")}
+
+    def _sharing(self, feature: str) -> Mapping[Path, list[_Share]]:
+        """Return the episodes in each video file of a feature."""
+        if feature not in self._shares:
+            shares = self._shares[feature] = defaultdict(list)
+            for episode in self.episodes:
+                with suppress(ValueError):  # such an episode is named when it is read
+                    share = _Share(self.first_time_s(episode, feature), episode.number, episode.length)
+                    shares[self.video_path(episode, feature)].append(share)
+        return self._shares[feature]
+
+
+def open_lerobot(root: Path, map_path: Path | None = None) -> LerobotSet:
+    """Return a LeRobot data set, ready to import.
+
+    Args:
+        root: Its folder.
+        map_path: File with the map of its features. One of our exports holds its own map.
+
+    Raises:
+        DataSetError: If it is not a LeRobot data set, has an unknown version, or does not fit the map.
+    """
+    info = read_info(root)
+    if map_path is None and not (root / MAP).is_file():
+        raise DataSetError(
+            f"{root} is not one of our exports, so it needs a map of its features: --map FILE, as in docs/data.md. "
+            f"Its features: {', '.join(info['features'])}."
+        )
+    map_path = map_path or root / MAP
+    episodes, broken = read_episodes(root, is_v2=str(info["codebase_version"]).startswith("v2"))
+    opened = LerobotSet(
+        root=root,
+        info=info,
+        feature_map=read_map(map_path),
+        fps=float(info["fps"]),
+        episodes=episodes,
+        broken=broken,
+        tasks=read_tasks(root),
+    )
+    _check_map(opened, map_path)
+    return opened
+
+
+def _ordered(table: pa.Table) -> pa.Table:
+    """Return rows by their frame number, or else by their time, or else as they are.
+
+    Raises:
+        ValueError: If a frame number is missing or occurs twice.
+    """
+    if "frame_index" not in table.column_names:
+        order = np.argsort(_plain(table, "timestamp"), kind="stable") if "timestamp" in table.column_names else None
+        return table if order is None else table.take(pa.array(order))
+    numbers = np.array([whole_number(value, "frame_index") for value in _plain(table, "frame_index").tolist()])
+    order = np.argsort(numbers, kind="stable")
+    steps = np.diff(numbers[order])
+    if len(steps) and (steps != 1).any():
+        place = int(np.argmax(steps != 1))
+        number, then = (int(numbers[order[place + offset]]) for offset in (0, 1))
+        what = f"frame {number} twice" if number == then else f"frame {then} after frame {number}"
+        raise ValueError(f"its rows have {what}; frame numbers must follow each other")
+    return table.take(pa.array(order))
+
+
+def _plain(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column with one number per row, N float64; it may be stored as lists of one.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    try:
+        values = np.array(table[name].to_pylist(), np.float64).reshape(table.num_rows, -1)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"'{name}' of the type {table[name].type} must hold one number per row") from error
+    if table.num_rows and values.shape[1] != 1:
+        raise ValueError(f"'{name}' must hold one number per row, got {values.shape[1]}")
+    return values.reshape(-1)
+
+
+def _check_map(opened: LerobotSet, path: Path) -> None:
+    """Raise DataSetError unless the data set has the features that a map names, in a form that can be read."""
+    features, mapped = opened.info["features"], opened.feature_map
+    named = [source.feature for table in (mapped.proprios, mapped.actions) for source in table.values()]
+    if absent := [name for name in (*named, *mapped.image_features()) if name not in features]:
+        raise DataSetError(f"{path} names '{absent[0]}', which is none of {', '.join(features)}.")
+    for view in mapped.cameras.values():
+        if opened.is_depth(view.rgb):
+            raise DataSetError(f"{path} uses '{view.rgb}' as RGB; {opened.root / INFO} marks it as depth.")
+        if view.depth is not None and not opened.is_video(view.depth):
+            raise DataSetError(f"{path} uses '{view.depth}' as 8-bit depth, which must be a video.")
+        if view.depth is not None and is_depth_codes(opened.details(view.depth)):
+            raise DataSetError(
+                f"{path} uses '{view.depth}' as 8-bit depth; it is LeRobot's own depth video of 12-bit codes. "
+                f"Name it 'depth_mm', which decodes them."
+            )
+        if view.depth_mm is not None:
+            _check_exact_depth(opened, view.depth_mm, path)
+
+
+def is_depth_codes(details: Mapping[str, Any]) -> bool:
+    """Return whether a video holds LeRobot's 12-bit codes of depth."""
+    return any(name in details for name in ("video.depth_min", "depth_min"))
+
+
+def _check_exact_depth(opened: LerobotSet, feature: str, path: Path) -> None:
+    if opened.is_video(feature):
+        raise DataSetError(f"{path} uses '{feature}' as exact depth; it is a video, which is not exact.")
+    unit = opened.details(feature).get("depth_unit")
+    if unit not in (None, *DEPTH_UNITS):
+        raise DataSetError(f"'{feature}' has the unit '{unit}' in {opened.root / INFO}; mm or m is needed.")
