@@ -1,12 +1,16 @@
-"""Converts depth from metres to the values of a grey video, to bytes and to whole millimetres.
+"""Converts depth from metres to the values of a grey video, to bytes, to whole millimetres and to LeRobot's codes.
 
-In: depth in metres and a `DepthRange`. Out: the same depth as values from -1 to 1, as bytes or as millimetres.
+In: depth in metres and a `DepthRange`, or millimetres and `DepthCodes`. Out: the same depth as values from -1 to 1, as
+bytes, as millimetres or as codes.
 Read next: `writer.py`, which writes both kinds of depth video.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,3 +80,149 @@ def millimetres(depth_m: np.ndarray) -> np.ndarray:
 def depth_bytes(depth_m: np.ndarray, depth_range: DepthRange) -> np.ndarray:
     """Return depth as the bytes of the 8-bit video: 255 near, 0 far or unknown."""
     return np.rint((video_from_depth(depth_m, depth_range) + 1) * 127.5).astype(np.uint8)
+
+
+LARGEST_CODE = 4095
+"""Largest code of a 12-bit depth video."""
+
+_INFO_NAMES = ("depth_min", "depth_max", "shift", "use_log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthCodes:
+    """Map from metres to the 12-bit codes of LeRobot's depth videos; the names are those in its `info.json`.
+
+    Code 0 is `depth_min` or nearer, and also what a missing depth becomes: LeRobot has no code for it. Code 4095 is
+    `depth_max` or farther.
+
+    Attributes:
+        depth_min: Metres at code 0.
+        depth_max: Metres at code 4095.
+        shift: Metres added before the logarithm.
+        use_log: Whether codes are linear in log(depth + shift), instead of in depth.
+
+    Raises:
+        ValueError: If the numbers give no map.
+    """
+
+    depth_min: float = 0.01
+    depth_max: float = 10.0
+    shift: float = 3.5
+    use_log: bool = True
+
+    def __post_init__(self) -> None:
+        finite = np.isfinite([self.depth_min, self.depth_max, self.shift]).all()
+        if (
+            not finite
+            or not 0 <= self.depth_min < self.depth_max
+            or (self.use_log and self.depth_min + self.shift <= 0)
+        ):
+            raise ValueError(
+                f"codes of depth need 0 <= depth_min < depth_max and depth_min + shift > 0, got {self.to_info()}"
+            )
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> DepthCodes:
+        """Return the map that the `info` of a feature states; LeRobot's defaults where it states none.
+
+        Raises:
+            ValueError: If a number is of another type, or they give no map.
+
+        Example:
+            >>> DepthCodes.from_info({"video.depth_max": 5.0, "video.use_log": False}).depth_max
+            5.0
+        """
+        stated = {key: info[name] for key in _INFO_NAMES if info.get(name := f"video.{key}") is not None}
+        for key, value in stated.items():
+            if isinstance(value, bool) != (key == "use_log") or not isinstance(value, int | float):
+                raise ValueError(f"'video.{key}' of a depth video is {value!r}")
+        return cls(**stated)
+
+    @classmethod
+    def exact(cls, depth_mm: np.ndarray) -> DepthCodes | None:
+        """Return the map that keeps every known depth to the millimetre; None if they span more than 4.093 m.
+
+        Args:
+            depth_mm: Whole millimetres; 0 is unknown, and has code 0 to itself.
+
+        Example:
+            >>> DepthCodes.exact(np.array([0, 501, 4300])).depth_min
+            0.5
+        """
+        known = depth_mm[depth_mm > 0]
+        if known.size == 0:
+            return cls(depth_min=0.0, depth_max=LARGEST_CODE / 1000, shift=0.0, use_log=False)
+        nearest, farthest = int(known.min()), int(known.max())
+        if farthest - nearest > LARGEST_CODE - 2:
+            return None
+        return cls(
+            depth_min=(nearest - 1) / 1000,
+            depth_max=(nearest - 1 + LARGEST_CODE) / 1000,
+            shift=0.0,
+            use_log=False,
+        )
+
+    def to_info(self) -> dict[str, Any]:
+        """Return what `info.json` states of the map."""
+        return {f"video.{key}": getattr(self, key) for key in _INFO_NAMES}
+
+    def encode(self, depth_mm: np.ndarray) -> np.ndarray:
+        """Return the codes of depth in whole millimetres, uint16, as LeRobot 0.6.1 computes them; 0 if unknown.
+
+        A known depth never gets code 0.
+
+        Example:
+            >>> DepthCodes().encode(np.array([0, 10, 500, 9999, 20000])).tolist()
+            [0, 1, 397, 4095, 4095]
+        """
+        low, high, shift = (np.float32(value * 1000) for value in (self.depth_min, self.depth_max, self.shift))
+        depth = np.maximum(depth_mm, 1).astype(np.float32)
+        if self.use_log:
+            low_log, high_log = math.log(float(low + shift)), math.log(float(high + shift))
+            share = (np.log(depth + shift) - np.float32(low_log)) / np.float32(high_log - low_log)
+        else:
+            share = (depth - low) / (high - low)
+        codes = np.rint(share * np.float32(LARGEST_CODE)).clip(1, LARGEST_CODE)
+        return np.where(np.asarray(depth_mm) > 0, codes, 0).astype(np.uint16)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return whole millimetres, uint16, from codes, as LeRobot 0.6.1 computes them; but code 0 is unknown, 0.
+
+        LeRobot rounds in float32: where a code is half a millimetre between two, its own ways of reading differ by one.
+
+        Raises:
+            ValueError: If a code is above 4095.
+
+        Example:
+            >>> DepthCodes().decode(np.array([0, 1, 397, 4095])).tolist()
+            [0, 11, 501, 10000]
+        """
+        if codes.size and codes.max() > LARGEST_CODE:
+            raise ValueError(f"codes of depth go up to {LARGEST_CODE}, this video holds {codes.max()}")
+        return self._millimetres()[codes]
+
+    def describe_limits(self, codes: np.ndarray) -> str:
+        """Return which share of pixels is at the first and last code, where a code does not tell the depth.
+
+        Example:
+            >>> DepthCodes().describe_limits(np.array([0, 0, 7, 4095]))
+            '50.0 % of pixels have no depth or are nearer than 0.01 m, 25.0 % are at 10 m or farther'
+        """
+        near, far = (100 * np.count_nonzero(codes == code) / max(codes.size, 1) for code in (0, LARGEST_CODE))
+        return (
+            f"{near:.1f} % of pixels have no depth or are nearer than {self.depth_min:g} m, "
+            f"{far:.1f} % are at {self.depth_max:g} m or farther"
+        )
+
+    def _millimetres(self) -> np.ndarray:
+        """Return the depth of every code."""
+        codes = np.arange(LARGEST_CODE + 1, dtype=np.float32)
+        low, high = self.depth_min, self.depth_max
+        if self.use_log:
+            low, high = math.log(low + self.shift), math.log(high + self.shift)
+        depth = codes * np.float32((high - low) / LARGEST_CODE) + np.float32(low)
+        if self.use_log:
+            depth = np.exp(depth) - np.float32(self.shift)
+        millimetre = np.rint(depth.clip(self.depth_min, self.depth_max) * np.float32(1000)).clip(1, MAX_DEPTH_MM)
+        millimetre[0] = 0
+        return millimetre.astype(np.uint16)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -23,6 +23,7 @@ from av.container import InputContainer
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.files import whole_file
+from evalkit.dataset.depth_video import LARGEST_CODE
 from evalkit.dataset.video_pixels import PixelFormat, UnreadablePixels, colour_notes, colour_of, orientation, to_array
 from evalkit.dataset.video_timeline import Timeline, read_timeline
 
@@ -32,10 +33,15 @@ KEYFRAME_EVERY = 8
 DECODED_AT_ONCE = 64
 """Frames that are in memory while a whole video is decoded."""
 
-_CODECS: dict[PixelFormat, tuple[str, str, dict[str, str]]] = {
+Stored = Literal["rgb24", "gray16le", "gray12le"]
+"""Pixel formats of the lossless videos that are written."""
+
+_CODECS: dict[Stored, tuple[str, str, dict[str, str]]] = {
     "rgb24": ("libx264rgb", "mp4", {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}),
     "gray16le": ("ffv1", "matroska", {"level": "3", "threads": "1"}),
+    "gray12le": ("libx265", "mp4", {"x265-params": "lossless=1:log-level=error:pools=1", "tag": "hvc1"}),
 }
+"""Codec, container and options of each."""
 
 LOSSLESS_CODECS = ("ffv1", "huffyuv", "ffvhuff", "png", "rawvideo", "utvideo", "magicyuv", "qtrle")
 """Codecs that never change a value. H.264, HEVC, VP9 and AV1 can be lossless too, but their files do not say so."""
@@ -268,18 +274,44 @@ def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
     Raises:
         ValueError: If the frames have another shape or type, or there is none.
     """
-    formats: dict[tuple[int, Any], PixelFormat] = {
+    formats: dict[tuple[int, Any], Stored] = {
         (4, np.dtype(np.uint8)): "rgb24",
         (3, np.dtype(np.uint16)): "gray16le",
     }
-    pixels = formats.get((frames.ndim, frames.dtype))
-    if pixels is None or len(frames) == 0:
+    stored = formats.get((frames.ndim, frames.dtype))
+    if stored is None or len(frames) == 0:
         raise ValueError(f"A video needs F,H,W,3 uint8 or F,H,W uint16, got {frames.shape} {frames.dtype}.")
-    codec, container_format, options = _CODECS[pixels]
+    _write(path, frames, stored, fps=fps)
+
+
+def write_depth_codes(path: Path, codes: np.ndarray, *, fps: float) -> None:
+    """Write 12-bit codes of depth, F,H,W uint16, without loss as LeRobot does: grey HEVC of 12 bits (mp4).
+
+    Raises:
+        ValueError: If the codes have another shape or type, there is none, or one is above 4095.
+    """
+    if codes.ndim != 3 or codes.dtype != np.uint16 or codes.size == 0 or codes.max() > LARGEST_CODE:
+        raise ValueError(f"A depth video needs F,H,W uint16 up to {LARGEST_CODE}, got {codes.shape} {codes.dtype}.")
+    _write(path, codes, "gray12le", fps=fps)
+
+
+def _write(path: Path, frames: np.ndarray, stored: Stored, *, fps: float) -> None:
+    codec, container_format, options = _CODECS[stored]
     with whole_file(path) as partial, av.open(str(partial), "w", format=container_format) as container:
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.gop_size = pixels, KEYFRAME_EVERY
+        stream.pix_fmt, stream.codec_context.gop_size = stored, KEYFRAME_EVERY
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=pixels)))
+            container.mux(stream.encode(_frame_of(frame, stored)))
         container.mux(stream.encode(None))
+
+
+def _frame_of(values: np.ndarray, stored: Stored) -> av.VideoFrame:
+    """Return a frame that holds the values as they are."""
+    if stored == "rgb24":
+        return av.VideoFrame.from_ndarray(np.ascontiguousarray(values), format=stored)
+    frame = av.VideoFrame(values.shape[1], values.shape[0], stored)
+    lines = np.zeros((values.shape[0], frame.planes[0].line_size // 2), "<u2")
+    lines[:, : values.shape[1]] = values
+    frame.planes[0].update(lines.tobytes())
+    return frame
