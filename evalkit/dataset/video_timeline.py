@@ -1,6 +1,6 @@
 """The frames of a video in order of presentation, and where decoding begins for each of them.
 
-In: an open video. Out: the time of every frame that it shows, and its keyframes.
+In: a video. Out: the time of every frame that it shows, and its keyframes.
 Read next: `videos.py`, which reads frames by their numbers.
 
 The number of a frame is its place in order of presentation, whatever the rate. Frames that an edit list hides do not
@@ -9,7 +9,8 @@ count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -17,9 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 HIDDEN_FRAMES = ("vp8",)
 """Codecs with packets that give no image."""
+
+OpenVideo = Callable[[], AbstractContextManager[InputContainer]]
+"""Opens a video at its start."""
 
 SAME_RATE_FRAC = 0.1
 """A frame may be this share of a frame's time away from a constant rate."""
@@ -35,8 +40,8 @@ class Timeline:
         tick_s: Seconds.
         is_counted: Whether times are missing or occur twice, so that only counting from the start finds a frame.
         stated_fps: Frames per second that the file states; None if it does not.
-        cut_off: Whether the file ends within a packet; `ticks` then holds the frames before it.
-        num_listed: Frames that the list of an mp4 names; 0 without a list.
+        cut_off: Whether the file ends before its own list or length says; `ticks` then holds the frames before that.
+        num_listed: Frames that the file says it holds; 0 if it does not.
     """
 
     ticks: np.ndarray
@@ -104,36 +109,38 @@ class Rate(NamedTuple):
     first_uneven: int | None
 
 
-def read_timeline(container: InputContainer) -> Timeline:
+def read_timeline(open_video: OpenVideo) -> Timeline:
     """Return the timeline of a video, without decoding it where its packets tell it.
+
+    Args:
+        open_video: Opens the video at its start.
 
     Raises:
         av.FFmpegError: If it cannot be read.
     """
-    stream = container.streams.video[0]
-    packets, num_packets, cut_off = list[_Packet](), 0, False
-    for packet in container.demux(stream):
-        if packet.is_corrupt:
-            cut_off = True
-            break
-        num_packets += packet.size > 0
-        if packet.size > 0 and not packet.is_discard:
-            packets.append(_Packet(packet.pts, packet.is_keyframe))
-    num_listed = stream.frames if "mp4" in container.format.name else 0
-    cut_off = cut_off or num_packets < num_listed
-    if not cut_off and _tells_all(packets, stream.codec_context.codec.canonical_name):
-        ticks, counted = [packet.pts for packet in packets], False
-    elif not cut_off:
-        ticks, counted = _decoded_ticks(container)
-    else:
-        ticks, counted = [packet.pts for packet in packets], any(packet.pts is None for packet in packets)
+    packets, num_packets, corrupt = list[_Packet](), 0, False
+    with open_video() as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            if corrupt := packet.is_corrupt:
+                break
+            num_packets += packet.size > 0
+            if packet.size > 0 and not packet.is_discard:
+                packets.append(_Packet(packet.pts, packet.is_keyframe, packet.duration or 0))
+        ends_s, codec = _stated_end_s(stream), stream.codec_context.codec.canonical_name
+        tick_s, stated_fps, num_listed = stream.time_base or Fraction(1), stream.average_rate, stream.frames
+    counted = any(packet.pts is None for packet in packets)
+    cut_off = corrupt or ((num_listed == 0 or num_packets < num_listed) and _ends_before(packets, ends_s, tick_s))
+    ticks: list[Any] = [packet.pts for packet in packets]
+    if not cut_off and not _tells_all(packets, codec):
+        ticks, counted = _decoded_ticks(open_video)
     keyframes = [] if counted else [packet.pts for packet in packets if packet.is_keyframe]
     return Timeline(
         ticks=np.arange(len(ticks)) if counted else np.array(sorted(ticks), np.int64),
         keyframe_ticks=np.array(sorted(keyframes), np.int64),
-        tick_s=stream.time_base or Fraction(1),
+        tick_s=tick_s,
         is_counted=counted,
-        stated_fps=stream.average_rate or stream.guessed_rate,
+        stated_fps=stated_fps,
         cut_off=cut_off,
         num_listed=num_listed,
     )
@@ -142,6 +149,30 @@ def read_timeline(container: InputContainer) -> Timeline:
 class _Packet(NamedTuple):
     pts: Any
     is_keyframe: bool
+    num_ticks: int
+
+
+def _stated_end_s(stream: VideoStream) -> Fraction | None:
+    """Return the time at which the file says that the video ends; None if it does not."""
+    if stream.duration is not None and stream.time_base is not None:
+        return stream.duration * stream.time_base
+    clock = stream.metadata.get("DURATION", "").split(":")  # Matroska: 00:00:04.000000000
+    try:
+        hours, minutes, seconds = (Fraction(part) for part in clock)
+    except ValueError:
+        return None
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def _ends_before(packets: Sequence[_Packet], end_s: Fraction | None, tick_s: Fraction) -> bool:
+    """Return whether the last packet ends more than one and a half of its own length before a time."""
+    known = [packet for packet in packets if packet.pts is not None]
+    if end_s is None or not known:
+        return end_s is not None and not packets
+    last = max(known, key=lambda packet: packet.pts)
+    steps = np.diff(sorted(packet.pts for packet in known))
+    length = last.num_ticks or (float(np.median(steps)) if steps.size else 0)
+    return float(end_s) > (last.pts + 2.5 * length) * float(tick_s)
 
 
 def _tells_all(packets: Sequence[_Packet], codec: str) -> bool:
@@ -154,8 +185,8 @@ def _tells_all(packets: Sequence[_Packet], codec: str) -> bool:
     return known and codec not in HIDDEN_FRAMES and packets[0].is_keyframe and min(times) == times[0]
 
 
-def _decoded_ticks(container: InputContainer) -> tuple[list[Any], bool]:
+def _decoded_ticks(open_video: OpenVideo) -> tuple[list[Any], bool]:
     """Return the times of the frames that decoding gives, and whether only their number counts."""
-    container.seek(0)
-    ticks: list[Any] = [frame.pts for frame in container.decode(video=0)]
+    with open_video() as container:
+        ticks: list[Any] = [frame.pts for frame in container.decode(video=0)]
     return ticks, None in ticks or any(later <= earlier for earlier, later in pairwise(ticks))

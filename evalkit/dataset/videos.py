@@ -39,9 +39,13 @@ Stored = Literal["rgb24", "gray16le", "gray12le"]
 _CODECS: dict[Stored, tuple[str, str, dict[str, str]]] = {
     "rgb24": ("libx264rgb", "mp4", {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}),
     "gray16le": ("ffv1", "matroska", {"level": "3", "threads": "1"}),
-    "gray12le": ("libx265", "mp4", {"x265-params": "lossless=1:log-level=error:pools=1", "tag": "hvc1"}),
+    "gray12le": ("libx265", "mp4", {"x265-params": "lossless=1:keyint=1:ctu=16:log-level=error:pools=1"}),
 }
-"""Codec, container and options of each."""
+"""Codec, container and options of each. All frames of HEVC are keyframes: between frames, x265's lossless mode changes
+values of narrow images."""
+
+SMALLEST_HEVC_PX = 16
+"""Rows and columns that the HEVC encoder needs at least."""
 
 LOSSLESS_CODECS = ("ffv1", "huffyuv", "ffvhuff", "png", "rawvideo", "utvideo", "magicyuv", "qtrle")
 """Codecs that never change a value. H.264, HEVC, VP9 and AV1 can be lossless too, but their files do not say so."""
@@ -261,11 +265,10 @@ def _timeline(path: Path) -> Timeline:
 
 @lru_cache(maxsize=256)
 def _timeline_of(path: Path, num_bytes: int, changed_ns: int) -> Timeline:
-    with _opened(path) as container:
-        timeline = read_timeline(container)
-        if timeline.num_frames == 0 and not timeline.cut_off:
-            raise UnreadableVideo("it holds no frame")
-        return timeline
+    timeline = read_timeline(lambda: _opened(path))
+    if timeline.num_frames == 0:
+        raise UnreadableVideo(f"{path} is missing or broken: it holds no whole frame.")
+    return timeline
 
 
 def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
@@ -288,10 +291,13 @@ def write_depth_codes(path: Path, codes: np.ndarray, *, fps: float) -> None:
     """Write 12-bit codes of depth, F,H,W uint16, without loss as LeRobot does: grey HEVC of 12 bits (mp4).
 
     Raises:
-        ValueError: If the codes have another shape or type, there is none, or one is above 4095.
+        ValueError: If the codes have another shape or type, there is none, one is above 4095, or images have fewer
+            rows or columns than HEVC takes.
     """
     if codes.ndim != 3 or codes.dtype != np.uint16 or codes.size == 0 or codes.max() > LARGEST_CODE:
         raise ValueError(f"A depth video needs F,H,W uint16 up to {LARGEST_CODE}, got {codes.shape} {codes.dtype}.")
+    if min(codes.shape[1:]) < SMALLEST_HEVC_PX:
+        raise ValueError(f"HEVC needs at least {SMALLEST_HEVC_PX} rows and columns, got {codes.shape[1:]}.")
     _write(path, codes, "gray12le", fps=fps)
 
 
