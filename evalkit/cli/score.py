@@ -141,13 +141,88 @@ def score_run(
         out.print(Text(reason, style="yellow"))
 
 
+DepthScale = Annotated[
+    str | None,
+    typer.Option(
+        "--depth-scale",
+        metavar="UNITS_PER_METRE",
+        help="Stored units of depth per metre, for example 1000 for millimetres: one number for files of integers, or "
+        "PRED,GT for every depth file of each side. [default: 1000 for integers, 1 (metres) for floating point]",
+        show_default=False,
+    ),
+]
+CameraConvention = Annotated[
+    str | None,
+    typer.Option(
+        "--camera-convention",
+        metavar="NAME",
+        help="Poses of the camera file: opencv (camera-to-base; x right, y down, z forward), opengl (camera-to-base; x "
+        "right, y up, z backward) or colmap (base-to-camera, axes of opencv). [default: what the file states, else "
+        "opencv]",
+        show_default=False,
+    ),
+]
+Fps = Annotated[
+    str | None,
+    typer.Option(
+        "--fps",
+        metavar="PRED,GT",
+        help="Frames per second of both sides, to match frames by time; one number for equal rates. [default: what "
+        "videos state]",
+        show_default=False,
+    ),
+]
+Offset = Annotated[
+    int | None,
+    typer.Option(
+        "--offset",
+        metavar="N",
+        help="Skip the first N predicted frames, for example conditioning frames. 0 says that the first frames belong "
+        "together.",
+        show_default=False,
+    ),
+]
+TrueOffset = Annotated[
+    int | None,
+    typer.Option(
+        "--gt-offset",
+        metavar="N",
+        help="Skip the first N ground-truth frames; the last of them is the floor's frame.",
+        show_default=False,
+    ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        "--resize",
+        metavar="SIDE",
+        help="Scale the images of one side, pred or gt, to the size of the other: colours by area average or bicubic, "
+        "depth by nearest neighbour; intrinsics follow. [default: refuse images of different size]",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only print the clips, views, frames, rates, sizes and units, and how they match."),
+]
+
+
 @app.command("folders")
 def score_folders(
-    pred_dir: Annotated[Path, typer.Argument(metavar="PRED_DIR", help="Folder of predictions.", show_default=False)],
+    pred_dir: Annotated[
+        Path, typer.Argument(metavar="PRED_DIR", help="Folder of predictions, or one file.", show_default=False)
+    ],
     gt_dir: Annotated[
-        Path, typer.Argument(metavar="GT_DIR", help="Folder of ground truth, with cameras.json.", show_default=False)
+        Path, typer.Argument(metavar="GT_DIR", help="Folder of ground truth, or one file.", show_default=False)
     ],
     to: ScoresFolder = Path("scores"),
+    dry_run: DryRun = False,
+    depth_scale: DepthScale = None,
+    camera_convention: CameraConvention = None,
+    fps: Fps = None,
+    offset: Offset = None,
+    gt_offset: TrueOffset = None,
+    resize: Resize = None,
     workers: Workers = 0,
     device: Device = "cpu",
     lpips: LpipsNets = "alex",
@@ -159,21 +234,35 @@ def score_folders(
 
     No policy and no run is needed. Write `scores.parquet`, `report.md` and `scores.csv`.
 
-    Both folders hold one folder per clip, with the same name on both sides (docs/scoring.md has the details):
+    Clips are paired by name. A clip is a video, an array (npy, npz) or a folder of numbered images, in folders of any
+    depth; `rgb/VIEW` and `depth/VIEW` hold several views. `cameras.json` in the ground truth gives point clouds.
+    docs/scoring.md lists layouts and checks. Use `--dry-run` first.
 
-    - `CLIP/cameras.json`: intrinsics and poses of the views; in the ground truth
-    - `CLIP/rgb/VIEW/0000.png`, or `rgb/VIEW.mp4`, or `rgb/VIEW.npz`
-    - `CLIP/depth/VIEW/0000.png` (uint16, millimetres), or `depth/VIEW.npz`; optional
-    - `CLIP/states.npz`: robot states; optional
-    - `CLIP/start/`: the last frame before the prediction, for the floor; optional, in the ground truth
+    Examples:
 
-    Example: `evalkit score folders predictions ground_truth --out scores`
+    - `evalkit score folders predictions ground_truth --out scores`
+    - `evalkit score folders predictions ground_truth --dry-run`
+    - `evalkit score folders predictions ground_truth --depth-scale 5000 --camera-convention opengl`
     """
+    from evalkit.score.folder_options import FolderOptions
     from evalkit.score.folders import score_folders as score
 
+    files = FolderOptions.parse(
+        depth_scale=depth_scale,
+        camera_convention=camera_convention,
+        fps=fps,
+        offset=offset,
+        gt_offset=gt_offset,
+        resize=resize,
+    )
+    if dry_run:
+        from evalkit.cli.folder_table import print_folders
+
+        print_folders(pred_dir, gt_dir, files)
+        return
     options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
     with counted("score clips") as on_progress:
-        score(pred_dir, gt_dir, to / "scores.parquet", on_progress=on_progress, options=options)
+        score(pred_dir, gt_dir, to / "scores.parquet", on_progress=on_progress, options=options, files=files)
     _write_report(to / "scores.parquet")
 
 

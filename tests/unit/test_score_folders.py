@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.score import folders as folders_module
+from evalkit.score import folder_clip
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
 from evalkit.score.results.outcome import Measure
 from evalkit.score.results.table import read_scores
+from evalkit.score.sources.clip_files import Stream
 from evalkit.score.sources.images import open_view
 from evalkit.store.clips import ClipChunk
 from tests.doubles.known import known
@@ -94,7 +95,7 @@ def test_npz_and_mp4_are_read(folders: tuple[Path, Path], chunk: ClipChunk) -> N
     assert _status(folders, "absrel/gt_mask_10m") == {"ok"}
     video = pred / "clip/rgb/front.mp4"
     video.write_bytes(video.read_bytes()[:200])
-    assert _status(folders, "psnr_db/frame_mean") == {"ok", "unreadable", "missing_frame"}
+    assert _status(folders, "psnr_db/frame_mean") == {"ok", "unreadable"}
     depth = pred / "clip/depth/front.npz"
     depth.write_bytes(depth.read_bytes()[:300])
     assert "unreadable" in _status(folders, "absrel/gt_mask_10m")
@@ -152,16 +153,17 @@ def test_a_prediction_that_is_not_there_is_named(folders: tuple[Path, Path], tmp
 def test_folders_without_a_common_clip_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
     pred, true = folders
     (pred / "clip").rename(pred / "other")
-    with pytest.raises(BadConfig, match=r"holds no prediction folder named clip, .* it holds other"):
+    with pytest.raises(BadConfig, match=r"holds no prediction named clip, .* it holds other"):
         score_folders(pred, true, tmp_path / "scores.parquet")
-    with pytest.raises(BadConfig, match="true has one: name the folder of the ground truth second"):
+    with pytest.raises(BadConfig, match="true has cameras: name the folder of the ground truth second"):
         score_folders(true, pred, tmp_path / "scores.parquet")
     assert not (tmp_path / "scores.parquet").exists()
 
 
 def test_what_is_no_truth_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     with pytest.raises(BadConfig, match="holds no clip"):
-        score_folders(folders[0], tmp_path / "pred", tmp_path / "scores.parquet")
+        score_folders(folders[0], tmp_path / "empty", tmp_path / "scores.parquet")
     (folders[1] / "clip/cameras.json").write_text("{")
     with pytest.raises(BadConfig, match="not a list of cameras"):
         score_folder_clip(folders[0] / "clip", folders[1] / "clip")
@@ -181,7 +183,10 @@ def test_a_frame_left_out_shifts_no_other(folders: tuple[Path, Path]) -> None:
     assert _status(folders, "psnr_db/frame_mean", 2) == {"ok"}
     for png in (folders[0] / "clip/rgb/side").glob("*.png"):
         png.rename(png.with_name(f"frame{png.name}"))
-    assert _status(folders, "psnr_db/frame_mean", 0) == {"unreadable", "ok"}
+    assert _status(folders, "psnr_db/frame_mean", 0) == {"ok"}
+    for png in (folders[0] / "clip/rgb/side").glob("*.png"):
+        png.rename(png.with_name(f"{png.stem.translate(str.maketrans('012', 'abc'))}.png"))
+    assert _status(folders, "psnr_db/frame_mean", 0) == {"missing_frame", "ok"}
 
 
 @pytest.mark.parametrize("frames_a_part", [1, 2])
@@ -193,7 +198,7 @@ def test_parts_of_a_clip_give_what_the_whole_gives(
         return {(s.subject, s.frame_idx, s.view, s.metric): s.value for s in found if s.frame_idx >= 0}
 
     whole = values()
-    monkeypatch.setattr(folders_module, "FRAMES_A_PART", frames_a_part)
+    monkeypatch.setattr(folder_clip, "FRAMES_A_PART", frames_a_part)
     parts = values()
     assert {key for key in whole if key[0] != "ground_truth"} <= set(parts)
     assert all(whole[key] == value for key, value in parts.items())
@@ -279,8 +284,11 @@ def test_arrays_that_are_no_frames_are_named(folders: tuple[Path, Path], chunk: 
     depth_m = known(known(chunk.predicted).depth)[:, 0]
     assert write(depth_m=depth_m.astype(np.float64)) == {"ok"}
     assert write(depth_m=(depth_m * 1000).astype(np.uint16)) == {"unreadable", "ok"}
-    assert write(depth_m=depth_m[0]) == {"wrong_size", "ok"}
-    assert write(depth=depth_m) == {"unreadable", "ok"}
+    assert write(depth_m=depth_m[0]) == {"ok"}
+    assert _status(folders, "absrel/gt_mask", 1) == {"missing_frame", "ok"}
+    assert write(depth_m=depth_m[:, 0]) == {"wrong_size", "ok"}
+    assert write(depth=depth_m) == {"ok"}
+    assert write(disparity=depth_m, confidence=depth_m) == {"unreadable", "ok"}
     assert write(depth_m=np.full_like(depth_m, np.nan)) == {"all_invalid_depth", "ok"}
 
 
@@ -296,6 +304,7 @@ def test_a_video_that_is_cut_off_gives_no_frame_from_there_on(tmp_path: Path) ->
     rng, path = np.random.default_rng(0), tmp_path / "rgb/front.mp4"
     path.parent.mkdir()
     images = rng.integers(0, 256, (20, 4, 6, 3), np.uint8).repeat(16, axis=1).repeat(16, axis=2)
+    video = Stream(kind="video", paths=(path,))
     for codec in ("mpeg4", "libx264"):
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream(codec, rate=5)
@@ -303,15 +312,17 @@ def test_a_video_that_is_cut_off_gives_no_frame_from_there_on(tmp_path: Path) ->
             for frame in images:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
-        whole = open_view(tmp_path, "rgb", "front").take(99)
+        whole = open_view(video, "rgb", range(20)).take(99)
         assert len(whole) == 20
         data = path.read_bytes()
         for share in (0.4, 0.7, 0.95):
             path.write_bytes(data[: int(share * len(data))])
-            *frames, last = open_view(tmp_path, "rgb", "front").take(99)
+            frames = open_view(video, "rgb", range(20)).take(99)
+            last = frames[-1]
             assert isinstance(last, Measure)
             assert last.status == "unreadable"
-            assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(frames, whole, strict=False))
+            readable = [frame for frame in frames if not isinstance(frame, Measure)]
+            assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(readable, whole, strict=False))
 
 
 def test_colours_of_sixteen_bits_are_named(folders: tuple[Path, Path]) -> None:
@@ -354,7 +365,7 @@ def test_a_failed_clip_is_a_row_and_others_are_scored(
         calls.append(args)
         return 1 / 0 if len(calls) == 1 else score_chunk(*args, **kwargs)
 
-    monkeypatch.setattr(folders_module, "score_chunk", fails_once)
+    monkeypatch.setattr(folder_clip, "score_chunk", fails_once)
     scores = read_scores(score_folders(*folders, tmp_path / "scores.parquet", options=NO_LPIPS))
     (row,) = scores[scores["metric"] == "clip"].itertuples()
     assert (row.task, row.status, row.reason) == ("clip", "scoring_failed", "ZeroDivisionError: division by zero")

@@ -1,90 +1,107 @@
-"""Cameras of a folder clip: `cameras.json`.
+"""Cameras of a folder clip: one `Camera` a view, with poses in the convention of evalkit.
 
-In: a `cameras.json` as `evalkit/score/folders.py` describes it. Out: one `Camera` a view, and the arms.
-Read next: `images.py`, the frames of each view.
+In: a camera file in any form that `camera_files.py` reads. Out: `CameraSet`.
+Read next: `camera_files.py`, the forms; `evalkit/contracts/geometry.py`, the convention.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import Arm, CameraSpec
 from evalkit.contracts.types import ARM_PROPRIO
+from evalkit.score.metrics.pose import is_valid_state
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """One view of `cameras.json`; a missing or misshapen matrix is NaN, which gives the status `bad_camera`."""
+    """One view; a missing or misshapen matrix is NaN, which gives the status `bad_camera`.
+
+    Attributes:
+        spec: Name, kind and mount.
+        intrinsics_33_px: Pixel centres at integers.
+        T_base_cam_f44: One pose (4,4), or one per frame (F,4,4).
+        pose_numbers: Frame numbers of the poses; empty if they follow the frames of the ground truth in order.
+        stated_hw_px: Image size that the file states for the intrinsics, if it states one.
+    """
 
     spec: CameraSpec
     intrinsics_33_px: np.ndarray
     T_base_cam_f44: np.ndarray
+    pose_numbers: tuple[int, ...] = ()
+    stated_hw_px: tuple[int, int] | None = None
+
+    def poses(self, numbers: Sequence[int], first: int) -> np.ndarray:
+        """Return the poses of frames, F,4,4; NaN where the file has none.
+
+        Args:
+            numbers: Of the frames, as in the ground truth.
+            first: Number of the first frame of the ground truth.
+        """
+        known = self.T_base_cam_f44
+        if known.ndim == 2:
+            return np.broadcast_to(known, (len(numbers), 4, 4))
+        places = {number: place for place, number in enumerate(self.pose_numbers)}
+        found = np.full((len(numbers), 4, 4), np.nan)
+        for row, number in enumerate(numbers):
+            place = places.get(number, -1) if places else number - first
+            if 0 <= place < len(known):
+                found[row] = known[place]
+        return found
+
+    def resized(self, hw_px: tuple[int, int], to_hw_px: tuple[int, int]) -> np.ndarray:
+        """Return the intrinsics of the image scaled to another size; pixel centres keep their place in the scene.
+
+        Example:
+            >>> K = np.array([[60.0, 0.0, 31.5], [0.0, 60.0, 23.5], [0.0, 0.0, 1.0]])
+            >>> front = Camera(spec=CameraSpec(name="a", kind="static"), intrinsics_33_px=K, T_base_cam_f44=np.eye(4))
+            >>> front.resized((48, 64), (96, 128))[:2].tolist()
+            [[120.0, 0.0, 63.5], [0.0, 120.0, 47.5]]
+        """
+        scale_y, scale_x = to_hw_px[0] / hw_px[0], to_hw_px[1] / hw_px[1]
+        half = np.array([[scale_x, 0.0, (scale_x - 1) / 2], [0.0, scale_y, (scale_y - 1) / 2], [0.0, 0.0, 1.0]])
+        return np.asarray(half @ self.intrinsics_33_px)
 
 
-def read_cameras(path: Path) -> tuple[list[Camera], tuple[Arm, ...]]:
-    """Return the views of a `cameras.json`, and its arms.
+@dataclass(frozen=True, kw_only=True)
+class CameraSet:
+    """All cameras of a clip.
 
-    Raises:
-        BadConfig: If it is missing, broken, or names no view.
+    Attributes:
+        cameras: In the order of the views.
+        arms: Arms of the robot; None if the file does not say.
+        depth_per_m: Stored units of depth per metre; None if the file does not say.
+        source: Name of the file, or what stands in for it.
     """
-    try:
-        data = json.loads(path.read_text())
-        cameras = [_camera(view) for view in data["views"]]
-        carriers = [camera.spec.arm for camera in cameras if camera.spec.arm is not None]
-        arms: tuple[Arm, ...] = tuple(dict.fromkeys(data.get("arms", carriers)))
-        _check_cameras(path, [camera.spec for camera in cameras], arms)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadConfig(f"{path} is not a list of cameras: {type(error).__name__}: {error}.") from error
-    return cameras, arms
+
+    cameras: tuple[Camera, ...]
+    arms: tuple[Arm, ...] | None = None
+    depth_per_m: float | None = None
+    source: str = "no camera file"
 
 
-def _check_cameras(path: Path, cameras: Sequence[CameraSpec], arms: Sequence[str]) -> None:
-    names, kinds = [camera.name for camera in cameras], {camera.kind for camera in cameras}
-    if not names:
-        raise BadConfig(f"{path} names no view.")
-    if not all(isinstance(name, str) and name for name in names):
-        raise BadConfig(f"{path}: the name of a view must be a text, got {', '.join(map(repr, names))}.")
-    if len(set(names)) < len(names):
-        raise BadConfig(f"{path} names a view twice: {', '.join(names)}.")
-    if unknown := kinds - {"static", "wrist"}:
-        raise BadConfig(f"{path}: the kind of a view must be static or wrist, got {', '.join(map(repr, unknown))}.")
-    if unknown_arms := {*arms, *(camera.arm for camera in cameras if camera.arm is not None)} - set(ARM_PROPRIO):
-        raise BadConfig(f"{path}: an arm must be {' or '.join(ARM_PROPRIO)}, got {', '.join(map(repr, unknown_arms))}.")
-
-
-def _camera(view: Mapping[str, Any]) -> Camera:
-    T_ee_cam = _matrix(view.get("T_ee_cam"), (4, 4))
-    return Camera(
-        spec=CameraSpec(
-            name=view["name"],
-            kind=view["kind"],
-            arm=view.get("arm"),
-            T_ee_cam=tuple(map(tuple, T_ee_cam.tolist())) if np.isfinite(T_ee_cam).all() else None,
-        ),
-        intrinsics_33_px=_matrix(view.get("intrinsics"), (3, 3)),
-        T_base_cam_f44=_matrix(view.get("T_base_cam"), (4, 4), one_a_frame=True),
+def unknown_cameras(names: Sequence[str]) -> CameraSet:
+    """Return static cameras without intrinsics and poses, for a clip without a camera file."""
+    nan33, nan44 = np.full((3, 3), np.nan), np.full((4, 4), np.nan)
+    return CameraSet(
+        cameras=tuple(
+            Camera(spec=CameraSpec(name=name, kind="static"), intrinsics_33_px=nan33, T_base_cam_f44=nan44)
+            for name in names
+        )
     )
 
 
-def _matrix(values: Any, shape: tuple[int, int], *, one_a_frame: bool = False) -> np.ndarray:
-    """Return a matrix (or one per frame, if `one_a_frame` allows it); NaN if it is missing."""
-    matrix = np.asarray(np.nan if values is None else values, np.float64)
-    fits = matrix.shape == shape or (one_a_frame and matrix.ndim == 3 and matrix.shape[1:] == shape)
-    return matrix if fits else np.full(shape, np.nan)
+def arms_of(found: CameraSet, states: np.ndarray | None) -> tuple[Arm, ...]:
+    """Return the robot's arms: as the camera file says, else those of wrist cameras and of states that are not zero."""
+    if found.arms is not None:
+        return found.arms
+    carriers = {camera.spec.arm for camera in found.cameras}
+    used = [] if states is None else [arm for arm, part in ARM_PROPRIO.items() if _moves(states[:, part])]
+    return tuple(arm for arm in ("left", "right") if arm in carriers or arm in used)
 
 
-def poses_of(camera: Camera, begin: int, num_frames: int) -> np.ndarray:
-    """Return a camera's poses from a frame on, F,4,4; NaN where the file has none."""
-    poses = camera.T_base_cam_f44
-    if poses.ndim == 2:
-        return np.broadcast_to(poses, (num_frames, 4, 4))
-    padded, known = np.full((num_frames, 4, 4), np.nan), poses[begin : begin + num_frames]
-    padded[: len(known)] = known
-    return padded
+def _moves(states_f8: np.ndarray) -> bool:
+    return any(is_valid_state(state) for state in states_f8)

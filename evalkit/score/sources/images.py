@@ -1,22 +1,25 @@
-"""Frames of one view from PNGs, an mp4 or an npz, a few at a time.
+"""Frames of one view from images, a video or arrays, a few at a time.
 
-In: a folder laid out as in `evalkit/score/folders.py`. Out: frames in order; each is an array, or the reason why it
-cannot be read.
-Read next: `evalkit/score/folders.py`, which compares predictions with ground truth.
+In: a `Stream` of files, and the numbers of the frames to read. Out: frames in that order; each is an array, or the
+reason why it cannot be read.
+Read next: `clip_files.py`, which finds the streams; `array_files.py`, for `.npy` and `.npz`.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from evalkit.dataset.videos import UnreadableVideo, frames_in_order
+from evalkit.dataset.videos import UnreadableVideo, VideoInfo, frames_in_order, probe
 from evalkit.score.results.outcome import Measure, Modality
+from evalkit.score.sources.array_files import array_frames, list_arrays
+from evalkit.score.sources.clip_files import Stream
 
 Frame = np.ndarray | Measure
 """H,W,3 uint8 or H,W metres; or why it cannot be read."""
@@ -25,7 +28,38 @@ FLAGS: dict[Modality, int] = {
     "rgb": cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
     "depth": cv2.IMREAD_UNCHANGED,
 }
-"""How PNGs are decoded: without rotation and without loss of bits."""
+"""How images are decoded: without rotation and without loss of bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthUnits:
+    """Stored units per metre, for files of integers and for files of floating point."""
+
+    integer_per_m: float = 1000.0
+    floating_per_m: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """What is known about a stream before it is scored.
+
+    Attributes:
+        numbers: Of its frames: as the files are named, else 0, 1, 2, ...
+        named: Whether file names hold the numbers.
+        hw_px: Size of the first frame; None if it cannot be read.
+        stored: Type of the stored values, for example `uint16`.
+        fps: Frames per second, as a video states it; None for other files.
+        uneven_from: First frame of a video that comes out of step with a constant rate, or None.
+        problem: Why it cannot be read; empty if it can.
+    """
+
+    numbers: tuple[int, ...]
+    named: bool
+    hw_px: tuple[int, int] | None
+    stored: str
+    fps: Fraction | None = None
+    uneven_from: int | None = None
+    problem: str = ""
 
 
 class View:
@@ -33,31 +67,38 @@ class View:
 
     Attributes:
         exists: Whether there is anything to read.
-        num_read: Frames read so far.
     """
 
     def __init__(self, frames: Iterator[Frame] | None) -> None:
         self.exists = frames is not None
-        self.num_read = 0
         self._frames = iter(()) if frames is None else frames
 
     def take(self, count: int) -> list[Frame]:
         """Return the next frames, fewer where the view ends."""
-        taken = list(islice(self._frames, count))
-        self.num_read += len(taken)
-        return taken
+        return list(islice(self._frames, count))
 
 
-def open_view(folder: Path, modality: Modality, name: str) -> View:
-    """Return the frames of a view of a clip."""
-    base = folder / modality / name
-    if base.is_dir():
-        return View(_pngs(base, modality))
-    for suffix, read in ((".npz", _npz), (".mp4", _mp4)):
-        path = base.with_name(base.name + suffix)
-        if path.exists():
-            return View(read(path, modality))
-    return View(None)
+def open_view(
+    stream: Stream | None,
+    modality: Modality,
+    numbers: Sequence[int | None],
+    *,
+    units: DepthUnits | None = None,
+    resize: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> View:
+    """Return the frames of a stream with the given numbers, in ascending order; None gives a missing frame.
+
+    Args:
+        stream: The files; None for a view that exists on the other side alone.
+        modality: RGB or depth.
+        numbers: As in `StreamInfo.numbers`.
+        units: Of stored depth.
+        resize: Applied to every frame that could be read.
+    """
+    if stream is None:
+        return View(None)
+    stored = _stored_frames(stream, modality, numbers)
+    return View(_finished(frame, modality, stream, units or DepthUnits(), resize) for frame in stored)
 
 
 def copy_frame(target: np.ndarray, frame: Frame) -> Measure | None:
@@ -65,74 +106,187 @@ def copy_frame(target: np.ndarray, frame: Frame) -> Measure | None:
     if isinstance(frame, Measure):
         return frame
     if frame.shape != target.shape:
-        return Measure(None, "wrong_size", f"expected {target.shape}, got {frame.shape}")
+        reason = f"expected {target.shape}, got {frame.shape}; --resize pred or --resize gt scales one side"
+        return Measure(None, "wrong_size", reason)
     target[...] = frame
     return None
 
 
-def _pngs(folder: Path, modality: Modality) -> Iterator[Frame]:
-    """Yield the frames of a folder by their numbers; an absent number is a missing frame."""
-    paths = sorted(folder.glob("*.png"))
-    unnamed = [path for path in paths if not path.stem.isdecimal()]
-    if unnamed:
-        yield Measure(None, "unreadable", f"{unnamed[0]} is not named after its frame number, for example 0000.png")
-        return
-    numbered = {int(path.stem): path for path in paths}
-    end = max(numbered, default=-1) + 1
-    if end > 10 * len(numbered) + 100 or len(numbered) < len(paths):
-        yield Measure(None, "unreadable", f"{folder}: frames must be numbered 0, 1, 2, ..., each once")
-        return
-    for number in range(end):
-        path = numbered.get(number)
-        missing = Measure(None, "missing_frame", f"{folder} has no frame {number}")
-        yield missing if path is None else _png(path, modality)
+def inspect(stream: Stream, modality: Modality) -> StreamInfo:
+    """Return what is known about a stream: numbers, size, stored type and rate; at most one frame is decoded."""
+    if stream.problem:
+        return StreamInfo(numbers=(), named=False, hw_px=None, stored="", problem=stream.problem)
+    numbers = stream.numbers or (0,)
+    video: VideoInfo | None = None
+    if stream.kind == "video":
+        count, video = _video_facts(stream.paths[0])
+        numbers = tuple(range(count))
+    elif stream.kind == "array" and stream.array is not None:
+        numbers = tuple(range(stream.array.num_frames))
+    first = next(iter(_stored_frames(stream, modality, numbers[:1])), Measure(None, "unreadable", "no frame"))
+    readable = not isinstance(first, Measure)
+    return StreamInfo(
+        numbers=numbers,
+        named=bool(stream.numbers),
+        hw_px=(first.shape[0], first.shape[1]) if isinstance(first, np.ndarray) else None,
+        stored=str(first.dtype) if isinstance(first, np.ndarray) else "",
+        fps=None if video is None else video.fps,
+        uneven_from=None if video is None else video.first_uneven,
+        problem="" if readable else first.reason,
+    )
 
 
-def _png(path: Path, modality: Modality) -> Frame:
+def _stored_frames(stream: Stream, modality: Modality, numbers: Sequence[int | None]) -> Iterator[Frame]:
+    """Yield frames as they are stored: colours as RGB, depth in stored units."""
+    if stream.problem:
+        yield from (Measure(None, "unreadable", f"{stream.paths[0].parent}: {stream.problem}") for _ in numbers)
+    elif stream.kind in ("images", "arrays"):
+        paths = dict(zip(stream.numbers or (0,), stream.paths, strict=True))
+        for number in numbers:
+            path = paths.get(number) if number is not None else None
+            yield _missing(stream, number) if path is None else _one_frame(path, stream, modality)
+    else:
+        yield from _picked(stream, _whole_clip(stream, modality), numbers)
+
+
+def _picked(stream: Stream, frames: Iterator[Frame], numbers: Sequence[int | None]) -> Iterator[Frame]:
+    """Yield the frames of these numbers from all frames of a file; from a frame that cannot be read on, say so."""
+    position, broken = -1, None
+    for number in numbers:
+        frame: Frame | None = broken
+        while broken is None and number is not None and position < number:
+            frame = next(frames, None)
+            position += 1
+            if frame is None:
+                break
+            if isinstance(frame, Measure):
+                broken = frame
+        yield _missing(stream, number) if frame is None or number is None else frame
+
+
+def _missing(stream: Stream, number: int | None) -> Measure:
+    where = stream.paths[0] if len(stream.paths) == 1 else stream.paths[0].parent
+    which = "no frame for this time" if number is None else f"no frame {number}"
+    return Measure(None, "missing_frame", f"{where} has {which}")
+
+
+def _one_frame(path: Path, stream: Stream, modality: Modality) -> Frame:
+    if stream.kind == "arrays" and stream.array is not None:
+        [info] = [info for info in list_arrays(path, modality) if info.key == stream.array.key][:1] or [stream.array]
+        return next(array_frames(path, info))
+    if path.suffix.lower() != ".exr":
+        return _image(path, modality)
+    if modality == "rgb":
+        return Measure(None, "unreadable", f"{path}: colours in .exr are linear light; write 8-bit PNGs")
+    return _exr(path)
+
+
+def _image(path: Path, modality: Modality) -> Frame:
     try:
         data = np.fromfile(path, np.uint8)
         image = cv2.imdecode(data, FLAGS[modality]) if data.size else None
     except (OSError, cv2.error) as error:
-        return Measure(None, "unreadable", f"{path}: {error}")
-    whole = data[-12:].tobytes()[4:8] == b"IEND"  # the decoder silently completes a truncated file
-    if image is None or not whole:
+        return Measure(None, "unreadable", f"{path}: {' '.join(str(error).split())}")
+    if image is None or _is_cut_off(path, data.tobytes()):
         return Measure(None, "unreadable", f"{path} is broken or cut off")
-    if modality == "rgb" and image.dtype != np.uint8:
-        return Measure(None, "unreadable", f"{path} has {image.dtype} colours, expected 8 bits")
-    if modality == "rgb":
-        return image[..., ::-1]
-    if image.dtype != np.uint16 or image.ndim != 2:
-        return Measure(None, "unreadable", f"{path} is not a uint16 depth image: {image.dtype}, {image.shape}")
-    return np.asarray(image.astype(np.float32) / np.float32(1000.0))
+    return image[..., 2::-1] if modality == "rgb" else image
 
 
-def _npz(path: Path, modality: Modality) -> Iterator[Frame]:
-    """Yield the frames of an array without loading it whole."""
-    name = "rgb" if modality == "rgb" else "depth_m"
+def _is_cut_off(path: Path, data: bytes) -> bool:
+    """Return whether the end of an image is missing; decoders fill in what is lost, without a word."""
+    ends = {".png": (b"IEND", 12), ".jpg": (b"\xff\xd9", 512), ".jpeg": (b"\xff\xd9", 512)}
+    marker, reach = ends.get(path.suffix.lower(), (b"", 0))
+    if path.suffix.lower() == ".webp":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return marker not in data[-reach:] if marker else False
+
+
+def _exr(path: Path) -> Frame:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)  # type: ignore[no-untyped-call]
-            if fortran or len(shape) < 2 or (dtype != np.uint8 if modality == "rgb" else dtype.kind != "f"):
-                kind = "uint8" if modality == "rgb" else "floating metres"
-                got = f"{dtype} {shape}" + (" in Fortran order" if fortran else "")
-                yield Measure(None, "unreadable", f"{path}: {name} must be {kind}, one frame after another; got {got}")
-                return
-            num_bytes = int(np.prod(shape[1:])) * dtype.itemsize
-            for _ in range(shape[0]):
-                frame = np.frombuffer(file.read(num_bytes), dtype).reshape(shape[1:])
-                with np.errstate(over="ignore"):  # values too large for float32 become infinite and get a status
-                    yield frame if modality == "rgb" else frame.astype(np.float32)
-    except Exception as error:  # a broken archive raises whatever its decoder raises
-        yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
-
-
-def _mp4(path: Path, modality: Modality) -> Iterator[Frame]:
-    if modality != "rgb":
-        yield Measure(None, "unreadable", f"{path}: depth must be PNG or npz, because an mp4 is lossy")
-        return
+        import OpenEXR
+    except ImportError:
+        reason = f"{path}: an .exr file needs the package OpenEXR; run `pip install OpenEXR`"
+        return Measure(None, "unavailable", reason)
     try:
-        yield from frames_in_order(path)
+        channels = OpenEXR.File(str(path), separate_channels=True).channels()
+    except Exception as error:  # a broken file raises whatever its decoder raises
+        return Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
+    names = [name for name in ("Z", "depth", "Y", "R") if name in channels] or list(channels)[:1]
+    return np.asarray(channels[names[0]].pixels)
+
+
+def _whole_clip(stream: Stream, modality: Modality) -> Iterator[Frame]:
+    path = stream.paths[0]
+    if stream.kind == "video":
+        return _video(path, modality)
+    assert stream.array is not None
+    return array_frames(path, stream.array)
+
+
+def _video(path: Path, modality: Modality) -> Iterator[Frame]:
+    try:
+        if modality == "depth" and (fault := _depth_fault(probe(path))):
+            yield Measure(None, "unreadable", f"{path}: {fault}")
+        else:
+            yield from frames_in_order(path, "rgb24" if modality == "rgb" else "gray16le")
     except UnreadableVideo as error:
         yield Measure(None, "unreadable", str(error))
+
+
+def _depth_fault(info: VideoInfo) -> str:
+    """Return why a video cannot hold depth; empty if it can."""
+    if info.is_grey and info.bits > 8 and info.is_lossless:
+        return ""
+    return (
+        f"depth needs a lossless grey video of 10 to 16 bits (ffv1, gray16le), found {info.codec} with pixel format "
+        f"{info.pix_fmt}; write it so, or use PNGs or npz"
+    )
+
+
+def _video_facts(path: Path) -> tuple[int, VideoInfo | None]:
+    """Return the number of frames that can be decoded, and what the file states; None if it is cut off."""
+    try:
+        info = probe(path)
+        return info.num_frames, info
+    except UnreadableVideo:
+        return sum(not isinstance(frame, Measure) for frame in _video(path, "rgb")), None
+
+
+def _finished(
+    frame: Frame,
+    modality: Modality,
+    stream: Stream,
+    units: DepthUnits,
+    resize: Callable[[np.ndarray], np.ndarray] | None,
+) -> Frame:
+    """Return a frame as it is scored: 8-bit colours, or depth in metres."""
+    if isinstance(frame, Measure):
+        return frame
+    where = stream.paths[0]
+    ready = _colours(frame, where) if modality == "rgb" else _metres(frame, where, units)
+    return ready if resize is None or isinstance(ready, Measure) else resize(ready)
+
+
+def _colours(image: np.ndarray, where: Path) -> Frame:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind == "f" and np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1:
+        return np.rint(image * 255).astype(np.uint8)
+    expected = "expected 8 bits (0 to 255), or floating point from 0 to 1"
+    return Measure(None, "unreadable", f"{where} has {image.dtype} colours, {expected}")
+
+
+def _metres(image: np.ndarray, where: Path, units: DepthUnits) -> Frame:
+    if image.ndim != 2:
+        reason = (
+            f"{where} is not a depth image, but has the shape {image.shape}: a coloured view of depth has no metres"
+        )
+        return Measure(None, "unreadable", reason)
+    if image.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # values too large for float32 become infinite and get a status
+            metres = image.astype(np.float32)
+            return metres if units.floating_per_m == 1 else metres / np.float32(units.floating_per_m)
+    if image.dtype.kind not in "ui" or image.dtype.itemsize < 2:
+        reason = f"{where} is not a uint16 depth image: {image.dtype} has too few steps for metres"
+        return Measure(None, "unreadable", reason)
+    return np.asarray(image.astype(np.float32) / np.float32(units.integer_per_m))

@@ -1,0 +1,114 @@
+"""Whether another match of frames fits clearly better than the one that file names suggest.
+
+In: the first frames of one view on both sides, small and grey. Out: the option that fits better, or None.
+Read next: `matching.py`, which asks where lengths or first numbers differ.
+
+Every plausible match is tried: conditioning frames in the prediction, a ground truth that begins earlier, another rate.
+A match fits clearly better if its mean squared error is at most `CLEARLY_BETTER` of the default's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+CLEARLY_BETTER = 0.5
+MIN_MSE = 2.0
+"""Squared grey levels: a default match with a smaller error needs no better one."""
+
+MIN_PAIRS = 3
+MAX_SKIPPED = 16
+MAX_RATIO = 4
+NUM_TRIED = 24
+"""Ground-truth frames that are tried."""
+
+THUMBNAIL_PX = 64
+
+
+class Alternative(NamedTuple):
+    """A match: ground-truth frame `true_step * i + true_skip` with predicted frame `pred_step * i + pred_skip`."""
+
+    true_step: int
+    true_skip: int
+    pred_step: int
+    pred_skip: int
+
+    def options(self) -> str:
+        """Return the command-line options that give this match.
+
+        Example:
+            >>> Alternative(1, 0, 1, 2).options(), Alternative(2, 1, 1, 0).options()
+            ('--offset 2', '--fps 1,2 --gt-offset 1')
+        """
+        parts = [f"--fps {self.pred_step},{self.true_step}"] if self.true_step != self.pred_step else []
+        parts += [f"--offset {self.pred_skip}"] if self.pred_skip else []
+        parts += [f"--gt-offset {self.true_skip}"] if self.true_skip else []
+        return " ".join(parts) or "--offset 0"
+
+
+class BetterMatch(NamedTuple):
+    """An alternative and the mean squared errors of both matches, squared grey levels."""
+
+    alternative: Alternative
+    mse: float
+    default_mse: float
+
+
+def thumbnail(image_hwc_u8: np.ndarray) -> np.ndarray:
+    """Return a grey image of at most `THUMBNAIL_PX` a side, float32."""
+    scale = min(1.0, THUMBNAIL_PX / max(image_hwc_u8.shape[:2]))
+    grey = cv2.cvtColor(np.ascontiguousarray(image_hwc_u8), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
+
+
+def alternatives(num_true: int, num_pred: int) -> Iterator[Alternative]:
+    """Yield the matches that the lengths allow."""
+    for skip in range(min(MAX_SKIPPED, max(num_pred - num_true, 1)) + 1):
+        yield Alternative(1, 0, 1, skip)
+    for skip in range(1, min(MAX_SKIPPED, max(num_true - num_pred, 1)) + 1):
+        yield Alternative(1, skip, 1, 0)
+    for ratio in range(2, MAX_RATIO + 1):
+        if abs(num_true - ratio * num_pred) <= ratio:
+            yield from (Alternative(ratio, skip, 1, 0) for skip in range(ratio))
+        if abs(num_pred - ratio * num_true) <= ratio:
+            yield from (Alternative(1, 0, ratio, skip) for skip in range(ratio))
+
+
+def better_match(
+    true: Mapping[int, np.ndarray], pred: Mapping[int, np.ndarray], default: Alternative, num_true: int, num_pred: int
+) -> BetterMatch | None:
+    """Return the match that fits clearly better than the default, if there is one.
+
+    Args:
+        true: Thumbnails of the ground truth by position from its first frame.
+        pred: Thumbnails of the prediction by position from its first frame.
+        default: What would be compared.
+        num_true: Frames of the ground truth.
+        num_pred: Frames of the prediction.
+    """
+    default_mse = _mse(true, pred, default)
+    if default_mse is None or default_mse < MIN_MSE:
+        return None
+    tried = [
+        (mse, a) for a in alternatives(num_true, num_pred) if a != default and (mse := _mse(true, pred, a)) is not None
+    ]
+    if not tried:
+        return None
+    mse, best = min(tried)
+    return BetterMatch(best, mse, default_mse) if mse <= CLEARLY_BETTER * default_mse else None
+
+
+def _mse(true: Mapping[int, np.ndarray], pred: Mapping[int, np.ndarray], match: Alternative) -> float | None:
+    """Return the mean squared error of a match over the frames that both sides have; None if they are few."""
+    errors = [
+        float(np.mean((true[t] - pred[p]) ** 2))
+        for i in range(NUM_TRIED)
+        if (t := match.true_step * i + match.true_skip) in true
+        and (p := match.pred_step * i + match.pred_skip) in pred
+        and true[t].shape == pred[p].shape
+    ]
+    return float(np.mean(errors)) if len(errors) >= MIN_PAIRS else None
