@@ -13,10 +13,10 @@ from rich.text import Text
 
 from evalkit.console import out
 from evalkit.contracts.errors import BadConfig
-from evalkit.score.folder_options import FolderOptions
 from evalkit.score.results.outcome import Modality
 from evalkit.score.sources.clip_facts import ClipFacts, clip_facts
 from evalkit.score.sources.clip_files import describe
+from evalkit.score.sources.folder_options import FolderOptions
 from evalkit.score.sources.images import DepthUnits
 from evalkit.score.sources.pairs import ClipPair, pair_clips
 from evalkit.score.sources.side_facts import SideFacts

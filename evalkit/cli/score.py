@@ -244,8 +244,8 @@ def score_folders(
     - `evalkit score folders predictions ground_truth --dry-run`
     - `evalkit score folders predictions ground_truth --depth-scale 5000 --camera-convention opengl`
     """
-    from evalkit.score.folder_options import FolderOptions
     from evalkit.score.folders import score_folders as score
+    from evalkit.score.sources.folder_options import FolderOptions
 
     files = FolderOptions.parse(
         depth_scale=depth_scale,

@@ -14,13 +14,13 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import OnProgress
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.folder_clip import Offers, clip_parts, offers_of
-from evalkit.score.folder_options import FolderOptions
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.clip_facts import clip_facts
 from evalkit.score.sources.clip_files import find_clips
+from evalkit.score.sources.folder_options import FolderOptions
 from evalkit.score.sources.pairs import ClipPair, pair_clips
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.score.folder_options import FolderOptions
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.outcome import Measure
 from evalkit.score.sources.alignment import NUM_TRIED, Alternative, better_match, thumbnail
 from evalkit.score.sources.camera_files import read_cameras
 from evalkit.score.sources.cameras import CameraSet, unknown_cameras
 from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE
+from evalkit.score.sources.folder_options import FolderOptions
 from evalkit.score.sources.images import DepthUnits, inspect, open_view
 from evalkit.score.sources.matching import ALL_FAMILIES, FrameMatch, match_frames
 from evalkit.score.sources.pairs import ClipPair, same_views

@@ -29,10 +29,13 @@ GENERIC_WORDS = frozenset(
 )
 """Words that say nothing about a clip or a view."""
 
-CAMERA_WORD = re.compile(
-    r"(cam|camera|view)\d*|\w+(view|cam)|front|side|top|bottom|back|left|right|head|overhead|wrist|hand|eye|in|"
-    r"gripper|third|first|person|static|ego|exo|robot\d*"
+CAMERA_WORDS = frozenset(
+    (
+        *("front", "side", "top", "bottom", "back", "left", "right", "head", "overhead", "wrist", "hand", "eye", "in"),
+        *("gripper", "third", "first", "person", "static", "ego", "exo"),
+    )
 )
+_CAMERA_PATTERN = re.compile(r"(cam|camera|view|robot)\d*|\w+(view|cam)")
 CAMERA_SUFFIX = re.compile(r"(cam|camera|view)\d*|\w+(view|cam)|front|side|top|head|overhead|wrist")
 """Words of a camera at the end of a clip's name; `left` and `right` may belong to the clip, as in `push_left`."""
 
@@ -60,8 +63,8 @@ def words(name: str) -> list[str]:
     """Return the words of a name in lower case.
 
     Example:
-        >>> words("robot0_eye-in.hand")
-        ['robot0', 'eye', 'in', 'hand']
+        >>> words("Agent_view-0.left")
+        ['agent', 'view', '0', 'left']
     """
     return [word for word in _SEPARATORS.split(name.lower()) if word]
 
@@ -76,7 +79,7 @@ def is_camera_name(name: str) -> bool:
     found = words(name)
     named = [word for word in found if not word.isdecimal()]
     numbered = len(named) < len(found)
-    if not named or not all(CAMERA_WORD.fullmatch(word) for word in named):
+    if not named or not all(word in CAMERA_WORDS or _CAMERA_PATTERN.fullmatch(word) for word in named):
         return False
     return not numbered or any(word in ("cam", "camera", "view") for word in named)
 

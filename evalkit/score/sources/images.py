@@ -124,7 +124,6 @@ def inspect(stream: Stream, modality: Modality) -> StreamInfo:
     elif stream.kind == "array" and stream.array is not None:
         numbers = tuple(range(stream.array.num_frames))
     first = next(iter(_stored_frames(stream, modality, numbers[:1])), Measure(None, "unreadable", "no frame"))
-    readable = not isinstance(first, Measure)
     return StreamInfo(
         numbers=numbers,
         named=bool(stream.numbers),
@@ -132,7 +131,7 @@ def inspect(stream: Stream, modality: Modality) -> StreamInfo:
         stored=str(first.dtype) if isinstance(first, np.ndarray) else "",
         fps=None if video is None else video.fps,
         uneven_from=None if video is None else video.first_uneven,
-        problem="" if readable else first.reason,
+        problem=first.reason if isinstance(first, Measure) else "",
     )
 
 

@@ -1,7 +1,7 @@
 """How the files of two folders are to be understood, as the user says it.
 
 In: texts of the command line. Out: `FolderOptions`, which also goes into the result file.
-Read next: `folder_clip.py`, which applies them; `sources/matching.py`, for frames and rates.
+Read next: `evalkit/score/folder_clip.py`, which applies them; `matching.py`, for frames and rates.
 """
 
 from __future__ import annotations
