@@ -26,7 +26,7 @@ from evalkit.score.results.coverage import clip_row
 from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
 from evalkit.score.sources.cameras import arms_of
 from evalkit.score.sources.clip_facts import POLICY, TRUTH, ClipFacts
-from evalkit.score.sources.clip_files import STATES, ClipFiles
+from evalkit.score.sources.clip_files import READABLE, STATES, ClipFiles
 from evalkit.score.sources.images import Frame, View, copy_frame, open_view
 from evalkit.score.sources.pairs import ClipPair, same_views
 from evalkit.score.sources.side_facts import MODALITIES, SideFacts
@@ -62,6 +62,11 @@ def offers_of(clips: Sequence[ClipFiles]) -> Offers:
 def clip_parts(pair: ClipPair, facts: ClipFacts, options: ScoreOptions | None, offers: Offers) -> Iterator[list[Score]]:
     """Yield the findings about a clip, then its scores, part by part."""
     yield [check_row(finding) for finding in facts.findings]
+    if not pair.pred.streams and pair.pred.file(STATES) is None:
+        where = pair.pred.root / pair.pred.name
+        lies = f"holds {pair.pred.contents()}" if where.exists() else "does not exist"
+        yield [clip_row("no_prediction", f"{where} {lies}; readable are {READABLE}")]
+        return
     if facts.refused:
         yield [clip_row("refused", facts.refused)]
         return

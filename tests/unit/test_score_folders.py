@@ -147,7 +147,9 @@ def test_without_true_states_nothing_is_infinite(folders: tuple[Path, Path]) -> 
 
 def test_a_prediction_that_is_not_there_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
     scores = score_folder_clip(tmp_path / "nowhere", folders[1] / "clip", NO_LPIPS)
-    assert {s.status for s in scores if s.metric == "psnr_db/frame_mean" and s.subject == "policy"} == {"missing_frame"}
+    [row] = [score for score in scores if score.metric == "clip"]
+    assert (row.status, "nowhere does not exist" in row.reason) == ("no_prediction", True)
+    assert all(score.value is None for score in scores)
 
 
 def test_folders_without_a_common_clip_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -271,7 +273,7 @@ def test_a_seen_frame_that_cannot_be_read_is_no_floor(folders: tuple[Path, Path]
     (folders[1] / "clip/start/depth/side/0000.png").write_bytes(b"no image")
     scores = score_folder_clip(folders[0] / "clip", folders[1] / "clip", NO_LPIPS)
     (floor,) = [s for s in scores if s.subject == "repeat_last_frame"]
-    assert (floor.status, floor.value) == ("unreadable", None)
+    assert (floor.status, floor.value) == ("bad_truth", None)
     assert "the start frame" in floor.reason
 
 
@@ -285,7 +287,7 @@ def test_arrays_that_are_no_frames_are_named(folders: tuple[Path, Path], chunk: 
     assert write(depth_m=depth_m.astype(np.float64)) == {"ok"}
     assert write(depth_m=(depth_m * 1000).astype(np.uint16)) == {"unreadable", "ok"}
     assert write(depth_m=depth_m[0]) == {"ok"}
-    assert _status(folders, "absrel/gt_mask", 1) == {"missing_frame", "ok"}
+    assert _status(folders, "absrel/gt_mask_10m", 1) == {"missing_frame", "ok"}
     assert write(depth_m=depth_m[:, 0]) == {"wrong_size", "ok"}
     assert write(depth=depth_m) == {"ok"}
     assert write(disparity=depth_m, confidence=depth_m) == {"unreadable", "ok"}
