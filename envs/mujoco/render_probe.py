@@ -10,6 +10,7 @@ import functools
 import os
 import subprocess
 
+from envs.mujoco.views import GL_PACKAGES
 from evalkit.contracts.env import Finding
 
 _RENDER = """
@@ -23,8 +24,6 @@ mujoco.mj_forward(model, data)
 renderer.update_scene(data)
 assert renderer.render().std() > 1, "a blank image"
 """
-
-_PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
 
 
 @functools.cache
@@ -60,13 +59,13 @@ def find_renderers(python: str) -> list[Finding]:
         gl: find_renderer(
             python, gl, what=f"MuJoCo with MUJOCO_GL={gl}", remedy=f"apt-get install {packages}", needed=False
         )
-        for gl, packages in _PACKAGES.items()
+        for gl, packages in GL_PACKAGES.items()
     }
     working = [gl for gl, finding in each.items() if finding.ok]
     any_of_them = Finding(
         what="a renderer for MuJoCo",
         ok=bool(working),
         found=", ".join(working),
-        remedy=f"tools/system-libraries, or apt-get install {_PACKAGES['egl']}",
+        remedy=f"tools/system-libraries, or apt-get install {GL_PACKAGES['egl']}",
     )
     return [*each.values(), any_of_them]

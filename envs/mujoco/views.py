@@ -10,6 +10,7 @@ corrupt frames silently; hence one renderer a process, which drops the old model
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ R_mjcam_cam = np.diag([1.0, -1.0, -1.0])
 
 _GL_LIBRARIES = {"egl": "libEGL.so.1", "osmesa": "libOSMesa.so.8"}
 
+GL_PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1-mesa-dri", "osmesa": "libosmesa6"}
+"""Debian's packages with each renderer."""
+
 
 class Views(NamedTuple):
     """The images and matrices of V cameras at one moment."""
@@ -57,16 +61,42 @@ def choose_gl() -> str:
     chosen = os.environ.get("MUJOCO_GL", "").strip().lower()
     if chosen:
         return chosen
-    for name, library in _GL_LIBRARIES.items():
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            continue
-        return name
+    for name in _GL_LIBRARIES:
+        if _has_library(name):
+            return name
     raise EvalkitError(
         f"Rendering needs {' or '.join(_GL_LIBRARIES.values())} and neither is installed; install libegl1 and "
         "libegl-mesa0 (a GPU's driver brings them too) or libosmesa6."
     )
+
+
+def check_gl() -> None:
+    """Check that the library of the chosen renderer is there; robosuite cannot even be imported without it.
+
+    Raises:
+        EvalkitError: Says what to install, or what to set MUJOCO_GL to.
+    """
+    name = choose_gl()
+    if name not in _GL_LIBRARIES or _has_library(name):
+        return
+    others = [other for other in _GL_LIBRARIES if other != name and _has_library(other)]
+    instead = f", or set MUJOCO_GL={others[0]}, which is there" if others else ""
+    raise EvalkitError(
+        f"MUJOCO_GL={name} needs {_GL_LIBRARIES[name]}, which is not installed: apt-get install "
+        f"{GL_PACKAGES[name]}{instead}"
+    )
+
+
+def _has_library(name: str) -> bool:
+    """Return whether the library of a renderer can be loaded, under its usual name or another one of its versions."""
+    names = [_GL_LIBRARIES[name], ctypes.util.find_library(_GL_LIBRARIES[name][len("lib") :].partition(".")[0])]
+    for library in filter(None, names):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def depth_from_zbuffer(zbuffer: np.ndarray, *, near_m: float, far_m: float) -> np.ndarray:
@@ -127,6 +157,7 @@ class ViewRenderer:
     _alive: ClassVar[ViewRenderer | None] = None
 
     def __init__(self, *, image_hw_px: tuple[int, int], antialias_samples: int = 0, as_robosuite: bool = False) -> None:
+        check_gl()
         if ViewRenderer._alive is not None:
             raise EvalkitError(
                 "A MuJoCo env is already open in this process and two would corrupt each other's images; "
@@ -205,8 +236,7 @@ class ViewRenderer:
 
     def _make_current(self) -> None:
         if self._gl is None:
-            height, width = self.image_hw_px
-            self._gl = _gl_context_class()(width, height)
+            self._gl = _open_context(*self.image_hw_px)
         self._gl.make_current()
 
     def _load(self, model: Any) -> None:
@@ -372,13 +402,25 @@ def _no_views(image_hw_px: tuple[int, int]) -> Views:
     )
 
 
-def _gl_context_class() -> Any:
-    """Return MuJoCo's context class of the chosen renderer; imported here, because importing it binds the library."""
+def _open_context(height: int, width: int) -> Any:
+    """Return a GL context of the chosen renderer.
+
+    Raises:
+        EvalkitError: If it cannot be opened, with what to do.
+    """
     name = choose_gl()
-    if name == "egl":
-        from mujoco.egl import GLContext
-    elif name == "osmesa":
-        from mujoco.osmesa import GLContext
-    else:
-        raise EvalkitError(f"MUJOCO_GL is '{name}', but images are rendered offscreen; set it to egl or osmesa.")
-    return GLContext
+    if name not in _GL_LIBRARIES:
+        raise EvalkitError(f"MUJOCO_GL is '{name}', but images are rendered offscreen; set it to egl or osmesa")
+    check_gl()
+    try:
+        if name == "egl":  # imported here, because importing it binds the library
+            from mujoco.egl import GLContext
+        else:
+            from mujoco.osmesa import GLContext
+        return GLContext(width, height)
+    except Exception as error:  # PyOpenGL's and MuJoCo's errors have no common type
+        others = " or ".join(other for other in _GL_LIBRARIES if other != name)
+        raise EvalkitError(
+            f"MUJOCO_GL={name} cannot render here ({' '.join(str(error).split())}): apt-get install "
+            f"{GL_PACKAGES[name]}, or set MUJOCO_GL={others}"
+        ) from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from envs.mujoco.observed import ObservedEnv
-from envs.mujoco.views import ViewRenderer
+from envs.mujoco.views import ViewRenderer, check_gl
 from envs.robocasa import scene
 from envs.robocasa.protocols import PROTOCOLS
 from envs.robocasa.state import read_state
@@ -49,6 +49,7 @@ class RobocasaEnv(ObservedEnv):
     def __init__(
         self, *, task: str, protocol: str, art: str, image_hw_px: Sequence[int], antialias_samples: int
     ) -> None:
+        check_gl()  # without the library, importing RoboCasa fails with an error that does not name it
         robocasa = scene.import_robocasa()
         if art == "real":
             scene.check_art()

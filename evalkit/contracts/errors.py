@@ -79,6 +79,7 @@ class EnvRaised(EpisodeFault):
     Attributes:
         kind: Name of the error's type, for example `FloatingPointError`.
         text: Text of the error.
+        said: Both, or the text alone where it is a sentence for users: an `EvalkitError`, which this machine causes.
 
     Example:
         >>> print(EnvRaised("robosuite/Lift", kind="ValueError", text="no such state"))
@@ -86,9 +87,15 @@ class EnvRaised(EpisodeFault):
     """
 
     def __init__(self, env_id: str, *, kind: str, text: str) -> None:
-        super().__init__("env", f"{env_id}: {kind}: {text}")
         self.kind = kind
         self.text = text
+        self.said = text if self.is_machines else f"{kind}: {text}"
+        super().__init__("env", f"{env_id}: {self.said}")
+
+    @property
+    def is_machines(self) -> bool:
+        """Return whether this machine lacks something, so that every episode would end like this one."""
+        return self.kind == EvalkitError.__name__
 
 
 def describe(error: BaseException) -> str:

@@ -143,8 +143,8 @@ class EnvWorker:
             note = self._log_note()
             self.kill()
             raise EvalkitError(
-                f"The worker for {self.env_spec.env_id} cannot build its env: {error.kind}: {error.text}. "
-                + ("" if error.text in note else f"{note}. ")
+                f"The worker for {self.env_spec.env_id} cannot build its env: {error.said.rstrip('.')}. "
+                + ("" if error.is_machines or error.text in note else f"{note}. ")
                 + f"Run `{_doctor(self.env_spec.env_id)}` to see what is missing."
             ) from error
         except BaseException:
