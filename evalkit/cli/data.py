@@ -68,7 +68,7 @@ def record(
 
     Write RGB, depth, states, actions and instructions. The same command again records only the missing episodes. A seed
     on which the expert fails gives no episode and is not tried again. Exit with 1 if a task has fewer episodes than
-    were asked for.
+    were asked for, and with 3 if a process failed, so that the same command again may record the rest.
 
     Examples:
 
@@ -99,11 +99,12 @@ def record(
         refuse=refuse,
         actor=Actor(policy=_acting(policy, of_policy), max_steps=max_steps, take_over=take_over),
     )
-    num_faults = _list_missing(tasks, todo) if dry_run else _record(root, todo, workers)
-    counts = count_episodes(root, bound, tasks, refuse=refuse, first_number=first_number)
+    exit_code = _list_missing(tasks, todo) if dry_run else _record(root, todo, workers)
+    missing = [number for job in todo for number in job.numbers] if dry_run else []
+    counts = count_episodes(root, bound, tasks, refuse=refuse, first_number=first_number, missing=missing)
     short = _print_short(tasks, counts, expert=policy is None and refuse is None)
-    if num_faults or (short and not dry_run):
-        raise typer.Exit(1)
+    if exit_code or (short and not dry_run):
+        raise typer.Exit(exit_code or 1)
 
 
 def replay(
@@ -206,7 +207,7 @@ def _check_flags(overrides: Sequence[str], flags: Mapping[str, str]) -> None:
 
 
 def _list_missing(tasks: dict[str, int], todo: Sequence[RecordJob]) -> int:
-    """Print how many episodes of each task are missing; return 0, the number of simulators that failed."""
+    """Print how many episodes of each task are missing; return the exit code 0."""
     missing = Counter(dict.fromkeys(tasks, 0))
     for job in todo:
         missing[job.task] += len(job.numbers)
@@ -230,7 +231,7 @@ def _print_short(tasks: Mapping[str, int], counts: Mapping[str, tuple[int, int]]
 
 
 def _record(root: Path, todo: Sequence[RecordJob], workers: int) -> int:
-    """Record jobs, print the result, and return how many simulators failed."""
+    """Record jobs, print the result, and return the exit code."""
     from evalkit.record.workers import record as record_jobs
 
     with progress_bar() as progress:
@@ -238,14 +239,17 @@ def _record(root: Path, todo: Sequence[RecordJob], workers: int) -> int:
         recorded = record_jobs(
             root, todo, workers=workers, on_job=lambda job, result: progress.advance(bar, len(job.numbers))
         )
-    for fault in recorded.faults:
-        out.print(f"not recorded: {fault}", soft_wrap=True)
+    for kind, sentences in (("not recorded", recorded.faults), ("interrupted", recorded.interruptions)):
+        for sentence in sentences:
+            out.print(f"{kind}: {sentence}", soft_wrap=True)
+    again = "; run the same command again for what was interrupted" if recorded.interruptions else ""
     out.print(
         f"{root}: {recorded.kept} of {recorded.tried} recorded now; {count_of(len(recorded.lengths), 'episode')}, "
-        f"{sum(recorded.lengths.values())} frames in all; {count_of(recorded.num_failed, 'seed')} gave no episode",
+        f"{sum(recorded.lengths.values())} frames in all; {count_of(recorded.num_failed, 'seed')} gave no "
+        f"episode{again}",
         soft_wrap=True,
     )
-    return len(recorded.faults)
+    return INTERRUPTED if recorded.interruptions else 1 if recorded.faults else 0
 
 
 def _replay(root: Path, plan: ReplayPlan, workers: int) -> None:

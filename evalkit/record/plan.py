@@ -9,7 +9,7 @@ with other settings is therefore refused, not mistaken for the planned one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -20,13 +20,14 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about
 from evalkit.record.demonstrate import Disturbance
+from evalkit.record.notes import is_noted
 from evalkit.record.refusals import FIRST_REFUSAL, REFUSALS, impossible, number_of_first
 
 EXPERT, HOLD = "scripted", "hold"
 """Names under which episodes state that the task's expert acted, or that the robot stood still."""
 
 FAILED = "failed"
-"""Folder with an empty file for each seed that gave no episode, mostly because its expert failed; none is repeated."""
+"""Folder with a note for each seed that gave no episode, mostly because its expert failed; none is repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +146,13 @@ def jobs(
 
 
 def count_episodes(
-    root: Path, bench: BoundBench, wanted: Mapping[str, int], *, refuse: str | None, first_number: int
+    root: Path,
+    bench: BoundBench,
+    wanted: Mapping[str, int],
+    *,
+    refuse: str | None,
+    first_number: int,
+    missing: Collection[int] = (),
 ) -> dict[str, tuple[int, int]]:
     """Return for each task how many of its wanted episodes are there, and how many of their seeds gave none.
 
@@ -155,12 +162,14 @@ def count_episodes(
         wanted: Tasks and their numbers of episodes.
         refuse: As in `jobs`.
         first_number: As in `jobs`.
+        missing: Numbers of episodes that are to be recorded yet, whatever an earlier recording noted of them.
     """
     counts = {}
     for task, count in wanted.items():
-        keys = [episode_key(number) for number in _numbers(bench.recordable, task, refuse, first_number, count)]
-        num_there = sum((root / "data" / f"{key}.json").exists() for key in keys)
-        counts[task] = num_there, sum((root / FAILED / key).exists() for key in keys)
+        numbers = set(_numbers(bench.recordable, task, refuse, first_number, count))
+        num_there = sum((root / "data" / f"{episode_key(number)}.json").exists() for number in numbers)
+        num_failed = sum((root / FAILED / episode_key(number)).exists() for number in numbers.difference(missing))
+        counts[task] = num_there, num_failed
     return counts
 
 
@@ -235,7 +244,7 @@ def _is_done(job: RecordJob, number: int, seed: int) -> bool:
     """
     path = job.root / "data" / f"{episode_key(number)}.json"
     if (stored := read_about(path)) is None:
-        return (job.root / FAILED / episode_key(number)).exists()
+        return is_noted(job.root / FAILED / episode_key(number), about_of(job, seed))
     for name, (before, now) in stored.differences(about_of(job, seed), ignore=("env", "success")).items():
         raise BadConfig(
             f"{path} was recorded in another way: its field '{name}' was {before!r}, and is {now!r} now. "

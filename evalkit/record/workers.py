@@ -1,6 +1,6 @@
 """The recording of jobs, several at a time, each in a process of its own.
 
-In: jobs. Out: episodes in the data set, an empty file for each seed that gave none, and counts.
+In: jobs. Out: episodes in the data set, a note for each seed that gave none, and counts.
 Read next: `demonstrate.py`, one episode; `evalkit/contracts/worker/remote_env.py`, the env in its own process.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.env import Env
-from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_expert
 from evalkit.contracts.policy import ExpertPlugin, Policy
 from evalkit.contracts.spec import EnvSpec, check
@@ -25,6 +25,7 @@ from evalkit.dataset.depth_video import DepthRange
 from evalkit.dataset.layout import CAMERA_KINDS
 from evalkit.dataset.writer import Recording, View, episode_key, write_episode, write_metadata
 from evalkit.record.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
+from evalkit.record.notes import write_note
 from evalkit.record.plan import FAILED, RecordJob, about_of
 from evalkit.record.pool import explained, run_jobs
 
@@ -36,12 +37,14 @@ class RecordJobResult:
     Attributes:
         kept: Episodes that were recorded.
         tried: Episodes that were tried.
-        fault: Why the simulator failed before the end; None if it did not. The rest is missing and can be repeated.
+        faults: Errors of the env, each with the seeds on which it was raised; they would be met again.
+        interruption: Why the process ended before the last episode; None if it did not. The rest is missing.
     """
 
     kept: int
     tried: int
-    fault: str | None = None
+    faults: tuple[str, ...] = ()
+    interruption: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +54,16 @@ class Recorded:
     Attributes:
         kept: Episodes that were recorded.
         tried: Episodes that were tried.
-        faults: A sentence for each job whose simulator failed.
+        faults: A sentence for each error of an env, which would be met again.
+        interruptions: A sentence for each job whose process ended, so that the same command may complete it.
         lengths: Frames of every episode of the data set, by key.
         num_failed: Seeds of the data set that gave no episode.
     """
 
     kept: int
     tried: int
-    faults: tuple[str, ...]
+    faults: tuple[str, ...] = ()
+    interruptions: tuple[str, ...] = ()
     lengths: dict[str, int]
     num_failed: int
 
@@ -81,12 +86,14 @@ def record(root: Path, jobs: Sequence[RecordJob], *, workers: int = 1, on_job: O
     """
     results: list[RecordJobResult] = []
     faults: list[str] = []
+    interruptions: list[str] = []
     with explained(root):
         try:
             for job, result in run_jobs(record_job, jobs, workers=workers, jobs_per_process=1):
                 results.append(result)
-                if result.fault is not None:
-                    faults.append(f"{job.task}, from seed {job.seeds[0]} on: {result.fault} It can be tried again.")
+                faults += [f"{job.task}, {fault}" for fault in result.faults]
+                if result.interruption is not None:
+                    interruptions.append(f"{job.task}, from seed {job.seeds[0]} on: {result.interruption}")
                 if on_job is not None:
                     on_job(job, result)
         finally:
@@ -95,6 +102,7 @@ def record(root: Path, jobs: Sequence[RecordJob], *, workers: int = 1, on_job: O
         kept=sum(result.kept for result in results),
         tried=sum(result.tried for result in results),
         faults=tuple(faults),
+        interruptions=tuple(interruptions),
         lengths=lengths,
         num_failed=sum(1 for _ in (root / FAILED).rglob("episode_*")),
     )
@@ -108,24 +116,31 @@ def record_job(job: RecordJob) -> RecordJobResult:
         OSError: If an episode cannot be written, for example on a full disk.
     """
     results: list[bool] = []
+    seeds_by_fault: dict[str, list[int]] = {}
+    interruption = None
     try:
-        for is_recorded in record_episodes(job):
+        for is_recorded in record_episodes(job, seeds_by_fault):
             results.append(is_recorded)
     except EpisodeFault as fault:
-        if fault.blame != "env":
+        if not fault.retriable:
             raise EvalkitError(fault.reason) from fault
-        return RecordJobResult(kept=sum(results), tried=len(results), fault=f"{fault.reason.rstrip('.')}.")
+        interruption = f"{fault.reason.rstrip('.')}."
     except (EvalkitError, ValueError) as error:
         raise EvalkitError(str(error)) from error
-    return RecordJobResult(kept=sum(results), tried=len(results))
+    faults = tuple(f"seed {', '.join(map(str, seeds))}: {fault}." for fault, seeds in seeds_by_fault.items())
+    return RecordJobResult(kept=sum(results), tried=len(results), faults=faults, interruption=interruption)
 
 
-def record_episodes(job: RecordJob) -> Iterator[bool]:
+def record_episodes(job: RecordJob, seeds_by_fault: dict[str, list[int]]) -> Iterator[bool]:
     """Record the episodes of a job; yield whether each was kept.
+
+    Args:
+        job: The job.
+        seeds_by_fault: Takes up what an env raised, with the seeds; the other episodes are recorded.
 
     Raises:
         EvalkitError: If the env cannot be built, or the policy does not fit it.
-        EpisodeFault: If the env's process or the policy fails.
+        EpisodeFault: If the env's process or the policy fails, or this machine lacks what the env needs.
     """
     bench, axes = job.bench, job.bench.recordable.dataset_axes()
     policy = None if job.actor.policy is None else job.actor.policy.load()
@@ -138,10 +153,19 @@ def record_episodes(job: RecordJob) -> Iterator[bool]:
         for number, seed in zip(job.numbers, job.seeds, strict=True):
             limit = job.actor.max_steps or model.max_steps
             episode = replace(model, index=number, seed=seed, max_steps=limit)
-            result = _try_episode(cast, env, episode)
+            note = job.root / FAILED / episode_key(number)
+            try:
+                result = _try_episode(cast, env, episode)
+            except EnvRaised as error:
+                if error.is_machines:
+                    raise
+                seeds_by_fault.setdefault(error.reason.rstrip("."), []).append(seed)
+                yield False
+                continue
             if result is None:
-                _note_failed(job.root, number)
+                write_note(note, about_of(job, seed), "no episode: the expert failed, or nothing was left to do")
             else:
+                note.unlink(missing_ok=True)
                 instructions = job.refused or (str(env.observe(render=False)["instruction"]),)
                 about = replace(about_of(job, seed), env=dict(env.about), success=result.success)
                 write_episode(job.root, number, result.steps, recording, instructions=instructions, about=about)
@@ -194,12 +218,6 @@ def _try_episode(cast: _Cast, env: Env, episode: Episode) -> Rollout | None:
     except FloatingPointError:
         return None
     return None if steps is None else Rollout(steps, success=not job.refused)
-
-
-def _note_failed(root: Path, number: int) -> None:
-    path = root / FAILED / episode_key(number)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
 
 
 def recording_of(spec: EnvSpec, axes: Axes) -> Recording:

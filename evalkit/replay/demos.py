@@ -98,6 +98,8 @@ def read_file(path: Path) -> DemoFile:
     Raises:
         BadConfig: If it is no such file.
     """
+    if not path.exists():
+        raise BadConfig(f"{path} does not exist; name an HDF5 file of robomimic, robosuite or RoboCasa.")
     try:
         with _opened(path) as data:
             names = sorted((name for name in data if re.fullmatch(r"demo_\d+", name)), key=number_of)
@@ -154,7 +156,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     if not path.is_file():
-        raise BrokenDemo("there is no such file; name one of robomimic's" if not path.exists() else "it is a folder")
+        raise BrokenDemo("it is a folder" if path.exists() else "it is gone")
     try:
         if not h5py.is_hdf5(path):
             raise BrokenDemo("it is no HDF5 file" + (", it is empty" if not path.stat().st_size else ""))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.env import REPLAY_STATE
-from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
+from evalkit.contracts.errors import BadConfig, EnvRaised, EpisodeFault, EvalkitError
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout
@@ -239,7 +239,7 @@ def replay_job(job: ReplayJob) -> ReplayJobResult:
     """Replay and write one demonstration; a reason why it cannot be reproduced is noted in the data set.
 
     Raises:
-        EvalkitError: If the env cannot be built on this machine.
+        EvalkitError: If the env cannot be built or rendered on this machine.
         OSError: If it cannot be written, for example on a full disk.
     """
     about = None
@@ -247,11 +247,14 @@ def replay_job(job: ReplayJob) -> ReplayJobResult:
         demo = read_demo(job.path, job.name, control_hz=job.spec.control_hz)
         about, warning = _about(job, demo), leaves_range(demo)
         _write(job, _render(job, demo), about)
+        _note(job).unlink(missing_ok=True)
     except ValueError as error:
         reason = f"{job.path}, {job.name}: {error}."
         write_note(_note(job), about or _about(job), reason)
         return ReplayJobResult(reason=reason)
     except EpisodeFault as fault:
+        if isinstance(fault, EnvRaised) and fault.is_machines:
+            raise EvalkitError(fault.reason) from fault
         return ReplayJobResult(reason=f"{job.path}, {job.name}: {fault.reason.rstrip('.')}.", interrupted=True)
     except EvalkitError as error:
         raise EvalkitError(str(error)) from error  # a plain one passes from one process to another

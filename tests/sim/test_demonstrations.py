@@ -25,7 +25,7 @@ def test_a_recorded_episode_replays_to_the_same_frames(tmp_path: Path) -> None:
     (job,) = plan.jobs(
         tmp_path, bench_of("robosuite"), {"Lift": 1}, setting="default", first_seed=5, disturbance=NO_DISTURBANCE
     )
-    assert list(workers.record_episodes(job)) == [True]
+    assert list(workers.record_episodes(job, {})) == [True]
     write_metadata(tmp_path)
     assert not scan(tmp_path).broken
     track = read_track(tmp_path, episode_key(job.numbers[0]))

@@ -42,7 +42,7 @@ def test_a_recorded_episode_is_what_the_harness_sees(tmp_path: Path) -> None:
         first_seed=123_456,
         disturbance=NO_DISTURBANCE,
     )
-    assert list(workers.record_episodes(job)) == [True]
+    assert list(workers.record_episodes(job, {})) == [True]
     write_metadata(tmp_path)
     assert not scan(tmp_path).broken
     track = read_track(tmp_path, episode_key(job.numbers[0]))

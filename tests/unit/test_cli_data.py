@@ -59,27 +59,41 @@ def evalkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 class Recorder:
     """A double of `workers.record`."""
 
-    def __init__(self, faults: tuple[str, ...]) -> None:
-        self.faults = faults
+    def __init__(self, faults: tuple[str, ...], interruptions: tuple[str, ...]) -> None:
+        self.said: Any = {"faults": faults, "interruptions": interruptions}
 
     def __call__(self, root: Path, jobs: Sequence[Any], *, workers: int, on_job: Any) -> Recorded:
         self.numbers, self.workers = [len(job.numbers) for job in jobs], workers
         for job in jobs:
             on_job(job, None)
-        return Recorded(kept=21, tried=25, faults=self.faults, lengths={"a": 70, "b": 9}, num_failed=4)
+        return Recorded(kept=21, tried=25, **self.said, lengths={"a": 70, "b": 9}, num_failed=4)
 
 
-@pytest.mark.parametrize("faults", [(), ("Lift, from seed 20 on: the worker died. It can be tried again.",)])
+RAISED = "Lift, seed 3, 7: robosuite/Lift: KeyError: 'cube'."
+ENDED = "Lift, from seed 20 on: the worker died."
+
+
+@pytest.mark.parametrize(
+    ("faults", "interruptions", "exit_code"),
+    [((), (), 0), ((RAISED,), (), 1), ((), (ENDED,), 3), ((RAISED,), (ENDED,), 3)],
+)
 def test_recording_prints_counts_and_faults(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evalkit: Run, faults: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evalkit: Run,
+    faults: tuple[str, ...],
+    interruptions: tuple[str, ...],
+    exit_code: int,
 ) -> None:
-    recorder = Recorder(faults)
+    recorder = Recorder(faults, interruptions)
     monkeypatch.setattr(workers, "record", recorder)
     done = evalkit("record", tmp_path, "Lift=25", "--workers", "2")
-    assert done.exit_code == len(faults)
+    assert done.exit_code == exit_code
+    lines = done.out.splitlines()
     summary = f"{tmp_path}: 21 of 25 recorded now; 2 episodes, 79 frames in all; 4 seeds gave no episode"
-    assert done.out.splitlines()[-1] == summary
-    assert [line for line in done.out.splitlines() if "not recorded" in line] == [f"not recorded: {f}" for f in faults]
+    assert lines[-1] == summary + ("; run the same command again for what was interrupted" if interruptions else "")
+    assert [line for line in lines if line.startswith("not recorded")] == [f"not recorded: {f}" for f in faults]
+    assert [line for line in lines if line.startswith("interrupted")] == [f"interrupted: {i}" for i in interruptions]
     assert "25/25" in done.out
     assert (recorder.numbers, recorder.workers, done.err) == ([20, 5], 2, "")
 
@@ -96,8 +110,8 @@ def test_a_bench_without_physics_is_recorded(tmp_path: Path, evalkit: Run) -> No
     assert (about["bench"], about["policy"], about["policy_settings"], about["seed"]) == (BENCH, POLICY, {}, 0)
     assert "0 of 0 recorded now; 2 episodes" in evalkit(*command).out
     died = evalkit("record", tmp_path, "Far=2", *command[3:], "bench.fake.fault=die", "bench.fake.fault_seed=-1")
-    assert died.exit_code == 1
-    assert "not recorded: Far, from seed 0 on: fake/Far: the worker ended with exit code 11." in died.out
+    assert died.exit_code == 3
+    assert "interrupted: Far, from seed 0 on: fake/Far: the worker ended with exit code 11." in died.out
     assert "0 of 0 recorded now; 2 episodes" in died.out
 
 

@@ -15,9 +15,12 @@ import evalkit
 from evalkit.cli.main import app
 from evalkit.contracts.errors import EvalkitError
 from evalkit.dataset.writer import episode_key
-from evalkit.record.plan import FAILED
+from evalkit.record.demonstrate import Disturbance
+from evalkit.record.notes import write_note
+from evalkit.record.plan import FAILED, about_of, jobs
 from evalkit.record.refusals import number_of_first
 from evalkit.store.run_folder import open_run
+from tests.doubles.configured import bench_of
 from xwam.cli import main as xwam
 
 BENCH, POLICY = "tests.doubles.bench:FakeBench", "tests.doubles.policy:FakePolicyPlugin"
@@ -122,8 +125,9 @@ def test_no_data_set_is_mixed_with_a_run(tmp_path: Path) -> None:
 
 def test_seeds_without_an_episode_are_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = tmp_path / FAILED / episode_key(number_of_first(evalkit.load_bench("robosuite").recordable, "Lift", None))
-    failed.parent.mkdir(parents=True)
-    failed.touch()
+    bench = bench_of("robosuite")
+    (job,) = jobs(tmp_path, bench, {"Lift": 1}, setting="default", disturbance=Disturbance())
+    write_note(failed, about_of(job, job.seeds[0]), "the expert failed")
     command = ["record", str(tmp_path), "Lift=1"]
     said = "Lift: 0 of 1 episode; the expert failed on 1 seed. Ask for more episodes"
     dry = CliRunner().invoke(app, [*command, "--dry-run"])

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.env import DEMONSTRATION_SEEDS
-from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
+from evalkit.contracts.errors import BadConfig, EnvRaised, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench, load_expert, recordable
 from evalkit.contracts.types import Episode
 from evalkit.dataset.axes import SAME_AXES
@@ -22,6 +23,7 @@ from evalkit.dataset.layout import read_track
 from evalkit.dataset.writer import episode_key, write_episode
 from evalkit.record import plan, pool, workers
 from evalkit.record.demonstrate import NO_DISTURBANCE, Disturbance, demonstrate
+from evalkit.record.notes import write_note
 from tests.doubles.bench import RecordableFakeBench
 from tests.doubles.configured import bench_of, policy_of
 from tests.doubles.point import EPISODE, ChunkPolicy, PointEnv, PointExpert
@@ -67,7 +69,7 @@ def test_an_episode_states_its_instructions_and_its_policy(
     tmp_path: Path, stage: PointEnv, refused: tuple[str, ...]
 ) -> None:
     job = job_of(tmp_path, range(20), refused=refused)
-    kept = [number for number, done in enumerate(workers.record_episodes(job)) if done]
+    kept = [number for number, done in enumerate(workers.record_episodes(job, {})) if done]
     assert len(kept) == 20 if not refused else kept
     for key in map(episode_key, kept):
         stored = json.loads((tmp_path / "data" / f"{key}.json").read_text())
@@ -79,7 +81,7 @@ def test_an_episode_states_its_instructions_and_its_policy(
 def test_failures_of_a_policy_are_recorded(tmp_path: Path, stage: PointEnv) -> None:
     policy = chunks(ChunkPolicy(stage, speed=0.0))
     job = job_of(tmp_path, [3], actor=plan.Actor(policy=policy, max_steps=4))
-    assert list(workers.record_episodes(job)) == [True]
+    assert list(workers.record_episodes(job, {})) == [True]
     stored = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())
     assert stored["about"]["policy"] == "chunks"
     assert stored["about"]["success"] is False
@@ -89,7 +91,7 @@ def test_failures_of_a_policy_are_recorded(tmp_path: Path, stage: PointEnv) -> N
 def test_a_take_over_names_both_actors(tmp_path: Path, stage: PointEnv) -> None:
     policy = chunks(ChunkPolicy(stage, speed=-0.3))
     job = job_of(tmp_path, [3], actor=plan.Actor(policy=policy, take_over=5))
-    assert list(workers.record_episodes(job)) == [True]
+    assert list(workers.record_episodes(job, {})) == [True]
     about = json.loads((tmp_path / "data" / f"{episode_key(3)}.json").read_text())["about"]
     assert (about["policy"], about["takes_over_from"], about["after_up_to"]) == ("scripted", "chunks", 5)
     assert (about["protocol"], about["env"]) == ("point/v1", {"simulator": "none"})
@@ -98,7 +100,7 @@ def test_a_take_over_names_both_actors(tmp_path: Path, stage: PointEnv) -> None:
 
 def test_a_task_without_an_expert_is_named(tmp_path: Path, stage: PointEnv) -> None:
     with pytest.raises(EvalkitError, match="no expert for task 'Stop' of bench 'point'; it has experts for Go"):
-        list(workers.record_episodes(job_of(tmp_path, [0], task="Stop")))
+        list(workers.record_episodes(job_of(tmp_path, [0], task="Stop"), {}))
 
 
 def test_views_keep_the_envs_order(tmp_path: Path) -> None:
@@ -185,11 +187,27 @@ def test_a_kitchen_has_no_refusals(tmp_path: Path) -> None:
 def test_what_is_there_or_failed_is_not_recorded_again(tmp_path: Path) -> None:
     first = jobs(tmp_path)[0]
     say_recorded(first, 3)
-    failed = tmp_path / plan.FAILED / episode_key(first.numbers[5])
-    failed.parent.mkdir(parents=True)
-    failed.touch()
+    say_failed(first, 5)
     left = {number for job in jobs(tmp_path) for number in job.numbers}
     assert set(first.numbers) - left == {first.numbers[3], first.numbers[5]}
+
+
+def test_a_note_of_another_recording_is_tried_again(tmp_path: Path) -> None:
+    first = jobs(tmp_path)[0]
+    say_failed(replace(first, seeds=tuple(seed + 1 for seed in first.seeds)), 4)
+    say_failed(replace(first, disturbance=Disturbance(burst_prob=0.5)), 5)
+    say_failed(first, 6)
+    (tmp_path / plan.FAILED / episode_key(first.numbers[7])).touch()  # as older versions wrote it
+    left = {number for job in jobs(tmp_path) for number in job.numbers}
+    assert set(first.numbers) - left == {first.numbers[6]}
+
+
+def say_failed(job: Any, place: int) -> None:
+    write_note(tmp_note(job, place), plan.about_of(job, job.seeds[place]), "the expert failed")
+
+
+def tmp_note(job: Any, place: int) -> Path:
+    return Path(job.root / plan.FAILED / episode_key(job.numbers[place]))
 
 
 def say_recorded(job: Any, place: Any, **changes: Any) -> None:
@@ -268,10 +286,28 @@ def test_a_policys_fault_is_an_error_and_an_envs_is_a_result(
             raise faults[-1]
 
     monkeypatch.setattr(workers, "rollout", fail)
-    assert workers.record_job(job) == workers.RecordJobResult(kept=0, tried=1, fault="the worker died.")
+    assert workers.record_job(job) == workers.RecordJobResult(kept=0, tried=1, interruption="the worker died.")
     faults.pop()
     with pytest.raises(EvalkitError, match="actions are not finite"):
         workers.record_job(job)
+
+
+def test_what_an_env_raises_costs_its_seed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: PointEnv
+) -> None:
+    kind = "KeyError"
+
+    def fail(env: PointEnv, expert: PointExpert, episode: Episode, *_: Any, **__: Any) -> Any:
+        if episode.seed in (3, 4):
+            raise EnvRaised("point/Go", kind=kind, text="'cube'")
+        return demonstrate(env, PointExpert(), episode, NO_DISTURBANCE)
+
+    monkeypatch.setattr(workers, "demonstrate", fail)
+    result = workers.record_job(job_of(tmp_path, [2, 3, 4, 5]))
+    assert result == workers.RecordJobResult(kept=2, tried=4, faults=("seed 3, 4: point/Go: KeyError: 'cube'.",))
+    kind = "EvalkitError"
+    with pytest.raises(EvalkitError, match=r"^point/Go: 'cube'$"):
+        workers.record_job(job_of(tmp_path, [3]))
 
 
 def test_a_failed_job_ends_recording_and_leaves_no_thread(tmp_path: Path) -> None:
@@ -316,14 +352,15 @@ def test_a_broken_json_is_named_and_recorded_again(tmp_path: Path, capsys: pytes
 def test_a_simulator_that_dies_costs_its_job_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def record_job(job: plan.RecordJob) -> workers.RecordJobResult:
         if job.seeds[0] == 20:
-            return workers.RecordJobResult(kept=3, tried=4, fault="the env's process died.")
+            return workers.RecordJobResult(kept=3, tried=4, interruption="the env's process died.")
         return workers.RecordJobResult(kept=20, tried=20)
 
     ended: list[plan.RecordJob] = []
     working(monkeypatch, record_job)
     todo = jobs(tmp_path, wanted={"Lift": 60})
     recorded = workers.record(tmp_path, todo, workers=2, on_job=lambda job, result: ended.append(job))
-    assert recorded.faults == ("Lift, from seed 20 on: the env's process died. It can be tried again.",)
+    assert recorded.interruptions == ("Lift, from seed 20 on: the env's process died.",)
+    assert recorded.faults == ()
     assert (recorded.kept, recorded.tried) == (43, 44)
     assert sorted(ended, key=lambda job: job.seeds) == todo
 
