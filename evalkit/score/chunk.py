@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score.checks.chunk import TRUTH, Checked, check_chunk
+from evalkit.score.extra import Base, Extra, Parts, add_extra
 from evalkit.score.frame import FrameScores, GroundTruth, Named, score_frame, unfit
 from evalkit.score.metrics import lpips
 from evalkit.score.metrics.device import CPU, is_device_failure
@@ -38,6 +41,7 @@ class ScoreOptions:
         lpips_nets: Networks of LPIPS; where the weights of one are missing, one row per chunk says so.
         lpips_weights: Folder of their weights, searched before the torch hub cache.
         depth_estimator: Estimates depth from predicted RGB, scored as a separate subject; None for no estimator.
+        extras: Metrics that take long.
         threads: Cores for one chunk; the values do not depend on it.
         device: Where SSIM, nearest neighbours and LPIPS are computed: `cpu`, `cuda` or `cuda:1`; see
             `metrics/device.py`.
@@ -47,6 +51,7 @@ class ScoreOptions:
     lpips_nets: tuple[lpips.Net, ...] = ("alex",)
     lpips_weights: Path | None = None
     depth_estimator: EstimatorChoice | None = None
+    extras: tuple[Extra, ...] = ()
     threads: int = 1
     device: str = CPU
 
@@ -68,6 +73,7 @@ def score_chunk(
     problems: Mapping[ImageKey, Measure] | None = None,
     first_frame_idx: int = 0,
     pools: Pools | None = None,
+    robot_fvhw: np.ndarray | None = None,
 ) -> list[Score]:
     """Return the scores of a chunk; none if there is no prediction.
 
@@ -82,6 +88,7 @@ def score_chunk(
             first, the first frame was scored with the part before and only serves to measure changes.
         pools: Of a clip that is scored in parts; `pooled_scores` gives its pooled metrics after the last part. None
             if the chunk is a whole clip, whose pooled metrics are then among the scores.
+        robot_fvhw: F,V,H,W bool, pixels of the ground truth that show the robot; None if not given.
     """
     if predictions is None:
         predictions = {} if chunk.predicted is None else {"policy": chunk.predicted}
@@ -109,11 +116,13 @@ def score_chunk(
             subjects["codec_round_trip"] = ceiling
         elif ceiling is not None:
             unavailable.append(("codec_round_trip", WHOLE_CHUNK, Named("static", "psnr_db/frame_mean", ceiling)))
-    located = [*_scored(truth, subjects, options.threads, whole, checked=checked), *unavailable]
+    whole.base = whole.base or _base(chunk, truth)
+    parts = Parts(truth, whole.base, robot_fvhw)
+    located = [*_scored(truth, subjects, options, whole, parts=parts, checked=checked), *unavailable]
     if options.depth_estimator is not None:
-        located += _estimated(truth, like, options.depth_estimator, options.threads, whole)
+        located += _estimated(truth, like, options.depth_estimator, options, whole)
     for net in options.lpips_nets:
-        located += _lpips(truth, subjects, net, options.lpips_weights)
+        located += _lpips(truth, subjects, net, options)
     if options.references and like.depth is not None:
         located += [("depth_8bit", frame_idx, named) for frame_idx, named in depth_8bit_scores(truth)]
     shift = first_frame_idx - lead
@@ -125,6 +134,18 @@ def score_chunk(
     return scores if pools is not None else scores + pooled_scores(whole, chunk.chunk_idx)
 
 
+def _base(chunk: ClipChunk, truth: GroundTruth) -> Base:
+    """Return the images that the policy saw; if they are not recorded, the first ones of the clip."""
+    if len(chunk.start.rgb_fvhwc_u8):
+        return Base(chunk.start.rgb_fvhwc_u8[0], chunk.start.depth_fvhw_m[0], {})
+    rgb_problems = {
+        key.view: problem._replace(status="bad_truth", reason=f"the first image of the clip: {problem.reason}")
+        for key, problem in truth.problems.items()
+        if key.modality == "rgb" and key.frame_idx == 0 and problem.status == "bad_truth"
+    }
+    return Base(chunk.true.rgb_fvhwc_u8[0], chunk.true.depth_fvhw_m[0], rgb_problems)
+
+
 def pooled_scores(pools: Pools, chunk_idx: int = 0) -> list[Score]:
     """Return the scores that are pooled over the frames of a clip, as those of one of its chunks."""
     return [_score(subject, chunk_idx, WHOLE_CHUNK, named) for subject, named in pools.named()]
@@ -133,10 +154,11 @@ def pooled_scores(pools: Pools, chunk_idx: int = 0) -> list[Score]:
 def _scored(
     truth: GroundTruth,
     subjects: Mapping[str, Prediction],
-    threads: int,
+    options: ScoreOptions,
     pools: Pools,
     *,
     families: tuple[Family, ...] = tuple(get_args(Family)),
+    parts: Parts | None = None,
     checked: Checked | None = None,
 ) -> Iterator[Located]:
     """Yield the metrics of some families of each frame, without LPIPS, which takes batches; fill the pools.
@@ -152,14 +174,16 @@ def _scored(
             subject: score_frame(truths.get(subject, truth), prediction, frame_idx)
             for subject, prediction in subjects.items()
         }
-        for shared in (truth, *truths.values()):
+        for subject, prediction in subjects.items() if parts is not None else ():
+            add_extra(scores[subject], parts, truths.get(subject, truth), prediction, frame_idx, options.extras)
+        for shared in (truth, *truths.values(), *([] if parts is None else [parts])):
             shared.forget(frame_idx)
         return scores
 
-    if threads <= 1:
+    if options.threads <= 1:
         frames = [score(frame_idx) for frame_idx in truth.frame_idxs]
     else:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(options.threads) as pool:
             frames = list(pool.map(score, truth.frame_idxs))
     for subject, prediction in subjects.items():
         scores = [frame[subject] for frame in frames]
@@ -171,21 +195,24 @@ def _scored(
 
 
 def _lpips(
-    truth: GroundTruth, subjects: Mapping[str, Prediction], net: lpips.Net, weights: Path | None
+    truth: GroundTruth, subjects: Mapping[str, Prediction], net: lpips.Net, options: ScoreOptions
 ) -> Iterator[Located]:
     """Yield the LPIPS of every subject; the features of the ground truth are computed once."""
     metric = f"lpips/{net}_v0.1"
     try:
-        network = lpips.load(net, weights, truth.device)
+        network = lpips.load(net, options.lpips_weights, truth.device)
     except lpips.LpipsUnavailable as error:
         first = next(iter(subjects))
         yield first, WHOLE_CHUNK, Named("static", metric, Measure(None, "unavailable", str(error)))
         return
-    for view, name in truth.static:
+    for view, camera in enumerate(truth.env.cameras):
+        if camera.kind == "wrist" and "wrist" not in options.extras:
+            continue
+        name = metric if camera.kind == "static" else f"{metric}_wrist"
         for begin in range(truth.first, truth.num_frames, LPIPS_BATCH):
             frame_idxs = range(begin, min(begin + LPIPS_BATCH, truth.num_frames))
             for subject, frame_idx, measure in _lpips_batch(network, truth, subjects, view, frame_idxs):
-                yield subject, frame_idx, Named(name, metric, measure)
+                yield subject, frame_idx, Named(camera.name, name, measure)
 
 
 def _lpips_batch(
@@ -213,7 +240,7 @@ def _lpips_batch(
 
 
 def _estimated(
-    truth: GroundTruth, prediction: Prediction, choice: EstimatorChoice, threads: int, pools: Pools
+    truth: GroundTruth, prediction: Prediction, choice: EstimatorChoice, options: ScoreOptions, pools: Pools
 ) -> Iterator[Located]:
     """Yield depth and cloud metrics of the depth estimated from the policy's RGB, and from the ground-truth RGB."""
     true = Prediction(rgb=truth.frames.rgb_fvhwc_u8, depth=None, proprio=truth.frames.proprio_fd)
@@ -232,7 +259,7 @@ def _estimated(
         missing = Measure(None, "unavailable", f"depth estimator '{choice.name}': {reason}")
         yield next(iter(subjects)), WHOLE_CHUNK, Named("static", "absrel/gt_mask_10m", missing)
         return
-    yield from _scored(truth.with_problems(unreadable), estimated, threads, pools, families=("depth", "cloud"))
+    yield from _scored(truth.with_problems(unreadable), estimated, options, pools, families=("depth", "cloud"))
 
 
 def _score(subject: str, chunk_idx: int, frame_idx: int, named: Named) -> Score:

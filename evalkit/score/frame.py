@@ -219,12 +219,15 @@ def _add_image(
     scores.squares.append(square)
     scores.add(name, "psnr_db/frame_mean", image.psnr_db(square))
     scores.add(name, "psnr_db/frame_eps1e-8", Measure(image.psnr_eps_db(square)))
+    scores.add(name, "ssim/gauss11", ssim_of(truth, pred_u8, frame_idx, view))
+
+
+def ssim_of(truth: GroundTruth, pred_u8: np.ndarray, frame_idx: int, view: int) -> Measure:
+    """Return the SSIM of one predicted image; an outcome if it is smaller than the window."""
     if min(pred_u8.shape[:2]) < image.GAUSS_TAPS:
         reason = f"the window has {image.GAUSS_TAPS} pixels a side, the image {pred_u8.shape[:2]}"
-        scores.add(name, "ssim/gauss11", Measure(None, "too_small", reason))
-    else:
-        similarity = image.ssim(truth.ssim_half(frame_idx, view), pred_u8, device=truth.device)
-        scores.add(name, "ssim/gauss11", Measure(similarity))
+        return Measure(None, "too_small", reason)
+    return Measure(image.ssim(truth.ssim_half(frame_idx, view), pred_u8, device=truth.device))
 
 
 def _add_depth(

@@ -1,4 +1,4 @@
-"""Metrics that are pooled over the frames of a clip, however many parts the clip is read in.
+"""What outlasts one part of a clip: metrics that are pooled over its frames, and the images that motion starts from.
 
 In: the scores of some frames, with the images that they score. Out: one measure per pooled metric and subject.
 Read next: `frame.py`, which scores the frames; `chunk.py`, which fills the pools.
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from evalkit.contracts.types import Prediction
+from evalkit.score.extra import Base
 from evalkit.score.frame import FrameScores, GroundTruth, Named, names_of
 from evalkit.score.metrics import depth, image
 from evalkit.score.metrics.disparity import AlignedAbsrel
@@ -94,9 +95,14 @@ class Pool:
 
 
 class Pools:
-    """The pools of every subject of one clip."""
+    """The pools of every subject of one clip.
+
+    Attributes:
+        base: The images that motion starts from, kept from the first part of a clip for all others.
+    """
 
     def __init__(self) -> None:
+        self.base: Base | None = None
         self._pools: dict[str, Pool] = {}
 
     def add(

@@ -6,10 +6,11 @@ Read next: `evalkit/score/chunk.py`, which computes them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["image", "lpips", "depth", "cloud", "state"]
+Family = Literal["image", "lpips", "depth", "cloud", "state", "parts", "wrist", "flow"]
 Better = Literal["higher", "lower"]
 Per = Literal["view", "change", "frame", "arm", "chunk"]
 
@@ -20,7 +21,8 @@ class Metric:
 
     Attributes:
         name: `what_unit/convention`.
-        family: Part of a prediction that it needs.
+        family: Part of a prediction that it needs; or that it describes moving or robot pixels (`parts`), wrist
+            cameras or optical flow.
         better: Direction of better values.
         per: What one row covers: a frame of a view (`view`), a frame of a view except the first (`change`), a frame of
             all views (`frame`), a frame of an arm (`arm`), or a chunk (`chunk`).
@@ -142,7 +144,35 @@ def _metrics() -> tuple[Metric, ...]:
     return tuple(Metric(name=n, family=f, better=b, per=p, definition=d) for n, f, b, p, d in rows)
 
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _metrics()}
+def _extra_metrics() -> Iterator[Metric]:
+    """Yield the metrics of parts of the images, of wrist cameras and of motion."""
+    moving = "pixels whose true colour or depth has changed since the frame that the policy saw (25 of 255 levels, 2 %)"
+    robot = "pixels of the robot, by the masks of the ground truth"
+    for part, pixels in (("moving", moving), ("robot", robot)):
+        yield _extra(f"psnr_db/{part}_pixels", "parts", "higher", f"PSNR of RGB, dB, over {pixels}")
+        yield _extra(f"absrel/{part}_pixels_10m", "parts", "lower", f"absrel over {pixels}")
+        yield _extra(f"delta1/{part}_pixels_10m", "parts", "higher", f"delta1 over {pixels}")
+    wrist = "of the image of a wrist camera, which a wrong predicted pose shifts as a whole"
+    yield _extra("psnr_db/frame_mean_wrist", "wrist", "higher", f"PSNR {wrist}, dB")
+    yield _extra("ssim/gauss11_wrist", "wrist", "higher", f"SSIM {wrist}")
+    for net, title in (("alex", "AlexNet"), ("squeeze", "SqueezeNet 1.1"), ("vgg", "VGG16")):
+        yield _extra(f"lpips/{net}_v0.1_wrist", "wrist", "lower", f"LPIPS with {title} {wrist}")
+    yield _extra("absrel/gt_mask_wrist_10m", "wrist", "lower", f"absrel {wrist}")
+    yield _extra("delta1/gt_mask_wrist_10m", "wrist", "higher", f"delta1 {wrist}")
+    flow = (
+        "end-point error of motion since the frame that the policy saw, pixels, over moving pixels (OpenCV's DIS flow)"
+    )
+    yield _extra("flow_px/dis_moving_pixels", "flow", "lower", flow)
+
+
+def _extra(name: str, family: Family, better: Better, definition: str) -> Metric:
+    return Metric(name=name, family=family, better=better, per="view", definition=definition)
+
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_metrics(), *_extra_metrics())}
+
+EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "flow")
+"""Families that do not enter the tables of whole static images; reports show them in a table of their own."""
 
 SUBJECTS: dict[str, str] = {
     "policy": "predictions of the policy for its own actions",
