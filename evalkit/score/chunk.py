@@ -106,6 +106,7 @@ def score_chunk(
         bad_cameras=checked.bad_cameras(),
         first=lead,
         device=options.device,
+        view_hw_px=chunk.view_hw_px,
     )
     like = next(iter(predictions.values()))
     subjects, unavailable = dict(predictions), list[Located]()
@@ -218,7 +219,8 @@ def _lpips(
 def _lpips_batch(
     network: lpips.Lpips, truth: GroundTruth, subjects: Mapping[str, Prediction], view: int, frame_idxs: range
 ) -> Iterator[tuple[str, int, Measure]]:
-    true_u8 = truth.frames.rgb_fvhwc_u8[frame_idxs.start : frame_idxs.stop, view]
+    rows, columns = truth.own_pixels(view)
+    true_u8 = truth.frames.rgb_fvhwc_u8[frame_idxs.start : frame_idxs.stop, view, rows, columns]
     try:
         features = network.features(true_u8)
     except RuntimeError as error:  # the image is too small for a pooling layer
@@ -232,7 +234,7 @@ def _lpips_batch(
         fit = [position for position, problem in enumerate(problems) if problem is None]
         values: dict[int, float] = {}
         if fit:
-            pred_u8 = prediction.rgb[[frame_idxs[position] for position in fit], view]
+            pred_u8 = prediction.rgb[[frame_idxs[position] for position in fit], view][:, rows, columns]
             distances = network.distances_from([layer[fit] for layer in features], true_u8[fit], pred_u8)
             values = dict(zip(fit, distances.tolist(), strict=True))
         for position, (frame_idx, problem) in enumerate(zip(frame_idxs, problems, strict=True)):
@@ -250,6 +252,8 @@ def _estimated(
     }
     blind = [(key.frame_idx, key.view) for key in unreadable]
     try:
+        if truth.view_hw_px is not None:
+            raise EstimatorUnavailable("it needs views of one size, got " + ", ".join(map(str, truth.view_hw_px)))
         estimated = {
             name: with_depth(choice, source, truth.frames.depth_fvhw_m, blind=blind)
             for name, source in subjects.items()

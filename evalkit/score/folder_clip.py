@@ -150,6 +150,7 @@ class _Clip:
             step_idx=first,
             num_executed=0,
             frame_stride=1,
+            view_hw_px=self.facts.sizes_hw_px if len(set(self.facts.sizes_hw_px)) > 1 else None,
             intrinsics_v33_px=np.stack([camera.intrinsics_33_px for camera in self.facts.cameras.cameras]),
             start=self.start,
             true=Frames(

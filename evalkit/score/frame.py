@@ -74,6 +74,7 @@ class GroundTruth:
         num_frames: F.
         first: Index of the first frame to score; earlier frames were scored with the part before.
         device: Where SSIM and the nearest neighbours are computed; SSIM's windows lie there.
+        view_hw_px: Sizes of the views where they differ; see `ClipChunk`.
         static: Index and name of each static camera.
     """
 
@@ -87,10 +88,12 @@ class GroundTruth:
         bad_cameras: str = "",
         first: int = 0,
         device: str = CPU,
+        view_hw_px: tuple[tuple[int, int], ...] | None = None,
     ) -> None:
         self.frames = frames
         self.first = first
         self.device = device
+        self.view_hw_px = view_hw_px
         self.problems = problems or {}
         self.bad_cameras = bad_cameras
         self.intrinsics_v33_px = intrinsics_v33_px
@@ -110,13 +113,21 @@ class GroundTruth:
             bad_cameras=self.bad_cameras,
             first=self.first,
             device=self.device,
+            view_hw_px=self.view_hw_px,
         )
+
+    def own_pixels(self, view: int) -> tuple[slice, slice]:
+        """Return the rows and columns of a view's arrays that its image fills."""
+        height, width = (None, None) if self.view_hw_px is None else self.view_hw_px[view]
+        return slice(height), slice(width)
 
     def ssim_half(self, frame_idx: int, view: int) -> image.SsimHalf:
         """Return the part of SSIM that depends on a ground-truth frame alone."""
         key = frame_idx, view
         if key not in self._halves:
-            self._halves[key] = image.ssim_half(self.frames.rgb_fvhwc_u8[key], device=self.device)
+            self._halves[key] = image.ssim_half(
+                self.frames.rgb_fvhwc_u8[key][self.own_pixels(view)], device=self.device
+            )
         return self._halves[key]
 
     def cloud(self, frame_idx: int, views: list[int]) -> PointTree | None:
@@ -214,8 +225,9 @@ def _add_image(
         scores.add_unfit(name, "image", "view", problem)
         scores.problems["image"].append(problem)
         return
-    pred_u8 = prediction.rgb[frame_idx, view]
-    square = image.mse(truth.frames.rgb_fvhwc_u8[frame_idx, view], pred_u8)
+    own = truth.own_pixels(view)
+    pred_u8 = prediction.rgb[frame_idx, view][own]
+    square = image.mse(truth.frames.rgb_fvhwc_u8[frame_idx, view][own], pred_u8)
     scores.squares.append(square)
     scores.add(name, "psnr_db/frame_mean", image.psnr_db(square))
     scores.add(name, "psnr_db/frame_eps1e-8", Measure(image.psnr_eps_db(square)))
@@ -241,14 +253,15 @@ def _add_depth(
         if frame_idx:
             scores.add_unfit(name, "depth", "change", problem)
         return
-    true_m, pred_m = true[frame_idx, view], pred[frame_idx, view]
+    own = truth.own_pixels(view)
+    true_m, pred_m = true[frame_idx, view][own], pred[frame_idx, view][own]
     errors = depth.depth_errors(true_m, pred_m)
     scores.errors = scores.errors.plus(errors)
     scores.depth_views.append(view)
     for metric, measure in _frame_depth(errors, true_m, pred_m):
         scores.add(name, metric, measure)
     if frame_idx:
-        before = true[frame_idx - 1, view], true_m, pred[frame_idx - 1, view], pred_m
+        before = true[frame_idx - 1, view][own], true_m, pred[frame_idx - 1, view][own], pred_m
         unfit_before = unfit(truth, ImageKey("depth", frame_idx - 1, view), pred)
         scores.add(name, "depth_change_m/gt_mask_10m", unfit_before or depth.change_error_m(*before))
 

@@ -88,6 +88,8 @@ class ClipChunk:
         predicted: The prediction; None if the policy predicts nothing or the executed steps reach no predicted frame.
             Depth that is not finite or not positive is read as 0.
         actions_nd: N,14 float32, the executed actions in the env's layout; None if not recorded.
+        view_hw_px: Rows and columns of each view where views differ in size; each fills the upper left corner of its
+            arrays, the rest is zero. None if all views fill them. Not stored.
     """
 
     chunk_idx: int
@@ -99,6 +101,7 @@ class ClipChunk:
     true: Frames
     predicted: Prediction | None
     actions_nd: np.ndarray | None = None
+    view_hw_px: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from evalkit.score import folders as folders_module
+from evalkit.score import folder_clip
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.folders import score_folder_clip, score_folders
 from evalkit.score.results.outcome import Score
@@ -76,7 +76,7 @@ def test_parts_of_a_clip_are_one_clip(tmp_path: Path, monkeypatch: pytest.Monkey
     write_scene_folders(tmp_path / "pred", tmp_path / "true", scene_chunk(num_frames=7, image_hw_px=SIZE))
     whole = _pooled(score_folder_clip(tmp_path / "pred", tmp_path / "true", POLICY_ONLY))
     for num_frames in (1, 3, 7):
-        monkeypatch.setattr(folders_module, "FRAMES_A_PART", num_frames)
+        monkeypatch.setattr(folder_clip, "FRAMES_A_PART", num_frames)
         parts = _pooled(score_folder_clip(tmp_path / "pred", tmp_path / "true", POLICY_ONLY))
         for metric, score in whole.items():
             assert parts[metric].value == pytest.approx(score.value, rel=1e-12)
@@ -99,11 +99,12 @@ def test_a_clip_without_prediction_is_one_row(tmp_path: Path) -> None:
         chunk = scene_chunk(num_frames=2, image_hw_px=SIZE)
         write_scene_folders(tmp_path / "pred" / name, tmp_path / "true" / name, chunk)
     (tmp_path / "pred/b").rename(tmp_path / "gone")
-    (tmp_path / "pred/c/rgb").rename(tmp_path / "gone_too")
+    (tmp_path / "pred/c").rename(tmp_path / "gone_too")
+    (tmp_path / "pred/c").mkdir()
     scores = read_scores(
         score_folders(tmp_path / "pred", tmp_path / "true", tmp_path / "s.parquet", options=POLICY_ONLY)
     )
-    for name, said in (("b", "does not exist"), ("c", "is empty")):
+    for name, said in (("b", "does not exist"), ("c", "holds no file of frames")):
         (row,) = scores[scores["task"] == name].itertuples()
         assert (row.metric, row.status) == ("clip", "no_prediction")
         assert said in str(row.reason)

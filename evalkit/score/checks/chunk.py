@@ -70,8 +70,8 @@ def check_chunk(chunk: ClipChunk, env: EnvSpec, predictions: Mapping[str, Predic
 
 def _camera_findings(chunk: ClipChunk, env: EnvSpec, first: int) -> Iterator[Finding]:
     """Yield each camera whose matrices cannot be right; no cloud is scored with them."""
-    hw_px = chunk.true.rgb_fvhwc_u8.shape[2], chunk.true.rgb_fvhwc_u8.shape[3]
     for view, camera in enumerate(env.cameras):
+        hw_px = env.image_hw_px if chunk.view_hw_px is None else chunk.view_hw_px[view]
         faults = {
             "intrinsics": ("the intrinsics", intrinsics_fault(chunk.intrinsics_v33_px[view], hw_px)),
             "pose": ("the pose", pose_fault(chunk.true.T_base_cam_fv44[first, view])),

@@ -1,0 +1,360 @@
+"""Folders as other people write them: values equal to an independent computation to 1e-6.
+
+In: clips written with imageio, Pillow, tifffile and FFmpeg; cameras in closed form. Out: a verdict.
+Read next: `evalkit/score/folders.py`; docs/scoring.md, which shows the same layouts.
+
+The expected values come from scikit-image, numpy and scipy alone.
+"""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import imageio.v3 as iio
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+from scipy.spatial import cKDTree
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
+
+from evalkit.score.chunk import ScoreOptions
+from evalkit.score.folders import score_folders
+from evalkit.score.results.table import read_scores
+from evalkit.score.sources.folder_options import FolderOptions
+
+SIZE = (48, 64)
+ONLY = ScoreOptions(references=False, lpips_nets=())
+GL_FROM_CV = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def images(seed: int, num_frames: int = 4, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Return F,H,W,3 smooth images that change from frame to frame."""
+    rng = np.random.default_rng(seed)
+    v, u = np.mgrid[: size[0], : size[1]]
+    waves = [
+        np.sin(u / 5 + 0.4 * f + c + rng.normal() * 0.1) + np.cos(v / 7 - 0.2 * f)
+        for f in range(num_frames)
+        for c in range(3)
+    ]
+    stacked = np.stack(waves).reshape(num_frames, 3, *size).transpose(0, 2, 3, 1)
+    return np.clip(np.rint(127 + 50 * stacked), 0, 255).astype(np.uint8)
+
+
+def noisy(true: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(-9, 10, true.shape)
+    return np.clip(true.astype(int) + noise, 0, 255).astype(np.uint8)
+
+
+def scored(pred: Path, true: Path, tmp_path: Path, **said: Any) -> pd.DataFrame:
+    """Return the rows of the prediction's metrics, and of the checks."""
+    options = FolderOptions.parse(**said)
+    table = read_scores(score_folders(pred, true, tmp_path / "scores.parquet", options=ONLY, files=options))
+    return table[table["subject"] != "ground_truth"]
+
+
+def values(table: pd.DataFrame, metric: str, **where: Any) -> list[float]:
+    rows = table[table["metric"] == metric]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    assert (rows["status"] == "ok").all(), rows[["status", "reason"]].to_string()
+    return rows["value"].tolist()
+
+
+def no_findings(table: pd.DataFrame) -> None:
+    checks = table[table["metric"].astype(str).str.startswith("check/")]
+    assert checks.empty, checks[["metric", "reason"]].to_string()
+
+
+def check_images(table: pd.DataFrame, true: np.ndarray, pred: np.ndarray, **where: Any) -> None:
+    psnr = [peak_signal_noise_ratio(t, p, data_range=255) for t, p in zip(true, pred, strict=True)]
+    ssim = [gaussian_ssim(t, p) for t, p in zip(true, pred, strict=True)]
+    assert values(table, "psnr_db/frame_mean", **where) == pytest.approx(psnr, abs=1e-6)
+    assert values(table, "ssim/gauss11", **where) == pytest.approx(ssim, abs=1e-6)
+    pooled = 10 * np.log10(255**2 / mean_squared_error(true, pred))
+    where.pop("view", None)
+    assert values(table, "psnr_db/clip_pooled", **where) == pytest.approx([pooled], abs=1e-6)
+
+
+def gaussian_ssim(true: np.ndarray, pred: np.ndarray) -> float:
+    """Return scikit-image's SSIM with its 11-pixel Gaussian window, averaged over its valid part."""
+    _, full = structural_similarity(
+        true,
+        pred,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+        full=True,
+    )
+    return float(full[5:-5, 5:-5].mean())
+
+
+def write_video(path: Path, frames: np.ndarray, codec: str, pix_fmt: str, fps: int = 10) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(
+            codec, rate=Fraction(fps), options={"crf": "0"} if codec == "libx264rgb" else {}
+        )
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
+        given = {2: "gray16le", 3: "rgb24"}[frames.ndim - 1]
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format=given)))
+        container.mux(stream.encode(None))
+
+
+def test_a_flat_video_against_a_folder_of_images(tmp_path: Path) -> None:
+    true = images(0)
+    pred = noisy(true, 1)
+    write_video(tmp_path / "pred/clip.mp4", pred, "libx264rgb", "rgb24")
+    (tmp_path / "gt/clip").mkdir(parents=True)
+    for frame, image in enumerate(true):
+        iio.imwrite(tmp_path / f"gt/clip/{frame:05d}.png", image)
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    no_findings(table)
+    assert set(table["task"]) == {"clip"}
+    check_images(table, true, pred, view="camera")
+
+
+def test_tasks_with_episodes_of_jpgs(tmp_path: Path) -> None:
+    decoded: dict[tuple[str, str, str], np.ndarray] = {}
+    for task in ("close", "open"):
+        for episode in ("episode_2", "episode_10"):
+            for side, seed in (("gt", 3), ("pred", 4)):
+                folder = tmp_path / side / task / episode
+                folder.mkdir(parents=True)
+                frames = noisy(images(len(task)), seed)
+                for frame, image in enumerate(frames):
+                    Image.fromarray(image).save(folder / f"frame_{frame + 1:04d}.jpg", quality=93)
+                decoded[side, task, episode] = np.stack(
+                    [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+                )
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    no_findings(table)
+    assert set(zip(table["task"], table["index"], strict=True)) == {(t, i) for t in ("close", "open") for i in (0, 1)}
+    for task in ("close", "open"):
+        for index, episode in enumerate(("episode_2", "episode_10")):
+            true, pred = decoded["gt", task, episode], decoded["pred", task, episode]
+            check_images(table, true, pred, task=task, index=index)
+
+
+def room(size: tuple[int, int]) -> dict[str, Any]:
+    """Return two cameras that see a plane, and its depth in closed form."""
+    height, width = size
+    K = np.array([[50.0, 0.0, (width - 1) / 2], [0.0, 52.0, (height - 1) / 2], [0.0, 0.0, 1.0]])
+    v, u = np.mgrid[:height, :width]
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(size)], -1)
+    views = {}
+    for name, angle, x_m in (("front", 0.15, 0.0), ("side", -0.25, 0.4)):
+        R = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+        T = np.eye(4)
+        T[:3, :3], T[:3, 3] = R, [x_m, 0.1, -1.0]
+        normal, offset = np.array([0.1, 0.2, 1.0]), 0.6  # the plane n p = offset, base frame
+        depth = (offset - normal @ T[:3, 3]) / (rays @ R.T @ normal)
+        views[name] = (K, T, depth, rays)
+    return views
+
+
+def cloud(depths: dict[str, np.ndarray], cameras: dict[str, Any]) -> np.ndarray:
+    points = []
+    for name, depth in depths.items():
+        _, T, _, rays = cameras[name]
+        points.append((rays * depth[..., None]).reshape(-1, 3) @ T[:3, :3].T + T[:3, 3])
+    return np.concatenate(points)
+
+
+def chamfer_half(true: np.ndarray, pred: np.ndarray) -> float:
+    return float((cKDTree(true).query(pred)[0].mean() + cKDTree(pred).query(true)[0].mean()) / 2)
+
+
+def write_depth_clips(tmp_path: Path, cameras: dict[str, Any], *, per_m: float, num_frames: int = 2) -> Any:
+    """Write RGB and 16-bit depth PNGs of both sides with Pillow and imageio; return the stored depths, metres."""
+    stored: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+    rng = np.random.default_rng(5)
+    for side in ("gt", "pred"):
+        for frame in range(num_frames):
+            for name, (_, _, depth, _) in cameras.items():
+                factor = 1 + 0.02 * frame if side == "gt" else 1 + 0.02 * frame + rng.normal(0, 0.02, depth.shape)
+                units = np.rint(depth * factor * per_m).astype(np.uint16)
+                stored.setdefault((side, frame), {})[name] = units.astype(np.float32) / np.float32(per_m)
+                for modality in ("rgb", "depth"):
+                    (tmp_path / side / "clip" / modality / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(units).save(tmp_path / side / f"clip/depth/{name}/{frame:04d}.png")
+                iio.imwrite(tmp_path / side / f"clip/rgb/{name}/{frame:04d}.png", images(7, 1, depth.shape)[0])
+    return stored
+
+
+def check_depth(table: pd.DataFrame, stored: Any, cameras: dict[str, Any], num_frames: int = 2) -> None:
+    for frame in range(num_frames):
+        true, pred = stored["gt", frame], stored["pred", frame]
+        for name in cameras:
+            t, p = true[name].astype(np.float64), pred[name].astype(np.float64)
+            [absrel] = values(table, "absrel/gt_mask_10m", frame_idx=frame, view=name)
+            assert absrel == pytest.approx(np.mean(np.abs(p - t) / t), abs=1e-6)
+            [rmse] = values(table, "rmse_m/gt_mask_10m", frame_idx=frame, view=name)
+            assert rmse == pytest.approx(np.sqrt(np.mean((p - t) ** 2)), abs=1e-6)
+        expected = chamfer_half(cloud(true, cameras), cloud(pred, cameras))
+        [measured] = values(table, "chamfer_m/l1_half_10m", frame_idx=frame)
+        assert measured == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["views", "named", "w2c", "colmap", "stated", "nerf"])
+def test_depth_images_with_a_scale_and_opengl_cameras(tmp_path: Path, form: str) -> None:
+    cameras = room(SIZE)
+    stored = write_depth_clips(tmp_path, cameras, per_m=5000.0)
+    said = {"depth_scale": "5000", "camera_convention": "opengl"}
+    poses_gl = {name: T @ GL_FROM_CV for name, (_, T, _, _) in cameras.items()}
+    intrinsics = {name: K for name, (K, _, _, _) in cameras.items()}
+    data: Any
+    if form == "views":
+        data = {
+            "views": [
+                {"name": n, "kind": "static", "intrinsics": intrinsics[n].tolist(), "T_base_cam": T.tolist()}
+                for n, T in poses_gl.items()
+            ]
+        }
+    elif form == "named":
+        data = {
+            n: {"fx": K[0, 0], "fy": K[1, 1], "cx": K[0, 2], "cy": K[1, 2], "c2w": poses_gl[n][:3].tolist()}
+            for n, K in intrinsics.items()
+        }
+    elif form == "w2c":
+        data = {
+            "cameras": {
+                n: {"K": K.ravel().tolist(), "w2c": np.linalg.inv(poses_gl[n]).tolist()} for n, K in intrinsics.items()
+            }
+        }
+    elif form == "colmap":
+        said["camera_convention"] = "colmap"
+        data = {
+            n: {"K": K.tolist(), "extrinsics": np.linalg.inv(cameras[n][1]).tolist()} for n, K in intrinsics.items()
+        }
+    elif form == "stated":
+        said = {}
+        data = {
+            "convention": "opengl",
+            "depth_scale": 0.0002,
+            "cameras": [
+                {"name": n, "K": [K[0, 0], K[1, 1], K[0, 2], K[1, 2]], "T_world_cam": poses_gl[n].tolist()}
+                for n, K in intrinsics.items()
+            ],
+        }
+    else:
+        said = {"depth_scale": "5000"}
+        K = intrinsics["front"]
+        frames = [
+            {"file_path": f"rgb/{n}/{f:04d}.png", "transform_matrix": T.tolist()}
+            for n, T in poses_gl.items()
+            for f in range(2)
+        ]
+        data = {
+            "fl_x": K[0, 0],
+            "fl_y": K[1, 1],
+            "cx": K[0, 2] + 0.5,
+            "cy": K[1, 2] + 0.5,
+            "w": SIZE[1],
+            "h": SIZE[0],
+            "frames": frames,
+        }
+    name = "transforms.json" if form == "nerf" else "cameras.json"
+    (tmp_path / "gt/clip" / name).write_text(json.dumps(data))
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path, **said)
+    no_findings(table)
+    check_depth(table, stored, cameras)
+
+
+@pytest.mark.parametrize("kind", ["tiff16", "tiff32", "npy", "npy_frames", "npz", "ffv1"])
+def test_depth_in_other_files(tmp_path: Path, kind: str) -> None:
+    cameras = room(SIZE)
+    stored = write_depth_clips(tmp_path, cameras, per_m=1000.0)
+    views = [
+        {"name": n, "kind": "static", "intrinsics": K.tolist(), "T_base_cam": T.tolist()}
+        for n, (K, T, _, _) in cameras.items()
+    ]
+    (tmp_path / "gt/clip/cameras.json").write_text(json.dumps({"views": views}))
+    for name in cameras:
+        folder = tmp_path / "pred/clip/depth" / name
+        pngs = sorted(folder.iterdir())
+        depth_m = np.stack([stored["pred", frame][name] for frame in range(2)])
+        units = np.rint(depth_m * 1000).astype(np.uint16)
+        for png in pngs:
+            png.unlink()
+        if kind.startswith("tiff"):
+            for frame in range(2):
+                tifffile.imwrite(folder / f"{frame}.tif", units[frame] if kind == "tiff16" else depth_m[frame])
+        elif kind == "npy_frames":
+            for frame in range(2):
+                np.save(folder / f"depth_{frame}.npy", depth_m[frame])
+        else:
+            folder.rmdir()
+            if kind == "npy":
+                np.save(folder.with_suffix(".npy"), units[..., None])
+            elif kind == "npz":
+                np.savez_compressed(folder.with_suffix(".npz"), depth_m=depth_m.astype(np.float64))
+            else:
+                write_video(folder.with_suffix(".mkv"), units, "ffv1", "gray16le")
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    no_findings(table)
+    check_depth(table, stored, cameras)
+
+
+def test_views_of_different_size_are_scored_each_at_its_own(tmp_path: Path) -> None:
+    cameras = {"front": room(SIZE)["front"], "side": room((40, 50))["side"]}
+    stored = write_depth_clips(tmp_path, cameras, per_m=1000.0)
+    views = [
+        {"name": n, "kind": "static", "intrinsics": K.tolist(), "T_base_cam": T.tolist()}
+        for n, (K, T, _, _) in cameras.items()
+    ]
+    (tmp_path / "gt/clip/cameras.json").write_text(json.dumps({"views": views}))
+    true = {name: images(7, 1, depth.shape)[0] for name, (_, _, depth, _) in cameras.items()}
+    pred = {name: noisy(image, 8) for name, image in true.items()}
+    for name, image in pred.items():
+        for frame in range(2):
+            iio.imwrite(tmp_path / f"pred/clip/rgb/{name}/{frame:04d}.png", image)
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    no_findings(table)
+    check_depth(table, stored, cameras)
+    for name in cameras:
+        [first, second] = values(table, "psnr_db/frame_mean", view=name)
+        assert (
+            first == second == pytest.approx(peak_signal_noise_ratio(true[name], pred[name], data_range=255), abs=1e-6)
+        )
+        assert values(table, "ssim/gauss11", view=name)[0] == pytest.approx(
+            gaussian_ssim(true[name], pred[name]), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize("kind", ["npy", "channels_first", "float", "npz", "webp", "tiff", "npy_frames", "bmp"])
+def test_colours_in_other_files(tmp_path: Path, kind: str) -> None:
+    true = images(0)
+    pred = noisy(true, 1)
+    np.savez(tmp_path / "gt.npz", rgb=true)
+    (tmp_path / "pred").mkdir()
+    name = "gt"
+    if kind == "npy":
+        np.save(tmp_path / "pred" / f"{name}.npy", pred)
+    elif kind == "channels_first":
+        np.save(tmp_path / "pred" / f"{name}.npy", pred.transpose(0, 3, 1, 2))
+    elif kind == "float":
+        np.save(tmp_path / "pred" / f"{name}.npy", (pred / 255).astype(np.float32))
+    elif kind == "npz":
+        np.savez(tmp_path / "pred" / f"{name}.npz", frames=pred, actions=np.zeros((4, 7)))
+    else:
+        (tmp_path / "pred" / name).mkdir()
+        for frame, image in enumerate(pred):
+            path = tmp_path / "pred" / name / f"img{frame}"
+            if kind == "webp":
+                Image.fromarray(image).save(path.with_suffix(".webp"), lossless=True)
+            elif kind == "tiff":
+                tifffile.imwrite(path.with_suffix(".tiff"), image, photometric="rgb")
+            elif kind == "bmp":
+                iio.imwrite(path.with_suffix(".bmp"), image)
+            else:
+                np.save(path.with_suffix(".npy"), image)
+    table = scored(tmp_path / "pred", tmp_path / "gt.npz", tmp_path)
+    no_findings(table)
+    check_images(table, true, pred)
