@@ -30,7 +30,7 @@ from evalkit.contracts.text import count_of
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import DepthRange
-from evalkit.dataset.videos import UnreadableVideo, decode, probe
+from evalkit.dataset.videos import UnreadableVideo, VideoInfo, VideoNotes, decode, described, probe
 
 ROTATION_TOLERANCE = 1e-2
 """Largest distance of a rotation matrix from an orthonormal one."""
@@ -158,11 +158,12 @@ class Broken(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """The usable and the broken episodes of a data set."""
+    """The usable and the broken episodes of a data set, and what a reader should know about its videos."""
 
     lengths: dict[str, int]
     broken: list[Broken]
     signatures: dict[str, EpisodeSignature]
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return the counts in one line."""
@@ -206,10 +207,11 @@ def scan(
     signatures: dict[str, EpisodeSignature] = {}
     broken: list[Broken] = []
     shapes: dict[str, CameraShapes] = {}
+    notes: VideoNotes = {}
     for key, count in read_metadata(root).items():
         try:
             track = read_track(root, key)
-            shapes[key] = check_against(track, count, videos=videos, decoded=decoded)
+            shapes[key] = check_against(track, count, videos=videos, decoded=decoded, notes=notes)
             lengths[key], signatures[key] = count, track.signature
         except BrokenEpisode as error:
             broken.append(Broken(key, str(error)))
@@ -217,7 +219,7 @@ def scan(
     for key, reason in _unusual_cameras(shapes):
         del lengths[key], signatures[key]
         broken.append(Broken(key, f"{root / 'data' / key}.json: {reason}"))
-    return Scan(lengths, sorted(broken), signatures)
+    return Scan(lengths, sorted(broken), signatures, described(notes))
 
 
 def _unusual_cameras(shapes: Mapping[str, CameraShapes]) -> Iterator[tuple[str, str]]:
@@ -250,7 +252,9 @@ def tracks(root: Path) -> Iterator[Track]:
         yield track
 
 
-def check_against(track: Track, count: int, *, videos: bool, decoded: bool = False) -> CameraShapes:
+def check_against(
+    track: Track, count: int, *, videos: bool, decoded: bool = False, notes: VideoNotes | None = None
+) -> CameraShapes:
     """Return the image sizes of an episode's cameras, after a check of its length.
 
     Args:
@@ -258,9 +262,11 @@ def check_against(track: Track, count: int, *, videos: bool, decoded: bool = Fal
         count: Frames that `metadata.json` states.
         videos: Whether to count the frames of the videos; without, no camera is returned.
         decoded: Whether to decode every frame of the videos.
+        notes: Takes what a reader should know about the videos.
 
     Raises:
-        BrokenEpisode: If states, actions or videos are shorter than stated, or a video cannot be read.
+        BrokenEpisode: If states, actions or videos are shorter than stated, or a video cannot be read or is of another
+            kind than its name says.
     """
     if track.num_frames != count:
         raise BrokenEpisode(f"{track.key}: the episode has {track.num_frames} frames, metadata.json says {count}.")
@@ -269,17 +275,29 @@ def check_against(track: Track, count: int, *, videos: bool, decoded: bool = Fal
         try:
             infos = {path: probe(path) for path in camera.videos}
             for path, info in infos.items():
-                if info.num_frames < camera.start + count:
-                    raise BrokenEpisode(
-                        f"{track.key}: {path} holds {info.num_frames} frames, {count} from frame {camera.start} on are "
-                        f"needed."
-                    )
+                if problem := _problem(camera, path, info, count):
+                    raise BrokenEpisode(f"{track.key}: {path} {problem}.")
                 if decoded:
                     decode(path, range(camera.start, camera.start + count))
+                for note in info.notes_at(camera.fps):
+                    if notes is not None:
+                        notes.setdefault(note, {})[path] = None
         except UnreadableVideo as error:
             raise BrokenEpisode(f"{track.key}: {error}") from error
         shapes.append((camera.name, frozenset(info.hw_px for info in infos.values())))
     return tuple(shapes)
+
+
+def _problem(camera: Camera, path: Path, info: VideoInfo, count: int) -> str | None:
+    """Return why a video does not hold what the episode names it for; None if it does."""
+    if info.num_frames < camera.start + count:
+        return f"holds {info.num_frames} frames, {count} from frame {camera.start} on are needed"
+    if path == camera.depth_mm_path:
+        exact = info.is_grey and info.bits == 16
+        return None if exact else f"has the pixel format {info.pix_fmt}, depth in millimetres has gray16le"
+    if info.is_grey and info.bits > 8:
+        return f"is grey with {info.bits} bits, {'RGB' if path == camera.rgb_path else '8-bit depth'} is needed"
+    return None
 
 
 def read_track(root: Path, key: str) -> Track:

@@ -23,6 +23,7 @@ from av.container import InputContainer
 
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.files import whole_file
+from evalkit.contracts.text import count_of
 from evalkit.dataset.depth_video import LARGEST_CODE
 from evalkit.dataset.video_pixels import PixelFormat, UnreadablePixels, colour_notes, colour_of, orientation, to_array
 from evalkit.dataset.video_timeline import Timeline, read_timeline
@@ -44,11 +45,18 @@ _CODECS: dict[Stored, tuple[str, str, dict[str, str]]] = {
 """Codec, container and options of each. All frames of HEVC are keyframes: between frames, x265's lossless mode changes
 values of narrow images."""
 
+SAME_FPS_FRAC = 0.01
+"""Rates that differ by no more than this share are the same."""
+
 SMALLEST_HEVC_PX = 16
 """Rows and columns that the HEVC encoder needs at least."""
 
 LOSSLESS_CODECS = ("ffv1", "huffyuv", "ffvhuff", "png", "rawvideo", "utvideo", "magicyuv", "qtrle")
 """Codecs that never change a value. H.264, HEVC, VP9 and AV1 can be lossless too, but their files do not say so."""
+
+
+VideoNotes = dict[str, dict[Path, None]]
+"""What a reader should know about videos: sentences, and the files to which each applies, in order."""
 
 
 class UnreadableVideo(EvalkitError, ValueError):
@@ -93,6 +101,13 @@ class VideoInfo:
     def is_vfr(self) -> bool:
         """Return whether frames come at a variable rate."""
         return self.first_uneven is not None
+
+    def notes_at(self, fps: float) -> tuple[str, ...]:
+        """Return the notes; another one if the video does not show `fps` frames per second."""
+        if self.fps is None or self.is_vfr or abs(float(self.fps) / fps - 1) <= SAME_FPS_FRAC:
+            return self.notes
+        note = f"It shows {float(self.fps):g} frames per second, {fps:g} are stated; frames are taken in order."
+        return (*self.notes, note)
 
     @property
     def is_lossless(self) -> bool:
@@ -141,6 +156,20 @@ def probe(path: Path) -> VideoInfo:
             is_turned=turn is not None,
             notes=tuple(notes),
         )
+
+
+def described(notes: VideoNotes) -> tuple[str, ...]:
+    """Return each note with its first video and the number of the others.
+
+    Example:
+        >>> described({"It is interlaced.": {Path("a.mp4"): None, Path("b.mp4"): None}})
+        ('a.mp4 (and 1 other video): It is interlaced.',)
+    """
+    sentences = []
+    for note, (first, *others) in notes.items():
+        also = f" (and {count_of(len(others), 'other video')})" if others else ""
+        sentences.append(f"{first}{also}: {note}")
+    return tuple(sentences)
 
 
 def decode(path: Path, wanted: range) -> None:

@@ -17,10 +17,11 @@ from evalkit.dataset import layout
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
-from evalkit.dataset.videos import UnreadableVideo, probe, read_frames, write_video
+from evalkit.dataset.videos import UnreadableVideo, probe, read_frames, write_depth_codes, write_video
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.known import known
-from tests.doubles.recordings import RECORDING, STEPS, cut_off, key_of, steps_of
+from tests.doubles.recordings import COLS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
+from tests.doubles.video_files import numbered, write_planes
 from xwam import cli
 
 
@@ -310,3 +311,46 @@ def test_a_folder_without_metadata_is_no_data_set(tmp_path: Path) -> None:
 def test_tracks_leave_broken_episodes_out(root: Path) -> None:
     cut_off(root / "data" / f"{key_of(2)}.json")
     assert [track.key for track in layout.tracks(root)] == [key_of(0), key_of(1)]
+
+
+def check_data(root: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str]:
+    return cli.main(["check-data", str(root), *options]), capsys.readouterr().out
+
+
+def test_a_gap_in_a_video_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = root / f"video/b/{key_of(1)}.mp4"
+    count = probe(path).num_frames
+    ticks = [number + (number >= 5) for number in range(count)]
+    write_planes(path, numbered(count, (ROWS, COLS)), "yuv420p", codec="libx264", ticks=ticks, fps=20)
+    for options in ((), ("--decode",)):
+        code, said = check_data(root, capsys, *options)
+        assert code == 0
+        assert f"{path}: Its rate varies: frame 5 comes 0.1000 s after the one before, 0.0500 s is usual.\n" in said
+
+
+def test_another_rate_than_stated_is_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in (0, 1):
+        path = root / f"video/b/{key_of(index)}.mp4"
+        frames = read_frames(path, range(probe(path).num_frames))
+        write_video(path, frames, fps=10)
+    code, said = check_data(root, capsys)
+    assert code == 0
+    first = root / f"video/b/{key_of(0)}.mp4"
+    expected = "It shows 10 frames per second, 20 are stated; frames are taken in order."
+    assert f"{first} (and 1 other video): {expected}\n" in said
+
+
+def test_correct_videos_have_no_note(root: Path) -> None:
+    assert scan(root, decoded=True).notes == ()
+
+
+def test_a_video_of_another_kind_is_broken(root: Path) -> None:
+    codes = np.zeros((40, ROWS, COLS), np.uint16)
+    write_depth_codes(root / f"depth/a/{key_of(0)}.mp4", codes, fps=20)
+    write_depth_codes(root / f"video/a/{key_of(1)}.mp4", codes, fps=20)
+    mm = root / f"depth_mm/b/{key_of(2)}.mkv"
+    write_planes(mm, numbered(40, (ROWS, COLS)), "yuv420p")
+    reasons = " ".join(reason for _, reason in scan(root).broken)
+    assert f"depth/a/{key_of(0)}.mp4 is grey with 12 bits, 8-bit depth is needed" in reasons
+    assert f"video/a/{key_of(1)}.mp4 is grey with 12 bits, RGB is needed" in reasons
+    assert f"{mm} has the pixel format yuv420p, depth in millimetres has gray16le" in reasons

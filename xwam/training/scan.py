@@ -27,7 +27,7 @@ def no_bar(label: str) -> Iterator[OnProgress]:
 
 
 def scan_data(root: Path, bar: Bar, *, videos: bool = True, decode: bool = False, prefix: str = "") -> Scan:
-    """Return a scan of a data set; print the reason of each broken episode.
+    """Return a scan of a data set; print the reason of each broken episode, and notes about videos.
 
     Args:
         root: The data set.
@@ -42,4 +42,6 @@ def scan_data(root: Path, bar: Bar, *, videos: bool = True, decode: bool = False
         scanned = scan(root, videos=videos, decoded=decode, on_episode=lambda: on_progress(next(done), total))
     for broken in scanned.broken:
         print(f"{prefix}{broken.reason}")
+    for note in scanned.notes:
+        print(note)
     return scanned
