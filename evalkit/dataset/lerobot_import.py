@@ -27,7 +27,7 @@ from evalkit.contracts.files import copy_whole, write_whole
 from evalkit.contracts.fingerprint import ORIGIN, FileHashes, Origin, read_origin, sha256_of_values
 from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.depth_video import DepthRange, depth_bytes
+from evalkit.dataset.depth_video import LARGEST_CODE, DepthCodes, DepthRange, depth_bytes
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
 from evalkit.dataset.lerobot_format import CameraSource
 from evalkit.dataset.lerobot_images import Placement, depth_images, place_rows, rgb_images
@@ -291,6 +291,7 @@ class _Camera:
     ) -> None:
         self._opened, self._episode, self._rows, self._view, self._files = opened, episode, rows, view, files
         named = (view.rgb, view.depth, view.depth_mm)
+        self._notes = list[str]()
         self._placed = {name: self._place(name) for name in named if name and opened.is_video(name)}
 
     def write(self, name: str) -> tuple[dict[str, Any], list[str]]:
@@ -316,8 +317,7 @@ class _Camera:
                 grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
                 entry["depth_path"] = self._files.write(f"depth/{name}.mp4", grey, fps)
         stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
-        notes = [f"'{name}': {place.warning}" for name, place in self._placed.items() if place.warning]
-        return {**entry, **stated, "start": start, "end": start + count}, notes
+        return {**entry, **stated, "start": start, "end": start + count}, self._notes
 
     def _place(self, feature: str) -> Placement:
         """Return which frames of a video belong to the rows.
@@ -336,10 +336,15 @@ class _Camera:
                 )
         before, total = opened.frame_by_order(episode, feature)
         by_order = before if total == info.num_frames else None
+        if feature == self._view.depth and info.bits != 8:
+            raise ValueError(f"'{feature}' has values of {info.bits} bits ({info.pix_fmt}), 8-bit depth is needed")
         try:
-            return place_rows(first_s + self._rows.times_s, info.times_s, fps=fps, by_order=by_order)
+            place = place_rows(first_s + self._rows.times_s, info.times_s, fps=fps, by_order=by_order)
         except ValueError as error:
             raise ValueError(f"'{feature}': {error}") from error
+        if place.warning is not None:
+            self._notes.append(f"'{feature}': {place.warning}")
+        return place
 
     def _rgb(self, name: str, copied: bool) -> str:
         feature = self._view.rgb
@@ -355,9 +360,15 @@ class _Camera:
         return self._files.write(name, read_frames(path, self._placed[feature].frames.tolist()), self._opened.fps)
 
     def _exact(self, feature: str) -> np.ndarray:
-        """Return depth in millimetres, N,H,W uint16."""
-        unit = self._opened.details(feature).get("depth_unit")
-        return depth_images(self._rows.table[feature], unit, self._opened.root)
+        """Return depth in millimetres, N,H,W uint16: images in the rows, or a video of LeRobot's codes."""
+        details = self._opened.details(feature)
+        if not self._opened.is_video(feature):
+            return depth_images(self._rows.table[feature], details.get("depth_unit"), self._opened.root)
+        codes_of, frames = DepthCodes.from_info(details), self._placed[feature].frames.tolist()
+        codes = read_frames(self._opened.video_path(self._episode, feature), frames, "gray16le")
+        if ((codes == 0) | (codes == LARGEST_CODE)).any():
+            self._notes.append(f"'{feature}': {codes_of.describe_limits(codes)}; the former count as unknown")
+        return codes_of.decode(codes)
 
 
 class _Files:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evalkit.dataset.depth_video import DepthCodes
 from evalkit.dataset.layout import Broken, DataSetError
 from evalkit.dataset.lerobot_format import INFO, MAP, FeatureMap, read_map
 from evalkit.dataset.lerobot_images import DEPTH_UNITS
@@ -341,12 +342,20 @@ def _check_map(opened: LerobotSet, path: Path) -> None:
 
 def is_depth_codes(details: Mapping[str, Any]) -> bool:
     """Return whether a video holds LeRobot's 12-bit codes of depth."""
-    return any(name in details for name in ("video.depth_min", "depth_min"))
+    return details.get("video.depth_min") is not None
 
 
 def _check_exact_depth(opened: LerobotSet, feature: str, path: Path) -> None:
+    details = opened.details(feature)
     if opened.is_video(feature):
-        raise DataSetError(f"{path} uses '{feature}' as exact depth; it is a video, which is not exact.")
-    unit = opened.details(feature).get("depth_unit")
-    if unit not in (None, *DEPTH_UNITS):
+        if not is_depth_codes(details):
+            raise DataSetError(
+                f"{path} uses '{feature}' as depth in millimetres; it is a video, and {opened.root / INFO} does not "
+                f"state how its values become metres (video.depth_min and others)."
+            )
+        try:
+            DepthCodes.from_info(details)
+        except ValueError as error:
+            raise DataSetError(f"{opened.root / INFO}: '{feature}': {error}.") from error
+    elif (unit := details.get("depth_unit")) not in (None, *DEPTH_UNITS):
         raise DataSetError(f"'{feature}' has the unit '{unit}' in {opened.root / INFO}; mm or m is needed.")

@@ -1,6 +1,6 @@
 """Data sets of other tools in LeRobot's format: read right, or refused by name; one odd episode never ends an import.
 
-In: the sets of `tests/doubles/lerobot.py`, edited as other tools write theirs. Out: a verdict on episodes and messages.
+In: the sets of `tests/doubles/foreign_sets.py`, edited as other tools write theirs. Out: a verdict on the episodes.
 Read next: `evalkit/dataset/lerobot_read.py`, `evalkit/dataset/lerobot_import.py`.
 """
 
@@ -26,8 +26,7 @@ from evalkit.dataset.lerobot_metadata import VERSIONS
 from evalkit.dataset.lerobot_read import open_lerobot
 from evalkit.dataset.videos import read_frames, write_video
 from evalkit.dataset.writer import Steps
-from tests.doubles.known import known
-from tests.doubles.lerobot import (
+from tests.doubles.foreign_sets import (
     FOREIGN_MAP,
     RGB_ALONE,
     V2_ROWS,
@@ -39,6 +38,7 @@ from tests.doubles.lerobot import (
     foreign,
     with_column,
 )
+from tests.doubles.known import known
 from tests.doubles.recordings import cut_off, key_of, steps_of, write_data
 from xwam.cli.data import import_lerobot
 
