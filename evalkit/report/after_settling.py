@@ -12,7 +12,7 @@ from evalkit.contracts.errors import EvalkitError
 from evalkit.report.columns import SETTLED
 from evalkit.report.document import Cell, Paragraph, Part, Section, Table
 from evalkit.report.format import quantity
-from evalkit.report.stats import wilson_interval
+from evalkit.report.stats import success_interval
 from evalkit.report.tables import MEAN_OF_TASKS, SuccessRow
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
@@ -85,7 +85,7 @@ def _cells(row: SuccessRow) -> tuple[Cell, ...]:
         f"{row.success} of {row.success + row.failure}",
         f"{row.held} of {settled}" if settled else None,
         share,
-        wilson_interval(row.held, settled),
+        success_interval(row.held, settled),
         row.settled_rate,
         row.settled_interval,
     )

@@ -14,12 +14,14 @@ from evalkit.report.columns import (
     COMPARED,
     COMPARED_SETTLED,
     CORRELATION,
+    CORRELATION_NOTE,
     DEFINITIONS_NOTE,
     EPISODES_DATA,
     ERRORS,
     IDENTITY,
     MEANS,
     MEANS_NOTE,
+    NO_CORRELATION,
     PUBLISHED_MEANS,
     SCORES_DATA,
     SPLIT_EXPLANATIONS,
@@ -28,6 +30,7 @@ from evalkit.report.columns import (
     SUCCESS_DATA,
     SUCCESS_NOTE,
 )
+from evalkit.report.correlation import CorrelationRow
 from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
 from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
@@ -283,14 +286,22 @@ def _split(scored: ScoreSummary, subject: str, split: str) -> Table:
 
 
 def _correlations(scored: ScoreSummary) -> Iterator[Section]:
-    if scored.correlations:
-        rows = tuple(
-            (row.metric, row.correlation.r, row.correlation.interval, row.correlation.num_episodes)
-            for row in scored.correlations
-            if row.metric in HEADLINE
-        )
-        table = Table(id="correlations", columns=CORRELATION, rows=rows)
-        yield Section(title="Predictions and success", parts=(table,), is_detail=True)
+    rows = [row for row in scored.correlations if row.metric in HEADLINE]
+    if not rows:
+        return
+    cells = tuple(_correlation_cells(row) for row in rows if row.correlation is not None)
+    table = Table(id="correlations", columns=CORRELATION, rows=cells, note=CORRELATION_NOTE)
+    part = table if cells else Paragraph(text=NO_CORRELATION)
+    yield Section(title="Predictions and success", parts=(part,), is_detail=True)
+
+
+def _correlation_cells(row: CorrelationRow) -> tuple[Cell, ...]:
+    found = row.correlation
+    assert found is not None
+    fewest, most = row.num_chunks
+    chunks = str(most) if fewest == most else f"{fewest} to {most}"
+    tasks = f"{found.num_tasks} of {row.num_tasks}"
+    return (row.metric, found.r, found.interval, tasks, found.num_episodes, chunks)
 
 
 def _definitions(scored: Sequence[ScoreSummary]) -> Iterator[Section]:

@@ -6,6 +6,7 @@ Read next: `build.py`, which fills the tables.
 
 from __future__ import annotations
 
+from evalkit.report.correlation import MIN_OF_EACH
 from evalkit.report.document import Column
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED
 
@@ -29,10 +30,10 @@ SUCCESS = (
     Column(id="planned", title="planned", short="plan", kind="count", explanation="all planned episodes"),
     Column(id="rate", title="rate %", kind="percent", explanation="success / (success + failure), percent"),
     Column(
-        id="wilson95",
-        title="95 % Wilson",
+        id="interval",
+        title="95 % interval",
         kind="percent",
-        explanation="95 % confidence interval of the rate (Wilson), percent, none (`-`) for the mean of tasks",
+        explanation="95 % confidence interval of the rate (Clopper-Pearson), percent",
     ),
 )
 COMPARED = "episodes that reached the goal, of those with success or failure, and the rate in percent"
@@ -62,11 +63,11 @@ SETTLED = (
         explanation="share of the successes that still hold, percent",
     ),
     Column(
-        id="held_wilson95",
+        id="held_interval",
         title="95 % of holds",
         narrow="hidden",
         kind="percent",
-        explanation="95 % confidence interval of that share (Wilson), percent",
+        explanation="95 % confidence interval of that share (Clopper-Pearson), percent",
     ),
     Column(
         id="settled_rate",
@@ -76,11 +77,10 @@ SETTLED = (
         explanation="success after settling: those that still hold / (success + failure), percent",
     ),
     Column(
-        id="settled_wilson95",
-        title="95 % Wilson",
+        id="settled_interval",
+        title="95 % interval",
         kind="percent",
-        explanation="95 % confidence interval of the rate after settling (Wilson), percent, none (`-`) for the mean of "
-        "tasks",
+        explanation="95 % confidence interval of the rate after settling (Clopper-Pearson), percent",
     ),
 )
 COMPARED_SETTLED = "episodes whose goal was reached and still met after settling, of those with success or failure"
@@ -112,7 +112,8 @@ MEANS = (
         title="95 % interval",
         kind="number",
         wraps=True,
-        explanation="95 % bootstrap interval of the mean, resampled by episode",
+        explanation="95 % confidence interval of the mean (Student's, on the cluster-robust standard error over "
+        "episodes, wider if they are skewed), none (`-`) where fewer than two episodes have a value or all agree",
     ),
     Column(
         id="num_values",
@@ -137,7 +138,9 @@ MEANS = (
 )
 MEANS_NOTE = (
     "An absent value is counted, never averaged. `evalkit score run` scores the frames of a chunk that were executed, "
-    "`evalkit score dataset` all predicted frames that were recorded: their means do not compare."
+    "`evalkit score dataset` all predicted frames that were recorded: their means do not compare. An interval is for "
+    "other episodes of the same tasks if each task has two or more, otherwise for other episodes of any task. "
+    "Intervals are not corrected for the number of metrics."
 )
 
 STATUSES_SEEN = (
@@ -162,12 +165,31 @@ CORRELATION = (
         id="correlation",
         title="correlation with success",
         kind="number",
-        explanation="correlation, over episodes, of the episode's mean with success (1) or failure (0)",
+        explanation="correlation, over the episodes of each task, of the episode's mean with success (1) or failure "
+        "(0), averaged over tasks",
     ),
+    Column(id="interval", title="95 % interval", kind="number", explanation="95 % confidence interval, by Fisher's z"),
     Column(
-        id="interval", title="95 % interval", kind="number", explanation="95 % bootstrap interval, resampled by episode"
+        id="tasks",
+        title="tasks",
+        explanation=f"tasks that are used, of all: at least {MIN_OF_EACH} successes and {MIN_OF_EACH} failures have a "
+        "value",
     ),
-    Column(id="num_episodes", title="episodes", kind="count", explanation="episodes that have a value"),
+    Column(id="num_episodes", title="episodes", kind="count", explanation="episodes of those tasks"),
+    Column(
+        id="chunks",
+        title="chunks",
+        explanation="how many chunks of an episode are used, which depends on the task: those whose frames all "
+        "episodes of the task have",
+    ),
+)
+CORRELATION_NOTE = (
+    "Episodes are compared within each task, on the chunks, horizons and views for which all of them have a value: "
+    "failures run longer, and predictions get worse along an episode."
+)
+NO_CORRELATION = (
+    f"Correlation with success: not reported; it needs {MIN_OF_EACH} successes and {MIN_OF_EACH} failures with scores "
+    "in one task."
 )
 
 PUBLISHED_MEANS = (
@@ -194,9 +216,9 @@ IDENTITY = tuple(
 
 SUCCESS_DATA = (
     *SUCCESS[:-1],
-    *(Column(id=name, title=name) for name in ("wilson95_low", "wilson95_high")),
+    *(Column(id=name, title=name) for name in ("low95", "high95")),
     *(Column(id=name, title=name) for name in ("held", "lost", "unsettled")),
-    *(Column(id=name, title=name) for name in ("settled_rate", "settled_wilson95_low", "settled_wilson95_high")),
+    *(Column(id=name, title=name) for name in ("settled_rate", "settled_low95", "settled_high95")),
 )
 
 EPISODES_DATA = tuple(

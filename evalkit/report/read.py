@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.report.after_settling import settling_caveats
 from evalkit.report.caveats import plan_caveats, record_caveats, score_caveats, session_caveats
+from evalkit.report.correlation import CorrelationRow, correlation_rows
 from evalkit.report.tables import (
-    CorrelationRow,
     ErrorRow,
     RemarkRow,
     ScoreRow,
     SuccessRow,
-    correlation_rows,
     error_rows,
     remark_rows,
     score_rows,

@@ -1,18 +1,26 @@
-"""Intervals: of success rates, and of means over frames that come in episodes.
+"""Intervals of success rates, and of means over frames that come in episodes.
 
-In: counts, or values with the episode of each. Out: 95 % intervals.
-Read next: `tables.py`, which fills its rows with them.
+In: counts, or sums of values with their number, per episode. Out: 95 % intervals.
+Read next: `correlation.py`, predictions and success; `tables.py`, which fills its rows with both;
+`tests/unit/test_report_coverage.py`, which measures how often the intervals hold the true value.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
-NUM_RESAMPLES = 1000
+CONFIDENCE = 0.95
+MIN_FOR_SHAPE = 3
+"""Episodes from which on the shape of their values widens an interval; two have no shape."""
+
+NO_SPREAD = 1e-12
+"""A standard error below this share of the values is rounding."""
 
 
 class Interval(NamedTuple):
@@ -22,22 +30,24 @@ class Interval(NamedTuple):
     high: float
 
 
-class Correlation(NamedTuple):
-    """Correlation of a metric with success over episodes.
+class Spread(NamedTuple):
+    """How uncertain a mean is.
 
     Attributes:
-        r: Point-biserial correlation of an episode's mean with its success, in [-1, 1].
-        interval: Bootstrap over episodes.
-        num_episodes: Episodes that ended in success or failure and have a value.
+        error: Standard error.
+        freedom: Degrees of freedom of the standard error.
+        skew: Sum of the cubed residuals over the sum of their squares to the power 1.5: Hall's skewness of the mean.
     """
 
-    r: float
-    interval: Interval
-    num_episodes: int
+    error: float
+    freedom: float
+    skew: float
 
 
-def wilson_interval(num_success: int, num_valid: int) -> Interval | None:
-    """Return the 95 % Wilson interval of a success rate; None where no episode is valid.
+def success_interval(num_success: int, num_valid: int) -> Interval | None:
+    """Return the 95 % Clopper-Pearson interval of a success rate; None where no episode is valid.
+
+    It holds the true rate at least 95 times in 100 whatever the rate is, also near 100 %, where Wilson's does not.
 
     Args:
         num_success: Episodes that met the goal.
@@ -47,79 +57,154 @@ def wilson_interval(num_success: int, num_valid: int) -> Interval | None:
         ValueError: If the counts cannot describe real episodes.
 
     Example:
-        >>> low, high = wilson_interval(8, 10)
+        >>> low, high = success_interval(8, 10)
         >>> round(low, 3), round(high, 3)
-        (0.49, 0.943)
+        (0.444, 0.975)
     """
     if not 0 <= num_success <= num_valid:
         raise ValueError(f"{num_success} successes of {num_valid} valid episodes is impossible.")
     if num_valid == 0:
         return None
-    low, high = proportion_confint(num_success, num_valid, alpha=0.05, method="wilson")
+    low, high = proportion_confint(num_success, num_valid, alpha=1 - CONFIDENCE, method="beta")
     return Interval(float(low), float(high))
 
 
-def cluster_interval(sums: np.ndarray, counts: np.ndarray, *, seed: int = 0) -> Interval | None:
-    """Return the 95 % bootstrap interval of a mean over frames, whole episodes drawn with replacement.
+def mean_rate_interval(rates: Sequence[float], valid: Sequence[int]) -> Interval | None:
+    """Return the 95 % interval of the mean of several tasks' success rates; None without a task.
 
-    Frames of one episode resemble each other; drawing frames would give intervals that are far too narrow.
+    It is Clopper-Pearson's for as many episodes as give a mean of rates the variance that theirs has, if all rates are
+    equal; if they differ, its variance is smaller (Korn and Graubard 1998, Hoeffding 1956). With as many episodes in
+    each task, it is the interval of the pooled rate.
+
+    Args:
+        rates: Success rate of each task, 0 to 1.
+        valid: Episodes behind each rate, at least 1.
+
+    Example:
+        >>> mean_rate_interval([1.0, 0.6], [5, 5]) == success_interval(8, 10)
+        True
+    """
+    if not rates:
+        return None
+    num_episodes = len(valid) ** 2 / sum(1.0 / count for count in valid)
+    num_success = sum(rates) / len(rates) * num_episodes
+    low, high = proportion_confint(num_success, num_episodes, alpha=1 - CONFIDENCE, method="beta")
+    return Interval(float(low), float(high))
+
+
+def mean_interval(
+    sums: np.ndarray,
+    counts: np.ndarray,
+    tasks: np.ndarray | None = None,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> Interval | None:
+    """Return the 95 % interval of a mean over frames, `sums.sum() / counts.sum()`, where frames come in episodes.
+
+    Frames of one episode resemble each other, so that episodes count, not frames. The interval is Student's, on the
+    cluster-robust standard error CR2 with the degrees of freedom of Bell and McCaffrey (2002), which fall where few
+    episodes hold most frames. From three episodes on, two things widen it where few episodes of a skewed distribution
+    show too little of its longer tail: Hall's transformation (1992) on the side of that tail, and, where all episodes
+    lie on one side of zero or of a bound, the same interval on the scale of the logarithm of the distance from there.
 
     Args:
         sums: Sum of the values of each episode.
         counts: Number of values of each episode, at least 1.
-        seed: Of the resampling, so that a report is the same each time.
+        tasks: Task of each episode. If every task has two episodes or more, the tasks are fixed: the interval is for
+            other episodes of the same tasks, and differences of tasks do not widen it. Otherwise, or if not given, the
+            episodes are one sample.
+        low: Lowest possible value; the interval ends there.
+        high: Highest possible value.
 
     Returns:
-        Percentiles 2.5 and 97.5; None for fewer than two episodes, which say nothing of the spread.
+        None for fewer than two episodes and where all episodes agree, which say nothing of the spread.
+
+    Raises:
+        ValueError: If a count is below 1, or the arrays differ in length.
 
     Example:
-        >>> cluster_interval(np.array([10.0, 10.0]), np.array([5, 5]))
-        Interval(low=2.0, high=2.0)
+        >>> low, high = mean_interval(np.array([10.0, 12.0, 14.0]), np.array([5, 5, 5]))
+        >>> round(low, 2), round(high, 2)
+        (1.41, 3.63)
     """
-    num_episodes = len(sums)
-    if num_episodes < 2:
+    sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
+    if sums.shape != counts.shape or (tasks is not None and len(tasks) != len(sums)) or (counts < 1).any():
+        raise ValueError("Each episode needs one sum and one count of at least 1.")
+    if len(sums) < 2:
         return None
-    weights = _resamples(num_episodes, seed)
-    means = (weights @ sums) / (weights @ counts)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(low), float(high))
+    mean = float(sums.sum() / counts.sum())
+    means = sums / counts
+    spread = _spread(sums, counts, _strata(tasks, len(sums)))
+    if not spread.error > NO_SPREAD * float(np.abs(means).max()):
+        return None
+    reach = float(student_t.ppf(0.5 + CONFIDENCE / 2, spread.freedom)) * spread.error
+    below, above = reach, reach
+    if len(sums) >= MIN_FOR_SHAPE:
+        below, above = _stretched(below, above, spread, num_episodes=len(sums))
+        floor, ceiling = (low if low > -math.inf else 0.0), (high if high < math.inf else 0.0)
+        if means.min() > floor:
+            above = max(above, _reach_on_log_scale(reach, mean - floor))
+        if means.max() < ceiling:
+            below = max(below, _reach_on_log_scale(reach, ceiling - mean))
+    return Interval(max(mean - below, low), min(mean + above, high))
 
 
-def success_correlation(episode_means: np.ndarray, successes: np.ndarray, *, seed: int = 0) -> Correlation | None:
-    """Return the correlation of a metric with success over episodes; None where one of the two does not vary.
+def _strata(tasks: np.ndarray | None, num_episodes: int) -> list[np.ndarray]:
+    """Return the positions of the episodes of each stratum: the tasks if each has two episodes, else all in one."""
+    whole = [np.arange(num_episodes)]
+    if tasks is None:
+        return whole
+    _, of_task = np.unique(np.asarray(tasks).astype(str), return_inverse=True)
+    strata = [np.flatnonzero(of_task == task) for task in range(of_task.max() + 1)]
+    return strata if all(len(stratum) > 1 for stratum in strata) else whole
+
+
+def _spread(sums: np.ndarray, counts: np.ndarray, strata: list[np.ndarray]) -> Spread:
+    """Return the spread of the combined ratio estimator of a stratified sample of episodes (Cochran 1977, 6.11)."""
+    residuals = sums - sums.sum() / counts.sum() * counts
+    scaled, variances, freedoms = np.zeros_like(sums), [], []
+    for stratum in strata:
+        share = counts[stratum] / counts[stratum].sum()
+        scaled[stratum] = (residuals[stratum] - residuals[stratum].mean()) / np.sqrt(1.0 - share)
+        variances.append(float(np.sum(scaled[stratum] ** 2)))
+        freedoms.append(_bell_mccaffrey(share))
+    total = sum(variances)
+    if total == 0.0:
+        return Spread(0.0, 1.0, 0.0)
+    freedom = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))  # Welch and Satterthwaite
+    return Spread(math.sqrt(total) / float(counts.sum()), freedom, float(np.sum(scaled**3)) / total**1.5)
+
+
+def _bell_mccaffrey(share: np.ndarray) -> float:
+    """Return the degrees of freedom of CR2's standard error of a mean; one less than the episodes if they are equal.
 
     Args:
-        episode_means: Mean of the metric in each episode.
-        successes: 1 for success, 0 for failure.
-        seed: Of the bootstrap.
+        share: Of the frames that each episode holds.
 
     Example:
-        >>> round(success_correlation(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0, 0, 1, 1])).r, 3)
-        0.894
+        >>> round(_bell_mccaffrey(np.full(5, 0.2)), 9), round(_bell_mccaffrey(np.array([0.9, 0.05, 0.05])), 2)
+        (4.0, 1.11)
     """
-    if len(episode_means) < 3:
-        return None
-    weights = _resamples(len(episode_means), seed)
-    resampled = _weighted_correlation(weights, episode_means, successes.astype(np.float64))
-    whole = _weighted_correlation(np.ones((1, len(episode_means))), episode_means, successes.astype(np.float64))
-    if not np.isfinite(whole[0]):
-        return None
-    low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    return Correlation(float(whole[0]), Interval(float(low), float(high)), len(episode_means))
+    rest = 1.0 - share
+    return float(1.0 / (np.sum(share**2 * (1.0 - 2.0 * share) / rest**2) + np.sum(share**2 / rest) ** 2))
 
 
-@lru_cache(maxsize=64)
-def _resamples(num_episodes: int, seed: int) -> np.ndarray:
-    """Return how often each episode is drawn, one row per resample."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_episodes, np.full(num_episodes, 1.0 / num_episodes), size=NUM_RESAMPLES)
+def _stretched(below: float, above: float, spread: Spread, *, num_episodes: int) -> tuple[float, float]:
+    """Return how far an interval reaches, at least as far as Hall's transformation of the t statistic does.
+
+    The skewness of three episodes says little more than on which side the middle one lies: half of it is taken.
+    """
+    skew = spread.skew * min(1.0, (num_episodes - 2) / 2)
+    if abs(skew) < 1e-6:
+        return below, above
+
+    def hall(t: float) -> float:
+        return 3.0 / skew * float(np.cbrt(1.0 + skew * (t - skew / 6.0)) - 1.0) * spread.error
+
+    return max(below, hall(below / spread.error)), max(above, -hall(-above / spread.error))
 
 
-def _weighted_correlation(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return a correlation a row of weights; NaN where one side does not vary."""
-    total = weights.sum(axis=1)
-    mean_x, mean_y = (weights @ x) / total, (weights @ y) / total
-    covariance = (weights @ (x * y)) / total - mean_x * mean_y
-    spread = ((weights @ (x * x)) / total - mean_x**2) * ((weights @ (y * y)) / total - mean_y**2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(spread > 1e-18, covariance / np.sqrt(np.maximum(spread, 0)), np.nan))
+def _reach_on_log_scale(reach: float, distance: float) -> float:
+    """Return how far an interval reaches away from a bound, if it is symmetric in the logarithm of the distance."""
+    return distance * math.expm1(min(reach / distance, 50.0))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 import pandas as pd
 
-from evalkit.report.stats import Correlation, Interval, cluster_interval, success_correlation, wilson_interval
+from evalkit.report.stats import Interval, mean_interval, mean_rate_interval, success_interval
+from evalkit.score.results.names import metric_bounds
 from evalkit.score.results.outcome import STATUSES
 from evalkit.store.records import OUTCOMES, EpisodeRecord
 
@@ -32,12 +33,12 @@ class SuccessRow:
     Attributes:
         missing: Planned episodes that have no record yet.
         rate: None where no episode is valid.
-        interval: 95 % Wilson; None for the mean of tasks, which is not a proportion.
+        interval: 95 % Clopper-Pearson.
         held: Successes whose goal was still met after settling.
         lost: Successes whose goal was not.
         unsettled: Successes of which this is not known.
         settled_rate: `held` over `held` + `lost` + `failure`; None where that is 0, or of no success it is known.
-        settled_interval: 95 % Wilson of `settled_rate`; None for the mean of tasks.
+        settled_interval: 95 % Clopper-Pearson of `settled_rate`.
     """
 
     task: str
@@ -77,7 +78,7 @@ class ScoreRow:
         split: What the frames are split by; one of `SPLITS`.
         group: Value of the split, for example a task's name.
         mean: Over the rows that have a value, each frame and view counting once; None where none has.
-        interval: 95 % bootstrap, episodes drawn whole.
+        interval: 95 %, see `stats.mean_interval`.
         num_values: Rows with a value.
         num_without: Rows without one.
         num_episodes: Episodes that gave a value.
@@ -107,14 +108,6 @@ class RemarkRow:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class CorrelationRow:
-    """Correlation of one metric of the policy's predictions with success, over episodes."""
-
-    metric: str
-    correlation: Correlation
-
-
 def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[EpisodeRecord]) -> list[SuccessRow]:
     """Return one row per task in the plan's order, then all episodes pooled, then the mean of the tasks' rates.
 
@@ -128,10 +121,7 @@ def success_rows(tasks: Sequence[str], planned: Counter[str], records: Iterable[
         by_task[record.task].append(record)
     rows = [_success_row(task, planned[task], by_task[task]) for task in tasks]
     total = _success_row(POOLED, sum(planned[task] for task in tasks), [*chain(*by_task.values())])
-    rates = [row.rate for row in rows if row.rate is not None]
-    settled = [row.settled_rate for row in rows if row.settled_rate is not None]
-    means = {"rate": _mean(rates), "interval": None, "settled_rate": _mean(settled), "settled_interval": None}
-    return [*rows, total, SuccessRow(**{**vars(total), "task": MEAN_OF_TASKS, **means})]
+    return [*rows, total, _mean_row(rows, total)]
 
 
 def error_rows(records: Iterable[EpisodeRecord]) -> list[ErrorRow]:
@@ -158,10 +148,21 @@ def score_rows(scores: pd.DataFrame) -> list[ScoreRow]:
         return []
     table = scores.assign(
         all="all",
-        horizon=scores["frame_idx"].map(lambda idx: "chunk" if idx < 0 else f"frame {idx + 1}"),
+        horizon=horizons(scores["frame_idx"]),
         has_value=scores["value"].notna(),
     )
     return [row for split in SPLITS for row in _split_rows(table, split)]
+
+
+def horizons(frame_idx: pd.Series[int]) -> pd.Categorical[object]:
+    """Return the name of each row's horizon, in the order of time; values over whole chunks come first.
+
+    Example:
+        >>> horizons(pd.Series([9, 1, -1])).categories.tolist()
+        ['chunk', 'frame 2', 'frame 10']
+    """
+    names = {idx: "chunk" if idx < 0 else f"frame {idx + 1}" for idx in sorted(frame_idx.unique())}
+    return pd.Categorical(frame_idx.map(names).tolist(), categories=list(names.values()), ordered=True)
 
 
 def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
@@ -186,42 +187,58 @@ def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
     return sorted(rows, key=lambda row: -row.count)
 
 
-def correlation_rows(scores: pd.DataFrame) -> list[CorrelationRow]:
-    """Return, for each metric of the policy, its correlation with success over episodes, where both vary."""
-    usable = scores[(scores["subject"] == "policy") & scores["outcome"].isin(["success", "failure"])]
-    means = usable.groupby(["metric", "task", "index", "outcome"], observed=True)["value"].mean().dropna().reset_index()
-    rows = []
-    for metric, episodes in means.groupby("metric", observed=True, sort=False):
-        correlation = success_correlation(episodes["value"].to_numpy(), (episodes["outcome"] == "success").to_numpy())
-        if correlation is not None:
-            rows.append(CorrelationRow(metric=str(metric), correlation=correlation))
-    return rows
-
-
 def _success_row(task: str, planned: int, records: Sequence[EpisodeRecord]) -> SuccessRow:
     counted = Counter(record.outcome for record in records)
     counts: dict[str, int] = {outcome: counted[outcome] for outcome in OUTCOMES}
     valid = counts["success"] + counts["failure"]
     after = Counter(record.success_after_settling for record in records if record.outcome == "success")
     held, lost = after[True], after[False]
-    settled = 0 if after[None] and not held + lost else held + lost + counts["failure"]
+    settled = _num_settled(held, lost, after[None], counts["failure"])
     return SuccessRow(
         task=task,
         **counts,
         missing=planned - sum(counts.values()),
         planned=planned,
         rate=counts["success"] / valid if valid else None,
-        interval=wilson_interval(counts["success"], valid),
+        interval=success_interval(counts["success"], valid),
         held=held,
         lost=lost,
         unsettled=after[None],
         settled_rate=held / settled if settled else None,
-        settled_interval=wilson_interval(held, settled),
+        settled_interval=success_interval(held, settled),
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _num_settled(held: int, lost: int, unsettled: int, failure: int) -> int:
+    """Return the episodes behind a rate after settling; none if it is not known of any success."""
+    return 0 if unsettled and not held + lost else held + lost + failure
+
+
+def _mean_row(rows: Sequence[SuccessRow], total: SuccessRow) -> SuccessRow:
+    """Return the mean of the tasks' rates, with the counts of all episodes."""
+    rates = [(row.rate, row.success + row.failure) for row in rows if row.rate is not None]
+    settled = [
+        (row.settled_rate, _num_settled(row.held, row.lost, row.unsettled, row.failure))
+        for row in rows
+        if row.settled_rate is not None
+    ]
+    rate, interval = _mean_rate(rates)
+    settled_rate, settled_interval = _mean_rate(settled)
+    return replace(
+        total,
+        task=MEAN_OF_TASKS,
+        rate=rate,
+        interval=interval,
+        settled_rate=settled_rate,
+        settled_interval=settled_interval,
+    )
+
+
+def _mean_rate(rates: Sequence[tuple[float, int]]) -> tuple[float | None, Interval | None]:
+    if not rates:
+        return None, None
+    values, valid = zip(*rates, strict=True)
+    return float(np.mean(values)), mean_rate_interval(values, valid)
 
 
 def _split_rows(table: pd.DataFrame, split: str) -> list[ScoreRow]:
@@ -247,13 +264,14 @@ def _score_row(
 ) -> ScoreRow:
     valued = episodes[episodes["count"] > 0]
     sums, counts = valued["total"].to_numpy(np.float64), valued["count"].to_numpy(np.float64)
+    low, high = metric_bounds(metric)
     return ScoreRow(
         subject=subject,
         metric=metric,
         split=split,
         group=group,
         mean=float(sums.sum() / counts.sum()) if len(valued) else None,
-        interval=cluster_interval(sums, counts),
+        interval=mean_interval(sums, counts, valued["task"].to_numpy(), low=low, high=high),
         num_values=int(counts.sum()),
         num_without=int(episodes["size"].sum() - counts.sum()),
         num_episodes=len(valued),

@@ -28,20 +28,20 @@ GOLDEN = """
 run: noise on scene (scene/closed-form, default)
 
 Success
-task                 ok  fail  err  skip  miss  plan  rate %    95 % Wilson
+task                 ok  fail  err  skip  miss  plan  rate %  95 % interval
 ───────────────────────────────────────────────────────────────────────────
-Lift                500     0    0     0   500  1000   100.0  99.2 to 100.0
-NutAssemblySquare   500     0    0     0   500  1000   100.0  99.2 to 100.0
-TwoArmHandover      500     0    0     0   500  1000   100.0  99.2 to 100.0
-pooled             1500     0    0     0  1500  3000   100.0  99.7 to 100.0
-mean of tasks      1500     0    0     0  1500  3000   100.0              -
+Lift                500     0    0     0   500  1000   100.0  99.3 to 100.0
+NutAssemblySquare   500     0    0     0   500  1000   100.0  99.3 to 100.0
+TwoArmHandover      500     0    0     0   500  1000   100.0  99.3 to 100.0
+pooled             1500     0    0     0  1500  3000   100.0  99.8 to 100.0
+mean of tasks      1500     0    0     0  1500  3000   100.0  99.8 to 100.0
 task: name of the task; ok: episodes that reached the goal; fail: episodes that
 did not reach it; err: episodes that a fault of simulator, policy or harness
 ended; skip: episodes left out for a stated reason; miss: planned episodes that
 have not run yet; plan: all planned episodes; rate %: success / (success +
-failure), percent; 95 % Wilson: 95 % confidence interval of the rate (Wilson),
-percent, none (-) for the mean of tasks. In the last two rows, pooled counts
-every episode once, and mean of tasks is the mean of the rates above.
+failure), percent; 95 % interval: 95 % confidence interval of the rate
+(Clopper-Pearson), percent. In the last two rows, pooled counts every episode
+once, and mean of tasks is the mean of the rates above.
 """
 
 

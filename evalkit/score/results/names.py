@@ -6,6 +6,7 @@ Read next: `evalkit/score/chunk.py`, which computes them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -173,6 +174,22 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_metrics(), *_
 
 EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "flow")
 """Families that do not enter the tables of whole static images; reports show them in a table of their own."""
+
+
+def metric_bounds(name: str) -> tuple[float, float]:
+    """Return the lowest and the highest value that a metric can have; an unknown metric has no bounds.
+
+    Example:
+        >>> [metric_bounds(name) for name in ("absrel/gt_mask_10m", "ssim/gauss11", "psnr_db/frame_mean")]
+        [(0.0, inf), (-1.0, 1.0), (-inf, inf)]
+    """
+    metric, kind = METRICS.get(name), name.partition("/")[0]
+    if metric is None or kind == "psnr_db":
+        return -math.inf, math.inf
+    if metric.better == "lower":
+        return 0.0, 1.0 if kind.endswith("_frac") else math.inf
+    return (-1.0 if kind == "ssim" else 0.0), 1.0
+
 
 SUBJECTS: dict[str, str] = {
     "policy": "predictions of the policy for its own actions",
