@@ -37,6 +37,27 @@ def test_distances_are_those_of_plain_arithmetic_to_the_bit() -> None:
     np.testing.assert_array_equal(cloud.distances(points, queries).pred_to_true_m, np.sqrt(squares.min(axis=1)))
 
 
+@pytest.mark.parametrize("num_points", [1, 2, 15, 16, 17, 255, 256, 257, 4095, 4096, 4097, 70001])
+def test_clouds_of_any_size_are_searched_whole(num_points: int) -> None:
+    rng = np.random.default_rng(num_points)
+    surface = rng.uniform(-1.0, 1.0, (num_points, 3)) * [1.0, 1.0, 0.01]
+    moved = surface[: max(1, num_points * 2 // 3)] + rng.normal(0.0, 0.02, 3)
+    for one, other in ((surface, moved), (moved, surface)):
+        expected, _ = cKDTree(one).query(other)
+        np.testing.assert_allclose(cloud.distances(one, other).pred_to_true_m, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_points_that_both_clouds_share_have_distance_0() -> None:
+    rng = np.random.default_rng(0)
+    one = np.sort(rng.uniform(-1.0, 1.0, (5000, 3)), axis=0)
+    other = one.copy()
+    other[1600:2000] += 0.01  # leaves that differ, next to leaves that do not
+    other[4001] += 1e-12
+    found = cloud.distances(one, other)
+    np.testing.assert_allclose(found.pred_to_true_m, cKDTree(one).query(other)[0], rtol=1e-6, atol=1e-15)
+    assert np.count_nonzero(found.pred_to_true_m) == 401
+
+
 @pytest.mark.parametrize("kind", ["smooth", "noise", "constant", "far", "holes", "outliers"])
 def test_nearest_neighbours_are_exact_in_any_order(kind: str) -> None:
     chunk = scene_chunk(seed=2, num_frames=1, image_hw_px=(48, 64), depth_error_frac=0.05)
