@@ -60,8 +60,11 @@ class Parts:
 
     def masks(self, frame_idx: int, view: int) -> dict[str, Mask]:
         """Return the masks of an image by the name of the part: `moving`, and `robot` if it is given."""
+        key = frame_idx, view
         robot = (
-            {} if self.robot_fvhw is None else {"robot": _enough(self.robot_fvhw[frame_idx, view], "show the robot")}
+            {}
+            if self.robot_fvhw is None
+            else {"robot": _enough(self.robot_fvhw[key], "show the robot", self.truth.num_pixels(view))}
         )
         return {"moving": self.moving(frame_idx, view), **robot}
 
@@ -72,14 +75,16 @@ class Parts:
             frames, base = self.truth.frames, self.base
             colours = base.rgb_vhwc_u8[view], frames.rgb_fvhwc_u8[key]
             mask = motion.moving_mask(*colours, base.depth_vhw_m[view], frames.depth_fvhw_m[key])
-            self._moving[key] = base.problems.get(view) or _enough(mask, "move")
+            self._moving[key] = base.problems.get(view) or _enough(mask, "move", self.truth.num_pixels(view))
         return self._moving[key]
 
     def flow_px(self, frame_idx: int, view: int) -> np.ndarray:
         """Return how far each pixel of the base has moved in the ground truth, H,W,2 pixels."""
         key = frame_idx, view
         if key not in self._flows:
-            self._flows[key] = motion.flow_px(self.base.rgb_vhwc_u8[view], self.truth.frames.rgb_fvhwc_u8[key])
+            own = self.truth.own_pixels(view)
+            images = self.base.rgb_vhwc_u8[view][own], self.truth.frames.rgb_fvhwc_u8[key][own]
+            self._flows[key] = motion.flow_px(*images)
         return self._flows[key]
 
     def forget(self, frame_idx: int) -> None:
@@ -121,12 +126,12 @@ def add_extra(
             scores.add(camera.name, "flow_px/dis_moving_pixels", error)
 
 
-def _enough(mask: np.ndarray, what: str) -> Mask:
+def _enough(mask: np.ndarray, what: str, num_pixels: int) -> Mask:
     """Return a mask, or an outcome if it has too few pixels."""
     count = int(mask.sum())
     if count >= motion.MIN_PIXELS:
         return mask
-    return Measure(None, "too_few_pixels", f"{count} of {mask.size} pixels {what}, needed are {motion.MIN_PIXELS}")
+    return Measure(None, "too_few_pixels", f"{count} of {num_pixels} pixels {what}, needed are {motion.MIN_PIXELS}")
 
 
 def _masked(
@@ -168,10 +173,11 @@ def _wrist(
 ) -> Iterator[tuple[str, Measure]]:
     """Yield the RGB and depth metrics of a whole wrist image."""
     key = frame_idx, view
-    true_u8 = truth.frames.rgb_fvhwc_u8[key]
-    yield "psnr_db/frame_mean_wrist", rgb_problem or image.psnr_db(image.mse(true_u8, prediction.rgb[key]))
+    own = truth.own_pixels(view)
+    true_u8 = truth.frames.rgb_fvhwc_u8[key][own]
+    yield "psnr_db/frame_mean_wrist", rgb_problem or image.psnr_db(image.mse(true_u8, prediction.rgb[key][own]))
     if "wrist" in extras:
-        yield "ssim/gauss11_wrist", rgb_problem or ssim_of(truth, prediction.rgb[key], frame_idx, view)
+        yield "ssim/gauss11_wrist", rgb_problem or ssim_of(truth, prediction.rgb[key][own], frame_idx, view)
     if prediction.depth is None:
         return
     problem = unfit(truth, ImageKey("depth", *key), prediction.depth)
@@ -185,5 +191,6 @@ def _flow_error(parts: Parts, prediction: Prediction, frame_idx: int, view: int)
     mask = parts.moving(frame_idx, view)
     if isinstance(mask, Measure):
         return mask
-    pred_flow_px = motion.flow_px(parts.base.rgb_vhwc_u8[view], prediction.rgb[frame_idx, view])
-    return Measure(motion.endpoint_error_px(parts.flow_px(frame_idx, view), pred_flow_px, mask))
+    own = parts.truth.own_pixels(view)
+    pred_flow_px = motion.flow_px(parts.base.rgb_vhwc_u8[view][own], prediction.rgb[frame_idx, view][own])
+    return Measure(motion.endpoint_error_px(parts.flow_px(frame_idx, view), pred_flow_px, mask[own]))

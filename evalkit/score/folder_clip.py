@@ -27,7 +27,7 @@ from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
 from evalkit.score.sources.cameras import arms_of
 from evalkit.score.sources.clip_facts import POLICY, TRUTH, ClipFacts
 from evalkit.score.sources.clip_files import READABLE, STATES, ClipFiles
-from evalkit.score.sources.images import Frame, View, copy_frame, open_view
+from evalkit.score.sources.images import Frame, View, copy_frame, open_view, read_masks
 from evalkit.score.sources.pairs import ClipPair, same_views
 from evalkit.score.sources.side_facts import MODALITIES, SideFacts
 from evalkit.store.clips import ClipChunk, Frames
@@ -75,7 +75,15 @@ def clip_parts(pair: ClipPair, facts: ClipFacts, options: ScoreOptions | None, o
         yield [_without_floor(scored.start_problem)]
     pools = Pools()
     for chunk, problems, first in scored.parts():
-        yield score_chunk(chunk, scored.env, options, problems=problems, first_frame_idx=first, pools=pools)
+        yield score_chunk(
+            chunk,
+            scored.env,
+            options,
+            problems=problems,
+            first_frame_idx=first,
+            pools=pools,
+            robot_fvhw=scored.robot(first, len(chunk.true.rgb_fvhwc_u8)),
+        )
     yield pooled_scores(pools)
 
 
@@ -114,6 +122,28 @@ class _Clip:
             chunk, problems = self._chunk(read or new, first)
             yield chunk, problems, first
             before = {key: [frames[-1:] for frames in views] for key, views in new.items()}
+
+    def robot(self, first: int, num_frames: int) -> np.ndarray | None:
+        """Return the pixels of a part that show the robot, F,V,H,W; none where a mask cannot be read or has no file.
+
+        Args:
+            first: Index of the part's first new frame; the part begins with the frame before, except at the start.
+            num_frames: Frames of the part.
+        """
+        masks = self.facts.true.masks
+        if not masks:
+            return None
+        begin = first - (1 if first else 0)
+        assert self.facts.true.frames is not None
+        shift = self.facts.true.frames.first
+        robot = np.zeros((num_frames, len(self.views), *self.size), bool)
+        for view, stream in masks.items():
+            first_own = shift if stream.numbers else 0
+            numbers = [number - shift + first_own for number in self.facts.match.true[begin : begin + num_frames]]
+            height, width = self.facts.sizes_hw_px[self.views.index(view)]
+            for row, mask in enumerate(read_masks(stream, numbers)):
+                copy_frame(robot[row, self.views.index(view), :height, :width], mask)
+        return robot
 
     def _open(self, side: SideFacts, modality: Modality, view: str, numbers: Sequence[int]) -> View:
         source = side.sources.get((modality, view))

@@ -153,7 +153,7 @@ def _info(
     if modality is None:
         modality = "depth" if _colour_layout(shape) is None else "rgb"
     layout = _colour_layout(shape) if modality == "rgb" else _depth_layout(shape)
-    if fortran or layout is None or dtype.kind not in ("f" if key == METRES else "uf"):
+    if fortran or layout is None or dtype.kind not in ("f" if key == METRES else "ufb"):
         wanted = "F,H,W,3 or H,W,3, best uint8" if modality == "rgb" else "F,H,W or H,W"
         wanted += ", floating metres" if key == METRES else ""
         got = f"{dtype} {shape}" + (" in Fortran order" if fortran else "")

@@ -104,6 +104,7 @@ def clip_facts(pair: ClipPair, options: FolderOptions) -> ClipFacts:
         *_scale_findings(true, pred, options),
         *_size_findings(names, true, pred, sizes, options),
         *_camera_findings(pair, stated, true),
+        *_mask_findings(true, names, sizes),
     ]
     return ClipFacts(
         cameras=_scaled_cameras(stated, true, sizes),
@@ -270,6 +271,24 @@ def _scaled_cameras(cameras: CameraSet, true: SideFacts, sizes: Sequence[tuple[i
         K = camera.resized(own, size) if own != size and fits else camera.intrinsics_33_px
         scaled.append(replace(camera, intrinsics_33_px=K if fits else np.full((3, 3), np.nan)))
     return replace(cameras, cameras=tuple(scaled))
+
+
+def _mask_findings(true: SideFacts, names: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Iterator[Finding]:
+    """Yield masks of the robot that cannot be read, have another size than the images, or lack frames."""
+    assert true.frames is not None
+    for view, size in zip(names, sizes, strict=True):
+        if view not in true.masks:
+            continue
+        info = inspect(true.masks[view], "depth")
+        numbers = set(info.numbers) if info.named else {number + true.frames.first for number in info.numbers}
+        fault = info.problem
+        if not fault and info.hw_px != size:
+            fault = f"it has the size {info.hw_px}, the images have {size}"
+        elif not fault and (missing := set(true.frames.numbers) - numbers):
+            fault = f"it has no frame {min(missing)}"
+        if fault:
+            reason = f"the mask of {view} marks no robot where it does not fit the ground truth: {fault}"
+            yield Finding(check="mask", subject=TRUTH, view=view, reason=reason)
 
 
 def _camera_findings(pair: ClipPair, cameras: CameraSet, true: SideFacts) -> Iterator[Finding]:

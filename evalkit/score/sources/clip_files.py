@@ -70,6 +70,7 @@ class ClipFiles:
         name: Path below the folder, `.` for the folder itself.
         root: The folder.
         streams: By modality and view.
+        masks: By view, the pixels that show the robot, if the clip has a `mask` folder.
         start: The last frame before the prediction, if the clip has a `start` folder.
         unused: Files of unknown type: where they lie, their ending, how many.
         several: Two streams that would be the same view, as a sentence; empty if there are none.
@@ -78,6 +79,7 @@ class ClipFiles:
     name: str
     root: Path
     streams: Mapping[tuple[Modality, str], Stream] = field(default_factory=dict)
+    masks: Mapping[str, Stream] = field(default_factory=dict)
     start: ClipFiles | None = None
     unused: tuple[tuple[str, str, int], ...] = ()
     several: str = ""
@@ -261,7 +263,12 @@ def _clips(
     marked: Iterable[tuple[str, ...]],
 ) -> dict[str, ClipFiles]:
     """Return clips from streams and from the places of camera files."""
-    shown = [item for item in found if MASK not in item.parts[:-1]]
+    shown = [item for item in found if MASK not in item.parts]
+    masks = [
+        item._replace(parts=tuple("rgb" if part == MASK else part for part in item.parts), modality=None)
+        for item in found
+        if MASK in item.parts
+    ]
     starts = [item for item in shown if START in item.parts]
     others = [item for item in shown if START not in item.parts]
     marked = list(marked)
@@ -282,6 +289,7 @@ def _clips(
             name="/".join(parts) or ".",
             root=root if root.is_dir() else root.parent,
             streams=clips[parts],
+            masks={role.view: stream for role, stream in _roles(masks, known_views, marked) if role.clip == parts},
             start=_start(root, parts, starts, known_views),
             unused=_unused_below(parts, unused),
             several=several.get(parts, ""),

@@ -135,6 +135,15 @@ def inspect(stream: Stream, modality: Modality) -> StreamInfo:
     )
 
 
+def read_masks(stream: Stream, numbers: Sequence[int | None]) -> Iterator[Frame]:
+    """Yield masks, H,W bool: pixels that are not zero; or why one cannot be read."""
+    for frame in _stored_frames(stream, "depth", numbers):
+        if isinstance(frame, Measure):
+            yield frame
+        else:
+            yield frame.any(axis=-1) if frame.ndim == 3 else frame != 0
+
+
 def _stored_frames(stream: Stream, modality: Modality, numbers: Sequence[int | None]) -> Iterator[Frame]:
     """Yield frames as they are stored: colours as RGB, depth in stored units."""
     if stream.problem:

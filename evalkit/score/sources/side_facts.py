@@ -7,7 +7,7 @@ Read next: `clip_facts.py`, which brings both sides together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,12 +47,14 @@ class SideFacts:
         sources: By modality and view, with the names of the ground truth's views.
         frames: All frames; None if none can be read.
         findings: What looks wrong.
+        masks: By view, files of the pixels that show the robot.
     """
 
     subject: str
     sources: Mapping[tuple[Modality, str], Source]
     frames: SideFrames | None
     findings: tuple[Finding, ...] = ()
+    masks: Mapping[str, Stream] = field(default_factory=dict)
 
     def numbers(self, source: Source, wanted: Sequence[int]) -> list[int]:
         """Return a source's own numbers of frames that the side calls `wanted`."""
@@ -100,7 +102,8 @@ def side_facts(clip: ClipFiles, subject: str, names: Mapping[str, str]) -> SideF
         named=any(info.named for info in counted),
         fps=max(rates, default=None),
     )
-    return SideFacts(subject=subject, sources=sources, frames=frames, findings=tuple(findings))
+    masks = {view: clip.masks[own] for view, own in names.items() if own in clip.masks}
+    return SideFacts(subject=subject, sources=sources, frames=frames, findings=tuple(findings), masks=masks)
 
 
 def unit_findings(side: SideFacts, units: DepthUnits) -> Iterator[Finding]:
