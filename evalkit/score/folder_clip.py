@@ -65,7 +65,8 @@ def clip_parts(pair: ClipPair, facts: ClipFacts, options: ScoreOptions | None, o
     if not pair.pred.streams and pair.pred.file(STATES) is None:
         where = pair.pred.root / pair.pred.name
         lies = f"holds {pair.pred.contents()}" if where.exists() else "does not exist"
-        yield [clip_row("no_prediction", f"{where} {lies}; readable are {READABLE}")]
+        readable = f"; readable are {READABLE}" if pair.pred.unused else ""
+        yield [clip_row("no_prediction", f"{where} {lies}{readable}")]
         return
     if facts.refused:
         yield [clip_row("refused", facts.refused)]

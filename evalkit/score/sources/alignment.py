@@ -1,6 +1,6 @@
 """Whether another match of frames fits clearly better than the one that file names suggest.
 
-In: the first frames of one view on both sides, small and grey. Out: the option that fits better, or None.
+In: the first frames of one view on both sides, made small. Out: the option that fits better, or None.
 Read next: `matching.py`, which asks where lengths or first numbers differ.
 
 Every plausible match is tried: conditioning frames in the prediction, a ground truth that begins earlier, another rate.
@@ -36,6 +36,17 @@ class Alternative(NamedTuple):
     pred_step: int
     pred_skip: int
 
+    @classmethod
+    def shifted(cls, true_skip: int, pred_skip: int) -> Alternative:
+        """Return a match at equal rates; frames before the first one of a side are left out.
+
+        Example:
+            >>> Alternative.shifted(0, -1)
+            Alternative(true_step=1, true_skip=1, pred_step=1, pred_skip=0)
+        """
+        before = min(true_skip, pred_skip, 0)
+        return cls(1, true_skip - before, 1, pred_skip - before)
+
     def options(self) -> str:
         """Return the command-line options that give this match.
 
@@ -58,11 +69,11 @@ class BetterMatch(NamedTuple):
 
 
 def thumbnail(image_hwc_u8: np.ndarray) -> np.ndarray:
-    """Return a grey image of at most `THUMBNAIL_PX` a side, float32."""
-    scale = min(1.0, THUMBNAIL_PX / max(image_hwc_u8.shape[:2]))
-    grey = cv2.cvtColor(np.ascontiguousarray(image_hwc_u8), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
-    return np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA))
+    """Return an image of at most `THUMBNAIL_PX` a side, float32."""
+    height, width = image_hwc_u8.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(np.ascontiguousarray(image_hwc_u8), size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def alternatives(num_true: int, num_pred: int) -> Iterator[Alternative]:

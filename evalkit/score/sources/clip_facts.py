@@ -168,7 +168,7 @@ def _better(true: SideFacts, pred: SideFacts, names: Sequence[str], match: Frame
     if view is None or not match.true:
         return None
     thumbnails = [_thumbnails(side, view) for side in (true, pred)]
-    default = Alternative(1, match.true[0] - true.frames.first, 1, match.pred[0] - pred.frames.first)
+    default = Alternative.shifted(match.true[0] - true.frames.first, match.pred[0] - pred.frames.first)
     better = better_match(thumbnails[0], thumbnails[1], default, true.frames.count, pred.frames.count)
     if better is None:
         return None
@@ -202,9 +202,9 @@ def _view_findings(
         missing = [view for view in names if view not in own]
         if missing and (clip.streams or clip.unused):
             reason = (
-                f"the {side} has no frames of view {', '.join(missing)}; {clip.root / clip.name} has "
-                f"{clip.contents()}. Readable are {READABLE}"
+                f"the {side} has no frames of view {', '.join(missing)}; {clip.root / clip.name} has {clip.contents()}"
             )
+            reason += f". Readable are {READABLE}" if clip.unused else ""
             yield Finding(check="views", subject=subject, view=missing[0], reason=reason)
     if pair.pred.has("depth") and not pair.true.has("depth"):
         reason = "the prediction has depth, the ground truth has none, so that depth and point clouds have no score"

@@ -179,20 +179,19 @@ def _length_findings(
     pred: SideFrames, true: SideFrames, first_pred: int, pairs: list[tuple[int, int]], options: MatchOptions
 ) -> Iterator[Finding]:
     """Yield a finding if the prediction is longer or shorter; options that skip frames explain a longer one."""
-    missing = sum(number not in set(pred.numbers) for _, number in pairs)
+    lacking = [number for _, number in pairs if number not in set(pred.numbers)]
     extra = pred.numbers[-1] - (pairs[-1][1] if pairs else first_pred)
     lengths = f"the prediction has {len(pred.numbers)} frames, the ground truth {len(true.numbers)}"
-    if missing:
-        which = (
-            "it lacks"
-            if options.given
-            else f"matched {'by number' if first_pred == true.first else 'from the first frame on'}, it lacks"
-        )
-        reason = (
-            f"{lengths}; {which} {missing} of those to compare, which have no score. If it has another frame rate, "
-            "add --fps PRED,GT; if the ground truth begins earlier, add --gt-offset N"
-        )
-        yield Finding(check="frame_count", subject="policy", value=float(missing), reason=reason)
+    if lacking:
+        absent = f"{len(lacking)} frames to compare are absent, the first is predicted frame {lacking[0]}"
+        hint = "Absent frames have no score"
+        if not options.given and lacking[-1] > pred.numbers[-1]:
+            hint = (
+                "Add --offset 0 if the prediction ends early, --gt-offset N if the ground truth begins N frames "
+                "earlier, or --fps PRED,GT if the prediction has another frame rate"
+            )
+        reason = f"{lengths}; {absent}. {hint}"
+        yield Finding(check="frame_count", subject="policy", value=float(len(lacking)), reason=reason)
     elif extra > 0 and not options.given:
         reason = (
             f"{lengths}; the first {len(pairs)} were compared. Add --offset {extra} if the prediction begins with "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evalkit.score.results.checks import Finding
+from evalkit.score.results.names import Family
 from evalkit.score.results.outcome import Measure, Modality
 from evalkit.score.sources.clip_files import ClipFiles, Stream
 from evalkit.score.sources.images import DepthUnits, StreamInfo, inspect, open_view
@@ -82,12 +83,13 @@ def side_facts(clip: ClipFiles, subject: str, names: Mapping[str, str]) -> SideF
         if (stream := clip.streams.get((modality, own))) is not None
     }
     counted = [info for _, info in infos.values() if info.numbers]
+    findings = [_unreadable(subject, key, info) for key, (_, info) in infos.items() if not info.numbers]
     if not counted:
         sources = {key: Source(stream=stream, info=info, base=0) for key, (stream, info) in infos.items()}
-        return SideFacts(subject=subject, sources=sources, frames=None)
+        return SideFacts(subject=subject, sources=sources, frames=None, findings=tuple(findings))
     first = min(info.numbers[0] for info in counted)
     longest = max(len(info.numbers) for info in counted)
-    sources, findings, numbers = dict[tuple[Modality, str], Source](), list[Finding](), set[int]()
+    sources, numbers = dict[tuple[Modality, str], Source](), set[int]()
     for key, (stream, info) in infos.items():
         base = first
         if info.numbers and info.numbers[0] != first and len(info.numbers) == longest:
@@ -133,6 +135,13 @@ def unit_findings(side: SideFacts, units: DepthUnits) -> Iterator[Finding]:
             refuses=("depth", "cloud"),
         )
         return
+
+
+def _unreadable(subject: str, key: tuple[Modality, str], info: StreamInfo) -> Finding:
+    modality, view = key
+    refuses: tuple[Family, ...] = ("image", "lpips") if modality == "rgb" else ("depth", "cloud")
+    reason = f"the {modality} of {view} cannot be read: {info.problem}"
+    return Finding(check="files", subject=subject, view=view, reason=reason, refuses=refuses)
 
 
 def _own_numbers(subject: str, key: tuple[Modality, str], base: int, first: int) -> Finding:
