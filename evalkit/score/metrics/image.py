@@ -64,29 +64,26 @@ def psnr_eps_db(mean_squared: float) -> float:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SsimHalf:
-    """The part of SSIM that depends on one image; reused if a ground-truth frame is compared more than once.
+    """The part of SSIM that depends on one image; reused if an image is compared more than once.
 
     Attributes:
-        image_hwc: The image, range 1, float64: variances of flat regions need the digits.
-        mean_hwc: Its windowed mean.
-        variance_hwc: Its windowed variance.
+        image_hwc: The image: uint8, or on a device float64 of range 1.
+        mean_hwc: Its windowed mean, range 1, float64: variances of flat regions need the digits.
+        square_hwc: The windowed mean of its square.
     """
 
     image_hwc: Grid
     mean_hwc: Grid
-    variance_hwc: Grid
+    square_hwc: Grid
 
 
 def ssim_half(rgb_u8: np.ndarray, *, device: str = CPU) -> SsimHalf:
-    """Return the windowed mean and variance of one uint8 image, range 1."""
-    image: Grid = (rgb_u8 if device == CPU else to_device(device, rgb_u8)) * (1 / 255)
-    mean = _gauss_valid(image)
-    variance = _gauss_valid(image * image)
-    variance -= mean * mean
-    return SsimHalf(image_hwc=image, mean_hwc=mean, variance_hwc=variance)
+    """Return the windowed mean of one uint8 image and of its square, range 1."""
+    image: Grid = rgb_u8 if device == CPU else to_device(device, rgb_u8) * (1 / 255)
+    return SsimHalf(image_hwc=image, mean_hwc=_window_mean(image), square_hwc=_window_mean(image, image))
 
 
-def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device: str = CPU) -> float:
+def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray | SsimHalf, *, device: str = CPU) -> float:
     """Return the structural similarity of two images, 1 for equal ones: the form of the original paper.
 
     Window: gaussian of 11x11 pixels, sigma 1.5; only windows that lie inside the image (5 pixels are cropped);
@@ -95,7 +92,7 @@ def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device:
 
     Args:
         rgb_true_u8: H,W,3 uint8, or its `ssim_half` on the same device.
-        rgb_pred_u8: H,W,3 uint8.
+        rgb_pred_u8: The same of the other image.
         device: Where to compute; the values agree to rounding.
 
     Raises:
@@ -105,18 +102,18 @@ def ssim(rgb_true_u8: np.ndarray | SsimHalf, rgb_pred_u8: np.ndarray, *, device:
         >>> round(ssim(np.full((16, 16, 3), 90, np.uint8), np.full((16, 16, 3), 110, np.uint8)), 4)
         0.9802
     """
-    a = rgb_true_u8 if isinstance(rgb_true_u8, SsimHalf) else ssim_half(rgb_true_u8, device=device)
-    b = ssim_half(rgb_pred_u8, device=device)
-    covariance = _gauss_valid(a.image_hwc * b.image_hwc)
-    covariance -= a.mean_hwc * b.mean_hwc
-    windows = a.mean_hwc, b.mean_hwc, a.variance_hwc, b.variance_hwc, covariance
+    a, b = (
+        each if isinstance(each, SsimHalf) else ssim_half(each, device=device) for each in (rgb_true_u8, rgb_pred_u8)
+    )
+    both = _window_mean(a.image_hwc, b.image_hwc)
+    windows = a.mean_hwc, b.mean_hwc, a.square_hwc, b.square_hwc, both
     return float(_ssim_mean(*windows) if device == CPU else _ssim(*windows).mean())
 
 
-def _ssim(a: Grid, b: Grid, variance_a: Grid, variance_b: Grid, covariance: Grid) -> Grid:
-    """Return the similarity of windows from their means, variances and covariance; for numbers and for grids."""
-    numerator = (2 * a * b + C1) * (2 * covariance + C2)
-    return numerator / ((a * a + b * b + C1) * (variance_a + variance_b + C2))
+def _ssim(a: Grid, b: Grid, square_a: Grid, square_b: Grid, both: Grid) -> Grid:
+    """Return the similarity of windows from the means of both images, of their squares and of their product."""
+    ab, aa_bb = a * b, a * a + b * b
+    return (2 * ab + C1) * (2 * (both - ab) + C2) / ((aa_bb + C1) * (square_a + square_b - aa_bb + C2))
 
 
 _ssim_of_numbers = numba.njit(cache=True, nogil=True)(_ssim)
@@ -124,23 +121,56 @@ _ssim_of_numbers = numba.njit(cache=True, nogil=True)(_ssim)
 
 @numba.njit(cache=True, nogil=True)
 def _ssim_mean(
-    mean_a: np.ndarray, mean_b: np.ndarray, variance_a: np.ndarray, variance_b: np.ndarray, covariance: np.ndarray
+    mean_a: np.ndarray, mean_b: np.ndarray, square_a: np.ndarray, square_b: np.ndarray, both: np.ndarray
 ) -> float:
     total = 0.0
     height, width, channels = mean_a.shape
     for v in range(height):
         for u in range(width):
             for c in range(channels):
-                a, b, both = mean_a[v, u, c], mean_b[v, u, c], covariance[v, u, c]
-                total += _ssim_of_numbers(a, b, variance_a[v, u, c], variance_b[v, u, c], both)
+                a, b = mean_a[v, u, c], mean_b[v, u, c]
+                total += _ssim_of_numbers(a, b, square_a[v, u, c], square_b[v, u, c], both[v, u, c])
     return total / mean_a.size
 
 
-def _gauss_valid(image_hwc: Grid) -> Grid:
-    crop = GAUSS_TAPS // 2
-    if min(image_hwc.shape[:2]) < GAUSS_TAPS:
-        raise ValueError(f"SSIM needs images of at least {GAUSS_TAPS} pixels a side, got {image_hwc.shape[:2]}.")
-    kernel = cv2.getGaussianKernel(GAUSS_TAPS, GAUSS_SIGMA_PX, cv2.CV_64F)
+def _window_mean(image_hwc: Grid, other_hwc: Grid | None = None) -> Grid:
+    """Return the mean of each window of an image, or of its product with another one, range 1."""
+    height, width, channels = image_hwc.shape
+    if min(height, width) < GAUSS_TAPS:
+        raise ValueError(f"SSIM needs images of at least {GAUSS_TAPS} pixels a side, got {(height, width)}.")
+    taps = cv2.getGaussianKernel(GAUSS_TAPS, GAUSS_SIGMA_PX, cv2.CV_64F)
     if not isinstance(image_hwc, np.ndarray):
-        return filter_valid(image_hwc, kernel)
-    return cv2.sepFilter2D(image_hwc, cv2.CV_64F, kernel, kernel)[crop:-crop, crop:-crop]
+        return filter_valid(image_hwc if other_hwc is None else image_hwc * other_hwc, taps)
+    other_hwc, grey_levels = (np.ones_like(image_hwc), 255.0) if other_hwc is None else (other_hwc, 255.0**2)
+    rows, others = (np.ascontiguousarray(each).reshape(height, -1) for each in (image_hwc, other_hwc))
+    means = np.empty((height - GAUSS_TAPS + 1, (width - GAUSS_TAPS + 1) * channels))
+    _filter_product(rows, others, taps[:, 0], 1.0 / grey_levels, channels, means)
+    return means.reshape(len(means), -1, channels)
+
+
+@numba.njit(cache=True, nogil=True)
+def _filter_product(
+    a_u8: np.ndarray, b_u8: np.ndarray, taps: np.ndarray, scale: float, num_channels: int, means: np.ndarray
+) -> None:
+    """Write the filtered product of two uint8 images, H,W*C, where all taps lie inside; products are exact integers.
+
+    Taps are symmetric, so that two pixels share one multiplication. A pass down the columns fills a row that stays in
+    the cache for the pass along it.
+    """
+    middle, width = taps.size // 2, means.shape[1]
+    down = np.empty(a_u8.shape[1])
+    for v in range(means.shape[0]):
+        a, b = a_u8[v + middle], b_u8[v + middle]
+        for u in range(down.size):
+            down[u] = scale * taps[middle] * (np.int32(a[u]) * np.int32(b[u]))
+        for tap in range(middle):
+            a, b, a2, b2 = a_u8[v + tap], b_u8[v + tap], a_u8[v + 2 * middle - tap], b_u8[v + 2 * middle - tap]
+            for u in range(down.size):
+                down[u] += scale * taps[tap] * (np.int32(a[u]) * np.int32(b[u]) + np.int32(a2[u]) * np.int32(b2[u]))
+        mean, centre = means[v], down[middle * num_channels :]
+        for u in range(width):
+            mean[u] = taps[middle] * centre[u]
+        for tap in range(middle):
+            left, right = down[tap * num_channels :], down[(2 * middle - tap) * num_channels :]
+            for u in range(width):
+                mean[u] += taps[tap] * (left[u] + right[u])
