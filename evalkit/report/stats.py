@@ -19,6 +19,9 @@ CONFIDENCE = 0.95
 MIN_FOR_SHAPE = 3
 """Episodes from which on the shape of their values widens an interval; two have no shape."""
 
+SKEW_SHOWN = 0.8
+"""Share of the skewness of a distribution that a small sample shows."""
+
 NO_SPREAD = 1e-12
 """A standard error below this share of the values is rounding."""
 
@@ -104,9 +107,9 @@ def mean_interval(
 
     Frames of one episode resemble each other, so that episodes count, not frames. The interval is Student's, on the
     cluster-robust standard error CR2 with the degrees of freedom of Bell and McCaffrey (2002), which fall where few
-    episodes hold most frames. From three episodes on, two things widen it where few episodes of a skewed distribution
-    show too little of its longer tail: Hall's transformation (1992) on the side of that tail, and, where all episodes
-    lie on one side of zero or of a bound, the same interval on the scale of the logarithm of the distance from there.
+    episodes hold most frames. From three episodes on it leans to the side of the longer tail, of which few episodes
+    show too little: by Hall's transformation (1992), and, where all episodes lie on one side of zero or of a bound, at
+    least as far as the same interval on the scale of the logarithm of the distance from there.
 
     Args:
         sums: Sum of the values of each episode.
@@ -141,7 +144,7 @@ def mean_interval(
     reach = float(student_t.ppf(0.5 + CONFIDENCE / 2, spread.freedom)) * spread.error
     below, above = reach, reach
     if len(sums) >= MIN_FOR_SHAPE:
-        below, above = _stretched(below, above, spread, num_episodes=len(sums))
+        below, above = _leaning(reach, spread, num_episodes=len(sums))
         floor, ceiling = (low if low > -math.inf else 0.0), (high if high < math.inf else 0.0)
         if means.min() > floor:
             above = max(above, _reach_on_log_scale(reach, mean - floor))
@@ -190,19 +193,22 @@ def _bell_mccaffrey(share: np.ndarray) -> float:
     return float(1.0 / (np.sum(share**2 * (1.0 - 2.0 * share) / rest**2) + np.sum(share**2 / rest) ** 2))
 
 
-def _stretched(below: float, above: float, spread: Spread, *, num_episodes: int) -> tuple[float, float]:
-    """Return how far an interval reaches, at least as far as Hall's transformation of the t statistic does.
+def _leaning(reach: float, spread: Spread, *, num_episodes: int) -> tuple[float, float]:
+    """Return how far an interval reaches below and above, by Hall's transformation of the t statistic.
 
-    The skewness of three episodes says little more than on which side the middle one lies: half of it is taken.
+    Two numbers come from simulation. Few episodes show less skewness than their distribution has: `SKEW_SHOWN` of it.
+    Three show little more than on which side the middle one lies, so half of theirs is taken. And the side of the
+    shorter tail gives only half of what the transformation takes from it, because the skewness is uncertain.
     """
-    skew = spread.skew * min(1.0, (num_episodes - 2) / 2)
+    skew = spread.skew * min(1.0 / SKEW_SHOWN, (num_episodes - 2) / 2)
     if abs(skew) < 1e-6:
-        return below, above
+        return reach, reach
 
     def hall(t: float) -> float:
-        return 3.0 / skew * float(np.cbrt(1.0 + skew * (t - skew / 6.0)) - 1.0) * spread.error
+        moved = abs(3.0 / skew * float(np.cbrt(1.0 + skew * (t - skew / 6.0)) - 1.0)) * spread.error
+        return moved if moved > reach else (moved + reach) / 2
 
-    return max(below, hall(below / spread.error)), max(above, -hall(-above / spread.error))
+    return hall(reach / spread.error), hall(-reach / spread.error)
 
 
 def _reach_on_log_scale(reach: float, distance: float) -> float:

@@ -152,10 +152,9 @@ def test_unrelated_tasks_show_no_relation(num_episodes: int) -> None:
     assert _coverage(draw, 0.0) >= 93
 
 
-@pytest.mark.timeout(900)
 def test_longer_failures_show_no_relation() -> None:
     """Scores fall along every chunk and episode alike; successes end early, in the middle of a chunk."""
-    tasks, num_episodes, num_frames = ["a", "b"], 20, 4
+    tasks, num_episodes, num_frames = ["a", "b"], 14, 2
     places = pd.DataFrame(
         [(task, index, step) for task in tasks for index in range(num_episodes) for step in range(8 * num_frames)],
         columns=["task", "index", "step"],
@@ -171,7 +170,7 @@ def test_longer_failures_show_no_relation() -> None:
 
     def draw(rng: np.random.Generator) -> Interval | None:
         successes = rng.random(2 * num_episodes) < 0.5
-        last = np.where(successes, rng.integers(10, 20, 2 * num_episodes), 8 * num_frames)
+        last = np.where(successes, rng.integers(5, 10, 2 * num_episodes), 8 * num_frames)
         level = rng.normal(0.0, 1.0, 2 * num_episodes)
         value = 30 + level[episode] - 0.3 * places["step"] - 1.0 * places["frame_idx"] + rng.normal(size=len(places))
         table = places.assign(value=value, outcome=np.where(successes[episode], "success", "failure"))
