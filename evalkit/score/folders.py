@@ -8,6 +8,7 @@ Read next: `sources/pairs.py`, which finds the clips; `folder_clip.py`, which sc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from evalkit.contracts.errors import BadConfig
@@ -15,7 +16,8 @@ from evalkit.contracts.types import OnProgress
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.folder_clip import Offers, clip_parts, offers_of
 from evalkit.score.metrics.device import describe
-from evalkit.score.results.coverage import clip_row, failure_row
+from evalkit.score.results.checks import CHECK_PREFIX
+from evalkit.score.results.coverage import CLIP_METRIC, clip_row, failure_row
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.sources.clip_facts import clip_facts
@@ -54,11 +56,13 @@ def score_folders(
     pairs = pair_clips(pred_dir, true_dir)
     offers = offers_of([pair.pred for pair in pairs.scored])
     num_clips = len(pairs.scored) + len(pairs.without_truth)
-    with ScoreWriter(result, scored_on=scored_on) as writer:
+    with ScoreWriter(result, scored_on=scored_on, options=files.described()) as writer:
         for num_done, pair in enumerate([*pairs.scored, *pairs.without_truth], start=1):
             has_truth = num_done <= len(pairs.scored)
             for scores in _clip(pair, options, files, offers) if has_truth else [_without_truth(pair)]:
-                writer.write(ClipScores(task=pair.task, index=pair.index, outcome="unknown", scores=scores))
+                named = [_naming(pair, score) for score in scores]
+                clip = ClipScores(task=pair.task, index=pair.index, outcome="unknown", scores=named, clip=pair.name)
+                writer.write(clip)
             if on_progress is not None:
                 on_progress(num_done, num_clips)
     return result
@@ -89,6 +93,14 @@ def _single(pred: Path, true: Path) -> ClipPair:
     views = {view for clip in sides["true"].clips.values() for _, view in clip.streams}
     clips = {side: find_clips(found.root, views).clip(".") for side, found in sides.items()}
     return ClipPair(name=".", task=true.resolve().name, index=0, pred=clips["pred"], true=clips["true"])
+
+
+def _naming(pair: ClipPair, score: Score) -> Score:
+    """Return a score whose reason names the clip, where task and index do not, in rows about the clip as a whole."""
+    about_clip = score.metric == CLIP_METRIC or score.metric.startswith(CHECK_PREFIX)
+    if not about_clip or pair.name in (".", pair.task):
+        return score
+    return replace(score, reason=f"{pair.name}: {score.reason}")
 
 
 def _without_truth(pair: ClipPair) -> list[Score]:

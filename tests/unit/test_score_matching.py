@@ -168,8 +168,8 @@ def test_rates_that_share_some_moments_compare_these(rates: tuple[int, int], cou
 
 
 def test_rates_that_rounding_explains_are_equal(tmp_path: Path) -> None:
-    sides = [SideFrames(numbers=(0, 1), fps=fps) for fps in (Fraction(30000, 1001), Fraction(30))]
-    assert not match_frames(*sides, MatchOptions()).findings
+    pred, true = (SideFrames(numbers=(0, 1), fps=fps) for fps in (Fraction(30000, 1001), Fraction(30)))
+    assert not match_frames(pred, true, MatchOptions()).findings
 
 
 def test_a_gap_shifts_no_other_frame(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -54,9 +54,14 @@ SCHEMA = pa.schema(
         ("value", pa.float64()),
         ("status", _TEXT),
         ("reason", _TEXT),
+        ("clip", _TEXT),
     ]
 )
-"""`index` counts a task's episodes, `frame_idx` is the horizon (-1: all frames of the chunk), `value` may be null."""
+"""`index` counts a task's episodes, `frame_idx` is the horizon (-1: all frames of the chunk), `value` may be null,
+`clip` is the name of a scored folder's clip."""
+
+OPTIONS = "options"
+"""Key in the file's metadata: what the user said about the files of a scored folder, JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +72,7 @@ class ClipScores:
     index: int
     outcome: str
     scores: Sequence[Score]
+    clip: str = ""
 
 
 class OldScores(RunFolderError):
@@ -78,14 +84,22 @@ class ScoreWriter:
 
     The file gets its name at the end, unless an error occurs.
 
-    The file's metadata hold `scored_on`, the device, and for a run's own scores `made_of`, their coverage.
+    The file's metadata hold `scored_on`, the device, `options`, what the user said about the files, and for a run's own
+    scores `made_of`, their coverage.
     """
 
-    def __init__(self, path: Path, made_of: Coverage | None = None, *, scored_on: str = "cpu") -> None:
+    def __init__(
+        self,
+        path: Path,
+        made_of: Coverage | None = None,
+        *,
+        scored_on: str = "cpu",
+        options: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = path
         self._unwritten: list[pa.Table] = []
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        schema = SCHEMA.with_metadata(_metadata(made_of, scored_on))
+        schema = SCHEMA.with_metadata(_metadata(made_of, scored_on, options or {}))
         try:
             with ExitStack() as stack:
                 partial = stack.enter_context(whole_file(path, temporary=temporary, durable=True))
@@ -172,17 +186,19 @@ def _rows(clip: ClipScores) -> pa.Table:
         "task": [clip.task] * count,
         "index": [clip.index] * count,
         "outcome": [clip.outcome] * count,
-        **{name: [getattr(score, name) for score in scores] for name in SCHEMA.names[3:]},
+        **{name: [getattr(score, name) for score in scores] for name in SCHEMA.names[3:-1]},
+        "clip": [clip.clip] * count,
     }
     return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
 
 
-def _metadata(made_of: Coverage | None, scored_on: str) -> dict[str, str]:
+def _metadata(made_of: Coverage | None, scored_on: str, options: Mapping[str, str]) -> dict[str, str]:
     packages = ("evalkit", "numpy", "opencv-python", "numba")
     return {
         **({} if made_of is None else {MADE_OF: made_of.to_text()}),
         "format": FORMAT,
         SCORED_ON: scored_on,
+        OPTIONS: json.dumps(dict(options)),
         "versions": json.dumps({name: metadata.version(name) for name in packages}),
         "metrics": json.dumps({name: asdict(metric) for name, metric in METRICS.items()}),
         "subjects": json.dumps(SUBJECTS),
