@@ -24,7 +24,13 @@ from evalkit.score.frame import FrameScores, GroundTruth, Named, score_frame, un
 from evalkit.score.metrics import lpips
 from evalkit.score.metrics.device import CPU, is_device_failure
 from evalkit.score.pools import Pools
-from evalkit.score.references import RoundTrip, codec_round_trip, depth_8bit_scores, reference_predictions
+from evalkit.score.references import (
+    RoundTrip,
+    as_prediction,
+    codec_round_trip,
+    depth_8bit_scores,
+    reference_predictions,
+)
 from evalkit.score.results.checks import check_row
 from evalkit.score.results.names import METRICS, Family
 from evalkit.score.results.outcome import WHOLE_CHUNK, ImageKey, Measure, Score
@@ -120,6 +126,8 @@ def score_chunk(
     whole.base = whole.base or _base(chunk, truth)
     parts = Parts(truth, whole.base, robot_fvhw)
     located = [*_scored(truth, subjects, options, whole, parts=parts, checked=checked), *unavailable]
+    if options.references and chunk.chunk_idx == 0 and not lead:
+        located += _against_itself(truth, like, options, whole)
     if options.depth_estimator is not None:
         located += _estimated(truth, like, options.depth_estimator, options, whole)
     for net in options.lpips_nets:
@@ -133,6 +141,12 @@ def score_chunk(
         for subject, frame_idx, named in located
     ]
     return scores if pools is not None else scores + pooled_scores(whole, chunk.chunk_idx)
+
+
+def _against_itself(truth: GroundTruth, like: Prediction, options: ScoreOptions, pools: Pools) -> Iterator[Located]:
+    """Yield the scores of the first frame's ground truth against itself; LPIPS of equal images is 0 by definition."""
+    first = truth.first_frame()
+    yield from _scored(first, {"ground_truth": as_prediction(first.frames, like)}, options, pools)
 
 
 def _base(chunk: ClipChunk, truth: GroundTruth) -> Base:

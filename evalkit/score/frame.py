@@ -116,6 +116,18 @@ class GroundTruth:
             view_hw_px=self.view_hw_px,
         )
 
+    def first_frame(self) -> GroundTruth:
+        """Return the ground truth of the first frame alone."""
+        return GroundTruth(
+            Frames(**{name: array[:1] for name, array in vars(self.frames).items()}),
+            self.intrinsics_v33_px,
+            self.env,
+            problems=self.problems,
+            bad_cameras=self.bad_cameras,
+            device=self.device,
+            view_hw_px=self.view_hw_px,
+        )
+
     def num_pixels(self, view: int) -> int:
         """Return the number of pixels of a view's images."""
         height, width = self.env.image_hw_px if self.view_hw_px is None else self.view_hw_px[view]

@@ -49,20 +49,15 @@ class CodecChoice:
 
 
 def reference_predictions(chunk: ClipChunk, like: Prediction) -> dict[str, Prediction]:
-    """Return the floor (repeated last frame) and, for the first chunk of a clip, the ground truth as a prediction.
-
-    The floor is left out where the chunk has no start frame.
+    """Return the floor (repeated last frame); none where the chunk has no start frame.
 
     Args:
         chunk: The ground truth, and the frame that the policy saw.
         like: What the policy predicts; references leave out depth or states where it has none.
     """
-    references = {}
-    if len(chunk.start.rgb_fvhwc_u8):
-        references["repeat_last_frame"] = _as_prediction(_repeated(chunk.start, len(chunk.true.rgb_fvhwc_u8)), like)
-    if chunk.chunk_idx == 0:
-        references["ground_truth"] = _as_prediction(chunk.true, like)
-    return references
+    if not len(chunk.start.rgb_fvhwc_u8):
+        return {}
+    return {"repeat_last_frame": as_prediction(_repeated(chunk.start, len(chunk.true.rgb_fvhwc_u8)), like)}
 
 
 def codec_round_trip(truth: GroundTruth, like: Prediction, codec: RoundTrip | str) -> Prediction | Measure:
@@ -70,7 +65,7 @@ def codec_round_trip(truth: GroundTruth, like: Prediction, codec: RoundTrip | st
     if isinstance(codec, str):
         return Measure(None, "unavailable", codec)
     try:
-        return codec(_as_prediction(truth.frames, like))
+        return codec(as_prediction(truth.frames, like))
     except Exception as error:  # a policy's codec is anyone's code
         return Measure(None, "unavailable", f"the codec failed: {type(error).__name__}: {error}")
 
@@ -154,7 +149,8 @@ def _repeated(start: Frames, num_frames: int) -> Frames:
     )
 
 
-def _as_prediction(frames: Frames, like: Prediction) -> Prediction:
+def as_prediction(frames: Frames, like: Prediction) -> Prediction:
+    """Return recorded frames as a prediction, without depth or states where `like` has none."""
     return Prediction(
         rgb=frames.rgb_fvhwc_u8,
         depth=frames.depth_fvhw_m if like.depth is not None else None,

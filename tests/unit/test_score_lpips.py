@@ -111,7 +111,6 @@ def test_a_chunk_is_scored_with_lpips() -> None:
     for net in ("alex", "squeeze"):
         rows = [score for score in scores if score.metric == f"lpips/{net}_v0.1"]
         assert {(row.status, row.reason) for row in rows} == {("ok", "")}
-        assert all(row.value == 0.0 for row in rows if row.subject == "ground_truth")
         network = lpips.load(net)
         for row in rows:
             view = [camera.name for camera in spec.cameras].index(row.view)

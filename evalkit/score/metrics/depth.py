@@ -227,15 +227,36 @@ def change_error_m(
         >>> change_error_m(one, one, one * 1.5, one * 1.6).value.__round__(3)
         0.1
     """
-    mask = truth_mask(true_before_m, max_depth_m=max_depth_m) & truth_mask(true_after_m, max_depth_m=max_depth_m)
-    if not mask.any():
+    before_m, after_m = np.ravel(true_before_m), np.ravel(true_after_m)
+    total_m, num_valid, num_invalid = _sum_of_changes(
+        before_m, after_m, np.ravel(pred_before_m), np.ravel(pred_after_m), max_depth_m
+    )
+    if not num_valid:
         return Measure(None, "no_valid_truth")
-    change_true = true_after_m[mask].astype(np.float64) - true_before_m[mask]
-    before, after = pred_before_m[mask], pred_after_m[mask]
-    valid_before, valid_after = is_valid(before), is_valid(after)
-    change_pred = np.where(valid_after, after, 0.0).astype(np.float64) - np.where(valid_before, before, 0.0)
-    status = "ok" if valid_before.all() and valid_after.all() else "some_invalid_depth"
-    return Measure(float(np.mean(np.abs(change_pred - change_true))), status)
+    return Measure(total_m / num_valid, "some_invalid_depth" if num_invalid else "ok")
+
+
+@numba.njit(cache=True, nogil=True)
+def _sum_of_changes(
+    true_before_m: np.ndarray,
+    true_after_m: np.ndarray,
+    pred_before_m: np.ndarray,
+    pred_after_m: np.ndarray,
+    max_depth_m: float,
+) -> tuple[float, int, int]:
+    """Return the summed errors of the change, the pixels of the mask, and those with an invalid prediction."""
+    total_m, num_valid, num_invalid = 0.0, 0, 0
+    for i in range(true_before_m.size):
+        true_before, true_after = float(true_before_m[i]), float(true_after_m[i])
+        if not (MIN_DEPTH_M < true_before < max_depth_m and MIN_DEPTH_M < true_after < max_depth_m):
+            continue
+        before, after = float(pred_before_m[i]), float(pred_after_m[i])
+        valid_before, valid_after = 0.0 < before < np.inf, 0.0 < after < np.inf
+        num_valid += 1
+        num_invalid += int(not (valid_before and valid_after))
+        change = (after if valid_after else 0.0) - (before if valid_before else 0.0)
+        total_m += abs(change - (true_after - true_before))
+    return total_m, num_valid, num_invalid
 
 
 def quantised_8bit(depth_m: np.ndarray, *, near_m: float = 0.1, far_m: float = 4.5) -> np.ndarray:
@@ -245,8 +266,19 @@ def quantised_8bit(depth_m: np.ndarray, *, near_m: float = 0.1, far_m: float = 4
         >>> quantised_8bit(np.array([0.1, 1.0, 4.5, 0.0])).round(4)
         array([0.1  , 1.011, 4.5  , 0.   ])
     """
-    valid = is_valid(depth_m)
-    low, high = 1.0 / far_m, 1.0 / near_m
-    inverse = np.clip(1.0 / np.where(valid, depth_m, 1.0).astype(np.float64), low, high)
-    step = np.rint((inverse - low) / (high - low) * 255.0) / 255.0
-    return np.where(valid, 1.0 / (low + step * (high - low)), 0.0)
+    quantised_m = np.empty(depth_m.size)
+    _quantise(np.ravel(depth_m), 1.0 / far_m, 1.0 / near_m, quantised_m)
+    return quantised_m.reshape(depth_m.shape)
+
+
+@numba.njit(cache=True, nogil=True)
+def _quantise(depth_m: np.ndarray, low: float, high: float, quantised_m: np.ndarray) -> None:
+    """Write depths of 256 equal steps of inverse depth between two limits, per metre."""
+    for i in range(depth_m.size):
+        metres = float(depth_m[i])
+        if 0.0 < metres < np.inf:
+            inverse = min(max(1.0 / metres, low), high)
+            step = np.rint((inverse - low) / (high - low) * 255.0) / 255.0
+            quantised_m[i] = 1.0 / (low + step * (high - low))
+        else:
+            quantised_m[i] = 0.0

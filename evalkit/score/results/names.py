@@ -196,7 +196,7 @@ SUBJECTS: dict[str, str] = {
     "policy_given_actions": "predictions of the policy for the recorded actions (the policy as a world simulator)",
     "repeat_last_frame": "floor, which repeats the last frame that the policy saw",
     "depth_8bit": "ground-truth depth stored with 8 bits of inverse depth between 0.1 and 4.5 m",
-    "ground_truth": "sanity check, ground truth scored against itself, perfect up to rounding (first chunk of a clip)",
+    "ground_truth": "sanity check, ground truth scored against itself, perfect up to rounding (first frame of a clip)",
     "codec_round_trip": "ceiling, ground truth encoded and decoded by the policy's codec",
 }
 """What a row scores. `PREDICTED` are predictions of the policy, all others are references."""
