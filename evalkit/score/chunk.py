@@ -102,7 +102,7 @@ def score_chunk(
     if not predictions or len(chunk.true.rgb_fvhwc_u8) <= lead:
         return []
     options = options or ScoreOptions()
-    checked = check_chunk(chunk, env, predictions, first=lead)
+    checked = check_chunk(chunk, env, predictions, problems=problems, first=lead)
     whole = Pools() if pools is None else pools
     truth = GroundTruth(
         chunk.true,

@@ -1,22 +1,32 @@
 """All checks of one chunk, and which metrics they refuse.
 
 In: a chunk, the cameras, the predictions to score. Out: `Checked`: findings, and the images that must not be scored.
-Read next: `cameras.py`; `evalkit/score/chunk.py`, which scores what is left.
+Read next: `cameras.py`, `agreement.py`, `depths.py`, `colours.py`, `order.py`, `states.py`; `evalkit/score/chunk.py`,
+which scores what is left.
+
+Cameras, depth and states are checked in every chunk, because a refusal must hold for all of them. The order of channels
+and frames is checked in the first chunk of a clip.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from evalkit.contracts.spec import EnvSpec
-from evalkit.contracts.types import Prediction
+from evalkit.contracts.types import ARM_PROPRIO, Prediction
+from evalkit.score.checks import agreement, colours, depths, order, states
 from evalkit.score.checks.cameras import intrinsics_fault, pose_fault
+from evalkit.score.checks.oddity import Oddity
 from evalkit.score.results.checks import Finding
-from evalkit.score.results.outcome import ImageKey, Measure
+from evalkit.score.results.names import Family
+from evalkit.score.results.outcome import ImageKey, Measure, Modality
 from evalkit.store.clips import ClipChunk
 
 TRUTH = "ground_truth"
+CORRECT = "; correct the data, then score again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +47,10 @@ class Checked:
         """Return the depth images of a subject that must not be scored, each with the reason."""
         refusals = [finding for finding in self.findings if finding.subject == subject and "depth" in finding.refuses]
         return {
-            ImageKey("depth", frame_idx, view): _measure(finding)
+            ImageKey("depth", frame_idx, view): Measure(None, "refused", f"check/{finding.check}: {finding.reason}")
             for finding in refusals
             for view, name in enumerate(self.views)
-            if finding.view in (name, "all")
+            if finding.view == name
             for frame_idx in range(self.num_frames)
         }
 
@@ -50,46 +60,238 @@ class Checked:
         return next((finding.reason for finding in refusals), "")
 
 
-def check_chunk(chunk: ClipChunk, env: EnvSpec, predictions: Mapping[str, Prediction], *, first: int = 0) -> Checked:
-    """Return what looks wrong in the ground truth and the predictions of a chunk.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checker:
+    """One chunk to be checked.
 
-    Args:
+    Attributes:
         chunk: The ground truth.
         env: The cameras.
         predictions: By subject.
+        problems: Images that could not be read; they are not checked.
         first: Index of the first frame to score.
     """
-    with_cloud = any(prediction.depth is not None for prediction in predictions.values())
-    findings = [*_camera_findings(chunk, env, first)] if with_cloud else []
-    return Checked(
-        findings=tuple(findings),
-        num_frames=len(chunk.true.rgb_fvhwc_u8),
-        views=tuple(camera.name for camera in env.cameras),
-    )
+
+    chunk: ClipChunk
+    env: EnvSpec
+    predictions: Mapping[str, Prediction]
+    problems: Mapping[ImageKey, Measure] = field(default_factory=dict)
+    first: int = 0
+
+    def check(self) -> Checked:
+        """Return what looks wrong in the ground truth and the predictions."""
+        findings = []
+        if any(prediction.depth is not None for prediction in self.predictions.values()):
+            findings += [*self._truth_depth(), *self._matrices()]
+            if not any(finding.refuses for finding in findings):
+                findings += [*self._agreement(), *self._wrists()]
+        for subject, prediction in self.predictions.items():
+            if prediction.depth is not None:
+                findings += self._depth(subject, prediction.depth)
+            if prediction.proprio is not None:
+                findings += self._states(subject, prediction.proprio)
+            if self.chunk.chunk_idx == 0:
+                findings += self._colours(subject, prediction.rgb)
+        return Checked(
+            findings=tuple(findings),
+            num_frames=len(self.chunk.true.rgb_fvhwc_u8),
+            views=tuple(camera.name for camera in self.env.cameras),
+        )
+
+    def _readable(self, modality: Modality, view: int, num_frames: int) -> list[int]:
+        """Return the frames of a view that can be compared."""
+        frames = range(self.first, min(num_frames, len(self.chunk.true.rgb_fvhwc_u8)))
+        return [frame_idx for frame_idx in frames if ImageKey(modality, frame_idx, view) not in self.problems]
+
+    def _few(self, view: int, num_frames: int) -> list[int]:
+        """Return the first and the last frame of a view whose depth can be compared."""
+        frames = self._readable("depth", view, num_frames)
+        return sorted({frames[0], frames[-1]}) if frames else []
+
+    def _size(self, view: int) -> tuple[int, int]:
+        """Return the height and width of a view's images; its arrays may be larger."""
+        height, width = self.chunk.true.rgb_fvhwc_u8.shape[2:4]
+        return (height, width) if self.chunk.view_hw_px is None else self.chunk.view_hw_px[view]
+
+    def _images(self, array_fvhw: np.ndarray, frames: Sequence[int], view: int) -> np.ndarray:
+        """Return some images of a view, without what fills its arrays."""
+        height, width = self._size(view)
+        return array_fvhw[frames, view, :height, :width]
+
+    def _matrices(self) -> Iterator[Finding]:
+        """Yield each camera whose matrices cannot be right."""
+        for view, camera in enumerate(self.env.cameras):
+            if fault := intrinsics_fault(self.chunk.intrinsics_v33_px[view], self._size(view)):
+                text = f"the intrinsics of {camera.name} cannot be right: {fault}{CORRECT}."
+                yield _bad_cameras("intrinsics", camera.name, text)
+            if fault := pose_fault(self.chunk.true.T_base_cam_fv44[self.first, view]):
+                yield _bad_cameras("pose", camera.name, f"the pose of {camera.name} cannot be right: {fault}{CORRECT}.")
+
+    def _agreement(self) -> Iterator[Finding]:
+        """Yield how the cameras contradict each other in the first frame."""
+        true, names = self.chunk.true, [camera.name for camera in self.env.cameras]
+        views = [view for view in range(len(names)) if self.first in self._readable("depth", view, self.first + 1)]
+        if len(views) < 2:
+            return
+        found = agreement.disagreement(
+            agreement.Views(
+                depth_vhw_m=true.depth_fvhw_m[self.first, views],
+                intrinsics_v33_px=self.chunk.intrinsics_v33_px[views],
+                T_base_cam_v44=true.T_base_cam_fv44[self.first, views],
+            )
+        )
+        if found is None:
+            return
+        concerned = ", ".join(names[views[view]] for view in found.views)
+        text = f"{agreement.describe(found)} ({concerned}){CORRECT}."
+        is_certain = bool(found.explanation) or (found.in_front_frac or 0.0) > agreement.REFUSE_FRAC
+        yield Finding(
+            check="camera_agreement",
+            subject=TRUTH,
+            view=concerned,
+            value=found.in_front_frac,
+            reason=text,
+            refuses=("cloud",) if is_certain else (),
+        )
+
+    def _wrists(self) -> Iterator[Finding]:
+        """Yield each wrist camera whose stated pose is not the one that the robot's state gives."""
+        frames = sorted({self.first, len(self.chunk.true.proprio_fd) - 1})
+        for view, camera in enumerate(self.env.cameras):
+            if camera.kind != "wrist" or camera.arm is None or pose_fault(np.asarray(camera.T_ee_cam)):
+                continue
+            T_base_cam = self.chunk.true.T_base_cam_fv44[frames, view]
+            arm = self.chunk.true.proprio_fd[frames, ARM_PROPRIO[camera.arm]]
+            error = states.wrist_error(T_base_cam, arm, np.asarray(camera.T_ee_cam))
+            if error is None or not states.exceeds(error, states.WRIST_WARN):
+                continue
+            cause = states.wrist_explanation(T_base_cam, arm, np.asarray(camera.T_ee_cam))
+            text = (
+                f"the pose of {camera.name} differs by {error.position_mm:.0f} mm and {error.rotation_deg:.1f} degrees "
+                f"from the end effector's pose times T_ee_cam, expected below {states.WRIST_WARN.position_mm:.0f} mm "
+                f"and {states.WRIST_WARN.rotation_deg:.0f} degrees; {cause or 'check states, T_ee_cam and T_base_cam'}"
+            )
+            refuses: tuple[Family, ...] = ("cloud",) if states.exceeds(error, states.WRIST_REFUSE) else ()
+            yield Finding(
+                check="wrist_pose",
+                subject=TRUTH,
+                view=camera.name,
+                value=error.position_mm,
+                reason=f"{text}{CORRECT}.",
+                refuses=refuses,
+            )
+
+    def _truth_depth(self) -> Iterator[Finding]:
+        for view, camera in enumerate(self.env.cameras):
+            if frames := self._few(view, len(self.chunk.true.depth_fvhw_m)):
+                true_m = depths.sampled(self._images(self.chunk.true.depth_fvhw_m, frames, view))
+                yield from _depth_finding(depths.truth_oddity(true_m), TRUTH, camera.name, "ground-truth depth")
+
+    def _depth(self, subject: str, depth_fvhw_m: np.ndarray) -> Iterator[Finding]:
+        true = self.chunk.true.depth_fvhw_m
+        if depth_fvhw_m.shape[1:] != true.shape[1:]:
+            return
+        for view, camera in enumerate(self.env.cameras):
+            if frames := self._few(view, len(depth_fvhw_m)):
+                K = self.chunk.intrinsics_v33_px[view]
+                true_m, pred_m = (self._images(array, frames, view) for array in (true, depth_fvhw_m))
+                oddity = depths.prediction_oddity(true_m, pred_m, K)
+                yield from _depth_finding(oddity, subject, camera.name, "predicted depth")
+
+    def _states(self, subject: str, proprio_fd: np.ndarray) -> Iterator[Finding]:
+        true, num_frames = self.chunk.true.proprio_fd, min(len(self.chunk.true.proprio_fd), len(proprio_fd))
+        for arm in self.env.arms:
+            true_f8, pred_f8 = (array[self.first : num_frames, ARM_PROPRIO[arm]] for array in (true, proprio_fd))
+            found = [(TRUTH, oddity) for oddity in states.state_oddities(true_f8, "true states")]
+            own = states.state_oddities(pred_f8, "predicted states", norm_error=states.PREDICTED_NORM_ERROR)
+            found += [(subject, oddity) for oddity in own]
+            found += [(subject, oddity) for oddity in states.predicted_oddities(true_f8, pred_f8)]
+            for owner, oddity in found:
+                yield _warning(oddity, owner, arm, f"{arm} arm: {oddity.text}")
+
+    def _colours(self, subject: str, rgb_fvhwc_u8: np.ndarray) -> Iterator[Finding]:
+        """Yield what is odd about the RGB images of each view, then of their order."""
+        true, names = self.chunk.true.rgb_fvhwc_u8, [camera.name for camera in self.env.cameras]
+        if rgb_fvhwc_u8.shape[1:] != true.shape[1:]:
+            return
+        small: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for view, name in enumerate(names):
+            frames = self._readable("rgb", view, len(rgb_fvhwc_u8))
+            if not frames:
+                continue
+            true_u8, pred_u8 = (self._images(array, frames, view) for array in (true, rgb_fvhwc_u8))
+            flat = [*_constant(true_u8, TRUTH, name, "ground-truth"), *_constant(pred_u8, subject, name, "predicted")]
+            yield from flat
+            if flat:
+                continue
+            small[name] = colours.thumbnails(true_u8), colours.thumbnails(pred_u8)
+            oddity = colours.range_oddity(true_u8, pred_u8) or colours.mistake_oddity(*small[name])
+            if oddity is not None:
+                yield _warning(oddity, subject, name, f"predicted RGB of {name}: {oddity.text}")
+        yield from self._swapped(subject, small)
+        yield from self._order(subject, rgb_fvhwc_u8)
+
+    def _swapped(self, subject: str, small: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Iterator[Finding]:
+        found = colours.swapped_with(
+            {name: true for name, (true, _) in small.items()}, {name: pred for name, (_, pred) in small.items()}
+        )
+        if found is not None:
+            a, b, ratio = found
+            text = (
+                f"the predictions of {a} and {b} look swapped: the other way round, their squared error is {ratio:.2f} "
+                "times as large"
+            )
+            yield _warning(Oddity("view_order", ratio, text), subject, f"{a}, {b}", text)
+
+    def _order(self, subject: str, rgb_fvhwc_u8: np.ndarray) -> Iterator[Finding]:
+        """Yield a shift or another rate of the frames, over all views whose frames can all be read."""
+        true, start = self.chunk.true.rgb_fvhwc_u8, self.chunk.start.rgb_fvhwc_u8
+        count = len(true)
+        views = [v for v in range(true.shape[1]) if len(self._readable("rgb", v, count)) == count - self.first]
+        if not views or self.first or len(rgb_fvhwc_u8) < order.MIN_FRAMES:
+            return
+        pred = self._flat(rgb_fvhwc_u8[:count], views)
+        found = order.timing(self._flat(true, views), pred, self._flat(start[:1], views)[0] if len(start) else None)
+        if found is not None:
+            text = f"the predicted frames look shifted in time: {found} (squared error {found.error_ratio:.2f} times)"
+            yield _warning(Oddity("frame_order", found.error_ratio, text), subject, "", text)
+
+    def _flat(self, rgb_fvhwc_u8: np.ndarray, views: Sequence[int]) -> np.ndarray:
+        """Return F,N values of the thumbnails of some views."""
+        frames = range(len(rgb_fvhwc_u8))
+        small = [colours.thumbnails(self._images(rgb_fvhwc_u8, frames, view)) for view in views]
+        return np.concatenate([images.reshape(len(images), -1) for images in small], axis=1)
 
 
-def _camera_findings(chunk: ClipChunk, env: EnvSpec, first: int) -> Iterator[Finding]:
-    """Yield each camera whose matrices cannot be right; no cloud is scored with them."""
-    for view, camera in enumerate(env.cameras):
-        hw_px = env.image_hw_px if chunk.view_hw_px is None else chunk.view_hw_px[view]
-        faults = {
-            "intrinsics": ("the intrinsics", intrinsics_fault(chunk.intrinsics_v33_px[view], hw_px)),
-            "pose": ("the pose", pose_fault(chunk.true.T_base_cam_fv44[first, view])),
-        }
-        for check, (part, fault) in faults.items():
-            if fault:
-                yield _camera_finding(check, camera.name, f"{part} of {camera.name} cannot be right: {fault}")
+def check_chunk(
+    chunk: ClipChunk,
+    env: EnvSpec,
+    predictions: Mapping[str, Prediction],
+    *,
+    problems: Mapping[ImageKey, Measure] | None = None,
+    first: int = 0,
+) -> Checked:
+    """Return what looks wrong in the ground truth and the predictions of a chunk; arguments as in `Checker`."""
+    return Checker(chunk=chunk, env=env, predictions=predictions, problems=problems or {}, first=first).check()
 
 
-def _camera_finding(check: str, view: str, reason: str) -> Finding:
-    return Finding(
-        check=check,
-        subject=TRUTH,
-        view=view,
-        reason=f"{reason}; correct the cameras, then score again.",
-        refuses=("cloud",),
-    )
+def _constant(rgb_fhwc_u8: np.ndarray, subject: str, view: str, whose: str) -> Iterator[Finding]:
+    value = colours.constant_value(rgb_fhwc_u8)
+    if value is not None:
+        text = f"every pixel of the {whose} RGB of {view} is {value}"
+        yield _warning(Oddity("constant_rgb", float(value), text), subject, view, text)
 
 
-def _measure(finding: Finding) -> Measure:
-    return Measure(None, "refused", f"check/{finding.check}: {finding.reason}")
+def _depth_finding(oddity: Oddity | None, subject: str, view: str, whose: str) -> Iterator[Finding]:
+    if oddity is not None:
+        refuses: tuple[Family, ...] = ("depth", "cloud") if oddity.is_certain else ()
+        text = f"{whose} of {view}: {oddity.text}."
+        yield Finding(check=oddity.check, subject=subject, view=view, value=oddity.value, reason=text, refuses=refuses)
+
+
+def _warning(oddity: Oddity, subject: str, view: str, text: str) -> Finding:
+    return Finding(check=oddity.check, subject=subject, view=view, value=oddity.value, reason=f"{text}.")
+
+
+def _bad_cameras(check: str, view: str, reason: str) -> Finding:
+    return Finding(check=check, subject=TRUTH, view=view, reason=reason, refuses=("cloud",))
