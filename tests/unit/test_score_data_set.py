@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.geometry import inverse, quat_from_matrix
 from evalkit.contracts.plugins import load_bench
 from evalkit.contracts.spec import PolicySpec
-from evalkit.contracts.types import PolicyReply, Prediction
+from evalkit.contracts.types import ARM_PROPRIO, PolicyReply, Prediction
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.axes import SAME_AXES
 from evalkit.dataset.writer import Steps, write_episode, write_metadata
@@ -25,6 +26,7 @@ from evalkit.score.dataset import score_dataset
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.recorded import open_source
 from tests.doubles.known import known
+from tests.doubles.scene import scene_chunk
 
 NO_LPIPS = ScoreOptions(lpips_nets=())
 BENCH = load_bench("robosuite")
@@ -41,16 +43,20 @@ SPEC = PolicySpec(
 )
 
 
+SCENE = scene_chunk(num_frames=NUM_STEPS, image_hw_px=ENV.image_hw_px)
+"""Two static cameras and a wrist, as in `ENV`; cameras, depth and states agree with each other."""
+
+
 def _steps() -> Any:
-    rng, (height, width) = np.random.default_rng(0), ENV.image_hw_px
+    rng, wrist = np.random.default_rng(0), ENV.cameras[2]
     states = np.zeros((NUM_STEPS, 16), np.float32)
-    states[:, 3] = 1.0
-    states[:, :3] = rng.uniform(0, 0.5, (NUM_STEPS, 3))
+    T_base_ee = SCENE.true.T_base_cam_fv44[:, 2] @ inverse(np.asarray(wrist.T_ee_cam))
+    arm = ARM_PROPRIO[known(wrist.arm)]
+    quats = np.stack([quat_from_matrix(T[:3, :3]) for T in T_base_ee])
+    states[:, arm] = np.concatenate([T_base_ee[:, :3, 3], quats, np.ones((NUM_STEPS, 1))], axis=1)
     action = np.zeros((NUM_STEPS, 14), np.float32)
     action[:, :7] = rng.uniform(-1, 1, (NUM_STEPS, 7))
-    shape = (NUM_STEPS, 3, height // 8, width // 8)
-    rgb = rng.integers(0, 256, (*shape, 3), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
-    depth = np.round(rng.uniform(0.3, 2.0, shape), 3).astype(np.float32).repeat(8, 2).repeat(8, 3)
+    rgb, depth = SCENE.true.rgb_fvhwc_u8, SCENE.true.depth_fvhw_m
     return Steps(rgb=rgb, depth=depth, proprio=states, action=action, executed=action / 2)
 
 
@@ -145,9 +151,9 @@ def test_clouds_need_cameras_and_say_so(root: Path, tmp_path: Path) -> None:
     assert set(cloud["status"]) == {"bad_camera"}
     for path in root.glob("data/*/*.json"):
         said = json.loads(path.read_text())
-        for view in said["observations"].values():
-            view["intrinsics"] = [[100, 0, 64], [0, 100, 64], [0, 0, 1]]
-            view["T_base_cam"] = np.eye(4).tolist()
+        for number, view in enumerate(said["observations"].values()):
+            view["intrinsics"] = SCENE.intrinsics_v33_px[number].tolist()
+            view["T_base_cam"] = SCENE.true.T_base_cam_fv44[0, number].tolist()
         path.write_text(json.dumps(said))
     scores = _score(root, tmp_path, modes=("recorded",))
     cloud = scores[(scores["metric"] == "chamfer_m/l1_half_10m") & (scores["subject"] == "policy_given_actions")]
@@ -156,20 +162,19 @@ def test_clouds_need_cameras_and_say_so(root: Path, tmp_path: Path) -> None:
 
 def test_matrices_that_were_recorded_make_the_cloud(root: Path, tmp_path: Path) -> None:
     before = sorted(root.glob("data/*/*.json"))[0].read_text()
-    intrinsics = np.broadcast_to([[90.0, 0, 60], [0, 90, 70], [0, 0, 1]], (NUM_STEPS, 3, 3, 3))
-    poses = np.broadcast_to(np.eye(4), (NUM_STEPS, 3, 4, 4)).copy()
-    poses[:, :, 0, 3] = [1.0, 2.0, 3.0]
+    intrinsics = np.broadcast_to(SCENE.intrinsics_v33_px, (NUM_STEPS, 3, 3, 3))
+    poses = SCENE.true.T_base_cam_fv44.copy()
     about = EpisodeAbout(bench="robosuite", task="Lift", setting="default", seed=5)
     for name, moved_m in (("still", 0.0), ("moving", 0.01)):
         poses[-1, 1, 0, 3] += moved_m
-        known = replace(STEPS, intrinsics=intrinsics, T_base_cam=poses)
-        write_episode(root, 0, known, recording_of(ENV, SAME_AXES), instructions=["Lift the cube."], about=about)
+        steps = replace(STEPS, intrinsics=intrinsics, T_base_cam=poses)
+        write_episode(root, 0, steps, recording_of(ENV, SAME_AXES), instructions=["Lift the cube."], about=about)
         write_metadata(root)
         written = json.loads((root / "data/chunk-0000/episode_0000000.json").read_text())
         views = written["observations"]
         assert [view.pop("intrinsics") for view in views.values()] == [intrinsics[0, 0].tolist()] * 3
         found = [(view.pop("T_base_cam", None) or np.zeros((4, 4)))[0][3] for view in views.values()]
-        assert found == ([1.0, 2.0, 0.0] if name == "still" else [1.0, 0.0, 0.0])
+        assert found == ([0.9, -0.9, 0.0] if name == "still" else [0.9, 0.0, 0.0])
         assert json.dumps(written) == before
         scores = _score(root, tmp_path, modes=("recorded",))
         clouds = scores[(scores["metric"] == "chamfer_m/l1_half_10m") & (scores["index"] == 0)]

@@ -86,11 +86,6 @@ def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> 
         pred_m: The same shape.
         K: Intrinsics of these images.
     """
-    rays = (
-        np.broadcast_to(along_ray(K, (true_m.shape[1], true_m.shape[2])), true_m.shape)
-        if np.isfinite(K).all()
-        else None
-    )
     true, pred = sampled(true_m), sampled(pred_m)
     usable = truth_mask(true) & is_valid(pred)
     if usable.sum() < MIN_PIXELS:
@@ -105,9 +100,10 @@ def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> 
     follows = (alike is not None and alike > VARIES_ALIKE) or (alike is None and 0 < spread < 0.2)
     if not 1 / SCALE_BAND <= ratio <= SCALE_BAND:
         return _wrong_scale(ratio, float(pred[usable].max()), follows=follows)
-    if follows and rays is not None and np.isfinite(rays).all():
-        return _ray_oddity(np.log(sampled(rays)[usable]), log_pred - log_true)
-    return None
+    if not follows or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0:
+        return None
+    rays = np.broadcast_to(along_ray(K, (true_m.shape[1], true_m.shape[2])), true_m.shape)
+    return _ray_oddity(np.log(sampled(rays)[usable]), log_pred - log_true)
 
 
 def _wrong_scale(ratio: float, max_pred: float, *, follows: bool) -> Oddity:
