@@ -125,9 +125,7 @@ def _split(pairs: pd.DataFrame, split: str) -> Iterator[PairedRow]:
         yield _row(metric, split, str(group), episodes.get((metric, group)), int(num_values), int(size))
 
 
-def _row(
-    metric: str, split: str, group: str, episodes: pd.DataFrame | None, num_values: int, size: int
-) -> PairedRow:
+def _row(metric: str, split: str, group: str, episodes: pd.DataFrame | None, num_values: int, size: int) -> PairedRow:
     left = right = interval = None
     if episodes is not None:
         counts = episodes["both"].to_numpy(np.float64)

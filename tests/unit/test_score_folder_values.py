@@ -7,6 +7,7 @@ The expected values come from scikit-image, numpy and scipy alone.
 """
 
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -266,7 +267,7 @@ def test_depth_images_with_a_scale_and_opengl_cameras(tmp_path: Path, form: str)
     check_depth(table, stored, cameras)
 
 
-@pytest.mark.parametrize("kind", ["tiff16", "tiff32", "npy", "npy_frames", "npz", "ffv1"])
+@pytest.mark.parametrize("kind", ["tiff16", "tiff32", "npy", "npy_frames", "npz", "ffv1", "exr"])
 def test_depth_in_other_files(tmp_path: Path, kind: str) -> None:
     cameras = room(SIZE)
     stored = write_depth_clips(tmp_path, cameras, per_m=1000.0)
@@ -288,6 +289,11 @@ def test_depth_in_other_files(tmp_path: Path, kind: str) -> None:
         elif kind == "npy_frames":
             for frame in range(2):
                 np.save(folder / f"depth_{frame}.npy", depth_m[frame])
+        elif kind == "exr":
+            exr = pytest.importorskip("OpenEXR", reason="the extra exr is not installed")
+            for frame in range(2):
+                header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+                exr.File(header, {"Z": depth_m[frame]}).write(str(folder / f"{frame}.exr"))
         else:
             folder.rmdir()
             if kind == "npy":
@@ -378,3 +384,73 @@ def test_masks_of_the_robot_limit_the_pixels(tmp_path: Path) -> None:
     (tmp_path / "gt/mask/front/0002.png").unlink()
     table = scored(tmp_path / "pred.npz", tmp_path / "gt", tmp_path)
     assert set(table[table["metric"] == "check/mask"]["status"]) == {"warning"}
+
+
+def test_an_exr_without_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cameras = room(SIZE)
+    write_depth_clips(tmp_path, cameras, per_m=1000.0)
+    for png in (tmp_path / "pred/clip/depth/front").iterdir():
+        png.rename(png.with_suffix(".exr"))
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    rows = table[(table["metric"] == "absrel/gt_mask_10m") & (table["view"] == "front")]
+    assert set(rows["status"]) == {"unavailable"}
+    assert "run `pip install OpenEXR`" in rows["reason"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "found"),
+    [("libx264", "yuv420p", "h264 with pixel format yuv420p"), ("ffv1", "gray", "ffv1 with pixel format gray")],
+)
+def test_a_video_that_loses_depth_is_refused(tmp_path: Path, codec: str, pix_fmt: str, found: str) -> None:
+    cameras = room(SIZE)
+    write_depth_clips(tmp_path, cameras, per_m=1000.0)
+    folder = tmp_path / "pred/clip/depth/front"
+    for png in folder.iterdir():
+        png.unlink()
+    folder.rmdir()
+    write_video(folder.with_suffix(".mkv"), images(0, 2), codec, pix_fmt)
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    rows = table[(table["metric"] == "absrel/gt_mask_10m") & (table["view"] == "front")]
+    assert rows["value"].isna().all()
+    assert "depth needs a lossless grey video of 10 to 16 bits" in rows["reason"].iloc[0]
+    assert found in rows["reason"].iloc[0]
+
+
+@pytest.mark.parametrize("per_m", [1.0e6, 10.0])
+def test_depth_of_another_unit_is_refused(tmp_path: Path, per_m: float) -> None:
+    cameras = room(SIZE)
+    write_depth_clips(tmp_path, cameras, per_m=1000.0)
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path, depth_scale=f"{per_m}")
+    rows = table[table["metric"] == "check/depth_unit"]
+    assert set(rows["status"]) == {"refused"}
+    assert set(rows["subject"]) == {"policy", "ground_truth"}
+    assert table[table["metric"] == "absrel/gt_mask_10m"]["value"].isna().all()
+    assert table[table["metric"] == "psnr_db/frame_mean"]["status"].eq("identical_frames").all()
+
+
+def test_resized_depth_and_intrinsics_are_those_of_the_small_image(tmp_path: Path) -> None:
+    """Depth that is constant along blocks of 2x2 pixels: nearest neighbour must pick its blocks exactly."""
+    small = room((24, 32))
+    blocks = {n: (K, T, d.repeat(2, axis=0).repeat(2, axis=1), rays) for n, (K, T, d, rays) in small.items()}
+    stored = write_depth_clips(tmp_path, blocks, per_m=1000.0)
+    views = []
+    for name, (K, T, _, _) in small.items():
+        large = np.array([[2 * K[0, 0], 0, 2 * K[0, 2] + 0.5], [0, 2 * K[1, 1], 2 * K[1, 2] + 0.5], [0, 0, 1]])
+        views.append({"name": name, "intrinsics": large.tolist(), "T_base_cam": T.tolist()})
+    (tmp_path / "gt/clip/cameras.json").write_text(json.dumps({"views": views}))
+    for name in small:
+        for frame in range(2):
+            path = tmp_path / f"pred/clip/depth/{name}/{frame:04d}.png"
+            image = np.asarray(Image.open(path))[::2, ::2]
+            Image.fromarray(image).save(path)
+            stored["pred", frame][name] = image.astype(np.float32) / np.float32(1000)
+            stored["gt", frame][name] = stored["gt", frame][name][::2, ::2]
+            rgb = tmp_path / f"pred/clip/rgb/{name}/{frame:04d}.png"
+            iio.imwrite(rgb, iio.imread(rgb)[::2, ::2])
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path, resize="gt")
+    no_findings(table)
+    check_depth(table, stored, small)
+    refused = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    assert set(refused[refused["metric"] == "absrel/gt_mask_10m"]["status"]) == {"wrong_size"}
+    assert set(refused[refused["metric"] == "check/image_size"]["status"]) == {"refused"}

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 from evalkit.score.results.outcome import Modality
 from evalkit.score.sources.array_files import ArrayInfo, list_arrays
 from evalkit.score.sources.frame_names import (
+    CONTAINERS,
     GENERIC_WORDS,
     MODALITY_WORDS,
     group_frames,
@@ -392,7 +393,7 @@ def _is_clip_itself(parts: list[str], known_views: Collection[str]) -> bool:
 
 def _without_first_generic(parts: list[str]) -> list[str]:
     """Return parts without a first one like `videos`, which names no clip."""
-    return parts[1:] if len(parts) > 1 and parts[0].lower() in GENERIC_WORDS else parts
+    return parts[1:] if len(parts) > 1 and parts[0].lower() in CONTAINERS else parts
 
 
 def _without_last_generic(parts: list[str]) -> list[str]:

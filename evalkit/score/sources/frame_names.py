@@ -29,6 +29,9 @@ GENERIC_WORDS = frozenset(
 )
 """Words that say nothing about a clip or a view."""
 
+CONTAINERS = frozenset(("frames", "images", "imgs", "video", "videos", "output", "pred", "prediction", "gt"))
+"""Folders that may hold all clips and name none."""
+
 CAMERA_WORDS = frozenset(
     (
         *("front", "side", "top", "bottom", "back", "left", "right", "head", "overhead", "wrist", "hand", "eye", "in"),
