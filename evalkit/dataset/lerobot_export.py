@@ -1,16 +1,18 @@
-"""Exports a data set to LeRobot's format, v3.0, without loss: mp4 files as they are, depth as 16-bit PNG in the rows.
+"""Exports a data set to LeRobot's format, v3.0: mp4 files as they are, depth as 16-bit PNG in the rows.
 
 In: a folder in our layout. Out: a folder that LeRobot's own loader opens.
-Read next: `lerobot_format.py` for the paths, `lerobot_import.py` for the opposite direction.
+Read next: `lerobot_videos.py` for the videos; `lerobot_format.py` for the paths; `lerobot_import.py` for the opposite.
 
 `observation.state` and `action` hold the state and action of a track, 16 and 14 named numbers, zeros for an absent arm.
 The features `xwam.*` hold the tables of our layout, so that an import rounds nothing. The key of an episode, its
-`about` and the matrices of its cameras are in its row of `meta/episodes` (`xwam/*`).
+prompts, its `about` and the matrices of its cameras are in its row of `meta/episodes` (`xwam/*`).
+
+The file with the rows of an episode is written last and holds a hash of what it was made from, so that a second call
+skips exactly what is complete and unchanged.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,7 +24,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evalkit.contracts.files import copy_whole, whole_file, write_whole
+from evalkit.contracts.files import whole_file, write_whole
+from evalkit.contracts.fingerprint import FileHashes, sha256_of_values
 from evalkit.dataset.layout import Camera, DataSetError, Matrix, Scan, Track, read_track
 from evalkit.dataset.lerobot_format import (
     ACTION_NAMES,
@@ -39,10 +42,15 @@ from evalkit.dataset.lerobot_format import (
     file_of,
     read_json,
 )
-from evalkit.dataset.videos import UnreadableVideo, read_frames
+from evalkit.dataset.lerobot_stats import Sums
+from evalkit.dataset.lerobot_videos import ExportedVideos, VideoCodec
+from evalkit.dataset.videos import UnreadableVideo, probe, read_frames
 
-SAMPLED_EPISODES = 64
-"""Episodes that give one frame each to the statistics of the images."""
+EXPORT_VERSION = 1
+"""Raised when the same source gives other files, so that they are written again."""
+
+ORIGIN_KEY = b"xwam.origin"
+"""Where a file of rows holds the hash of what it was made from, in its parquet metadata."""
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """Type of an image in a row."""
@@ -64,55 +72,36 @@ class _Episode(NamedTuple):
     content: Mapping[str, Any]
 
 
-def export(root: Path, scan: Scan, out: Path, *, on_episode: Callable[[], None] = lambda: None) -> Exported:
-    """Write the usable episodes of a data set in LeRobot's format; a second call writes the missing ones.
+def export(
+    root: Path,
+    scan: Scan,
+    out: Path,
+    *,
+    codec: VideoCodec = "copy",
+    on_episode: Callable[[], None] = lambda: None,
+) -> Exported:
+    """Write the usable episodes of a data set in LeRobot's format; a second call writes what is missing or has changed.
 
     Args:
         root: The data set.
         scan: Its usable episodes.
         out: Folder to write; `meta/info.json` appears last, when everything else is written.
+        codec: Codec of RGB videos; `copy` keeps the files.
         on_episode: Called after each episode.
 
     Raises:
-        DataSetError: If no episode is usable, `out` holds something else, episodes differ in their cameras, tables or
-            rates, or there is no camera.
+        DataSetError: If no episode is usable, `out` holds something else, episodes differ in their cameras, image
+            sizes, tables or rates, or there is no camera.
     """
     if not scan.lengths:
         raise DataSetError(f"{root} holds no usable episode.")
-    keys = list(scan.lengths)
-    first = _read(root, keys[0])
-    feature_map = map_of(first)
-    _claim(out, root, scan, feature_map)
-    rows, broken, prompts = list[dict[str, Any]](), list[str](), dict[str, int]()
-    num_frames = 0
-    for key in keys:
-        episode = _read(root, key)
-        if (other := map_of(episode)) != feature_map:
-            raise DataSetError(
-                f"{root}: all episodes of a LeRobot data set have the same cameras and tables; "
-                f"{_difference(key, other, feature_map)}"
-            )
-        if len(rates := first.track.signature.rates_hz | episode.track.signature.rates_hz) != 1:
-            raise DataSetError(
-                f"{root}: all cameras of a LeRobot data set have the same rate; up to {key} they have "
-                f"{' and '.join(f'{rate:g} Hz' for rate in sorted(rates)) or 'none, because there is no camera'}."
-            )
-        for prompt in episode.track.instructions:
-            prompts.setdefault(prompt, len(prompts))
-        try:
-            rows.append(_write(episode, out, len(rows), num_frames, prompts, feature_map))
-        except UnreadableVideo as error:
-            broken.append(f"{key}: {error}")
-        else:
-            num_frames += episode.track.num_frames
+    first = _read(root, next(iter(scan.lengths)))
+    writer = _Writer(root, out, first, codec)
+    writer.claim(scan)
+    for key in scan.lengths:
+        writer.add(_read(root, key))
         on_episode()
-    tasks = pd.DataFrame({"task_index": list(prompts.values())}, index=pd.Index(list(prompts), name="task"))
-    tasks.to_parquet(out / TASKS)
-    _table_whole(pa.Table.from_pylist(rows), out / EPISODES / "chunk-000" / "file-000.parquet")
-    features = _features(first, feature_map)
-    write_whole(out / STATS, json.dumps(_stats(out, len(rows), features, feature_map), indent=1))
-    write_whole(out / INFO, json.dumps(_info(first, features, len(rows), num_frames, len(prompts)), indent=1))
-    return Exported(len(rows), num_frames, broken)
+    return writer.finish()
 
 
 def map_of(episode: _Episode) -> FeatureMap:
@@ -140,20 +129,6 @@ def _read(root: Path, key: str) -> _Episode:
     return _Episode(key, read_track(root, key), json.loads((root / "data" / f"{key}.json").read_text()))
 
 
-def _claim(out: Path, root: Path, scan: Scan, feature_map: FeatureMap) -> None:
-    """Write the map first; it identifies the source, so that an export of other data does not continue this one."""
-    digest = hashlib.sha256(json.dumps([str(root.resolve()), scan.lengths], sort_keys=True).encode()).hexdigest()
-    claim = {"source_sha256": digest, **feature_map.to_json()}
-    if (out / INFO).exists():
-        raise DataSetError(f"{out} already holds a complete data set; give another folder.")
-    if (out / MAP).exists():
-        if read_json(out / MAP) != claim:
-            raise DataSetError(f"{out} holds part of an export of other data; remove it or give another folder.")
-    elif out.exists() and any(out.iterdir()):
-        raise DataSetError(f"{out} is not empty and not an export; give another folder.")
-    write_whole(out / MAP, json.dumps(claim, indent=1))
-
-
 def _difference(key: str, actual: FeatureMap, expected: FeatureMap) -> str:
     sides = [
         {name: sorted(getattr(side, name)) for name in ("cameras", "proprios", "actions")}
@@ -165,46 +140,213 @@ def _difference(key: str, actual: FeatureMap, expected: FeatureMap) -> str:
     return f"{key} has the cameras {dict(actual.cameras)}, the first episode has {dict(expected.cameras)}."
 
 
-# ---- one episode
+class _Writer:
+    """Writes an export, episode by episode.
 
+    Args:
+        root: The data set.
+        out: Folder to write.
+        first: Its first episode, with which all others must agree.
+        codec: Codec of RGB videos.
+    """
 
-def _write(
-    episode: _Episode, out: Path, number: int, first_row: int, prompts: Mapping[str, int], feature_map: FeatureMap
-) -> dict[str, Any]:
-    """Write the rows and videos of an episode unless they exist; return its row of `meta/episodes`."""
-    track, count, chunk, file = episode.track, episode.track.num_frames, *divmod(number, FILES_PER_CHUNK)
-    row: dict[str, Any] = {
-        "episode_index": number,
-        "tasks": list(track.instructions),
-        "length": count,
-        "data/chunk_index": chunk,
-        "data/file_index": file,
-        "dataset_from_index": first_row,
-        "dataset_to_index": first_row + count,
-        "meta/episodes/chunk_index": 0,
-        "meta/episodes/file_index": 0,
-        "xwam/key": episode.key,
-        "xwam/about": json.dumps(track.about.to_json()),
-        "xwam/cameras": json.dumps({camera.name: _matrices(camera) for camera in track.cameras}),
-    }
-    target = out / "data" / f"{file_of(number)}.parquet"
-    table = None if target.is_file() else _rows(episode, number, first_row, prompts, feature_map)
-    for camera in track.cameras:
-        source = feature_map.cameras[camera.name]
-        for feature, path in ((source.rgb, camera.rgb_path), (source.depth, camera.depth_path)):
-            if feature is None or path is None:
+    def __init__(self, root: Path, out: Path, first: _Episode, codec: VideoCodec) -> None:
+        self._root, self._out, self._first, self._map = root, out, first, map_of(first)
+        rates, self._hashes = first.track.signature.rates_hz, FileHashes()
+        self._fps = next(iter(rates)) if len(rates) == 1 else 0.0
+        self._videos = ExportedVideos(out=out, codec=codec, fps=self._fps, hashes=self._hashes)
+        self._episodes, self._num_frames = list[dict[str, Any]](), 0
+        self._prompts, self._sums, self._broken = dict[str, int](), dict[str, Sums](), list[str]()
+
+    def claim(self, scan: Scan) -> None:
+        """Write the map first; it identifies the source, so that an export of other data does not continue this one.
+
+        Raises:
+            DataSetError: If the folder holds something else.
+        """
+        out = self._out
+        digest = sha256_of_values(str(self._root.resolve()), scan.lengths, self._videos.codec)
+        claim = {"source_sha256": digest, **self._map.to_json()}
+        if (out / INFO).exists():
+            raise DataSetError(f"{out} already holds a complete data set; give another folder.")
+        if (out / MAP).exists():
+            if read_json(out / MAP) != claim:
+                raise DataSetError(f"{out} holds part of an export of other data; remove it or give another folder.")
+        elif out.exists() and any(out.iterdir()):
+            raise DataSetError(f"{out} is not empty and not an export; give another folder.")
+        write_whole(out / MAP, json.dumps(claim, indent=1))
+
+    def add(self, episode: _Episode) -> None:
+        """Write one episode, or name it if its videos cannot be read.
+
+        Raises:
+            DataSetError: If it does not agree with the first one.
+        """
+        self._check(episode)
+        track, number = episode.track, len(self._episodes)
+        for prompt in track.instructions:
+            self._prompts.setdefault(prompt, len(self._prompts))
+        try:
+            row = self._write(episode, number)
+            sums = self._statistics(track, number)
+        except UnreadableVideo as error:
+            self._broken.append(f"{episode.key}: {error}")
+            return
+        exact = {source.depth_mm for source in self._map.cameras.values()}
+        for name, one in sums.items():
+            self._sums.setdefault(name, Sums()).add(one)
+            if name in exact:  # LeRobot 0.4 cannot edit a data set whose episodes have statistics of one channel
                 continue
-            if table is not None:
-                copy_whole(path, out / "videos" / feature / f"{file_of(number)}.mp4")
+            row |= {f"stats/{name}/{kind}": value for kind, value in one.stats(image=self._is_image(name)).items()}
+        self._episodes.append(row)
+        self._num_frames += track.num_frames
+
+    def finish(self) -> Exported:
+        """Write the files under `meta`, `info.json` last.
+
+        Raises:
+            DataSetError: If no episode could be written.
+        """
+        if not self._episodes:
+            raise DataSetError(f"{self._root}: no episode could be written; {'; '.join(self._broken)}")
+        out, prompts = self._out, self._prompts
+        tasks = pd.DataFrame({"task_index": list(prompts.values())}, index=pd.Index(list(prompts), name="task"))
+        tasks.to_parquet(out / TASKS)
+        _table_whole(pa.Table.from_pylist(self._episodes), out / EPISODES / "chunk-000" / "file-000.parquet")
+        stats = {name: sums.stats(image=self._is_image(name)) for name, sums in self._sums.items()}
+        write_whole(out / STATS, json.dumps(stats, indent=1))
+        write_whole(out / INFO, json.dumps(self._info(), indent=1))
+        return Exported(len(self._episodes), self._num_frames, self._broken)
+
+    def _check(self, episode: _Episode) -> None:
+        if (other := map_of(episode)) != self._map:
+            raise DataSetError(
+                f"{self._root}: all episodes of a LeRobot data set have the same cameras and tables; "
+                f"{_difference(episode.key, other, self._map)}"
+            )
+        if len(rates := self._first.track.signature.rates_hz | episode.track.signature.rates_hz) != 1:
+            raise DataSetError(
+                f"{self._root}: all cameras of a LeRobot data set have the same rate; up to {episode.key} they have "
+                f"{' and '.join(f'{rate:g} Hz' for rate in sorted(rates)) or 'none, because there is no camera'}."
+            )
+
+    def _write(self, episode: _Episode, number: int) -> dict[str, Any]:
+        """Write videos and rows of an episode unless they are there; return its row of `meta/episodes`."""
+        track, count, (chunk, file) = episode.track, episode.track.num_frames, divmod(number, FILES_PER_CHUNK)
+        target, origin = self._out / "data" / f"{file_of(number)}.parquet", self._origin(episode, number)
+        missing = not target.is_file() or (pq.read_schema(target).metadata or {}).get(ORIGIN_KEY) != origin
+        if missing:
+            target.unlink(missing_ok=True)
+        row: dict[str, Any] = {
+            "episode_index": number,
+            "tasks": list(track.instructions),
+            "length": count,
+            "data/chunk_index": chunk,
+            "data/file_index": file,
+            "dataset_from_index": self._num_frames,
+            "dataset_to_index": self._num_frames + count,
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+            "xwam/key": episode.key,
+            "xwam/instructions": json.dumps(list(track.instructions)),
+            "xwam/about": json.dumps(track.about.to_json()),
+            "xwam/cameras": json.dumps({camera.name: _matrices(camera) for camera in track.cameras}),
+        }
+        for feature, path, frames, is_depth in self._video_sources(track):
+            place = self._videos.add(feature, path, frames, is_depth=is_depth, write=missing)
+            video_chunk, video_file = divmod(place.number, FILES_PER_CHUNK)
             row |= {
-                f"videos/{feature}/chunk_index": chunk,
-                f"videos/{feature}/file_index": file,
-                f"videos/{feature}/from_timestamp": camera.start / camera.fps,
-                f"videos/{feature}/to_timestamp": (camera.start + count) / camera.fps,
+                f"videos/{feature}/chunk_index": video_chunk,
+                f"videos/{feature}/file_index": video_file,
+                f"videos/{feature}/from_timestamp": place.start_s,
+                f"videos/{feature}/to_timestamp": place.start_s + count / self._fps,
             }
-    if table is not None:  # last: an episode with rows is complete
-        _table_whole(table, target)
-    return row
+        if missing:  # last: an episode with rows is complete
+            table = _rows(episode, number, self._num_frames, self._prompts, self._map)
+            _table_whole(table.replace_schema_metadata({ORIGIN_KEY: origin}), target)
+        return row
+
+    def _origin(self, episode: _Episode, number: int) -> bytes:
+        """Return the hash of everything that decides an episode's rows and videos."""
+        paths = [path for camera in episode.track.cameras for path in camera.videos]
+        try:
+            hashes = [self._hashes.sha256(path) for path in paths]
+        except OSError as error:
+            raise UnreadableVideo(f"{error.filename} cannot be read: {error.strerror}.") from error
+        place = [EXPORT_VERSION, number, self._num_frames, self._prompts[episode.track.instructions[0]]]
+        return sha256_of_values(place, self._videos.codec, episode.content, hashes).encode()
+
+    def _video_sources(self, track: Track) -> Iterator[tuple[str, Path, range, bool]]:
+        """Yield the videos of an episode: feature, source, frames, whether it is 8-bit depth."""
+        for camera in track.cameras:
+            source, frames = self._map.cameras[camera.name], range(camera.start, camera.start + track.num_frames)
+            yield source.rgb, camera.rgb_path, frames, False
+            if source.depth is not None and camera.depth_path is not None:
+                yield source.depth, camera.depth_path, frames, True
+
+    def _statistics(self, track: Track, number: int) -> dict[str, Sums]:
+        """Return the sums of every feature of an episode; those of images use its middle frame."""
+        table = pq.read_table(self._out / "data" / f"{file_of(number)}.parquet")
+        exact = {source.depth_mm for source in self._map.cameras.values() if source.depth_mm is not None}
+        sums = {
+            name: Sums.of(np.array(table[name].to_pylist(), np.float64).reshape(table.num_rows, -1))
+            for name in table.column_names
+            if name not in exact
+        }
+        for name in exact:
+            png = table[name][table.num_rows // 2].as_py()["bytes"]
+            depth = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+            sums[name] = Sums.of(depth.reshape(-1, 1))
+        for feature, path, frames, _ in self._video_sources(track):
+            sums[feature] = Sums.of(read_frames(path, [frames[len(frames) // 2]]).reshape(-1, 3) / 255)
+        return sums
+
+    def _is_image(self, feature: str) -> bool:
+        return feature in self._map.image_features()
+
+    def _info(self) -> dict[str, Any]:
+        num_episodes, fps = len(self._episodes), self._fps
+        return {
+            "codebase_version": "v3.0",
+            "robot_type": self._first.track.about.bench or "unknown",
+            "total_episodes": num_episodes,
+            "total_frames": self._num_frames,
+            "total_tasks": len(self._prompts),
+            "chunks_size": FILES_PER_CHUNK,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "fps": int(fps) if fps == int(fps) else fps,
+            "splits": {"train": f"0:{num_episodes}"},
+            "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+            "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+            "features": self._features(),
+        }
+
+    def _features(self) -> dict[str, Any]:
+        features: dict[str, Any] = {
+            "observation.state": _floats(len(STATE_NAMES), list(STATE_NAMES)),
+            "action": _floats(len(ACTION_NAMES), list(ACTION_NAMES)),
+        }
+        for group in ("proprios", "actions"):
+            for name, source in getattr(self._map, group).items():
+                features[source.feature] = _floats(len(self._first.content[group][name][0]))
+        axes = ["height", "width", "channels"]
+        for camera in self._first.track.cameras:
+            source = self._map.cameras[camera.name]
+            for feature in (source.rgb, source.depth):
+                if feature is not None:
+                    hw_px, info = self._videos.infos[feature].hw_px, self._videos.describe(feature)
+                    features[feature] = {"dtype": "video", "shape": [*hw_px, 3], "names": axes, "info": info}
+            if source.depth_mm is not None and camera.depth_mm_path is not None:
+                shape, exact = [*probe(camera.depth_mm_path).hw_px, 1], {"is_depth_map": True, "depth_unit": "mm"}
+                features[source.depth_mm] = {"dtype": "image", "shape": shape, "names": axes, "info": exact}
+        for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
+            features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+        return features
+
+
+def _floats(width: int, names: list[str] | None = None) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [width], "names": names}
 
 
 def _matrices(camera: Camera) -> dict[str, Matrix]:
@@ -256,103 +398,3 @@ def _depth_images(camera: Camera, count: int) -> Iterator[dict[str, Any]]:
 def _table_whole(table: pa.Table, target: Path) -> None:
     with whole_file(target) as partial:
         pq.write_table(table, partial)
-
-
-# ---- the files under meta
-
-
-def _info(first: _Episode, features: Mapping[str, Any], episodes: int, frames: int, tasks: int) -> dict[str, Any]:
-    rate = first.track.cameras[0].fps
-    return {
-        "codebase_version": "v3.0",
-        "robot_type": first.track.about.bench or "unknown",
-        "total_episodes": episodes,
-        "total_frames": frames,
-        "total_tasks": tasks,
-        "chunks_size": FILES_PER_CHUNK,
-        "data_files_size_in_mb": 100,
-        "video_files_size_in_mb": 200,
-        "fps": int(rate) if rate == int(rate) else rate,
-        "splits": {"train": f"0:{episodes}"},
-        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        "features": features,
-    }
-
-
-def _features(first: _Episode, feature_map: FeatureMap) -> dict[str, Any]:
-    def numbers(width: int, names: list[str] | None = None) -> dict[str, Any]:
-        return {"dtype": "float32", "shape": [width], "names": names}
-
-    features: dict[str, Any] = {
-        "observation.state": numbers(len(STATE_NAMES), list(STATE_NAMES)),
-        "action": numbers(len(ACTION_NAMES), list(ACTION_NAMES)),
-    }
-    for group in ("proprios", "actions"):
-        for name, source in getattr(feature_map, group).items():
-            features[source.feature] = numbers(len(first.content[group][name][0]))
-    axes = ["height", "width", "channels"]
-    for camera in first.track.cameras:
-        source = feature_map.cameras[camera.name]
-        height, width = read_frames(camera.rgb_path, [camera.start]).shape[1:3]
-        for feature in (source.rgb, source.depth):
-            if feature is not None:
-                about: dict[str, Any] = {
-                    "video.height": height,
-                    "video.width": width,
-                    "video.channels": 3,
-                    "video.fps": camera.fps,
-                }
-                about |= {"video.codec": "h264", "video.pix_fmt": "gbrp", "is_depth_map": False, "has_audio": False}
-                features[feature] = {"dtype": "video", "shape": [height, width, 3], "names": axes, "info": about}
-        if source.depth_mm is not None:
-            exact: dict[str, Any] = {"is_depth_map": True, "depth_unit": "mm"}
-            features[source.depth_mm] = {"dtype": "image", "shape": [height, width, 1], "names": axes, "info": exact}
-    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
-        kind = "float32" if name == "timestamp" else "int64"
-        features[name] = {"dtype": kind, "shape": [1], "names": None}
-    return features
-
-
-def _stats(out: Path, num_episodes: int, features: Mapping[str, Any], feature_map: FeatureMap) -> dict[str, Any]:
-    """Return minimum, maximum, mean and spread of every feature; those of images use one frame of some episodes."""
-    plain = [name for name, feature in features.items() if feature["dtype"] not in ("video", "image")]
-    sums = {name: _Sums() for name in features}
-    for number in range(num_episodes):
-        table = pq.read_table(out / "data" / f"{file_of(number)}.parquet", columns=plain)
-        for name in plain:
-            sums[name].add(np.array(table[name].to_pylist(), np.float64).reshape(table.num_rows, -1))
-    for number in np.unique(np.linspace(0, num_episodes - 1, SAMPLED_EPISODES).round().astype(int)).tolist():
-        path = out / "data" / f"{file_of(number)}.parquet"
-        middle = pq.read_metadata(path).num_rows // 2
-        for source in feature_map.cameras.values():
-            if source.depth_mm is not None:
-                png = pq.read_table(path, columns=[source.depth_mm])[source.depth_mm][middle].as_py()["bytes"]
-                depth = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-                sums[source.depth_mm].add(depth.reshape(-1, 1).astype(np.float64))
-            for feature in (source.rgb, source.depth):
-                if feature is not None:
-                    frame = read_frames(out / "videos" / feature / f"{file_of(number)}.mp4", [middle])
-                    sums[feature].add(frame.reshape(-1, 3) / 255)
-    return {name: sums[name].stats(image=name not in plain) for name in features}
-
-
-class _Sums:
-    """Running sums of values."""
-
-    def __init__(self) -> None:
-        self.count, self.low, self.high, self.sum, self.squares = 0, np.inf, -np.inf, 0.0, 0.0
-
-    def add(self, values_NX: np.ndarray) -> None:
-        """Add values."""
-        self.count += len(values_NX)
-        self.low, self.high = np.minimum(self.low, values_NX.min(0)), np.maximum(self.high, values_NX.max(0))
-        self.sum, self.squares = self.sum + values_NX.sum(0), self.squares + np.square(values_NX).sum(0)
-
-    def stats(self, *, image: bool) -> dict[str, Any]:
-        """Return the statistics in LeRobot's form; for images one value per channel, C,1,1."""
-        mean = np.asarray(self.sum) / self.count
-        std = np.sqrt(np.maximum(np.asarray(self.squares) / self.count - mean**2, 0))
-        values = {"min": self.low, "max": self.high, "mean": mean, "std": std}
-        shaped = {name: np.asarray(value).reshape((-1, 1, 1) if image else -1) for name, value in values.items()}
-        return {name: value.tolist() for name, value in shaped.items()} | {"count": [self.count]}

@@ -72,6 +72,11 @@ def edit(one: Path, two: Path, out: Path) -> None:
     dataset_tools.merge_datasets([first, second], output_repo_id="test/merged", output_dir=out / "merged")
 
 
+def delete(root: Path, out: Path) -> None:
+    """Apply LeRobot's own tool that deletes an episode, the second one."""
+    dataset_tools.delete_episodes(LeRobotDataset("test/set", root=root), [1], output_dir=out, repo_id="test/deleted")
+
+
 def read(root: Path, target: Path) -> None:
     """Write what LeRobot reads: every feature of every row."""
     opened = LeRobotDataset("test/read", root=root)
@@ -87,5 +92,7 @@ if __name__ == "__main__":
         write(Path(paths[0]), int(paths[1]), depth=command == "write-depth")
     elif command == "edit":
         edit(Path(paths[0]), Path(paths[1]), Path(paths[2]))
+    elif command == "delete":
+        delete(Path(paths[0]), Path(paths[1]))
     else:
         read(Path(paths[0]), Path(paths[1]))

@@ -85,19 +85,37 @@ def statistics(
     say(f"{path}: {scanned.describe()}; videos not read")
 
 
-def export_lerobot(root: Root, out: Out) -> None:
-    """Write a data set in LeRobot's format (v3.0), without loss.
+def export_lerobot(
+    root: Root,
+    out: Out,
+    video_codec: Annotated[
+        str,
+        typer.Option(
+            "--video-codec",
+            metavar="CODEC",
+            help="copy keeps the videos; hevc writes them again without loss, in a form that LeRobot's tools can edit; "
+            "h264 and av1 write smaller files with loss.",
+        ),
+    ] = "copy",
+) -> None:
+    """Write a data set in LeRobot's format (v3.0).
 
-    Name and leave out episodes that cannot be read.
+    States, actions and depth in millimetres are exact, and so are videos with `copy` and `hevc`. Name and leave out
+    episodes that cannot be read.
 
-    Example: `xwam export-lerobot data/lift lerobot/lift`
+    Examples:
+
+    - `xwam export-lerobot data/lift lerobot/lift`
+    - `xwam export-lerobot data/lift lerobot/lift --video-codec hevc`
     """
     from evalkit.dataset.lerobot_export import export
+    from evalkit.dataset.lerobot_videos import codec_named
     from xwam.training.scan import scan_data
 
+    codec = codec_named(video_codec)
     scanned = scan_data(root, counted)
     with ticking("export", len(scanned.lengths)) as tick:
-        written = export(root, scanned, out, on_episode=tick)
+        written = export(root, scanned, out, codec=codec, on_episode=tick)
     for reason in written.broken:
         say(reason)
     left_out = len(scanned.broken) + len(written.broken)
