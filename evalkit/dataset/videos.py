@@ -126,7 +126,9 @@ def probe(path: Path) -> VideoInfo:
         if timeline.cut_off:
             raise UnreadableVideo(_cut_off(timeline))
         stream = container.streams.video[0]
-        frame = next(container.decode(stream))
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise UnreadableVideo("no frame decodes")
         turn, colour, rate = orientation(frame), colour_of(frame), timeline.rate()
         hw_px = (frame.width, frame.height) if turn is not None and turn.transposed else (frame.height, frame.width)
         ratio = stream.sample_aspect_ratio
@@ -194,7 +196,9 @@ def frames_in_order(path: Path, pixels: PixelFormat = "rgb24") -> Iterator[np.nd
     timeline, num_decoded = _timeline(path), 0
     with _opened(path) as container:
         codec = container.streams.video[0].codec_context.codec.canonical_name
-        for _, frame in _decoded(container, timeline, None):
+        for index, frame in _decoded(container, timeline, None):
+            if frame.is_corrupt:
+                raise UnreadableVideo(f"frame {index} is damaged")
             yield to_array(frame, pixels, codec=codec)
             num_decoded += 1
         if timeline.cut_off:
@@ -227,7 +231,7 @@ def read_frames(
     if len(images) < len(needed):  # some files decode from their start only
         images = _read(path, timeline, needed, pixels, strict=strict, start=None)
     if missing := [one for one in needed if one not in images]:
-        raise UnreadableVideo(f"{path} is broken: frame {missing[0]} of {timeline.num_frames} does not decode.")
+        raise UnreadableVideo(f"{path} is broken: frame {missing[0]} of {timeline.num_frames} is damaged.")
     return np.stack([images[index] for index in wanted])
 
 
@@ -239,7 +243,7 @@ def _read(
     with _opened(path, strict=strict) as container:
         codec = container.streams.video[0].codec_context.codec.canonical_name
         for index, frame in _decoded(container, timeline, start):
-            if index in left:
+            if index in left and not frame.is_corrupt:
                 images[index] = to_array(frame, pixels, codec=codec)
                 left.remove(index)
             if not left:
@@ -279,7 +283,7 @@ def _opened(path: Path, *, strict: bool = False) -> Iterator[InputContainer]:
             yield container
     except UnreadablePixels as error:
         raise UnreadableVideo(f"{path}: {error}.") from error
-    except (OSError, av.FFmpegError, IndexError, StopIteration, UnreadableVideo) as error:
+    except (OSError, av.FFmpegError, IndexError, UnreadableVideo) as error:
         raise UnreadableVideo(f"{path} is missing or broken: {error}.") from error
 
 

@@ -1,7 +1,7 @@
 """Small video files with known planes, times and tags, and an independent conversion of YUV to RGB in float64.
 
 In: planes, pixel format, tags, times. Out: a file; an RGB image.
-Read next: `tests/unit/test_dataset_video_pixels.py` and `test_dataset_video_timeline.py`, which use it.
+Read next: `tests/unit/test_dataset_video_pixels.py` and `tests/unit/test_dataset_video_timeline.py`, which use it.
 """
 
 from __future__ import annotations
