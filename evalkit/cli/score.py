@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.text import Text
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from evalkit.score.chunk import ScoreOptions
     from evalkit.score.references import CodecChoice
     from evalkit.store.plan import Plan
+
+Name = TypeVar("Name", bound=str)
 
 
 class ScoreForms(TyperGroup):
@@ -87,6 +89,15 @@ DepthEstimator = Annotated[
         help="Estimate depth from predicted RGB, for policies that predict no depth; for example plane/median.",
     ),
 ]
+Extras = Annotated[
+    str,
+    typer.Option(
+        "--extra",
+        metavar="NAME,NAME",
+        help="Metrics that take longer: wrist (SSIM and LPIPS of wrist cameras), flow (optical flow of moving pixels); "
+        "or none.",
+    ),
+]
 ScoresFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of scores.parquet and the report.")]
 
 
@@ -116,6 +127,7 @@ def score_run(
     lpips_weights: LpipsWeights = None,
     references: References = True,
     depth_estimator: DepthEstimator = None,
+    extra: Extras = "none",
 ) -> None:
     """Score what a policy predicted during a run.
 
@@ -127,9 +139,10 @@ def score_run(
     - `evalkit score run results/runs/mine`
     - `evalkit score run results/runs/mine results/runs/theirs --lpips none`
     - `evalkit score run results/runs/mine --device cuda`
+    - `evalkit score run results/runs/mine --extra wrist,flow`
     - `evalkit score run results/runs/mine policy.xwam.checkpoint=nano`
     """
-    options = _options(workers, device, lpips, lpips_weights, references, depth_estimator)
+    options = _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra)
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]
     paths = [Path(text) for text in runs if text not in overrides]
     if not paths:
@@ -229,6 +242,7 @@ def score_folders(
     lpips_weights: LpipsWeights = None,
     references: References = True,
     depth_estimator: DepthEstimator = None,
+    extra: Extras = "none",
 ) -> None:
     """Score anyone's predictions: a folder of predictions against a folder of ground truth.
 
@@ -260,7 +274,9 @@ def score_folders(
 
         print_folders(pred_dir, gt_dir, files)
         return
-    options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
+    options = _on_all_cores(
+        _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra), workers
+    )
     with counted("score clips") as on_progress:
         score(pred_dir, gt_dir, to / "scores.parquet", on_progress=on_progress, options=options, files=files)
     _write_report(to / "scores.parquet")
@@ -297,6 +313,7 @@ def score_dataset(
     lpips_weights: LpipsWeights = None,
     references: References = True,
     depth_estimator: DepthEstimator = None,
+    extra: Extras = "none",
 ) -> None:
     """Let a policy predict from recorded frames, and score the predictions against the recording.
 
@@ -313,7 +330,9 @@ def score_dataset(
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.sources.recorded import open_source
 
-    options = _on_all_cores(_options(workers, device, lpips, lpips_weights, references, depth_estimator), workers)
+    options = _on_all_cores(
+        _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra), workers
+    )
     open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
     loaded = bind_policy(policy, overrides or []).load()
     if actions is None:
@@ -346,10 +365,17 @@ def _new_form(args: Sequence[str]) -> str:
 
 
 def _options(
-    workers: int, device: str, lpips: str, lpips_weights: Path | None, references: bool, depth_estimator: str | None
+    workers: int,
+    device: str,
+    lpips: str,
+    lpips_weights: Path | None,
+    references: bool,
+    depth_estimator: str | None,
+    extra: str,
 ) -> ScoreOptions:
     """Return what is scored; refuse a device that does not exist before a policy is loaded."""
     from evalkit.score.chunk import ScoreOptions
+    from evalkit.score.extra import EXTRAS
     from evalkit.score.metrics.device import describe
     from evalkit.score.metrics.lpips import NETS, check_folder
     from evalkit.score.run import check_workers
@@ -357,18 +383,25 @@ def _options(
 
     check_workers(workers)
     describe(device)
-    names = set() if lpips == "none" else set(split_names("--lpips", lpips))
-    if unknown := names - set(NETS):
-        raise BadConfig(f"--lpips takes {', '.join(NETS)} or none, got {', '.join(sorted(unknown))}.")
+    nets, extras = _names("--lpips", lpips, NETS), _names("--extra", extra, EXTRAS)
     if lpips_weights is not None:
-        check_folder(lpips_weights, [net for net in NETS if net in names])
+        check_folder(lpips_weights, nets)
     return ScoreOptions(
         references=references,
-        lpips_nets=tuple(net for net in NETS if net in names),
+        lpips_nets=nets,
+        extras=extras,
         lpips_weights=lpips_weights,
         depth_estimator=parse_choice(depth_estimator) if depth_estimator else None,
         device=device,
     )
+
+
+def _names(option: str, text: str, known: Sequence[Name]) -> tuple[Name, ...]:
+    """Return the names that an option lists, in the order of the known ones; `none` lists none."""
+    given = set() if text == "none" else set(split_names(option, text))
+    if unknown := given.difference(known):
+        raise BadConfig(f"{option} takes {', '.join(known)} or none, got {', '.join(sorted(unknown))}.")
+    return tuple(name for name in known if name in given)
 
 
 def _on_all_cores(options: ScoreOptions, workers: int) -> ScoreOptions:

@@ -38,7 +38,7 @@ from evalkit.report.read import RunSummary, ScoreSummary
 from evalkit.report.scenes import scene_sentence
 from evalkit.report.stats import Interval
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
-from evalkit.score.results.names import METRICS, PREDICTED, SUBJECTS
+from evalkit.score.results.names import EXTRA_FAMILIES, METRICS, PREDICTED, SUBJECTS
 
 HEADLINE = (
     "psnr_db/frame_mean",
@@ -52,6 +52,9 @@ HEADLINE = (
     "ee_rotation_deg/geodesic",
 )
 """Metrics shown by task, outcome, view and horizon; `scores.csv` has all metrics."""
+
+EXTRA = tuple(name for name, metric in METRICS.items() if metric.family in EXTRA_FAMILIES)
+"""Metrics of a table of their own."""
 
 SPLIT_TITLES = {"task": "By task", "outcome": "By outcome of the episode", "view": "By view", "horizon": "By horizon"}
 """The splits that are shown; `scores.csv` has intervals and counts of each."""
@@ -217,16 +220,30 @@ def _predictions(scored: ScoreSummary) -> Iterator[Part]:
         table = Table(id="remarks", columns=STATUSES_SEEN, rows=rows)
         parts.append(Section(title="Remarks on the scores", parts=(table,)))
     if any(row.mean is not None for row in scored.scores):
-        parts += [_references(scored), *_splits(scored, subjects), *_correlations(scored)]
+        parts += [_references(scored), *_extra(scored, subjects), *_splits(scored, subjects), *_correlations(scored)]
     yield Section(title=title, parts=tuple(parts))
 
 
 def _means(scored: ScoreSummary, subject: str) -> Table:
     """Return a subject's means over all frames, in the order of the definitions; clips without scores last."""
-    order = {name: position for position, name in enumerate(METRICS)}
-    rows = [row for row in scored.scores if row.subject == subject and row.split == "all"]
+    order = {name: position for position, name in enumerate(METRICS) if name not in EXTRA}
+    rows = [row for row in scored.scores if row.subject == subject and row.split == "all" and row.metric not in EXTRA]
     rows.sort(key=lambda row: order.get(row.metric, len(order)))
     return Table(id=f"means_{subject}", columns=MEANS, rows=tuple(map(_mean_cells, rows)), note=MEANS_NOTE)
+
+
+def _extra(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
+    """Yield the means of parts of the images, of wrist cameras and of motion, and the same of the references."""
+    rows = [row for row in scored.scores if row.split == "all" and row.metric in EXTRA]
+    parts = []
+    for subject in subjects:
+        cells = tuple(
+            _mean_cells(row) for metric in EXTRA for row in rows if (row.metric, row.subject) == (metric, subject)
+        )
+        parts.append(Table(id=f"extra_{subject}", columns=MEANS, rows=cells))
+    if rows:
+        parts.append(_by_subject(scored, EXTRA, "extra_references"))
+        yield Section(title="Moving pixels, robot, wrist cameras and motion", parts=tuple(parts))
 
 
 def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
@@ -238,8 +255,19 @@ def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
 
 
 def _references(scored: ScoreSummary) -> Section:
-    """Return the headline metrics with one column per subject: the policy next to its references."""
-    rows = [row for row in scored.scores if row.split == "all" and row.metric in HEADLINE]
+    """Return the headline metrics of the policy next to those of its references."""
+    note = (
+        "A good policy beats its floor. The ceiling is approximate: a policy can beat its codec's round trip, for "
+        "example with pixels or depth that it copies from the current frame. The ground truth is perfect up to "
+        "rounding. A dash is no value (identical images: no PSNR)."
+    )
+    table = _by_subject(scored, HEADLINE, "references", note)
+    return Section(title="References: floor, ceiling and sanity check", parts=(table,))
+
+
+def _by_subject(scored: ScoreSummary, metrics: Sequence[str], table_id: str, note: str = "") -> Table:
+    """Return the means of some metrics with one column per subject."""
+    rows = [row for row in scored.scores if row.split == "all" and row.metric in metrics]
     subjects = dict.fromkeys(row.subject for row in rows)
     order = {subject: position for position, subject in enumerate(SUBJECTS)}
     columns = [
@@ -249,16 +277,10 @@ def _references(scored: ScoreSummary) -> Section:
     means = {(row.metric, row.subject): row.mean for row in rows}
     cells = tuple(
         (metric, *(means.get((metric, column.id)) for column in columns))
-        for metric in HEADLINE
+        for metric in metrics
         if any(row.metric == metric for row in rows)
     )
-    note = (
-        "A good policy beats its floor. The ceiling is approximate: a policy can beat its codec's round trip, for "
-        "example with pixels or depth that it copies from the current frame. The ground truth is perfect up to "
-        "rounding. A dash is no value (identical images: no PSNR)."
-    )
-    table = Table(id="references", columns=(MEANS[0], *columns), rows=cells, note=note)
-    return Section(title="References: floor, ceiling and sanity check", parts=(table,))
+    return Table(id=table_id, columns=(MEANS[0], *columns), rows=cells, note=note)
 
 
 def _splits(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score.checks.chunk import TRUTH, Checked, check_chunk
-from evalkit.score.extra import Base, Extra, Parts, add_extra
+from evalkit.score.extra import Base, Extra, Parts, RobotMasks, add_extra
 from evalkit.score.frame import FrameScores, GroundTruth, Named, score_frame, unfit
 from evalkit.score.metrics import lpips
 from evalkit.score.metrics.device import CPU, is_device_failure
@@ -79,7 +77,7 @@ def score_chunk(
     problems: Mapping[ImageKey, Measure] | None = None,
     first_frame_idx: int = 0,
     pools: Pools | None = None,
-    robot_fvhw: np.ndarray | None = None,
+    robot: RobotMasks | None = None,
 ) -> list[Score]:
     """Return the scores of a chunk; none if there is no prediction.
 
@@ -94,7 +92,7 @@ def score_chunk(
             first, the first frame was scored with the part before and only serves to measure changes.
         pools: Of a clip that is scored in parts; `pooled_scores` gives its pooled metrics after the last part. None
             if the chunk is a whole clip, whose pooled metrics are then among the scores.
-        robot_fvhw: F,V,H,W bool, pixels of the ground truth that show the robot; None if not given.
+        robot: Pixels of the ground truth that show the robot; None if not given.
     """
     if predictions is None:
         predictions = {} if chunk.predicted is None else {"policy": chunk.predicted}
@@ -124,7 +122,7 @@ def score_chunk(
         elif ceiling is not None:
             unavailable.append(("codec_round_trip", WHOLE_CHUNK, Named("static", "psnr_db/frame_mean", ceiling)))
     whole.base = whole.base or _base(chunk, truth)
-    parts = Parts(truth, whole.base, robot_fvhw)
+    parts = Parts(truth, whole.base, robot)
     located = [*_scored(truth, subjects, options, whole, parts=parts, checked=checked), *unavailable]
     if options.references and chunk.chunk_idx == 0 and not lead:
         located += _against_itself(truth, like, options, whole)
@@ -189,9 +187,11 @@ def _scored(
             subject: score_frame(truths.get(subject, truth), prediction, frame_idx)
             for subject, prediction in subjects.items()
         }
-        for subject, prediction in subjects.items() if parts is not None else ():
-            add_extra(scores[subject], parts, truths.get(subject, truth), prediction, frame_idx, options.extras)
-        for shared in (truth, *truths.values(), *([] if parts is None else [parts])):
+        if parts is not None:
+            for subject, prediction in subjects.items():
+                add_extra(scores[subject], parts, truths.get(subject, truth), prediction, frame_idx, options.extras)
+            parts.forget(frame_idx)
+        for shared in (truth, *truths.values()):
             shared.forget(frame_idx)
         return scores
 

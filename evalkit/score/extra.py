@@ -3,8 +3,8 @@
 In: the ground truth, a prediction, the frame's index. Out: named measures of one frame.
 Read next: `frame.py`, the metrics of whole images and clouds; `metrics/motion.py`, what moves.
 
-Masks depend on the ground truth alone, so a model cannot choose its pixels. None of these metrics enters the averages of
-the static cameras: each has a name of its own.
+Masks depend on the ground truth alone, so a model cannot choose its pixels. No metric here enters the averages of the
+static cameras: each has a name of its own.
 """
 
 from __future__ import annotations
@@ -42,49 +42,60 @@ class Base(NamedTuple):
     problems: Mapping[int, Measure]
 
 
+class RobotMasks(NamedTuple):
+    """Pixels of the ground truth that show the robot.
+
+    Attributes:
+        shown_fvhw: F,V,H,W bool.
+        problems: By frame and view, why there is no mask.
+    """
+
+    shown_fvhw: np.ndarray
+    problems: Mapping[tuple[int, int], Measure]
+
+
 class Parts:
     """Masks and motion of the ground truth of a chunk, which several predictions share.
 
     Attributes:
         truth: The ground truth.
         base: Where motion starts from.
-        robot_fvhw: F,V,H,W bool, pixels that show the robot; None if not given.
+        robot: Pixels that show the robot; None if not given.
     """
 
-    def __init__(self, truth: GroundTruth, base: Base, robot_fvhw: np.ndarray | None) -> None:
+    def __init__(self, truth: GroundTruth, base: Base, robot: RobotMasks | None) -> None:
         self.truth = truth
         self.base = base
-        self.robot_fvhw = robot_fvhw
+        self.robot = robot
         self._moving: dict[tuple[int, int], Mask] = {}
         self._flows: dict[tuple[int, int], np.ndarray] = {}
 
     def masks(self, frame_idx: int, view: int) -> dict[str, Mask]:
         """Return the masks of an image by the name of the part: `moving`, and `robot` if it is given."""
-        key = frame_idx, view
-        robot = (
-            {}
-            if self.robot_fvhw is None
-            else {"robot": _enough(self.robot_fvhw[key], "show the robot", self.truth.num_pixels(view))}
-        )
-        return {"moving": self.moving(frame_idx, view), **robot}
+        moving = {"moving": self.moving(frame_idx, view)}
+        return moving if self.robot is None else {**moving, "robot": self._robot(self.robot, frame_idx, view)}
 
     def moving(self, frame_idx: int, view: int) -> Mask:
         """Return the pixels of an image that differ from the base."""
         key = frame_idx, view
         if key not in self._moving:
-            frames, base = self.truth.frames, self.base
-            colours = base.rgb_vhwc_u8[view], frames.rgb_fvhwc_u8[key]
-            mask = motion.moving_mask(*colours, base.depth_vhw_m[view], frames.depth_fvhw_m[key])
-            self._moving[key] = base.problems.get(view) or _enough(mask, "move", self.truth.num_pixels(view))
+            frames, base, own = self.truth.frames, self.base, self.truth.own_pixels(view)
+            colours = base.rgb_vhwc_u8[view][own], frames.rgb_fvhwc_u8[key][own]
+            mask = motion.moving_mask(*colours, base.depth_vhw_m[view][own], frames.depth_fvhw_m[key][own])
+            self._moving[key] = base.problems.get(view) or _enough(mask, "move")
         return self._moving[key]
+
+    def _robot(self, robot: RobotMasks, frame_idx: int, view: int) -> Mask:
+        key = frame_idx, view
+        return robot.problems.get(key) or _enough(robot.shown_fvhw[key][self.truth.own_pixels(view)], "show the robot")
 
     def flow_px(self, frame_idx: int, view: int) -> np.ndarray:
         """Return how far each pixel of the base has moved in the ground truth, H,W,2 pixels."""
         key = frame_idx, view
         if key not in self._flows:
             own = self.truth.own_pixels(view)
-            images = self.base.rgb_vhwc_u8[view][own], self.truth.frames.rgb_fvhwc_u8[key][own]
-            self._flows[key] = motion.flow_px(*images)
+            colours = self.base.rgb_vhwc_u8[view][own], self.truth.frames.rgb_fvhwc_u8[key][own]
+            self._flows[key] = motion.flow_px(*colours)
         return self._flows[key]
 
     def forget(self, frame_idx: int) -> None:
@@ -126,12 +137,11 @@ def add_extra(
             scores.add(camera.name, "flow_px/dis_moving_pixels", error)
 
 
-def _enough(mask: np.ndarray, what: str, num_pixels: int) -> Mask:
+def _enough(mask: np.ndarray, what: str) -> Mask:
     """Return a mask, or an outcome if it has too few pixels."""
-    count = int(mask.sum())
-    if count >= motion.MIN_PIXELS:
+    if np.count_nonzero(mask) >= motion.MIN_PIXELS:
         return mask
-    return Measure(None, "too_few_pixels", f"{count} of {num_pixels} pixels {what}, needed are {motion.MIN_PIXELS}")
+    return Measure(None, "too_few_pixels", f"fewer than {motion.MIN_PIXELS} of {mask.size} pixels {what}")
 
 
 def _masked(
@@ -144,23 +154,26 @@ def _masked(
     mask: Mask,
 ) -> Iterator[tuple[str, Measure]]:
     """Yield the RGB and depth metrics over the pixels of a mask."""
-    problem = rgb_problem or (mask if isinstance(mask, Measure) else None)
-    key = frame_idx, view
-    if problem or isinstance(mask, Measure):
-        yield f"psnr_db/{part}_pixels", problem or mask
+    key, own = (frame_idx, view), truth.own_pixels(view)
+    metrics = f"psnr_db/{part}_pixels", f"absrel/{part}_pixels_10m", f"delta1/{part}_pixels_10m"
+    if isinstance(mask, Measure):
+        yield from ((metric, mask) for metric in (metrics if prediction.depth is not None else metrics[:1]))
+        return
+    if rgb_problem:
+        yield metrics[0], rgb_problem
     else:
-        square = motion.masked_mse(truth.frames.rgb_fvhwc_u8[key], prediction.rgb[key], mask)
-        yield f"psnr_db/{part}_pixels", image.psnr_db(square)
+        square = motion.masked_mse(truth.frames.rgb_fvhwc_u8[key][own], prediction.rgb[key][own], mask)
+        yield metrics[0], image.psnr_db(square)
     if prediction.depth is None:
         return
     problem = unfit(truth, ImageKey("depth", *key), prediction.depth)
-    if problem or isinstance(mask, Measure):
-        absrel = delta = problem or mask
-    else:
-        errors = depth.depth_errors(truth.frames.depth_fvhw_m[key][mask], prediction.depth[key][mask])
-        absrel, delta = errors.absrel(), errors.delta(1)
-    yield f"absrel/{part}_pixels_10m", absrel
-    yield f"delta1/{part}_pixels_10m", delta
+    if problem:
+        yield from ((metric, problem) for metric in metrics[1:])
+        return
+    true_m, pred_m = truth.frames.depth_fvhw_m[key][own], prediction.depth[key][own]
+    errors = depth.depth_errors(true_m[mask], pred_m[mask])
+    yield metrics[1], errors.absrel()
+    yield metrics[2], errors.delta(1)
 
 
 def _wrist(
@@ -172,18 +185,24 @@ def _wrist(
     extras: tuple[Extra, ...],
 ) -> Iterator[tuple[str, Measure]]:
     """Yield the RGB and depth metrics of a whole wrist image."""
-    key = frame_idx, view
-    own = truth.own_pixels(view)
-    true_u8 = truth.frames.rgb_fvhwc_u8[key][own]
-    yield "psnr_db/frame_mean_wrist", rgb_problem or image.psnr_db(image.mse(true_u8, prediction.rgb[key][own]))
+    key, own = (frame_idx, view), truth.own_pixels(view)
+    if rgb_problem:
+        yield "psnr_db/frame_mean_wrist", rgb_problem
+    else:
+        square = image.mse(truth.frames.rgb_fvhwc_u8[key][own], prediction.rgb[key][own])
+        yield "psnr_db/frame_mean_wrist", image.psnr_db(square)
     if "wrist" in extras:
-        yield "ssim/gauss11_wrist", rgb_problem or ssim_of(truth, prediction.rgb[key][own], frame_idx, view)
+        yield "ssim/gauss11_wrist", rgb_problem or ssim_of(truth, prediction.rgb[key][own], *key)
     if prediction.depth is None:
         return
     problem = unfit(truth, ImageKey("depth", *key), prediction.depth)
-    errors = depth.NO_ERRORS if problem else depth.depth_errors(truth.frames.depth_fvhw_m[key], prediction.depth[key])
-    yield "absrel/gt_mask_wrist_10m", problem or errors.absrel()
-    yield "delta1/gt_mask_wrist_10m", problem or errors.delta(1)
+    if problem:
+        absrel = delta = problem
+    else:
+        errors = depth.depth_errors(truth.frames.depth_fvhw_m[key][own], prediction.depth[key][own])
+        absrel, delta = errors.absrel(), errors.delta(1)
+    yield "absrel/gt_mask_wrist_10m", absrel
+    yield "delta1/gt_mask_wrist_10m", delta
 
 
 def _flow_error(parts: Parts, prediction: Prediction, frame_idx: int, view: int) -> Measure:
@@ -193,4 +212,4 @@ def _flow_error(parts: Parts, prediction: Prediction, frame_idx: int, view: int)
         return mask
     own = parts.truth.own_pixels(view)
     pred_flow_px = motion.flow_px(parts.base.rgb_vhwc_u8[view][own], prediction.rgb[frame_idx, view][own])
-    return Measure(motion.endpoint_error_px(parts.flow_px(frame_idx, view), pred_flow_px, mask[own]))
+    return Measure(motion.endpoint_error_px(parts.flow_px(frame_idx, view), pred_flow_px, mask))

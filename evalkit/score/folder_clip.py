@@ -20,6 +20,7 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import PROPRIO_DIM, Prediction
 from evalkit.score.chunk import ScoreOptions, pooled_scores, score_chunk
+from evalkit.score.extra import RobotMasks
 from evalkit.score.pools import Pools
 from evalkit.score.results.checks import check_row
 from evalkit.score.results.coverage import clip_row
@@ -83,7 +84,7 @@ def clip_parts(pair: ClipPair, facts: ClipFacts, options: ScoreOptions | None, o
             problems=problems,
             first_frame_idx=first,
             pools=pools,
-            robot_fvhw=scored.robot(first, len(chunk.true.rgb_fvhwc_u8)),
+            robot=scored.robot(first, len(chunk.true.rgb_fvhwc_u8)),
         )
     yield pooled_scores(pools)
 
@@ -124,8 +125,8 @@ class _Clip:
             yield chunk, problems, first
             before = {key: [frames[-1:] for frames in views] for key, views in new.items()}
 
-    def robot(self, first: int, num_frames: int) -> np.ndarray | None:
-        """Return the pixels of a part that show the robot, F,V,H,W; none where a mask cannot be read or has no file.
+    def robot(self, first: int, num_frames: int) -> RobotMasks | None:
+        """Return the pixels of a part that show the robot, or why there is no mask; None if no view has masks.
 
         Args:
             first: Index of the part's first new frame; the part begins with the frame before, except at the start.
@@ -137,14 +138,20 @@ class _Clip:
         begin = first - (1 if first else 0)
         assert self.facts.true.frames is not None
         shift = self.facts.true.frames.first
-        robot = np.zeros((num_frames, len(self.views), *self.size), bool)
-        for view, stream in masks.items():
+        shown = np.zeros((num_frames, len(self.views), *self.size), bool)
+        none = Measure(None, "bad_truth", "the view has no masks of the robot")
+        problems = {(row, view): none for row in range(num_frames) for view in range(len(self.views))}
+        for name, stream in masks.items():
+            view = self.views.index(name)
             first_own = shift if stream.numbers else 0
             numbers = [number - shift + first_own for number in self.facts.match.true[begin : begin + num_frames]]
-            height, width = self.facts.sizes_hw_px[self.views.index(view)]
+            height, width = self.facts.sizes_hw_px[view]
             for row, mask in enumerate(read_masks(stream, numbers)):
-                copy_frame(robot[row, self.views.index(view), :height, :width], mask)
-        return robot
+                problem = copy_frame(shown[row, view, :height, :width], mask)
+                problems.pop((row, view))
+                if problem is not None:
+                    problems[row, view] = problem._replace(status="bad_truth", reason=f"robot mask: {problem.reason}")
+        return RobotMasks(shown, problems)
 
     def _open(self, side: SideFacts, modality: Modality, view: str, numbers: Sequence[int]) -> View:
         source = side.sources.get((modality, view))

@@ -128,11 +128,6 @@ class GroundTruth:
             view_hw_px=self.view_hw_px,
         )
 
-    def num_pixels(self, view: int) -> int:
-        """Return the number of pixels of a view's images."""
-        height, width = self.env.image_hw_px if self.view_hw_px is None else self.view_hw_px[view]
-        return height * width
-
     def own_pixels(self, view: int) -> tuple[slice, slice]:
         """Return the rows and columns of a view's arrays that its image fills."""
         height, width = (None, None) if self.view_hw_px is None else self.view_hw_px[view]

@@ -58,6 +58,7 @@ def scene_chunk(
     depth_error_frac: float = 0.03,
     rgb_error_u8: float = 8.0,
     pose_error_m: float = 0.004,
+    backwards: bool = False,
 ) -> ClipChunk:
     """Return one chunk: the true room, and a prediction of it with smooth errors of the given sizes.
 
@@ -69,10 +70,12 @@ def scene_chunk(
         depth_error_frac: Standard deviation of the predicted depth's relative error, smooth over the image.
         rgb_error_u8: Standard deviation of the predicted colour's error, grey levels.
         pose_error_m: Standard deviation of the predicted end effector's position, a coordinate.
+        backwards: The ball and the wrist move the other way from the start frame on.
     """
     rng = np.random.default_rng([seed, chunk_idx])
     start = _frames(num_frames=1, first=chunk_idx * num_frames, image_hw_px=image_hw_px)
-    true = _frames(num_frames=num_frames, first=chunk_idx * num_frames + 1, image_hw_px=image_hw_px)
+    step = -1 if backwards else 1
+    true = _frames(num_frames=num_frames, first=chunk_idx * num_frames + step, image_hw_px=image_hw_px, step=step)
     noise = _smooth_noise(rng, true.depth_fvhw_m.shape)
     depth_m = true.depth_fvhw_m * (1.0 + depth_error_frac * noise).astype(np.float32)
     rgb = true.rgb_fvhwc_u8 + rgb_error_u8 * _smooth_noise(rng, true.depth_fvhw_m.shape)[..., None]
@@ -213,11 +216,11 @@ def _record(episode: Episode, outcome: Outcome, clip: str | None) -> EpisodeReco
     )
 
 
-def _frames(*, num_frames: int, first: int, image_hw_px: tuple[int, int]) -> Frames:
-    """Return frames `first`, `first + 1`, ... of the true scene."""
+def _frames(*, num_frames: int, first: int, image_hw_px: tuple[int, int], step: int = 1) -> Frames:
+    """Return frames `first`, `first + step`, ... of the true scene."""
     K = _intrinsics(image_hw_px)
     rgb, depth_m, proprio, poses = [], [], [], []
-    for time in range(first, first + num_frames):
+    for time in range(first, first + step * num_frames, step):
         T_base_ee = _look_at(np.array([0.5 + 0.01 * time, 0.1, 0.5]), np.array([0.4, 0.0, 0.1]))
         T_base_cam = [
             _look_at(np.array([0.9, -0.8, 1.2]), np.array([0.0, 0.0, 0.3])),

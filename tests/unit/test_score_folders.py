@@ -347,7 +347,7 @@ def test_what_one_clip_has_is_missing_in_another(folders: tuple[Path, Path], tmp
         "ee_position_mm/euclidean",
     ):
         assert set(scores.loc[[metric], "status"]) == {"missing_frame"}
-    assert scores["value"].count() == len(scores.filter(regex="psnr|ssim", axis=0))
+    assert scores["value"].count() == len(scores.filter(regex="psnr_db/(frame|clip)|ssim", axis=0))
 
 
 def test_a_change_from_a_broken_frame_is_named(folders: tuple[Path, Path]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from evalkit.contracts.errors import BadConfig, RunFolderError
 from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.extra import EXTRAS, RobotMasks
 from evalkit.score.results.coverage import lost_clips
 from evalkit.score.results.names import METRICS
 from evalkit.score.results.outcome import STATUSES, Score
@@ -39,10 +40,14 @@ def _policy(scores: list[Score], metric: str) -> list[Score]:
 
 
 def test_every_metric_has_a_value_on_a_good_chunk() -> None:
-    scores = score_chunk(_chunk(), SPEC, NO_LPIPS)
-    given = {score.metric for score in scores if score.subject == "policy"}
-    assert given == {name for name, metric in METRICS.items() if metric.family != "lpips"}
-    assert all(score.value is not None and np.isfinite(score.value) for score in scores if score.subject == "policy")
+    options = ScoreOptions(lpips_nets=(), extras=EXTRAS)
+    robot = RobotMasks(np.ones((2, 3, *SIZE), bool), {})
+    scores = score_chunk(_chunk(), SPEC, options, robot=robot)
+    given = {score.metric for score in scores if score.subject == "policy" and not score.metric.startswith("check/")}
+    assert given == {name for name in METRICS if not name.startswith("lpips")}
+    absent = {(score.metric, score.status) for score in scores if score.subject == "policy" and score.value is None}
+    assert {status for metric, status in absent} <= {"too_few_pixels"}
+    assert all("moving" in metric for metric, status in absent)
 
 
 def test_truth_against_itself_is_perfect() -> None:

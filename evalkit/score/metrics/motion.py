@@ -37,9 +37,10 @@ def moving_mask(
         depth_m: H,W metres; 0 where there is none.
 
     Example:
-        >>> still, depth_m = np.zeros((1, 3, 3), np.uint8), np.ones((1, 3))
-        >>> moving_mask(still, still + np.uint8(30) * np.array([[[1], [0], [0]]], np.uint8), depth_m, depth_m * [[1, 1, 2]])
-        array([[ True, False,  True]])
+        >>> black, depth_m = np.zeros((1, 3, 3), np.uint8), np.ones((1, 3))
+        >>> lighter = black + np.array([[[30], [20], [0]]], np.uint8)
+        >>> moving_mask(black, lighter, depth_m, depth_m * [[1.0, 1.0, 1.1]]).tolist()
+        [[True, False, True]]
     """
     return np.asarray(_moving(before_rgb_u8, rgb_u8, before_depth_m, depth_m))
 
@@ -51,7 +52,7 @@ def _moving(before_u8: np.ndarray, rgb_u8: np.ndarray, before_m: np.ndarray, dep
     for v in range(height):
         for u in range(width):
             for c in range(3):
-                if abs(int(before_u8[v, u, c]) - int(rgb_u8[v, u, c])) > COLOUR_CHANGE_U8:
+                if abs(np.int64(before_u8[v, u, c]) - np.int64(rgb_u8[v, u, c])) > COLOUR_CHANGE_U8:
                     moving[v, u] = True
             before, after = before_m[v, u], depth_m[v, u]
             if MIN_DEPTH_M < before < MAX_DEPTH_M and MIN_DEPTH_M < after < MAX_DEPTH_M:

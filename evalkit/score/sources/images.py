@@ -141,7 +141,7 @@ def read_masks(stream: Stream, numbers: Sequence[int | None]) -> Iterator[Frame]
         if isinstance(frame, Measure):
             yield frame
         else:
-            yield frame.any(axis=-1) if frame.ndim == 3 else frame != 0
+            yield frame[..., :3].any(axis=-1) if frame.ndim == 3 else frame != 0  # opacity is no mask
 
 
 def _stored_frames(stream: Stream, modality: Modality, numbers: Sequence[int | None]) -> Iterator[Frame]:
