@@ -18,6 +18,7 @@ from evalkit.report.columns import (
     DEFINITIONS_NOTE,
     EPISODES_DATA,
     ERRORS,
+    HEADLINE,
     IDENTITY,
     MEANS,
     MEANS_NOTE,
@@ -29,6 +30,7 @@ from evalkit.report.columns import (
     SUCCESS,
     SUCCESS_DATA,
     SUCCESS_NOTE,
+    describe_subject,
 )
 from evalkit.report.correlation import CorrelationRow
 from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
@@ -36,22 +38,10 @@ from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
 from evalkit.report.read import RunSummary, ScoreSummary
 from evalkit.report.scenes import scene_sentence
+from evalkit.report.side_by_side import reference_section, reference_tables, references_data
 from evalkit.report.stats import Interval
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
-from evalkit.score.results.names import EXTRA_FAMILIES, METRICS, PREDICTED, SUBJECTS
-
-HEADLINE = (
-    "psnr_db/frame_mean",
-    "ssim/gauss11",
-    "lpips/alex_v0.1",
-    "absrel/gt_mask_10m",
-    "delta1/gt_mask_10m",
-    "chamfer_m/l1_half_10m",
-    "chamfer_m2/l2sq_sum_10m",
-    "ee_position_mm/euclidean",
-    "ee_rotation_deg/geodesic",
-)
-"""Metrics shown by task, outcome, view and horizon; `scores.csv` has all metrics."""
+from evalkit.score.results.names import EXTRA_FAMILIES, METRICS, PREDICTED
 
 EXTRA = tuple(name for name, metric in METRICS.items() if metric.family in EXTRA_FAMILIES)
 """Metrics of a table of their own."""
@@ -77,29 +67,14 @@ def build_document(
     return Document(
         title="Report",
         parts=(*_caveats(caveats), *sections, *_definitions(runs)),
-        data=(_success_data(runs), _scores_data(runs), _episodes_data(runs)),
+        data=(_success_data(runs), _scores_data(runs), references_data(runs), _episodes_data(runs)),
     )
 
 
 def build_scores_document(scored: ScoreSummary) -> Document:
     """Return the report of a result file that belongs to no run, so that there is no success rate."""
     parts = (*_caveats(scored.caveats), *_predictions(scored), *_definitions([scored]))
-    return Document(title=scored.name, parts=parts, data=(_scores_data([scored]),))
-
-
-def describe_subject(subject: str) -> str:
-    """Return which frames a subject's rows score.
-
-    Example:
-        >>> describe_subject("truth+plane/median")
-        'ground-truth RGB with depth estimated by plane, aligned: median'
-    """
-    side, plus, estimator = subject.partition("+")
-    if not plus:
-        return SUBJECTS.get(subject, "")
-    source = "predicted" if side == "policy" else "ground-truth"
-    name, _, alignment = estimator.rpartition("/")
-    return f"{source} RGB with depth estimated by {name}, aligned: {alignment}"
+    return Document(title=scored.name, parts=parts, data=(_scores_data([scored]), references_data([scored])))
 
 
 def _compared(runs: Sequence[RunSummary]) -> Iterator[Section]:
@@ -220,7 +195,8 @@ def _predictions(scored: ScoreSummary) -> Iterator[Part]:
         table = Table(id="remarks", columns=STATUSES_SEEN, rows=rows)
         parts.append(Section(title="Remarks on the scores", parts=(table,)))
     if any(row.mean is not None for row in scored.scores):
-        parts += [_references(scored), *_extra(scored, subjects), *_splits(scored, subjects), *_correlations(scored)]
+        parts += [reference_section(scored), *_extra(scored, subjects), *_splits(scored, subjects)]
+        parts += _correlations(scored)
     yield Section(title=title, parts=tuple(parts))
 
 
@@ -235,14 +211,14 @@ def _means(scored: ScoreSummary, subject: str) -> Table:
 def _extra(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
     """Yield the means of parts of the images, of wrist cameras and of motion, and the same of the references."""
     rows = [row for row in scored.scores if row.split == "all" and row.metric in EXTRA]
-    parts = []
+    parts: list[Part] = []
     for subject in subjects:
         cells = tuple(
             _mean_cells(row) for metric in EXTRA for row in rows if (row.metric, row.subject) == (metric, subject)
         )
         parts.append(Table(id=f"extra_{subject}", columns=MEANS, rows=cells))
     if rows:
-        parts.append(_by_subject(scored, EXTRA, "extra_references"))
+        parts += reference_tables(scored, EXTRA, "extra_")
         yield Section(title="Moving pixels, robot, wrist cameras and motion", parts=tuple(parts))
 
 
@@ -252,35 +228,6 @@ def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
     total = row.num_values + row.num_without
     values = f"{row.num_values} of {total}" if row.num_without else row.num_values
     return (row.metric, best, row.mean, row.interval, values, row.num_episodes, row.remarks)
-
-
-def _references(scored: ScoreSummary) -> Section:
-    """Return the headline metrics of the policy next to those of its references."""
-    note = (
-        "A good policy beats its floor. The ceiling is approximate: a policy can beat its codec's round trip, for "
-        "example with pixels or depth that it copies from the current frame. The ground truth is perfect up to "
-        "rounding. A dash is no value (identical images: no PSNR)."
-    )
-    table = _by_subject(scored, HEADLINE, "references", note)
-    return Section(title="References: floor, ceiling and sanity check", parts=(table,))
-
-
-def _by_subject(scored: ScoreSummary, metrics: Sequence[str], table_id: str, note: str = "") -> Table:
-    """Return the means of some metrics with one column per subject."""
-    rows = [row for row in scored.scores if row.split == "all" and row.metric in metrics]
-    subjects = dict.fromkeys(row.subject for row in rows)
-    order = {subject: position for position, subject in enumerate(SUBJECTS)}
-    columns = [
-        Column(id=subject, title=subject, explanation=describe_subject(subject), kind="number")
-        for subject in sorted(subjects, key=lambda subject: order.get(subject, len(order)))
-    ]
-    means = {(row.metric, row.subject): row.mean for row in rows}
-    cells = tuple(
-        (metric, *(means.get((metric, column.id)) for column in columns))
-        for metric in metrics
-        if any(row.metric == metric for row in rows)
-    )
-    return Table(id=table_id, columns=(MEANS[0], *columns), rows=cells, note=note)
 
 
 def _splits(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:

@@ -6,9 +6,25 @@ Read next: `build.py`, which fills the tables.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from evalkit.report.correlation import MIN_OF_EACH
 from evalkit.report.document import Column
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED
+from evalkit.score.results.names import SUBJECTS
+
+HEADLINE = (
+    "psnr_db/frame_mean",
+    "ssim/gauss11",
+    "lpips/alex_v0.1",
+    "absrel/gt_mask_10m",
+    "delta1/gt_mask_10m",
+    "chamfer_m/l1_half_10m",
+    "chamfer_m2/l2sq_sum_10m",
+    "ee_position_mm/euclidean",
+    "ee_rotation_deg/geodesic",
+)
+"""Metrics shown by task, outcome, view and horizon; `scores.csv` has all metrics."""
 
 SUCCESS = (
     Column(id="task", title="task", explanation="name of the task"),
@@ -191,6 +207,84 @@ NO_CORRELATION = (
     f"Correlation with success: not reported; it needs {MIN_OF_EACH} successes and {MIN_OF_EACH} failures with scores "
     "in one task."
 )
+
+PAIRED_NOTE = (
+    "Both means are over the same frames and views; values that only one side has are left out of both. The interval "
+    "is of the mean difference, over episodes."
+)
+REFERENCE_NOTE = (
+    "A good policy beats its floor. The ceiling is approximate: a policy can beat its codec's round trip, for example "
+    "with pixels or depth that it copies from the current frame. The ground truth is perfect up to rounding. A dash is "
+    "no value (identical images: no PSNR)."
+)
+NOT_CLEAR = "not clear"
+PAIRED_DATA = tuple(
+    Column(id=name, title=name)
+    for name in (
+        *("left", "right", "metric", "split", "group", "left_mean", "right_mean", "difference", "low95", "high95"),
+        *("num_values", "num_left_out", "num_episodes"),
+    )
+)
+
+
+def describe_subject(subject: str) -> str:
+    """Return which frames a subject's rows score.
+
+    Example:
+        >>> describe_subject("truth+plane/median")
+        'ground-truth RGB with depth estimated by plane, aligned: median'
+    """
+    side, plus, estimator = subject.partition("+")
+    if not plus:
+        return SUBJECTS.get(subject, "")
+    source = "predicted" if side == "policy" else "ground-truth"
+    name, _, alignment = estimator.rpartition("/")
+    return f"{source} RGB with depth estimated by {name}, aligned: {alignment}"
+
+
+def paired_columns(left: str, right: str, means: Sequence[str]) -> tuple[Column, ...]:
+    """Return the columns of a table of two sides.
+
+    Args:
+        left: Title of the first side.
+        right: Title of the second side.
+        means: What the mean of each side is the mean of.
+    """
+    return (
+        MEANS[0],
+        Column(id="left", title=left, kind="number", explanation=f"mean of {means[0]}", wraps=True),
+        Column(id="right", title=right, kind="number", explanation=f"mean of {means[1]}", wraps=True),
+        Column(id="difference", title="difference", kind="number", explanation=f"{left} - {right}"),
+        Column(
+            id="interval",
+            title="95 % interval",
+            kind="number",
+            wraps=True,
+            explanation="95 % confidence interval of the difference",
+        ),
+        Column(
+            id="better",
+            title="better",
+            wraps=True,
+            explanation=f"the side with the better values, `{NOT_CLEAR}` if the interval holds 0",
+        ),
+        Column(id="num_values", title="values", kind="count", explanation="number of values that both sides have"),
+        Column(
+            id="num_left_out",
+            title="left out",
+            kind="count",
+            narrow="hidden",
+            explanation="number of values that only one side has",
+        ),
+        Column(
+            id="num_episodes",
+            title="episodes",
+            kind="count",
+            narrow="hidden",
+            explanation="episodes of the values that both sides have",
+        ),
+    )
+
 
 PUBLISHED_MEANS = (
     Column(id="system", title="system", explanation="policy"),

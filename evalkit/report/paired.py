@@ -18,6 +18,7 @@ import numpy as np
 from evalkit.contracts.errors import RunFolderError
 from evalkit.report.stats import Interval, mean_interval
 from evalkit.report.tables import horizons
+from evalkit.score.results.names import PREDICTED, SUBJECTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,29 @@ class Paired:
     rows: tuple[PairedRow, ...]
 
 
+def reference_pairs(scores: pd.DataFrame) -> Iterator[Paired]:
+    """Yield the policy's predictions with each reference that has a metric in common.
+
+    Depth estimated from predicted RGB goes with depth estimated from ground-truth RGB.
+
+    Args:
+        scores: Rows of a result file, without those of checks.
+    """
+    order = {subject: position for position, subject in enumerate(SUBJECTS)}
+    subjects = sorted(map(str, scores["subject"].unique()), key=lambda subject: order.get(subject, len(order)))
+    of_subject = {subject: scores[scores["subject"] == subject] for subject in subjects}
+    for left in subjects:
+        side, plus, estimator = left.partition("+")
+        if left in PREDICTED:
+            rights = [right for right in subjects if right not in PREDICTED and "+" not in right]
+        else:
+            rights = [f"truth+{estimator}"] if plus and side == "policy" else []
+        for right in rights:
+            rows = paired_rows(of_subject[left], of_subject[right]) if right in of_subject else []
+            if rows:
+                yield Paired(left=left, right=right, rows=tuple(rows))
+
+
 def paired_rows(left: pd.DataFrame, right: pd.DataFrame, splits: Sequence[str] = PAIRED_SPLITS) -> list[PairedRow]:
     """Return the means of the metrics that both sides have, over the rows for which both have a value.
 
@@ -115,11 +139,13 @@ def _merged(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
 def _split(pairs: pd.DataFrame, split: str) -> Iterator[PairedRow]:
     if pairs.empty:
         return
-    names = {"all": "all", "task": pairs["task"], "horizon": horizons(pairs["frame_idx"])}
-    table = pairs.assign(group=names[split])
+    if split == "horizon":
+        table = pairs.assign(group=horizons(pairs["frame_idx"]))
+    else:
+        table = pairs.assign(group=pairs["task"] if split == "task" else "all")
     shared = table[table["both"]]
     sums = shared.groupby(["metric", "group", "task", "index"], observed=True)[["left", "right", "difference", "both"]]
-    episodes = {key: rows for key, rows in sums.sum().reset_index().groupby(["metric", "group"], observed=True)}
+    episodes = dict(iter(sums.sum().reset_index().groupby(["metric", "group"], observed=True)))
     sizes = table.groupby(["metric", "group"], observed=True, sort=True)["both"].agg(["sum", "size"])
     for (metric, group), num_values, size in zip(sizes.index, sizes["sum"], sizes["size"], strict=True):
         yield _row(metric, split, str(group), episodes.get((metric, group)), int(num_values), int(size))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.report.after_settling import settling_caveats
 from evalkit.report.caveats import plan_caveats, record_caveats, score_caveats, session_caveats
 from evalkit.report.correlation import CorrelationRow, correlation_rows
+from evalkit.report.paired import Paired, reference_pairs
 from evalkit.report.tables import (
     ErrorRow,
     RemarkRow,
@@ -44,6 +45,7 @@ class ScoreSummary:
         name: Of the run, or of the folder that was scored.
         caveats: What a reader must know before the numbers, one sentence each.
         scores: Means of the scores; empty where nothing was scored.
+        references: The policy's predictions and each reference, over the frames that both have.
         correlations: Correlation of each metric with success.
         remarks: Every status other than `ok` among the scores.
         unscored_reason: Why there are no scores, one sentence; empty where there are some.
@@ -52,6 +54,7 @@ class ScoreSummary:
     name: str
     caveats: tuple[str, ...]
     scores: tuple[ScoreRow, ...]
+    references: tuple[Paired, ...]
     correlations: tuple[CorrelationRow, ...]
     remarks: tuple[RemarkRow, ...]
     unscored_reason: str
@@ -146,13 +149,16 @@ def read_scored(scores_path: Path, *, name: str) -> ScoreSummary:
 
 def _summary(scores: pd.DataFrame | None, *, name: str, not_scored: str = "") -> ScoreSummary:
     if scores is None:
-        return ScoreSummary(name=name, caveats=(), scores=(), correlations=(), remarks=(), unscored_reason=not_scored)
+        return ScoreSummary(
+            name=name, caveats=(), scores=(), references=(), correlations=(), remarks=(), unscored_reason=not_scored
+        )
     metrics, _ = split_checks(scores)
     rows = tuple(score_rows(metrics))
     return ScoreSummary(
         name=name,
         caveats=tuple(check_sentences(scores)),
         scores=rows,
+        references=tuple(reference_pairs(metrics)),
         correlations=tuple(correlation_rows(metrics)),
         remarks=tuple(remark_rows(metrics)),
         unscored_reason="" if rows else "No prediction was scored.",

@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 
 from evalkit.report.build import build_document
+from evalkit.report.paired import Paired, PairedRow
 from evalkit.report.read import RunSummary, read_run
 from evalkit.report.render_console import render_console
 from evalkit.report.stats import Interval
 from evalkit.report.tables import RemarkRow, ScoreRow, success_rows
-from evalkit.score.results.names import METRICS, SUBJECTS
+from evalkit.score.results.names import METRICS, PREDICTED, SUBJECTS
 from evalkit.store.records import EpisodeRecord
 from tests.doubles.scene import write_scene_run
 
@@ -88,13 +89,31 @@ def test_the_longest_task_names_of_any_bench_fit(report: RunSummary) -> None:
     assert any(line.startswith("PnPCounterToMicrowave ") for line in _lines(replace(report, success=tuple(rows))))
 
 
+def _paired(left: str, right: str) -> Paired:
+    counts = {"num_values": 123456, "num_dropped": 0, "num_episodes": 400}
+    rows = tuple(
+        PairedRow(
+            metric=metric,
+            split="all",
+            group="all",
+            left=0.001234,
+            right=0.01234,
+            interval=Interval(-0.01234, -0.001234),
+            **counts,
+        )
+        for metric in METRICS
+    )
+    return Paired(left=left, right=right, rows=rows)
+
+
 def test_score_tables_fit_80_columns(report: RunSummary) -> None:
     rows = [_score(metric, subject) for metric in METRICS for subject in SUBJECTS]
     remarks = "some_invalid_depth 123456, identical_frames 4"
     rows[0] = _score(next(iter(METRICS)), remarks=remarks, num_values=12345, num_without=1234)
     reason = "LPIPS (alex) is unavailable, because its weights are not in the torch hub cache. " * 3
     remark = RemarkRow(subject="policy", status="degenerate_alignment", count=123456, meaning="", reason=reason)
-    lines = _lines(replace(report, scores=tuple(rows), remarks=(remark,)))
+    pairs = tuple(_paired("policy", subject) for subject in SUBJECTS if subject not in PREDICTED)
+    lines = _lines(replace(report, scores=tuple(rows), references=pairs, remarks=(remark,)))
     assert not any("…" in line for line in lines)
     firsts = {line.split(" ")[0] for line in lines}
     assert firsts >= METRICS.keys()
@@ -102,7 +121,11 @@ def test_score_tables_fit_80_columns(report: RunSummary) -> None:
     at = lines.index(next(line for line in lines if line.startswith("psnr_db/frame_mean")))
     assert lines[at].split()[:5] == ["psnr_db/frame_mean", "high", "0.001234", "0.001234", "to"]
     assert all(remark in "\n".join(lines[at : at + 3]) for remark in (*remarks.split(", "), "12345 of"))
-    assert any(line.split() == ["metric", "policy", "actions", "frame", "8bit", "truth", "trip"] for line in lines)
+    at = lines.index("policy and repeat_last_frame")
+    assert next(line for line in lines[at:] if line.startswith("absrel/gt_mask_10m")).split()[:3] == [
+        *("absrel/gt_mask_10m", "0.001234", "0.01234"),
+    ]
+    assert "policy and depth_8bit" not in lines  # a detail
 
 
 def test_what_is_not_scored_is_said(report: RunSummary) -> None:

@@ -111,7 +111,13 @@ def test_a_report_has_counts_scores_and_definitions(run: Path, tmp_path: Path) -
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out/success.csv").read_text())))
     assert [row["task"] for row in rows] == ["ball", POOLED, MEAN_OF_TASKS]
     assert float(rows[0]["rate"]) == pytest.approx(2 / 3)
-    assert [path.name for path in report.files] == ["report.md", "success.csv", "scores.csv", "episodes.csv"]
+    assert [path.name for path in report.files] == [
+        "report.md",
+        "success.csv",
+        "scores.csv",
+        "references.csv",
+        "episodes.csv",
+    ]
     assert list(rows[0])[6:] == [
         *("task", "success", "failure", "error", "skipped", "missing", "planned"),
         *("rate", "low95", "high95", "held", "lost", "unsettled"),
@@ -227,7 +233,13 @@ def test_every_column_for_people_is_explained(run: Path, tmp_path: Path) -> None
     published = [_published(task) for task in ("", "ball")]
     document = build_report([run], published=published)
     tables = list(_tables(document.parts))
-    assert {table.id for table in tables} >= {"success", "errors", "means_policy", "references", "published_by_task"}
+    assert {table.id for table in tables} >= {
+        "success",
+        "errors",
+        "means_policy",
+        "policy_and_repeat_last_frame",
+        "published_by_task",
+    }
     for column in (column for table in tables for column in table.columns):
         assert column.explanation, column.id
         assert not {";", "."} & {column.explanation[-1], *column.explanation[:1]}, column.id

@@ -1,0 +1,94 @@
+"""Tables of two sides: the policy and each of its references, or two models.
+
+In: `Paired` rows. Out: sections and data tables of a report.
+Read next: `paired.py`, where the numbers come from; `build.py`, which puts the sections into a report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evalkit.report.columns import (
+    HEADLINE,
+    IDENTITY,
+    NOT_CLEAR,
+    PAIRED_DATA,
+    PAIRED_NOTE,
+    REFERENCE_NOTE,
+    describe_subject,
+    paired_columns,
+)
+from evalkit.report.document import Cell, Paragraph, Part, Section, Table
+from evalkit.report.paired import Paired, PairedRow
+from evalkit.report.read import ScoreSummary
+from evalkit.score.results.names import METRICS
+
+DETAILS = ("ground_truth", "depth_8bit")
+"""References that the console leaves out."""
+
+
+def reference_section(scored: ScoreSummary) -> Section:
+    """Return the headline metrics of the policy next to each reference."""
+    parts: list[Part] = [Paragraph(text=REFERENCE_NOTE), *reference_tables(scored, HEADLINE)]
+    return Section(title="References: floor, ceiling and sanity check", parts=tuple(parts))
+
+
+def reference_tables(scored: ScoreSummary, metrics: Sequence[str], prefix: str = "") -> Iterator[Section]:
+    """Yield the policy next to each reference, over the frames that both have.
+
+    Args:
+        scored: The scores.
+        metrics: The metrics to show, in order.
+        prefix: Of the tables' stable names.
+    """
+    for pair in scored.references:
+        means = [f"`{subject}`: {describe_subject(subject)}" for subject in (pair.left, pair.right)]
+        table = paired_table(f"{prefix}{pair.left}_and_{pair.right}", pair, means, metrics)
+        if table.rows:
+            yield Section(title=f"{pair.left} and {pair.right}", parts=(table,), is_detail=pair.right in DETAILS)
+
+
+def paired_table(table_id: str, pair: Paired, means: Sequence[str], metrics: Sequence[str]) -> Table:
+    """Return the means of both sides over all frames that both have, one row per metric.
+
+    Args:
+        table_id: Stable name.
+        pair: The two sides.
+        means: What the mean of each side is the mean of.
+        metrics: The metrics to show, in order; those without rows are left out.
+    """
+    rows = {row.metric: row for row in pair.rows if row.split == "all"}
+    cells = tuple(_cells(pair, rows[metric]) for metric in metrics if metric in rows)
+    return Table(id=table_id, columns=paired_columns(pair.left, pair.right, means), rows=cells, note=PAIRED_NOTE)
+
+
+def better_side(pair: Paired, row: PairedRow) -> str:
+    """Return the name of the side with the better values; `NOT_CLEAR` if the interval holds 0, empty without one."""
+    if row.interval is None or row.metric not in METRICS:
+        return ""
+    if row.interval.low <= 0 <= row.interval.high:
+        return NOT_CLEAR
+    left_is_higher = row.interval.low > 0
+    return pair.left if left_is_higher == (METRICS[row.metric].better == "higher") else pair.right
+
+
+def references_data(scored: Sequence[ScoreSummary]) -> Table:
+    """Return every row of every pair of policy and reference, with full precision."""
+    rows = [
+        (summary.name, *cells) for summary in scored for pair in summary.references for cells in paired_data_rows(pair)
+    ]
+    return Table(id="references", columns=(IDENTITY[0], *PAIRED_DATA), rows=tuple(rows))
+
+
+def paired_data_rows(pair: Paired) -> Iterator[tuple[Cell, ...]]:
+    """Yield the cells of `PAIRED_DATA` for each row."""
+    for row in pair.rows:
+        low, high = (None, None) if row.interval is None else row.interval
+        means = (row.left, row.right, row.difference, low, high)
+        counts = (row.num_values, row.num_dropped, row.num_episodes)
+        yield (pair.left, pair.right, row.metric, row.split, row.group, *means, *counts)
+
+
+def _cells(pair: Paired, row: PairedRow) -> tuple[Cell, ...]:
+    counts = (row.num_values, row.num_dropped, row.num_episodes)
+    return (row.metric, row.left, row.right, row.difference, row.interval, better_side(pair, row), *counts)
