@@ -16,6 +16,24 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from evalkit.cli.options import counted, split_names
+from evalkit.cli.score_options import (
+    CameraConvention,
+    DepthEstimator,
+    DepthScale,
+    Device,
+    DryRun,
+    Extras,
+    Fps,
+    LpipsNets,
+    LpipsWeights,
+    Offset,
+    References,
+    Resize,
+    ScoresFolder,
+    Strict,
+    TrueOffset,
+    Workers,
+)
 from evalkit.console import out
 from evalkit.contracts.errors import BadConfig
 
@@ -25,6 +43,10 @@ if TYPE_CHECKING:
     from evalkit.store.plan import Plan
 
 Name = TypeVar("Name", bound=str)
+
+
+FOUND = 3
+"""Exit code with `--strict` where a check found something or a clip could not be scored."""
 
 
 class ScoreForms(TyperGroup):
@@ -49,56 +71,6 @@ app = typer.Typer(
     "`evalkit score run` scores what a policy predicted during a run, `evalkit score folders` anyone's predictions. "
     "`evalkit score dataset` lets a policy predict from recorded frames. docs/scoring.md defines every metric.",
 )
-
-Workers = Annotated[
-    int, typer.Option("--workers", metavar="N", help="Processes; 0 uses every core (on a GPU, one process).")
-]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device", help="Device of SSIM, point clouds and LPIPS: cpu, cuda or cuda:1. The scores are the same."
-    ),
-]
-LpipsNets = Annotated[
-    str,
-    typer.Option(
-        "--lpips", metavar="NET,NET", help="Networks of LPIPS: alex, squeeze, vgg, separated by commas; or none."
-    ),
-]
-LpipsWeights = Annotated[
-    Path | None,
-    typer.Option(
-        "--lpips-weights",
-        metavar="DIR",
-        help="Folder of other LPIPS weights. [default: those of evalkit; for vgg, the torch hub cache]",
-        show_default=False,
-    ),
-]
-References = Annotated[
-    bool,
-    typer.Option(
-        help="Also score reference predictions: repeated last frame (floor), codec round trip (ceiling), "
-        "ground truth (sanity check)."
-    ),
-]
-DepthEstimator = Annotated[
-    str | None,
-    typer.Option(
-        "--depth-estimator",
-        metavar="NAME/ALIGNMENT",
-        help="Estimate depth from predicted RGB, for policies that predict no depth; for example plane/median.",
-    ),
-]
-Extras = Annotated[
-    str,
-    typer.Option(
-        "--extra",
-        metavar="NAME,NAME",
-        help="Metrics that take longer: wrist (SSIM and LPIPS of wrist cameras), flow (optical flow of moving pixels); "
-        "or none.",
-    ),
-]
-ScoresFolder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of scores.parquet and the report.")]
 
 
 @app.command("run")
@@ -128,6 +100,7 @@ def score_run(
     references: References = True,
     depth_estimator: DepthEstimator = None,
     extra: Extras = "none",
+    strict: Strict = False,
 ) -> None:
     """Score what a policy predicted during a run.
 
@@ -142,82 +115,21 @@ def score_run(
     - `evalkit score run results/runs/mine --extra wrist,flow`
     - `evalkit score run results/runs/mine policy.xwam.checkpoint=nano`
     """
+    from evalkit.store.run_folder import open_run
+
     options = _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra)
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]
     paths = [Path(text) for text in runs if text not in overrides]
     if not paths:
         raise BadConfig("`evalkit score run` needs at least one run folder before the overrides.")
-    nothing = [reason for path in paths if (reason := _score_run(path, workers, options, policy, overrides))]
-    if len(nothing) == len(paths):
-        raise BadConfig(nothing[0])
-    for reason in nothing:
+    nothing = {path: _score_run(path, workers, options, policy, overrides) for path in paths}
+    reasons = [reason for reason in nothing.values() if reason is not None]
+    if len(reasons) == len(paths):
+        raise BadConfig(reasons[0])
+    for reason in reasons:
         out.print(Text(reason, style="yellow"))
-
-
-DepthScale = Annotated[
-    str | None,
-    typer.Option(
-        "--depth-scale",
-        metavar="UNITS_PER_METRE",
-        help="Stored units of depth per metre, for example 1000 for millimetres: one number for files of integers, or "
-        "PRED,GT for every depth file of each side. [default: 1000 for integers, 1 (metres) for floating point]",
-        show_default=False,
-    ),
-]
-CameraConvention = Annotated[
-    str | None,
-    typer.Option(
-        "--camera-convention",
-        metavar="NAME",
-        help="Poses of the camera file: opencv (camera-to-base; x right, y down, z forward), opengl (camera-to-base; x "
-        "right, y up, z backward) or colmap (base-to-camera, axes of opencv). [default: what the file states, else "
-        "opencv]",
-        show_default=False,
-    ),
-]
-Fps = Annotated[
-    str | None,
-    typer.Option(
-        "--fps",
-        metavar="PRED,GT",
-        help="Frames per second of both sides, to match frames by time; one number for equal rates. [default: what "
-        "videos state]",
-        show_default=False,
-    ),
-]
-Offset = Annotated[
-    int | None,
-    typer.Option(
-        "--offset",
-        metavar="N",
-        help="Skip the first N predicted frames, for example conditioning frames. 0 says that the first frames belong "
-        "together.",
-        show_default=False,
-    ),
-]
-TrueOffset = Annotated[
-    int | None,
-    typer.Option(
-        "--gt-offset",
-        metavar="N",
-        help="Skip the first N ground-truth frames; the last of them is the floor's frame.",
-        show_default=False,
-    ),
-]
-Resize = Annotated[
-    str | None,
-    typer.Option(
-        "--resize",
-        metavar="SIDE",
-        help="Scale the images of one side, pred or gt, to the size of the other: colours by area average or bicubic, "
-        "depth by nearest neighbour; intrinsics follow. [default: refuse images of different size]",
-        show_default=False,
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Only print the clips, views, frames, rates, sizes and units, and how they match."),
-]
+    if strict:
+        _exit_if_found([open_run(path).scores_path for path, reason in nothing.items() if reason is None])
 
 
 @app.command("folders")
@@ -243,6 +155,7 @@ def score_folders(
     references: References = True,
     depth_estimator: DepthEstimator = None,
     extra: Extras = "none",
+    strict: Strict = False,
 ) -> None:
     """Score anyone's predictions: a folder of predictions against a folder of ground truth.
 
@@ -279,7 +192,7 @@ def score_folders(
     )
     with counted("score clips") as on_progress:
         score(pred_dir, gt_dir, to / "scores.parquet", on_progress=on_progress, options=options, files=files)
-    _write_report(to / "scores.parquet")
+    _write_report(to / "scores.parquet", strict=strict)
 
 
 @app.command("dataset")
@@ -314,6 +227,7 @@ def score_dataset(
     references: References = True,
     depth_estimator: DepthEstimator = None,
     extra: Extras = "none",
+    strict: Strict = False,
 ) -> None:
     """Let a policy predict from recorded frames, and score the predictions against the recording.
 
@@ -341,7 +255,7 @@ def score_dataset(
     modes: dict[str, tuple[Mode, ...]] = {"own": ("own",), "recorded": ("recorded",), "both": ("own", "recorded")}
     with counted(f"score {policy} on {folder.name}") as on_progress:
         score(folder, loaded, to / "scores.parquet", modes=modes[actions], on_progress=on_progress, options=options)
-    _write_report(to / "scores.parquet")
+    _write_report(to / "scores.parquet", strict=strict)
 
 
 PREDICTED_WITH = {
@@ -412,9 +326,9 @@ def _on_all_cores(options: ScoreOptions, workers: int) -> ScoreOptions:
 
 
 def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | None, overrides: list[str]) -> str | None:
-    """Score a run; return why it has no clip to score, or None. Nothing is written where there is no clip."""
-    from evalkit.score.results.checks import CHECK_COLUMNS, check_sentences
-    from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score
+    """Score a run; return why no prediction has a score, or None. Nothing is written where there is no clip."""
+    from evalkit.score.results.checks import check_sentences
+    from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score, unscored_sentence
     from evalkit.score.results.table import read_coverage, read_scores
     from evalkit.score.run import score_run
     from evalkit.store.run_folder import open_run
@@ -428,13 +342,14 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
         out.print(Text(sentence, style="yellow"))
     with counted(f"score {path.name}") as on_progress:
         written = score_run(path, workers=workers, on_progress=on_progress, options=options, codec=codec)
-    made_of, lost = read_coverage(written), lost_clips(read_scores(written, ("task", "index", "metric", "status")))
-    for sentence in check_sentences(read_scores(written, CHECK_COLUMNS)):
+    scores = read_scores(written)
+    made_of, lost = read_coverage(written), lost_clips(scores)
+    for sentence in check_sentences(scores):
         out.print(Text(sentence, style="yellow"))
     if made_of is not None and lost:
         out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
     out.print(f"scores: {written}\nnext: evalkit report {path}", soft_wrap=True)
-    return None
+    return unscored_sentence(scores)
 
 
 def _codec(plan: Plan, policy: str | None, overrides: list[str]) -> CodecChoice | str | None:
@@ -486,10 +401,27 @@ def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dic
     return bind_policy(name, overrides).given_settings
 
 
-def _write_report(result: Path) -> None:
+def _write_report(result: Path, *, strict: bool) -> None:
+    """Write and print the report of a result file; raise if no prediction has a score."""
     from evalkit.report.render_console import render_console
     from evalkit.report.write import write_scores_report
+    from evalkit.score.results.coverage import unscored_sentence
+    from evalkit.score.results.table import read_scores
 
     report = write_scores_report(result, result.parent, name=result.parent.name)
     out.print(render_console(report.document))
     out.print(f"scores and report: {result.parent}", soft_wrap=True)
+    if nothing := unscored_sentence(read_scores(result)):
+        raise BadConfig(nothing)
+    if strict:
+        _exit_if_found([result])
+
+
+def _exit_if_found(results: Sequence[Path]) -> None:
+    from evalkit.score.results.checks import has_findings
+    from evalkit.score.results.coverage import lost_clips
+    from evalkit.score.results.table import read_scores
+
+    for scores in map(read_scores, results):
+        if has_findings(scores) or lost_clips(scores):
+            raise typer.Exit(FOUND)

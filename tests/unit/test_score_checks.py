@@ -5,6 +5,7 @@ Read next: `evalkit/score/results/checks.py`, `evalkit/score/checks/chunk.py`.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from evalkit.cli.main import app
+from evalkit.score.checks.colours import MISTAKES
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.results.checks import CHECK_COLUMNS, Finding, check_row, check_sentences, split_checks
 from evalkit.score.results.outcome import STATUSES, Score
@@ -94,3 +96,13 @@ def test_a_refusal_reaches_terminal_report_and_file(tmp_path: Path) -> None:
     assert cloud["reason"].str.contains("they look transposed").all()
     assert scores[scores["metric"] == "absrel/gt_mask_10m"]["value"].notna().all()
     assert len(check_sentences(scores[list(CHECK_COLUMNS)])) == 1
+
+
+def test_every_check_is_documented() -> None:
+    root = Path(__file__).resolve().parents[2]
+    source = "".join(path.read_text() for path in (root / "evalkit/score").rglob("*.py"))
+    used = set(re.findall(r'(?:check=|Oddity\(|_bad_cameras\()\s*"([a-z]+_?[a-z]*)"', source))
+    used |= {name for name, _ in MISTAKES.values()}
+    page = (root / "docs/scoring.md").read_text().split("## Checks")[1].split("\n## ")[0]
+    assert {"pose", "camera_agreement", "depth_unit", "rgb_flip", "frame_order", "state_layout", "views"} <= used
+    assert {name for name in used if f"`{name}`" not in page} == set()

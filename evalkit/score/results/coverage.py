@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from evalkit.score.results.outcome import WHOLE_CHUNK, Score
+from evalkit.score.results.checks import split_checks
+from evalkit.score.results.names import PREDICTED
+from evalkit.score.results.outcome import STATUSES, WHOLE_CHUNK, Score
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
 
@@ -105,6 +107,23 @@ def lost_clips(scores: pd.DataFrame) -> list[LostClip]:
         LostClip(f"{task}/{index:04d}", str(status))
         for task, index, status in zip(rows["task"], rows["index"], rows["status"], strict=True)
     ]
+
+
+def unscored_sentence(scores: pd.DataFrame) -> str | None:
+    """Return why no prediction has a value, one sentence; None if one has.
+
+    Args:
+        scores: A result file with the columns subject, metric, value, status and reason.
+    """
+    rows = scores[scores["subject"].map(lambda subject: subject.startswith(PREDICTED)).astype(bool)]
+    metrics, _ = split_checks(rows)
+    if metrics["value"].notna().any():
+        return None
+    if rows.empty:
+        return "Nothing could be scored: no clip holds a prediction with ground truth."
+    first = rows.assign(is_clip=rows["metric"] == CLIP_METRIC).sort_values("is_clip", ascending=False, kind="stable")
+    status, reason = str(first["status"].iloc[0]), str(first["reason"].iloc[0])
+    return f"Nothing could be scored: {reason or STATUSES.get(status, status)}".rstrip(".") + "."
 
 
 def lost_sentence(lost: Sequence[LostClip], num_clips: int) -> str:
