@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from evalkit.dataset.depth_video import DepthRange
+from evalkit.dataset.videos import write_video
 from evalkit.dataset.writer import write_episode
 from tests.doubles.recordings import NO_BOUNDS, RECORDING, key_of, steps_of
 from xwam.codecs.patch_dct import PatchDCT
@@ -67,3 +68,14 @@ def test_codecs_with_other_weights_keep_latents_of_their_own(tmp_path: Path) -> 
     torch.testing.assert_close(2 * once, twice, atol=1e-2, rtol=1e-2)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(once, twice, atol=1e-2, rtol=1e-2)
+
+
+def test_a_video_of_the_same_size_is_encoded_anew(tmp_path: Path) -> None:
+    write(tmp_path, seed=0)
+    first = kept(tmp_path, PatchDCT(48))[3].video_CTVHW
+    path = tmp_path / "video" / "a" / f"{key_of(0)}.mp4"
+    before = path.stat().st_size
+    write_video(path, 255 - steps_of(0).rgb[:, 0], fps=20)
+    path.write_bytes(path.read_bytes() + bytes(max(0, before - path.stat().st_size)))
+    other = kept(tmp_path, PatchDCT(48))[3].video_CTVHW
+    assert not torch.equal(other, first)

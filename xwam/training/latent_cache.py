@@ -25,13 +25,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from evalkit.contracts.fingerprint import FileHashes, sha256_of_values
 from evalkit.dataset.layout import BrokenEpisode, Track
 from xwam.checkpoints.tensors import write_tensors
 from xwam.codecs.codec import Codec, encode_views
 from xwam.config import CodecConfig
 from xwam.training.clips import ClipDataset
 
-FORMAT = 3
+FORMAT = 4
 """Version of the cache; increase it when images or the latents of a codec change."""
 
 
@@ -76,6 +77,7 @@ class LatentClips(Dataset[EncodedSample]):
             settings["weights"] = _digest_of(codec)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._folder = folder / digest[:16]
+        self._hashes = FileHashes()
         self._path = lru_cache(maxsize=None)(self._path_of)
 
     def __len__(self) -> int:
@@ -109,15 +111,14 @@ class LatentClips(Dataset[EncodedSample]):
         return EncodedSample(video, depth, *numbers)
 
     def _path_of(self, key: str) -> Path:
-        """Return the file of an episode's latents; its name depends on the JSON and on the sizes of the videos."""
+        """Return the file of an episode's latents; its name depends on the content of its JSON and its videos."""
         try:
-            digest = hashlib.sha256((self.clips.root / "data" / f"{key}.json").read_bytes())
-            for camera in self.clips.track(key).cameras:
-                for video in (camera.rgb_path, camera.depth_path, camera.depth_mm_path):
-                    digest.update(str(video and video.stat().st_size).encode())
+            files = [self.clips.root / "data" / f"{key}.json"]
+            files += [video for camera in self.clips.track(key).cameras for video in camera.videos]
+            digest = sha256_of_values([self._hashes.sha256(file) for file in files])
         except OSError as error:
             raise BrokenEpisode(f"{key}: {error.filename} cannot be read: {error.strerror}.") from error
-        return self._folder / f"{key}-{digest.hexdigest()[:16]}.safetensors"
+        return self._folder / f"{key}-{digest[:16]}.safetensors"
 
     @torch.no_grad()
     def _encode(self, track: Track, path: Path) -> None:
