@@ -195,7 +195,7 @@ class DepthCodes:
 
         Example:
             >>> DepthCodes().decode(np.array([0, 1, 397, 4095])).tolist()
-            [0, 11, 501, 10000]
+            [0, 11, 500, 10000]
         """
         if codes.size and codes.max() > LARGEST_CODE:
             raise ValueError(f"codes of depth go up to {LARGEST_CODE}, this video holds {codes.max()}")
@@ -226,3 +226,15 @@ class DepthCodes:
         millimetre = np.rint(depth.clip(self.depth_min, self.depth_max) * np.float32(1000)).clip(1, MAX_DEPTH_MM)
         millimetre[0] = 0
         return millimetre.astype(np.uint16)
+
+
+def states_lossless(info: Mapping[str, Any]) -> bool:
+    """Return whether the `info` of a depth video says that encoding it changed no code.
+
+    Example:
+        >>> states_lossless({"video.codec": "hevc", "video.extra_options": {"x265-params": "lossless=1"}})
+        True
+        >>> states_lossless({"video.codec": "hevc", "video.crf": 30})
+        False
+    """
+    return info.get("video.codec") == "ffv1" or "lossless=1" in str(info.get("video.extra_options"))

@@ -27,7 +27,7 @@ from evalkit.contracts.files import copy_whole, write_whole
 from evalkit.contracts.fingerprint import ORIGIN, FileHashes, Origin, read_origin, sha256_of_values
 from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.depth_video import LARGEST_CODE, DepthCodes, DepthRange, depth_bytes
+from evalkit.dataset.depth_video import LARGEST_CODE, DepthCodes, DepthRange, depth_bytes, states_lossless
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
 from evalkit.dataset.lerobot_format import CameraSource
 from evalkit.dataset.lerobot_images import Placement, depth_images, place_rows, rgb_images
@@ -366,6 +366,10 @@ class _Camera:
             return depth_images(self._rows.table[feature], details.get("depth_unit"), self._opened.root)
         codes_of, frames = DepthCodes.from_info(details), self._placed[feature].frames.tolist()
         codes = read_frames(self._opened.video_path(self._episode, feature), frames, "gray16le")
+        if not states_lossless(details):
+            self._notes.append(
+                f"'{feature}': meta/info.json does not say that its video is lossless; its depth is approximate"
+            )
         if ((codes == 0) | (codes == LARGEST_CODE)).any():
             self._notes.append(f"'{feature}': {codes_of.describe_limits(codes)}; the former count as unknown")
         return codes_of.decode(codes)
