@@ -252,15 +252,15 @@ def paired_columns(left: str, right: str, means: Sequence[str]) -> tuple[Column,
     """
     return (
         MEANS[0],
-        Column(id="left", title=left, kind="number", explanation=f"mean of {means[0]}", wraps=True),
-        Column(id="right", title=right, kind="number", explanation=f"mean of {means[1]}", wraps=True),
-        Column(id="difference", title="difference", kind="number", explanation=f"{left} - {right}"),
+        Column(id="left", title=left, kind="number", explanation=f"mean of {means[0]}"),
+        Column(id="right", title=right, kind="number", explanation=f"mean of {means[1]}"),
+        Column(id="difference", title="difference", kind="number", narrow="hidden", explanation=f"{left} - {right}"),
         Column(
             id="interval",
             title="95 % interval",
             kind="number",
             wraps=True,
-            explanation="95 % confidence interval of the difference",
+            explanation=f"95 % confidence interval of the difference {left} - {right}",
         ),
         Column(
             id="better",

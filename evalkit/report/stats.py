@@ -16,8 +16,8 @@ from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
 CONFIDENCE = 0.95
-MIN_FOR_SHAPE = 3
-"""Episodes from which on the shape of their values widens an interval; two have no shape."""
+MIN_FOR_TAIL, MIN_FOR_SKEW = 3, 4
+"""Episodes from which on an interval leans away from a bound, and to the side of their longer tail."""
 
 SKEW_SHOWN = 0.8
 """Share of the skewness of a distribution that a small sample shows."""
@@ -107,9 +107,9 @@ def mean_interval(
 
     Frames of one episode resemble each other, so that episodes count, not frames. The interval is Student's, on the
     cluster-robust standard error CR2 with the degrees of freedom of Bell and McCaffrey (2002), which fall where few
-    episodes hold most frames. From three episodes on it leans to the side of the longer tail, of which few episodes
-    show too little: by Hall's transformation (1992), and, where all episodes lie on one side of zero or of a bound, at
-    least as far as the same interval on the scale of the logarithm of the distance from there.
+    episodes hold most frames. It leans to the side of the longer tail, of which few episodes show too little: from four
+    episodes on by Hall's transformation (1992), and, from three on, where all episodes lie on one side of zero or of a
+    bound, at least as far as the same interval on the scale of the logarithm of the distance from there.
 
     Args:
         sums: Sum of the values of each episode.
@@ -143,7 +143,7 @@ def mean_interval(
         return None
     reach = float(student_t.ppf(0.5 + CONFIDENCE / 2, spread.freedom)) * spread.error
     below, above = reach, reach
-    if len(sums) >= MIN_FOR_SHAPE:
+    if len(sums) >= MIN_FOR_TAIL:
         below, above = _leaning(reach, spread, num_episodes=len(sums))
         floor, ceiling = (low if low > -math.inf else 0.0), (high if high < math.inf else 0.0)
         if means.min() > floor:
@@ -197,11 +197,11 @@ def _leaning(reach: float, spread: Spread, *, num_episodes: int) -> tuple[float,
     """Return how far an interval reaches below and above, by Hall's transformation of the t statistic.
 
     Two numbers come from simulation. Few episodes show less skewness than their distribution has: `SKEW_SHOWN` of it.
-    Three show little more than on which side the middle one lies, so half of theirs is taken. And the side of the
-    shorter tail gives only half of what the transformation takes from it, because the skewness is uncertain.
+    And the side of the shorter tail gives only half of what the transformation takes from it, because the skewness is
+    uncertain. Three episodes show little more than on which side the middle one lies, so theirs is not used.
     """
-    skew = spread.skew * min(1.0 / SKEW_SHOWN, (num_episodes - 2) / 2)
-    if abs(skew) < 1e-6:
+    skew = spread.skew / SKEW_SHOWN
+    if num_episodes < MIN_FOR_SKEW or abs(skew) < 1e-6:
         return reach, reach
 
     def hall(t: float) -> float:
