@@ -308,7 +308,7 @@ def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
     """Write frames without loss, whole or not at all: F,H,W,3 uint8 as H.264 of RGB (mp4), F,H,W uint16 as FFV1 (mkv).
 
     Raises:
-        ValueError: If the frames have another shape or type, or there is none.
+        ValueError: If the frames have another shape or type, there is none, or the encoder does not take their size.
     """
     formats: dict[tuple[int, Any], Stored] = {
         (4, np.dtype(np.uint8)): "rgb24",
@@ -340,6 +340,11 @@ def _write(path: Path, frames: np.ndarray, stored: Stored, *, fps: float) -> Non
         stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.codec_context.gop_size = stored, KEYFRAME_EVERY
+        try:
+            stream.codec_context.open()
+        except (av.FFmpegError, ValueError) as error:
+            rows, columns = frames.shape[1:3]
+            raise ValueError(f"{path}: {codec} does not encode images of {rows} x {columns} pixels.") from error
         for frame in frames:
             container.mux(stream.encode(_frame_of(frame, stored)))
         container.mux(stream.encode(None))

@@ -110,12 +110,13 @@ def test_videos_of_codes_lose_nothing(tmp_path: Path, hw_px: tuple[int, int]) ->
 
 
 def test_what_is_no_code_is_not_written(tmp_path: Path) -> None:
-    for codes, reason in [
+    cases: list[tuple[np.ndarray, str]] = [
         (np.full((1, 16, 16), 4096, np.uint16), "up to 4095"),
         (np.zeros((1, 16, 16), np.uint8), "uint8"),
         (np.zeros((0, 16, 16), np.uint16), r"\(0, 16, 16\)"),
         (np.zeros((1, 15, 64), np.uint16), "at least 16 rows and columns"),
-    ]:
+    ]
+    for codes, reason in cases:
         with pytest.raises(ValueError, match=reason):
             write_depth_codes(tmp_path / "a.mp4", codes, fps=20)
 

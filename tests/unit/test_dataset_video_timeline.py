@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from evalkit.dataset.videos import UnreadableVideo, frames_in_order, probe, read_frames
+from evalkit.dataset.videos import UnreadableVideo, frames_in_order, probe, read_frames, write_video
 from tests.doubles.video_files import numbered, numbers_in, write_planes
 
 COUNT = 40
@@ -120,6 +120,29 @@ def test_streams_without_times_are_counted(tmp_path: Path) -> None:
                 raw.write(bytes(part))
     check_all(tmp_path / "raw.h264")
     assert np.isnan(probe(tmp_path / "raw.h264").times_s).all()
+
+
+@pytest.mark.parametrize("ticks", [[0, 1, 1, 2, 3], [0, 0, 0, 0, 0], [0, 1, 2, 2, 2]])
+def test_times_that_occur_twice_are_counted(tmp_path: Path, ticks: list[int]) -> None:
+    check_all(write_planes(tmp_path / "a.mkv", numbered(5), "yuv420p", ticks=ticks), 5)
+
+
+def test_times_below_zero_change_no_number(tmp_path: Path) -> None:
+    """An mp4 hides what comes before zero; the other formats move all times."""
+    for suffix, hidden in (("mkv", 0), ("ts", 0), ("mp4", 7)):
+        path = tmp_path / f"a.{suffix}"
+        ticks = range(-7, COUNT - 7)
+        write_planes(path, numbered(COUNT), "yuv420p", codec="libx264", ticks=ticks, options=LONG_GOP)
+        assert numbers_in(np.stack(list(frames_in_order(path)))) == list(range(hidden, COUNT))
+        assert numbers_in(read_frames(path, range(COUNT - hidden))) == list(range(hidden, COUNT))
+
+
+@pytest.mark.parametrize("hw_px", [(16, 16_500), (20_000, 16)])
+def test_sizes_that_cannot_be_written_get_a_sentence(tmp_path: Path, hw_px: tuple[int, int]) -> None:
+    frames = np.zeros((1, *hw_px, 3), np.uint8)
+    with pytest.raises(ValueError, match=rf"a\.mp4: libx264rgb does not encode images of {hw_px[0]} x {hw_px[1]}"):
+        write_video(tmp_path / "a.mp4", frames, fps=5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_frame_is_named_with_the_count(tmp_path: Path) -> None:
