@@ -17,7 +17,7 @@ from typing import get_args
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score.checks.chunk import TRUTH, Checked, check_chunk
-from evalkit.score.extra import Base, Extra, Parts, RobotMasks, add_extra
+from evalkit.score.extra import Base, Extra, Parts, RobotMasks, add_extra, true_agreement
 from evalkit.score.frame import FrameScores, GroundTruth, Named, score_frame, unfit
 from evalkit.score.metrics import lpips
 from evalkit.score.metrics.device import CPU, is_device_failure
@@ -132,6 +132,7 @@ def score_chunk(
         located += _lpips(truth, subjects, net, options)
     if options.references and like.depth is not None:
         located += [("depth_8bit", frame_idx, named) for frame_idx, named in depth_8bit_scores(truth)]
+        located += [("ground_truth", frame_idx, named) for frame_idx, named in true_agreement(truth)]
     shift = first_frame_idx - lead
     scores = [check_row(finding, chunk_idx=chunk.chunk_idx) for finding in checked.findings]
     scores += [

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from evalkit.contracts.types import Prediction
-from evalkit.score.frame import FrameScores, GroundTruth, ssim_of, unfit
+from evalkit.score.checks.agreement import MIN_POINTS, Pair, Views, pair_agreements
+from evalkit.score.frame import FrameScores, GroundTruth, Named, predicted_pose, ssim_of, unfit
 from evalkit.score.metrics import depth, image, motion
 from evalkit.score.results.outcome import ImageKey, Measure
 
@@ -123,6 +124,7 @@ def add_extra(
         frame_idx: The frame.
         extras: Which of the metrics that take long are added.
     """
+    scores.named += _predicted_agreement(truth, prediction, frame_idx)
     for view, camera in enumerate(truth.env.cameras):
         rgb_problem = unfit(truth, ImageKey("rgb", frame_idx, view), prediction.rgb)
         if camera.kind == "wrist":
@@ -135,6 +137,56 @@ def add_extra(
         if "flow" in extras:
             error = rgb_problem or _flow_error(parts, prediction, frame_idx, view)
             scores.add(camera.name, "flow_px/dis_moving_pixels", error)
+
+
+def true_agreement(truth: GroundTruth) -> Iterator[tuple[int, Named]]:
+    """Yield the agreement of the views of the ground truth, each with the index of its frame."""
+    frames = truth.frames
+    itself = Prediction(rgb=frames.rgb_fvhwc_u8, depth=frames.depth_fvhw_m, proprio=None)
+    for frame_idx in truth.frame_idxs:
+        poses = dict(enumerate(frames.T_base_cam_fv44[frame_idx]))
+        for named in _agreement(truth, itself, frame_idx, poses):
+            yield frame_idx, named
+
+
+def _predicted_agreement(truth: GroundTruth, prediction: Prediction, frame_idx: int) -> Iterator[Named]:
+    poses = {view: predicted_pose(truth, prediction, frame_idx, view) for view in range(len(truth.env.cameras))}
+    known = {view: T for view, T in poses.items() if T is not None}
+    yield from _agreement(truth, prediction, frame_idx, known)
+
+
+def _agreement(
+    truth: GroundTruth, prediction: Prediction, frame_idx: int, poses: Mapping[int, np.ndarray]
+) -> Iterator[Named]:
+    """Yield the share of points of a view that do not lie in front of what another view shows there.
+
+    Args:
+        truth: The ground truth, with the images that cannot be scored.
+        prediction: Whose depth is compared.
+        frame_idx: The frame.
+        poses: Camera poses by view; views without one are left out.
+    """
+    views = list(poses)
+    if prediction.depth is None or len(views) < 2:
+        return
+    group = "all" if len(views) == len(truth.env.cameras) else "static"
+    bad = truth.bad_camera(frame_idx, wrist_mounts=False)
+    problem = Measure(None, "bad_camera", bad) if bad else None
+    problems = (unfit(truth, ImageKey("depth", frame_idx, view), prediction.depth) for view in views)
+    if problem := problem or next(filter(None, problems), None):
+        yield Named(group, "view_agreement_frac/not_in_front_10m", problem)
+        return
+    seen = Views(
+        depth_vhw_m=prediction.depth[frame_idx, views],
+        intrinsics_v33_px=truth.intrinsics_v33_px[views],
+        T_base_cam_v44=np.stack([poses[view] for view in views]),
+    )
+    total = Pair(0, 0, 0)
+    for pair in pair_agreements(seen).values():
+        total = total.plus(pair)
+    visible = total.agree + total.in_front
+    measure = Measure(total.agree / visible) if visible >= MIN_POINTS else Measure(None, "no_overlap")
+    yield Named(group, "view_agreement_frac/not_in_front_10m", measure)
 
 
 def _enough(mask: np.ndarray, what: str) -> Mask:

@@ -25,6 +25,7 @@ from evalkit.store.clips import ClipChunk
 from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 
+AGREEMENT = "view_agreement_frac/not_in_front_10m"
 SIZE = (96, 128)
 SPEC = scene_spec(SIZE)
 POLICY_ONLY = ScoreOptions(references=False, lpips_nets=())
@@ -124,11 +125,8 @@ def test_wrist_rows_do_not_change_the_averages(chunk: ClipChunk) -> None:
     wrong = known(chunk.predicted).rgb.copy()
     wrong[:, 2] = 255 - wrong[:, 2]
     scores, changed = (score_chunk(c, SPEC, WITH_EXTRAS) for c in (chunk, _predicted(chunk, wrong)))
-    different = {
-        a.metric
-        for a, b in zip(scores, changed, strict=True)
-        if (a.view, a.metric, a.value) != (b.view, b.metric, b.value)
-    }
+    rows = [[score for score in side if not score.metric.startswith("check/")] for side in (scores, changed)]
+    different = {before.metric for before, after in zip(*rows, strict=True) if before.value != after.value}
     assert different == {"psnr_db/frame_mean_wrist", "ssim/gauss11_wrist"}
     assert {score.view for score in scores if score.metric.endswith("_wrist")} == {"wrist"}
 
@@ -143,6 +141,39 @@ def test_a_prediction_without_depth_has_the_colour_rows(chunk: ClipChunk) -> Non
         "psnr_db/frame_mean_wrist",
         "ssim/gauss11_wrist",
     }
+
+
+def test_views_of_the_ground_truth_agree_and_of_a_bent_depth_do_not(chunk: ClipChunk) -> None:
+    scores = score_chunk(chunk, SPEC, ScoreOptions(lpips_nets=()))
+    own = [score.value for score in scores if (score.subject, score.metric) == ("ground_truth", AGREEMENT)]
+    assert len(own) == 4
+    assert min(map(known, own)) > 0.98
+    shares = []
+    for scale in (1.0, 1.1, 1.3):
+        depth_m = chunk.true.depth_fvhw_m.copy()
+        depth_m[:, 0] *= scale
+        pred = Prediction(rgb=chunk.true.rgb_fvhwc_u8, depth=depth_m, proprio=chunk.true.proprio_fd)
+        shares.append(_values(score_chunk(replace(chunk, predicted=pred), SPEC, POLICY_ONLY), AGREEMENT).mean())
+    assert shares[0] == pytest.approx(np.mean(own), abs=1e-3)
+    assert max(shares[1:]) < 0.5
+
+
+def test_a_wrong_predicted_wrist_pose_disagrees(chunk: ClipChunk) -> None:
+    states = chunk.true.proprio_fd.copy()
+    states[:, 8:11] += 0.2
+    pred = Prediction(rgb=chunk.true.rgb_fvhwc_u8, depth=chunk.true.depth_fvhw_m, proprio=states)
+    rows = score_chunk(replace(chunk, predicted=pred), SPEC, POLICY_ONLY)
+    assert _values(rows, AGREEMENT, "all").max() < 0.9
+    without = Prediction(rgb=pred.rgb, depth=pred.depth, proprio=None)
+    rows = score_chunk(replace(chunk, predicted=without), SPEC, POLICY_ONLY)
+    assert _values(rows, AGREEMENT, "static").min() > 0.98
+
+
+def test_views_that_share_nothing_have_no_agreement(chunk: ClipChunk) -> None:
+    nothing = np.zeros_like(known(known(chunk.predicted).depth))
+    pred = replace(known(chunk.predicted), depth=nothing)
+    scores = score_chunk(replace(chunk, predicted=pred), SPEC, POLICY_ONLY)
+    assert {score.status for score in scores if score.metric == AGREEMENT} == {"no_overlap"}
 
 
 def test_a_clip_without_start_moves_since_its_first_image(tmp_path: Path, chunk: ClipChunk) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["image", "lpips", "depth", "cloud", "state", "parts", "wrist", "flow"]
+Family = Literal["image", "lpips", "depth", "cloud", "state", "parts", "wrist", "views", "flow"]
 Better = Literal["higher", "lower"]
 Per = Literal["view", "change", "frame", "arm", "chunk"]
 
@@ -23,7 +23,7 @@ class Metric:
     Attributes:
         name: `what_unit/convention`.
         family: Part of a prediction that it needs; or that it describes moving or robot pixels (`parts`), wrist
-            cameras or optical flow.
+            cameras, the agreement of views or optical flow.
         better: Direction of better values.
         per: What one row covers: a frame of a view (`view`), a frame of a view except the first (`change`), a frame of
             all views (`frame`), a frame of an arm (`arm`), or a chunk (`chunk`).
@@ -160,6 +160,14 @@ def _extra_metrics() -> Iterator[Metric]:
         yield _extra(f"lpips/{net}_v0.1_wrist", "wrist", "lower", f"LPIPS with {title} {wrist}")
     yield _extra("absrel/gt_mask_wrist_10m", "wrist", "lower", f"absrel {wrist}")
     yield _extra("delta1/gt_mask_wrist_10m", "wrist", "higher", f"delta1 {wrist}")
+    yield Metric(
+        name="view_agreement_frac/not_in_front_10m",
+        family="views",
+        better="higher",
+        per="frame",
+        definition="share of points of one predicted view that another one, which sees them, has on its surface (2 % + "
+        "5 mm) and not behind them; predicted depth and poses alone, so a frozen prediction agrees with itself",
+    )
     flow = (
         "end-point error of motion since the frame that the policy saw, pixels, over moving pixels (OpenCV's DIS flow)"
     )
@@ -172,7 +180,7 @@ def _extra(name: str, family: Family, better: Better, definition: str) -> Metric
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_metrics(), *_extra_metrics())}
 
-EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "flow")
+EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "views", "flow")
 """Families that do not enter the tables of whole static images; reports show them in a table of their own."""
 
 
