@@ -121,9 +121,10 @@ Resize = Annotated[
     str | None,
     typer.Option(
         "--resize",
-        metavar="SIDE",
-        help="Scale the images of one side, pred or gt, to the size of the other: colours by area average or bicubic, "
-        "depth by nearest neighbour; intrinsics follow. [default: refuse images of different size]",
+        metavar="pred|gt|depth",
+        help="Scale the images of one side, pred or gt, to the size of the other, or depth to the size of the colours: "
+        "colours by area average or bicubic, depth by nearest neighbour; intrinsics follow. [default: refuse images of "
+        "different size]",
         show_default=False,
     ),
 ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -31,13 +30,11 @@ from evalkit.score.sources.clip_files import READABLE, STATES, ClipFiles
 from evalkit.score.sources.images import Frame, View, copy_frame, open_view, read_masks
 from evalkit.score.sources.pairs import ClipPair, same_views
 from evalkit.score.sources.side_facts import MODALITIES, SideFacts
+from evalkit.score.sources.states import read_states
 from evalkit.store.clips import ClipChunk, Frames
 
 FRAMES_A_PART = 32
 """Frames of a clip that are in memory together."""
-
-UNREADABLE_STATES = np.broadcast_to(np.float32(np.nan), (2**31, PROPRIO_DIM))
-"""NaN for any number of frames, in the memory of one number."""
 
 Key = tuple[str, Modality]
 """Subject and modality."""
@@ -96,7 +93,8 @@ class _Clip:
         self.facts, self.offers = facts, offers
         self.views = [camera.spec.name for camera in facts.cameras.cameras]
         self.size = max(size[0] for size in facts.sizes_hw_px), max(size[1] for size in facts.sizes_hw_px)
-        self.states = {TRUTH: _states(pair.true.file(STATES)), POLICY: _states(pair.pred.file(STATES))}
+        files = {TRUTH: pair.true.file(STATES), POLICY: pair.pred.file(STATES)}
+        self.states = {subject: read_states(path).values for subject, path in files.items()}
         self.has_true_depth = any(modality == "depth" for modality, _ in facts.true.sources)
         self.env = EnvSpec(
             env_id="folders",
@@ -160,7 +158,7 @@ class _Clip:
         size = self.facts.sizes_hw_px[self.views.index(view)]
         units = self.facts.units[1 if side.subject == TRUTH else 0]
         own = side.numbers(source, numbers)
-        resize = _resize_to(size, modality) if self.facts.resizes(side.subject) else None
+        resize = _resize_to(size, modality) if self.facts.resizes(side.subject, modality) else None
         return open_view(source.stream, modality, own, units=units, resize=resize)
 
     def _take(self, view: View, key: Key, count: int) -> list[Frame]:
@@ -245,7 +243,7 @@ class _Clip:
         none = _no_frame(len(self.views), self.size)
         if true.start is not None:
             opened = _start_folder(true.start, self.views, self.facts)
-            states = _states(true.start.file(STATES))
+            states = read_states(true.start.file(STATES)).values
         elif (
             self.facts.match.true and self.facts.true.frames and self.facts.match.true[0] > self.facts.true.frames.first
         ):
@@ -285,7 +283,7 @@ def _start_folder(start: ClipFiles, views: Sequence[str], facts: ClipFacts) -> d
             stream = start.streams.get((modality, own))
             if stream is not None:
                 size = facts.sizes_hw_px[views.index(view)]
-                resize = _resize_to(size, modality) if facts.resizes(TRUTH) else None
+                resize = _resize_to(size, modality) if facts.resizes(TRUTH, modality) else None
                 number = stream.numbers[0] if stream.numbers else 0
                 opened[modality, view] = open_view(stream, modality, [number], units=facts.units[1], resize=resize)
     return opened
@@ -303,18 +301,6 @@ def _resize_to(hw_px: tuple[int, int], modality: Modality) -> Callable[[np.ndarr
         return np.asarray(cv2.resize(np.ascontiguousarray(image), (hw_px[1], hw_px[0]), interpolation=method))
 
     return resize
-
-
-def _states(path: Path | None) -> np.ndarray | None:
-    """Return F,16 states; None if there are none, NaN for every frame if they cannot be read."""
-    if path is None:
-        return None
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        states = np.asarray(loaded if path.suffix == ".npy" else loaded["proprio"], np.float32)
-    except Exception:  # a broken archive raises whatever its decoder raises
-        return UNREADABLE_STATES
-    return states if states.ndim == 2 and states.shape[1] == PROPRIO_DIM else UNREADABLE_STATES
 
 
 def _without_floor(problem: Measure) -> Score:

@@ -454,3 +454,39 @@ def test_resized_depth_and_intrinsics_are_those_of_the_small_image(tmp_path: Pat
     refused = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
     assert set(refused[refused["metric"] == "absrel/gt_mask_10m"]["status"]) == {"wrong_size"}
     assert set(refused[refused["metric"] == "check/image_size"]["status"]) == {"refused"}
+
+
+def test_depth_smaller_than_colours_is_scaled_on_request(tmp_path: Path) -> None:
+    cameras = room(SIZE)
+    stored = write_depth_clips(tmp_path, cameras, per_m=1000.0)
+    for side in ("gt", "pred"):
+        for path in (tmp_path / side).glob("clip/depth/*/*.png"):
+            Image.fromarray(np.asarray(Image.open(path))[::2, ::2]).save(path)
+    refused = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    assert all("add --resize depth" in reason for reason in refused[refused["metric"] == "check/image_size"]["reason"])
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path, resize="depth")
+    for name in cameras:
+        true, pred = (stored[side, 0][name][::2, ::2].astype(np.float64) for side in ("gt", "pred"))
+        [absrel] = values(table, "absrel/gt_mask_10m", frame_idx=0, view=name)
+        assert absrel == pytest.approx(np.mean(np.abs(pred - true) / true), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((4, 2, 48, 64, 3), np.uint8), "got uint8 (4, 2, 48, 64, 3)"),
+        (np.zeros((4, 48, 64), np.uint8), "got uint8 (4, 48, 64)"),
+        (np.zeros((4, 48, 64, 3), np.int64), "got int64"),
+        (np.full((4, 48, 64, 3), -1.0, np.float32), "has float32 colours, expected 8 bits"),
+        (np.full((4, 48, 64, 3), 300, np.uint16), "has uint16 colours, expected 8 bits"),
+        (np.asfortranarray(images(0)), "in Fortran order"),
+        (np.array([{}]), "got object"),
+    ],
+)
+def test_an_array_that_is_not_understood_is_named(tmp_path: Path, array: np.ndarray, said: str) -> None:
+    np.save(tmp_path / "gt.npy", images(0))
+    np.save(tmp_path / "pred.npy", array)
+    table = scored(tmp_path / "pred.npy", tmp_path / "gt.npy", tmp_path)
+    assert table[table["metric"] == "psnr_db/frame_mean"]["value"].isna().all()
+    [reason] = table[table["metric"] == "check/files"]["reason"]
+    assert said in reason

@@ -119,7 +119,11 @@ class Checker:
         return array_fvhw[frames, view, :height, :width]
 
     def _matrices(self) -> Iterator[Finding]:
-        """Yield each camera whose matrices cannot be right."""
+        """Yield each camera whose matrices cannot be right; one sentence where no camera is known at all."""
+        if np.isnan(self.chunk.intrinsics_v33_px).all() and np.isnan(self.chunk.true.T_base_cam_fv44).all():
+            text = "the ground truth has no intrinsics and no poses of its cameras, so point clouds have no score."
+            yield _bad_cameras("cameras", "all", text)
+            return
         for view, camera in enumerate(self.env.cameras):
             if fault := intrinsics_fault(self.chunk.intrinsics_v33_px[view], self._size(view)):
                 text = f"the intrinsics of {camera.name} cannot be right: {fault}{CORRECT}."

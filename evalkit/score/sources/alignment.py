@@ -9,7 +9,7 @@ A match fits clearly better if its mean squared error is at most `CLEARLY_BETTER
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -37,15 +37,16 @@ class Alternative(NamedTuple):
     pred_skip: int
 
     @classmethod
-    def shifted(cls, true_skip: int, pred_skip: int) -> Alternative:
-        """Return a match at equal rates; frames before the first one of a side are left out.
+    def of(cls, true: Sequence[int], pred: Sequence[int]) -> Alternative:
+        """Return the match of two sequences of positions; pairs before the first frame of a side are left out.
 
         Example:
-            >>> Alternative.shifted(0, -1)
+            >>> Alternative.of([0, 1, 2], [-1, 0, 1])
             Alternative(true_step=1, true_skip=1, pred_step=1, pred_skip=0)
         """
-        before = min(true_skip, pred_skip, 0)
-        return cls(1, true_skip - before, 1, pred_skip - before)
+        true_step, pred_step = (side[1] - side[0] if len(side) > 1 else 1 for side in (true, pred))
+        before = -min(true[0], pred[0], 0)
+        return cls(true_step, true[0] + before * true_step, pred_step, pred[0] + before * pred_step)
 
     def options(self) -> str:
         """Return the command-line options that give this match.
@@ -76,8 +77,12 @@ def thumbnail(image_hwc_u8: np.ndarray) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image_hwc_u8), size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def alternatives(num_true: int, num_pred: int) -> Iterator[Alternative]:
-    """Yield the matches that the lengths allow."""
+def alternatives(num_true: int, num_pred: int, default: Alternative) -> Iterator[Alternative]:
+    """Yield the matches that the lengths allow; where the user states two rates, those that begin otherwise."""
+    if default.true_step != default.pred_step:
+        yield from (default._replace(true_skip=default.true_skip + skip) for skip in range(default.true_step))
+        yield from (default._replace(pred_skip=default.pred_skip + skip) for skip in range(default.pred_step))
+        return
     for skip in range(min(MAX_SKIPPED, max(num_pred - num_true, 1)) + 1):
         yield Alternative(1, 0, 1, skip)
     for skip in range(1, min(MAX_SKIPPED, max(num_true - num_pred, 1)) + 1):
@@ -105,7 +110,9 @@ def better_match(
     if default_mse is None or default_mse < MIN_MSE:
         return None
     tried = [
-        (mse, a) for a in alternatives(num_true, num_pred) if a != default and (mse := _mse(true, pred, a)) is not None
+        (mse, a)
+        for a in alternatives(num_true, num_pred, default)
+        if a != default and (mse := _mse(true, pred, a)) is not None
     ]
     if not tried:
         return None

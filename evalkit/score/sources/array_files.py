@@ -151,7 +151,9 @@ def _info(
     path: Path, key: str | None, shape: tuple[int, ...], dtype: np.dtype, fortran: bool, modality: Modality | None
 ) -> ArrayInfo:
     if modality is None:
-        modality = "depth" if _colour_layout(shape) is None else "rgb"
+        has_steps = dtype.kind == "f" or (dtype.kind in "ui" and dtype.itemsize > 1)
+        is_depth = _colour_layout(shape) is None and _depth_layout(shape) is not None and has_steps
+        modality = "depth" if is_depth else "rgb"
     layout = _colour_layout(shape) if modality == "rgb" else _depth_layout(shape)
     if fortran or layout is None or dtype.kind not in ("f" if key == METRES else "ufb"):
         wanted = "F,H,W,3 or H,W,3, best uint8" if modality == "rgb" else "F,H,W or H,W"

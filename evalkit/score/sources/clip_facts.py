@@ -13,16 +13,17 @@ import numpy as np
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.score.results.checks import Finding
-from evalkit.score.results.outcome import Measure
+from evalkit.score.results.outcome import Measure, Modality
 from evalkit.score.sources.alignment import NUM_TRIED, Alternative, better_match, thumbnail
 from evalkit.score.sources.camera_files import read_cameras
 from evalkit.score.sources.cameras import CameraSet, unknown_cameras
-from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE
-from evalkit.score.sources.folder_options import FolderOptions
+from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE, STATES
+from evalkit.score.sources.folder_options import FolderOptions, Resized
 from evalkit.score.sources.images import DepthUnits, inspect, open_view
 from evalkit.score.sources.matching import ALL_FAMILIES, FrameMatch, match_frames
 from evalkit.score.sources.pairs import ClipPair, same_views
-from evalkit.score.sources.side_facts import SideFacts, side_facts, unit_findings
+from evalkit.score.sources.side_facts import MODALITIES, SideFacts, side_facts, unit_findings
+from evalkit.score.sources.states import read_states
 
 TRUTH, POLICY = "ground_truth", "policy"
 
@@ -42,7 +43,7 @@ class ClipFacts:
         units: Stored units of predicted and true depth.
         match: Pairs of frames.
         findings: What looks wrong or is left open.
-        resized: Subject whose images are scaled; empty if none are.
+        resized: What is scaled, see `FolderOptions`.
     """
 
     cameras: CameraSet
@@ -52,11 +53,11 @@ class ClipFacts:
     units: tuple[DepthUnits, DepthUnits]
     match: FrameMatch
     findings: tuple[Finding, ...]
-    resized: str = ""
+    resized: Resized | None = None
 
-    def resizes(self, subject: str) -> bool:
+    def resizes(self, subject: str, modality: Modality) -> bool:
         """Return whether the images of a side are scaled."""
-        return subject == self.resized
+        return _resizes(self.resized, subject, modality)
 
     @property
     def refused(self) -> str:
@@ -105,6 +106,7 @@ def clip_facts(pair: ClipPair, options: FolderOptions) -> ClipFacts:
         *_size_findings(names, true, pred, sizes, options),
         *_camera_findings(pair, stated, true),
         *_mask_findings(true, names, sizes),
+        *_state_findings(pair),
     ]
     return ClipFacts(
         cameras=_scaled_cameras(stated, true, sizes),
@@ -114,7 +116,7 @@ def clip_facts(pair: ClipPair, options: FolderOptions) -> ClipFacts:
         units=units,
         match=match,
         findings=tuple(findings),
-        resized={None: "", "pred": POLICY, "gt": TRUTH}[options.resize],
+        resized=options.resize,
     )
 
 
@@ -168,7 +170,9 @@ def _better(true: SideFacts, pred: SideFacts, names: Sequence[str], match: Frame
     if view is None or not match.true:
         return None
     thumbnails = [_thumbnails(side, view) for side in (true, pred)]
-    default = Alternative.shifted(match.true[0] - true.frames.first, match.pred[0] - pred.frames.first)
+    default = Alternative.of(
+        [number - true.frames.first for number in match.true], [number - pred.frames.first for number in match.pred]
+    )
     better = better_match(thumbnails[0], thumbnails[1], default, true.frames.count, pred.frames.count)
     if better is None:
         return None
@@ -234,17 +238,16 @@ def _size_findings(
     """Yield views whose images differ in size between or within the sides, or change their shape by `--resize`."""
     for view, size in zip(names, sizes, strict=True):
         for side in (true, pred):
-            for modality in ("rgb", "depth"):
-                source = side.sources.get((modality, view))  # type: ignore[call-overload]
+            for modality in MODALITIES:
+                source = side.sources.get((modality, view))
                 own = source.info.hw_px if source is not None else None
                 if own is None or own == size:
                     continue
-                resized = options.resize == ("gt" if side is true else "pred")
-                if not resized:
+                if not _resizes(options.resize, side.subject, modality):
                     which = "ground truth's" if side is true else "predicted"
                     reason = (
                         f"the {which} {modality} of {view} has {own[0]} x {own[1]} pixels (rows x columns), expected "
-                        f"{size[0]} x {size[1]}; add --resize pred or --resize gt to scale that side"
+                        f"{size[0]} x {size[1]}; add --resize {_suggested(side, view, modality, size)} to scale it"
                     )
                     refuses = ("image", "lpips") if modality == "rgb" else ("depth", "cloud")
                     yield Finding(
@@ -260,6 +263,19 @@ def _size_findings(
                         f"{size[0]} x {size[1]} pixels (rows x columns), another shape; crop it first if it is a crop"
                     )
                     yield Finding(check="image_size", subject=side.subject, view=view, reason=reason)
+
+
+def _resizes(resized: Resized | None, subject: str, modality: Modality) -> bool:
+    if resized == "depth":
+        return modality == "depth"
+    return subject == {"pred": POLICY, "gt": TRUTH, None: None}[resized]
+
+
+def _suggested(side: SideFacts, view: str, modality: Modality, size: tuple[int, int]) -> str:
+    """Return the value of `--resize` that scales an image to the size as it is scored."""
+    if modality == "depth" and side.hw_px(view) == size:
+        return "depth"
+    return "gt" if side.subject == TRUTH else "pred"
 
 
 def _scaled_cameras(cameras: CameraSet, true: SideFacts, sizes: Sequence[tuple[int, int]]) -> CameraSet:
@@ -289,6 +305,12 @@ def _mask_findings(true: SideFacts, names: Sequence[str], sizes: Sequence[tuple[
         if fault:
             reason = f"the mask of {view} marks no robot where it does not fit the ground truth: {fault}"
             yield Finding(check="mask", subject=TRUTH, view=view, reason=reason)
+
+
+def _state_findings(pair: ClipPair) -> Iterator[Finding]:
+    for clip, subject in ((pair.true, TRUTH), (pair.pred, POLICY)):
+        if problem := read_states(clip.file(STATES)).problem:
+            yield Finding(check="states", subject=subject, reason=problem, refuses=("state",))
 
 
 def _camera_findings(pair: ClipPair, cameras: CameraSet, true: SideFacts) -> Iterator[Finding]:

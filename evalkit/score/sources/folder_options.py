@@ -15,7 +15,7 @@ from evalkit.score.sources.camera_files import Convention
 from evalkit.score.sources.images import DepthUnits
 from evalkit.score.sources.matching import MatchOptions
 
-ResizedSide = Literal["pred", "gt"]
+Resized = Literal["pred", "gt", "depth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,14 @@ class FolderOptions:
         match: Which frames belong together.
         convention: Of camera poses; None takes what the file states, or evalkit's own.
         depth: Stored units of predicted and true depth; None takes what a camera file states, or the default.
-        resize: The side whose images are scaled to the size of the other; None refuses images of different size.
+        resize: What is scaled: the images of one side to the size of the other, or the depth of both sides to the size
+            of the ground truth's colours; None refuses images of different size.
     """
 
     match: MatchOptions = field(default_factory=MatchOptions)
     convention: Convention | None = None
     depth: tuple[DepthUnits, DepthUnits] | None = None
-    resize: ResizedSide | None = None
+    resize: Resized | None = None
 
     @classmethod
     def parse(
@@ -58,7 +59,7 @@ class FolderOptions:
             if count is not None and count < 0:
                 raise BadConfig(f"{name} takes a number of frames to skip, 0 or more; got {count}.")
         _check_choice("--camera-convention", camera_convention, get_args(Convention))
-        _check_choice("--resize", resize, get_args(ResizedSide))
+        _check_choice("--resize", resize, get_args(Resized))
         rates = None if fps is None else _numbers("--fps", fps, "frames per second")
         return cls(
             match=MatchOptions(
@@ -86,10 +87,15 @@ class FolderOptions:
                 for side, units in zip(("prediction", "ground truth"), self.depth, strict=True)
             )
         if self.resize is not None:
-            resized, like = ("prediction", "ground truth") if self.resize == "pred" else ("ground truth", "prediction")
-            said["resize"] = f"{resized} scaled to the size of the {like}; {RESIZE_FILTERS}"
+            said["resize"] = f"{RESIZED[self.resize]}; {RESIZE_FILTERS}"
         return said
 
+
+RESIZED: dict[Resized, str] = {
+    "pred": "prediction scaled to the size of the ground truth",
+    "gt": "ground truth scaled to the size of the prediction",
+    "depth": "depth of both sides scaled to the size of the ground truth's colours",
+}
 
 RESIZE_FILTERS = (
     "colours by area average where the image shrinks, else bicubic (OpenCV INTER_AREA, INTER_CUBIC); depth by nearest "

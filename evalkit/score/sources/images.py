@@ -114,8 +114,8 @@ def copy_frame(target: np.ndarray, frame: Frame) -> Measure | None:
 
 def inspect(stream: Stream, modality: Modality) -> StreamInfo:
     """Return what is known about a stream: numbers, size, stored type and rate; at most one frame is decoded."""
-    if stream.problem:
-        return StreamInfo(numbers=(), named=False, hw_px=None, stored="", problem=stream.problem)
+    if problem := stream.problem or (stream.array.problem if stream.array is not None else ""):
+        return StreamInfo(numbers=(), named=False, hw_px=None, stored="", problem=problem)
     numbers = stream.numbers or (0,)
     video: VideoInfo | None = None
     if stream.kind == "video":
@@ -131,8 +131,14 @@ def inspect(stream: Stream, modality: Modality) -> StreamInfo:
         stored=str(first.dtype) if isinstance(first, np.ndarray) else "",
         fps=None if video is None else video.fps,
         uneven_from=None if video is None else video.first_uneven,
-        problem=first.reason if isinstance(first, Measure) else "",
+        problem=_problem(first, modality, stream),
     )
+
+
+def _problem(first: Frame, modality: Modality, stream: Stream) -> str:
+    """Return why the first frame of a stream cannot be scored; empty if it can."""
+    finished = _finished(first, modality, stream, DepthUnits(), None)
+    return finished.reason if isinstance(finished, Measure) else ""
 
 
 def read_masks(stream: Stream, numbers: Sequence[int | None]) -> Iterator[Frame]:

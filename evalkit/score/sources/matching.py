@@ -122,7 +122,7 @@ def match_frames(pred: SideFrames, true: SideFrames, options: MatchOptions) -> F
         first_pred=first_pred,
         how=how,
         findings=tuple(findings),
-        ambiguous=bool(findings) and not options.given,
+        ambiguous=not options.given and (bool(findings) or rates is not None),
     )
 
 
@@ -183,7 +183,11 @@ def _length_findings(
     extra = pred.numbers[-1] - (pairs[-1][1] if pairs else first_pred)
     lengths = f"the prediction has {len(pred.numbers)} frames, the ground truth {len(true.numbers)}"
     if lacking:
-        absent = f"{len(lacking)} frames to compare are absent, the first is predicted frame {lacking[0]}"
+        absent = (
+            f"predicted frame {lacking[0]} is absent"
+            if len(lacking) == 1
+            else f"{len(lacking)} predicted frames from {lacking[0]} on are absent"
+        )
         hint = "Absent frames have no score"
         if not options.given and lacking[-1] > pred.numbers[-1]:
             hint = (

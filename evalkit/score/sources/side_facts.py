@@ -83,7 +83,7 @@ def side_facts(clip: ClipFiles, subject: str, names: Mapping[str, str]) -> SideF
         if (stream := clip.streams.get((modality, own))) is not None
     }
     counted = [info for _, info in infos.values() if info.numbers]
-    findings = [_unreadable(subject, key, info) for key, (_, info) in infos.items() if not info.numbers]
+    findings = [_unreadable(subject, key, info) for key, (_, info) in infos.items() if info.problem]
     if not counted:
         sources = {key: Source(stream=stream, info=info, base=0) for key, (stream, info) in infos.items()}
         return SideFacts(subject=subject, sources=sources, frames=None, findings=tuple(findings))
@@ -140,8 +140,9 @@ def unit_findings(side: SideFacts, units: DepthUnits) -> Iterator[Finding]:
 def _unreadable(subject: str, key: tuple[Modality, str], info: StreamInfo) -> Finding:
     modality, view = key
     refuses: tuple[Family, ...] = ("image", "lpips") if modality == "rgb" else ("depth", "cloud")
-    reason = f"the {modality} of {view} cannot be read: {info.problem}"
-    return Finding(check="files", subject=subject, view=view, reason=reason, refuses=refuses)
+    which = "first frame of the " if info.numbers else ""
+    reason = f"the {which}{modality} of {view} cannot be read: {info.problem}"
+    return Finding(check="files", subject=subject, view=view, reason=reason, refuses=() if info.numbers else refuses)
 
 
 def _own_numbers(subject: str, key: tuple[Modality, str], base: int, first: int) -> Finding:
