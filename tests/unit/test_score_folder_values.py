@@ -8,11 +8,9 @@ The expected values come from scikit-image, numpy and scipy alone.
 
 import json
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import imageio.v3 as iio
 import numpy as np
 import pandas as pd
@@ -26,28 +24,9 @@ from evalkit.score.chunk import ScoreOptions
 from evalkit.score.folders import score_folders
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.folder_options import FolderOptions
+from tests.doubles.folders import GL_FROM_CV, SIZE, images, noisy, room, write_depth_clips, write_video
 
-SIZE = (48, 64)
 ONLY = ScoreOptions(references=False, lpips_nets=())
-GL_FROM_CV = np.diag([1.0, -1.0, -1.0, 1.0])
-
-
-def images(seed: int, num_frames: int = 4, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Return F,H,W,3 smooth images that change from frame to frame."""
-    rng = np.random.default_rng(seed)
-    v, u = np.mgrid[: size[0], : size[1]]
-    waves = [
-        np.sin(u / 5 + 0.4 * f + c + rng.normal() * 0.1) + np.cos(v / 7 - 0.2 * f)
-        for f in range(num_frames)
-        for c in range(3)
-    ]
-    stacked = np.stack(waves).reshape(num_frames, 3, *size).transpose(0, 2, 3, 1)
-    return np.clip(np.rint(127 + 50 * stacked), 0, 255).astype(np.uint8)
-
-
-def noisy(true: np.ndarray, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(-9, 10, true.shape)
-    return np.clip(true.astype(int) + noise, 0, 255).astype(np.uint8)
 
 
 def scored(pred: Path, true: Path, tmp_path: Path, **said: Any) -> pd.DataFrame:
@@ -94,19 +73,6 @@ def gaussian_ssim(true: np.ndarray, pred: np.ndarray) -> float:
     return float(full[5:-5, 5:-5].mean())
 
 
-def write_video(path: Path, frames: np.ndarray, codec: str, pix_fmt: str, fps: int = 10) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(
-            codec, rate=Fraction(fps), options={"crf": "0"} if codec == "libx264rgb" else {}
-        )
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pix_fmt
-        given = {2: "gray16le", 3: "rgb24"}[frames.ndim - 1]
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format=given)))
-        container.mux(stream.encode(None))
-
-
 def test_a_flat_video_against_a_folder_of_images(tmp_path: Path) -> None:
     true = images(0)
     pred = noisy(true, 1)
@@ -142,23 +108,6 @@ def test_tasks_with_episodes_of_jpgs(tmp_path: Path) -> None:
             check_images(table, true, pred, task=task, index=index)
 
 
-def room(size: tuple[int, int]) -> dict[str, Any]:
-    """Return two cameras that see a plane, and its depth in closed form."""
-    height, width = size
-    K = np.array([[50.0, 0.0, (width - 1) / 2], [0.0, 52.0, (height - 1) / 2], [0.0, 0.0, 1.0]])
-    v, u = np.mgrid[:height, :width]
-    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(size)], -1)
-    views = {}
-    for name, angle, x_m in (("front", 0.15, 0.0), ("side", -0.25, 0.4)):
-        R = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = R, [x_m, 0.1, -1.0]
-        normal, offset = np.array([0.1, 0.2, 1.0]), 0.6  # the plane n p = offset, base frame
-        depth = (offset - normal @ T[:3, 3]) / (rays @ R.T @ normal)
-        views[name] = (K, T, depth, rays)
-    return views
-
-
 def cloud(depths: dict[str, np.ndarray], cameras: dict[str, Any]) -> np.ndarray:
     points = []
     for name, depth in depths.items():
@@ -169,23 +118,6 @@ def cloud(depths: dict[str, np.ndarray], cameras: dict[str, Any]) -> np.ndarray:
 
 def chamfer_half(true: np.ndarray, pred: np.ndarray) -> float:
     return float((cKDTree(true).query(pred)[0].mean() + cKDTree(pred).query(true)[0].mean()) / 2)
-
-
-def write_depth_clips(tmp_path: Path, cameras: dict[str, Any], *, per_m: float, num_frames: int = 2) -> Any:
-    """Write RGB and 16-bit depth PNGs of both sides with Pillow and imageio; return the stored depths, metres."""
-    stored: dict[tuple[str, int], dict[str, np.ndarray]] = {}
-    rng = np.random.default_rng(5)
-    for side in ("gt", "pred"):
-        for frame in range(num_frames):
-            for name, (_, _, depth, _) in cameras.items():
-                factor = 1 + 0.02 * frame if side == "gt" else 1 + 0.02 * frame + rng.normal(0, 0.02, depth.shape)
-                units = np.rint(depth * factor * per_m).astype(np.uint16)
-                stored.setdefault((side, frame), {})[name] = units.astype(np.float32) / np.float32(per_m)
-                for modality in ("rgb", "depth"):
-                    (tmp_path / side / "clip" / modality / name).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(units).save(tmp_path / side / f"clip/depth/{name}/{frame:04d}.png")
-                iio.imwrite(tmp_path / side / f"clip/rgb/{name}/{frame:04d}.png", images(7, 1, depth.shape)[0])
-    return stored
 
 
 def check_depth(table: pd.DataFrame, stored: Any, cameras: dict[str, Any], num_frames: int = 2) -> None:

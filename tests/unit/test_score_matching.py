@@ -17,7 +17,7 @@ from evalkit.score.folders import score_folders
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.folder_options import FolderOptions
 from evalkit.score.sources.matching import MatchOptions, SideFrames, match_frames
-from tests.unit.test_score_folder_values import write_video
+from tests.doubles.folders import write_video
 
 ONLY = ScoreOptions(references=False, lpips_nets=())
 NOISE_DB = 36.0

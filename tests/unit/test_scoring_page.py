@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from evalkit.cli.score import app
 from evalkit.score.results.table import read_scores
-from tests.unit.test_score_folder_values import GL_FROM_CV, SIZE, images, noisy, room, write_depth_clips, write_video
+from tests.doubles.folders import GL_FROM_CV, SIZE, images, noisy, room, write_depth_clips, write_video
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/scoring.md"
 

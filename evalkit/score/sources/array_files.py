@@ -185,9 +185,9 @@ def _colour_layout(shape: tuple[int, ...]) -> Layout | None:
         >>> _colour_layout((8, 3, 24, 32)), _colour_layout((8, 24, 32))
         (Layout(one_frame=False, channels_first=True), None)
     """
-    if len(shape) not in (3, 4) or not {shape[-1], shape[-3]} & set(CHANNELS):
-        return None
-    return Layout(one_frame=len(shape) == 3, channels_first=shape[-1] not in CHANNELS)
+    if len(shape) in (3, 4) and shape[-1] in CHANNELS:
+        return Layout(one_frame=len(shape) == 3)
+    return Layout(one_frame=False, channels_first=True) if len(shape) == 4 and shape[1] in CHANNELS else None
 
 
 def _depth_layout(shape: tuple[int, ...]) -> Layout | None:

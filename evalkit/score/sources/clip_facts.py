@@ -295,7 +295,7 @@ def _mask_findings(true: SideFacts, names: Sequence[str], sizes: Sequence[tuple[
     for view, size in zip(names, sizes, strict=True):
         if view not in true.masks:
             continue
-        info = inspect(true.masks[view], "depth")
+        info = inspect(true.masks[view], "depth", is_mask=True)
         numbers = set(info.numbers) if info.named else {number + true.frames.first for number in info.numbers}
         fault = info.problem
         if not fault and info.hw_px != size:

@@ -112,8 +112,14 @@ def copy_frame(target: np.ndarray, frame: Frame) -> Measure | None:
     return None
 
 
-def inspect(stream: Stream, modality: Modality) -> StreamInfo:
-    """Return what is known about a stream: numbers, size, stored type and rate; at most one frame is decoded."""
+def inspect(stream: Stream, modality: Modality, *, is_mask: bool = False) -> StreamInfo:
+    """Return what is known about a stream: numbers, size, stored type and rate; at most one frame is decoded.
+
+    Args:
+        stream: The files.
+        modality: RGB or depth; a mask is read like depth.
+        is_mask: Any values will do.
+    """
     if problem := stream.problem or (stream.array.problem if stream.array is not None else ""):
         return StreamInfo(numbers=(), named=False, hw_px=None, stored="", problem=problem)
     numbers = stream.numbers or (0,)
@@ -131,13 +137,13 @@ def inspect(stream: Stream, modality: Modality) -> StreamInfo:
         stored=str(first.dtype) if isinstance(first, np.ndarray) else "",
         fps=None if video is None else video.fps,
         uneven_from=None if video is None else video.first_uneven,
-        problem=_problem(first, modality, stream),
+        problem=_problem(first, None if is_mask else modality, stream),
     )
 
 
-def _problem(first: Frame, modality: Modality, stream: Stream) -> str:
-    """Return why the first frame of a stream cannot be scored; empty if it can."""
-    finished = _finished(first, modality, stream, DepthUnits(), None)
+def _problem(first: Frame, modality: Modality | None, stream: Stream) -> str:
+    """Return why a stream's first frame cannot be scored, or an empty text; without a modality any values will do."""
+    finished = first if modality is None else _finished(first, modality, stream, DepthUnits(), None)
     return finished.reason if isinstance(finished, Measure) else ""
 
 
