@@ -9,12 +9,14 @@ Letters: N values, X components of a value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evalkit.contracts.fingerprint import FileHashes, sha256_of_values
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, ROTVEC_RAD
-from evalkit.dataset.layout import Track
+from evalkit.dataset.layout import Track, read_metadata
 
 LOW_FRAC, HIGH_FRAC = 0.01, 0.99
 
@@ -132,6 +134,14 @@ def _as_released(quantiles: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[st
     return result
 
 
-def about(num_episodes: int, num_frames: int, num_broken: int) -> dict[str, Any]:
-    """Return the counts that a statistics file holds in addition to the quantiles."""
-    return {"episodes": num_episodes, "frames": num_frames, "left_out": num_broken}
+def about(root: Path, num_episodes: int, num_frames: int, num_broken: int) -> dict[str, Any]:
+    """Return what a statistics file says about its data, in addition to the quantiles: counts and `data_sha256`."""
+    counts = {"episodes": num_episodes, "frames": num_frames, "left_out": num_broken}
+    return {**counts, "data_sha256": data_sha256(root)}
+
+
+def data_sha256(root: Path) -> str:
+    """Return the hash of the JSON files of all episodes, broken ones included; videos are not part of it."""
+    paths = [root / "data" / f"{key}.json" for key in read_metadata(root)]
+    hashes = FileHashes()
+    return sha256_of_values([hashes.sha256(path) if path.is_file() else None for path in paths])

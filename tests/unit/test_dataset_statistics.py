@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evalkit.dataset.layout import read_track, tracks
-from evalkit.dataset.statistics import Tails, statistics
+from evalkit.dataset.statistics import Tails, data_sha256, statistics
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import RECORDING, steps_of
 from xwam import cli
@@ -67,7 +67,8 @@ def test_commands_name_what_is_broken(root: Path, capsys: pytest.CaptureFixture[
         assert "episode_0000001.json cannot be read" in printed
         assert "2 episodes, 80 frames; 1 broken" in printed
     written = json.loads((root / "statistics.json").read_text())
-    assert written["about"] == {"episodes": 2, "frames": 80, "left_out": 1}
+    about = written["about"]
+    assert about == {"episodes": 2, "frames": 80, "left_out": 1, "data_sha256": data_sha256(root)}
 
 
 def test_statistics_look_at_no_video_and_say_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

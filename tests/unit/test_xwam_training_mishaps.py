@@ -235,3 +235,17 @@ def test_statistics_of_other_data_are_reported_and_recorded(
             "normalised by a statistics.json of other data (99 episodes, 120 frames; here are 3 episodes, 120 frames)"
         )
         assert [warning in output for output in outputs] == [episodes == 99] * 3
+
+
+def test_statistics_of_data_that_has_changed_are_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xwam.config.NANO", TINY)
+    assert main(["statistics", str(root)]) == 0
+    path = root / "data" / f"{key_of(1)}.json"
+    content = json.loads(path.read_text())
+    content["proprios"]["left_ee_pos"] = [[0.0, 0.0, 9.0]] * len(content["proprios"]["left_ee_pos"])
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main([*small(root, tmp_path / "run"), "num_steps=1"]) == 0
+    assert "a statistics.json of this data before its states or actions changed" in capsys.readouterr().out

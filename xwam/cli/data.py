@@ -79,7 +79,7 @@ def statistics(
                 yield track
 
         numbers = compute(stream)
-    notes = about(len(scanned.lengths), sum(scanned.lengths.values()), len(scanned.broken))
+    notes = about(root, len(scanned.lengths), sum(scanned.lengths.values()), len(scanned.broken))
     path = out or root / "statistics.json"
     write_whole(path, json.dumps({**numbers, "about": notes}, indent=1) + "\n")
     say(f"{path}: {scanned.describe()}; videos not read")

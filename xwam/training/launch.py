@@ -201,20 +201,24 @@ def _bounds(data_dir: Path, scanned: Scan, model: ModelConfig, *, raw: bool, lea
         raise ValueError(
             f"{path} cannot be used: {problem}; run `xwam statistics {data_dir}` to replace it."
         ) from error
-    return bounds, _other_data(statistics, scanned)
+    return bounds, _other_data(statistics, data_dir, scanned)
 
 
-def _other_data(statistics: Mapping[str, Any], scanned: Scan) -> str:
+def _other_data(statistics: Mapping[str, Any], data_dir: Path, scanned: Scan) -> str:
     """Return which data the statistics were computed from if it is not this data set; else empty.
 
     Statistics do not read videos, so their count may include episodes with broken videos.
     """
+    from evalkit.dataset.statistics import data_sha256
+
     about = statistics.get("about")
     if not isinstance(about, dict) or "episodes" not in about:
         return ""
     held, taken = (len(scanned.lengths), sum(scanned.lengths.values())), (about["episodes"], about.get("frames"))
     if taken == held or held[0] < taken[0] <= held[0] + len(scanned.broken):
-        return ""
+        if about.get("data_sha256") in (None, data_sha256(data_dir)):
+            return ""
+        return "a statistics.json of this data before its states or actions changed"
     return (
         f"a statistics.json of other data ({taken[0]} episodes, {taken[1]} frames; "
         f"here are {held[0]} episodes, {held[1]} frames)"
