@@ -102,12 +102,16 @@ def colour_of(frame: av.VideoFrame) -> Colour | None:
     return Colour(*MATRICES[matrix], full_range, stated=True)
 
 
-def colour_notes(frame: av.VideoFrame) -> tuple[str, ...]:
-    """Return what a reader should know about the colours and the shape of the pixels, one sentence each."""
+def colour_notes(frame: av.VideoFrame, *, transfer: int) -> tuple[str, ...]:
+    """Return what a reader should know about the colours of a frame, one sentence each.
+
+    Args:
+        frame: The frame.
+        transfer: Transfer function of its stream, by ITU-T H.273, table 3.
+    """
     notes, colour = list[str](), colour_of(frame)
     if colour is not None and not colour.stated and frame.height >= 720:
         notes.append("It does not state its colour matrix; BT.601 is used, players take BT.709 from 720 rows on.")
-    transfer = int(getattr(frame, "color_trc", UNKNOWN))
     if transfer in NOT_SHOWN_AS_STORED:
         notes.append(f"Its brightness is coded as {NOT_SHOWN_AS_STORED[transfer]}; the stored values are used.")
     if frame.interlaced_frame:

@@ -132,7 +132,7 @@ def probe(path: Path) -> VideoInfo:
         turn, colour, rate = orientation(frame), colour_of(frame), timeline.rate()
         hw_px = (frame.width, frame.height) if turn is not None and turn.transposed else (frame.height, frame.width)
         ratio = stream.sample_aspect_ratio
-        notes = list(colour_notes(frame))
+        notes = list(colour_notes(frame, transfer=int(stream.codec_context.color_trc)))
         if turn is not None:
             notes.append("It asks to be turned or mirrored, and is.")
         if ratio not in (None, 0, 1):

@@ -146,6 +146,14 @@ def test_large_untagged_videos_are_named(tmp_path: Path) -> None:
         assert sum("does not state its colour matrix" in note for note in probe(path).notes) == expected
 
 
+@pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ (HDR)"), ("arib-std-b67", "HLG (HDR)")])
+def test_hdr_is_named(tmp_path: Path, transfer: str, name: str) -> None:
+    options = {"x265-params": f"lossless=1:bframes=0:log-level=error:pools=1:transfer={transfer}"}
+    planes = [planes_of("yuv420p10le", (32, 48))]
+    path = write_planes(tmp_path / "a.mp4", planes, "yuv420p10le", codec="libx265", options=options)
+    assert probe(path).notes == (f"Its brightness is coded as {name}; the stored values are used.",)
+
+
 @pytest.mark.parametrize(
     ("matrix", "turned"),
     [

@@ -50,6 +50,9 @@ def write_examples(folder: Path) -> list[Path]:
     for codec, suffix in (("libx264", "mp4"), ("libx265", "mp4"), ("libvpx-vp9", "webm"), ("libsvtav1", "mp4")):
         paths.append(folder / f"{codec}.{suffix}")
         write_planes(paths[-1], numbered(12, (64, 64)), "yuv420p", codec=codec, matrix=1, colour_range=LIMITED)
+    hdr = {"x265-params": "lossless=1:bframes=0:log-level=error:pools=1:transfer=smpte2084"}
+    paths.append(folder / "hdr.mp4")
+    write_planes(paths[-1], [planes_of("yuv420p10le", (32, 48))], "yuv420p10le", codec="libx265", options=hdr)
     paths.append(write_planes(folder / "gap.mp4", numbered(3), "yuv420p", codec="libx264", ticks=[0, 1, 5]))
     paths += [folder / "rgb.mp4", folder / "mm.mkv", folder / "codes.mp4"]
     write_video(folder / "rgb.mp4", rng.integers(0, 256, (9, 33, 47, 3), dtype=np.uint8), fps=20)
