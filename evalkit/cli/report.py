@@ -6,6 +6,7 @@ Read next: `evalkit/report/write.py`, `evalkit/report/contact_sheet.py`, `evalki
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +14,17 @@ import typer
 from rich.text import Text
 
 from evalkit.console import out
-from evalkit.contracts.errors import RunFolderError
+from evalkit.contracts.errors import BadConfig, RunFolderError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders, or folders of scores.")],
     to: Annotated[
         Path | None,
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Folder of the report. [default: report/ in the first run folder]",
+            help="Folder of the report. [default: report/ in the first folder]",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +38,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print and write the tables of one run or of several.
+    """Print and write the tables of runs, or of scored predictions.
 
     Several runs get a table of success rates, one column per run; then one section per run.
 
@@ -45,22 +46,39 @@ def report(
     `scores.csv`, and `episodes.csv` with the hashes of each episode's scene. Success rates come with counts, errors and
     95 % intervals, as the bench counts success and as it stands after settling.
 
+    Folders that `evalkit score folders` or `evalkit score dataset` wrote are reported too; with several, the first is
+    compared with each other one over the frames that both predicted, with intervals of the differences.
+
     Examples:
 
     - `evalkit report results/runs/mine`
     - `evalkit report results/runs/mine results/runs/theirs --out results/report`
     - `evalkit report results/runs/mine --published results/published`
+    - `evalkit report scores/model_a scores/model_b --out scores/report`
     """
     from evalkit.report.published import read_published
     from evalkit.report.render_console import render_console
-    from evalkit.report.write import write_report
+    from evalkit.report.write import is_scored_folder, write_report, write_scored_folders_report
 
     folder = to or runs[0] / "report"
     rows = [] if published is None else read_published(published)
-    with out.status("Reading runs ..."):
-        written = write_report(runs, folder, across_protocols=across_protocols, published=rows)
+    scored = [path for path in runs if is_scored_folder(path)]
+    with out.status("Reading scores ..."):
+        if scored:
+            _check_all_scored(runs, scored)
+            written = write_scored_folders_report(scored, folder)
+        else:
+            written = write_report(runs, folder, across_protocols=across_protocols, published=rows)
     out.print(render_console(written.document))
     out.print(f"report: {folder / 'report.md'}", soft_wrap=True)
+
+
+def _check_all_scored(folders: Sequence[Path], scored: Sequence[Path]) -> None:
+    """Raise BadConfig if runs and scored folders are mixed."""
+    if other := [folder for folder in folders if folder not in scored]:
+        raise BadConfig(
+            f"{scored[0]} holds scores without a run, {other[0]} does not: report runs and scored folders separately."
+        )
 
 
 def view(

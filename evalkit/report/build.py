@@ -32,13 +32,20 @@ from evalkit.report.columns import (
     SUCCESS_NOTE,
     describe_subject,
 )
+from evalkit.report.compare import Comparison
 from evalkit.report.correlation import CorrelationRow
 from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
 from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
 from evalkit.report.read import RunSummary, ScoreSummary
 from evalkit.report.scenes import scene_sentence
-from evalkit.report.side_by_side import reference_section, reference_tables, references_data
+from evalkit.report.side_by_side import (
+    comparison_data,
+    comparison_section,
+    reference_section,
+    reference_tables,
+    references_data,
+)
 from evalkit.report.stats import Interval
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
 from evalkit.score.results.names import EXTRA_FAMILIES, METRICS, PREDICTED
@@ -71,10 +78,23 @@ def build_document(
     )
 
 
-def build_scores_document(scored: ScoreSummary) -> Document:
-    """Return the report of a result file that belongs to no run, so that there is no success rate."""
-    parts = (*_caveats(scored.caveats), *_predictions(scored), *_definitions([scored]))
-    return Document(title=scored.name, parts=parts, data=(_scores_data([scored]), references_data([scored])))
+def build_scores_document(scored: Sequence[ScoreSummary], comparisons: Sequence[Comparison] = ()) -> Document:
+    """Return the report of result files that belong to no run, so that there is no success rate.
+
+    Args:
+        scored: What is reported; one gives its name to the report, several get a section each.
+        comparisons: Of several, shown first.
+    """
+    data = [_scores_data(scored), references_data(scored)]
+    if len(scored) == 1:
+        (only,) = scored
+        title, parts = only.name, [*_caveats(only.caveats), *_predictions(only)]
+    else:
+        title, parts = "Report", [comparison_section(comparison) for comparison in comparisons]
+        for one in scored:
+            parts.append(Section(title=one.name, parts=(*_caveats(one.caveats), *_predictions(one))))
+        data.append(comparison_data(comparisons))
+    return Document(title=title, parts=(*parts, *_definitions(scored)), data=tuple(data))
 
 
 def _compared(runs: Sequence[RunSummary]) -> Iterator[Section]:

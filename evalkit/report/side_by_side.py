@@ -15,10 +15,12 @@ from evalkit.report.columns import (
     PAIRED_DATA,
     PAIRED_NOTE,
     REFERENCE_NOTE,
+    SPLIT_EXPLANATIONS,
     describe_subject,
     paired_columns,
 )
-from evalkit.report.document import Cell, Paragraph, Part, Section, Table
+from evalkit.report.compare import Comparison
+from evalkit.report.document import Caveats, Cell, Column, Paragraph, Part, Section, Table
 from evalkit.report.paired import Paired, PairedRow
 from evalkit.report.read import ScoreSummary
 from evalkit.score.results.names import METRICS
@@ -87,6 +89,45 @@ def paired_data_rows(pair: Paired) -> Iterator[tuple[Cell, ...]]:
         means = (row.left, row.right, row.difference, low, high)
         counts = (row.num_values, row.num_dropped, row.num_episodes)
         yield (pair.left, pair.right, row.metric, row.split, row.group, *means, *counts)
+
+
+def comparison_section(comparison: Comparison) -> Section:
+    """Return the difference of two models: all metrics, then the headline metrics by horizon."""
+    parts: list[Part] = [Caveats(sentences=comparison.caveats)] if comparison.caveats else []
+    names = ("", "")
+    for subject, pair in comparison.pairs.items():
+        names = pair.left, pair.right
+        means = [f"`{subject}` of {name}: {describe_subject(subject)}" for name in names]
+        metrics = [*METRICS, *(row.metric for row in pair.rows if row.metric not in METRICS)]
+        parts.append(paired_table(f"compared_{subject}", pair, means, list(dict.fromkeys(metrics))))
+        parts.append(Section(title="Difference by horizon", parts=(_by_horizon(subject, pair),), is_detail=True))
+    return Section(title=f"{names[0]} and {names[1]}", parts=tuple(parts))
+
+
+def comparison_data(comparisons: Sequence[Comparison]) -> Table:
+    """Return every row of some comparisons, with full precision."""
+    rows = [
+        (subject, *cells)
+        for comparison in comparisons
+        for subject, pair in comparison.pairs.items()
+        for cells in paired_data_rows(pair)
+    ]
+    columns = (Column(id="subject", title="subject"), *PAIRED_DATA)
+    return Table(id="compared", columns=columns, rows=tuple(rows))
+
+
+def _by_horizon(subject: str, pair: Paired) -> Table:
+    rows = [row for row in pair.rows if row.split == "horizon" and row.metric in HEADLINE]
+    metrics = [metric for metric in HEADLINE if any(row.metric == metric for row in rows)]
+    differences = {(row.group, row.metric): row.difference for row in rows}
+    explanation = f"difference {pair.left} - {pair.right} of the metric in the title"
+    columns = (
+        Column(id="horizon", title="horizon", explanation=SPLIT_EXPLANATIONS["horizon"]),
+        *(Column(id=metric, title=metric, explanation=explanation, kind="number") for metric in metrics),
+    )
+    groups = dict.fromkeys(row.group for row in rows if row.difference is not None)
+    cells = tuple((group, *(differences.get((group, metric)) for metric in metrics)) for group in groups)
+    return Table(id=f"compared_by_horizon_{subject}", columns=columns, rows=cells, note=PAIRED_NOTE)
 
 
 def _cells(pair: Paired, row: PairedRow) -> tuple[Cell, ...]:

@@ -14,6 +14,7 @@ from evalkit.contracts.errors import RunFolderError
 from evalkit.report.after_settling import settling_time_caveats
 from evalkit.report.build import build_document, build_scores_document
 from evalkit.report.caveats import between_caveats
+from evalkit.report.compare import compare_scores
 from evalkit.report.document import Document
 from evalkit.report.published import PublishedRow, select_published
 from evalkit.report.read import read_run, read_scored, run_names
@@ -21,6 +22,8 @@ from evalkit.report.render_csv import render_csv
 from evalkit.report.render_markdown import render_markdown
 from evalkit.report.scenes import scene_caveats
 from evalkit.store.files import write_whole
+
+PLAN, SCORES = "plan.json", "scores.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,7 +94,31 @@ def write_scores_report(scores_path: Path, out_dir: Path, *, name: str) -> Repor
     """
     if not scores_path.exists():
         raise RunFolderError(f"{scores_path} does not exist. Run `evalkit score folders` or `evalkit score dataset`.")
-    return _write(build_scores_document(read_scored(scores_path, name=name)), out_dir)
+    return _write(build_scores_document([read_scored(scores_path, name=name)]), out_dir)
+
+
+def write_scored_folders_report(folders: Sequence[Path], out_dir: Path) -> Report:
+    """Write the report of folders that `score folders` or `score dataset` wrote, and of the first against the others.
+
+    Args:
+        folders: Each holds `scores.parquet`. A folder that is named twice appears once.
+        out_dir: Folder of the report.
+
+    Raises:
+        NotComparable: If two were scored against different ground truth, or share no clip.
+        RunFolderError: If a result file is missing or broken, or the report cannot be written.
+    """
+    unique = list({folder.resolve(): folder for folder in folders}.values())
+    named = [(folder / SCORES, name) for folder, name in zip(unique, run_names(unique), strict=True)]
+    scored = [read_scored(path, name=name) for path, name in named]
+    (first, first_name), *others = named
+    comparisons = [compare_scores((first, path), (first_name, name)) for path, name in others]
+    return _write(build_scores_document(scored, comparisons), out_dir)
+
+
+def is_scored_folder(folder: Path) -> bool:
+    """Return whether a folder holds scores but no run."""
+    return (folder / SCORES).is_file() and not (folder / PLAN).exists()
 
 
 def _write(document: Document, out_dir: Path) -> Report:

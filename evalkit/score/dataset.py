@@ -31,6 +31,7 @@ from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
 from evalkit.score.results.outcome import WHOLE_CHUNK, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.results.truth import OnChunk, ScoredChunk, TruthHashes, seen_by
 from evalkit.score.sources.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.store.clips import ClipChunk
 
@@ -47,6 +48,7 @@ def score_dataset(
     modes: Sequence[Mode] = ("own",),
     on_progress: OnProgress | None = None,
     options: ScoreOptions | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> Path:
     """Score a policy's predictions from recorded frames and return the path of the result file.
 
@@ -59,6 +61,7 @@ def score_dataset(
         modes: Which actions the policy predicts the outcome of: its own, the recorded ones, or both.
         on_progress: Called with (episodes done, episodes in all).
         options: What is scored in addition to the metrics that every chunk gets.
+        on_chunk: Called with each chunk of the first mode.
 
     Raises:
         BadConfig: If the folder holds no recorded episodes, the policy predicts nothing, or the device does not exist.
@@ -74,17 +77,25 @@ def score_dataset(
     entries = source.episodes
     if not entries:
         raise BadConfig(f"{folder} holds no recorded episode: no record names a clip.")
+    truth = TruthHashes()
+    both = seen_by(truth.add, on_chunk)
     with ScoreWriter(result, scored_on=scored_on) as writer:
         for num_done, entry in enumerate(entries, start=1):
-            for scored in _episode(source, entry, policy, modes, options):
+            for scored in _episode(source, entry, policy, modes, options, both):
                 writer.write(scored)
             if on_progress is not None:
                 on_progress(num_done, len(entries))
+        writer.add_truth(truth)
     return result
 
 
 def _episode(
-    source: Source, entry: Entry, policy: Policy, modes: Sequence[Mode], options: ScoreOptions | None
+    source: Source,
+    entry: Entry,
+    policy: Policy,
+    modes: Sequence[Mode],
+    options: ScoreOptions | None,
+    on_chunk: OnChunk,
 ) -> Iterator[ClipScores]:
     """Yield the scores of one episode, one chunk at a time; references are scored with the first mode only.
 
@@ -95,7 +106,8 @@ def _episode(
         for mode in modes:
             with source.open(entry, policy.spec) as recorded:
                 task, index = recorded.episode.task, recorded.episode.index
-                for scores in _chunks(recorded, policy, mode, options, with_references=mode == modes[0]):
+                first = on_chunk if mode == modes[0] else None
+                for scores in _chunks(recorded, policy, mode, options, first):
                     yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=scores)
     except (RunFolderError, BrokenEpisode) as error:
         row = clip_row("broken_clip" if entry.path.exists() else "missing_clip", str(error))
@@ -107,8 +119,9 @@ def _episode(
 
 
 def _chunks(
-    recorded: Recorded, policy: Policy, mode: Mode, options: ScoreOptions | None, *, with_references: bool
+    recorded: Recorded, policy: Policy, mode: Mode, options: ScoreOptions | None, on_chunk: OnChunk | None
 ) -> Iterator[list[Score]]:
+    """Yield the scores of each chunk; with references where `on_chunk` is given, which is called with each chunk."""
     env, spec, actions_nd = recorded.env, policy.spec, recorded.actions_nd
     options = options or ScoreOptions()
     check(env, spec)
@@ -126,11 +139,14 @@ def _chunks(
         if mode == "recorded" and actions_nd is not None:
             given = actions_from(actions_nd, chunk.step_idx, spec.chunk_len, env.action_layout)
         prediction = _predicted(policy, recorded, requests, chunk, given)
+        if on_chunk is not None:
+            episode, seen = recorded.episode, replace(chunk, predicted=prediction)
+            on_chunk(ScoredChunk(task=episode.task, index=episode.index, env=env, chunk=seen))
         try:
             scores = score_chunk(
                 chunk,
                 env,
-                options if with_references else replace(options, references=False),
+                options if on_chunk is not None else replace(options, references=False),
                 predictions={} if prediction is None else {SUBJECTS[mode]: prediction},
                 codec=codec,
                 problems=problems,

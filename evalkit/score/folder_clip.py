@@ -24,6 +24,7 @@ from evalkit.score.pools import Pools
 from evalkit.score.results.checks import check_row
 from evalkit.score.results.coverage import clip_row
 from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
+from evalkit.score.results.truth import OnChunk, ScoredChunk
 from evalkit.score.sources.cameras import arms_of
 from evalkit.score.sources.clip_facts import POLICY, TRUTH, ClipFacts
 from evalkit.score.sources.clip_files import READABLE, STATES, ClipFiles
@@ -57,8 +58,14 @@ def offers_of(clips: Sequence[ClipFiles]) -> Offers:
     )
 
 
-def clip_parts(pair: ClipPair, facts: ClipFacts, options: ScoreOptions | None, offers: Offers) -> Iterator[list[Score]]:
-    """Yield the findings about a clip, then its scores, part by part."""
+def clip_parts(
+    pair: ClipPair,
+    facts: ClipFacts,
+    options: ScoreOptions | None,
+    offers: Offers,
+    on_chunk: OnChunk | None = None,
+) -> Iterator[list[Score]]:
+    """Yield the findings about a clip, then its scores, part by part; `on_chunk` is called with each part."""
     yield [check_row(finding) for finding in facts.findings]
     if not pair.pred.streams and pair.pred.file(STATES) is None:
         where = pair.pred.root / pair.pred.name
@@ -74,6 +81,9 @@ def clip_parts(pair: ClipPair, facts: ClipFacts, options: ScoreOptions | None, o
         yield [_without_floor(scored.start_problem)]
     pools = Pools()
     for chunk, problems, first in scored.parts():
+        if on_chunk is not None:
+            part = ScoredChunk(task=pair.task, index=pair.index, env=scored.env, chunk=chunk, first_frame_idx=first)
+            on_chunk(part)
         yield score_chunk(
             chunk,
             scored.env,

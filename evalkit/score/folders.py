@@ -20,6 +20,7 @@ from evalkit.score.results.checks import CHECK_PREFIX
 from evalkit.score.results.coverage import CLIP_METRIC, clip_row, failure_row
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.results.truth import OnChunk, TruthHashes, seen_by
 from evalkit.score.sources.clip_facts import clip_facts
 from evalkit.score.sources.clip_files import find_clips
 from evalkit.score.sources.folder_options import FolderOptions
@@ -34,6 +35,7 @@ def score_folders(
     on_progress: OnProgress | None = None,
     options: ScoreOptions | None = None,
     files: FolderOptions | None = None,
+    on_chunk: OnChunk | None = None,
 ) -> Path:
     """Score every clip of two folders and return the path of the result file.
 
@@ -46,6 +48,7 @@ def score_folders(
         on_progress: Called with (clips done, clips in all).
         options: What is scored in addition to the metrics that every clip gets.
         files: How the files are to be understood.
+        on_chunk: Called with each part of a clip that is scored.
 
     Raises:
         BadConfig: If a folder does not exist, there is no clip, no clip has a prediction, or the device does not exist.
@@ -56,15 +59,18 @@ def score_folders(
     pairs = pair_clips(pred_dir, true_dir)
     offers = offers_of([pair.pred for pair in pairs.scored])
     num_clips = len(pairs.scored) + len(pairs.without_truth)
+    truth = TruthHashes()
+    both = seen_by(truth.add, on_chunk)
     with ScoreWriter(result, scored_on=scored_on, options=files.described()) as writer:
         for num_done, pair in enumerate([*pairs.scored, *pairs.without_truth], start=1):
             has_truth = num_done <= len(pairs.scored)
-            for scores in _clip(pair, options, files, offers) if has_truth else [_without_truth(pair)]:
+            for scores in _clip(pair, options, files, offers, both) if has_truth else [_without_truth(pair)]:
                 named = [_naming(pair, score) for score in scores]
                 clip = ClipScores(task=pair.task, index=pair.index, outcome="unknown", scores=named, clip=pair.name)
                 writer.write(clip)
             if on_progress is not None:
                 on_progress(num_done, num_clips)
+        writer.add_truth(truth)
     return result
 
 
@@ -107,9 +113,11 @@ def _without_truth(pair: ClipPair) -> list[Score]:
     return [clip_row("no_truth", f"{pair.true.root} holds no clip named {pair.name}")]
 
 
-def _clip(pair: ClipPair, options: ScoreOptions, files: FolderOptions, offers: Offers) -> Iterator[list[Score]]:
+def _clip(
+    pair: ClipPair, options: ScoreOptions, files: FolderOptions, offers: Offers, on_chunk: OnChunk
+) -> Iterator[list[Score]]:
     try:
-        yield from clip_parts(pair, clip_facts(pair, files), options, offers)
+        yield from clip_parts(pair, clip_facts(pair, files), options, offers, on_chunk)
     except BadConfig as error:
         yield [clip_row("broken_clip", str(error))]
     except Exception as error:

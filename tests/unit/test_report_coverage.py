@@ -58,7 +58,7 @@ def _lengths(rng: np.random.Generator, num_episodes: int, unequal: bool) -> np.n
 
 
 @pytest.mark.parametrize("unequal", [False, True], ids=["equal", "unequal"])
-@pytest.mark.parametrize("num_episodes", [2, 3, 4, 5, 10, 20, 50])
+@pytest.mark.parametrize("num_episodes", [2, 3, 5, 10, 20, 50])
 @pytest.mark.parametrize("name", NORMAL)
 def test_mean_of_normal_episodes(name: str, num_episodes: int, unequal: bool) -> None:
     episodes = NORMAL[name]
@@ -72,7 +72,7 @@ def test_mean_of_normal_episodes(name: str, num_episodes: int, unequal: bool) ->
 
 
 @pytest.mark.parametrize("unequal", [False, True], ids=["equal", "unequal"])
-@pytest.mark.parametrize("num_episodes", [3, 4, 5, 10, 20, 50])
+@pytest.mark.parametrize("num_episodes", [3, 5, 10, 20, 50])
 @pytest.mark.parametrize("name", SKEWED)
 def test_mean_of_skewed_episodes(name: str, num_episodes: int, unequal: bool) -> None:
     episodes = SKEWED[name]

@@ -24,6 +24,7 @@ from evalkit.contracts.files import whole_file
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.results.outcome import STATUSES, Score
+from evalkit.score.results.truth import TruthHashes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,9 @@ MADE_OF = "made_of"
 
 SCORED_ON = "scored_on"
 """Key of the device that computed SSIM, clouds and LPIPS in the file's metadata."""
+
+TRUTH = "truth"
+"""Key of the `TruthHashes` in the file's metadata."""
 
 ROWS_A_GROUP = 50_000
 """Rows that are collected in memory before they are written together."""
@@ -84,8 +88,8 @@ class ScoreWriter:
 
     The file gets its name at the end, unless an error occurs.
 
-    The file's metadata hold `scored_on`, the device, `options`, what the user said about the files, and for a run's own
-    scores `made_of`, their coverage.
+    The file's metadata hold `scored_on`, the device, `options`, what the user said about the files, for a run's own
+    scores `made_of`, their coverage, and for others `truth`, hashes of the ground truth.
     """
 
     def __init__(
@@ -107,6 +111,10 @@ class ScoreWriter:
                 self._open = stack.pop_all()
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    def add_truth(self, truth: TruthHashes) -> None:
+        """Add the hashes of the ground truth to the metadata."""
+        self._writer.add_key_value_metadata({TRUTH: truth.to_text()})
 
     def write(self, clip: ClipScores) -> None:
         """Append rows of a clip.
@@ -168,6 +176,45 @@ def read_coverage(path: Path) -> Coverage | None:
         return None if text is None else Coverage.from_text(text)
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score run` again.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class HowScored:
+    """How a result file was made, as its metadata state it.
+
+    Attributes:
+        version: Of evalkit; empty if not stated.
+        options: What the user said about the files, by option.
+        definitions: Of each metric, by name.
+        truth: Hashes of the ground truth; None if not stated.
+    """
+
+    version: str
+    options: Mapping[str, str]
+    definitions: Mapping[str, str]
+    truth: TruthHashes | None
+
+
+def read_how_scored(path: Path) -> HowScored:
+    """Return how a result file was made.
+
+    Raises:
+        RunFolderError: If it is missing or broken.
+    """
+    try:
+        stated = pq.read_metadata(path).metadata or {}
+        versions, options, metrics = (
+            json.loads(stated.get(key, b"{}")) for key in (b"versions", b"options", b"metrics")
+        )
+        truth = stated.get(TRUTH.encode())
+        return HowScored(
+            version=versions.get("evalkit", ""),
+            options=options,
+            definitions={name: metric["definition"] for name, metric in metrics.items()},
+            truth=None if truth is None else TruthHashes.from_text(truth),
+        )
+    except (OSError, pa.ArrowException, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunFolderError(f"Cannot read the scores {path}: {error}. Score again.") from error
 
 
 def _check_format(path: Path) -> None:
