@@ -100,8 +100,11 @@ def check_model(xml: str, task: str) -> None:
                 f"its model is not of {task} with a Panda in robosuite {VERSION}: it has no {element} '{name}'"
             )
     folders = {robot_of(element.attrib["file"]) for element in root.findall("./asset/*[@file]")} - {None, "panda"}
-    if folders or ("body", "robot1_base") in there:
-        raise ValueError(f"its model has another robot than one Panda: {', '.join(map(str, folders)) or 'two of them'}")
+    others = sorted(map(str, folders))
+    others += ["a second robot"] if ("body", "robot1_base") in there else []
+    others += ["a mobile base"] if any(str(name).startswith("mobilebase0_joint") for _, name in there) else []
+    if others:
+        raise ValueError(f"its model holds more than one Panda on a fixed base: {', '.join(others)}")
 
 
 def robot_of(path: str) -> str | None:

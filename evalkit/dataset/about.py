@@ -38,6 +38,7 @@ class EpisodeAbout:
         policy: Policy that acted.
         disturbance: Disturbances of the expert: noise, drags, displaced starts.
         policy_settings: Changes to the policy's configuration.
+        policy_provenance: What identifies the policy, hashes of its weights among it.
         takes_over_from: Policy that acted before the expert took over.
         after_up_to: Largest number of steps after which the expert took over.
         replayed_from: Name of the file whose states were replayed.
@@ -59,6 +60,7 @@ class EpisodeAbout:
     policy: str | None = None
     disturbance: Mapping[str, Any] | None = None
     policy_settings: Mapping[str, Any] | None = None
+    policy_provenance: Mapping[str, Any] | None = None
     takes_over_from: str | None = None
     after_up_to: int | None = None
     replayed_from: str | None = None

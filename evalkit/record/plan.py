@@ -74,6 +74,7 @@ class RecordJob:
         disturbance: Strength of the disturbances.
         refused: Instructions that the robot is given and refuses; empty for the task's own instruction.
         actor: Who acts.
+        policy_provenance: What identifies the actor's policy; None without one.
     """
 
     root: Path
@@ -86,6 +87,7 @@ class RecordJob:
     disturbance: Disturbance
     refused: tuple[str, ...] = ()
     actor: Actor = Actor()
+    policy_provenance: Mapping[str, str] | None = None
 
 
 def jobs(
@@ -127,6 +129,7 @@ def jobs(
         )
     if actor.take_over is not None:
         disturbance = replace(disturbance, displaced_frac=0.0)
+    provenance = None if actor.policy is None else actor.policy.provenance()
     of_tasks = []
     for task, count in wanted.items():
         job = RecordJob(
@@ -140,6 +143,7 @@ def jobs(
             seeds=_seeds(plugin, task, first_seed, count),
             disturbance=disturbance,
             actor=actor,
+            policy_provenance=provenance,
         )
         of_tasks.append(_blocks(job, plugin.episodes_per_process))
     return [block for row in zip_longest(*of_tasks) for block in row if block is not None]
@@ -267,6 +271,7 @@ def about_of(job: RecordJob, seed: int) -> EpisodeAbout:
         policy=HOLD if job.refused else policy,
         disturbance=asdict(job.disturbance) if actor.shows_expert else None,
         policy_settings=None if actor.policy is None else actor.policy.given_settings,
+        policy_provenance=job.policy_provenance,
         takes_over_from=actor.policy.address if actor.policy is not None and actor.take_over is not None else None,
         after_up_to=actor.take_over,
     )

@@ -164,9 +164,13 @@ def _opened(path: Path) -> Iterator[Any]:
             if not isinstance(file.get("data"), h5py.Group):
                 raise BrokenDemo(f"it has no group 'data', it holds {', '.join(file) or 'nothing'}")
             yield file["data"]
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, PermissionError):
-            raise BrokenDemo("it may not be read; change its permissions") from error
+    except (BrokenDemo, Unfit):
+        raise
+    except PermissionError as error:
+        raise BrokenDemo("it may not be read; change its permissions") from error
+    except BlockingIOError as error:
+        raise BrokenDemo("another program is writing it; replay it afterwards") from error
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:  # h5py's errors have no common type
         raise BrokenDemo("it is cut off or damaged; copy or download it again") from error
 
 

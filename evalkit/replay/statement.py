@@ -95,7 +95,7 @@ def text_of(value: Any) -> str:
     """
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def read_statement(attributes: Mapping[str, Any]) -> Statement:

@@ -23,6 +23,7 @@ RECORDED = {
     "policy": "scripted",
     "disturbance": {"noise_frac": 0.1},
     "policy_settings": {},
+    "policy_provenance": {"weights": "0f"},
     "takes_over_from": "xwam",
     "after_up_to": 200,
     "env": {"renderer": "software"},

@@ -86,7 +86,7 @@ def test_pip_resolves_every_extra(extra: str, constraints: tuple[str, ...]) -> N
     """Asks the package index. Without pins, what pip chooses must import; `BREAKS` says what does not."""
     done = resolve(*constraints, f".[{extra}]")
     assert done.returncode == 0, done.stderr[-2000:]
-    chosen = {
+    chosen: dict[str, str] = {
         canonicalize_name(package["metadata"]["name"]): package["metadata"]["version"]
         for package in json.loads(done.stdout)["install"]
     }
@@ -101,7 +101,9 @@ BREAKS = {"numpy": ">=2", "pyarrow": ">=26", "mujoco": ">=3.10"}
 
 
 def test_what_breaks_is_excluded_without_pins() -> None:
-    asked = {canonicalize_name(Requirement(text).name): Requirement(text) for text in PROJECT["dependencies"]}
+    asked: dict[str, Requirement] = {
+        canonicalize_name(Requirement(text).name): Requirement(text) for text in PROJECT["dependencies"]
+    }
     for name, versions in BREAKS.items():
         first = Version(versions.removeprefix(">="))
         assert not asked[name].specifier.contains(first), f"{name} {first} would be installed"

@@ -241,6 +241,16 @@ def test_scenes_of_another_protocol_do_not_mix(tmp_path: Path) -> None:
         jobs(tmp_path)
 
 
+def test_a_policy_of_other_weights_is_not_mixed_in(tmp_path: Path) -> None:
+    """The seed of `random` stands for weights: it is part of what identifies the policy, not a setting given here."""
+    actors = [plan.Actor(policy=replace(policy_of("random", seed=seed), given=())) for seed in (0, 1)]
+    first = jobs(tmp_path, actor=actors[0])[0]
+    say_recorded(first, 3)
+    assert first.numbers[3] not in jobs(tmp_path, actor=actors[0])[0].numbers
+    with pytest.raises(BadConfig, match=r"'policy_provenance' was \{'seed': '0', .*, and is \{'seed': '1', .* now"):
+        jobs(tmp_path, actor=actors[1])
+
+
 # ---- what stops a recording
 
 

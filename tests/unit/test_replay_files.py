@@ -238,7 +238,7 @@ def test_deltas_along_the_world_are_turned_into_the_bases_axes(tmp_path: Path) -
     np.testing.assert_allclose(stored[0, :6], [0, -1, 0.25, 0.5, 0, 0], atol=1e-7)  # clipped first
 
 
-def test_files_that_cannot_be_read_are_named_without_text_of_hdf5(tmp_path: Path) -> None:
+def test_unreadable_files_are_named_without_hdf5s_text(tmp_path: Path) -> None:
     whole = write_demos(tmp_path / "whole.hdf5", of_robosuite(), steps=200)
     other = tmp_path / "other.hdf5"
     contents: list[tuple[bytes, str]] = [
