@@ -388,6 +388,21 @@ def test_resized_depth_and_intrinsics_are_those_of_the_small_image(tmp_path: Pat
     assert set(refused[refused["metric"] == "check/image_size"]["status"]) == {"refused"}
 
 
+def test_a_wrist_view_without_cameras_is_named(tmp_path: Path) -> None:
+    for side in ("gt", "pred"):
+        for view in ("front", "eye_in_hand"):
+            (tmp_path / side / "clip" / view).mkdir(parents=True)
+            iio.imwrite(tmp_path / side / f"clip/{view}/0.png", noisy(images(0), len(side))[0])
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    [reason] = table[table["metric"] == "check/views"]["reason"]
+    assert "view 'eye_in_hand' counts as a static camera" in reason
+    views = [{"name": "front"}, {"name": "eye_in_hand", "kind": "wrist", "arm": "right"}]
+    (tmp_path / "gt/clip/cameras.json").write_text(json.dumps({"views": views}))
+    table = scored(tmp_path / "pred", tmp_path / "gt", tmp_path)
+    no_findings(table)
+    assert values(table, "psnr_db/frame_mean_wrist") == values(table, "psnr_db/frame_mean", view="front")
+
+
 def test_depth_smaller_than_colours_is_scaled_on_request(tmp_path: Path) -> None:
     cameras = room(SIZE)
     stored = write_depth_clips(tmp_path, cameras, per_m=1000.0)

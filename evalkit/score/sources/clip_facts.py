@@ -19,6 +19,7 @@ from evalkit.score.sources.camera_files import read_cameras
 from evalkit.score.sources.cameras import CameraSet, unknown_cameras
 from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE, STATES
 from evalkit.score.sources.folder_options import FolderOptions, Resized
+from evalkit.score.sources.frame_names import WRIST_WORDS, words
 from evalkit.score.sources.images import DepthUnits, inspect, open_view
 from evalkit.score.sources.matching import ALL_FAMILIES, FrameMatch, match_frames
 from evalkit.score.sources.pairs import ClipPair, same_views
@@ -210,6 +211,13 @@ def _view_findings(
             )
             reason += f". Readable are {READABLE}" if clip.unused else ""
             yield Finding(check="views", subject=subject, view=missing[0], reason=reason)
+    if pair.true.file(CAMERA_FILES, shared=True) is None and len(names) > 1:
+        for view in (name for name in names if set(words(name)) & WRIST_WORDS):
+            reason = (
+                f"view '{view}' counts as a static camera, because no camera file says what it is; write "
+                f'{{"views": [{{"name": "{view}", "kind": "wrist"}}, ...]}} into cameras.json to score it apart'
+            )
+            yield Finding(check="views", subject=TRUTH, view=view, reason=reason)
     if pair.pred.has("depth") and not pair.true.has("depth"):
         reason = "the prediction has depth, the ground truth has none, so that depth and point clouds have no score"
         yield Finding(check="views", subject=TRUTH, reason=reason)

@@ -175,7 +175,7 @@ def find_clips(root: Path, known_views: Collection[str] = ()) -> Side:
         clips = _clips(root, list(_streams([root], ())), {}, known_views, ())
         return Side(root=root, clips=clips, unused={})
     found, unused, marked = list[Found](), dict[tuple[tuple[str, ...], str], int](), list[tuple[str, ...]]()
-    for folder, parts in _folders(root):
+    for folder, parts in folders_below(root):
         paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
         found += _streams([path for path in paths if path.name not in STATES], parts)
         unused.update(_unused(paths, parts))
@@ -184,7 +184,7 @@ def find_clips(root: Path, known_views: Collection[str] = ()) -> Side:
     return Side(root=root, clips=_clips(root, found, unused, known_views, marked), unused=unused)
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def folders_below(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yield the folders below a root with the parts of their paths; a linked folder once."""
     seen: set[str] = set()
     for place, names, _ in os.walk(root, followlinks=True):
@@ -273,25 +273,30 @@ def _clips(
     starts = [item for item in shown if START in item.parts]
     others = [item for item in shown if START not in item.parts]
     marked = list(marked)
-    roles = _roles(others, known_views, marked)
     clips: dict[tuple[str, ...], dict[tuple[Modality, str], Stream]] = defaultdict(dict)
     several: dict[tuple[str, ...], str] = {}
-    for role, stream in roles:
+    for role, stream in _roles(others, known_views, marked):
         key = role.modality, role.view
         if key in clips[role.clip]:
             both = f"{clips[role.clip][key].paths[0]} and {stream.paths[0]}"
             several[role.clip] = f"{both} would both be the {role.modality} of view '{role.view}'; keep one"
         clips[role.clip][key] = stream
-    for parts in marked:
-        if not any(clip[: len(parts)] == parts for clip in clips):
-            clips[parts] = {}
+    covered = {clip[:length] for clip in clips for length in range(len(clip) + 1)}
+    clips |= {parts: {} for parts in marked if parts not in covered}
+    masks_of: dict[tuple[str, ...], dict[str, Stream]] = defaultdict(dict)
+    for role, stream in _roles(masks, known_views, marked):
+        masks_of[role.clip][role.view] = stream
+    starts_of: dict[tuple[str, ...], list[Found]] = defaultdict(list)
+    for item in starts:
+        place = item.parts.index(START)
+        starts_of[item.parts[:place]].append(item._replace(parts=item.parts[place + 1 :]))
     return {
         "/".join(parts) or ".": ClipFiles(
             name="/".join(parts) or ".",
             root=root if root.is_dir() else root.parent,
             streams=clips[parts],
-            masks={role.view: stream for role, stream in _roles(masks, known_views, marked) if role.clip == parts},
-            start=_start(root, parts, starts, known_views),
+            masks=masks_of.get(parts, {}),
+            start=_start(root, parts, starts_of.get(parts, []), known_views),
             unused=_unused_below(parts, unused),
             several=several.get(parts, ""),
         )
@@ -316,14 +321,10 @@ def _digit_runs(text: str) -> Iterator[list[str]]:
         yield run
 
 
-def _start(
-    root: Path, clip: tuple[str, ...], starts: Iterable[Found], known_views: Collection[str]
-) -> ClipFiles | None:
-    own = [stream for stream in starts if stream.parts[: len(clip) + 1] == (*clip, START)]
-    inner = [stream._replace(parts=stream.parts[len(clip) + 1 :]) for stream in own]
-    streams = {(role.modality, role.view): stream for role, stream in _roles(inner, known_views, [()])}
-    name = "/".join((*clip, START))
-    return ClipFiles(name=name, root=root, streams=streams) if streams else None
+def _start(root: Path, clip: tuple[str, ...], found: Iterable[Found], known_views: Collection[str]) -> ClipFiles | None:
+    """Return the streams of a clip's `start` folder, given with their parts below it."""
+    streams = {(role.modality, role.view): stream for role, stream in _roles(found, known_views, [()])}
+    return ClipFiles(name="/".join((*clip, START)), root=root, streams=streams) if streams else None
 
 
 def _unused_below(

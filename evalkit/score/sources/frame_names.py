@@ -38,6 +38,9 @@ CAMERA_WORDS = frozenset(
         *("gripper", "third", "first", "person", "static", "ego", "exo"),
     )
 )
+WRIST_WORDS = frozenset(("wrist", "hand", "gripper"))
+"""Words in the name of a camera that an arm carries."""
+
 _CAMERA_PATTERN = re.compile(r"(cam|camera|view|robot)\d*|\w+(view|cam)")
 CAMERA_SUFFIX = re.compile(r"(cam|camera|view)\d*|\w+(view|cam)|front|side|top|head|overhead|wrist")
 """Words of a camera at the end of a clip's name; `left` and `right` may belong to the clip, as in `push_left`."""

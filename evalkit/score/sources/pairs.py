@@ -14,7 +14,15 @@ from pathlib import Path
 from evalkit.contracts.errors import BadConfig
 from evalkit.score.results.coverage import NUM_NAMED
 from evalkit.score.sources.camera_files import view_names
-from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE, ClipFiles, Side, find_clips
+from evalkit.score.sources.clip_files import (
+    CAMERA_FILES,
+    DEFAULT_VIEW,
+    READABLE,
+    ClipFiles,
+    Side,
+    find_clips,
+    folders_below,
+)
 
 MAX_CAMERA_FILES = 100
 """Camera files that are read to learn the names of views."""
@@ -92,9 +100,9 @@ def same_views(pred: ClipFiles, views: Sequence[str]) -> dict[str, str]:
 
 
 def _stated_views(folders: Sequence[Path]) -> Iterator[str]:
-    for folder in folders:
-        files = (path for name in CAMERA_FILES for path in folder.rglob(name))
-        for path in islice(files, MAX_CAMERA_FILES):
+    for root in folders:
+        files = (folder / name for folder, _ in folders_below(root) for name in CAMERA_FILES)
+        for path in islice((path for path in files if path.is_file()), MAX_CAMERA_FILES):
             yield from view_names(path)
 
 
