@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from evalkit.report.render_console import render_console
 from evalkit.report.tables import MEAN_OF_TASKS, POOLED, error_rows, remark_rows, success_rows
 from evalkit.report.write import build_report, write_report, write_scores_report
 from evalkit.score.folders import score_folders
+from evalkit.score.results.table import OldScores, read_scores
 from evalkit.score.run import score_run
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import open_run
@@ -248,3 +250,17 @@ def test_every_column_for_people_is_explained(run: Path, tmp_path: Path) -> None
 def test_a_row_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match="'t' has 1 columns, a row has 2 cells"):
         Table(id="t", columns=(Column(id="a", title="a"),), rows=(("x", "y"),))
+
+
+def test_scores_of_an_older_version_are_named_and_not_shown(run: Path, tmp_path: Path) -> None:
+    path = score_run(run, workers=1)
+    table = pq.read_table(path)
+    old = {**table.schema.metadata, b"format": b"evalkit-scores-1"}
+    pq.write_table(table.replace_schema_metadata(old), path)
+    write_report([run], tmp_path / "out")
+    text = (tmp_path / "out/report.md").read_text()
+    assert "| ball |" in text
+    assert "has the format evalkit-scores-1" in text
+    assert "Score again with `evalkit score`." in text
+    with pytest.raises(OldScores, match="Score again"):
+        read_scores(path)
