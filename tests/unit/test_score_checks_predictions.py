@@ -78,6 +78,13 @@ def test_a_poor_model_is_not_accused(scale: float) -> None:
         assert not _found(depth=depth_m.astype(np.float32))
 
 
+@pytest.mark.parametrize("distance_m", [0.2, 0.9, 20.0])
+def test_a_constant_depth_is_accused_of_no_unit(distance_m: float) -> None:
+    found = _found(depth=np.full_like(DEPTH, distance_m))
+    assert {f.verdict for f in found} <= {"warning"}
+    assert not any("looks like" in f.reason or "normalised" in f.reason for f in found)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_is_accused_of_no_unit(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -143,6 +150,7 @@ LONG = scene_chunk(num_frames=20, image_hw_px=SIZE)
         (np.arange(20)[:10] * 2, "every second true frame"),
         (np.arange(20)[:10] * 2 + 1, "every second true frame"),
         (np.arange(20) // 2, "each true frame twice"),
+        (np.arange(20)[::-1], "played backwards"),
     ],
 )
 def test_frames_of_another_time_are_noticed(frames: np.ndarray, text: str) -> None:
@@ -230,3 +238,27 @@ def test_a_mistake_of_predicted_states_is_named(
 def test_missing_ground_truth_states_are_blamed_on_the_truth() -> None:
     found = [f for f in _found(_true_states(lambda s: _with(s, 8, np.nan))) if f.check == "state_missing"]
     assert [f.subject for f in found] == ["ground_truth"]
+
+
+def _cameras(**changes: Any) -> ClipChunk:
+    true = {name: changes.pop(name) for name in ("T_base_cam_fv44",) if name in changes}
+    return replace(CHUNK, true=replace(CHUNK.true, **true), **changes)
+
+
+def test_missing_matrices_are_no_mistake() -> None:
+    for chunk, part in (
+        (_cameras(intrinsics_v33_px=np.full((3, 3, 3), np.nan)), "the intrinsics of front are missing"),
+        (_cameras(T_base_cam_fv44=np.full((8, 3, 4, 4), np.nan)), "the pose of front is missing"),
+    ):
+        checked = check_chunk(chunk, scene_spec(SIZE), {"policy": PREDICTION})
+        assert not checked.findings
+        assert checked.bad_cameras() == part
+
+
+def test_a_moving_camera_with_one_pose_is_refused() -> None:
+    poses = LONG.true.T_base_cam_fv44.copy()
+    poses[:, 2] = poses[:1, 2]
+    states = np.full_like(LONG.true.proprio_fd, np.nan)
+    chunk = replace(LONG, true=replace(LONG.true, T_base_cam_fv44=poses, proprio_fd=states))
+    found = check_chunk(chunk, scene_spec(SIZE), {"policy": replace(known(LONG.predicted), proprio=None)}).findings
+    assert {(f.check, f.view) for f in found} == {("camera_agreement", "wrist")}

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -125,11 +126,22 @@ def pair_agreements(views: Views) -> dict[tuple[int, int], Pair]:
     }
 
 
+@lru_cache(maxsize=64)
+def spread(size: int, count: int) -> np.ndarray:
+    """Return at most `count` indices below `size`, evenly spread.
+
+    Example:
+        >>> spread(10, 4)
+        array([0, 3, 6, 9])
+    """
+    return np.unique(np.linspace(0, size - 1, count).astype(int))
+
+
 def _points(views: Views, view: int) -> np.ndarray:
     """Return N,3 points of a grid of a view's pixels, base frame, metres."""
     depth_m, K, T = views.depth_vhw_m[view], views.intrinsics_v33_px[view], views.T_base_cam_v44[view]
-    rows, columns = (np.unique(np.linspace(0, size - 1, GRID).astype(int)) for size in depth_m.shape)
-    v, u = (index.ravel() for index in np.meshgrid(rows, columns, indexing="ij"))
+    rows, columns = (spread(size, GRID) for size in depth_m.shape)
+    v, u = np.repeat(rows, len(columns)), np.tile(columns, len(rows))
     z = depth_m[v, u].astype(np.float64)
     valid = truth_mask(z)
     v, u, z = v[valid], u[valid], z[valid]

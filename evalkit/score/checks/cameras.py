@@ -54,7 +54,7 @@ def pose_fault(T: np.ndarray) -> str:
     if distance_m > MAX_DISTANCE_M:
         return (
             f"it lies {distance_m:.4g} m from the robot base, expected below {MAX_DISTANCE_M:.0f} m; "
-            "its translation looks like millimetres"
+            "its translation looks like millimetres or centimetres"
         )
     return ""
 
@@ -110,6 +110,11 @@ def _centre_fault(cx: float, cy: float, image_hw_px: tuple[int, int]) -> str:
     if height != width and abs(cx - height / 2) < 1 + 0.02 * height and abs(cy - width / 2) < 1 + 0.02 * width:
         return f"{found}; width and height look swapped"
     return f"{found}; they look like those of an image of about {2 * cx:.0f} x {2 * cy:.0f}"
+
+
+def is_missing(matrix: np.ndarray) -> bool:
+    """Return whether a matrix was not given; readers fill it with NaN."""
+    return not np.isfinite(np.asarray(matrix, np.float64)).any()
 
 
 def _row(values: np.ndarray) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.score.checks import agreement, colours, depths, order, states
-from evalkit.score.checks.cameras import intrinsics_fault, pose_fault
+from evalkit.score.checks.cameras import intrinsics_fault, is_missing, pose_fault
 from evalkit.score.checks.oddity import Oddity
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.names import Family
@@ -35,11 +35,13 @@ class Checked:
 
     Attributes:
         findings: Everything that looks wrong.
+        missing: Which matrix of which camera is not given, a clause; empty if all are.
         num_frames: Frames of the ground truth.
         views: Names of the cameras in the order of the views.
     """
 
     findings: tuple[Finding, ...]
+    missing: str
     num_frames: int
     views: tuple[str, ...]
 
@@ -57,7 +59,7 @@ class Checked:
     def bad_cameras(self) -> str:
         """Return why no cloud of this chunk can be scored, empty if it can."""
         refusals = [finding for finding in self.findings if finding.refuses == ("cloud",)]
-        return next((finding.reason for finding in refusals), "")
+        return next((finding.reason for finding in refusals), self.missing)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -83,7 +85,7 @@ class Checker:
         findings = []
         if any(prediction.depth is not None for prediction in self.predictions.values()):
             findings += [*self._truth_depth(), *self._matrices()]
-            if not any(finding.refuses for finding in findings):
+            if not self._missing() and not any(finding.refuses for finding in findings):
                 findings += [*self._agreement(), *self._wrists()]
         for subject, prediction in self.predictions.items():
             if prediction.depth is not None:
@@ -94,6 +96,7 @@ class Checker:
                 findings += self._colours(subject, prediction.rgb)
         return Checked(
             findings=tuple(findings),
+            missing=self._missing(),
             num_frames=len(self.chunk.true.rgb_fvhwc_u8),
             views=tuple(camera.name for camera in self.env.cameras),
         )
@@ -118,6 +121,15 @@ class Checker:
         height, width = self._size(view)
         return array_fvhw[frames, view, :height, :width]
 
+    def _missing(self) -> str:
+        """Return which matrix of which camera is not given; empty if all are."""
+        for view, camera in enumerate(self.env.cameras):
+            if is_missing(self.chunk.intrinsics_v33_px[view]):
+                return f"the intrinsics of {camera.name} are missing"
+            if is_missing(self.chunk.true.T_base_cam_fv44[self.first, view]):
+                return f"the pose of {camera.name} is missing"
+        return ""
+
     def _matrices(self) -> Iterator[Finding]:
         """Yield each camera whose matrices cannot be right; one sentence where no camera is known at all."""
         if np.isnan(self.chunk.intrinsics_v33_px).all() and np.isnan(self.chunk.true.T_base_cam_fv44).all():
@@ -125,31 +137,40 @@ class Checker:
             yield _bad_cameras("cameras", "all", text)
             return
         for view, camera in enumerate(self.env.cameras):
-            if fault := intrinsics_fault(self.chunk.intrinsics_v33_px[view], self._size(view)):
+            K, T = self.chunk.intrinsics_v33_px[view], self.chunk.true.T_base_cam_fv44[self.first, view]
+            if not is_missing(K) and (fault := intrinsics_fault(K, self._size(view))):
                 text = f"the intrinsics of {camera.name} cannot be right: {fault}{CORRECT}."
                 yield _bad_cameras("intrinsics", camera.name, text)
-            if fault := pose_fault(self.chunk.true.T_base_cam_fv44[self.first, view]):
+            if not is_missing(T) and (fault := pose_fault(T)):
                 yield _bad_cameras("pose", camera.name, f"the pose of {camera.name} cannot be right: {fault}{CORRECT}.")
 
     def _agreement(self) -> Iterator[Finding]:
-        """Yield how the cameras contradict each other in the first frame."""
-        true, names = self.chunk.true, [camera.name for camera in self.env.cameras]
-        views = [view for view in range(len(names)) if self.first in self._readable("depth", view, self.first + 1)]
-        if len(views) < 2:
-            return
-        found = agreement.disagreement(
+        """Yield how the cameras contradict each other in the first frame, or else in the last one."""
+        num_frames, names = len(self.chunk.true.rgb_fvhwc_u8), [camera.name for camera in self.env.cameras]
+        for frame_idx in sorted({self.first, num_frames - 1}):
+            views = [view for view in range(len(names)) if frame_idx in self._readable("depth", view, num_frames)]
+            found = self._disagreement(frame_idx, views)
+            if found is not None:
+                yield self._contradiction(found, [names[view] for view in views])
+                return
+
+    def _disagreement(self, frame_idx: int, views: Sequence[int]) -> agreement.Disagreement | None:
+        T_base_cam_v44 = self.chunk.true.T_base_cam_fv44[frame_idx, views]
+        if len(views) < 2 or any(map(pose_fault, T_base_cam_v44)):
+            return None
+        return agreement.disagreement(
             agreement.Views(
-                depth_vhw_m=true.depth_fvhw_m[self.first, views],
+                depth_vhw_m=self.chunk.true.depth_fvhw_m[frame_idx, views],
                 intrinsics_v33_px=self.chunk.intrinsics_v33_px[views],
-                T_base_cam_v44=true.T_base_cam_fv44[self.first, views],
+                T_base_cam_v44=T_base_cam_v44,
             )
         )
-        if found is None:
-            return
-        concerned = ", ".join(names[views[view]] for view in found.views)
+
+    def _contradiction(self, found: agreement.Disagreement, names: Sequence[str]) -> Finding:
+        concerned = ", ".join(names[view] for view in found.views)
         text = f"{agreement.describe(found)} ({concerned}){CORRECT}."
         is_certain = bool(found.explanation) or (found.in_front_frac or 0.0) > agreement.REFUSE_FRAC
-        yield Finding(
+        return Finding(
             check="camera_agreement",
             subject=TRUTH,
             view=concerned,

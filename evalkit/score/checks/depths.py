@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.score.checks.agreement import along_ray
+from evalkit.score.checks.agreement import along_ray, spread
 from evalkit.score.checks.oddity import Oddity
 from evalkit.score.metrics.depth import is_valid, truth_mask
 
@@ -43,14 +43,14 @@ MAX_TRUTH_M = 50.0
 
 MIN_TRUTH_M = 0.01
 MAX_MISSING_FRAC = 0.7
-SAMPLES = 64
+SAMPLES = 32
 """At most so many rows and columns of a depth image are looked at."""
 
 
 def sampled(depth_hw_m: np.ndarray) -> np.ndarray:
     """Return at most `SAMPLES` rows and columns of the last two axes, evenly spread."""
-    rows, columns = (np.unique(np.linspace(0, size - 1, SAMPLES).astype(int)) for size in depth_hw_m.shape[-2:])
-    return np.asarray(depth_hw_m[..., rows[:, None], columns])
+    height, width = depth_hw_m.shape[-2:]
+    return np.asarray(depth_hw_m[..., spread(height, SAMPLES)[:, None], spread(width, SAMPLES)])
 
 
 def truth_oddity(true_m: np.ndarray) -> Oddity | None:
@@ -97,7 +97,8 @@ def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> 
     if alike is not None and alike < -VARIES_ALIKE:
         text = f"far looks near in it (correlation of log depths {alike:.2f}); it looks like disparity or inverse depth"
         return Oddity("depth_kind", alike, f"{text}; give metres along the optical axis", alike < -0.9)
-    follows = (alike is not None and alike > VARIES_ALIKE) or (alike is None and 0 < spread < 0.2)
+    flat = alike is None and float(np.ptp(log_pred)) > 0 and spread < 0.2
+    follows = flat or (alike is not None and alike > VARIES_ALIKE)
     if not 1 / SCALE_BAND <= ratio <= SCALE_BAND:
         return _wrong_scale(ratio, float(pred[usable].max()), follows=follows)
     if not follows or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0:

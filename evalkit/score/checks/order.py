@@ -31,6 +31,7 @@ BEATS_FROZEN = 0.7
 
 SHIFTS = (-3, -2, -1, 1, 2, 3)
 RATES = (0.5, 2.0)
+BACKWARDS = -1.0
 
 
 class Timing(NamedTuple):
@@ -38,7 +39,7 @@ class Timing(NamedTuple):
 
     Attributes:
         shift: Frames by which the prediction comes late (negative) or early (positive); 0 for a rate.
-        rate: True frames per predicted frame.
+        rate: True frames per predicted frame; -1 if the frames are in reverse order.
         error_ratio: Squared error after to before.
     """
 
@@ -48,6 +49,8 @@ class Timing(NamedTuple):
 
     def __str__(self) -> str:
         """Return a clause."""
+        if self.rate == BACKWARDS:
+            return "it fits the ground truth played backwards"
         if self.rate != 1.0:
             step = "every second true frame" if self.rate > 1 else "each true frame twice"
             return f"it looks like another frame rate: it fits {step}"
@@ -89,6 +92,7 @@ def _hypotheses(num_pred: int, lead: int, num_known: int) -> Iterator[tuple[int,
     frames = np.arange(num_pred)
     for shift in SHIFTS:
         yield shift, 1.0, _inside(frames + lead + shift, num_known)
+    yield 0, BACKWARDS, _inside(lead + num_pred - 1 - frames, num_known)
     for rate in RATES:
         for offset in (0.0, rate - 1.0):
             yield 0, rate, _inside(np.floor(frames * rate + offset).astype(int) + lead, num_known)

@@ -138,7 +138,7 @@ WRIST_MISTAKES: dict[str, Undo] = {
         inverse(T),
     ),
     "T_ee_cam looks like millimetres; give metres": lambda states, T: (states, _metres(T)),
-    "T_ee_cam has OpenGL axes; give x right, y down, z forward": lambda states, T: (states, T @ OPENGL),
+    "T_ee_cam or T_base_cam has OpenGL axes; give x right, y down, z forward": lambda states, T: (states, T @ OPENGL),
 }
 
 
