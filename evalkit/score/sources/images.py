@@ -231,7 +231,9 @@ def _exr(path: Path) -> Frame:
         channels = OpenEXR.File(str(path), separate_channels=True).channels()
     except Exception as error:  # a broken file raises whatever its decoder raises
         return Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
-    names = [name for name in ("Z", "depth", "Y", "R") if name in channels] or list(channels)[:1]
+    names = [name for name in ("Z", "depth", "Y", "R") if name in channels] or list(channels)
+    if len(names) > 1 and names[0] not in ("Z", "depth", "Y", "R"):
+        return Measure(None, "unreadable", f"{path} has the channels {', '.join(names)}; expected depth in Z or Y")
     return np.asarray(channels[names[0]].pixels)
 
 
