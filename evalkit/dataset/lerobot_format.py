@@ -38,6 +38,12 @@ ACTION_NAMES = tuple(
     f"{arm}_{name}" for arm in ("left", "right") for name in ("dx", "dy", "dz", "rx", "ry", "rz", "gripper")
 )
 
+UNIT_TOLERANCE = 0.01
+"""Largest distance of a quaternion's length from 1."""
+
+LONGEST_ROTVEC_RAD = 2 * np.pi + 0.01
+"""Longer rotation vectors are probably in degrees."""
+
 RotationKind = Literal["quat_wxyz", "quat_xyzw", "rotvec"]
 
 
@@ -68,10 +74,30 @@ class Source:
             if max(self.columns) >= values.shape[1]:
                 raise ValueError(f"'{self.feature}' has {values.shape[1]} columns, columns {self.columns} are needed")
             values = values[:, list(self.columns)]
-        if self.rotation is None:
-            return values
+        return values if self.rotation is None else self._matrices(values)
+
+    def _matrices(self, values: np.ndarray) -> np.ndarray:
+        """Return rotations as the nine numbers of their matrices, N,9.
+
+        Raises:
+            ValueError: If the values are not rotations of this kind.
+        """
+        width, lengths = (3 if self.rotation == "rotvec" else 4), np.linalg.norm(values, axis=1)
+        if values.shape[1] != width:
+            raise ValueError(
+                f"'{self.feature}': a {self.rotation} has {width} columns, the map names {values.shape[1]}"
+            )
         if self.rotation == "rotvec":
+            if lengths.max() > LONGEST_ROTVEC_RAD:
+                raise ValueError(
+                    f"'{self.feature}': a rotation vector has the length {lengths.max():.1f}, radians are needed"
+                )
             return Rotation.from_rotvec(values).as_matrix().reshape(-1, 9)
+        if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
+            raise ValueError(
+                f"'{self.feature}': quaternions have lengths from {lengths.min():.3f} to {lengths.max():.3f}, 1 is "
+                f"needed; are the columns right?"
+            )
         quat_xyzw = xyzw_from_wxyz(values) if self.rotation == "quat_wxyz" else values
         return Rotation.from_quat(quat_xyzw).as_matrix().reshape(-1, 9)
 
@@ -186,6 +212,8 @@ def _source(value: str | Mapping[str, Any]) -> Source:
     columns: Sequence[int] | None = value.get("columns")
     if value.get("rotation") not in (None, *get_args(RotationKind)):
         raise ValueError(f"rotation '{value['rotation']}', which must be one of {', '.join(get_args(RotationKind))}")
+    if columns is not None and not all(type(column) is int and column >= 0 for column in columns):
+        raise ValueError(f"columns {columns!r:.40}, which must be whole numbers from 0")
     return Source(**{**value, "columns": None if columns is None else tuple(columns)})
 
 

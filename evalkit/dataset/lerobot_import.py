@@ -338,6 +338,12 @@ class _Camera:
         by_order = before if total == info.num_frames else None
         if feature == self._view.depth and info.bits != 8:
             raise ValueError(f"'{feature}' has values of {info.bits} bits ({info.pix_fmt}), 8-bit depth is needed")
+        if (other := opened.overlapping(episode, feature)) is not None:
+            reason = f"'{feature}': its frames and those of episode {other} overlap, as from_timestamp states them"
+            if by_order is None:
+                raise ValueError(reason)
+            self._notes.append(f"{reason}; there is one frame for each row, so they are matched in order")
+            return Placement(np.arange(by_order, by_order + episode.length), None)
         try:
             place = place_rows(first_s + self._rows.times_s, info.times_s, fps=fps, by_order=by_order)
         except ValueError as error:

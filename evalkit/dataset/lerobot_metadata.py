@@ -74,6 +74,22 @@ def whole_number(value: Any, name: str) -> int:
     return int(value)
 
 
+def filled(name: str, template: str, **values: Any) -> str:
+    """Return a path from a template of `info.json`.
+
+    Raises:
+        ValueError: If the template has a field that no value fills.
+
+    Example:
+        >>> filled("data_path", "data/chunk-{chunk_index:03d}.parquet", chunk_index=12)
+        'data/chunk-012.parquet'
+    """
+    try:
+        return template.format(**values)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"'{name}' in {INFO} is '{template}'; it may use {', '.join(sorted(values))} only") from error
+
+
 def read_info(root: Path) -> dict[str, Any]:
     """Return `meta/info.json`.
 
@@ -156,8 +172,8 @@ def _episode(row: Any) -> LerobotEpisode:
     if missing := [name for name in ("episode_index", "length") if row.get(name) is None]:
         raise ValueError(f"it lacks {' and '.join(missing)}")
     number, length = (whole_number(row[name], name) for name in ("episode_index", "length"))
-    if length < 1:
-        raise ValueError(f"episode {number} has the length {length}")
+    if number < 0 or length < 1:
+        raise ValueError(f"episode {number} has the length {length}; numbers begin at 0, lengths at 1")
     tasks = row.get("tasks")
     tasks = [tasks] if isinstance(tasks, str) else tasks or []
     if not all(isinstance(task, str) for task in tasks):

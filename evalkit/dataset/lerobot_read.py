@@ -24,21 +24,39 @@ from evalkit.dataset.depth_video import DepthCodes
 from evalkit.dataset.layout import Broken, DataSetError
 from evalkit.dataset.lerobot_format import INFO, MAP, FeatureMap, read_map
 from evalkit.dataset.lerobot_images import DEPTH_UNITS
-from evalkit.dataset.lerobot_metadata import LerobotEpisode, read_episodes, read_info, read_tasks, whole_number
+from evalkit.dataset.lerobot_metadata import (
+    LerobotEpisode,
+    filled,
+    one_line,
+    read_episodes,
+    read_info,
+    read_tasks,
+    whole_number,
+)
 
 SAME_RATE_FRAC = 0.01
-"""The usual step of an episode's timestamps may differ from the stated rate by this share."""
+"""The mean step of an episode's timestamps may differ from the stated rate by this share."""
+
+JITTER_FRAC = 0.5
+"""First and last timestamp of an episode may together be off by this share of a step."""
+
+OTHER_RATE_FRAC = 0.25
+"""If the usual step differs by more than this share from the stated one, the rate is wrong, and not single rows."""
+
+SHARED_FRAMES = 0.5
+"""Frames by which two episodes may overlap in a video file, because their times are rounded."""
 
 LARGEST_GAP = 1.5
 """Two rows that follow each other may be this many control steps apart."""
 
 
 class _Share(NamedTuple):
-    """An episode in a video file: time at which it starts, its number, its rows."""
+    """An episode in a video file: time at which it starts, its number, its rows, time at which it ends."""
 
     first_s: float
     number: int
     length: int
+    stop_s: float
 
 
 class Segment(NamedTuple):
@@ -78,6 +96,8 @@ class EpisodeRows:
             values = np.array(column.to_pylist(), np.float64)
         except (ValueError, TypeError) as error:
             raise ValueError(f"'{feature}' of the type {column.type} is not a table of numbers") from error
+        if not np.isfinite(values).all():
+            raise ValueError(f"'{feature}' holds values that are not finite")
         return values.reshape(len(column), -1)
 
     def segments(self) -> list[Segment]:
@@ -111,6 +131,7 @@ class LerobotSet:
     broken: Sequence[Broken]
     tasks: Mapping[int, str]
     _shares: dict[str, dict[Path, list[_Share]]] = field(default_factory=dict, repr=False)
+    _unreadable: dict[Path, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_v2(self) -> bool:
@@ -141,10 +162,11 @@ class LerobotSet:
         Raises:
             ValueError: If there is none.
         """
-        stated = self.root / self.info["data_path"].format(**self._position(episode, "data"))
+        stated = self.root / filled("data_path", self.info["data_path"], **self._position(episode, "data"))
         paths = [stated] if self.is_v2 else self._row_files.get(episode.number, [])
         if not paths:
-            raise ValueError(f"no file in {self.root / 'data'} has rows of it; {stated} should")
+            reason = self._unreadable.get(stated, "should")
+            raise ValueError(f"no file in {self.root / 'data'} has rows of it; {stated} {reason}")
         return paths
 
     def video_path(self, episode: LerobotEpisode, feature: str) -> Path:
@@ -152,7 +174,8 @@ class LerobotSet:
         template = self.info.get("video_path")
         if not isinstance(template, str):
             raise ValueError(f"'{feature}' is a video, and meta/info.json has no 'video_path'")
-        return self.root / template.format(video_key=feature, **self._position(episode, f"videos/{feature}"))
+        position = self._position(episode, f"videos/{feature}")
+        return self.root / filled("video_path", template, video_key=feature, **position)
 
     def first_time_s(self, episode: LerobotEpisode, feature: str) -> float:
         """Return the time in the video file at which an episode starts."""
@@ -160,9 +183,18 @@ class LerobotSet:
 
     def frame_by_order(self, episode: LerobotEpisode, feature: str) -> tuple[int, int]:
         """Return an episode's first frame if each row has one frame, in order; and all rows of that video file."""
-        own = _Share(self.first_time_s(episode, feature), episode.number, episode.length)
+        own = self._share(episode, feature)
         sharing = self._sharing(feature)[self.video_path(episode, feature)]
         return sum(other.length for other in sharing if other < own), sum(other.length for other in sharing)
+
+    def overlapping(self, episode: LerobotEpisode, feature: str) -> int | None:
+        """Return the number of an episode that claims frames of this one in the same video file; None if none does."""
+        own = self._share(episode, feature)
+        for other in self._sharing(feature)[self.video_path(episode, feature)]:
+            common_s = min(own.stop_s, other.stop_s) - max(own.first_s, other.first_s)
+            if other.number != own.number and common_s * self.fps > SHARED_FRAMES:
+                return other.number
+        return None
 
     def rows(self, episode: LerobotEpisode) -> EpisodeRows:
         """Return the rows of an episode, in order.
@@ -181,7 +213,10 @@ class LerobotSet:
 
     def _read(self, path: Path, episode: LerobotEpisode) -> pa.Table:
         """Return the rows of an episode in a file; without `episode_index`, a file of v2.x holds one episode."""
-        names, mapped = set(pq.read_schema(path).names), self.feature_map
+        try:
+            names, mapped = set(pq.read_schema(path).names), self.feature_map
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
         wanted = {source.feature for group in (mapped.proprios, mapped.actions) for source in group.values()}
         wanted |= {feature for feature in mapped.image_features() if not self.is_video(feature)}
         if absent := sorted(wanted - names):
@@ -195,9 +230,13 @@ class LerobotSet:
         """The files with rows of each episode of v3.0."""
         files = defaultdict[int, list[Path]](list)
         for path in sorted((self.root / "data").glob("*/*.parquet")):
-            with suppress(OSError, KeyError, pa.ArrowException):  # the episodes of such a file are named as missing
-                for number in pq.read_table(path, columns=["episode_index"])["episode_index"].unique().to_pylist():
-                    files[number].append(path)
+            try:
+                numbers = pq.read_table(path, columns=["episode_index"])["episode_index"].unique().to_pylist()
+            except (OSError, KeyError, pa.ArrowException) as error:  # its episodes are named when they are read
+                self._unreadable[path] = f"cannot be read: {one_line(error)}"
+                continue
+            for number in numbers:
+                files[number].append(path)
         return files
 
     def _times(self, table: pa.Table) -> np.ndarray:
@@ -208,16 +247,19 @@ class LerobotSet:
         if not np.isfinite(times_s).all():
             raise ValueError("its rows have timestamps that are not finite")
         steps = np.diff(times_s) * self.fps
-        if len(steps) and abs(np.median(steps) - 1) > SAME_RATE_FRAC:
-            raise ValueError(
-                f"its rows are {np.median(steps) / self.fps:.4g} s apart, and fps {self.fps:g} in {INFO} means "
-                f"{1 / self.fps:.4g} s; correct one of them"
-            )
-        if len(steps) and (steps.max() > LARGEST_GAP or steps.min() <= 0):
-            row = int(np.argmax((steps > LARGEST_GAP) | (steps <= 0)))
+        if not len(steps):
+            return times_s
+        wrong = (steps > LARGEST_GAP) | (steps <= 0)
+        if wrong.any() and abs(np.median(steps) - 1) <= OTHER_RATE_FRAC:
+            row = int(np.argmax(wrong))
             raise ValueError(
                 f"its rows {row} and {row + 1} are at {times_s[row]:.4f} s and {times_s[row + 1]:.4f} s; at "
                 f"{self.fps:g} Hz they are {1 / self.fps:.4f} s apart, so steps are missing or in another order"
+            )
+        if abs(steps.mean() - 1) > max(SAME_RATE_FRAC, JITTER_FRAC / len(steps)):
+            raise ValueError(
+                f"its rows are {steps.mean() / self.fps:.4g} s apart, and fps {self.fps:g} in {INFO} means "
+                f"{1 / self.fps:.4g} s; correct one of them"
             )
         return times_s
 
@@ -239,7 +281,7 @@ class LerobotSet:
 
     def _position(self, episode: LerobotEpisode, prefix: str) -> dict[str, int]:
         if self.is_v2:
-            chunk = episode.number // whole_number(self.info.get("chunks_size", 1000), "chunks_size")
+            chunk = episode.number // max(1, whole_number(self.info.get("chunks_size", 1000), "chunks_size"))
             return {"episode_chunk": chunk, "episode_index": episode.number}
         return {name: episode.whole(f"{prefix}/{name}") for name in ("chunk_index", "file_index")}
 
@@ -249,9 +291,13 @@ class LerobotSet:
             shares = self._shares[feature] = defaultdict(list)
             for episode in self.episodes:
                 with suppress(ValueError):  # such an episode is named when it is read
-                    share = _Share(self.first_time_s(episode, feature), episode.number, episode.length)
-                    shares[self.video_path(episode, feature)].append(share)
+                    shares[self.video_path(episode, feature)].append(self._share(episode, feature))
         return self._shares[feature]
+
+    def _share(self, episode: LerobotEpisode, feature: str) -> _Share:
+        first_s, name = self.first_time_s(episode, feature), f"videos/{feature}/to_timestamp"
+        stop_s = first_s + episode.length / self.fps if episode.row.get(name) is None else episode.seconds(name)
+        return _Share(first_s, episode.number, episode.length, stop_s)
 
 
 def open_lerobot(root: Path, map_path: Path | None = None) -> LerobotSet:

@@ -33,6 +33,7 @@ from tests.doubles.foreign_sets import (
     V2_VIDEO,
     V3_EPISODES,
     V3_ROWS,
+    V3_VIDEO,
     edit_info,
     edit_table,
     foreign,
@@ -532,6 +533,61 @@ def test_times_that_cannot_be_right_are_named(tmp_path: Path, form: str) -> None
     assert "\n" not in broken[0].reason
 
 
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_times_that_jitter_are_matched(tmp_path: Path, version: str) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    both = foreign(theirs, version, depth=False)
+    for path in (theirs / "data").rglob("*.parquet"):
+        times_s = np.array(pq.read_table(path)["timestamp"].to_pylist())
+        noise_s = np.random.default_rng(0).uniform(-0.009, 0.009, len(times_s))
+        edit_table(path, with_column("timestamp", pa.array(times_s + noise_s)))
+    assert imported(theirs, ours) == (2, [], [])
+    for number, steps in enumerate(both):
+        assert_shows(ours, key_of(number), steps)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_episodes_that_claim_the_same_frames(tmp_path: Path, extra: int) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    both = foreign(theirs, "v3.0", depth=False)
+    edit_table(theirs / V3_EPISODES, with_column("videos/cam/from_timestamp", [0.0, 0.0]))
+    edit_table(theirs / V3_EPISODES, with_column("videos/cam/to_timestamp", [0.6, 0.65]))
+    if extra:  # then the order does not tell either
+        images = np.concatenate([steps.rgb[:, 0] for steps in both])
+        write_video(theirs / V3_VIDEO, np.concatenate([images, images[:1]]), fps=20)
+    count, broken, notes = imported(theirs, ours)
+    said = [one.reason for one in broken] if extra else notes
+    assert count == (0 if extra else 2)
+    assert "episode 0: 'cam': its frames and those of episode 1 overlap, as from_timestamp states them" in said[0]
+    if not extra:
+        assert_shows(ours, key_of(1), both[1])
+
+
+ROTATIONS: dict[str, tuple[Any, str]] = {
+    "not unit": ({"columns": [0, 1, 2, 3], "rotation": "quat_xyzw"}, "quaternions have lengths from .*are the columns"),
+    "too few": ({"columns": [3, 4, 5], "rotation": "quat_xyzw"}, "a quat_xyzw has 4 columns, the map names 3"),
+    "degrees": (
+        {"columns": [8, 9, 10], "rotation": "rotvec"},
+        "a rotation vector has the length 90.0, radians are needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ROTATIONS)
+def test_rotations_of_another_kind_are_named(tmp_path: Path, kind: str) -> None:
+    theirs = tmp_path / "theirs"
+    foreign(theirs, "v2.1", depth=False)
+    for path in (theirs / "data").rglob("*.parquet"):
+        wider = [[*row, 0.0, 0.0, 90.0] for row in pq.read_table(path)["state"].to_pylist()]
+        edit_table(path, with_column("state", wider))
+    source, reason = ROTATIONS[kind]
+    tables = {**RGB_ALONE["proprios"], "left_ee_rotm": {"feature": "state", **source}}
+    (theirs / "map.json").write_text(json.dumps({**RGB_ALONE, "proprios": tables}))
+    count, broken, _ = imported(theirs, tmp_path / "ours")
+    assert (count, len(broken)) == (0, 2)
+    assert re.search(f"episode 0: 'state': {reason}", broken[0].reason)
+
+
 # ---- odd episodes
 
 
@@ -570,6 +626,14 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
             lambda rows: with_column("frame_index", [*range(6), *range(7, 13)])(rows).select(rows.column_names)
         ),
         "its rows have frame 7 after frame 5; frame numbers must follow each other",
+    ),
+    "state not finite": (
+        _rows_of_one(
+            lambda rows: with_column("state", pa.array([[np.nan] * 8] * 12, rows["state"].type))(rows).select(
+                rows.column_names
+            )
+        ),
+        "'state' holds values that are not finite",
     ),
     "no state": (
         _rows_of_one(
