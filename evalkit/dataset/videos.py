@@ -31,9 +31,6 @@ from evalkit.dataset.video_timeline import Timeline, read_timeline
 KEYFRAME_EVERY = 8
 """Frames from one keyframe to the next. Decoding begins at a keyframe, and a clip may start anywhere."""
 
-DECODED_AT_ONCE = 64
-"""Frames that are in memory while a whole video is decoded."""
-
 Stored = Literal["rgb24", "gray16le", "gray12le"]
 """Pixel formats of the lossless videos that are written."""
 
@@ -177,14 +174,50 @@ def described(notes: VideoNotes) -> tuple[str, ...]:
 def decode(path: Path, wanted: range) -> None:
     """Raise UnreadableVideo unless all frames decode without an error that the codec notices.
 
-    H.264 notices damage within a frame. FFV1, the codec of depth in millimetres, notices it only if it cannot go on.
+    H.264 notices most damage within a frame, FFV1 all of it, by its checksums. HEVC, VP9 and AV1 have none.
 
     Raises:
         UnreadableVideo: If a frame does not decode.
     """
-    pixels: PixelFormat = "gray16le" if probe(path).is_grey else "rgb24"
-    for first in range(wanted.start, wanted.stop, DECODED_AT_ONCE):
-        read_frames(path, range(first, min(first + DECODED_AT_ONCE, wanted.stop)), pixels, strict=True)
+    timeline = _timeline(path)
+    _check_numbers(path, timeline, wanted)
+    start = timeline.start_for(wanted.start)
+    damage = _damage(path, timeline, wanted, start)
+    if damage and start is not None:  # what precedes a keyframe may be needed after it, and is not damage
+        damage = _damage(path, timeline, wanted, None)
+    if damage:
+        raise UnreadableVideo(damage)
+
+
+def _damage(path: Path, timeline: Timeline, wanted: range, start: int | None) -> str | None:
+    """Return what a codec notices when it decodes frames from the keyframe of time `start` on; None if nothing."""
+    num_decoded = 0
+    try:
+        with _reported_errors() as errors, _opened(path, strict=True) as container:
+            for index, frame in _decoded(container, timeline, start):
+                if frame.is_corrupt:
+                    return f"{path} is broken: frame {index} is damaged."
+                num_decoded += index in wanted
+                if index == wanted.stop - 1:
+                    break
+    except UnreadableVideo as error:
+        return str(error)
+    if errors:
+        return f"{path} is missing or broken: {errors[0][2].strip()}."
+    lost = len(wanted) - num_decoded
+    return f"{path} is broken: {lost} of {len(wanted)} frames do not decode." if lost else None
+
+
+@contextmanager
+def _reported_errors() -> Iterator[list[tuple[int, str, str]]]:
+    """Collect the errors that codecs report and then conceal, as (level, codec, message)."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as errors:
+            yield errors
+    finally:
+        av.logging.set_level(level)
 
 
 def frames_in_order(path: Path, pixels: PixelFormat = "rgb24") -> Iterator[np.ndarray]:
@@ -207,40 +240,34 @@ def frames_in_order(path: Path, pixels: PixelFormat = "rgb24") -> Iterator[np.nd
             raise UnreadableVideo(f"{timeline.num_frames - num_decoded} of {timeline.num_frames} frames do not decode")
 
 
-def read_frames(
-    path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24", *, strict: bool = False
-) -> np.ndarray:
+def read_frames(path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24") -> np.ndarray:
     """Return frames, F,H,W,3 uint8 or F,H,W uint16, in the order of their numbers in `wanted`.
 
     Args:
         path: The video.
         wanted: Frame numbers from 0, in order of presentation; a number may occur twice.
         pixels: 8-bit RGB, or the numbers of a grey video as they are stored.
-        strict: Whether to refuse damage that the codec could conceal.
 
     Raises:
         UnreadableVideo: If the video ends before the last of them, or cannot be decoded.
     """
     timeline = _timeline(path)
     needed = sorted(set(wanted))
-    if needed[-1] >= timeline.num_frames or needed[0] < 0:
-        absent = needed[0] if needed[0] < 0 else next(one for one in needed if one >= timeline.num_frames)
-        ending = f"; {_cut_off(timeline)}" if timeline.cut_off else ""
-        raise UnreadableVideo(f"{path} has no frame {absent}; it holds {timeline.num_frames} frames{ending}.")
-    images = _read(path, timeline, needed, pixels, strict=strict, start=timeline.start_for(needed[0]))
+    _check_numbers(path, timeline, needed)
+    images = _read(path, timeline, needed, pixels, start=timeline.start_for(needed[0]))
     if len(images) < len(needed):  # some files decode from their start only
-        images = _read(path, timeline, needed, pixels, strict=strict, start=None)
+        images = _read(path, timeline, needed, pixels, start=None)
     if missing := [one for one in needed if one not in images]:
         raise UnreadableVideo(f"{path} is broken: frame {missing[0]} of {timeline.num_frames} is damaged.")
     return np.stack([images[index] for index in wanted])
 
 
 def _read(
-    path: Path, timeline: Timeline, needed: Sequence[int], pixels: PixelFormat, *, strict: bool, start: int | None
+    path: Path, timeline: Timeline, needed: Sequence[int], pixels: PixelFormat, *, start: int | None
 ) -> dict[int, np.ndarray]:
     """Return the needed frames that decoding from the keyframe of time `start` gives, by number."""
     images, left = dict[int, np.ndarray](), set(needed)
-    with _opened(path, strict=strict) as container:
+    with _opened(path) as container:
         codec = container.streams.video[0].codec_context.codec.canonical_name
         for index, frame in _decoded(container, timeline, start):
             if index in left and not frame.is_corrupt:
@@ -265,6 +292,14 @@ def _decoded(container: InputContainer, timeline: Timeline, start: int | None) -
             count += 1
             if index is not None and (start is None or timeline.ticks[index] >= start):
                 yield index, frame
+
+
+def _check_numbers(path: Path, timeline: Timeline, needed: Sequence[int]) -> None:
+    """Raise UnreadableVideo if a frame is not in the video; `needed` is sorted."""
+    if needed[0] < 0 or needed[-1] >= timeline.num_frames:
+        absent = needed[0] if needed[0] < 0 else next(one for one in needed if one >= timeline.num_frames)
+        ending = f"; {_cut_off(timeline)}" if timeline.cut_off else ""
+        raise UnreadableVideo(f"{path} has no frame {absent}; it holds {timeline.num_frames} frames{ending}.")
 
 
 def _cut_off(timeline: Timeline) -> str:

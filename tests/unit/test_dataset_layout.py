@@ -279,6 +279,17 @@ def test_check_with_decode_finds_undecodable_frames(root: Path, capsys: pytest.C
     assert said.endswith("1 episode, 40 frames; 2 broken episodes left out\n")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_one_wrong_bit_of_exact_depth_is_found(root: Path, capsys: pytest.CaptureFixture[str], share: float) -> None:
+    path = root / f"depth_mm/a/{key_of(1)}.mkv"
+    data = bytearray(path.read_bytes())
+    data[int(share * len(data))] ^= 1
+    path.write_bytes(data)
+    code, said = check_data(root, capsys, "--decode")
+    assert code == 1
+    assert f"depth_mm/a/{key_of(1)}.mkv is missing or broken: slice CRC mismatch" in said
+
+
 def test_a_video_cut_off_after_its_index_is_refused(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
     write_video(tmp_path / "whole.mp4", frames, fps=20)

@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from evalkit.dataset.videos import UnreadableVideo, frames_in_order, probe, read_frames, write_video
+from evalkit.dataset.videos import UnreadableVideo, decode, frames_in_order, probe, read_frames, write_video
 from tests.doubles.video_files import numbered, numbers_in, write_planes
 
 COUNT = 40
@@ -30,6 +30,8 @@ def check_all(path: Path, count: int = COUNT) -> None:
         np.testing.assert_array_equal(read_frames(path, [number])[0], in_order[number])
     drawn = np.random.default_rng(0).integers(0, count, 12)
     np.testing.assert_array_equal(read_frames(path, drawn.tolist()), in_order[drawn])
+    for first in (0, count // 2):
+        decode(path, range(first, count))
 
 
 @pytest.mark.parametrize(
