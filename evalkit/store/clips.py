@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ class ClipReader:
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
-            raise RunFolderError(f"Cannot read the clip {path}: {error}.") from error
+            raise RunFolderError(f"Cannot read the clip {path}: {_why_unreadable(path, error)}.") from error
         try:
             is_clip = self._file.attrs.get("format") == FORMAT
             if is_clip:
@@ -187,7 +188,9 @@ class ClipReader:
                 self._names = sorted(self._file["chunks"])
         except BROKEN as error:
             self._file.close()
-            raise RunFolderError(f"The clip {path} has a broken header: {type(error).__name__}: {error}.") from error
+            raise RunFolderError(
+                f"The clip {path} has a broken header: {_damage(error)}; copy or record it again."
+            ) from error
         if not is_clip:
             self._file.close()
             raise RunFolderError(f"{path} is not a clip of format '{FORMAT}'.")
@@ -214,7 +217,7 @@ class ClipReader:
         try:
             return _read_chunk(self._file["chunks"][name], int(name))
         except BROKEN as error:
-            raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {error}.") from error
+            raise RunFolderError(f"Chunk {name} of the clip {self.path} is broken: {_damage(error)}.") from error
 
     def read_actions(self) -> np.ndarray | None:
         """Return all executed actions of the episode, N,14 float32; None if not recorded.
@@ -228,7 +231,36 @@ class ClipReader:
                 return None
             return np.concatenate([group["actions_nd"][()] for group in groups])
         except BROKEN as error:
-            raise RunFolderError(f"The actions of the clip {self.path} are broken: {error}.") from error
+            raise RunFolderError(f"The actions of the clip {self.path} are broken: {_damage(error)}.") from error
+
+
+def _why_unreadable(path: Path, error: OSError) -> str:
+    """Return why a file cannot be opened, without the text of HDF5."""
+    if isinstance(error, PermissionError) or not os.access(path, os.R_OK):
+        return "this user may not read it"
+    if path.stat().st_size == 0:
+        return "it is empty"
+    if not h5py.is_hdf5(path):
+        return "it is not an HDF5 file, or its beginning is overwritten"
+    if "truncated" in str(error):
+        return "it is cut off; copy or record it again"
+    if "lock" in str(error):
+        return "another process writes to it"
+    return "it is damaged; copy or record it again"
+
+
+def _damage(error: Exception) -> str:
+    """Return what is wrong with a part of a clip, without the text of HDF5.
+
+    Example:
+        >>> _damage(KeyError("Unable to open object (object 'true' doesn't exist)"))
+        'a part of it is missing'
+    """
+    if isinstance(error, KeyError):
+        return "a part of it is missing"
+    if isinstance(error, OSError | RuntimeError):
+        return "its data are damaged"
+    return f"{type(error).__name__}: {error}".rstrip(".")
 
 
 def depth_mm_from_m(depth_m: np.ndarray) -> np.ndarray:

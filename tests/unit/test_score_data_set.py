@@ -208,6 +208,7 @@ BROKEN = {
     "no rate": (in_view(fps=0), "'observations.0_view_left.fps' must be above 0"),
     "small matrix": (in_view(intrinsics=[[1.0]]), "'observations.0_view_left.intrinsics' has the shape (1, 1)"),
     "other kind": (in_view(type="dynamic"), "its views are ['dynamic', 'static', 'dynamic'], those of robosuite/Lift"),
+    "other rate": (in_view(fps=10), "has 10 frames per second, robosuite/Lift takes 20 steps per second"),
     "no 8-bit depth": (in_view(depth_path="none.mp4"), "none.mp4 is missing or broken"),
     "late start": (in_view(start=1), "holds 26 frames, 26 from frame 1 on are needed"),
     "no task": (lambda stored: stored["about"].pop("task"), "'about' does not name the bench and task"),

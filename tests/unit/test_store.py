@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from evalkit.store.run_folder import HeldRun, open_run
 from tests.doubles.bench import FakeBench, FakeBenchConfig, fake_spec
 from tests.doubles.known import known
 from tests.doubles.policy import FakePolicyConfig, FakePolicyPlugin
-from tests.doubles.scene import write_clip
+from tests.doubles.scene import write_clip, write_scene_run
 
 
 def plan(**change: object) -> Plan:
@@ -251,3 +253,25 @@ def test_records_that_no_plan_holds_are_refused(tmp_path: Path, change: dict, me
         folder.append(replace(record(), **change))
         with pytest.raises(RunFolderError, match=message):
             folder.records()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda data: b"", "it is empty"),
+        (lambda data: b"no clip", "it is not an HDF5 file"),
+        (lambda data: data[: len(data) // 2], "it is cut off"),
+        (lambda data: data[:3000] + bytes(2000) + data[5000:], ""),
+    ],
+)
+def test_a_broken_clip_is_named_without_the_text_of_hdf5(
+    tmp_path: Path, damage: Callable[[bytes], bytes], sentence: str
+) -> None:
+    write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=(24, 32))
+    path = tmp_path / "run/clips/ball/0000.h5"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(RunFolderError) as caught, ClipReader(path) as clip:
+        list(clip)
+    assert str(path) in str(caught.value)
+    assert sentence in str(caught.value)
+    assert not re.search(r"synchronously|file signature|errno|h5py|object '", str(caught.value))

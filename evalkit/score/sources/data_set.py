@@ -30,6 +30,9 @@ from evalkit.store.clips import ClipChunk, Frames, depth_m_from_mm
 
 Problems = Mapping[ImageKey, Measure]
 
+RATE_TOLERANCE = 0.01
+"""Largest difference of a video's rate from the control rate, as a share of it."""
+
 
 class DataSet:
     """A data set whose episodes were recorded in one bench.
@@ -189,6 +192,12 @@ def _episode_and_env(track: Track, index: int) -> tuple[Episode, EnvSpec]:
         raise BrokenEpisode(f"{track.key}: its views are {kinds}, those of {env.env_id} {expected}.")
     if set(track.arms) != set(env.arms):
         raise BrokenEpisode(f"{track.key}: its arms are {track.arms}, those of {env.env_id} {env.arms}.")
+    for name, camera in zip((spec.name for spec in env.cameras), track.cameras, strict=True):
+        if abs(camera.fps - env.control_hz) > RATE_TOLERANCE * env.control_hz:
+            raise BrokenEpisode(
+                f"{track.key}: the video of {name} has {camera.fps:g} frames per second, {env.env_id} takes "
+                f"{env.control_hz:g} steps per second, so that its frames would be compared with other moments."
+            )
     episode = Episode(
         bench=about.bench,
         setting=setting,
