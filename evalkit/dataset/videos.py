@@ -130,6 +130,8 @@ def probe(path: Path) -> VideoInfo:
         hw_px = (frame.width, frame.height) if turn is not None and turn.transposed else (frame.height, frame.width)
         ratio = stream.sample_aspect_ratio
         notes = list(colour_notes(frame, transfer=int(stream.codec_context.color_trc)))
+        if (num_streams := len(container.streams.video)) > 1:
+            notes.append(f"It holds {num_streams} video streams; the first one is read.")
         if turn is not None:
             notes.append("It asks to be turned or mirrored, and is.")
         if ratio not in (None, 0, 1):
@@ -259,6 +261,8 @@ def read_frames(path: Path, wanted: Sequence[int], pixels: PixelFormat = "rgb24"
         images = _read(path, timeline, needed, pixels, start=None)
     if missing := [one for one in needed if one not in images]:
         raise UnreadableVideo(f"{path} is broken: frame {missing[0]} of {timeline.num_frames} is damaged.")
+    if len(sizes := {images[index].shape[:2] for index in needed}) > 1:
+        raise UnreadableVideo(f"{path} has images of several sizes: {' and '.join(map(str, sorted(sizes)))}.")
     return np.stack([images[index] for index in wanted])
 
 

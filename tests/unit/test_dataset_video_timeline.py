@@ -147,6 +147,29 @@ def test_sizes_that_cannot_be_written_get_a_sentence(tmp_path: Path, hw_px: tupl
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_streams_in_one_file_are_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        streams = [container.add_stream("ffv1", rate=5) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 48, 32, "gray"
+        for grey, stream in zip((50, 200), streams, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48), grey, np.uint8), format="gray")
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    assert probe(tmp_path / "a.mkv").notes == ("It holds 2 video streams; the first one is read.",)
+    assert read_frames(tmp_path / "a.mkv", [0])[0, 0, 0, 0] == 50
+
+
+def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
+    parts = []
+    for size in ((32, 48), (48, 64)):
+        path = write_planes(tmp_path / f"{size[0]}.h264", numbered(2, size), "yuv420p", codec="libx264")
+        parts.append(path.read_bytes())
+    (tmp_path / "a.h264").write_bytes(b"".join(parts))
+    with pytest.raises(UnreadableVideo, match=r"several sizes: \(32, 48\) and \(48, 64\)"):
+        read_frames(tmp_path / "a.h264", range(4))
+
+
 def test_a_missing_frame_is_named_with_the_count(tmp_path: Path) -> None:
     path = write_planes(tmp_path / "a.mp4", numbered(5), "yuv420p", codec="libx264")
     with pytest.raises(UnreadableVideo, match=r"a\.mp4 has no frame 5; it holds 5 frames\."):
