@@ -30,7 +30,7 @@ from xwam.checkpoints.metadata import (
     stated_sizes,
 )
 from xwam.checkpoints.released import read_container, sizes_of
-from xwam.checkpoints.tensors import fill, read_tensors, stored_type, under, write_tensors
+from xwam.checkpoints.tensors import fill, read_tensors, stored_type, under, without_values, write_tensors
 from xwam.checkpoints.wan import (
     load_diffusers_vae,
     load_transformers_umt5,
@@ -261,7 +261,7 @@ def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
 
 
 def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: str) -> XwamNetwork:
-    with torch.device("meta"):
+    with without_values():
         network = XwamNetwork(config)
     fill(network, weights, source=source)
     matrices = {name: weight for name, weight in weights.items() if not is_exact(name)}

@@ -10,7 +10,8 @@ import functools
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,35 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from evalkit.contracts.files import whole_file
 from xwam.checkpoints.metadata import CheckpointError, read_metadata
 
 SHOWN_PROBLEMS = 5
+
+
+class _LeaveUnset(TorchFunctionMode):
+    """Skips the two operations by which modules set first values and for which torch imports its compiler, 2 s long."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.normal_, Tensor.div, Tensor.__truediv__):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Build modules inside the block on the meta device: shapes and types without values, for `fill`."""
+    with torch.device("meta"), _LeaveUnset():
+        yield
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
