@@ -23,7 +23,8 @@ from tests.bench.figure import Figure
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "results" / "bench.json"
 NOT_BENCHMARKS = {"__init__", "__main__", "figure", "score_memory"}
-COMPARED = "chunk_vs_before"
+COMPARED = ("chunk_vs_before", "score_vs_before")
+"""Benchmarks that take another checkout."""
 
 
 def known_figures() -> dict[str, dict[str, Callable[..., Figure]]]:
@@ -50,7 +51,7 @@ def list_figures() -> None:
                 seconds = f"{before[name]['measured_in_s']} s here"
             else:
                 seconds = f"about {TYPICAL_S[name]} s on two cores" if name in TYPICAL_S else "not measured here yet"
-            needs = ", takes --before PATH" if module == COMPARED else ""
+            needs = ", takes --before PATH" if module in COMPARED else ""
             print(f"{name:<40}{module:<18}{seconds}{needs}")
 
 
@@ -63,7 +64,8 @@ def main(names: list[str], before: Path | None) -> int:
     """
     known = known_figures()
     if before is not None:
-        known[COMPARED] = {name: partial(measure, before) for name, measure in known[COMPARED].items()}
+        for module in COMPARED:
+            known[module] = {name: partial(measure, before) for name, measure in known[module].items()}
     every = {name: measure for figures in known.values() for name, measure in figures.items()}
     unknown = sorted(set(names) - set(known) - set(every))
     if unknown:
@@ -74,7 +76,7 @@ def main(names: list[str], before: Path | None) -> int:
     kept = measured()
     missed = 0
     for name in dict.fromkeys(wanted):
-        if name in known[COMPARED] and before is None:
+        if before is None and any(name in known[module] for module in COMPARED):
             print(f"{name:<32} skipped: it takes --before PATH, the checkout to compare with", flush=True)
             continue
         started = time.perf_counter()
@@ -102,7 +104,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="figures or modules of tests/bench; all if none is given"
     )
-    parser.add_argument("--before", type=Path, metavar="PATH", help="checkout that chunk_vs_before compares with")
+    parser.add_argument("--before", type=Path, metavar="PATH", help="checkout that *_vs_before compare with")
     parser.add_argument("--list", action="store_true", help="list the figures and how long each takes, and end")
     arguments = parser.parse_args()
     if arguments.list:

@@ -39,7 +39,7 @@ def chunk_figure() -> Figure:
         "score_chunk",
         ("evalkit", lambda: score_chunk(chunk, spec, options)),
         ("scikit-image, open3d, numpy", lambda: plain_chunk(chunk)),
-        goal="<= 0.35",
+        goal="<= 0.2",
         rounds=5,
     )
 
