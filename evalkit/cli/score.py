@@ -171,6 +171,7 @@ def score_folders(
     - `evalkit score folders predictions ground_truth --dry-run`
     - `evalkit score folders predictions ground_truth --depth-scale 5000 --camera-convention opengl`
     """
+    from evalkit.report.sheets import SHEETS, ContactSheets
     from evalkit.score.folders import score_folders as score
     from evalkit.score.sources.folder_options import FolderOptions
 
@@ -190,9 +191,10 @@ def score_folders(
     options = _on_all_cores(
         _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra), workers
     )
-    with counted("score clips") as on_progress:
-        score(pred_dir, gt_dir, to / "scores.parquet", on_progress=on_progress, options=options, files=files)
-    _write_report(to / "scores.parquet", strict=strict)
+    result = to / "scores.parquet"
+    with counted("score clips") as on_progress, ContactSheets(to / SHEETS) as sheets:
+        score(pred_dir, gt_dir, result, on_progress=on_progress, options=options, files=files, on_chunk=sheets)
+    _write_report(result, strict=strict, problem=sheets.problem)
 
 
 @app.command("dataset")
@@ -240,6 +242,7 @@ def score_dataset(
     - `evalkit score dataset results/runs/mine --actions both policy.xwam.num_video_steps=25`
     """
     from evalkit.config import bind_policy
+    from evalkit.report.sheets import SHEETS, ContactSheets
     from evalkit.score.dataset import Mode
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.sources.recorded import open_source
@@ -253,9 +256,10 @@ def score_dataset(
         actions = "both" if loaded.spec.takes_actions else "own"
         out.print(Text(f"Policy '{loaded.spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
     modes: dict[str, tuple[Mode, ...]] = {"own": ("own",), "recorded": ("recorded",), "both": ("own", "recorded")}
-    with counted(f"score {policy} on {folder.name}") as on_progress:
-        score(folder, loaded, to / "scores.parquet", modes=modes[actions], on_progress=on_progress, options=options)
-    _write_report(to / "scores.parquet", strict=strict)
+    result, chosen = to / "scores.parquet", modes[actions]
+    with counted(f"score {policy} on {folder.name}") as on_progress, ContactSheets(to / SHEETS) as sheets:
+        score(folder, loaded, result, modes=chosen, on_progress=on_progress, options=options, on_chunk=sheets)
+    _write_report(result, strict=strict, problem=sheets.problem)
 
 
 PREDICTED_WITH = {
@@ -401,8 +405,8 @@ def _policy_changes(plan: Plan, policy: str | None, overrides: list[str]) -> dic
     return bind_policy(name, overrides).given_settings
 
 
-def _write_report(result: Path, *, strict: bool) -> None:
-    """Write and print the report of a result file; raise if no prediction has a score."""
+def _write_report(result: Path, *, strict: bool, problem: str) -> None:
+    """Write and print the report of a result file, and a problem of its figures; raise if no prediction has a score."""
     from evalkit.report.render_console import render_console
     from evalkit.report.write import write_scores_report
     from evalkit.score.results.coverage import unscored_sentence
@@ -411,6 +415,8 @@ def _write_report(result: Path, *, strict: bool) -> None:
     report = write_scores_report(result, result.parent, name=result.parent.name)
     out.print(render_console(report.document))
     out.print(f"scores and report: {result.parent}", soft_wrap=True)
+    if problem:
+        out.print(Text(problem, style="yellow"), soft_wrap=True)
     if nothing := unscored_sentence(read_scores(result)):
         raise BadConfig(nothing)
     if strict:

@@ -78,21 +78,29 @@ def build_document(
     )
 
 
-def build_scores_document(scored: Sequence[ScoreSummary], comparisons: Sequence[Comparison] = ()) -> Document:
+def build_scores_document(
+    scored: Sequence[ScoreSummary],
+    comparisons: Sequence[Comparison] = (),
+    figures: Mapping[str, Sequence[Part]] | None = None,
+) -> Document:
     """Return the report of result files that belong to no run, so that there is no success rate.
 
     Args:
         scored: What is reported; one gives its name to the report, several get a section each.
         comparisons: Of several, shown first.
+        figures: Figures of a result file, or of a comparison, by its name.
     """
+    figures = figures or {}
     data = [_scores_data(scored), references_data(scored)]
+    sections = [
+        Section(title=one.name, parts=(*_caveats(one.caveats), *figures.get(one.name, ()), *_predictions(one)))
+        for one in scored
+    ]
     if len(scored) == 1:
-        (only,) = scored
-        title, parts = only.name, [*_caveats(only.caveats), *_predictions(only)]
+        title, parts = sections[0].title, sections[0].parts
     else:
-        title, parts = "Report", [comparison_section(comparison) for comparison in comparisons]
-        for one in scored:
-            parts.append(Section(title=one.name, parts=(*_caveats(one.caveats), *_predictions(one))))
+        compared = [comparison_section(one, figures.get(one.name, ())) for one in comparisons]
+        title, parts = "Report", (*compared, *sections)
         data.append(comparison_data(comparisons))
     return Document(title=title, parts=(*parts, *_definitions(scored)), data=tuple(data))
 

@@ -36,10 +36,12 @@ class Comparison:
     """Two models on the clips that both predicted.
 
     Attributes:
+        name: Of both models.
         caveats: What a reader must know before the numbers.
         pairs: Each kind of prediction that both have: `policy`, `policy_given_actions`.
     """
 
+    name: str
     caveats: tuple[str, ...]
     pairs: Mapping[str, Paired]
 
@@ -90,7 +92,7 @@ def compare_scores(paths: tuple[Path, Path], names: tuple[str, str]) -> Comparis
             f"{left.name} and {right.name} share no value: {left.name} has scores of {_listed(left.clips('policy'))}, "
             f"{right.name} of {_listed(right.clips('policy'))}. Give a clip the same name in both."
         )
-    return Comparison(caveats=tuple(caveats), pairs=pairs)
+    return Comparison(name=f"{names[0]} and {names[1]}", caveats=tuple(caveats), pairs=pairs)
 
 
 def _side(path: Path, name: str) -> _Side:

@@ -29,6 +29,11 @@ MARGIN_PX, LINE_PX, PAD_PX = 2, 20, 4
 TILE_PX = 128
 """Views of half this width or less are shown enlarged, by a whole number."""
 
+_ERRORS_HEADER = (
+    f"depth: {NEAR_M} m warm to {FAR_M} m cold",
+    f"errors: brightest at {RGB_ERROR_MAX_U8:.0f} grey levels and at {DEPTH_ERROR_MAX_FRAC:.0%} of depth",
+)
+
 SCREEN = 1.6
 """Width over height that a sheet should have."""
 
@@ -70,28 +75,47 @@ def write_contact_sheet(clip: Path, out: Path, *, chunk_idx: int = 0) -> Path:
         BadConfig: If there is no such chunk.
     """
     chunk, cameras = read_chunk(clip, chunk_idx)
-    encoded, data = cv2.imencode(".png", contact_sheet(chunk, cameras)[..., ::-1])
-    if not encoded:
-        raise EvalkitError(f"The contact sheet of {clip} cannot be encoded.")
-    write_whole(out, data.tobytes())
+    write_whole(out, encode_sheet(contact_sheet(chunk, cameras)))
     return out
 
 
-def contact_sheet(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> np.ndarray:
-    """Return the contact sheet, H,W,3 uint8, laid out to fit a screen; grey where there is nothing."""
+def encode_sheet(image: np.ndarray) -> bytes:
+    """Return an RGB image as PNG.
+
+    Raises:
+        EvalkitError: If it cannot be encoded.
+    """
+    encoded, data = cv2.imencode(".png", image[..., ::-1])
+    if not encoded:
+        raise EvalkitError(f"A contact sheet of {image.shape[1]} x {image.shape[0]} pixels cannot be encoded.")
+    return data.tobytes()
+
+
+def contact_sheet(
+    chunk: ClipChunk, cameras: tuple[CameraSpec, ...], *, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Return the contact sheet, H,W,3 uint8, laid out to fit a screen; grey where there is nothing.
+
+    Args:
+        chunk: What is shown.
+        cameras: Of the views.
+        names: Of the frames, where they are not those of the whole chunk.
+    """
     height, width = chunk.true.rgb_fvhwc_u8.shape[2:4]
     zoom = max(1, TILE_PX // width)
     tile_hw = height * zoom, width * zoom
-    images = [grid_image(grid, tile_hw, zoom) for grid in grids(chunk, cameras)]
+    images = [grid_image(grid, tile_hw, zoom) for grid in grids(chunk, cameras, names)]
     image = min(images, key=lambda image: abs(np.log(image.shape[1] / image.shape[0] / SCREEN)))
-    lines = _header(chunk)
+    lines = _header(chunk) if names is None else _ERRORS_HEADER
     wide = max(image.shape[1], *(text_px(line) for line in lines))
     return np.concatenate([*(_text(_blank(LINE_PX, wide), line) for line in lines), _widened(image, wide)])
 
 
-def grids(chunk: ClipChunk, cameras: tuple[CameraSpec, ...]) -> list[Grid]:
+def grids(
+    chunk: ClipChunk, cameras: tuple[CameraSpec, ...], names_of_frames: Sequence[str] | None = None
+) -> list[Grid]:
     """Return three layouts of the same tiles: for few frames, for few views and frames, and for many frames."""
-    frames = [f"frame {frame + 1}" for frame in range(len(chunk.true.rgb_fvhwc_u8))]
+    frames = names_of_frames or [f"frame {frame + 1}" for frame in range(len(chunk.true.rgb_fvhwc_u8))]
     kinds = [_kinds(chunk, view) for view in range(len(cameras))]
     names = ([camera.name for camera in cameras], frames, [name for name, _ in kinds[0]] if kinds else [])
 
@@ -136,6 +160,8 @@ def _kinds(chunk: ClipChunk, view: int) -> list[tuple[str, Callable[[int], Tile]
         pred = predicted.rgb[:, view]
         kinds.append(("prediction", lambda f: pred[f] if f < len(pred) else None))
         kinds.append(("error", lambda f: rgb_error_map(rgb[f], pred[f]) if f < len(pred) else None))
+    if not is_valid(chunk.true.depth_fvhw_m).any():
+        return kinds
     kinds.append(("true depth", lambda f: colour_depth(depth_m[f])))
     if predicted is not None and predicted.depth is not None:
         deep = predicted.depth[:, view]
@@ -161,8 +187,7 @@ def _labels(names: Sequence[Sequence[str]], axes: Sequence[int], positions: Sequ
 def _header(chunk: ClipChunk) -> list[str]:
     return [
         f"chunk {chunk.chunk_idx}, {len(chunk.true.rgb_fvhwc_u8)} frames {chunk.frame_stride} steps apart",
-        f"depth: {NEAR_M} m warm to {FAR_M} m cold",
-        f"errors: brightest at {RGB_ERROR_MAX_U8:.0f} grey levels and at {DEPTH_ERROR_MAX_FRAC:.0%} of depth",
+        *_ERRORS_HEADER,
     ]
 
 

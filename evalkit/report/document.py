@@ -94,6 +94,21 @@ class Paragraph:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Images in files of their own.
+
+    Attributes:
+        note: What they show, one or two sentences.
+        shown: Files that a page shows, relative to it.
+        linked: Files that a page links to.
+    """
+
+    note: str
+    shown: tuple[str, ...] = ()
+    linked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Json:
     """Settings as JSON; left out where there is little room."""
 
@@ -115,7 +130,7 @@ class Section:
     is_detail: bool = False
 
 
-Part = Caveats | Facts | Paragraph | Json | Table | Section
+Part = Caveats | Facts | Figures | Paragraph | Json | Table | Section
 
 
 @dataclass(frozen=True, kw_only=True)

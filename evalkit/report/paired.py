@@ -110,9 +110,21 @@ def paired_rows(left: pd.DataFrame, right: pd.DataFrame, splits: Sequence[str] =
     Raises:
         RunFolderError: If a side has several values for the same frame.
     """
-    metrics = set(left["metric"].unique()) & set(right["metric"].unique())
-    pairs = _merged(_valued(left, metrics), _valued(right, metrics))
+    pairs = shared_values(left, right)
     return [row for split in splits for row in _split(pairs, split)]
+
+
+def shared_values(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per place of the metrics that both sides have.
+
+    Returns:
+        The columns of `PLACE`, `left`, `right`, `difference`, and `both`: whether both sides have a value.
+
+    Raises:
+        RunFolderError: If a side has several values for the same frame.
+    """
+    metrics = set(left["metric"].unique()) & set(right["metric"].unique())
+    return _merged(_valued(left, metrics), _valued(right, metrics))
 
 
 def _valued(scores: pd.DataFrame, metrics: set[str]) -> pd.DataFrame:

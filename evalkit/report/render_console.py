@@ -14,7 +14,7 @@ from rich import table as rich_table
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from evalkit.report.document import Caveats, Cell, Column, Document, Paragraph, Part, Section, Table
+from evalkit.report.document import Caveats, Cell, Column, Document, Figures, Paragraph, Part, Section, Table
 from evalkit.report.format import ABSENT, cell_text, legend
 
 
@@ -34,6 +34,8 @@ def _parts(parts: Sequence[Part]) -> Iterator[RenderableType]:
                 yield from _legend(part)
             case Caveats():
                 yield _caveats(part)
+            case Figures():
+                yield Text(part.note)
             case Paragraph():
                 yield Text(part.text)
             case _:

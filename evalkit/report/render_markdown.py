@@ -7,8 +7,9 @@ Read next: `document.py`, the parts; `write.py`, which puts the text on the disk
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from urllib.parse import quote
 
-from evalkit.report.document import Caveats, Document, Facts, Json, Paragraph, Part, Section, Table
+from evalkit.report.document import Caveats, Document, Facts, Figures, Json, Paragraph, Part, Section, Table
 from evalkit.report.format import cell_text, legend
 
 
@@ -36,6 +37,11 @@ def _parts(parts: Sequence[Part], *, level: int) -> Iterator[str]:
                 yield "\n".join(f"> - **{sentence}**" for sentence in part.sentences)
             case Facts():
                 yield "\n".join(f"- {line}" for line in part.lines)
+            case Figures():
+                yield part.note
+                yield from (f"![{path}]({quote(path)})" for path in part.shown)
+                if part.linked:
+                    yield "\n".join(f"- [{path}]({quote(path)})" for path in part.linked)
             case Paragraph():
                 yield part.text
             case Json():

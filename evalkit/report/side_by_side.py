@@ -91,17 +91,16 @@ def paired_data_rows(pair: Paired) -> Iterator[tuple[Cell, ...]]:
         yield (pair.left, pair.right, row.metric, row.split, row.group, *means, *counts)
 
 
-def comparison_section(comparison: Comparison) -> Section:
+def comparison_section(comparison: Comparison, figures: Sequence[Part] = ()) -> Section:
     """Return the difference of two models: all metrics, then the headline metrics by horizon."""
     parts: list[Part] = [Caveats(sentences=comparison.caveats)] if comparison.caveats else []
-    names = ("", "")
+    parts += figures
     for subject, pair in comparison.pairs.items():
-        names = pair.left, pair.right
-        means = [f"`{subject}` of {name}: {describe_subject(subject)}" for name in names]
+        means = [f"`{subject}` of {name}: {describe_subject(subject)}" for name in (pair.left, pair.right)]
         metrics = [*METRICS, *(row.metric for row in pair.rows if row.metric not in METRICS)]
         parts.append(paired_table(f"compared_{subject}", pair, means, list(dict.fromkeys(metrics))))
         parts.append(Section(title="Difference by horizon", parts=(_by_horizon(subject, pair),), is_detail=True))
-    return Section(title=f"{names[0]} and {names[1]}", parts=tuple(parts))
+    return Section(title=comparison.name, parts=tuple(parts))
 
 
 def comparison_data(comparisons: Sequence[Comparison]) -> Table:

@@ -15,7 +15,9 @@ from evalkit.report.after_settling import settling_time_caveats
 from evalkit.report.build import build_document, build_scores_document
 from evalkit.report.caveats import between_caveats
 from evalkit.report.compare import compare_scores
+from evalkit.report.curves import CURVES
 from evalkit.report.document import Document
+from evalkit.report.figures import compared_figures, scored_figures
 from evalkit.report.published import PublishedRow, select_published
 from evalkit.report.read import read_run, read_scored, run_names
 from evalkit.report.render_csv import render_csv
@@ -94,7 +96,8 @@ def write_scores_report(scores_path: Path, out_dir: Path, *, name: str) -> Repor
     """
     if not scores_path.exists():
         raise RunFolderError(f"{scores_path} does not exist. Run `evalkit score folders` or `evalkit score dataset`.")
-    return _write(build_scores_document([read_scored(scores_path, name=name)]), out_dir)
+    figures = {name: scored_figures(scores_path, out_dir, CURVES)}
+    return _write(build_scores_document([read_scored(scores_path, name=name)], figures=figures), out_dir)
 
 
 def write_scored_folders_report(folders: Sequence[Path], out_dir: Path) -> Report:
@@ -113,7 +116,11 @@ def write_scored_folders_report(folders: Sequence[Path], out_dir: Path) -> Repor
     scored = [read_scored(path, name=name) for path, name in named]
     (first, first_name), *others = named
     comparisons = [compare_scores((first, path), (first_name, name)) for path, name in others]
-    return _write(build_scores_document(scored, comparisons), out_dir)
+    figures = {name: scored_figures(path, out_dir, f"curves_{at}.png") for at, (path, name) in enumerate(named)}
+    for at, (comparison, (path, name)) in enumerate(zip(comparisons, others, strict=True), start=1):
+        sides = (first, path), (first_name, name)
+        figures[comparison.name] = compared_figures(*sides, out_dir, f"curves_0_and_{at}.png")
+    return _write(build_scores_document(scored, comparisons, figures), out_dir)
 
 
 def is_scored_folder(folder: Path) -> bool:
