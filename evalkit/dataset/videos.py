@@ -315,8 +315,10 @@ def _cut_off(timeline: Timeline) -> str:
 def _opened(path: Path, *, strict: bool = False) -> Iterator[InputContainer]:
     """Open a video; turn every error of PyAV into UnreadableVideo, which names the file."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UnreadableVideo("its codec is unknown here")
             stream.thread_type = "NONE"
             stream.codec_context.options = {"err_detect": "explode"} if strict else {}
             yield container

@@ -170,6 +170,13 @@ def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
         read_frames(tmp_path / "a.h264", range(4))
 
 
+def test_an_unknown_codec_is_named(tmp_path: Path) -> None:
+    path = write_planes(tmp_path / "a.mkv", numbered(2), "yuv420p")
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_NONE"))
+    with pytest.raises(UnreadableVideo, match=r"a\.mkv is missing or broken: its codec is unknown here"):
+        probe(path)
+
+
 def test_a_missing_frame_is_named_with_the_count(tmp_path: Path) -> None:
     path = write_planes(tmp_path / "a.mp4", numbered(5), "yuv420p", codec="libx264")
     with pytest.raises(UnreadableVideo, match=r"a\.mp4 has no frame 5; it holds 5 frames\."):
