@@ -20,10 +20,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from evalkit.contracts.geometry import inverse
-from evalkit.score.metrics.depth import truth_mask
+from evalkit.score.metrics.depth import MAX_DEPTH_M, MIN_DEPTH_M, truth_mask
 
 GRID = 24
 """Points of a view: at most so many rows and columns of pixels, evenly spread."""
@@ -151,22 +152,36 @@ def _points(views: Views, view: int) -> np.ndarray:
 
 def _seen_by(views: Views, view: int, points_m: np.ndarray) -> Pair:
     """Return where points lie relative to a view's surface."""
-    depth_m, K = views.depth_vhw_m[view], views.intrinsics_v33_px[view]
-    height, width = depth_m.shape
     T_cam_base = inverse(views.T_base_cam_v44[view])
-    x, y, z = (points_m @ T_cam_base[:3, :3].T + T_cam_base[:3, 3]).T
-    ahead = np.maximum(z, 1e-3)
-    u, v = np.rint(x / ahead * K[0, 0] + K[0, 2]), np.rint(y / ahead * K[1, 1] + K[1, 2])
-    inside = (z > 0.01) & (u >= 1) & (u < width - 1) & (v >= 1) & (v < height - 1)
-    u, v, z = u[inside].astype(int), v[inside].astype(int), z[inside]
-    known = truth_mask(depth_m[v, u])
-    u, v, z = u[known], v[known], z[known]
-    around = np.stack([depth_m[v + dv, u + du] for dv in (-1, 0, 1) for du in (-1, 0, 1)]).astype(np.float64)
-    valid = truth_mask(around)
-    near_m = np.where(valid, around, np.inf).min(axis=0) * (1 - TOLERANCE_FRAC) - TOLERANCE_M
-    far_m = np.where(valid, around, 0.0).max(axis=0) * (1 + TOLERANCE_FRAC) + TOLERANCE_M
-    in_front, hidden = z < near_m, z > far_m
-    return Pair(len(z), int(len(z) - in_front.sum() - hidden.sum()), int(in_front.sum()))
+    points_cam_m = points_m @ T_cam_base[:3, :3].T + T_cam_base[:3, 3]
+    K = np.asarray(views.intrinsics_v33_px[view], np.float64)
+    return Pair(*_counts(np.ascontiguousarray(points_cam_m), np.ascontiguousarray(views.depth_vhw_m[view]), K))
+
+
+@numba.njit(cache=True, nogil=True)
+def _counts(points_cam_m: np.ndarray, depth_m: np.ndarray, K: np.ndarray) -> tuple[int, int, int]:
+    """Return the fields of `Pair` for points in a camera's frame: those inside, on the surface, in front of it."""
+    height, width = depth_m.shape
+    inside, in_front, hidden = 0, 0, 0
+    for i in range(len(points_cam_m)):
+        x, y, z = points_cam_m[i]
+        ahead = max(z, 1e-3)
+        u, v = np.rint(x / ahead * K[0, 0] + K[0, 2]), np.rint(y / ahead * K[1, 1] + K[1, 2])
+        if not (z > 0.01 and 1 <= u < width - 1 and 1 <= v < height - 1):
+            continue
+        column, row = int(u), int(v)
+        if not (MIN_DEPTH_M < depth_m[row, column] < MAX_DEPTH_M):
+            continue
+        near_m, far_m = np.inf, 0.0
+        for r in range(row - 1, row + 2):
+            for c in range(column - 1, column + 2):
+                around_m = float(depth_m[r, c])
+                if MIN_DEPTH_M < around_m < MAX_DEPTH_M:
+                    near_m, far_m = min(near_m, around_m), max(far_m, around_m)
+        inside += 1
+        in_front += int(z < near_m * (1 - TOLERANCE_FRAC) - TOLERANCE_M)
+        hidden += int(z > far_m * (1 + TOLERANCE_FRAC) + TOLERANCE_M)
+    return inside, inside - in_front - hidden, in_front
 
 
 def _suspects(pairs: dict[tuple[int, int], Pair], worst: tuple[int, int]) -> tuple[int, ...]:
