@@ -262,3 +262,18 @@ def test_a_moving_camera_with_one_pose_is_refused() -> None:
     chunk = replace(LONG, true=replace(LONG.true, T_base_cam_fv44=poses, proprio_fd=states))
     found = check_chunk(chunk, scene_spec(SIZE), {"policy": replace(known(LONG.predicted), proprio=None)}).findings
     assert {(f.check, f.view) for f in found} == {("camera_agreement", "wrist")}
+
+
+def test_a_static_camera_whose_pose_moves_is_named() -> None:
+    poses = CHUNK.true.T_base_cam_fv44.copy()
+    poses[:, 0, 0, 3] += np.linspace(0.0, 0.03, 8)
+    found = _found(_cameras(T_base_cam_fv44=poses))
+    assert [(f.check, f.view, f.verdict) for f in found if f.check == "pose"] == [("pose", "front", "warning")]
+
+
+@pytest.mark.parametrize("frac", [0.05, 0.6, 0.9])
+def test_a_code_for_no_return_is_no_unit(frac: float) -> None:
+    far = np.random.default_rng(0).random(DEPTH.shape) < frac
+    depth_m = np.where(far, 65.535, CHUNK.true.depth_fvhw_m).astype(np.float32)
+    found = _found(replace(CHUNK, true=replace(CHUNK.true, depth_fvhw_m=depth_m)))
+    assert {f.check for f in found} <= {"missing_depth"}

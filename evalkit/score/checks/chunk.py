@@ -20,6 +20,7 @@ from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.score.checks import agreement, colours, depths, order, states
 from evalkit.score.checks.cameras import intrinsics_fault, is_missing, pose_fault
 from evalkit.score.checks.oddity import Oddity
+from evalkit.score.metrics.pose import pose_error
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.names import Family
 from evalkit.score.results.outcome import ImageKey, Measure, Modality
@@ -86,7 +87,7 @@ class Checker:
         if any(prediction.depth is not None for prediction in self.predictions.values()):
             findings += [*self._truth_depth(), *self._matrices()]
             if not self._missing() and not any(finding.refuses for finding in findings):
-                findings += [*self._agreement(), *self._wrists()]
+                findings += [*self._agreement(), *self._wrists(), *self._moving()]
         for subject, prediction in self.predictions.items():
             if prediction.depth is not None:
                 findings += self._depth(subject, prediction.depth)
@@ -205,6 +206,21 @@ class Checker:
                 reason=f"{text}{CORRECT}.",
                 refuses=refuses,
             )
+
+    def _moving(self) -> Iterator[Finding]:
+        """Yield each static camera whose stated pose moves while its depth does not."""
+        for view, camera in enumerate(self.env.cameras):
+            frames = self._few(view, len(self.chunk.true.depth_fvhw_m))
+            if camera.kind != "static" or len(frames) < 2:
+                continue
+            before_m, after_m = map(depths.sampled, self._images(self.chunk.true.depth_fvhw_m, frames, view))
+            moved = pose_error(*self.chunk.true.T_base_cam_fv44[frames, view])
+            if states.exceeds(moved, states.WRIST_WARN) and depths.is_still(before_m, after_m):
+                text = (
+                    f"the pose of the static camera {camera.name} moves by {moved.position_mm:.0f} mm and "
+                    f"{moved.rotation_deg:.1f} degrees, but its depth does not change; check the order of its poses"
+                )
+                yield _warning(Oddity("pose", moved.position_mm, text), TRUTH, camera.name, text)
 
     def _truth_depth(self) -> Iterator[Finding]:
         for view, camera in enumerate(self.env.cameras):

@@ -43,6 +43,7 @@ MAX_TRUTH_M = 50.0
 
 MIN_TRUTH_M = 0.01
 MAX_MISSING_FRAC = 0.7
+CODE_FRAC = 0.01
 SAMPLES = 32
 """At most so many rows and columns of a depth image are looked at."""
 
@@ -53,6 +54,23 @@ def sampled(depth_hw_m: np.ndarray) -> np.ndarray:
     return np.asarray(depth_hw_m[..., spread(height, SAMPLES)[:, None], spread(width, SAMPLES)])
 
 
+def measured(depth_m: np.ndarray) -> np.ndarray:
+    """Return the depths that were measured: finite, positive, without a largest value that means "no return".
+
+    A largest value counts as such a code (65.535 m, for example) if over 1 % of the pixels have it.
+
+    Example:
+        >>> measured(np.array([0.0, 0.7, 0.8, 65.535, 65.535]))
+        array([0.7, 0.8])
+    """
+    present = depth_m[is_valid(depth_m)]
+    if not present.size:
+        return present
+    is_largest = present == present.max()
+    is_code = CODE_FRAC * present.size < is_largest.sum() < present.size
+    return present[~is_largest] if is_code else present
+
+
 def truth_oddity(true_m: np.ndarray) -> Oddity | None:
     """Return what is odd about a ground-truth depth, any shape, metres.
 
@@ -60,11 +78,11 @@ def truth_oddity(true_m: np.ndarray) -> Oddity | None:
         >>> truth_oddity(np.full((10, 20), 853.0)).text.partition(";")[0]
         'its median is 853, which cannot be metres and looks like millimetres'
     """
-    present = true_m[is_valid(true_m)]
+    present = measured(true_m)
     if present.size < MIN_PIXELS:
         return None
     median = float(np.median(present))
-    if median > MAX_TRUTH_M and median != 65.535:
+    if median > MAX_TRUTH_M:
         unit = "millimetres" if median > 150 else "centimetres"
         text = f"its median is {median:.4g}, which cannot be metres and looks like {unit}; give metres or a depth scale"
         return Oddity("depth_unit", median, text, True)
@@ -76,6 +94,17 @@ def truth_oddity(true_m: np.ndarray) -> Oddity | None:
         text = f"{masked_frac:.0%} of its pixels are missing or beyond 10 m, so that few pixels decide the scores"
         return Oddity("missing_depth", masked_frac, text)
     return None
+
+
+def is_still(before_m: np.ndarray, after_m: np.ndarray) -> bool:
+    """Return whether most depths of two images are equal to 0.2 %.
+
+    Example:
+        >>> is_still(np.full(200, 1.0), np.full(200, 1.001)), is_still(np.full(200, 1.0), np.full(200, 1.02))
+        (True, False)
+    """
+    valid = truth_mask(before_m) & truth_mask(after_m)
+    return bool(valid.sum() >= MIN_PIXELS and np.median(np.abs(after_m[valid] / before_m[valid] - 1.0)) < 2e-3)
 
 
 def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> Oddity | None:

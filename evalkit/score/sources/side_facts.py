@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from evalkit.score.checks.depths import measured
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.names import Family
 from evalkit.score.results.outcome import Measure, Modality
@@ -116,7 +117,7 @@ def unit_findings(side: SideFacts, units: DepthUnits) -> Iterator[Finding]:
         [frame] = open_view(source.stream, "depth", source.info.numbers[:1], units=units).take(1)
         if isinstance(frame, Measure):
             continue
-        valid = frame[np.isfinite(frame) & (frame > 0)]
+        valid = measured(frame)
         median_m = float(np.median(valid)) if len(valid) else np.nan
         if not np.isfinite(median_m) or PLAUSIBLE_M[0] <= median_m <= PLAUSIBLE_M[1]:
             continue
