@@ -29,7 +29,8 @@ def print_folders(pred_dir: Path, true_dir: Path, files: FolderOptions) -> None:
         BadConfig: If a folder does not exist, or the folders have no clip in common.
     """
     pairs = pair_clips(pred_dir, true_dir)
-    table = Table(title=f"{len(pairs.scored)} clips: {pred_dir} against {true_dir}")
+    count = len(pairs.scored)
+    table = Table(title=f"{pred_dir} against {true_dir}: {count} clip{'s' * (count != 1)}")
     for column in ("clip", "task/index", "view", "ground truth", "prediction", "compared"):
         table.add_column(column, overflow="fold")
     doubts: list[str] = []

@@ -72,7 +72,7 @@ def test_a_command_of_the_page_scores_its_layout(number: int, tmp_path: Path, mo
     dry = CliRunner().invoke(app, [*command[2:], "--dry-run"], catch_exceptions=False)
     assert dry.exit_code == 0
     assert not Path("scores").exists()
-    assert "1 clips: pred against gt" in dry.output
+    assert "pred against gt: 1 clip" in dry.output
     scored = CliRunner().invoke(app, command[2:], catch_exceptions=False)
     assert scored.exit_code == 0
     table = read_scores(Path("scores/scores.parquet"))
