@@ -60,7 +60,7 @@ def commands() -> list[list[str]]:
 
 
 def test_the_page_opens_with_three_commands() -> None:
-    assert [command[:3] for command in commands()] == [["evalkit", "score", "folders"]] * 3
+    assert [command[:3] for command in commands()[:3]] == [["evalkit", "score", "folders"]] * 3
 
 
 @pytest.mark.parametrize("number", LAYOUTS)
