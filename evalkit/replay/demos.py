@@ -212,6 +212,8 @@ def _check_parts(demo: Demo) -> None:
         raise BrokenDemo(f"its parts must be equally long, they are {lengths}")
     if demo.actions.shape[1] not in WIDTHS:
         raise BrokenDemo(f"an action must have 7 or 12 numbers, of one arm, it has {demo.actions.shape[1]}")
+    if demo.ee_world_m is not None and demo.ee_world_m.shape[1] != 3:
+        raise BrokenDemo(f"a position in its {EE_POSITION} must have 3 numbers, it has {demo.ee_world_m.shape[1]}")
     for name, table in tables.items():
         steps = np.flatnonzero(~np.isfinite(table).all(axis=1))
         if len(steps):

@@ -186,6 +186,7 @@ CLOCK = 0.05 * np.arange(8)
         (put("states", np.full((8, 32), np.nan)), "its states are not finite at 8 of 8 steps, first at step 0"),
         (put("actions", np.full((8, 7), np.inf)), "its actions are not finite at 8 of 8 steps"),
         (put("actions", np.zeros((7, 7))), "its parts must be equally long, they are {'states': 8, 'actions': 7,"),
+        (put("obs/robot0_eef_pos", np.zeros((8, 4))), "obs/robot0_eef_pos must have 3 numbers, it has 4"),
         (put("actions", np.zeros((8, 14))), "an action must have 7 or 12 numbers, of one arm, it has 14"),
         (put("actions", np.zeros(8)), "its actions must be a table of one row a step, they have the shape (8,)"),
         (put("actions", np.array([[b"x"] * 7] * 8)), "its actions are no numbers"),
