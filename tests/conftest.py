@@ -6,3 +6,6 @@ In: nothing. Out: modules with jaxtyping annotations whose calls raise on a wron
 from jaxtyping import install_import_hook
 
 install_import_hook(["xwam.codecs.codec", "xwam.codecs.patch_dct", "xwam.network.transformer"], "beartype.beartype")
+
+collect_ignore = ["doubles/lerobot_package.py"]
+"""Runs in interpreters that have the `lerobot` package; pytest would import it to look for examples."""

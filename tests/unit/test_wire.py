@@ -114,7 +114,7 @@ class Quantity(np.ndarray):
         np.ma.masked_array([0, 1]),
         np.ma.masked,
     ],
-    ids=repr,
+    ids=lambda value: f"{type(value).__name__}-{getattr(value, 'dtype', '')}",
 )
 def test_what_has_no_safe_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match=r"do(es)? not travel"):
