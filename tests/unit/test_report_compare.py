@@ -186,7 +186,7 @@ def test_unknown_ground_truth_is_told(models: Path, tmp_path: Path) -> None:
     assert caveat.startswith("b does not state the ground truth")
 
 
-def test_other_numbers_of_frames_compare_on_those_that_both_have(models: Path, tmp_path: Path) -> None:
+def test_other_numbers_of_frames_compare_on_shared_frames(models: Path, tmp_path: Path) -> None:
     """One side stops a frame earlier: values pooled over its clips are not those of the other's frames."""
     how = read_how_scored(models / "b/scores.parquet")
     clips = {clip: dict(list(frames.items())[:-1]) for clip, frames in known(how.truth).clips.items()}

@@ -143,7 +143,7 @@ def test_a_prediction_without_depth_has_the_colour_rows(chunk: ClipChunk) -> Non
     }
 
 
-def test_views_of_the_ground_truth_agree_and_of_a_bent_depth_do_not(chunk: ClipChunk) -> None:
+def test_views_agree_unless_depth_is_bent(chunk: ClipChunk) -> None:
     scores = score_chunk(chunk, SPEC, ScoreOptions(lpips_nets=()))
     own = _values([score for score in scores if score.subject == "ground_truth"], AGREEMENT)
     assert len(own) == 4

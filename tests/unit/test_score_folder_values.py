@@ -361,7 +361,7 @@ def test_depth_of_another_unit_is_refused(tmp_path: Path, per_m: float) -> None:
     assert table[table["metric"] == "psnr_db/frame_mean"]["status"].eq("identical_frames").all()
 
 
-def test_resized_depth_and_intrinsics_are_those_of_the_small_image(tmp_path: Path) -> None:
+def test_resized_depth_and_intrinsics_fit_the_small_image(tmp_path: Path) -> None:
     """Depth that is constant along blocks of 2x2 pixels: nearest neighbour must pick its blocks exactly."""
     small = room((24, 32))
     blocks = {n: (K, T, d.repeat(2, axis=0).repeat(2, axis=1), rays) for n, (K, T, d, rays) in small.items()}

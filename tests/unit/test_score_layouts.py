@@ -1,7 +1,7 @@
 """Which clips, views and modalities a folder holds, whatever its layout.
 
 In: names of files. Out: a verdict.
-Read next: `evalkit/score/sources/clip_files.py`, `pairs.py`.
+Read next: `evalkit/score/sources/clip_files.py`, `evalkit/score/sources/pairs.py`.
 """
 
 from pathlib import Path

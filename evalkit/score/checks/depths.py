@@ -13,7 +13,7 @@ import numpy as np
 
 from evalkit.score.checks.agreement import along_ray, spread
 from evalkit.score.checks.oddity import Oddity
-from evalkit.score.metrics.depth import is_valid, truth_mask
+from evalkit.score.metrics.depth import is_valid, measured, truth_mask
 
 UNITS: dict[str, float] = {
     "millimetres": 1000.0,
@@ -43,7 +43,6 @@ MAX_TRUTH_M = 50.0
 
 MIN_TRUTH_M = 0.01
 MAX_MISSING_FRAC = 0.7
-CODE_FRAC = 0.01
 SAMPLES = 32
 """At most so many rows and columns of a depth image are looked at."""
 
@@ -52,23 +51,6 @@ def sampled(depth_hw_m: np.ndarray) -> np.ndarray:
     """Return at most `SAMPLES` rows and columns of the last two axes, evenly spread."""
     height, width = depth_hw_m.shape[-2:]
     return np.asarray(depth_hw_m[..., spread(height, SAMPLES)[:, None], spread(width, SAMPLES)])
-
-
-def measured(depth_m: np.ndarray) -> np.ndarray:
-    """Return the depths that were measured: finite, positive, without a largest value that means "no return".
-
-    A largest value counts as such a code (65.535 m, for example) if over 1 % of the pixels have it.
-
-    Example:
-        >>> measured(np.array([0.0, 0.7, 0.8, 65.535, 65.535]))
-        array([0.7, 0.8])
-    """
-    present = depth_m[is_valid(depth_m)]
-    if not present.size:
-        return present
-    is_largest = present == present.max()
-    is_code = CODE_FRAC * present.size < is_largest.sum() < present.size
-    return present[~is_largest] if is_code else present
 
 
 def truth_oddity(true_m: np.ndarray) -> Oddity | None:

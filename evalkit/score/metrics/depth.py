@@ -19,6 +19,8 @@ from evalkit.score.results.outcome import Measure
 
 MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 10.0
 DELTA_RATIO = 1.25
+CODE_FRAC = 0.01
+"""Share of pixels above which a largest value means "no return"."""
 
 
 class DepthErrors(NamedTuple):
@@ -101,6 +103,23 @@ def truth_mask(true_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.nd
 def is_valid(pred_m: np.ndarray) -> np.ndarray:
     """Return where a depth is finite and positive."""
     return np.asarray(np.isfinite(pred_m) & (pred_m > 0))
+
+
+def measured(depth_m: np.ndarray) -> np.ndarray:
+    """Return the depths that were measured: finite, positive, without a largest value that means "no return".
+
+    A largest value counts as such a code (65.535 m, for example) if over 1 % of the pixels have it.
+
+    Example:
+        >>> measured(np.array([0.0, 0.7, 0.8, 65.535, 65.535]))
+        array([0.7, 0.8])
+    """
+    present = depth_m[is_valid(depth_m)]
+    if not present.size:
+        return present
+    is_largest = present == present.max()
+    is_code = CODE_FRAC * present.size < is_largest.sum() < present.size
+    return present[~is_largest] if is_code else present
 
 
 def depth_errors(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DepthErrors:

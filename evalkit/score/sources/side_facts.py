@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from evalkit.score.checks.depths import measured
+from evalkit.score.metrics.depth import measured
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.names import Family
 from evalkit.score.results.outcome import Measure, Modality
