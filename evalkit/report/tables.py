@@ -6,6 +6,7 @@ Read next: `build.py`, which puts them into tables; `stats.py` for the intervals
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ from evalkit.store.records import OUTCOMES, EpisodeRecord
 POOLED, MEAN_OF_TASKS = "pooled", "mean of tasks"
 NUM_REASONS = 5
 """How many reasons of one subject and status the remarks list."""
+
+NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
+"""Reasons are alike if they differ in these alone."""
 
 SPLITS = ("all", "task", "outcome", "view", "horizon")
 
@@ -168,13 +172,14 @@ def horizons(frame_idx: pd.Series[int]) -> pd.Categorical[object]:
 def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
     """Return every status but `ok` with its reasons, by subject, the most frequent first.
 
-    Reasons beyond the first `NUM_REASONS` of a subject and status share one row. Rows of the ground truth scored
-    against itself are left out: they are identical by design.
+    Reasons that differ in numbers alone share one row, which shows the most frequent one. Reasons beyond the first
+    `NUM_REASONS` of a subject and status share one row. Rows of the ground truth scored against itself are left out:
+    they are identical by design.
     """
     remarked = scores[(scores["subject"] != "ground_truth") & (scores["status"] != "ok")]
     rows = []
     for (subject, status), group in remarked.groupby(["subject", "status"], observed=True):
-        counts = Counter(group["reason"].astype(str)).most_common()
+        counts = _alike(Counter(group["reason"].astype(str)))
         if len(counts) > NUM_REASONS:
             rest = counts[NUM_REASONS:]
             noun = "reason" if len(rest) == 1 else "reasons"
@@ -185,6 +190,26 @@ def remark_rows(scores: pd.DataFrame) -> list[RemarkRow]:
             for reason, count in counts
         ]
     return sorted(rows, key=lambda row: -row.count)
+
+
+def _alike(reasons: Counter[str]) -> list[tuple[str, int]]:
+    """Return reasons and their counts, one for all that differ in numbers alone, the most frequent first.
+
+    Example:
+        >>> _alike(Counter({"3 of 9 pixels move": 2, "4 of 9 pixels move": 1, "no file": 1}))
+        [('3 of 9 pixels move (and 1 reason with other numbers)', 3), ('no file', 1)]
+    """
+    groups: dict[str, list[tuple[str, int]]] = {}
+    for reason, count in reasons.most_common():
+        groups.setdefault(NUMBER.sub("0", reason), []).append((reason, count))
+    shared = [
+        (group[0][0] + _and_others(len(group) - 1), sum(count for _, count in group)) for group in groups.values()
+    ]
+    return sorted(shared, key=lambda one: -one[1])
+
+
+def _and_others(num: int) -> str:
+    return f" (and {num} {'reason' if num == 1 else 'reasons'} with other numbers)" if num else ""
 
 
 def _success_row(task: str, planned: int, records: Sequence[EpisodeRecord]) -> SuccessRow:

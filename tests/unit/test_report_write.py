@@ -179,6 +179,15 @@ def test_remarks_name_the_subject_and_every_reason() -> None:
     assert sum(count for _, count, _ in rows) == len(reasons)
 
 
+def test_remarks_that_differ_in_numbers_share_a_row() -> None:
+    reasons = [f"{count} of 768 pixels have no depth, {count / 7.68:.3g} %" for count in (*range(1, 40), 7)]
+    reasons.append("the depth of front is missing")
+    scores = pd.DataFrame({"subject": "policy", "status": "some_invalid_depth", "reason": reasons})
+    rows = [(row.count, row.reason) for row in remark_rows(scores)]
+    shown = "7 of 768 pixels have no depth, 0.911 % (and 38 reasons with other numbers)"
+    assert rows == [(40, shown), (1, "the depth of front is missing")]
+
+
 def test_groups_without_a_value_have_no_row(run: Path) -> None:
     score_run(run, workers=1)
     tables = [t for t in _tables(build_report([run]).parts) if t.id.startswith("by_")]
