@@ -3,9 +3,10 @@
 In: three planes, a matrix, a range and the places of the chroma samples. Out: an RGB image.
 Read next: `video_pixels.py`, which takes them from a decoded frame and calls this.
 
-FFmpeg's own converter (swscale) is not used: by default it is off by one to two grey levels, and with any flags its
-results differ by version. Only sums, products and comparisons of float32 are used here, none of them fused, in a fixed
-order. Chroma is interpolated linearly; interpolated values are exact in float32.
+FFmpeg's own converter (swscale) is not used: by default it is off by one to two grey levels, and with accurate flags
+its results differ by version (docs/decisions/0013-colours-of-video.md). Only sums, products and comparisons of float32
+are used here, none of them fused, in a fixed order. Chroma is interpolated linearly; interpolated values are exact in
+float32.
 
 Source: ITU-T H.273 (2021), section 8.3, equations 20 to 37 and 53 to 56.
 
