@@ -83,8 +83,8 @@ CameraConvention = Annotated[
         "--camera-convention",
         metavar="NAME",
         help="Poses of the camera file: opencv (camera-to-base; x right, y down, z forward), opengl (camera-to-base; x "
-        "right, y up, z backward) or colmap (base-to-camera, axes of opencv). [default: what the file states, else "
-        "opencv]",
+        "right, y up, z backward) or colmap (base-to-camera, axes of opencv). Only T_base_cam and T_cam_base may "
+        "leave it open; they are opencv. [default: what the file states]",
         show_default=False,
     ),
 ]
