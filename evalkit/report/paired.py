@@ -18,6 +18,7 @@ import numpy as np
 from evalkit.contracts.errors import RunFolderError
 from evalkit.report.stats import Interval, mean_interval
 from evalkit.report.tables import horizons
+from evalkit.score.results.checks import CHECK_PREFIX
 from evalkit.score.results.names import PREDICTED, SUBJECTS
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def paired_rows(left: pd.DataFrame, right: pd.DataFrame, splits: Sequence[str] =
 
 
 def shared_values(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per place of the metrics that both sides have.
+    """Return one row per place of the metrics that both sides have; rows of checks are left out.
 
     Returns:
         The columns of `PLACE`, `left`, `right`, `difference`, and `both`: whether both sides have a value.
@@ -123,7 +124,8 @@ def shared_values(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RunFolderError: If a side has several values for the same frame.
     """
-    metrics = set(left["metric"].unique()) & set(right["metric"].unique())
+    both = set(left["metric"].unique()) & set(right["metric"].unique())
+    metrics = {metric for metric in both if not metric.startswith(CHECK_PREFIX)}
     return _merged(_valued(left, metrics), _valued(right, metrics))
 
 

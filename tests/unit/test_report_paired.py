@@ -130,3 +130,10 @@ def test_the_better_side_depends_on_the_metric(metric: str, ends: tuple[float, f
         interval = known(mean_interval(np.array(ends), np.array([1, 1])))._replace(low=ends[0], high=ends[1])
     row = PairedRow(metric=metric, split="all", group="all", left=1.0, right=1.0, interval=interval, **counts)
     assert better_side(Paired(left="A", right="B", rows=(row,)), row) == better
+
+
+def test_rows_of_checks_are_not_compared() -> None:
+    side = _side(0, missing=0.0)
+    odd = side.assign(metric="check/state_unit")
+    twice = pd.concat([side.astype({"metric": str}), odd, odd])
+    assert [row.metric for row in paired_rows(twice, twice, splits=("all",))] == [METRIC]

@@ -98,6 +98,22 @@ def test_a_refusal_reaches_terminal_report_and_file(tmp_path: Path) -> None:
     assert len(check_sentences(scores[list(CHECK_COLUMNS)])) == 1
 
 
+def test_states_in_millimetres_are_one_finding_in_a_report(tmp_path: Path) -> None:
+    pred, true = tmp_path / "pred", tmp_path / "true"
+    write_scene_folders(pred, true, scene_chunk(num_frames=2, image_hw_px=SIZE))
+    states = np.load(pred / "states.npz")["proprio"]
+    states[:, 8:11] *= 1000
+    np.savez(pred / "states.npz", proprio=states)
+    done = CliRunner().invoke(
+        app, ["score", "folders", str(pred), str(true), "--out", str(tmp_path / "out"), "--lpips", "none"]
+    )
+    assert done.exit_code == 0, done.stdout
+    scores = read_scores(tmp_path / "out/scores.parquet")
+    (found,) = scores[scores["metric"] == "check/state_unit"].itertuples()
+    assert (found.subject, found.view) == ("policy", "right")
+    assert "look like millimetres" in (tmp_path / "out/report.md").read_text()
+
+
 def test_every_check_is_documented() -> None:
     root = Path(__file__).resolve().parents[2]
     source = "".join(path.read_text() for path in (root / "evalkit/score").rglob("*.py"))

@@ -82,7 +82,7 @@ class Checker:
     first: int = 0
 
     def check(self) -> Checked:
-        """Return what looks wrong in the ground truth and the predictions."""
+        """Return what looks wrong, the first finding of each check, subject and view."""
         findings = []
         if any(prediction.depth is not None for prediction in self.predictions.values()):
             findings += [*self._truth_depth(), *self._matrices()]
@@ -95,8 +95,9 @@ class Checker:
                 findings += self._states(subject, prediction.proprio)
             if self.chunk.chunk_idx == 0:
                 findings += self._colours(subject, prediction.rgb)
+        once = {(finding.check, finding.subject, finding.view): finding for finding in reversed(findings)}
         return Checked(
-            findings=tuple(findings),
+            findings=tuple(reversed(once.values())),
             missing=self._missing(),
             num_frames=len(self.chunk.true.rgb_fvhwc_u8),
             views=tuple(camera.name for camera in self.env.cameras),
