@@ -174,7 +174,7 @@ def _robust_line(true_m: np.ndarray, pred_m: np.ndarray) -> _Line | None:
     drawn = rng.integers(0, true_m.size, NUM_PARTNERS) if true_m.size > NUM_PARTNERS else rng.permutation(true_m.size)
     x, y = 1.0 / true_m[drawn].astype(np.float64), 1.0 / pred_m[drawn].astype(np.float64)
     slope = _repeated_median(x, y)
-    if slope is None:
+    if np.isnan(slope):
         return None
     intercept = float(np.median(y - slope * x))
     on_line = np.abs(intercept + slope * x)
@@ -185,25 +185,52 @@ def _robust_line(true_m: np.ndarray, pred_m: np.ndarray) -> _Line | None:
     return _Line(intercept, slope, max(spread, floor), max(relative, EXACT))
 
 
-def _repeated_median(x: np.ndarray, y: np.ndarray) -> float | None:
-    """Return the median over points of the median slope to all others, both weighted with the distance in x."""
-    across = x - x[:NUM_ANCHORS, None]
-    weights = np.abs(across)
-    usable = weights.sum(axis=1) > 0
-    if not usable.any():
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slopes = np.where(across == 0, 0.0, (y - y[:NUM_ANCHORS, None]) / across)
-    medians = _weighted_medians(slopes[usable], weights[usable])
-    return float(_weighted_medians(medians[None], weights[usable].sum(axis=1)[None])[0])
+@numba.njit(cache=True, nogil=True)
+def _repeated_median(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the median over points of the median slope to all others, both weighted with the distance in x.
+
+    NaN if x is the same everywhere.
+    """
+    num_anchors, count = min(NUM_ANCHORS, x.size), 0
+    medians, totals = np.empty(num_anchors), np.empty(num_anchors)
+    slopes, weights = np.empty(x.size), np.empty(x.size)
+    for anchor in range(num_anchors):
+        for i in range(x.size):
+            across = x[i] - x[anchor]
+            weights[i] = abs(across)
+            slopes[i] = (y[i] - y[anchor]) / across if across != 0.0 else 0.0
+        totals[count] = weights.sum()
+        if totals[count] > 0.0:
+            medians[count] = _weighted_median(slopes, weights)
+            count += 1
+    return _weighted_median(medians[:count], totals[:count]) if count else np.nan
 
 
-def _weighted_medians(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the value of each row at which half of the row's weight is reached."""
-    order = np.argsort(values, axis=1)
-    reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-    middle = np.argmax(reached >= 0.5 * reached[:, -1:], axis=1)
-    return np.asarray(values[np.arange(len(values)), order[np.arange(len(values)), middle]])
+@numba.njit(cache=True, nogil=True)
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the smallest value up to which half of the weight lies; the arrays are overwritten.
+
+    No sorting: each round weighs the values below, at and above one of them, and keeps the part with the median.
+    """
+    needed, size = 0.5 * weights.sum(), values.size
+    while True:
+        pivot = values[size // 2]
+        below, at, num_below, num_above = 0.0, 0.0, 0, 0
+        for i in range(size):
+            below += weights[i] if values[i] < pivot else 0.0
+            at += weights[i] if values[i] == pivot else 0.0
+            num_below += int(values[i] < pivot)
+            num_above += int(values[i] > pivot)
+        goes_down = below >= needed
+        if not (num_below if goes_down else num_above) or (not goes_down and below + at >= needed):
+            return float(pivot)
+        needed -= 0.0 if goes_down else below + at
+        kept = 0
+        for i in range(size):
+            if (values[i] < pivot) if goes_down else (values[i] > pivot):
+                values[kept], weights[kept] = values[i], weights[i]
+                kept += 1
+        size = kept
 
 
 def _pairs(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[np.ndarray, np.ndarray]:
