@@ -1,6 +1,8 @@
 """Checkpoints in every layout: what is written comes back, moves to a device, runs in halves."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -353,3 +355,9 @@ def test_the_command_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "1.0 of" in capsys.readouterr().out
     network, _ = load_checkpoint(tmp_path / "between" / "model.safetensors")
     assert all(torch.equal(weight, network.state_dict()[name]) for name, weight in load_file(paths[1]).items())
+
+
+def test_loading_imports_no_compiler_of_torch() -> None:
+    code = "import sys; from xwam.checkpoints.bundle import load_bundle; load_bundle('nano'); print('sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
