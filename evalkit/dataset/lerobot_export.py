@@ -8,7 +8,8 @@ The features `xwam.*` hold the tables of our layout, so that an import rounds no
 prompts, its `about` and the matrices of its cameras are in its row of `meta/episodes` (`xwam/*`).
 
 The file with the rows of an episode is written last and holds a hash of what it was made from, so that a second call
-skips exactly what is complete and unchanged.
+skips exactly what is complete and unchanged. A complete export holds a hash of its whole source: the same call again
+changes nothing, and an export whose source has changed since is refused.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ EXPORT_VERSION = 1
 ORIGIN_KEY = b"xwam.origin"
 """Where a file of rows holds the hash of what it was made from, in its parquet metadata."""
 
+COMPLETE = "complete"
+"""Field of the map of a complete export: the hash of its source, and the episodes that were left out."""
+
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """Type of an image in a row."""
 
@@ -80,7 +84,7 @@ def export(
     codec: VideoCodec = "copy",
     on_episode: Callable[[], None] = lambda: None,
 ) -> Exported:
-    """Write the usable episodes of a data set in LeRobot's format; a second call writes what is missing or has changed.
+    """Write the usable episodes of a data set in LeRobot's format; a second call writes what a stopped one left out.
 
     Args:
         root: The data set.
@@ -90,14 +94,15 @@ def export(
         on_episode: Called after each episode.
 
     Raises:
-        DataSetError: If no episode is usable, `out` holds something else, episodes differ in their cameras, image
-            sizes, tables or rates, or there is no camera.
+        DataSetError: If no episode is usable, `out` holds something else or a complete export of what has changed
+            since, episodes differ in their cameras, image sizes, tables or rates, or there is no camera.
     """
     if not scan.lengths:
         raise DataSetError(f"{root} holds no usable episode.")
     first = _read(root, next(iter(scan.lengths)))
     writer = _Writer(root, out, first, codec)
-    writer.claim(scan)
+    if (complete := writer.claim(scan)) is not None:
+        return complete
     for key in scan.lengths:
         writer.add(_read(root, key))
         on_episode()
@@ -157,24 +162,46 @@ class _Writer:
         self._videos = ExportedVideos(out=out, codec=codec, fps=self._fps, hashes=self._hashes)
         self._episodes, self._num_frames = list[dict[str, Any]](), 0
         self._prompts, self._sums, self._broken = dict[str, int](), dict[str, Sums](), list[str]()
+        self._claim, self._contents = dict[str, Any](), list[str]()
 
-    def claim(self, scan: Scan) -> None:
+    def claim(self, scan: Scan) -> Exported | None:
         """Write the map first; it identifies the source, so that an export of other data does not continue this one.
 
+        Returns:
+            The result of the export that is there, if it is complete and its source has not changed.
+
         Raises:
-            DataSetError: If the folder holds something else.
+            DataSetError: If the folder holds something else, or a complete export of what has changed since.
         """
         out = self._out
         digest = sha256_of_values(str(self._root.resolve()), scan.lengths, self._videos.codec)
-        claim = {"source_sha256": digest, **self._map.to_json()}
+        self._claim = {"source_sha256": digest, **self._map.to_json()}
+        stated = read_json(out / MAP) if (out / MAP).exists() else None
         if (out / INFO).exists():
-            raise DataSetError(f"{out} already holds a complete data set; give another folder.")
-        if (out / MAP).exists():
-            if read_json(out / MAP) != claim:
-                raise DataSetError(f"{out} holds part of an export of other data; remove it or give another folder.")
-        elif out.exists() and any(out.iterdir()):
+            if stated is None or stated.get(COMPLETE) is None:
+                raise DataSetError(f"{out} already holds a complete data set; give another folder.")
+            return self._complete(scan, stated[COMPLETE])
+        if stated is None and out.exists() and any(out.iterdir()):
             raise DataSetError(f"{out} is not empty and not an export; give another folder.")
-        write_whole(out / MAP, json.dumps(claim, indent=1))
+        if stated is not None and {**stated, COMPLETE: None} != {**self._claim, COMPLETE: None}:
+            raise DataSetError(f"{out} holds part of an export of other data; remove it or give another folder.")
+        write_whole(out / MAP, json.dumps(self._claim, indent=1))
+        return None
+
+    def _complete(self, scan: Scan, stated: Mapping[str, Any]) -> Exported:
+        """Return the result of the export that is there; raises DataSetError if it is of other data."""
+        contents = [self._content(_read(self._root, key)) for key in scan.lengths]
+        if stated["sha256"] != self._digest(contents):
+            raise DataSetError(
+                f"{self._out} holds a complete export of other data, of {self._root} before it changed, or with "
+                f"another codec; remove it or give another folder."
+            )
+        info = read_json(self._out / INFO)
+        return Exported(info["total_episodes"], info["total_frames"], list(stated["left_out"]))
+
+    def _digest(self, contents: list[str]) -> str:
+        """Return the hash of all that decides an export."""
+        return sha256_of_values(EXPORT_VERSION, self._claim, contents)
 
     def add(self, episode: _Episode) -> None:
         """Write one episode, or name it if its videos cannot be read.
@@ -184,14 +211,20 @@ class _Writer:
         """
         self._check(episode)
         track, number = episode.track, len(self._episodes)
+        prompts, num_videos = dict(self._prompts), self._videos.counts()
+        self._contents.append(self._content(episode))
         for prompt in track.instructions:
             self._prompts.setdefault(prompt, len(self._prompts))
         try:
             row = self._write(episode, number)
             sums = self._statistics(track, number)
         except UnreadableVideo as error:
+            self._prompts = prompts
+            self._videos.withdraw(num_videos)
             self._broken.append(f"{episode.key}: {error}")
             return
+        if not self._episodes:
+            self._first = episode  # the first one that can be read describes the features
         exact = {source.depth_mm for source in self._map.cameras.values()}
         for name, one in sums.items():
             self._sums.setdefault(name, Sums()).add(one)
@@ -207,6 +240,7 @@ class _Writer:
         Raises:
             DataSetError: If no episode could be written.
         """
+        self._remove_unused()
         if not self._episodes:
             raise DataSetError(f"{self._root}: no episode could be written; {'; '.join(self._broken)}")
         out, prompts = self._out, self._prompts
@@ -215,8 +249,18 @@ class _Writer:
         _table_whole(pa.Table.from_pylist(self._episodes), out / EPISODES / "chunk-000" / "file-000.parquet")
         stats = {name: sums.stats(image=self._is_image(name)) for name, sums in self._sums.items()}
         write_whole(out / STATS, json.dumps(stats, indent=1))
+        complete = {"sha256": self._digest(self._contents), "left_out": self._broken}
+        write_whole(out / MAP, json.dumps({**self._claim, COMPLETE: complete}, indent=1))
         write_whole(out / INFO, json.dumps(self._info(), indent=1))
         return Exported(len(self._episodes), self._num_frames, self._broken)
+
+    def _remove_unused(self) -> None:
+        """Remove the rows and videos of episodes that were left out."""
+        rows = {self._out / "data" / f"{file_of(number)}.parquet" for number in range(len(self._episodes))}
+        used = rows | self._videos.paths()
+        for path in sorted((self._out / "data").rglob("*.parquet")) + sorted((self._out / "videos").rglob("*.mp4")):
+            if path not in used:
+                path.unlink()
 
     def _check(self, episode: _Episode) -> None:
         if (other := map_of(episode)) != self._map:
@@ -268,13 +312,18 @@ class _Writer:
 
     def _origin(self, episode: _Episode, number: int) -> bytes:
         """Return the hash of everything that decides an episode's rows and videos."""
-        paths = [path for camera in episode.track.cameras for path in camera.videos]
-        try:
-            hashes = [self._hashes.sha256(path) for path in paths]
-        except OSError as error:
-            raise UnreadableVideo(f"{error.filename} cannot be read: {error.strerror}.") from error
         place = [EXPORT_VERSION, number, self._num_frames, self._prompts[episode.track.instructions[0]]]
-        return sha256_of_values(place, self._videos.codec, episode.content, hashes).encode()
+        return sha256_of_values(place, self._videos.codec, self._content(episode)).encode()
+
+    def _content(self, episode: _Episode) -> str:
+        """Return the hash of an episode's JSON and videos; a video that cannot be read counts by its error."""
+        hashes = []
+        for path in (path for camera in episode.track.cameras for path in camera.videos):
+            try:
+                hashes.append(self._hashes.sha256(path))
+            except OSError as error:
+                hashes.append(str(error.strerror))
+        return sha256_of_values(episode.content, hashes)
 
     def _video_sources(self, track: Track) -> Iterator[tuple[str, Path, range, bool]]:
         """Yield the videos of an episode: feature, source, frames, whether it is 8-bit depth."""

@@ -9,6 +9,7 @@ frames do not come at the control rate is therefore written again, without loss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -93,7 +94,7 @@ class ExportedVideos:
         numbers = self._numbers.setdefault(feature, {})
         source = path if codec == "copy" else (path, frames.start, frames.stop)
         number = numbers.setdefault(source, len(numbers))
-        target = self.out / "videos" / feature / f"{file_of(number)}.mp4"
+        target = self._path(feature, number)
         if write and codec != "copy":
             write_video_as(target, read_frames(path, frames), codec, fps=self.fps)
         elif write and not (target.is_file() and self.hashes.sha256(target) == self.hashes.sha256(path)):
@@ -105,6 +106,26 @@ class ExportedVideos:
                 f"has {_size(first)} ('{feature}')."
             )
         return Place(number, float(info.times_s[frames.start]) if codec == "copy" else 0.0)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of files of each feature."""
+        return {feature: len(numbers) for feature, numbers in self._numbers.items()}
+
+    def withdraw(self, counts: Mapping[str, int]) -> None:
+        """Forget the files that were placed since `counts`, so that those of the next episode get their numbers."""
+        self._numbers = {
+            feature: dict(list(numbers.items())[: counts.get(feature, 0)]) for feature, numbers in self._numbers.items()
+        }
+        self.infos = {feature: info for feature, info in self.infos.items() if self._numbers.get(feature)}
+
+    def paths(self) -> set[Path]:
+        """Return the files of all episodes."""
+        return {
+            self._path(feature, number) for feature, numbers in self._numbers.items() for number in numbers.values()
+        }
+
+    def _path(self, feature: str, number: int) -> Path:
+        return self.out / "videos" / feature / f"{file_of(number)}.mp4"
 
     def describe(self, feature: str) -> dict[str, Any]:
         """Return what `info.json` says about the videos of a feature."""

@@ -178,8 +178,11 @@ def test_an_export_goes_on_and_keeps_to_itself(root: Path, tmp_path: Path, monke
     assert (out / "data" / "chunk-000" / "file-000.parquet").stat().st_mtime_ns == written
     same = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     assert all((out / path).read_bytes() == (whole / path).read_bytes() for path in same)
+    stated = (out / MAP).read_text()
+    (out / MAP).unlink()  # as a data set of others
     with pytest.raises(DataSetError, match="already holds a complete data set"):
         export(root, scan(root), out)
+    (out / MAP).write_text(stated)
     (out / INFO).unlink()
     (root / "metadata.json").write_text(json.dumps({key_of(0): 40}))
     with pytest.raises(DataSetError, match="part of an export of other data"):
@@ -213,7 +216,7 @@ def test_odd_rates_and_missing_cameras_are_not_exported(root: Path, tmp_path: Pa
 
 def test_the_commands(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_off(root / "video" / "a" / f"{key_of(1)}.mp4")
-    assert cli.main(["export-lerobot", str(root), str(tmp_path / "l")]) == 0
+    assert cli.main(["export-lerobot", str(root), str(tmp_path / "l")]) == 1
     assert "2 episodes, 80 frames; 1 left out" in capsys.readouterr().out
     assert cli.main(["import-lerobot", str(tmp_path / "l"), str(tmp_path / "back")]) == 0
     assert "2 episodes; 0 broken episodes left out" in capsys.readouterr().out

@@ -165,3 +165,49 @@ def test_statistics_of_episodes_make_those_of_all(tmp_path: Path) -> None:
         assert row["stats/action/count"] == [STEPS]
     np.testing.assert_allclose(stats["action"]["mean"], np.mean([row["stats/action/mean"] for row in rows], axis=0))
     assert np.shape(rows[0]["stats/observation.images.a/mean"]) == (3, 1, 1)
+
+
+def damage(path: Path) -> None:
+    """Overwrite all frames of a video but the first eight; its list of frames stays."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos or 0, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for start, size in places[8:]:
+        content[start : start + size] = b"\xff" * size
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("codec", ["copy", "hevc"])
+@pytest.mark.parametrize("broken", [[0], [1], [2], [0, 2]])
+def test_a_broken_episode_leaves_nothing_behind(tmp_path: Path, codec: VideoCodec, broken: list[int]) -> None:
+    root = write_data(tmp_path / "data")
+    for number in broken:
+        content = json.loads((root / "data" / f"{key_of(number)}.json").read_text())
+        content["instructions"] = [f"task {number}"]
+        (root / "data" / f"{key_of(number)}.json").write_text(json.dumps(content))
+        damage(root / "video" / "b" / f"{key_of(number)}.mp4")
+    out = tmp_path / "out"
+    written = export(root, scan(root), out, codec=codec)
+    kept = [number for number in range(3) if number not in broken]
+    assert (written.num_episodes, len(written.broken)) == (len(kept), len(broken))
+    expected = [f"chunk-000/file-00{number}" for number in range(len(kept))]
+    assert sorted(f"{path.parent.name}/{path.stem}" for path in (out / "data").rglob("*.parquet")) == expected
+    for feature in (out / "videos").iterdir():
+        assert sorted(f"{path.parent.name}/{path.stem}" for path in feature.rglob("*.mp4")) == expected
+    assert not any("task " in task for task in pq.read_table(out / "meta/tasks.parquet")["task"].to_pylist())
+    assert [row["xwam/key"] for row in episodes_of(out)] == [key_of(number) for number in kept]
+    assert import_episodes(open_lerobot(out), tmp_path / "again") == (len(kept), [], [])
+    assert export(root, scan(root), out, codec=codec) == written
+
+
+def test_a_complete_export_is_left_as_it_is(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    written = export(root, scan(root), out)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.is_file()}
+    assert export(root, scan(root), out) == written
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.rglob("*") if path.is_file()} == before
+    with pytest.raises(DataSetError, match=r"complete export of other data, of .* before it changed, or with another"):
+        export(root, scan(root), out, codec="hevc")
+    write_video(root / "video" / "a" / f"{key_of(0)}.mp4", steps_of(77).rgb[:, 0], fps=20)
+    with pytest.raises(DataSetError, match="remove it or give another folder"):
+        export(root, scan(root), out)

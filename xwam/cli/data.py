@@ -101,7 +101,8 @@ def export_lerobot(
     """Write a data set in LeRobot's format (v3.0).
 
     States, actions and depth in millimetres are exact, and so are videos with `copy` and `hevc`. Name and leave out
-    episodes that cannot be read.
+    episodes that cannot be read, and exit with 1 if there is one. The same command again does nothing once all is
+    written; if DIR has changed since, give another OUT.
 
     Examples:
 
@@ -120,6 +121,8 @@ def export_lerobot(
         say(reason)
     left_out = len(scanned.broken) + len(written.broken)
     say(f"{out}: {count_of(written.num_episodes, 'episode')}, {written.num_frames} frames; {left_out} left out")
+    if left_out:
+        raise typer.Exit(1)
 
 
 def import_lerobot(
