@@ -55,8 +55,8 @@ Extras = Annotated[
     typer.Option(
         "--extra",
         metavar="NAME,NAME",
-        help="Metrics that take longer: wrist (SSIM and LPIPS of wrist cameras), flow (optical flow of moving pixels); "
-        "or none.",
+        help="Metrics that take longer: wrist (SSIM and LPIPS of wrist cameras), flow (optical flow of moving pixels), "
+        "distribution (distance between the sets of predicted and true frames); or none.",
     ),
 ]
 Strict = Annotated[

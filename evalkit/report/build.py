@@ -237,7 +237,7 @@ def _means(scored: ScoreSummary, subject: str) -> Table:
 
 
 def _extra(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
-    """Yield the means of parts of the images, of wrist cameras and of motion, and the same of the references."""
+    """Yield the means of all other metrics, of parts of the images to sets of clips, and the same of the references."""
     rows = [row for row in scored.scores if row.split == "all" and row.metric in EXTRA]
     parts: list[Part] = []
     for subject in subjects:
@@ -247,7 +247,7 @@ def _extra(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
         parts.append(Table(id=f"extra_{subject}", columns=MEANS, rows=cells))
     if rows:
         parts += reference_tables(scored, EXTRA, "extra_")
-        yield Section(title="Moving pixels, robot, wrist cameras and motion", parts=tuple(parts))
+        yield Section(title="Moving pixels, robot, wrist cameras, motion and sets of clips", parts=tuple(parts))
 
 
 def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:

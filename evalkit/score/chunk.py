@@ -17,6 +17,7 @@ from typing import get_args
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Prediction
 from evalkit.score.checks.chunk import TRUTH, Checked, check_chunk
+from evalkit.score.distribution import chunk_totals
 from evalkit.score.extra import Base, Extra, Parts, RobotMasks, add_extra, true_agreement
 from evalkit.score.frame import FrameScores, GroundTruth, Named, score_frame, unfit
 from evalkit.score.metrics import lpips
@@ -32,6 +33,7 @@ from evalkit.score.references import (
 from evalkit.score.results.checks import check_row
 from evalkit.score.results.names import METRICS, Family
 from evalkit.score.results.outcome import WHOLE_CHUNK, ImageKey, Measure, Score
+from evalkit.score.results.totals import Totals, add_totals
 from evalkit.score.sources.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
 from evalkit.store.clips import ClipChunk
 
@@ -78,6 +80,7 @@ def score_chunk(
     first_frame_idx: int = 0,
     pools: Pools | None = None,
     robot: RobotMasks | None = None,
+    totals: Totals | None = None,
 ) -> list[Score]:
     """Return the scores of a chunk; none if there is no prediction.
 
@@ -93,6 +96,7 @@ def score_chunk(
         pools: Of a clip that is scored in parts; `pooled_scores` gives its pooled metrics after the last part. None
             if the chunk is a whole clip, whose pooled metrics are then among the scores.
         robot: Pixels of the ground truth that show the robot; None if not given.
+        totals: Where the sums for `--extra distribution` are added; see `distribution.ClipSets`. None for no sums.
     """
     if predictions is None:
         predictions = {} if chunk.predicted is None else {"policy": chunk.predicted}
@@ -133,6 +137,10 @@ def score_chunk(
     if options.references and like.depth is not None:
         located += [("depth_8bit", frame_idx, named) for frame_idx, named in depth_8bit_scores(truth)]
         located += [("ground_truth", frame_idx, named) for frame_idx, named in true_agreement(truth)]
+    if totals is not None and "distribution" in options.extras:
+        truths = {subject: truth.with_problems(checked.problems(subject)) for subject in subjects}
+        start = None if lead or not len(chunk.start.rgb_fvhwc_u8) else chunk.start.rgb_fvhwc_u8[0]
+        add_totals(totals, chunk_totals(truths, subjects, start, options.lpips_weights))
     shift = first_frame_idx - lead
     scores = [check_row(finding, chunk_idx=chunk.chunk_idx) for finding in checked.findings]
     scores += [

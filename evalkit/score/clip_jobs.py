@@ -7,7 +7,7 @@ Read next: `run.py`, which spreads the jobs over cores; `chunk.py`, which scores
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.contracts.errors import RunFolderError
@@ -17,6 +17,7 @@ from evalkit.score.references import CodecChoice, load_codec
 from evalkit.score.results.coverage import clip_row, failure_row
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores
+from evalkit.score.results.totals import Totals
 from evalkit.store.clips import ClipReader
 
 
@@ -85,7 +86,9 @@ def score_job(job: ChunkJob) -> ClipScores:
     try:
         with ClipReader(clip.path) as reader:
             chunk, env = reader.read(job.chunk_idx), reader.header.env_spec
-        return clip_scores(clip, score_chunk(chunk, env, clip.options, codec=codec))
+        totals: Totals = {}
+        scores = score_chunk(chunk, env, clip.options, codec=codec, totals=totals)
+        return replace(clip_scores(clip, scores), totals=totals)
     except RunFolderError as error:
         return clip_scores(clip, [clip_row("broken_chunk", str(error), chunk_idx=job.chunk_idx)])
     except Exception as error:

@@ -27,10 +27,12 @@ from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, OnProgress, Prediction
 from evalkit.dataset.layout import BrokenEpisode
 from evalkit.score.chunk import ScoreOptions, score_chunk
+from evalkit.score.distribution import ClipSets
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.coverage import clip_row, failure_row
 from evalkit.score.results.outcome import WHOLE_CHUNK, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.results.totals import Totals
 from evalkit.score.results.truth import OnChunk, ScoredChunk, TruthHashes, seen_by
 from evalkit.score.sources.recorded import Entry, Recorded, Source, actions_from, open_source
 from evalkit.store.clips import ClipChunk
@@ -77,14 +79,17 @@ def score_dataset(
     entries = source.episodes
     if not entries:
         raise BadConfig(f"{folder} holds no recorded episode: no record names a clip.")
-    truth = TruthHashes()
+    truth, sets = TruthHashes(), ClipSets()
     both = seen_by(truth.add, on_chunk)
     with ScoreWriter(result, scored_on=scored_on) as writer:
         for num_done, entry in enumerate(entries, start=1):
             for scored in _episode(source, entry, policy, modes, options, both):
                 writer.write(scored)
+                sets.add(scored)
             if on_progress is not None:
                 on_progress(num_done, len(entries))
+        for scored in sets.scored():
+            writer.write(scored)
         writer.add_truth(truth)
     return result
 
@@ -107,8 +112,8 @@ def _episode(
             with source.open(entry, policy.spec) as recorded:
                 task, index = recorded.episode.task, recorded.episode.index
                 first = on_chunk if mode == modes[0] else None
-                for scores in _chunks(recorded, policy, mode, options, first):
-                    yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=scores)
+                for scores, totals in _chunks(recorded, policy, mode, options, first):
+                    yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=scores, totals=totals)
     except (RunFolderError, BrokenEpisode) as error:
         row = clip_row("broken_clip" if entry.path.exists() else "missing_clip", str(error))
         yield ClipScores(task=task, index=index, outcome=entry.outcome, scores=[row])
@@ -120,15 +125,15 @@ def _episode(
 
 def _chunks(
     recorded: Recorded, policy: Policy, mode: Mode, options: ScoreOptions | None, on_chunk: OnChunk | None
-) -> Iterator[list[Score]]:
-    """Yield the scores of each chunk; with references where `on_chunk` is given, which is called with each chunk."""
+) -> Iterator[tuple[list[Score], Totals]]:
+    """Yield the scores and sums of each chunk; with references where `on_chunk` is given, which is called with each."""
     env, spec, actions_nd = recorded.env, policy.spec, recorded.actions_nd
     options = options or ScoreOptions()
     check(env, spec)
     if mode == "recorded":
         check_takes_actions(env, spec)
         if actions_nd is None:
-            yield [_without_actions()]
+            yield [_without_actions()], {}
             return
     codec = getattr(policy, "round_trip", None)
     requests = EpisodeRequests(recorded.episode, spec)
@@ -142,6 +147,7 @@ def _chunks(
         if on_chunk is not None:
             episode, seen = recorded.episode, replace(chunk, predicted=prediction)
             on_chunk(ScoredChunk(task=episode.task, index=episode.index, env=env, chunk=seen))
+        totals: Totals = {}
         try:
             scores = score_chunk(
                 chunk,
@@ -150,10 +156,11 @@ def _chunks(
                 predictions={} if prediction is None else {SUBJECTS[mode]: prediction},
                 codec=codec,
                 problems=problems,
+                totals=totals,
             )
         except Exception as error:
             scores = [failure_row(error, chunk_idx=chunk.chunk_idx)]
-        yield scores
+        yield scores, totals
 
 
 def _predicted(

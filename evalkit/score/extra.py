@@ -20,10 +20,11 @@ from evalkit.score.frame import FrameScores, GroundTruth, Named, predicted_pose,
 from evalkit.score.metrics import depth, image, motion
 from evalkit.score.results.outcome import ImageKey, Measure
 
-Extra = Literal["wrist", "flow"]
-"""Metrics that take long, so that they are computed on request: SSIM and LPIPS of wrist cameras; optical flow."""
+Extra = Literal["wrist", "flow", "distribution"]
+"""Metrics that take long, so that they are computed on request: SSIM and LPIPS of wrist cameras; optical flow; the
+distance between sets of clips."""
 
-EXTRAS: tuple[Extra, ...] = ("wrist", "flow")
+EXTRAS: tuple[Extra, ...] = ("wrist", "flow", "distribution")
 
 Mask = np.ndarray | Measure
 """H,W bool; or why there is none."""

@@ -24,6 +24,7 @@ from evalkit.score.pools import Pools
 from evalkit.score.results.checks import check_row
 from evalkit.score.results.coverage import clip_row
 from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
+from evalkit.score.results.totals import Totals
 from evalkit.score.results.truth import OnChunk, ScoredChunk
 from evalkit.score.sources.cameras import arms_of
 from evalkit.score.sources.clip_facts import POLICY, TRUTH, ClipFacts
@@ -64,8 +65,12 @@ def clip_parts(
     options: ScoreOptions | None,
     offers: Offers,
     on_chunk: OnChunk | None = None,
+    totals: Totals | None = None,
 ) -> Iterator[list[Score]]:
-    """Yield the findings about a clip, then its scores, part by part; `on_chunk` is called with each part."""
+    """Yield the findings about a clip, then its scores, part by part; `on_chunk` is called with each part.
+
+    The sums of `score_chunk` are added to `totals`.
+    """
     yield [check_row(finding) for finding in facts.findings]
     if not pair.pred.streams and pair.pred.file(STATES) is None:
         where = pair.pred.root / pair.pred.name
@@ -92,6 +97,7 @@ def clip_parts(
             first_frame_idx=first,
             pools=pools,
             robot=scored.robot(first, len(chunk.true.rgb_fvhwc_u8)),
+            totals=totals,
         )
     yield pooled_scores(pools)
 

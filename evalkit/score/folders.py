@@ -14,12 +14,14 @@ from pathlib import Path
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import OnProgress
 from evalkit.score.chunk import ScoreOptions
+from evalkit.score.distribution import ClipSets
 from evalkit.score.folder_clip import Offers, clip_parts, offers_of
 from evalkit.score.metrics.device import describe
 from evalkit.score.results.checks import CHECK_PREFIX
 from evalkit.score.results.coverage import CLIP_METRIC, clip_row, failure_row
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
+from evalkit.score.results.totals import Totals
 from evalkit.score.results.truth import OnChunk, TruthHashes, seen_by
 from evalkit.score.sources.clip_facts import clip_facts
 from evalkit.score.sources.clip_files import find_clips
@@ -60,16 +62,19 @@ def score_folders(
     offers = offers_of([pair.pred for pair in pairs.scored])
     num_clips = len(pairs.scored) + len(pairs.without_truth)
     truth = TruthHashes()
-    both = seen_by(truth.add, on_chunk)
+    both, sets = seen_by(truth.add, on_chunk), ClipSets()
     with ScoreWriter(result, scored_on=scored_on, options=files.described()) as writer:
         for num_done, pair in enumerate([*pairs.scored, *pairs.without_truth], start=1):
             has_truth = num_done <= len(pairs.scored)
-            for scores in _clip(pair, options, files, offers, both) if has_truth else [_without_truth(pair)]:
-                named = [_naming(pair, score) for score in scores]
-                clip = ClipScores(task=pair.task, index=pair.index, outcome="unknown", scores=named, clip=pair.name)
-                writer.write(clip)
+            clip = ClipScores(task=pair.task, index=pair.index, outcome="unknown", scores=(), clip=pair.name)
+            totals: Totals = {}
+            for scores in _clip(pair, options, files, offers, both, totals) if has_truth else [_without_truth(pair)]:
+                writer.write(replace(clip, scores=[_naming(pair, score) for score in scores]))
+            sets.add(replace(clip, totals=totals))
             if on_progress is not None:
                 on_progress(num_done, num_clips)
+        for clip in sets.scored():
+            writer.write(clip)
         writer.add_truth(truth)
     return result
 
@@ -114,10 +119,10 @@ def _without_truth(pair: ClipPair) -> list[Score]:
 
 
 def _clip(
-    pair: ClipPair, options: ScoreOptions, files: FolderOptions, offers: Offers, on_chunk: OnChunk
+    pair: ClipPair, options: ScoreOptions, files: FolderOptions, offers: Offers, on_chunk: OnChunk, totals: Totals
 ) -> Iterator[list[Score]]:
     try:
-        yield from clip_parts(pair, clip_facts(pair, files), options, offers, on_chunk)
+        yield from clip_parts(pair, clip_facts(pair, files), options, offers, on_chunk, totals)
     except BadConfig as error:
         yield [clip_row("broken_clip", str(error))]
     except Exception as error:

@@ -23,6 +23,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import OnProgress
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.clip_jobs import ChunkJob, ClipJob, chunk_jobs, clip_scores, score_job
+from evalkit.score.distribution import ClipSets
 from evalkit.score.metrics.device import CPU, describe
 from evalkit.score.references import CodecChoice
 from evalkit.score.results.coverage import Coverage, clip_row
@@ -88,13 +89,16 @@ def score_run(
         for record in sorted(records, key=lambda record: (record.task, record.index))
         if record.clip is not None
     ]
-    num_done = 0
+    num_done, sets = 0, ClipSets()
     with ScoreWriter(run.scores_path, Coverage.of(run.plan, records), scored_on=scored_on) as writer:
         for job, scored in _score_all(chain.from_iterable(map(chunk_jobs, clips)), workers):
             writer.write(scored)
+            sets.add(scored)
             num_done += job.is_last
             if on_progress is not None and job.is_last:
                 on_progress(num_done, len(clips))
+        for scored in sets.scored():
+            writer.write(scored)
     return run.scores_path
 
 

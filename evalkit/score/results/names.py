@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["image", "lpips", "depth", "cloud", "state", "parts", "wrist", "views", "flow"]
+Family = Literal["image", "lpips", "depth", "cloud", "state", "parts", "wrist", "views", "flow", "distribution"]
 Better = Literal["higher", "lower"]
-Per = Literal["view", "change", "frame", "arm", "chunk"]
+Per = Literal["view", "change", "frame", "arm", "chunk", "clip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,10 @@ class Metric:
     Attributes:
         name: `what_unit/convention`.
         family: Part of a prediction that it needs; or that it describes moving or robot pixels (`parts`), wrist
-            cameras, the agreement of views or optical flow.
+            cameras, the agreement of views, optical flow or a set of clips.
         better: Direction of better values.
         per: What one row covers: a frame of a view (`view`), a frame of a view except the first (`change`), a frame of
-            all views (`frame`), a frame of an arm (`arm`), or a chunk (`chunk`).
+            all views (`frame`), a frame of an arm (`arm`), a chunk (`chunk`), or a clip (`clip`).
         definition: Mask, pooling and form, one sentence.
     """
 
@@ -172,6 +172,16 @@ def _extra_metrics() -> Iterator[Metric]:
         "end-point error of motion since the frame that the policy saw, pixels, over moving pixels (OpenCV's DIS flow)"
     )
     yield _extra("flow_px/dis_moving_pixels", "flow", "lower", flow)
+    yield Metric(
+        name="kernel_distance/alex_frames_changes",
+        family="distribution",
+        better="lower",
+        per="clip",
+        definition="distance between the sets of predicted and true frames of a task, neither FID nor FVD: squared "
+        "maximum mean discrepancy with a gaussian kernel, unbiased, of AlexNet's last features and their change since "
+        "the frame before; only frames of different clips are compared; the distance is the mean over the clips of a "
+        "task, one clip's value its jackknife part; 5 clips at least; near 0, the distance may be estimated below 0",
+    )
 
 
 def _extra(name: str, family: Family, better: Better, definition: str) -> Metric:
@@ -180,7 +190,7 @@ def _extra(name: str, family: Family, better: Better, definition: str) -> Metric
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_metrics(), *_extra_metrics())}
 
-EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "views", "flow")
+EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "views", "flow", "distribution")
 """Families that do not enter the tables of whole static images; reports show them in a table of their own."""
 
 
@@ -192,7 +202,7 @@ def metric_bounds(name: str) -> tuple[float, float]:
         [(0.0, inf), (-1.0, 1.0), (-inf, inf)]
     """
     metric, kind = METRICS.get(name), name.partition("/")[0]
-    if metric is None or kind == "psnr_db":
+    if metric is None or kind in ("psnr_db", "kernel_distance"):
         return -math.inf, math.inf
     if metric.better == "lower":
         return 0.0, 1.0 if kind.endswith("_frac") else math.inf

@@ -32,6 +32,7 @@ STATUSES: dict[str, str] = {
     "wrong_size": "prediction and ground truth differ in shape",
     "too_small": "the images are smaller than the metric's window",
     "no_overlap": "the views of the frame have too few points in common",
+    "too_few_samples": "a distance between sets of clips needs more clips, or more frames of a clip",
     "too_few_pixels": "a mask has fewer than 16 pixels in this image",
     "unreadable": "a frame cannot be read or decoded",
     "missing_clip": "the record names a clip that does not exist",

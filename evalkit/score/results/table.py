@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from evalkit.contracts.files import whole_file
 from evalkit.score.results.coverage import Coverage
 from evalkit.score.results.names import METRICS, SUBJECTS
 from evalkit.score.results.outcome import STATUSES, Score
+from evalkit.score.results.totals import Total
 from evalkit.score.results.truth import TruthHashes
 
 if TYPE_CHECKING:
@@ -70,13 +71,23 @@ OPTIONS = "options"
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """Scores of one episode's clip, or some of them."""
+    """Scores of one episode's clip, or some of them.
+
+    Attributes:
+        task: The episode's task.
+        index: The episode's index.
+        outcome: How the episode ended.
+        scores: One per row.
+        clip: Name of a scored folder's clip.
+        totals: By subject, what the distance between sets of clips needs of this one; not written.
+    """
 
     task: str
     index: int
     outcome: str
     scores: Sequence[Score]
     clip: str = ""
+    totals: Mapping[str, Total] = field(default_factory=dict)
 
 
 class OldScores(RunFolderError):
