@@ -14,6 +14,7 @@ what it was made from (`Origin`); only an episode that would be made from the sa
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -44,6 +45,9 @@ LEAST_STEP = 10_000
 
 LENGTH_TOLERANCE = 0.9
 """Frames by which the stated span of an episode's video may differ from its number of rows."""
+
+HASH_LETTERS = 16
+"""Letters of the hash in the name of a copied video."""
 
 PARTS = "imported_parts"
 """Field of `about` in a part of a split episode: the number of its parts."""
@@ -99,7 +103,7 @@ class _Importer:
             if paths and origin is None:
                 reason = self._unread[episode.number]
                 self._leave_out(episode, f"it cannot be compared with its source, so the imported one stays: {reason}")
-            elif not _is_complete({path: present[path] for path in paths}, origin):
+            elif not self._is_complete({path: present[path] for path in paths}, origin):
                 self._files.remove_episodes(paths)
                 self._write(episode, origin)
             on_episode()
@@ -126,6 +130,13 @@ class _Importer:
         settings = [IMPORT_VERSION, opened.feature_map.to_json(), opened.fps, features, sorted(opened.tasks.items())]
         row = json.loads(json.dumps(episode.row, default=str))
         return Origin(source=str(opened.root.resolve()), sha256=sha256_of_values(settings, row, hashes))
+
+    def _is_complete(self, present: Mapping[Path, Origin | None], origin: Origin | None) -> bool:
+        """Return whether all parts of an episode are there with whole videos, made from what would be read now."""
+        if origin is None or not present or not all(origin.same_content(other) for other in present.values()):
+            return False
+        about = json.loads(next(iter(present)).read_text()).get("about") or {}
+        return len(present) == about.get(PARTS, 1) and all(map(self._files.are_whole, present))
 
     def _claim(self, present: Mapping[Path, Origin | None], origins: Mapping[int, Origin | None]) -> None:
         """Raise DataSetError if the folder holds episodes that are not from this data set."""
@@ -190,14 +201,6 @@ class _Importer:
         ]
 
 
-def _is_complete(present: Mapping[Path, Origin | None], origin: Origin | None) -> bool:
-    """Return whether all parts of an episode are there, made from what would be read now."""
-    if origin is None or not present or not all(origin.same_content(other) for other in present.values()):
-        return False
-    about = json.loads(next(iter(present)).read_text()).get("about") or {}
-    return len(present) == about.get(PARTS, 1)
-
-
 def _content(
     episode: LerobotEpisode,
     segment: Segment,
@@ -208,9 +211,9 @@ def _content(
     """Return the JSON of the part of an episode that has one task."""
     rows = slice(segment.first, segment.stop)
     about = EpisodeAbout.from_json(json.loads(episode.row.get("xwam/about") or "{}"))
-    if num_segments > 1:
-        part = {"imported_episode": episode.number, "imported_first_row": segment.first, PARTS: num_segments}
-        about = replace(about, other={**about.other, **part})
+    part = {"imported_episode": episode.number, "imported_first_row": segment.first, PARTS: num_segments}
+    other = {name: value for name, value in about.other.items() if name not in part}  # of an import before an export
+    about = replace(about, other={**other, **(part if num_segments > 1 else {})})
     return {
         "num_frames": segment.stop - segment.first,
         "instructions": _instructions(episode, segment.task),
@@ -399,11 +402,26 @@ class _Files:
 
     def copy(self, source: Path, folder: str) -> str:
         """Copy a video unless it is there; return its path, which holds a hash of its content."""
-        name = f"{folder}/{source.parent.name}/{source.stem}-{self._hashes.sha256(source)[:16]}{source.suffix}"
+        digest = self._hashes.sha256(source)
+        name = f"{folder}/{source.parent.name}/{source.stem}-{digest[:HASH_LETTERS]}{source.suffix}"
         target = self._out / name
-        if not target.is_file() or target.stat().st_size != source.stat().st_size:
+        if not target.is_file() or self._hashes.sha256(target) != digest:
             copy_whole(source, target)
         return name
+
+    def are_whole(self, episode: Path) -> bool:
+        """Return whether the videos that an episode names are there and whole: copies have the hash in their name."""
+        try:
+            key = f"{episode.parent.name}/{episode.stem}"
+            check_against(read_track(self._out, key), json.loads(episode.read_text())["num_frames"], videos=True)
+            return all(self._is_same(self._out / name) for name in _videos_of(episode))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _is_same(self, path: Path) -> bool:
+        """Return whether a copy has the hash in its name; a written video has none."""
+        stated = re.fullmatch(rf".+-([0-9a-f]{{{HASH_LETTERS}}})", path.stem)
+        return stated is None or self._hashes.sha256(path).startswith(stated[1])
 
     def remove_episodes(self, paths: Iterable[Path]) -> None:
         """Remove the JSON files of episodes, which ends these episodes."""

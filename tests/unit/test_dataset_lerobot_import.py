@@ -20,6 +20,7 @@ import pytest
 
 from evalkit.dataset import lerobot_import
 from evalkit.dataset.layout import DataSetError, Track, read_track, scan
+from evalkit.dataset.lerobot_export import export
 from evalkit.dataset.lerobot_format import INFO
 from evalkit.dataset.lerobot_import import Imported, import_episodes
 from evalkit.dataset.lerobot_metadata import VERSIONS
@@ -241,6 +242,40 @@ def test_a_half_copied_video_is_copied_again(tmp_path: Path) -> None:
     (ours / "data" / f"{key_of(1)}.json").unlink()
     assert imported(theirs, ours) == (2, [], [])
     assert_shows(ours, key_of(1), both[1])
+
+
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.parametrize("harm", ["remove", "cut off", "change"])
+def test_a_video_that_is_gone_or_changed_is_made_again(tmp_path: Path, harm: str, depth: bool) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    foreign(theirs, "v3.0", depth=depth)
+    imported(theirs, ours)
+    before = {path: path.read_bytes() for path in ours.rglob("*.*") if path.suffix != ".mkv"}  # it holds a random id
+    copies = [path for path in ours.rglob("*.mp4") if re.search("-[0-9a-f]{16}$", path.stem)]
+    for video in copies if harm == "change" else sorted({*ours.rglob("*.mp4"), *ours.rglob("*.mkv")}):
+        if harm == "remove":
+            video.unlink()
+        elif harm == "cut off":
+            cut_off(video)
+        else:
+            video.write_bytes(video.read_bytes()[:-1] + b"x")
+    assert imported(theirs, ours) == (2, [], [])
+    assert {path: path.read_bytes() for path in ours.rglob("*.*") if path.suffix != ".mkv"} == before
+    assert scan(ours, decoded=True).broken == []
+
+
+def test_an_exported_import_is_imported_once(tmp_path: Path) -> None:
+    theirs, ours, lerobot, again = (tmp_path / name for name in ("theirs", "ours", "lerobot", "again"))
+    foreign(theirs, "v3.0", depth=False)
+    numbers = pq.read_table(theirs / V3_ROWS)["task_index"].to_pylist()
+    edit_table(theirs / V3_ROWS, with_column("task_index", [0] * 5 + [1] * 7 + numbers[12:]))
+    assert imported(theirs, ours).num_episodes == 3
+    export(ours, scan(ours), lerobot)
+    assert import_episodes(open_lerobot(lerobot), again) == (3, [], [])
+    written = {path: path.stat().st_mtime_ns for path in (again / "data").rglob("*.json")}
+    assert import_episodes(open_lerobot(lerobot), again) == (3, [], [])
+    assert {path: path.stat().st_mtime_ns for path in (again / "data").rglob("*.json")} == written
+    assert not any("imported_parts" in path.read_text() for path in written)
 
 
 # ---- prompts
