@@ -37,7 +37,14 @@ class Placement(NamedTuple):
         return first if np.array_equal(self.frames, np.arange(first, first + len(self.frames))) else None
 
 
-def place_rows(rows_s: np.ndarray, frames_s: np.ndarray, *, fps: float, by_order: int | None) -> Placement:
+def place_rows(
+    rows_s: np.ndarray,
+    frames_s: np.ndarray,
+    *,
+    fps: float,
+    by_order: int | None,
+    span_s: tuple[float, float] = (-np.inf, np.inf),
+) -> Placement:
     """Return the video frame of each row: the one shown at its time.
 
     If times do not agree, rows and frames are matched in order, with a warning, but only if each row has one frame.
@@ -47,6 +54,7 @@ def place_rows(rows_s: np.ndarray, frames_s: np.ndarray, *, fps: float, by_order
         frames_s: F, times of the frames; NaN if the file does not state them.
         fps: Control rate.
         by_order: The episode's first frame if the file has exactly one frame for each row. None if it has not.
+        span_s: Times between which the episode lies in the file: of its first frame, and the end of its last one.
 
     Raises:
         ValueError: If a row has no frame.
@@ -59,9 +67,14 @@ def place_rows(rows_s: np.ndarray, frames_s: np.ndarray, *, fps: float, by_order
     apart = np.abs(rows_s - frames_s[nearest]) * fps
     row = int(np.argmax(~(apart <= SAME_TIME_FRAC)))
     is_close = bool((apart <= SAME_TIME_FRAC).all())
-    if is_close and (np.diff(nearest) > 0).all():
+    outside = _outside(rows_s, span_s, fps)
+    if is_close and (np.diff(nearest) > 0).all() and not outside.any():
         return Placement(nearest, None)
-    if is_close:
+    if outside.any():
+        row = int(np.argmax(outside))
+        reason = f"its row {row} is at {rows_s[row]:.4f} s of the video, and meta/episodes states that the episode is "
+        reason += f"from {span_s[0]:.4f} s to {span_s[1]:.4f} s"
+    elif is_close:
         row = int(np.argmin(np.diff(nearest) > 0)) + 1
         reason = f"its rows {row - 1} and {row} have the same video frame {nearest[row]}, at {rows_s[row]:.4f} s"
     elif np.isnan(frames_s).any():
@@ -73,6 +86,13 @@ def place_rows(rows_s: np.ndarray, frames_s: np.ndarray, *, fps: float, by_order
         raise ValueError(f"{reason}; the video has {len(frames_s)} frames, which is not one for each row")
     frames = np.arange(by_order, by_order + len(rows_s))
     return Placement(frames, f"{reason}; there is one frame for each row, so they are matched in order")
+
+
+def _outside(rows_s: np.ndarray, span_s: tuple[float, float], fps: float) -> np.ndarray:
+    """Return which rows are at times at which another episode may be shown."""
+    first_s, stop_s = span_s
+    tolerance_s = SAME_TIME_FRAC / fps
+    return (rows_s < first_s - tolerance_s) | (rows_s > stop_s - 1 / fps + tolerance_s)
 
 
 def _nearest(rows_s: np.ndarray, frames_s: np.ndarray) -> np.ndarray:

@@ -28,16 +28,16 @@ from evalkit.contracts.files import copy_whole, write_whole
 from evalkit.contracts.fingerprint import ORIGIN, FileHashes, Origin, read_origin, sha256_of_values
 from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.depth_video import LARGEST_CODE, DepthCodes, DepthRange, depth_bytes, states_lossless
+from evalkit.dataset.depth_video import LARGEST_CODE, MAX_DEPTH_MM, DepthCodes, DepthRange, depth_bytes, states_lossless
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
 from evalkit.dataset.lerobot_format import CameraSource
 from evalkit.dataset.lerobot_images import Placement, depth_images, place_rows, rgb_images
 from evalkit.dataset.lerobot_metadata import LerobotEpisode, one_line
 from evalkit.dataset.lerobot_read import EpisodeRows, LerobotSet, Segment
-from evalkit.dataset.videos import probe, read_frames, write_video
+from evalkit.dataset.videos import SAME_FPS_FRAC, probe, read_frames, write_video
 from evalkit.dataset.writer import episode_key, write_metadata
 
-IMPORT_VERSION = 1
+IMPORT_VERSION = 2
 """Raised when the same source gives other episodes, so that they are written again."""
 
 LEAST_STEP = 10_000
@@ -122,8 +122,9 @@ class _Importer:
         videos = [name for name in opened.feature_map.image_features() if opened.is_video(name)]
         try:
             paths = [*opened.rows_paths(episode), *(opened.video_path(episode, name) for name in videos)]
+            paths += opened.image_paths(episode)
             hashes = [self._hashes.sha256(path) for path in paths]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             self._unread[episode.number] = one_line(error)
             return None
         features = {name: opened.info["features"][name] for name in opened.feature_map.features()}
@@ -317,8 +318,7 @@ class _Camera:
             entry["depth_mm_path"] = self._files.write(f"depth_mm/{name}.mkv", exact, fps)
             if view.depth is None:
                 depth_range = depth_range or DepthRange()
-                grey = depth_bytes(exact / 1000, depth_range)[..., None].repeat(3, -1)
-                entry["depth_path"] = self._files.write(f"depth/{name}.mp4", grey, fps)
+                entry["depth_path"] = self._files.write(f"depth/{name}.mp4", _grey(exact, depth_range), fps)
         stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
         return {**entry, **stated, "start": start, "end": start + count}, self._notes
 
@@ -348,12 +348,19 @@ class _Camera:
             self._notes.append(f"{reason}; there is one frame for each row, so they are matched in order")
             return Placement(np.arange(by_order, by_order + episode.length), None)
         try:
-            place = place_rows(first_s + self._rows.times_s, info.times_s, fps=fps, by_order=by_order)
+            span_s = opened.span_s(episode, feature)
+            rows_s = first_s + self._rows.times_s
+            placement = place_rows(rows_s, info.times_s, fps=fps, by_order=by_order, span_s=span_s)
         except ValueError as error:
             raise ValueError(f"'{feature}': {error}") from error
-        if place.warning is not None:
-            self._notes.append(f"'{feature}': {place.warning}")
-        return place
+        if placement.warning is not None:
+            self._notes.append(f"'{feature}': {placement.warning}")
+        elif opened.is_v2 and info.num_frames > total and info.fps and abs(float(info.fps) / fps - 1) <= SAME_FPS_FRAC:
+            self._notes.append(
+                f"'{feature}': its video has {info.num_frames} frames for {count_of(total, 'row')}; the times of the "
+                f"rows decide which are used"
+            )
+        return placement
 
     def _rgb(self, name: str, copied: bool) -> str:
         feature = self._view.rgb
@@ -382,6 +389,15 @@ class _Camera:
         if ((codes == 0) | (codes == LARGEST_CODE)).any():
             self._notes.append(f"'{feature}': {codes_of.describe_limits(codes)}; the former count as unknown")
         return codes_of.decode(codes)
+
+
+def _grey(depth_mm: np.ndarray, depth_range: DepthRange) -> np.ndarray:
+    """Return N,H,W,3 uint8, the 8-bit video of depth in millimetres, by a table of all depths; it takes little memory.
+
+    All three channels are the same bytes.
+    """
+    greys = depth_bytes(np.arange(MAX_DEPTH_MM + 1) / 1000, depth_range)[depth_mm]
+    return np.broadcast_to(greys[..., None], (*greys.shape, 3))
 
 
 class _Files:

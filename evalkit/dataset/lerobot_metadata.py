@@ -118,7 +118,7 @@ def _v2_rows(root: Path) -> Iterator[tuple[str, Any]]:
     """Yield the lines of `meta/episodes.jsonl`: where each is, and its content (a text if it is not JSON)."""
     path = root / EPISODES_V2
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON texts may hold other line breaks
     except (OSError, ValueError) as error:
         raise DataSetError(f"{path} cannot be read: {error}.") from error
     for number, line in enumerate(lines, start=1):
@@ -181,8 +181,8 @@ def _episode(row: Any) -> LerobotEpisode:
     return LerobotEpisode(number=number, length=length, tasks=tuple(tasks), row=row)
 
 
-def read_tasks(root: Path) -> dict[int, str]:
-    """Return the tasks by their number; none if there is no table of tasks.
+def read_tasks(root: Path) -> dict[int, Any]:
+    """Return the tasks by their number, texts unless an edit broke them; none if there is no table of tasks.
 
     Raises:
         DataSetError: If the table cannot be read, or gives one number to two tasks.
@@ -193,12 +193,11 @@ def read_tasks(root: Path) -> dict[int, str]:
     try:
         if path.suffix == ".parquet":
             table = pq.read_table(path)
-            texts = [name for name in table.column_names if name != "task_index" and _is_text(table[name].type)]
-            pairs = list(zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True))
+            pairs = list(zip(table["task_index"].to_pylist(), table[_task_column(table)].to_pylist(), strict=True))
         else:
-            lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            pairs = [(line["task_index"], line["task"]) for line in lines]
-        tasks = {whole_number(number, "task_index"): str(task) for number, task in pairs}
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+            pairs = [(line["task_index"], line.get("task")) for line in lines]
+        tasks = {whole_number(number, "task_index"): task for number, task in pairs}
     except (OSError, ValueError, KeyError, IndexError, TypeError, pa.ArrowException) as error:
         raise DataSetError(f"{path}, the table of tasks, cannot be read: {one_line(error)}.") from error
     if len(tasks) != len(pairs):
@@ -206,7 +205,24 @@ def read_tasks(root: Path) -> dict[int, str]:
     return tasks
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def _task_column(table: pa.Table) -> str:
+    """Return the column with the texts of tasks: `task`, the index that pandas wrote, or the only column of texts.
+
+    Raises:
+        ValueError: If no column, or more than one, may hold them.
+    """
+    texts = [name for name in table.column_names if name != "task_index" and is_text(table[name].type)]
+    index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    for name in ("task", *(one for one in index if isinstance(one, str)), "__index_level_0__"):
+        if name in texts:
+            return name
+    if len(texts) != 1:
+        raise ValueError(f"its columns of texts are {', '.join(texts) or 'none'}; call the one with the tasks 'task'")
+    return texts[0]
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column holds texts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 

@@ -8,6 +8,7 @@ What one episode states about itself is checked when that episode is read, so th
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from evalkit.dataset.lerobot_images import DEPTH_UNITS
 from evalkit.dataset.lerobot_metadata import (
     LerobotEpisode,
     filled,
+    is_text,
     one_line,
     read_episodes,
     read_info,
@@ -129,7 +131,7 @@ class LerobotSet:
     fps: float
     episodes: Sequence[LerobotEpisode]
     broken: Sequence[Broken]
-    tasks: Mapping[int, str]
+    tasks: Mapping[int, Any]
     _shares: dict[str, dict[Path, list[_Share]]] = field(default_factory=dict, repr=False)
     _unreadable: dict[Path, str] = field(default_factory=dict, repr=False)
 
@@ -169,6 +171,20 @@ class LerobotSet:
             raise ValueError(f"no file in {self.root / 'data'} has rows of it; {stated} {reason}")
         return paths
 
+    def image_paths(self, episode: LerobotEpisode) -> list[Path]:
+        """Return the image files that an episode's rows name and that are there, in order."""
+        images = [name for name in self.feature_map.image_features() if not self.is_video(name)]
+        named = list[Any]()
+        for path in self.rows_paths(episode) if images else ():
+            schema = pq.read_schema(path)
+            for name in images:
+                kind = schema.field(name).type if name in schema.names else pa.null()
+                if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+                    named += self._rows_of(path, episode, [f"{name}.path"])["path"].to_pylist()
+                elif is_text(kind):
+                    named += self._rows_of(path, episode, [name])[name].to_pylist()
+        return [file for name in named if isinstance(name, str) and (file := self.root / name).is_file()]
+
     def video_path(self, episode: LerobotEpisode, feature: str) -> Path:
         """Return the file with an episode's frames of one feature."""
         template = self.info.get("video_path")
@@ -180,6 +196,13 @@ class LerobotSet:
     def first_time_s(self, episode: LerobotEpisode, feature: str) -> float:
         """Return the time in the video file at which an episode starts."""
         return 0.0 if self.is_v2 else episode.seconds(f"videos/{feature}/from_timestamp")
+
+    def span_s(self, episode: LerobotEpisode, feature: str) -> tuple[float, float]:
+        """Return the times between which an episode lies in its video file; a file of v2.x holds one episode alone."""
+        if self.is_v2:
+            return -np.inf, np.inf
+        own = self._share(episode, feature)
+        return own.first_s, max(own.stop_s, own.first_s + episode.length / self.fps)
 
     def frame_by_order(self, episode: LerobotEpisode, feature: str) -> tuple[int, int]:
         """Return an episode's first frame if each row has one frame, in order; and all rows of that video file."""
@@ -221,21 +244,30 @@ class LerobotSet:
         wanted |= {feature for feature in mapped.image_features() if not self.is_video(feature)}
         if absent := sorted(wanted - names):
             raise ValueError(f"{path} has no column '{absent[0]}'; it has {', '.join(sorted(names))}")
-        columns = sorted(wanted | (names & {"frame_index", "timestamp", "task_index"}))
-        only = [("episode_index", "=", episode.number)] if "episode_index" in names else None
-        return pq.read_table(path, columns=columns, filters=only)
+        return self._rows_of(path, episode, sorted(wanted | (names & {"frame_index", "timestamp", "task_index"})))
+
+    def _rows_of(self, path: Path, episode: LerobotEpisode, columns: list[str]) -> pa.Table:
+        """Return columns of a file, of the rows of an episode."""
+        schema = pq.read_schema(path)
+        if "episode_index" not in schema.names:
+            return pq.read_table(path, columns=columns)
+        if not pa.types.is_nested(schema.field("episode_index").type):
+            return pq.read_table(path, columns=columns, filters=[("episode_index", "=", episode.number)])
+        numbers = _plain(pq.read_table(path, columns=["episode_index"]), "episode_index")
+        return pq.read_table(path, columns=columns).filter(pa.array(numbers == episode.number))
 
     @cached_property
     def _row_files(self) -> dict[int, list[Path]]:
         """The files with rows of each episode of v3.0."""
         files = defaultdict[int, list[Path]](list)
-        for path in sorted((self.root / "data").glob("*/*.parquet")):
+        stated = re.sub(r"\{[^}]*\}", "*", self.info["data_path"])
+        for path in sorted({*self.root.glob("data/*/*.parquet"), *self.root.glob(stated)}):
             try:
-                numbers = pq.read_table(path, columns=["episode_index"])["episode_index"].unique().to_pylist()
-            except (OSError, KeyError, pa.ArrowException) as error:  # its episodes are named when they are read
+                numbers = _plain(pq.read_table(path, columns=["episode_index"]), "episode_index")
+            except (OSError, KeyError, ValueError, pa.ArrowException) as error:  # its episodes are named when read
                 self._unreadable[path] = f"cannot be read: {one_line(error)}"
                 continue
-            for number in numbers:
+            for number in np.unique(numbers).tolist():
                 files[number].append(path)
         return files
 
@@ -269,14 +301,15 @@ class LerobotSet:
             numbers = [whole_number(value, "task_index") for value in _plain(table, "task_index").tolist()]
             if unknown := sorted(set(numbers) - set(self.tasks)):
                 raise ValueError(f"its rows name task {unknown[0]}, which the table of tasks does not have")
-            if empty := [number for number in set(numbers) if not self.tasks[number].strip()]:
-                raise ValueError(f"its task {empty[0]} is an empty text, which cannot be a prompt")
+            for number in sorted(set(numbers)):
+                _check_prompt(self.tasks[number], f"its task {number}")
             return [self.tasks[number] for number in numbers]
         if len(episode.tasks) != 1:
             raise ValueError(
                 f"it has {len(episode.tasks)} tasks ({', '.join(map(repr, episode.tasks))}), and no 'task_index' in "
                 f"its rows or no table of tasks says which of them a row belongs to"
             )
+        _check_prompt(episode.tasks[0], "its task in meta/episodes")
         return [episode.tasks[0]] * table.num_rows
 
     def _position(self, episode: LerobotEpisode, prefix: str) -> dict[str, int]:
@@ -331,6 +364,14 @@ def open_lerobot(root: Path, map_path: Path | None = None) -> LerobotSet:
     return opened
 
 
+def _check_prompt(task: Any, name: str) -> None:
+    """Raise ValueError if a task is no text, or an empty one."""
+    if not isinstance(task, str):
+        raise ValueError(f"{name} is {task!r:.80}, a text is needed")
+    if not task.strip():
+        raise ValueError(f"{name} is an empty text, which cannot be a prompt")
+
+
 def _ordered(table: pa.Table) -> pa.Table:
     """Return rows by their frame number, or else by their time, or else as they are.
 
@@ -372,6 +413,8 @@ def _check_map(opened: LerobotSet, path: Path) -> None:
     named = [source.feature for table in (mapped.proprios, mapped.actions) for source in table.values()]
     if absent := [name for name in (*named, *mapped.image_features()) if name not in features]:
         raise DataSetError(f"{path} names '{absent[0]}', which is none of {', '.join(features)}.")
+    for name in mapped.features():
+        _check_feature(features[name], f"{opened.root / INFO}: '{name}'")
     for view in mapped.cameras.values():
         if opened.is_depth(view.rgb):
             raise DataSetError(f"{path} uses '{view.rgb}' as RGB; {opened.root / INFO} marks it as depth.")
@@ -384,6 +427,15 @@ def _check_map(opened: LerobotSet, path: Path) -> None:
             )
         if view.depth_mm is not None:
             _check_exact_depth(opened, view.depth_mm, path)
+
+
+def _check_feature(facts: Any, name: str) -> None:
+    """Raise DataSetError if what `meta/info.json` says about a feature is not a JSON object."""
+    if not isinstance(facts, Mapping | None):
+        raise DataSetError(f"{name} must be an object, got {facts!r:.80}.")
+    for part in ("info", "video_info"):
+        if not isinstance(value := (facts or {}).get(part), Mapping | None):
+            raise DataSetError(f"{name}: its '{part}' must be an object, got {value!r:.80}.")
 
 
 def is_depth_codes(details: Mapping[str, Any]) -> bool:

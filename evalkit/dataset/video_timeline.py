@@ -23,6 +23,9 @@ from av.video.stream import VideoStream
 HIDDEN_FRAMES = ("vp8",)
 """Codecs with packets that give no image."""
 
+DECODING_ORDER = ("avi",)
+"""Containers that number packets in order of decoding, which the times of packets then follow."""
+
 OpenVideo = Callable[[], AbstractContextManager[InputContainer]]
 """Opens a video at its start."""
 
@@ -128,11 +131,12 @@ def read_timeline(open_video: OpenVideo) -> Timeline:
             if packet.size > 0 and not packet.is_discard:
                 packets.append(_Packet(packet.pts, packet.is_keyframe, packet.duration or 0))
         ends_s, codec = _stated_end_s(stream), stream.codec_context.codec.canonical_name
+        in_order = container.format.name not in DECODING_ORDER
         tick_s, stated_fps, num_listed = stream.time_base or Fraction(1), stream.average_rate, stream.frames
     counted = any(packet.pts is None for packet in packets)
     cut_off = corrupt or ((num_listed == 0 or num_packets < num_listed) and _ends_before(packets, ends_s, tick_s))
     ticks: list[Any] = [packet.pts for packet in packets]
-    if not cut_off and not _tells_all(packets, codec):
+    if not cut_off and not (in_order and _tells_all(packets, codec)):
         ticks, counted = _decoded_ticks(open_video)
     keyframes = [] if counted else [packet.pts for packet in packets if packet.is_keyframe]
     return Timeline(

@@ -1,7 +1,7 @@
 """LeRobot data sets as other tools write them: two episodes, RGB in videos, depth in the rows.
 
 In: a folder and a version. Out: a data set and the steps that it shows.
-Read next: `tests/unit/test_dataset_lerobot_import.py`, which edits and imports them.
+Read next: `tests/unit/test_dataset_lerobot_*.py`, which edit and import them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evalkit.dataset.layout import Track, read_track
 from evalkit.dataset.lerobot_format import INFO
-from evalkit.dataset.videos import write_video
+from evalkit.dataset.lerobot_import import Imported, import_episodes
+from evalkit.dataset.lerobot_read import open_lerobot
+from evalkit.dataset.videos import read_frames, write_video
 from evalkit.dataset.writer import Steps
 from tests.doubles.recordings import steps_of
 
@@ -122,3 +125,22 @@ def edit_info(folder: Path, **changes: Any) -> None:
     """Change fields of `meta/info.json`; None removes one."""
     info = {**json.loads((folder / INFO).read_text()), **changes}
     (folder / INFO).write_text(json.dumps({name: value for name, value in info.items() if value is not None}))
+
+
+def imported(theirs: Path, ours: Path) -> Imported:
+    """Import a data set by the map in its folder."""
+    return import_episodes(open_lerobot(theirs, theirs / "map.json"), ours)
+
+
+def frames_of(track: Track) -> np.ndarray:
+    """Return the RGB images of an episode of one camera."""
+    (camera,) = track.cameras
+    return read_frames(camera.rgb_path, range(camera.start, camera.start + track.num_frames))
+
+
+def assert_shows(ours: Path, key: str, steps: Steps, rows: slice = slice(None)) -> None:
+    """Check images, states and actions of an episode against what was recorded."""
+    track = read_track(ours, key)
+    np.testing.assert_array_equal(frames_of(track), steps.rgb[rows, 0])
+    np.testing.assert_allclose(track.proprio, steps.proprio[rows], atol=1e-6)
+    np.testing.assert_array_equal(track.action[:, :6], steps.action[rows, :6])

@@ -1,4 +1,4 @@
-"""Data sets of other tools in LeRobot's format: read right, or refused by name; one odd episode never ends an import.
+"""Data sets of other tools in LeRobot's format come by a map; what was imported before; prompts.
 
 In: the sets of `tests/doubles/foreign_sets.py`, edited as other tools write theirs. Out: a verdict on the episodes.
 Read next: `evalkit/dataset/lerobot_read.py`, `evalkit/dataset/lerobot_import.py`.
@@ -8,58 +8,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from evalkit.dataset import lerobot_import
-from evalkit.dataset.layout import DataSetError, Track, read_track, scan
+from evalkit.dataset.layout import DataSetError, read_track, scan
 from evalkit.dataset.lerobot_export import export
-from evalkit.dataset.lerobot_format import INFO
-from evalkit.dataset.lerobot_import import Imported, import_episodes
+from evalkit.dataset.lerobot_import import import_episodes
 from evalkit.dataset.lerobot_metadata import VERSIONS
 from evalkit.dataset.lerobot_read import open_lerobot
 from evalkit.dataset.videos import read_frames, write_video
-from evalkit.dataset.writer import Steps
 from tests.doubles.foreign_sets import (
     FOREIGN_MAP,
     RGB_ALONE,
     V2_ROWS,
     V2_VIDEO,
-    V3_EPISODES,
     V3_ROWS,
-    V3_VIDEO,
+    assert_shows,
     edit_info,
     edit_table,
     foreign,
+    frames_of,
+    imported,
     with_column,
 )
 from tests.doubles.known import known
 from tests.doubles.recordings import cut_off, key_of, steps_of, write_data
 from xwam.cli.data import import_lerobot
-
-
-def imported(theirs: Path, ours: Path) -> Imported:
-    return import_episodes(open_lerobot(theirs, theirs / "map.json"), ours)
-
-
-def frames_of(track: Track) -> np.ndarray:
-    (camera,) = track.cameras
-    return read_frames(camera.rgb_path, range(camera.start, camera.start + track.num_frames))
-
-
-def assert_shows(ours: Path, key: str, steps: Steps, rows: slice = slice(None)) -> None:
-    """Check images, states and actions of an episode against what was recorded."""
-    track = read_track(ours, key)
-    np.testing.assert_array_equal(frames_of(track), steps.rgb[rows, 0])
-    np.testing.assert_allclose(track.proprio, steps.proprio[rows], atol=1e-6)
-    np.testing.assert_array_equal(track.action[:, :6], steps.action[rows, :6])
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["depth", "colour alone"])
@@ -291,6 +271,59 @@ def test_the_prompt_is_the_task_of_the_rows(tmp_path: Path) -> None:
     assert [read_track(ours, key_of(number)).instructions for number in range(2)] == [("task 0",), ("task 1",)]
 
 
+TASK_TABLES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "labels first": ({"category": ["valid", "invalid"], "task": ["open", "shut"]}, []),
+    "labels next to pandas' index": ({"category": ["valid", "invalid"], "__index_level_0__": ["open", "shut"]}, []),
+    "labels next to a named index": ({"category": ["valid", "invalid"], "prompt": ["open", "shut"]}, ["prompt"]),
+    "one column of texts": ({"prompt": ["open", "shut"]}, []),
+}
+
+
+@pytest.mark.parametrize("form", TASK_TABLES)
+def test_other_texts_in_the_table_of_tasks_are_no_prompts(tmp_path: Path, form: str) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    foreign(theirs, "v3.0", depth=False)
+    columns, index = TASK_TABLES[form]
+    table = pa.table({"task_index": [0, 1], **columns})
+    if index:
+        table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
+    pq.write_table(table, theirs / "meta/tasks.parquet")
+    assert imported(theirs, ours) == (2, [], [])
+    assert [read_track(ours, key_of(number)).instructions for number in range(2)] == [("open",), ("shut",)]
+
+
+def test_a_table_of_tasks_with_two_texts_is_refused(tmp_path: Path) -> None:
+    foreign(tmp_path, "v3.0", depth=False)
+    pq.write_table(pa.table({"task_index": [0], "b": ["x"], "a": ["y"]}), tmp_path / "meta/tasks.parquet")
+    with pytest.raises(DataSetError, match=r"its columns of texts are b, a; call the one with the tasks 'task'\.$"):
+        open_lerobot(tmp_path, tmp_path / "map.json")
+
+
+@pytest.mark.parametrize("task", [None, ["a", "b"], 5, {"a": "b"}])
+def test_a_task_that_is_no_text_is_named(tmp_path: Path, task: Any) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    foreign(theirs, "v2.1", depth=False)
+    lines = [{"task_index": 0, "task": task}, {"task_index": 1, "task": "shut"}, {"task_index": 2}]
+    (theirs / "meta/tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    count, broken, _ = imported(theirs, ours)
+    assert (count, len(broken)) == (1, 1)
+    assert f"episode 0: its task 0 is {task!r}, a text is needed" in broken[0].reason
+    assert read_track(ours, key_of(1)).instructions == ("shut",)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+def test_line_separators_within_a_text_end_no_line(tmp_path: Path, separator: str) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    foreign(theirs, "v2.1", depth=False)
+    for name in ("episodes", "tasks"):
+        path = theirs / f"meta/{name}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().split("\n") if line]
+        edited = [json.dumps({**line, "tasks": ["x"], "note": separator}, ensure_ascii=False) for line in lines]
+        path.write_text("\n".join(edited).replace('"task ', f'"task{separator}'), encoding="utf-8")
+    assert imported(theirs, ours) == (2, [], [])
+    assert read_track(ours, key_of(0)).instructions == (f"task{separator}0",)
+
+
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_an_episode_whose_task_changes_is_split(tmp_path: Path, version: str) -> None:
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
@@ -331,386 +364,3 @@ def test_an_episode_without_a_clear_task_is_named(tmp_path: Path, tasks: str, re
     (theirs / "meta/tasks.jsonl").write_text(tasks)
     broken = imported(theirs, tmp_path / "ours").broken
     assert re.search(f"episode 0: {reason}", broken[0].reason)
-
-
-# ---- valid sets in other forms
-
-
-def _shuffled(table: pa.Table) -> pa.Table:
-    return table.take(pa.array(np.random.default_rng(0).permutation(table.num_rows)))
-
-
-def _as_lists(table: pa.Table) -> pa.Table:
-    for name in ("timestamp", "task_index"):
-        table = with_column(name, [[value] for value in table[name].to_pylist()])(table)
-    return table
-
-
-def _as_floats(table: pa.Table) -> pa.Table:
-    for name in ("frame_index", "episode_index", "task_index", "index"):
-        table = with_column(name, pa.array(np.array(table[name].to_pylist(), np.float64)))(table)
-    return table
-
-
-FORMS: dict[str, Callable[[pa.Table], pa.Table]] = {
-    "no frame_index": lambda table: table.drop(["frame_index"]),
-    "no timestamp": lambda table: table.drop(["timestamp"]),
-    "neither": lambda table: table.drop(["timestamp", "frame_index"]),
-    "rows shuffled": _shuffled,
-    "rows shuffled, times only": lambda table: _shuffled(table).drop(["frame_index"]),
-    "indices as floats": _as_floats,
-    "numbers as lists of one": _as_lists,
-    "states as float64": lambda table: with_column(
-        "state", pa.array(table["state"].to_pylist(), pa.list_(pa.float64()))
-    )(table),
-    "other columns": with_column("next.done", [True]),
-}
-
-
-@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
-@pytest.mark.parametrize("form", FORMS)
-def test_rows_in_other_forms(tmp_path: Path, version: str, form: str) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, version, depth=False)
-    for path in (theirs / "data").rglob("*.parquet"):
-        change = FORMS[form]
-        if form == "other columns":
-            change = with_column("next.done", [True] * pq.read_metadata(path).num_rows)
-        edit_table(path, change)
-    assert imported(theirs, ours) == (2, [], [])
-    for number, steps in enumerate(both):
-        assert_shows(ours, key_of(number), steps)
-
-
-def test_metadata_files_with_other_columns_and_floats(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v3.0", depth=False)
-    table = pq.read_table(theirs / V3_EPISODES)
-    with_note = with_column("note", ["a"])(table.slice(0, 1))
-    as_floats = with_column("videos/cam/file_index", [0.0])(with_column("data/file_index", [0.0])(table.slice(1, 1)))
-    pq.write_table(with_note, theirs / V3_EPISODES)
-    pq.write_table(as_floats, (theirs / V3_EPISODES).with_name("file-001.parquet"))
-    assert imported(theirs, ours) == (2, [], [])
-    for number, steps in enumerate(both):
-        assert_shows(ours, key_of(number), steps)
-
-
-def test_rows_in_another_file_than_the_metadata_say(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v3.0", depth=False)
-    table = pq.read_table(theirs / V3_ROWS)
-    pq.write_table(table.slice(0, 12), theirs / V3_ROWS)
-    pq.write_table(table.slice(12), (theirs / V3_ROWS).with_name("file-001.parquet"))
-    assert imported(theirs, ours) == (2, [], [])
-    assert_shows(ours, key_of(1), both[1])
-
-
-IMAGES: dict[str, Callable[[np.ndarray, Path], Any]] = {
-    "png": lambda image, _: {"bytes": cv2.imencode(".png", image[..., ::-1])[1].tobytes(), "path": None},
-    "bytes": lambda image, _: cv2.imencode(".png", image[..., ::-1])[1].tobytes(),
-    "height, width, channels": lambda image, _: image.tolist(),
-    "channels, height, width": lambda image, _: image.transpose(2, 0, 1).tolist(),
-}
-
-
-@pytest.mark.parametrize("form", [*IMAGES, "files"])
-def test_images_in_the_rows(tmp_path: Path, form: str) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1", depth=False)
-    info = json.loads((theirs / INFO).read_text())
-    shape = [3, 32, 48] if form.startswith("channels") else [32, 48, 3]
-    info["features"]["cam"] = {"dtype": "image", "shape": shape}
-    edit_info(theirs, features=info["features"], video_path=None)
-    for number, steps in enumerate(both):
-        images = list(steps.rgb[:, 0])
-        if form == "files":
-            (theirs / "images").mkdir(exist_ok=True)
-            rows: list[Any] = [{"bytes": None, "path": f"images/{number}-{row}.png"} for row in range(len(images))]
-            for row, image in zip(rows, images, strict=True):
-                cv2.imwrite(str(theirs / row["path"]), image[..., ::-1])
-        else:
-            rows = [IMAGES[form](image, theirs) for image in images]
-        edit_table(theirs / V2_ROWS.format(number), with_column("cam", rows))
-    assert imported(theirs, ours) == (2, [], [])
-    for number, steps in enumerate(both):
-        assert_shows(ours, key_of(number), steps)
-
-
-DEPTHS: dict[str, tuple[Callable[[np.ndarray], Any], str | None, float]] = {
-    "16-bit png": (lambda mm: {"bytes": cv2.imencode(".png", mm)[1].tobytes()}, "mm", 0),
-    "unit not stated": (lambda mm: {"bytes": cv2.imencode(".png", mm)[1].tobytes()}, None, 0),
-    "16-bit tiff": (lambda mm: {"bytes": cv2.imencode(".tiff", mm)[1].tobytes()}, "mm", 0),
-    "float tiff in metres": (
-        lambda mm: {"bytes": cv2.imencode(".tiff", (mm / 1000).astype(np.float32))[1].tobytes()},
-        "m",
-        0,
-    ),
-    "float tiff in millimetres": (
-        lambda mm: {"bytes": cv2.imencode(".tiff", mm.astype(np.float32))[1].tobytes()},
-        "mm",
-        0,
-    ),
-    "arrays": (lambda mm: mm.tolist(), "mm", 0),
-    "arrays with a channel": (lambda mm: mm[..., None].tolist(), "mm", 0),
-    "arrays in metres": (lambda mm: (mm / 1000).tolist(), "m", 0),
-    "not finite": (lambda mm: np.where(mm == 0, np.nan, mm / 1000).tolist(), None, 0),
-}
-
-
-@pytest.mark.parametrize("form", DEPTHS)
-def test_depth_in_the_rows(tmp_path: Path, form: str) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1")
-    write, unit, _ = DEPTHS[form]
-    info = json.loads((theirs / INFO).read_text())
-    info["features"]["cam_depth"]["info"] = {"is_depth_map": True} | ({"depth_unit": unit} if unit else {})
-    edit_info(theirs, features=info["features"])
-    exact = [np.rint(steps.depth[:, 0].astype(np.float64) * 1000).astype(np.uint16) for steps in both]
-    for number, images in enumerate(exact):
-        edit_table(theirs / V2_ROWS.format(number), with_column("cam_depth", [write(image) for image in images]))
-    assert imported(theirs, ours) == (2, [], [])
-    for number, images in enumerate(exact):
-        (camera,) = read_track(ours, key_of(number)).cameras
-        read = read_frames(known(camera.depth_mm_path), range(len(images)), "gray16le")
-        np.testing.assert_array_equal(read, images)
-
-
-@pytest.mark.parametrize(
-    ("image", "reason"),
-    [
-        (
-            {"bytes": cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()},
-            r"an image of uint8 \(4, 4\), an image",
-        ),
-        ({"bytes": cv2.imencode(".png", np.zeros((4, 4, 3), np.uint16))[1].tobytes()}, r"uint16 \(4, 4, 3\), an image"),
-        ([[70000, 1], [2, 3]], "depth must lie between 0 and 65535 mm, got 1 to 70000"),
-        ([[-1, 1], [2, 3]], "depth must lie between 0 and 65535 mm, got -1 to 3"),
-        (None, "the rows hold no image, an image of uint16 or float32 is needed"),
-    ],
-)
-def test_depth_that_is_not_exact_is_named(tmp_path: Path, image: Any, reason: str) -> None:
-    theirs = tmp_path / "theirs"
-    foreign(theirs, "v2.1")
-    edit_table(theirs / V2_ROWS.format(1), with_column("cam_depth", [image] * 13))
-    count, broken, _ = imported(theirs, tmp_path / "ours")
-    assert count == 1
-    assert re.search(f"episode 1: .*{reason}", broken[0].reason)
-
-
-@pytest.mark.parametrize(
-    ("feature", "details", "reason"),
-    [
-        ("cam", {"is_depth_map": True}, "uses 'cam' as RGB; .* marks it as depth"),
-        ("cam_depth", {"depth_unit": "cm"}, "'cam_depth' has the unit 'cm' in .*; mm or m is needed"),
-    ],
-)
-def test_features_that_are_something_else(tmp_path: Path, feature: str, details: Any, reason: str) -> None:
-    foreign(tmp_path, "v2.1")
-    info = json.loads((tmp_path / INFO).read_text())
-    info["features"][feature]["info"] = details
-    edit_info(tmp_path, features=info["features"])
-    with pytest.raises(DataSetError, match=reason):
-        open_lerobot(tmp_path, tmp_path / "map.json")
-
-
-# ---- times
-
-
-def test_a_video_of_more_frames_per_second(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1", depth=False)
-    for number, steps in enumerate(both):  # three frames per row; the rows are those of every third
-        others = steps_of(90, count=3 * len(steps.rgb)).rgb[:, 0]
-        others[::3] = steps.rgb[:, 0]
-        write_video(theirs / V2_VIDEO.format(number), others, fps=60)
-    assert imported(theirs, ours) == (2, [], [])
-    for number, steps in enumerate(both):
-        assert_shows(ours, key_of(number), steps)
-
-
-def test_rows_that_start_later_than_their_video(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1", depth=False)
-    before = steps_of(90, count=4).rgb[:, 0]
-    write_video(theirs / V2_VIDEO.format(0), np.concatenate([before, both[0].rgb[:, 0]]), fps=20)
-    edit_table(theirs / V2_ROWS.format(0), with_column("timestamp", pa.array((np.arange(12) + 4) / 20)))
-    assert imported(theirs, ours) == (2, [], [])
-    assert_shows(ours, key_of(0), both[0])
-
-
-def test_times_that_disagree_are_named_and_order_decides(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1", depth=False)
-    edit_table(theirs / V2_ROWS.format(0), with_column("timestamp", pa.array((np.arange(12) + 4) / 20)))
-    count, broken, notes = imported(theirs, ours)
-    assert (count, broken) == (2, [])
-    assert "episode 0: 'cam': its row 8 is at 0.6000 s, and the nearest video frame 11 is at 0.5500 s" in notes[0]
-    assert_shows(ours, key_of(0), both[0])
-
-
-TIMES: dict[str, tuple[Any, str]] = {
-    "another rate": (np.arange(12) / 10, r"its rows are 0\.1 s apart, and fps 20 in meta/info\.json means 0\.05 s"),
-    "a gap": (np.r_[:6, 8:14] / 20, r"its rows 5 and 6 are at 0\.2500 s and 0\.4000 s"),
-    "the same time twice": (np.r_[:6, 5:11] / 20, r"its rows 5 and 6 are at 0\.2500 s and 0\.2500 s"),
-    "no number": (np.full(12, np.nan), "its rows have timestamps that are not finite"),
-}
-
-
-@pytest.mark.parametrize("form", TIMES)
-def test_times_that_cannot_be_right_are_named(tmp_path: Path, form: str) -> None:
-    theirs = tmp_path / "theirs"
-    foreign(theirs, "v2.1", depth=False)
-    times_s, reason = TIMES[form]
-    edit_table(theirs / V2_ROWS.format(0), with_column("timestamp", pa.array(times_s)))
-    count, broken, _ = imported(theirs, tmp_path / "ours")
-    assert count == 1
-    assert re.search(f"episode 0: {reason}", broken[0].reason)
-    assert "\n" not in broken[0].reason
-
-
-@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
-def test_times_that_jitter_are_matched(tmp_path: Path, version: str) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, version, depth=False)
-    for path in (theirs / "data").rglob("*.parquet"):
-        times_s = np.array(pq.read_table(path)["timestamp"].to_pylist())
-        noise_s = np.random.default_rng(0).uniform(-0.009, 0.009, len(times_s))
-        edit_table(path, with_column("timestamp", pa.array(times_s + noise_s)))
-    assert imported(theirs, ours) == (2, [], [])
-    for number, steps in enumerate(both):
-        assert_shows(ours, key_of(number), steps)
-
-
-@pytest.mark.parametrize("extra", [0, 1])
-def test_episodes_that_claim_the_same_frames(tmp_path: Path, extra: int) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v3.0", depth=False)
-    edit_table(theirs / V3_EPISODES, with_column("videos/cam/from_timestamp", [0.0, 0.0]))
-    edit_table(theirs / V3_EPISODES, with_column("videos/cam/to_timestamp", [0.6, 0.65]))
-    if extra:  # then the order does not tell either
-        images = np.concatenate([steps.rgb[:, 0] for steps in both])
-        write_video(theirs / V3_VIDEO, np.concatenate([images, images[:1]]), fps=20)
-    count, broken, notes = imported(theirs, ours)
-    said = [one.reason for one in broken] if extra else notes
-    assert count == (0 if extra else 2)
-    assert "episode 0: 'cam': its frames and those of episode 1 overlap, as from_timestamp states them" in said[0]
-    if not extra:
-        assert_shows(ours, key_of(1), both[1])
-
-
-ROTATIONS: dict[str, tuple[Any, str]] = {
-    "not unit": ({"columns": [0, 1, 2, 3], "rotation": "quat_xyzw"}, "quaternions have lengths from .*are the columns"),
-    "too few": ({"columns": [3, 4, 5], "rotation": "quat_xyzw"}, "a quat_xyzw has 4 columns, the map names 3"),
-    "degrees": (
-        {"columns": [8, 9, 10], "rotation": "rotvec"},
-        "a rotation vector has the length 90.0, radians are needed",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", ROTATIONS)
-def test_rotations_of_another_kind_are_named(tmp_path: Path, kind: str) -> None:
-    theirs = tmp_path / "theirs"
-    foreign(theirs, "v2.1", depth=False)
-    for path in (theirs / "data").rglob("*.parquet"):
-        wider = [[*row, 0.0, 0.0, 90.0] for row in pq.read_table(path)["state"].to_pylist()]
-        edit_table(path, with_column("state", wider))
-    source, reason = ROTATIONS[kind]
-    tables = {**RGB_ALONE["proprios"], "left_ee_rotm": {"feature": "state", **source}}
-    (theirs / "map.json").write_text(json.dumps({**RGB_ALONE, "proprios": tables}))
-    count, broken, _ = imported(theirs, tmp_path / "ours")
-    assert (count, len(broken)) == (0, 2)
-    assert re.search(f"episode 0: 'state': {reason}", broken[0].reason)
-
-
-# ---- odd episodes
-
-
-def _of_one(name: str, value: Any) -> Callable[[Path], None]:
-    def spoil(theirs: Path) -> None:
-        table = pq.read_table(theirs / V3_EPISODES)
-        values = table[name].to_pylist()
-        pq.write_table(with_column(name, [value, *values[1:]])(table), theirs / V3_EPISODES)
-
-    return spoil
-
-
-def _rows_of_one(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
-    def spoil(theirs: Path) -> None:
-        table = pq.read_table(theirs / V3_ROWS)
-        pq.write_table(pa.concat_tables([change(table.slice(0, 12)), table.slice(12)]), theirs / V3_ROWS)
-
-    return spoil
-
-
-ODD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "longer": (_of_one("length", 15), r"12 rows of it, 15 are needed"),
-    "length not whole": (_of_one("length", 11.5), r"'length' must be a whole number, got 11\.5"),
-    "no length": (_of_one("length", None), "it lacks length"),
-    "no number": (_of_one("episode_index", None), "it lacks episode_index"),
-    "listed twice": (_of_one("episode_index", 1), "episode 1 is listed a second time"),
-    "no rows": (_of_one("episode_index", 5), "no file in .*data has rows of it"),
-    "no start": (
-        _of_one("videos/cam/from_timestamp", None),
-        "from_timestamp' in meta/episodes must be a number of seconds",
-    ),
-    "another span": (_of_one("videos/cam/to_timestamp", 0.3), r"from_timestamp and to_timestamp are 6\.0 frames apart"),
-    "no such file": (_of_one("videos/cam/file_index", 7), "file-007.mp4"),
-    "frame missing": (
-        _rows_of_one(
-            lambda rows: with_column("frame_index", [*range(6), *range(7, 13)])(rows).select(rows.column_names)
-        ),
-        "its rows have frame 7 after frame 5; frame numbers must follow each other",
-    ),
-    "state not finite": (
-        _rows_of_one(
-            lambda rows: with_column("state", pa.array([[np.nan] * 8] * 12, rows["state"].type))(rows).select(
-                rows.column_names
-            )
-        ),
-        "'state' holds values that are not finite",
-    ),
-    "no state": (
-        _rows_of_one(
-            lambda rows: with_column("state", pa.array([None] * 12, rows["state"].type))(rows).select(rows.column_names)
-        ),
-        "'state' has no value in 12 of 12 rows",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", ODD)
-def test_an_odd_episode_is_named_and_the_rest_imported(tmp_path: Path, kind: str) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v3.0", depth=False)
-    spoil, reason = ODD[kind]
-    spoil(theirs)
-    _, broken, _ = imported(theirs, ours)
-    assert re.search(reason, broken[0].reason)
-    assert "\n" not in broken[0].reason
-    if kind != "listed twice":  # then the other one is left out
-        assert len(broken) == 1
-        assert_shows(ours, key_of(1), both[1])
-
-
-@pytest.mark.parametrize("line", ["not JSON", "[]", '{"episode_index": 0}', "null"])
-def test_a_broken_line_of_the_metadata_is_named(tmp_path: Path, line: str) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1", depth=False)
-    lines = (theirs / "meta/episodes.jsonl").read_text().splitlines()
-    (theirs / "meta/episodes.jsonl").write_text(f"{line}\n{lines[1]}\n")
-    count, broken, _ = imported(theirs, ours)
-    assert (count, len(broken)) == (1, 1)
-    assert "episodes.jsonl:1: " in broken[0].reason
-    assert_shows(ours, key_of(1), both[1])
-
-
-def test_an_unreadable_source_removes_nothing(tmp_path: Path) -> None:
-    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
-    both = foreign(theirs, "v2.1", depth=False)
-    imported(theirs, ours)
-    (theirs / V2_VIDEO.format(0)).rename(theirs / "elsewhere.mp4")
-    count, broken, _ = imported(theirs, ours)
-    assert count == 2
-    assert "it cannot be compared with its source, so the imported one stays: " in broken[0].reason
-    assert_shows(ours, key_of(0), both[0])

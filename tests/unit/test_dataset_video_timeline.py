@@ -42,6 +42,8 @@ def check_all(path: Path, count: int = COUNT) -> None:
         ("libx264", "mov", LONG_GOP),
         ("libx264", "ts", LONG_GOP),
         ("libx264", "avi", {"bf": "0"}),
+        ("libx264", "avi", LONG_GOP),
+        ("libx264", "avi", LONG_GOP | {"x264-params": "bframes=3:b-pyramid=normal:scenecut=0:keyint=8"}),
         ("libx264", "mp4", LONG_GOP | {"x264-params": "open-gop=1:bframes=3:scenecut=0:keyint=8:min-keyint=8"}),
         ("libx264", "mp4", {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}),
         ("libx265", "mp4", {"x265-params": "lossless=1:bframes=4:keyint=12:open-gop=1:log-level=error:pools=1"}),
