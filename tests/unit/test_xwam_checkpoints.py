@@ -358,6 +358,7 @@ def test_the_command_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_loading_imports_no_compiler_of_torch() -> None:
-    code = "import sys; from xwam.checkpoints.bundle import load_bundle; load_bundle('nano'); print('sympy' in sys.modules)"
+    load = "from xwam.checkpoints.bundle import load_bundle; load_bundle('nano')"
+    code = f"import sys; {load}; print('sympy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
