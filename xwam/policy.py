@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_device, check_folder, check_range
+from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from xwam.checkpoints.hub import locate
@@ -184,7 +185,6 @@ class XwamPlugin:
             BadConfig: If checkpoint or step counts cannot be used.
         """
         from xwam.checkpoints.bundle import dtype_of, with_stored_text
-        from xwam.serving.memory import keep_freed_memory
 
         if config.device == "cpu":
             keep_freed_memory()

@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.types import OnProgress
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.clip_jobs import ChunkJob, ClipJob, chunk_jobs, clip_scores, score_job
@@ -134,6 +135,7 @@ def _score_all(jobs: Iterator[ChunkJob], workers: int) -> Iterator[Scored]:
 
 
 def _score_here(jobs: Iterator[ChunkJob]) -> Iterator[Scored]:
+    keep_freed_memory()
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -185,6 +187,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _use_one_core() -> None:
+    keep_freed_memory()
     cv2.setNumThreads(1)
 
 

@@ -1,6 +1,6 @@
 """Freed memory stays in the process, so that it need not be cleared again.
 
-Read next: `xwam/serving/memory.py`.
+Read next: `evalkit.contracts.memory.py`.
 """
 
 import platform
@@ -34,5 +34,5 @@ def num_page_faults(keep: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
 def test_arrays_that_come_and_go_cost_no_page_faults() -> None:
-    kept = num_page_faults("from xwam.serving.memory import keep_freed_memory; keep_freed_memory()")
+    kept = num_page_faults("from evalkit.contracts.memory import keep_freed_memory; keep_freed_memory()")
     assert kept < 0.05 * num_page_faults("")

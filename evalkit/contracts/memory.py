@@ -1,10 +1,10 @@
 """Keeps freed memory in the process, so that each chunk does not get the same megabytes page by page again.
 
 In: nothing. Out: nothing; the C library of the process keeps what is freed.
-Read next: `xwam/policy.py`, which calls it for models on a CPU.
+Read next: `evalkit/score/run.py`, which calls it before scoring; `xwam/policy.py`, for models on a CPU.
 
-A prediction on a CPU makes and frees arrays of a few megabytes. By default, glibc returns them to the system at once,
-and the system clears every page that it gives out again: a tenth of the CPU time of a nano chunk.
+Scoring, and a prediction on a CPU, make and free arrays of a few megabytes. By default, glibc returns them to the
+system at once, and the system clears every page that it gives out again: a tenth of the CPU time.
 """
 
 from __future__ import annotations
