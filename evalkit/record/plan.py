@@ -249,10 +249,15 @@ def _is_done(job: RecordJob, number: int, seed: int) -> bool:
     path = job.root / "data" / f"{episode_key(number)}.json"
     if (stored := read_about(path)) is None:
         return is_noted(job.root / FAILED / episode_key(number), about_of(job, seed))
-    for name, (before, now) in stored.differences(about_of(job, seed), ignore=("env", "success")).items():
+    advice = "Record into another folder, or give other numbers (--first-number)."
+    differing = stored.differences(about_of(job, seed), ignore=("env", "success"))
+    for name, (before, now) in differing.items():
+        if name == "policy_provenance" and before is None:
+            raise BadConfig(
+                f"{path} cannot be compared: an older version wrote it, which stored no hashes of the policy. {advice}"
+            )
         raise BadConfig(
-            f"{path} was recorded in another way: its field '{name}' was {before!r}, and is {now!r} now. "
-            f"Record into another folder, or give other numbers (--first-number)."
+            f"{path} was recorded in another way: its field '{name}' was {before!r}, and is {now!r} now. {advice}"
         )
     return True
 

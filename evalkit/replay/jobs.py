@@ -150,14 +150,22 @@ def plan_replay(
         for name in file.names:
             number = template.number + first_number + number_of(name)
             if number in planned:
-                raise BadConfig(
-                    f"{name} of {path} and of {planned[number].path} would be the same episode; replay the files "
-                    f"one after the other, the second with --first-number."
-                )
+                raise BadConfig(_same_episode(planned[number], path, name))
             planned[number] = replace(template, name=name, number=number, ee_tolerance_m=ee_tolerance_m)
     missing = [job for job in planned.values() if not _is_written(job)]
+    warnings += [sentence for job in planned.values() if (sentence := _beyond_tolerance(job)) is not None]
     unreproduced = [job for job in missing if _is_unreproduced(job)]
     return ReplayPlan([job for job in missing if job not in unreproduced], unreproduced, warnings)
+
+
+def _same_episode(job: ReplayJob, path: Path, name: str) -> str:
+    """Return what to do about a demonstration that would be the episode of a job."""
+    if job.path == path:
+        return f"{path}: {job.name} and {name} would be the same episode; rename one of them, to another number."
+    return (
+        f"{name} of {path} and of {job.path} would be the same episode; replay the files one after the other, the "
+        f"second with --first-number."
+    )
 
 
 def _template(root: Path, file: DemoFile, bench: BoundBench, task: str | None) -> ReplayJob:
@@ -250,7 +258,7 @@ def replay_job(job: ReplayJob) -> ReplayJobResult:
         _note(job).unlink(missing_ok=True)
     except ValueError as error:
         reason = f"{job.path}, {job.name}: {error}."
-        write_note(_note(job), about or _about(job), reason)
+        write_note(_note(job), _noted(job, about or _about(job)), reason)
         return ReplayJobResult(reason=reason)
     except EpisodeFault as fault:
         if isinstance(fault, EnvRaised) and fault.is_machines:
@@ -301,7 +309,7 @@ def _about(job: ReplayJob, demo: Demo | None = None) -> EpisodeAbout:
     )
 
 
-def _about_now(job: ReplayJob) -> EpisodeAbout:
+def about_now(job: ReplayJob) -> EpisodeAbout:
     """Return what a demonstration's episode says about itself if it is replayed from the file as it is."""
     try:
         return _about(job, read_demo(job.path, job.name, control_hz=job.spec.control_hz))
@@ -311,26 +319,47 @@ def _about_now(job: ReplayJob) -> EpisodeAbout:
 
 def _is_unreproduced(job: ReplayJob) -> bool:
     """Return whether a demonstration could not be reproduced, and is what it was then."""
-    return _note(job).exists() and is_noted(_note(job), _about_now(job))
+    return _note(job).exists() and is_noted(_note(job), _noted(job, about_now(job)))
+
+
+def _noted(job: ReplayJob, about: EpisodeAbout) -> EpisodeAbout:
+    """Return what a note holds: what the episode would say about itself, and the tolerance of the replay."""
+    return replace(about, other={"end_effector_tolerance_mm": round(1000 * job.ee_tolerance_m, 6)})
+
+
+def _beyond_tolerance(job: ReplayJob) -> str | None:
+    """Return a sentence if the episode that is there was replayed with a larger tolerance, and needed it."""
+    path = job.root / "data" / f"{job.key}.json"
+    stored, tolerance_mm = read_about(path), 1000 * job.ee_tolerance_m
+    if stored is None or stored.end_effector_error_mm is None or stored.end_effector_error_mm <= tolerance_mm:
+        return None
+    return (
+        f"{path} is there, and its end effector is up to {stored.end_effector_error_mm:g} mm from its recorded "
+        f"positions, {tolerance_mm:g} mm are allowed now; remove it to leave it out."
+    )
 
 
 def _is_written(job: ReplayJob) -> bool:
     """Return whether a demonstration is in the data set; one with a broken JSON is not.
 
     Raises:
-        BadConfig: If another demonstration is there under its number.
+        BadConfig: If another demonstration is there under its number, or one that cannot be compared.
     """
     path = job.root / "data" / f"{job.key}.json"
     if (stored := read_about(path)) is None:
         return False
-    differing = stored.differences(_about_now(job), ignore=_NOT_COMPARED)
-    if differing:
-        before = "; ".join(f"its field '{name}' was {a!r}, and is {b!r} now" for name, (a, b) in differing.items())
-        raise BadConfig(
-            f"{path} holds another demonstration than {job.name} of {job.path}: {before}. "
-            f"Replay into another folder, or give other numbers (--first-number)."
-        )
-    return True
+    now = about_now(job)
+    differing = stored.differences(now, ignore=_NOT_COMPARED)
+    if not differing:
+        return True
+    advice = "Replay into another folder, or give other numbers (--first-number)."
+    if "demonstration_sha256" in differing and None in differing["demonstration_sha256"]:
+        reason = "an older version wrote it, which stored no hash of the demonstration"
+        if now.demonstration_sha256 is None:
+            reason = "the demonstration cannot be read now"
+        raise BadConfig(f"{path} cannot be compared with {job.name} of {job.path}: {reason}. {advice}")
+    before = "; ".join(f"its field '{name}' was {a!r}, and is {b!r} now" for name, (a, b) in differing.items())
+    raise BadConfig(f"{path} holds another demonstration than {job.name} of {job.path}: {before}. {advice}")
 
 
 _NOT_COMPARED = ("end_effector_error_mm", "replayed_from")

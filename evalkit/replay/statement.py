@@ -127,7 +127,7 @@ def read_statement(attributes: Mapping[str, Any]) -> Statement:
         controller=controller,
         composite=composite,
         control_hz=_number("control_freq", arguments.get("control_freq")),
-        version=None if version is None else text_of(version),
+        version=None if version is None else text_of(version).removeprefix("v"),
         env_type=robomimic.get("type"),
     )
 

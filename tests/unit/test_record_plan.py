@@ -249,6 +249,9 @@ def test_a_policy_of_other_weights_is_not_mixed_in(tmp_path: Path) -> None:
     assert first.numbers[3] not in jobs(tmp_path, actor=actors[0])[0].numbers
     with pytest.raises(BadConfig, match=r"'policy_provenance' was \{'seed': '0', .*, and is \{'seed': '1', .* now"):
         jobs(tmp_path, actor=actors[1])
+    say_recorded(first, 3, policy_provenance=None)
+    with pytest.raises(BadConfig, match=r"cannot be compared: an older version wrote it, which stored no hashes"):
+        jobs(tmp_path, actor=actors[0])
 
 
 # ---- what stops a recording

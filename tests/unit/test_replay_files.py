@@ -5,6 +5,7 @@ Read next: `evalkit/replay/statement.py`, `evalkit/replay/demos.py`; `tests/sim/
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.replay.demos import BrokenDemo, Demo, fingerprint, leaves_range, read_demo, read_file
-from evalkit.replay.jobs import plan_replay
+from evalkit.replay.jobs import ReplayJob, about_now, plan_replay, replay_job
 from evalkit.replay.render import actions_of
 from evalkit.replay.statement import Statement
 from tests.doubles.configured import bench_of
@@ -51,6 +52,7 @@ def refusal_of(tmp_path: Path, attributes: dict[str, Any], bench: str = "robosui
     [
         (of_robosuite(), "robosuite"),
         (of_robosuite(version="1.5.0"), "robosuite"),
+        (of_robosuite(version="v1.5.1"), "robosuite"),
         (of_robosuite(arguments() | {"robots": "Panda", "gripper_types": "default"}), "robosuite"),
         (of_robosuite(arguments(output_max=[0.05] * 3 + [0.5] * 3, interpolation="null")), "robosuite"),
         (of_robosuite(arguments(input_ref_frame="world")), "robosuite"),
@@ -296,3 +298,52 @@ def test_two_files_of_the_same_numbers_are_not_mixed(tmp_path: Path) -> None:
     paths = [write_demos(tmp_path / f"{name}.hdf5", of_robosuite()) for name in "ab"]
     with pytest.raises(BadConfig, match="would be the same episode; replay the files one after the other"):
         plan_replay(tmp_path / "data", paths, BENCHES["robosuite"])
+
+
+def test_a_number_written_twice_in_one_file_is_named(tmp_path: Path) -> None:
+    path = write_demos(tmp_path / "a.hdf5", of_robosuite(), change=lambda data: data.copy("demo_1", "demo_01"))
+    with pytest.raises(BadConfig, match=r"a\.hdf5: demo_0?1 and demo_0?1 would be the same episode; rename one"):
+        plan_replay(tmp_path / "data", [path], BENCHES["robosuite"])
+
+
+def test_another_tolerance_tries_again(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    path = write_demos(tmp_path / "a.hdf5", of_robosuite(), change=lambda data: data["demo_1"].pop("states"))
+    (job, _) = plan_replay(root, [path], BENCHES["robosuite"]).jobs
+    assert "it has no data set 'states'" in str(replay_job(job).reason)
+    assert plan_replay(root, [path], BENCHES["robosuite"]).unreproduced == [job]
+    other = plan_replay(root, [path], BENCHES["robosuite"], ee_tolerance_m=0.003)
+    assert (len(other.jobs), other.unreproduced) == (2, [])
+
+
+def stored(job: ReplayJob, **changes: Any) -> Path:
+    """Write the JSON of a job's episode, as far as it says where the episode comes from."""
+    path = job.root / "data" / f"{job.key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"num_frames": 5, "about": replace(about_now(job), **changes).to_json()}))
+    return path
+
+
+def test_an_episode_beyond_a_smaller_tolerance_is_named(tmp_path: Path) -> None:
+    root, path = tmp_path / "data", write_demos(tmp_path / "a.hdf5", of_robosuite())
+    episode = stored(plan_replay(root, [path], BENCHES["robosuite"]).jobs[0], end_effector_error_mm=1.5)
+    assert plan_replay(root, [path], BENCHES["robosuite"]).warnings == []
+    (warning,) = plan_replay(root, [path], BENCHES["robosuite"], ee_tolerance_m=0.001).warnings
+    assert warning.startswith(f"{episode} is there, and its end effector is up to 1.5 mm from its recorded positions")
+
+
+@pytest.mark.parametrize(
+    ("changes", "harm", "sentence"),
+    [
+        ({"demonstration_sha256": None}, False, "an older version wrote it, which stored no hash of the demonstration"),
+        ({}, True, "the demonstration cannot be read now"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(tmp_path: Path, changes: Any, harm: bool, sentence: str) -> None:
+    root, path = tmp_path / "data", write_demos(tmp_path / "a.hdf5", of_robosuite())
+    episode = stored(plan_replay(root, [path], BENCHES["robosuite"]).jobs[0], **changes)
+    if harm:
+        write_demos(path, of_robosuite(), change=lambda data: data["demo_1"].pop("states"))
+    with pytest.raises(BadConfig) as caught:
+        plan_replay(root, [path], BENCHES["robosuite"])
+    assert f"{episode} cannot be compared with demo_1 of {path}: {sentence}. Replay into" in str(caught.value)
