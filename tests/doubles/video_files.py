@@ -26,7 +26,15 @@ LOSSLESS: dict[str, dict[str, str]] = {
 }
 """Options with which these codecs keep every value."""
 
-SHARES = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
+SHARES = {
+    1: (0.2126, 0.0722),
+    2: (0.299, 0.114),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
 """Shares of red and blue in luma by MatrixCoefficients of ITU-T H.273; 2 is not stated, and read as BT.601."""
 
 

@@ -26,7 +26,7 @@ def largest_and_mean(image: np.ndarray, expected: np.ndarray) -> tuple[float, fl
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p12le", "yuv420p12le"])
-@pytest.mark.parametrize("matrix", [1, 2, 5, 6, 9])
+@pytest.mark.parametrize("matrix", [1, 2, 4, 5, 6, 7, 9])
 @pytest.mark.parametrize("colour_range", [LIMITED, FULL])
 def test_colours_are_those_of_float64(tmp_path: Path, pix_fmt: str, matrix: int, colour_range: int) -> None:
     planes = planes_of(pix_fmt, HW_PX)
@@ -74,17 +74,18 @@ def test_odd_sizes_repeat_the_last_chroma(tmp_path: Path, hw_px: tuple[int, int]
     assert np.abs(read_frames(path, [0])[0] - expected_rgb(wide, bits=8, matrix=2, full_range=False)).max() < 0.51
 
 
-def test_chroma_of_jpeg_lies_in_the_middle(tmp_path: Path) -> None:
-    planes = planes_of("yuvj420p", HW_PX)
-    planes[1][:] = 100 + 3 * np.arange(planes[1].shape[1], dtype=np.uint8)
-    path = write_planes(tmp_path / "a.mkv", [planes], "yuvj420p", codec="mjpeg", options={"q": "1"})
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("mpeg1video", "yuv420p")])
+def test_chroma_of_jpeg_and_mpeg1_lies_in_the_middle(tmp_path: Path, codec: str, pix_fmt: str) -> None:
+    planes = planes_of(pix_fmt, (32, 48))
+    planes[1][:] = 100 + 2 * np.arange(planes[1].shape[1], dtype=np.uint8)
+    path = write_planes(tmp_path / "a.mkv", [planes], pix_fmt, codec=codec, fps=25, options={"q": "1"})
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         decoded = [
             np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
             for plane in frame.planes
         ]
-    expected = expected_rgb(decoded, bits=8, matrix=5, full_range=True, centred=True)
+    expected = expected_rgb(decoded, bits=8, matrix=5, full_range=codec == "mjpeg", centred=True)
     assert np.abs(read_frames(path, [0])[0] - expected).max() < 0.51
 
 
