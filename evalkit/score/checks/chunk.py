@@ -27,6 +27,9 @@ from evalkit.score.results.outcome import ImageKey, Measure, Modality
 from evalkit.store.clips import ClipChunk
 
 TRUTH = "ground_truth"
+FHWC = 4
+"""Axes of several RGB images."""
+
 CORRECT = "; correct the data, then score again"
 
 
@@ -95,6 +98,8 @@ class Checker:
                 findings += self._states(subject, prediction.proprio)
             if self.chunk.chunk_idx == 0:
                 findings += self._colours(subject, prediction.rgb)
+                if prediction.depth is not None:
+                    findings += self._depth_order(subject, prediction.depth)
         once = {(finding.check, finding.subject, finding.view): finding for finding in reversed(findings)}
         return Checked(
             findings=tuple(reversed(once.values())),
@@ -237,7 +242,9 @@ class Checker:
             if frames := self._few(view, len(depth_fvhw_m)):
                 K = self.chunk.intrinsics_v33_px[view]
                 true_m, pred_m = (self._images(array, frames, view) for array in (true, depth_fvhw_m))
-                oddity = depths.prediction_oddity(true_m, pred_m, K)
+                few_true, few_pred = (depths.sampled(depths.percent(array, true_m)) for array in (true_m, pred_m))
+                flipped = colours.mistake_oddity(few_true, few_pred, colours.DEPTH_MISTAKES)
+                oddity = flipped or depths.prediction_oddity(true_m, pred_m, K)
                 yield from _depth_finding(oddity, subject, camera.name, "predicted depth")
 
     def _states(self, subject: str, proprio_fd: np.ndarray) -> Iterator[Finding]:
@@ -270,39 +277,75 @@ class Checker:
             oddity = colours.range_oddity(true_u8, pred_u8) or colours.mistake_oddity(*small[name])
             if oddity is not None:
                 yield _warning(oddity, subject, name, f"predicted RGB of {name}: {oddity.text}")
-        yield from self._swapped(subject, small)
-        yield from self._order(subject, rgb_fvhwc_u8)
+        yield from _swapped(subject, small, "predictions")
+        yield from self._order(subject, rgb_fvhwc_u8, "rgb")
 
-    def _swapped(self, subject: str, small: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Iterator[Finding]:
-        found = colours.swapped_with(
-            {name: true for name, (true, _) in small.items()}, {name: pred for name, (_, pred) in small.items()}
-        )
-        if found is not None:
-            a, b, ratio = found
-            text = (
-                f"the predictions of {a} and {b} look swapped: the other way round, their squared error is {ratio:.2f} "
-                "times as large"
-            )
-            yield _warning(Oddity("view_order", ratio, text), subject, f"{a}, {b}", text)
-
-    def _order(self, subject: str, rgb_fvhwc_u8: np.ndarray) -> Iterator[Finding]:
-        """Yield a shift or another rate of the frames, over all views whose frames can all be read."""
-        true, start = self.chunk.true.rgb_fvhwc_u8, self.chunk.start.rgb_fvhwc_u8
-        count = len(true)
-        views = [v for v in range(true.shape[1]) if len(self._readable("rgb", v, count)) == count - self.first]
-        if not views or self.first or len(rgb_fvhwc_u8) < order.MIN_FRAMES:
+    def _depth_order(self, subject: str, depth_fvhw_m: np.ndarray) -> Iterator[Finding]:
+        """Yield depth of the wrong view, then of the wrong frame."""
+        true = self.chunk.true.depth_fvhw_m
+        if depth_fvhw_m.shape[1:] != true.shape[1:]:
             return
-        pred = self._flat(rgb_fvhwc_u8[:count], views)
-        found = order.timing(self._flat(true, views), pred, self._flat(start[:1], views)[0] if len(start) else None)
-        if found is not None:
-            text = f"the predicted frames look shifted in time: {found} (squared error {found.error_ratio:.2f} times)"
-            yield _warning(Oddity("frame_order", found.error_ratio, text), subject, "", text)
+        small: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for view, camera in enumerate(self.env.cameras):
+            if frames := self._readable("depth", view, len(depth_fvhw_m)):
+                true_m, pred_m = (self._images(array, frames, view) for array in (true, depth_fvhw_m))
+                small[camera.name] = self._small(true_m, true_m), self._small(pred_m, true_m)
+        yield from _swapped(subject, small, "predicted depths")
+        yield from self._order(subject, depth_fvhw_m, "depth")
 
-    def _flat(self, rgb_fvhwc_u8: np.ndarray, views: Sequence[int]) -> np.ndarray:
-        """Return F,N values of the thumbnails of some views."""
-        frames = range(len(rgb_fvhwc_u8))
-        small = [colours.thumbnails(self._images(rgb_fvhwc_u8, frames, view)) for view in views]
-        return np.concatenate([images.reshape(len(images), -1) for images in small], axis=1)
+    @staticmethod
+    def _small(images: np.ndarray, true: np.ndarray) -> np.ndarray:
+        """Return thumbnails, in grey levels, of depth in percent."""
+        return colours.thumbnails(images if images.ndim == FHWC else depths.percent(images, true))
+
+    def _order(self, subject: str, pred_fv: np.ndarray, modality: Modality) -> Iterator[Finding]:
+        """Yield a shift or another rate of the frames of some views, or of all together; frames must be readable."""
+        true, start, count = self._true(modality), self._start(modality), len(self.chunk.true.rgb_fvhwc_u8)
+        views = [v for v in range(true.shape[1]) if len(self._readable(modality, v, count)) == count - self.first]
+        if not views or self.first or len(pred_fv) < order.MIN_FRAMES:
+            return
+        flat = [[self._flat(array, true, view) for view in views] for array in (true, pred_fv[:count], start)]
+        found = {view: order.timing(*each) for view, *each in zip(views, *flat, strict=True)}
+        if not any(found.values()):
+            together = order.timing(*(np.concatenate(each, axis=1) for each in flat))
+            found = dict.fromkeys(views, together)
+        for timing in {(t.shift, t.rate): t for t in found.values() if t is not None}.values():
+            like = [v for v, t in found.items() if t is not None and (t.shift, t.rate) == (timing.shift, timing.rate)]
+            names = "" if like == views else ", ".join(self.env.cameras[view].name for view in like)
+            what = ("predicted frames" if modality == "rgb" else "predicted depths") + (f" of {names}" if names else "")
+            text = f"the {what} fit another moment: {timing} (squared error {timing.error_ratio:.2f} times)"
+            yield _warning(Oddity("frame_order", timing.error_ratio, text), subject, names, text)
+
+    def _true(self, modality: Modality) -> np.ndarray:
+        return self.chunk.true.rgb_fvhwc_u8 if modality == "rgb" else self.chunk.true.depth_fvhw_m
+
+    def _start(self, modality: Modality) -> np.ndarray:
+        """Return the frame before the first, if there is one; depth only if it was recorded."""
+        start = self.chunk.start
+        if modality == "rgb":
+            return start.rgb_fvhwc_u8[:1]
+        return start.depth_fvhw_m[: 1 if start.depth_fvhw_m.any() else 0]
+
+    def _flat(self, images_fv: np.ndarray, true_fv: np.ndarray, view: int) -> np.ndarray:
+        """Return F,N values of the thumbnails of a view."""
+        if not len(images_fv):
+            return np.zeros((0, 0))
+        images, true = (self._images(array, range(len(array)), view) for array in (images_fv, true_fv))
+        return self._small(images, true).reshape(len(images), -1)
+
+
+def _swapped(subject: str, small: Mapping[str, tuple[np.ndarray, np.ndarray]], what: str) -> Iterator[Finding]:
+    """Yield two views whose predictions fit each other's ground truth; thumbnails of true and predicted images."""
+    found = colours.swapped_with(
+        {name: true for name, (true, _) in small.items()}, {name: pred for name, (_, pred) in small.items()}
+    )
+    if found is not None:
+        a, b, ratio = found
+        text = (
+            f"the {what} of {a} and {b} look swapped: the other way round, their squared error is {ratio:.2f} times as "
+            "large"
+        )
+        yield _warning(Oddity("view_order", ratio, text), subject, f"{a}, {b}", text)
 
 
 def check_chunk(

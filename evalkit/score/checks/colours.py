@@ -10,7 +10,7 @@ variance, so that noise, constant images and blurred predictions are not accused
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
@@ -30,12 +30,12 @@ MIN_ERROR_U8SQ = 4.0
 """Squared error, grey levels squared, below which a prediction is right as it is."""
 
 
-def thumbnails(rgb_fhwc_u8: np.ndarray) -> np.ndarray:
-    """Return F,h,w,3 float32 images of at most `THUMBNAIL_PX` a side, averaged over areas."""
-    height, width = rgb_fhwc_u8.shape[1:3]
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """Return F,h,w,... float32 images of at most `THUMBNAIL_PX` a side, averaged over areas."""
+    height, width = images.shape[1:3]
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = [cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA) for frame in rgb_fhwc_u8]
+    small = [cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA) for frame in images]
     return np.stack(small).astype(np.float32)
 
 
@@ -67,23 +67,32 @@ MISTAKES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 }
 
 
-def mistake_oddity(true: np.ndarray, pred: np.ndarray) -> Oddity | None:
+Mistakes = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
+"""The check's name and how to undo a mistake, by what it looks like."""
+
+DEPTH_MISTAKES: Mistakes = {
+    text: ("depth_flip", undo) for text, (check, undo) in MISTAKES.items() if check == "rgb_flip"
+}
+
+
+def mistake_oddity(true: np.ndarray, pred: np.ndarray, mistakes: Mistakes = MISTAKES) -> Oddity | None:
     """Return the mistake that, once undone, makes a prediction fit much better.
 
     Args:
-        true: F,h,w,3, thumbnails of one view.
+        true: F,h,w,3, thumbnails of one view; or F,h,w, `depths.percent`.
         pred: The same shape.
+        mistakes: Those that are tried.
     """
     given = _error(true, pred)
     if given < MIN_ERROR_U8SQ:
         return None
-    errors = {text: _error(true, undo(pred)) for text, (_, undo) in MISTAKES.items()}
+    errors = {text: _error(true, undo(pred)) for text, (_, undo) in mistakes.items()}
     text = min(errors, key=errors.__getitem__)
     if not _is_explained(errors[text], given, true):
         return None
     found = f"its mean squared error falls from {given:.0f} to {errors[text]:.0f} if one mistake is undone"
     sentence = f"{found}; it looks like {text}"
-    return Oddity(MISTAKES[text][0], errors[text] / given, sentence)
+    return Oddity(mistakes[text][0], errors[text] / given, sentence)
 
 
 def swapped_with(true: dict[str, np.ndarray], pred: dict[str, np.ndarray]) -> tuple[str, str, float] | None:

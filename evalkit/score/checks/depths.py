@@ -53,6 +53,23 @@ def sampled(depth_hw_m: np.ndarray) -> np.ndarray:
     return np.asarray(depth_hw_m[..., spread(height, SAMPLES)[:, None], spread(width, SAMPLES)])
 
 
+def percent(depth_fhw_m: np.ndarray, like_fhw_m: np.ndarray) -> np.ndarray:
+    """Return 100 times the log of depths, F,H,W, so that the checks of grey levels serve: 1 is about 1 % of the depth.
+
+    Args:
+        depth_fhw_m: True or predicted depths.
+        like_fhw_m: True depths; where there is no depth, their median is filled in.
+
+    Example:
+        >>> percent(np.array([[[1.0, 0.0]]]), np.array([[[2.0, 2.0]]])).round(1).tolist()
+        [[[0.0, 69.3]]]
+    """
+    present = like_fhw_m[truth_mask(like_fhw_m)]
+    fill_m = float(np.median(present)) if present.size else 1.0
+    filled_m = np.where(truth_mask(depth_fhw_m), depth_fhw_m, fill_m)
+    return np.asarray(100.0 * np.log(filled_m), np.float32)
+
+
 def truth_oddity(true_m: np.ndarray) -> Oddity | None:
     """Return what is odd about a ground-truth depth, any shape, metres.
 

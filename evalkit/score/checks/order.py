@@ -4,7 +4,8 @@ In: true and predicted frames of one or more views. Out: the shift or rate that 
 Read next: `chunk.py`, which runs it.
 
 Only pixels that move in the ground truth are compared. A prediction that repeats one frame fits some true frame better
-than its own too; therefore a shift or rate must also beat every single repeated frame.
+than its own too; therefore a shift or rate must also beat every single repeated frame. A model whose objects move too
+slowly or too fast lags more and more; therefore a shift must fit each third of the frames, and beat other speeds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ FITS_BETTER = 0.5
 
 BEATS_FROZEN = 0.7
 """Largest ratio of squared errors, shifted to the best repeated frame."""
+
+NEAR_BEST = 1.5
+"""Largest ratio of squared errors, in each third of the frames, shifted to the best true frame of each."""
+
+SPEEDS = (0.3, 0.4, 0.45, 0.55, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8)
+"""Speeds of a model that is too slow or too fast; it is accused of nothing."""
 
 SHIFTS = (-3, -2, -1, 1, 2, 3)
 RATES = (0.5, 2.0)
@@ -53,7 +60,8 @@ class Timing(NamedTuple):
             return "it fits the ground truth played backwards"
         if self.rate != 1.0:
             step = "every second true frame" if self.rate > 1 else "each true frame twice"
-            return f"it looks like another frame rate: it fits {step}"
+            speed = "twice as fast as" if self.rate > 1 else "half as fast as"
+            return f"it fits {step}: another frame rate, or a model whose objects move {speed} the true ones"
         word = "later" if self.shift > 0 else "earlier"
         frames = "one frame" if abs(self.shift) == 1 else f"{abs(self.shift)} frames"
         return f"it fits the ground truth {frames} {word}"
@@ -65,9 +73,9 @@ def timing(true: np.ndarray, pred: np.ndarray, start: np.ndarray | None = None) 
     Args:
         true: F,N values of F frames.
         pred: F',N values; F' may be smaller.
-        start: N values of the frame before the first, if there is one.
+        start: 1,N values of the frame before the first; 0,N or None if there is none.
     """
-    known = true if start is None else np.concatenate([start[None], true])
+    known = true if start is None or not len(start) else np.concatenate([start, true])
     lead = len(known) - len(true)
     moving = known.max(axis=0) - known.min(axis=0) > MOVES_U8
     if moving.sum() < MIN_MOVING or len(pred) < MIN_FRAMES:
@@ -82,9 +90,26 @@ def timing(true: np.ndarray, pred: np.ndarray, start: np.ndarray | None = None) 
         frozen = float(errors[frames].mean(axis=0).min())
         ratio = float(fitted.mean()) / max(float(own.mean()), 1e-9)
         steady = float(np.mean(fitted < own)) >= 0.8
-        if ratio < FITS_BETTER and steady and fitted.mean() < BEATS_FROZEN * frozen and own.mean() > 1.0:
+        if not (ratio < FITS_BETTER and steady and fitted.mean() < BEATS_FROZEN * frozen and own.mean() > 1.0):
+            continue
+        if rate == BACKWARDS or (
+            _fits_each_third(errors, frames, fitted) and not _is_speed(errors, frames, fitted, lead)
+        ):
             best = Timing(shift, rate, ratio) if best is None or ratio < best.error_ratio else best
     return best
+
+
+def _fits_each_third(errors: np.ndarray, frames: np.ndarray, fitted: np.ndarray) -> bool:
+    """Return whether hardly another true frame fits better, at the beginning, in the middle and at the end."""
+    nearest = errors[frames].min(axis=1)
+    thirds = np.array_split(np.arange(len(frames)), 3)
+    return all(fitted[third].mean() <= NEAR_BEST * nearest[third].mean() + 1e-9 for third in thirds)
+
+
+def _is_speed(errors: np.ndarray, frames: np.ndarray, fitted: np.ndarray, lead: int) -> bool:
+    """Return whether a model of another speed, which starts at the right moment, explains the frames as well."""
+    sources = (np.rint((frames + lead) * speed).astype(int) for speed in SPEEDS)
+    return any(errors[frames, source.clip(0, errors.shape[1] - 1)].mean() <= fitted.mean() for source in sources)
 
 
 def _hypotheses(num_pred: int, lead: int, num_known: int) -> Iterator[tuple[int, float, np.ndarray]]:
