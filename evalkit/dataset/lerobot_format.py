@@ -96,7 +96,7 @@ class Source:
         if np.abs(lengths - 1).max() > UNIT_TOLERANCE:
             raise ValueError(
                 f"'{self.feature}': quaternions have lengths from {lengths.min():.3f} to {lengths.max():.3f}, 1 is "
-                f"needed; are the columns right?"
+                f"needed; check the columns"
             )
         quat_xyzw = xyzw_from_wxyz(values) if self.rotation == "quat_wxyz" else values
         return Rotation.from_quat(quat_xyzw).as_matrix().reshape(-1, 9)
@@ -157,7 +157,7 @@ class FeatureMap:
         """
         try:
             return cls(
-                cameras={name: _camera(view) for name, view in sorted(data["cameras"].items())},
+                cameras={_file_name(name): _camera(view) for name, view in sorted(data["cameras"].items())},
                 proprios={name: _source(value) for name, value in data["proprios"].items()},
                 actions={name: _source(value) for name, value in data["actions"].items()},
             )
@@ -199,6 +199,17 @@ def file_of(number: int) -> str:
     return f"chunk-{number // FILES_PER_CHUNK:03d}/file-{number % FILES_PER_CHUNK:03d}"
 
 
+def _file_name(name: str) -> str:
+    """Return the name of a camera, which names folders too.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if name in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(f"'{name}' cannot be the name of a camera, because folders get it")
+    return name
+
+
 def _camera(view: Mapping[str, Any]) -> CameraSource:
     depth_range = view.get("depth_range")
     if view["kind"] not in ("static", "dynamic"):
@@ -212,8 +223,10 @@ def _source(value: str | Mapping[str, Any]) -> Source:
     columns: Sequence[int] | None = value.get("columns")
     if value.get("rotation") not in (None, *get_args(RotationKind)):
         raise ValueError(f"rotation '{value['rotation']}', which must be one of {', '.join(get_args(RotationKind))}")
-    if columns is not None and not all(type(column) is int and column >= 0 for column in columns):
-        raise ValueError(f"columns {columns!r:.40}, which must be whole numbers from 0")
+    if columns is not None and not (
+        isinstance(columns, list) and columns and all(type(column) is int and column >= 0 for column in columns)
+    ):
+        raise ValueError(f"columns {columns!r:.40}, which must be a list of whole numbers from 0")
     return Source(**{**value, "columns": None if columns is None else tuple(columns)})
 
 

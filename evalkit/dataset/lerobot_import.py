@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.depth_video import LARGEST_CODE, MAX_DEPTH_MM, DepthCodes, DepthRange, depth_bytes, states_lossless
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
-from evalkit.dataset.lerobot_format import CameraSource
+from evalkit.dataset.lerobot_format import INFO, CameraSource
 from evalkit.dataset.lerobot_images import Placement, depth_images, place_rows, rgb_images
 from evalkit.dataset.lerobot_metadata import LerobotEpisode, one_line
 from evalkit.dataset.lerobot_read import EpisodeRows, LerobotSet, Segment
@@ -48,6 +48,9 @@ LENGTH_TOLERANCE = 0.9
 
 HASH_LETTERS = 16
 """Letters of the hash in the name of a copied video."""
+
+KEY = re.compile(r"chunk-\d+/episode_\d+")
+"""Form of the key of an episode."""
 
 PARTS = "imported_parts"
 """Field of `about` in a part of a split episode: the number of its parts."""
@@ -70,8 +73,12 @@ def import_episodes(opened: LerobotSet, out: Path, *, on_episode: Callable[[], N
         on_episode: Called after each episode.
 
     Raises:
-        DataSetError: If `out` holds episodes that were not imported from this data set.
+        DataSetError: If `out` holds a data set of LeRobot, or episodes that were not imported from this data set.
     """
+    if (out / INFO).exists():
+        raise DataSetError(
+            f"{out} holds a data set of LeRobot, which an import would be mixed with; give another folder."
+        )
     return _Importer(opened, out).run(on_episode)
 
 
@@ -89,6 +96,11 @@ class _Importer:
         self._keys = _Keys.of(opened.episodes)
         self._broken, self._notes = list(opened.broken), list[str]()
         self._unread = dict[int, str]()
+        if self._keys.unfit:
+            self._notes.append(
+                f"{count_of(len(self._keys.unfit), 'xwam/key')} in meta/episodes ({self._keys.unfit[0]!r:.80}) without "
+                f"the form chunk-0000/episode_0000000; all episodes are called by their numbers."
+            )
 
     def run(self, on_episode: Callable[[], None]) -> Imported:
         """Write what is missing or has changed, remove what the source no longer has; return the result."""
@@ -162,7 +174,7 @@ class _Importer:
                 written.append(path)
                 write_whole(path, json.dumps({**content, ORIGIN: origin.to_json() if origin else None}))
                 check_against(read_track(self._out, key), content["num_frames"], videos=number == 0)
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as error:
             self._files.remove_episodes(written)
             self._leave_out(episode, one_line(error))
 
@@ -183,12 +195,12 @@ class _Importer:
             }
             for group in ("proprios", "actions")
         }
-        segments, matrices = rows.segments(), json.loads(episode.row.get("xwam/cameras") or "{}")
+        segments, matrices = rows.segments(), episode.addition("cameras", dict)
         keys = self._keys.parts(episode, len(segments))
         views = {}
         for name, view in opened.feature_map.cameras.items():
             entry, notes = _Camera(opened, episode, rows, view, self._files).write(f"{name}/{keys[0]}")
-            views[name] = {**entry, **matrices.get(name, {})}
+            views[name] = {**entry, **_matrices(matrices.get(name) or {}, name)}
             self._notes += [f"episode {episode.number}: {note}." for note in notes]
         if len(segments) > 1:
             changes = [f"row {segment.first}" for segment in segments[1:]]
@@ -211,7 +223,7 @@ def _content(
 ) -> dict[str, Any]:
     """Return the JSON of the part of an episode that has one task."""
     rows = slice(segment.first, segment.stop)
-    about = EpisodeAbout.from_json(json.loads(episode.row.get("xwam/about") or "{}"))
+    about = EpisodeAbout.from_json(episode.addition("about", dict))
     part = {"imported_episode": episode.number, "imported_first_row": segment.first, PARTS: num_segments}
     other = {name: value for name, value in about.other.items() if name not in part}  # of an import before an export
     about = replace(about, other={**other, **(part if num_segments > 1 else {})})
@@ -229,9 +241,26 @@ def _content(
 
 def _instructions(episode: LerobotEpisode, task: str) -> list[str]:
     """Return the prompts of rows: their task, and in one of our exports the other prompts of the episode."""
-    stated = episode.row.get("xwam/instructions")
-    prompts = json.loads(stated) if stated else list(episode.tasks) if episode.row.get("xwam/key") else []
+    prompts = episode.addition("instructions", list)
+    if not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"its 'xwam/instructions' in meta/episodes must be texts, got {prompts!r:.80}")
+    if not prompts and episode.row.get("xwam/key"):
+        prompts = list(episode.tasks)
     return prompts if task in prompts else [task]
+
+
+def _matrices(stated: Any, camera: str) -> dict[str, Any]:
+    """Return the camera matrices that one of our exports states.
+
+    Raises:
+        ValueError: If it states anything else.
+    """
+    if not isinstance(stated, Mapping) or not stated.keys() <= {"intrinsics", "T_base_cam"}:
+        raise ValueError(
+            f"its 'xwam/cameras' in meta/episodes must state intrinsics and T_base_cam of '{camera}', "
+            f"got {stated!r:.80}"
+        )
+    return dict(stated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,23 +274,28 @@ class _Keys:
         firsts: Key of the first part, by number of the episode.
         numbers: Number in that key, by number of the episode.
         step: A power of ten above all numbers.
+        unfit: Stated keys of another form, for which all keys follow from the numbers of the episodes.
     """
 
     firsts: Mapping[int, str]
     numbers: Mapping[int, int]
     step: int
+    unfit: Sequence[Any]
 
     @classmethod
     def of(cls, episodes: Iterable[LerobotEpisode]) -> _Keys:
         """Return the keys; those of one of our exports, unless an edit of it gave a key to two episodes."""
         firsts = {one.number: one.row.get("xwam/key") or episode_key(one.number) for one in episodes}
-        numbers = {number: int(key.rpartition("_")[2]) for number, key in firsts.items()}
+        if unfit := [key for key in firsts.values() if not isinstance(key, str) or not KEY.fullmatch(key)]:
+            numbers = dict[int, int]()
+        else:
+            numbers = {number: int(key.rpartition("_")[2]) for number, key in firsts.items()}
         if len(set(numbers.values())) < len(firsts):
             firsts, numbers = {number: episode_key(number) for number in firsts}, {number: number for number in firsts}
         step = LEAST_STEP
         while step <= max(numbers.values(), default=0):
             step *= 10
-        return cls(firsts=firsts, numbers=numbers, step=step)
+        return cls(firsts=firsts, numbers=numbers, step=step, unfit=unfit)
 
     def parts(self, episode: LerobotEpisode, count: int) -> list[str]:
         """Return the keys of an episode's parts."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,11 @@ from evalkit.dataset.layout import Broken, DataSetError
 from evalkit.dataset.lerobot_format import EPISODES, EPISODES_V2, INFO, TASKS, TASKS_V2, read_json
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
+
+
+T = TypeVar("T", dict[str, Any], list[Any])
+
+_JSON_NAMES: dict[type, str] = {dict: "object", list: "array"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,23 @@ class LerobotEpisode:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"its '{name}' in meta/episodes must be a number of seconds, got {value!r:.40}")
         return float(value)
+
+    def addition(self, name: str, kind: type[T]) -> T:
+        """Return the JSON value of one of our additions, `xwam/NAME`; an empty one if there is none.
+
+        Raises:
+            ValueError: If it is no JSON, or a value of another type.
+        """
+        stated = self.row.get(f"xwam/{name}")
+        try:
+            value = json.loads(stated or json.dumps(kind()))
+        except (TypeError, ValueError):
+            value = stated
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"its 'xwam/{name}' in meta/episodes must be a JSON {_JSON_NAMES[kind]}, got {value!r:.80}"
+            )
+        return value
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -111,6 +133,10 @@ def read_info(root: Path) -> dict[str, Any]:
         raise DataSetError(f"{path}: 'fps' must be a number above 0, got {fps!r:.40}.")
     if not isinstance(info["features"], dict) or not isinstance(info["data_path"], str):
         raise DataSetError(f"{path}: 'features' must be an object and 'data_path' a text.")
+    for name in ("data_path", "video_path"):
+        template = info.get(name)
+        if isinstance(template, str) and (template.startswith("/") or ".." in Path(template).parts):
+            raise DataSetError(f"{path}: '{name}' must be a path inside the data set, got '{template:.80}'.")
     return info
 
 
@@ -176,7 +202,7 @@ def _episode(row: Any) -> LerobotEpisode:
         raise ValueError(f"episode {number} has the length {length}; numbers begin at 0, lengths at 1")
     tasks = row.get("tasks")
     tasks = [tasks] if isinstance(tasks, str) else tasks or []
-    if not all(isinstance(task, str) for task in tasks):
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise ValueError(f"the tasks of episode {number} must be texts, got {tasks!r:.80}")
     return LerobotEpisode(number=number, length=length, tasks=tuple(tasks), row=row)
 

@@ -166,7 +166,10 @@ def test_episodes_that_claim_the_same_frames(tmp_path: Path, extra: int) -> None
 
 
 ROTATIONS: dict[str, tuple[Any, str]] = {
-    "not unit": ({"columns": [0, 1, 2, 3], "rotation": "quat_xyzw"}, "quaternions have lengths from .*are the columns"),
+    "not unit": (
+        {"columns": [0, 1, 2, 3], "rotation": "quat_xyzw"},
+        "quaternions have lengths from .*check the columns",
+    ),
     "too few": ({"columns": [3, 4, 5], "rotation": "quat_xyzw"}, "a quat_xyzw has 4 columns, the map names 3"),
     "degrees": (
         {"columns": [8, 9, 10], "rotation": "rotvec"},
