@@ -188,6 +188,7 @@ def score_folders(
 
         print_folders(pred_dir, gt_dir, files)
         return
+    _check_apart(to, (pred_dir, gt_dir))
     options = _on_all_cores(
         _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra), workers
     )
@@ -260,6 +261,15 @@ def score_dataset(
     with counted(f"score {policy} on {folder.name}") as on_progress, ContactSheets(to / SHEETS) as sheets:
         score(folder, loaded, result, modes=chosen, on_progress=on_progress, options=options, on_chunk=sheets)
     _write_report(result, strict=strict, problem=sheets.problem)
+
+
+def _check_apart(to: Path, sides: Sequence[Path]) -> None:
+    """Raise BadConfig if results would lie among the frames, and be taken for frames by the next command."""
+    is_new = not to.exists() or (to / "scores.parquet").exists()
+    for side in sides:
+        inside = to.resolve().is_relative_to(side.resolve())
+        if to.resolve() == side.resolve() or (inside and not is_new):
+            raise BadConfig(f"--out {to} lies among the frames of {side}; give a folder of its own.")
 
 
 PREDICTED_WITH = {

@@ -43,7 +43,8 @@ def scored_figures(scores_path: Path, out_dir: Path, curves: str) -> list[Part]:
         num_clips = len(scores[["task", "index"]].drop_duplicates())
         parts.append(
             Figures(
-                note=f"Contact sheets of {len(sheets)} of {quantity(num_clips, 'clip')}, in {SHEETS}/:", linked=linked
+                note=f"Contact sheets of {len(sheets)} of {quantity(num_clips, 'clip')} are in {SHEETS}/.",
+                linked=linked,
             )
         )
     return parts

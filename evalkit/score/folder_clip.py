@@ -21,7 +21,7 @@ from evalkit.contracts.types import PROPRIO_DIM, Prediction
 from evalkit.score.chunk import ScoreOptions, pooled_scores, score_chunk
 from evalkit.score.extra import RobotMasks
 from evalkit.score.pools import Pools
-from evalkit.score.results.checks import check_row
+from evalkit.score.results.checks import Finding, check_row
 from evalkit.score.results.coverage import clip_row
 from evalkit.score.results.outcome import ImageKey, Measure, Modality, Score
 from evalkit.score.results.totals import Totals
@@ -31,6 +31,7 @@ from evalkit.score.sources.clip_facts import POLICY, TRUTH, ClipFacts
 from evalkit.score.sources.clip_files import READABLE, STATES, ClipFiles
 from evalkit.score.sources.images import Frame, View, copy_frame, open_view, read_masks
 from evalkit.score.sources.pairs import ClipPair, same_views
+from evalkit.score.sources.read_log import ReadLog
 from evalkit.score.sources.side_facts import MODALITIES, SideFacts
 from evalkit.score.sources.states import read_states
 from evalkit.store.clips import ClipChunk, Frames
@@ -71,7 +72,7 @@ def clip_parts(
 
     The sums of `score_chunk` are added to `totals`.
     """
-    yield [check_row(finding) for finding in facts.findings]
+    yield [check_row(finding) for finding in facts.findings if facts.refused or not _is_read_later(finding)]
     if not pair.pred.streams and pair.pred.file(STATES) is None:
         where = pair.pred.root / pair.pred.name
         lies = f"holds {pair.pred.contents()}" if where.exists() else "does not exist"
@@ -100,13 +101,19 @@ def clip_parts(
             totals=totals,
         )
     yield pooled_scores(pools)
+    yield [check_row(finding) for finding in scored.log.findings(scored.views, len(facts.match.true), facts.findings)]
+
+
+def _is_read_later(finding: Finding) -> bool:
+    """Return whether a finding is about the first frame alone; all frames are counted while they are read."""
+    return finding.check == "files" and not finding.refuses
 
 
 class _Clip:
     """One pair of clips while it is read."""
 
     def __init__(self, pair: ClipPair, facts: ClipFacts, offers: Offers) -> None:
-        self.facts, self.offers = facts, offers
+        self.facts, self.offers, self.log = facts, offers, ReadLog()
         self.views = [camera.spec.name for camera in facts.cameras.cameras]
         self.size = max(size[0] for size in facts.sizes_hw_px), max(size[1] for size in facts.sizes_hw_px)
         files = {TRUTH: pair.true.file(STATES), POLICY: pair.pred.file(STATES)}
@@ -194,7 +201,13 @@ class _Clip:
         problems: dict[ImageKey, Measure] = {}
         true_numbers = self.facts.match.true[begin : begin + num_frames]
         pred_numbers = self.facts.match.pred[begin : begin + num_frames]
-        true_depth = self._stack(read, (TRUTH, "depth"), {} if not self.has_true_depth else problems)
+        true_depth = self._stack(read, (TRUTH, "depth"), {} if not self.has_true_depth else problems, begin)
+        true_rgb = self._stack(read, (TRUTH, "rgb"), problems, begin)
+        pred_rgb = self._stack(read, (POLICY, "rgb"), problems, begin)
+        pred_depth = self._stack(read, (POLICY, "depth"), problems, begin) if self.offers.depth else None
+        self._compare("rgb", true_rgb, pred_rgb, problems)
+        if pred_depth is not None:
+            self._compare("depth", true_depth, pred_depth, problems)
         assert self.facts.true.frames is not None
         first_true = self.facts.true.frames.first
         chunk = ClipChunk(
@@ -206,7 +219,7 @@ class _Clip:
             intrinsics_v33_px=np.stack([camera.intrinsics_33_px for camera in self.facts.cameras.cameras]),
             start=self.start,
             true=Frames(
-                rgb_fvhwc_u8=self._stack(read, (TRUTH, "rgb"), problems),
+                rgb_fvhwc_u8=true_rgb,
                 depth_fvhw_m=true_depth,
                 proprio_fd=self._true_states(true_numbers),
                 T_base_cam_fv44=np.stack(
@@ -214,15 +227,29 @@ class _Clip:
                 ),
             ),
             predicted=Prediction(
-                rgb=self._stack(read, (POLICY, "rgb"), problems),
-                depth=self._stack(read, (POLICY, "depth"), problems) if self.offers.depth else None,
+                rgb=pred_rgb,
+                depth=pred_depth,
                 proprio=self._pred_states(pred_numbers),
             ),
         )
         return chunk, problems
 
-    def _stack(self, read: Read, key: Key, problems: dict[ImageKey, Measure]) -> np.ndarray:
-        """Return the frames of all views, zero where one cannot be read or a view is smaller than the largest."""
+    def _compare(
+        self, modality: Modality, true: np.ndarray, pred: np.ndarray, problems: dict[ImageKey, Measure]
+    ) -> None:
+        for view in range(len(self.views)):
+            usable = [row for row in range(len(true)) if ImageKey(modality, row, view) not in problems]
+            self.log.compare(modality, view, true[usable, view], pred[usable, view])
+
+    def _stack(self, read: Read, key: Key, problems: dict[ImageKey, Measure], begin: int | None = None) -> np.ndarray:
+        """Return the frames of all views, zero where one cannot be read or a view is smaller than the largest.
+
+        Args:
+            read: The frames.
+            key: Which of them.
+            problems: Gets what cannot be read.
+            begin: Index in the clip of the first frame; None for a frame that is not compared.
+        """
         modality, frames_of = key[1], read[key]
         shape = (len(frames_of[0]), len(self.views), *self.size, *((3,) if modality == "rgb" else ()))
         array = np.zeros(shape, np.uint8 if modality == "rgb" else np.float32)
@@ -231,6 +258,8 @@ class _Clip:
             for frame_idx, frame in enumerate(frames):
                 problem = copy_frame(array[frame_idx, view, :height, :width], frame)
                 if problem is not None:
+                    if begin is not None:
+                        self.log.add_fault(key[0], modality, view, begin + frame_idx, problem)
                     problem = problem if key[0] == POLICY else problem._replace(status="bad_truth")
                     problems.setdefault(ImageKey(modality, frame_idx, view), problem)
         return array

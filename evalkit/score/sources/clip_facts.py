@@ -101,13 +101,14 @@ def clip_facts(pair: ClipPair, options: FolderOptions) -> ClipFacts:
         *true.findings,
         *pred.findings,
         *doubts,
+        *_absent_findings(true, pred, match),
         *unit_findings(pred, units[0]),
         *unit_findings(true, units[1]),
         *_scale_findings(true, pred, options),
         *_size_findings(names, true, pred, sizes, options),
         *_camera_findings(pair, stated, true),
         *_mask_findings(true, names, sizes),
-        *_state_findings(pair),
+        *_state_findings(pair, true, pred, match),
     ]
     return ClipFacts(
         cameras=_scaled_cameras(stated, true, sizes),
@@ -150,9 +151,10 @@ def _matched(
     """Return the pairs of frames, and the findings about them."""
     assert true.frames is not None
     if pred.frames is None:
-        numbers = true.frames.numbers
+        numbers, skipped = true.frames.numbers, options.match.offset or 0
         full = tuple(range(numbers[0] + (options.match.true_offset or 0), numbers[-1] + 1))
-        return FrameMatch(true=full, pred=full, first_pred=full[0] if full else 0, how="no predicted frame"), []
+        rows = tuple(range(skipped, skipped + len(full)))  # of predicted states, counted from 0
+        return FrameMatch(true=full, pred=rows, first_pred=skipped, how="no predicted frame"), []
     match = match_frames(pred.frames, true.frames, options.match)
     findings = list(match.findings)
     if match.ambiguous and (better := _better(true, pred, names, match)) is not None:
@@ -315,10 +317,50 @@ def _mask_findings(true: SideFacts, names: Sequence[str], sizes: Sequence[tuple[
             yield Finding(check="mask", subject=TRUTH, view=view, reason=reason)
 
 
-def _state_findings(pair: ClipPair) -> Iterator[Finding]:
-    for clip, subject in ((pair.true, TRUTH), (pair.pred, POLICY)):
-        if problem := read_states(clip.file(STATES)).problem:
-            yield Finding(check="states", subject=subject, reason=problem, refuses=("state",))
+def _absent_findings(true: SideFacts, pred: SideFacts, match: FrameMatch) -> Iterator[Finding]:
+    """Yield views that lack compared frames; predicted frames that every view lacks are the matter of `matching.py`."""
+    for side, numbers in ((true, match.true), (pred, match.pred)):
+        known = () if side.frames is None or side is true else set(side.frames.numbers)
+        shared = [number for number in numbers if side is true or number in known]
+        whose = "ground truth's" if side is true else "prediction's"
+        has = {modality for modality, _ in side.sources}
+        for modality, view in sorted({*true.sources, *pred.sources}):
+            lacking = _lacking(side, (modality, view), shared) if modality in has else []
+            if lacking:
+                reason = (
+                    f"the {whose} {modality} of {view} lacks {len(lacking)} of {len(numbers)} compared frames, "
+                    f"first frame {lacking[0]}; they have no score, and means are over the others"
+                )
+                lost = float(len(lacking))
+                yield Finding(check="frame_count", subject=side.subject, view=view, value=lost, reason=reason)
+
+
+def _lacking(side: SideFacts, key: tuple[Modality, str], numbers: Sequence[int]) -> list[int]:
+    """Return the frames that a side lacks in one view; none if all of it is absent or unreadable."""
+    source = side.sources.get(key)
+    if source is None:
+        has_view = any(view == key[1] for _, view in side.sources)
+        return list(numbers) if has_view else []
+    known = set(source.info.numbers)
+    return [number for number in side.numbers(source, numbers) if number not in known] if known else []
+
+
+def _state_findings(pair: ClipPair, true: SideFacts, pred: SideFacts, match: FrameMatch) -> Iterator[Finding]:
+    """Yield states that cannot be read, or are fewer than the compared frames."""
+    for clip, side, numbers in ((pair.true, true, match.true), (pair.pred, pred, match.pred)):
+        states = read_states(clip.file(STATES))
+        if states.problem:
+            yield Finding(check="states", subject=side.subject, reason=states.problem, refuses=("state",))
+        elif states.values is not None:
+            first = 0 if side.frames is None else side.frames.first
+            lacking = sum(number - first >= len(states.values) for number in numbers)
+            if lacking:
+                whose = "ground truth" if side is true else "prediction"
+                reason = (
+                    f"the {whose} has {len(states.values)} states, so that {lacking} of {len(numbers)} compared frames "
+                    "have none; means are over the others"
+                )
+                yield Finding(check="frame_count", subject=side.subject, value=float(lacking), reason=reason)
 
 
 def _camera_findings(pair: ClipPair, cameras: CameraSet, true: SideFacts) -> Iterator[Finding]:

@@ -37,6 +37,7 @@ NOT_FRAMES = (".json", ".txt", ".md", ".csv", ".yaml", ".yml", ".parquet", ".sh"
 
 CAMERA_FILES = ("cameras.json", "camera.json", "transforms.json")
 STATES = ("states.npz", "states.npy")
+SCORES = "scores.parquet"
 START, MASK = "start", "mask"
 DEFAULT_VIEW = "camera"
 """Name of the only view of a clip that names none."""
@@ -185,9 +186,12 @@ def find_clips(root: Path, known_views: Collection[str] = ()) -> Side:
 
 
 def folders_below(root: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yield the folders below a root with the parts of their paths; a linked folder once."""
+    """Yield the folders below a root with the parts of their paths; a linked folder once, a folder of scores never."""
     seen: set[str] = set()
-    for place, names, _ in os.walk(root, followlinks=True):
+    for place, names, files in os.walk(root, followlinks=True):
+        if SCORES in files and Path(place) != root:
+            names.clear()  # its images are evalkit's own
+            continue
         real = os.path.realpath(place)
         names[:] = [] if real in seen else sorted(name for name in names if not name.startswith("."))
         if real not in seen:

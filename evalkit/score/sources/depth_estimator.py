@@ -72,7 +72,7 @@ def parse_choice(text: str) -> EstimatorChoice:
         if alignment == known and name:
             _check_name(name)
             return EstimatorChoice(name=name, alignment=known)
-    raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score run --help")
+    raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score folders --help")
 
 
 def _check_name(name: str) -> None:
@@ -80,7 +80,7 @@ def _check_name(name: str) -> None:
     if ":" in name:
         _resolved(name)
     elif name not in _MAKERS:
-        raise UnknownName("depth estimator", name, _MAKERS, see="evalkit score run --help")
+        raise UnknownName("depth estimator", name, _MAKERS, see="evalkit score folders --help")
 
 
 def with_depth(

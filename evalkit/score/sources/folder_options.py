@@ -103,6 +103,9 @@ RESIZE_FILTERS = (
 )
 
 
+EXAMPLES = {"--fps": "30 or 5,10", "--depth-scale": "1000 or 1000,5000"}
+
+
 def _check_choice(option: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
         raise BadConfig(f"{option} takes {', '.join(choices[:-1])} or {choices[-1]}; got '{value}'.")
@@ -114,7 +117,7 @@ def _numbers(option: str, text: str, unit: str) -> list[Fraction]:
         numbers = [Fraction(part.strip()) for part in text.split(",")]
     except (ValueError, ZeroDivisionError) as error:
         raise BadConfig(
-            f"{option} takes one number or PRED,GT ({unit}), for example 30 or 5,10; got '{text}'."
+            f"{option} takes one number or PRED,GT ({unit}), for example {EXAMPLES[option]}; got '{text}'."
         ) from error
     if len(numbers) not in (1, 2) or min(numbers) <= 0:
         raise BadConfig(f"{option} takes one positive number or two, PRED,GT ({unit}); got '{text}'.")

@@ -114,8 +114,7 @@ def match_frames(pred: SideFrames, true: SideFrames, options: MatchOptions) -> F
     if options.given:
         how += f", after {options.offset or 0} predicted and {options.true_offset or 0} ground-truth frames"
     findings = [] if options.given else [*_number_findings(pred, true, by_number)]
-    if rates is None:
-        findings += _length_findings(pred, true, first_pred, pairs, options)
+    findings += _length_findings(pred, true, first_pred, pairs, options, by_time=rates is not None)
     return FrameMatch(
         true=tuple(t for t, _ in pairs),
         pred=tuple(p for _, p in pairs),
@@ -176,7 +175,13 @@ def _number_findings(pred: SideFrames, true: SideFrames, by_number: bool) -> Ite
 
 
 def _length_findings(
-    pred: SideFrames, true: SideFrames, first_pred: int, pairs: list[tuple[int, int]], options: MatchOptions
+    pred: SideFrames,
+    true: SideFrames,
+    first_pred: int,
+    pairs: list[tuple[int, int]],
+    options: MatchOptions,
+    *,
+    by_time: bool,
 ) -> Iterator[Finding]:
     """Yield a finding if the prediction is longer or shorter; options that skip frames explain a longer one."""
     lacking = [number for _, number in pairs if number not in set(pred.numbers)]
@@ -189,14 +194,14 @@ def _length_findings(
             else f"{len(lacking)} predicted frames from {lacking[0]} on are absent"
         )
         hint = "Absent frames have no score"
-        if not options.given and lacking[-1] > pred.numbers[-1]:
+        if not options.given and not by_time and lacking[-1] > pred.numbers[-1]:
             hint = (
                 "Add --offset 0 if the prediction ends early, --gt-offset N if the ground truth begins N frames "
                 "earlier, or --fps PRED,GT if the prediction has another frame rate"
             )
         reason = f"{lengths}; {absent}. {hint}"
         yield Finding(check="frame_count", subject="policy", value=float(len(lacking)), reason=reason)
-    elif extra > 0 and not options.given:
+    elif extra > 0 and not options.given and not by_time:
         reason = (
             f"{lengths}; the first {len(pairs)} were compared. Add --offset {extra} if the prediction begins with "
             f"{extra} conditioning frames, or --offset 0 if its last {extra} lie after the end of the ground truth"

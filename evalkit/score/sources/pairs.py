@@ -69,6 +69,8 @@ def pair_clips(pred_dir: Path, true_dir: Path) -> Pairs:
     for what, folder in (("PRED_DIR", pred_dir), ("GT_DIR", true_dir)):
         if not folder.exists():
             raise BadConfig(f"{what} {folder} does not exist.")
+    if pred_dir.resolve() == true_dir.resolve():
+        raise BadConfig(f"PRED_DIR and GT_DIR are both {pred_dir}. Give two folders: predictions, then ground truth.")
     known = set(islice(_stated_views([true_dir, pred_dir]), 1000))
     true = find_clips(true_dir, known)
     known |= {view for clip in true.clips.values() for _, view in clip.streams} - {DEFAULT_VIEW}
@@ -141,7 +143,7 @@ def _unreadable(side: Side) -> str:
     if not side.unused:
         return ""
     (parts, suffix), count = next(iter(side.unused.items()))
-    where = "/".join(parts) or "it"
+    where = "/".join(parts) or "It"
     return f" {where} holds {count} {suffix} file{'s' * (count > 1)}; readable are {READABLE}."
 
 
