@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.types import Prediction
-from evalkit.score.checks import order
+from evalkit.score.checks import order, states
 from evalkit.score.checks.chunk import check_chunk
 from evalkit.score.results.checks import Finding
 from tests.doubles.known import known
@@ -106,3 +106,42 @@ def test_holes_and_poor_depth_are_in_order() -> None:
     frozen = np.repeat(DEPTH[:1], 10, axis=0)
     for depth in (holes, noisy, frozen, 1.3 * DEPTH, np.full_like(DEPTH, 1.0)):
         assert not _found(replace(PREDICTION, depth=depth.astype(np.float32)))
+
+
+def _states(num_frames: int = 12, first: int = 0) -> np.ndarray:
+    """Return F,8 states of an end effector on a bend whose gripper closes."""
+    times = first + np.arange(num_frames, dtype=float)
+    x, z, half = 0.3 + 0.01 * times, 0.4 + 0.0005 * times**2, 0.01 * times
+    zeros = np.zeros(num_frames)
+    return np.stack([x, zeros + 0.1, z, np.cos(half), np.sin(half), zeros, zeros, 1 - times / 14], axis=1)
+
+
+def test_states_of_another_moment_are_named() -> None:
+    longer, none = _states(14), _states(0)
+    cases = {"backwards": _states()[::-1], "one frame later": longer[1:13], "2 frames later": longer[2:]}
+    for text, pred in cases.items():
+        found = known(states.late_oddity(_states(), pred, none))
+        assert found.check == "frame_order"
+        assert text in found.text
+    late = known(states.late_oddity(_states(first=1), _states(), _states(1)))
+    assert "one frame earlier" in late.text
+
+
+def test_right_slow_and_still_states_are_in_order() -> None:
+    rng = np.random.default_rng(0)
+    noisy = _states() + np.where(np.arange(8) < 3, rng.normal(0, 0.004, (12, 8)), 0.0)
+    slow = np.stack([np.interp(0.7 * np.arange(12), np.arange(12), column) for column in _states().T], axis=1)
+    still, negative = np.repeat(_states()[:1], 12, axis=0), _states() * ([1.0] * 3 + [-1.0] * 4 + [1.0])
+    for pred in (noisy, slow, still, negative, np.full((12, 8), np.nan), np.zeros((12, 8)), _states()[:3]):
+        assert states.late_oddity(_states(), pred, _states(0)) is None
+
+
+@pytest.mark.parametrize("ratio", [0.04, 0.08, 0.1])
+def test_a_gripper_in_metres_is_named(ratio: float) -> None:
+    true = _states()
+    pred = true * ([1.0] * 7 + [ratio])
+    (found,) = states.predicted_oddities(true, pred)
+    assert (found.check, found.value) == ("state_gripper", pytest.approx(ratio))
+    assert "the predicted gripper" in found.text
+    (found,) = states.predicted_oddities(pred, true)
+    assert "the true gripper" in found.text

@@ -49,12 +49,39 @@ def test_a_certain_unit_refuses_depth_and_cloud(factor: float, text: str) -> Non
 
 @pytest.mark.parametrize(
     ("factor", "text"),
-    [(39.37, "inches"), (3.281, "feet"), (5.0, "5 times"), (0.2, "0.2 times"), (10.0, "10 times"), (1 / 6, "0..1")],
+    [(39.37, "inches"), (3.281, "feet"), (5.0, "5 times"), (0.2, "0.2 times"), (10.0, "10 times")],
 )
 def test_another_scale_is_a_warning(factor: float, text: str) -> None:
     found = _found(depth=_depth(lambda d: d * factor))
     assert {(f.check, f.verdict) for f in found} == {("depth_unit", "warning")}
     assert any(text in f.reason for f in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda d: 0.0 * d, "whether depth was predicted"),
+        (lambda d: np.nan * d, "whether depth was predicted"),
+        (lambda d: -d, "OpenGL's negative z"),
+        (lambda d: -1000.0 * d, "they are negative"),
+    ],
+)
+def test_depth_without_a_valid_pixel_is_named(change: Callable[[np.ndarray], np.ndarray], text: str) -> None:
+    found = _found(depth=_depth(change))
+    assert {(f.check, f.verdict) for f in found} == {("depth_unit", "warning")}
+    assert len(found) == 3
+    assert all("no predicted pixel is finite and above 0" in f.reason and text in f.reason for f in found)
+
+
+def test_depth_from_0_to_1_is_called_normalised() -> None:
+    found = _found(depth=_depth(lambda d: d / d.max(axis=(0, 2, 3), keepdims=True)))
+    assert all("0..1" in f.reason for f in found if "expected about 1" in f.reason)
+    assert any("0..1" in f.reason for f in found)
+
+
+def test_depth_far_below_1_is_not_called_normalised() -> None:
+    for factor in (0.1, 0.02):
+        assert not any("0..1" in f.reason for f in _found(depth=(factor * DEPTH).astype(np.float32)))
 
 
 def test_disparity_is_named() -> None:

@@ -254,7 +254,11 @@ class Checker:
             found = [(TRUTH, oddity) for oddity in states.state_oddities(true_f8, "true states")]
             own = states.state_oddities(pred_f8, "predicted states", norm_error=states.PREDICTED_NORM_ERROR)
             found += [(subject, oddity) for oddity in own]
-            found += [(subject, oddity) for oddity in states.predicted_oddities(true_f8, pred_f8)]
+            late = None
+            if self.chunk.chunk_idx == 0 and not self.first:
+                late = states.late_oddity(true_f8, pred_f8, self.chunk.start.proprio_fd[:1, ARM_PROPRIO[arm]])
+            compared = [late] if late is not None else states.predicted_oddities(true_f8, pred_f8)
+            found += [(subject, oddity) for oddity in compared]
             for owner, oddity in found:
                 yield _warning(oddity, owner, arm, f"{arm} arm: {oddity.text}")
 

@@ -117,7 +117,7 @@ def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> 
     true, pred = sampled(true_m), sampled(pred_m)
     usable = truth_mask(true) & is_valid(pred)
     if usable.sum() < MIN_PIXELS:
-        return None
+        return _nothing_valid(true, pred) if not is_valid(pred).any() else None
     log_true, log_pred = np.log(true[usable].astype(np.float64)), np.log(pred[usable].astype(np.float64))
     alike = _correlation(log_true, log_pred)
     ratio = float(np.exp(np.median(log_pred - log_true)))
@@ -135,13 +135,28 @@ def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> 
     return _ray_oddity(np.log(sampled(rays)[usable]), log_pred - log_true)
 
 
+def _nothing_valid(true: np.ndarray, pred: np.ndarray) -> Oddity | None:
+    """Return that a prediction has no valid pixel, and whether it looks like OpenGL's z."""
+    if truth_mask(true).sum() < MIN_PIXELS:
+        return None
+    negated = truth_mask(true) & is_valid(-pred)
+    text = "no predicted pixel is finite and above 0, so that each counts as an error"
+    if negated.sum() < MIN_PIXELS:
+        return Oddity("depth_unit", 0.0, f"{text}; check whether depth was predicted at all")
+    ratio = float(np.median(-pred[negated] / true[negated]))
+    alike = _correlation(np.log(true[negated]), np.log(-pred[negated]))
+    fits = 1 / SCALE_BAND <= ratio <= SCALE_BAND and alike is not None and alike > VARIES_ALIKE
+    hint = "they look like OpenGL's negative z" if fits else "they are negative"
+    return Oddity("depth_unit", -ratio, f"{text}; {hint}; give positive metres along the optical axis")
+
+
 def _wrong_scale(ratio: float, max_pred: float, *, follows: bool) -> Oddity:
     text = f"it is {ratio:.3g} times the ground truth (median), expected about 1"
     for unit, factor in UNITS.items():
         band = UNIT_BAND if unit in CERTAIN else NEAR_UNIT_BAND
         if follows and 1 / band <= ratio / factor <= band:
             return Oddity("depth_unit", ratio, f"{text}; it looks like {unit}; give metres", unit in CERTAIN)
-    if follows and ratio < 1 and max_pred <= 1.001:
+    if follows and ratio < 1 and 0.9 <= max_pred <= 1.001:
         text += "; it looks normalised to 0..1; give metres"
     return Oddity("depth_unit", ratio, text)
 

@@ -67,18 +67,21 @@ class Timing(NamedTuple):
         return f"it fits the ground truth {frames} {word}"
 
 
-def timing(true: np.ndarray, pred: np.ndarray, start: np.ndarray | None = None) -> Timing | None:
+def timing(
+    true: np.ndarray, pred: np.ndarray, start: np.ndarray | None = None, *, min_moving: int = MIN_MOVING
+) -> Timing | None:
     """Return the shift or rate at which a prediction fits the ground truth much better; None if there is none.
 
     Args:
         true: F,N values of F frames.
         pred: F',N values; F' may be smaller.
         start: 1,N values of the frame before the first; 0,N or None if there is none.
+        min_moving: Least number of values that move.
     """
     known = true if start is None or not len(start) else np.concatenate([start, true])
     lead = len(known) - len(true)
     moving = known.max(axis=0) - known.min(axis=0) > MOVES_U8
-    if moving.sum() < MIN_MOVING or len(pred) < MIN_FRAMES:
+    if moving.sum() < min_moving or len(pred) < MIN_FRAMES:
         return None
     errors = _errors(pred[:, moving].astype(np.float64), known[:, moving].astype(np.float64))
     best: Timing | None = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from evalkit.contracts.geometry import ee_pose_from_proprio, inverse, wxyz_from_xyzw
 from evalkit.contracts.types import QUAT_WXYZ
+from evalkit.score.checks import order
 from evalkit.score.checks.agreement import OPENGL
 from evalkit.score.checks.oddity import Oddity
 from evalkit.score.metrics.pose import PoseError, pose_error
@@ -24,6 +25,9 @@ NORM_ERROR, PREDICTED_NORM_ERROR = 0.02, 0.5
 
 GRIPPER_MARGIN = 0.25
 """How far a gripper's opening may lie outside 0 to 1; RoboCasa's is not clipped."""
+
+MAX_GRIPPER_RATIO, MIN_GRIPPER_MOVE = 0.2, 0.3
+"""A gripper of at most this part of the other side's, which moves at least so far, looks like metres."""
 
 WRIST_WARN = PoseError(10.0, 2.0)
 WRIST_REFUSE = PoseError(50.0, 10.0)
@@ -67,6 +71,37 @@ def state_oddities(states_f8: np.ndarray, whose: str, *, norm_error: float = NOR
         yield Oddity("state_gripper", worst, text)
 
 
+def late_oddity(true_f8: np.ndarray, pred_f8: np.ndarray, start_18: np.ndarray) -> Oddity | None:
+    """Return whether the predicted states of one arm fit true ones of another moment much better.
+
+    Args:
+        true_f8: F,8 states.
+        pred_f8: The same.
+        start_18: The state before the first, 1,8 or 0,8.
+    """
+    known = [np.isfinite(states).all() and _is_unit(states) for states in (true_f8, pred_f8)]
+    if not all(known):
+        return None
+    start_18 = start_18[np.isfinite(start_18).all(axis=1)]
+    moved = (_in_grey_levels(states) for states in (true_f8, pred_f8, start_18 if _is_unit(start_18) else start_18[:0]))
+    found = order.timing(*moved, min_moving=1)
+    if found is None:
+        return None
+    text = f"the predicted states fit another moment: {found} (squared error {found.error_ratio:.2f} times)"
+    return Oddity("frame_order", found.error_ratio, text)
+
+
+def _is_unit(states_f8: np.ndarray) -> bool:
+    return bool((np.linalg.norm(states_f8[:, QUAT_WXYZ], axis=1) > 1e-6).all())
+
+
+def _in_grey_levels(states_f8: np.ndarray) -> np.ndarray:
+    """Return F,13 values for `order.timing`: millimetres, hundredths of rotation matrices, percent of the gripper."""
+    poses = [ee_pose_from_proprio(state) for state in states_f8]
+    rows = [[*T[:3, 3] * 1000, *T[:3, :3].ravel() * 100, s[7] * 100] for T, s in zip(poses, states_f8, strict=True)]
+    return np.array(rows, np.float64).reshape(len(states_f8), 13)
+
+
 def predicted_oddities(true_f8: np.ndarray, pred_f8: np.ndarray) -> Iterator[Oddity]:
     """Yield mistakes that make the predicted states of one arm fit the true ones once they are undone.
 
@@ -88,10 +123,22 @@ def predicted_oddities(true_f8: np.ndarray, pred_f8: np.ndarray) -> Iterator[Odd
     if given > 30.0 and reordered < min(10.0, given / 3):
         text = f"predicted rotations are off by {given:.0f} degrees, read as x, y, z, w by {reordered:.1f}"
         yield Oddity("state_layout", given, f"{text}; give w, x, y, z")
+    yield from _gripper_scale(true[:, 7], pred[:, 7])
     error, inverted = (float(np.mean(np.abs(value - true[:, 7]))) for value in (pred[:, 7], 1.0 - pred[:, 7]))
     if error > 0.5 and inverted < 0.1:
         text = f"the predicted gripper is off by {error:.2f}, but by {inverted:.2f} if 1 means closed; 1 means open"
         yield Oddity("state_gripper", error, text)
+
+
+def _gripper_scale(true_f: np.ndarray, pred_f: np.ndarray) -> Iterator[Oddity]:
+    """Yield whether a gripper's opening is a constant part of the true one, or the other way round: metres."""
+    for small, large, whose in ((pred_f, true_f, "predicted"), (true_f, pred_f, "true")):
+        if np.ptp(large) < MIN_GRIPPER_MOVE or np.ptp(small) == 0 or large.max() > 1.0 + GRIPPER_MARGIN:
+            continue
+        ratio = float(small @ large) / float(large @ large)
+        if 0.0 < ratio < MAX_GRIPPER_RATIO and np.corrcoef(small, large)[0, 1] > 0.9:
+            text = f"the {whose} gripper's opening is {ratio:.3g} times the other side's; it looks like metres"
+            yield Oddity("state_gripper", ratio, f"{text}; give 0 (closed) to 1 (open)")
 
 
 def wrist_error(T_base_cam_f44: np.ndarray, states_f8: np.ndarray, T_ee_cam: np.ndarray) -> PoseError | None:
