@@ -18,8 +18,6 @@ import numpy as np
 ORIGIN = "origin"
 """Name of the origin in the JSON of an episode."""
 
-_BLOCK_BYTES = 1 << 22
-
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -102,9 +100,6 @@ class FileHashes:
         status = path.stat()
         key = (path, status.st_size, status.st_mtime_ns)
         if key not in self._known:
-            digest = hashlib.sha256()
             with path.open("rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    digest.update(block)
-            self._known[key] = digest.hexdigest()
+                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._known[key]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ class DepthCodes:
             or (self.use_log and self.depth_min + self.shift <= 0)
         ):
             raise ValueError(
-                f"codes of depth need 0 <= depth_min < depth_max and depth_min + shift > 0, got {self.to_info()}"
+                f"codes of depth need 0 <= depth_min < depth_max and depth_min + shift > 0, got {asdict(self)}"
             )
 
     @classmethod
@@ -137,53 +137,6 @@ class DepthCodes:
             if isinstance(value, bool) != (key == "use_log") or not isinstance(value, int | float):
                 raise ValueError(f"'video.{key}' of a depth video is {value!r}")
         return cls(**stated)
-
-    @classmethod
-    def exact(cls, depth_mm: np.ndarray) -> DepthCodes | None:
-        """Return the map that keeps every known depth to the millimetre; None if they span more than 4.093 m.
-
-        Args:
-            depth_mm: Whole millimetres; 0 is unknown, and has code 0 to itself.
-
-        Example:
-            >>> DepthCodes.exact(np.array([0, 501, 4300])).depth_min
-            0.5
-        """
-        known = depth_mm[depth_mm > 0]
-        if known.size == 0:
-            return cls(depth_min=0.0, depth_max=LARGEST_CODE / 1000, shift=0.0, use_log=False)
-        nearest, farthest = int(known.min()), int(known.max())
-        if farthest - nearest > LARGEST_CODE - 2:
-            return None
-        return cls(
-            depth_min=(nearest - 1) / 1000,
-            depth_max=(nearest - 1 + LARGEST_CODE) / 1000,
-            shift=0.0,
-            use_log=False,
-        )
-
-    def to_info(self) -> dict[str, Any]:
-        """Return what `info.json` states of the map."""
-        return {f"video.{key}": getattr(self, key) for key in _INFO_NAMES}
-
-    def encode(self, depth_mm: np.ndarray) -> np.ndarray:
-        """Return the codes of depth in whole millimetres, uint16, as LeRobot 0.6.1 computes them; 0 if unknown.
-
-        A known depth never gets code 0.
-
-        Example:
-            >>> DepthCodes().encode(np.array([0, 10, 500, 9999, 20000])).tolist()
-            [0, 1, 397, 4095, 4095]
-        """
-        low, high, shift = (np.float32(value * 1000) for value in (self.depth_min, self.depth_max, self.shift))
-        depth = np.maximum(depth_mm, 1).astype(np.float32)
-        if self.use_log:
-            low_log, high_log = math.log(float(low + shift)), math.log(float(high + shift))
-            share = (np.log(depth + shift) - np.float32(low_log)) / np.float32(high_log - low_log)
-        else:
-            share = (depth - low) / (high - low)
-        codes = np.rint(share * np.float32(LARGEST_CODE)).clip(1, LARGEST_CODE)
-        return np.where(np.asarray(depth_mm) > 0, codes, 0).astype(np.uint16)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return whole millimetres, uint16, from codes, as LeRobot 0.6.1 computes them; but code 0 is unknown, 0.

@@ -30,7 +30,7 @@ VideoCodec = Literal["copy", "hevc", "h264", "av1"]
 SAME_TIME_S = 5e-5
 """Largest distance of a frame from its row's time in a video that is copied; half of what LeRobot allows."""
 
-KEYFRAME_EVERY = 2
+LEROBOT_KEYFRAME_EVERY = 2
 """Frames from one keyframe to the next, as LeRobot writes."""
 
 _ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -160,7 +160,7 @@ def write_video_as(path: Path, frames: np.ndarray, codec: str, *, fps: float) ->
     with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream: Any = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1000), options=dict(options))
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.gop_size = pixels, KEYFRAME_EVERY
+        stream.pix_fmt, stream.codec_context.gop_size = pixels, LEROBOT_KEYFRAME_EVERY
         for frame in frames:
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(image.reformat(format=pixels)))

@@ -29,7 +29,7 @@ DECODING_ORDER = ("avi",)
 OpenVideo = Callable[[], AbstractContextManager[InputContainer]]
 """Opens a video at its start."""
 
-SAME_RATE_FRAC = 0.1
+UNEVEN_FRAC = 0.1
 """A frame may be this share of a frame's time away from a constant rate."""
 
 
@@ -91,7 +91,7 @@ class Timeline:
         span_s = int(self.ticks[-1] - self.ticks[0]) * self.tick_s
         mean, stated, tick_s = (self.num_frames - 1) / span_s, self.stated_fps, float(self.tick_s)
         off_s = np.abs((self.ticks - self.ticks[0]) * tick_s - np.linspace(0, float(span_s), self.num_frames))
-        if off_s.max() > max(1.5 * tick_s, SAME_RATE_FRAC / float(mean)):
+        if off_s.max() > max(1.5 * tick_s, UNEVEN_FRAC / float(mean)):
             return Rate(mean, self._first_uneven())
         rounding_s = 1.5 * tick_s  # times are whole ticks, so that a mean rate is not exact
         if stated is not None and abs((self.num_frames - 1) / float(stated) - float(span_s)) <= rounding_s:
@@ -102,7 +102,7 @@ class Timeline:
         """Return the first frame whose distance from the one before is not the usual one."""
         steps = np.diff(self.ticks)
         usual = np.median(steps)
-        return int(np.argmax(np.abs(steps - usual) > max(1.5, SAME_RATE_FRAC * usual))) + 1
+        return int(np.argmax(np.abs(steps - usual) > max(1.5, UNEVEN_FRAC * usual))) + 1
 
 
 class Rate(NamedTuple):

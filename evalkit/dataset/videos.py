@@ -24,29 +24,23 @@ from av.container import InputContainer
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.files import whole_file
 from evalkit.contracts.text import count_of
-from evalkit.dataset.depth_video import LARGEST_CODE
 from evalkit.dataset.video_pixels import PixelFormat, UnreadablePixels, colour_notes, colour_of, orientation, to_array
 from evalkit.dataset.video_timeline import Timeline, read_timeline
 
 KEYFRAME_EVERY = 8
 """Frames from one keyframe to the next. Decoding begins at a keyframe, and a clip may start anywhere."""
 
-Stored = Literal["rgb24", "gray16le", "gray12le"]
+Stored = Literal["rgb24", "gray16le"]
 """Pixel formats of the lossless videos that are written."""
 
 _CODECS: dict[Stored, tuple[str, str, dict[str, str]]] = {
     "rgb24": ("libx264rgb", "mp4", {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}),
     "gray16le": ("ffv1", "matroska", {"level": "3", "threads": "1"}),
-    "gray12le": ("libx265", "mp4", {"x265-params": "lossless=1:keyint=1:ctu=16:log-level=error:pools=1"}),
 }
-"""Codec, container and options of each. All frames of HEVC are keyframes: between frames, x265's lossless mode changes
-values of narrow images."""
+"""Codec, container and options of each."""
 
 SAME_FPS_FRAC = 0.01
 """Rates that differ by no more than this share are the same."""
-
-SMALLEST_HEVC_PX = 16
-"""Rows and columns that the HEVC encoder needs at least."""
 
 LOSSLESS_CODECS = ("ffv1", "huffyuv", "ffvhuff", "png", "rawvideo", "utvideo", "magicyuv", "qtrle")
 """Codecs that never change a value. H.264, HEVC, VP9 and AV1 can be lossless too, but their files do not say so."""
@@ -359,20 +353,6 @@ def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
     if stored is None or len(frames) == 0:
         raise ValueError(f"A video needs F,H,W,3 uint8 or F,H,W uint16, got {frames.shape} {frames.dtype}.")
     _write(path, frames, stored, fps=fps)
-
-
-def write_depth_codes(path: Path, codes: np.ndarray, *, fps: float) -> None:
-    """Write 12-bit codes of depth, F,H,W uint16, without loss as LeRobot does: grey HEVC of 12 bits (mp4).
-
-    Raises:
-        ValueError: If the codes have another shape or type, there is none, one is above 4095, or images have fewer
-            rows or columns than HEVC takes.
-    """
-    if codes.ndim != 3 or codes.dtype != np.uint16 or codes.size == 0 or codes.max() > LARGEST_CODE:
-        raise ValueError(f"A depth video needs F,H,W uint16 up to {LARGEST_CODE}, got {codes.shape} {codes.dtype}.")
-    if min(codes.shape[1:]) < SMALLEST_HEVC_PX:
-        raise ValueError(f"HEVC needs at least {SMALLEST_HEVC_PX} rows and columns, got {codes.shape[1:]}.")
-    _write(path, codes, "gray12le", fps=fps)
 
 
 def _write(path: Path, frames: np.ndarray, stored: Stored, *, fps: float) -> None:

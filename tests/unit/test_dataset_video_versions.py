@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evalkit.dataset.videos import write_depth_codes, write_video
+from evalkit.dataset.videos import write_video
+from tests.doubles.depth_codes import write_depth_codes
 from tests.doubles.video_files import FULL, LIMITED, numbered, planes_of, write_planes
 
 PYTHONS = [path for path in os.environ.get("EVALKIT_PYAV_PYTHONS", "").split(":") if path]
