@@ -1,7 +1,7 @@
 """Imports a LeRobot data set (v2.0, v2.1, v3.0): one of our exports unchanged, any other one by a map.
 
 In: a folder in LeRobot's format, a map of its features. Out: a folder in our layout; the broken episodes by name.
-Read next: `lerobot_read.py`, which reads the folder; `lerobot_images.py` for its images; `layout.py` for the layout.
+Read next: `lerobot_read.py`, which reads the folder; `lerobot_camera.py` for its images; `layout.py` for the layout.
 
 Videos are copied as they are, even if they hold several episodes: an episode states the frame at which it starts. The
 name of a copy holds a hash of its content, so one name never means two videos. Depth images become lossless video in
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,17 +24,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from evalkit.contracts.files import copy_whole, write_whole
+from evalkit.contracts.files import write_whole
 from evalkit.contracts.fingerprint import ORIGIN, FileHashes, Origin, read_origin, sha256_of_values
 from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.depth_video import LARGEST_CODE, MAX_DEPTH_MM, DepthCodes, DepthRange, depth_bytes, states_lossless
 from evalkit.dataset.layout import Broken, DataSetError, check_against, read_track
-from evalkit.dataset.lerobot_format import INFO, CameraSource
-from evalkit.dataset.lerobot_images import Placement, depth_images, place_rows, rgb_images
+from evalkit.dataset.lerobot_camera import CameraWriter
+from evalkit.dataset.lerobot_copies import VideoFiles
+from evalkit.dataset.lerobot_format import INFO
 from evalkit.dataset.lerobot_metadata import LerobotEpisode, one_line
-from evalkit.dataset.lerobot_read import EpisodeRows, LerobotSet, Segment
-from evalkit.dataset.videos import SAME_FPS_FRAC, probe, read_frames, write_video
+from evalkit.dataset.lerobot_read import LerobotSet, Segment
 from evalkit.dataset.writer import episode_key, write_metadata
 
 IMPORT_VERSION = 2
@@ -42,12 +41,6 @@ IMPORT_VERSION = 2
 
 LEAST_STEP = 10_000
 """Smallest step between the numbers of the parts of a split episode."""
-
-LENGTH_TOLERANCE = 0.9
-"""Frames by which the stated span of an episode's video may differ from its number of rows."""
-
-HASH_LETTERS = 16
-"""Letters of the hash in the name of a copied video."""
 
 KEY = re.compile(r"chunk-\d+/episode_\d+")
 """Form of the key of an episode."""
@@ -92,7 +85,7 @@ class _Importer:
 
     def __init__(self, opened: LerobotSet, out: Path) -> None:
         self._opened, self._out, self._hashes = opened, out, FileHashes()
-        self._files = _Files(out, self._hashes)
+        self._files = VideoFiles(out, self._hashes)
         self._keys = _Keys.of(opened.episodes)
         self._broken, self._notes = list(opened.broken), list[str]()
         self._unread = dict[int, str]()
@@ -107,11 +100,11 @@ class _Importer:
         present = {path: read_origin(path) for path in sorted((self._out / "data").glob("chunk-*/episode_*.json"))}
         origins = {episode.number: self._origin(episode) for episode in self._opened.episodes}
         self._claim(present, origins)
-        there: dict[int | None, list[Path]] = {}
+        paths_of: dict[int | None, list[Path]] = {}
         for path in present:
-            there.setdefault(self._keys.owner(f"{path.parent.name}/{path.stem}"), []).append(path)
+            paths_of.setdefault(self._keys.owner(f"{path.parent.name}/{path.stem}"), []).append(path)
         for episode in self._opened.episodes:
-            paths, origin = there.pop(episode.number, []), origins[episode.number]
+            paths, origin = paths_of.pop(episode.number, []), origins[episode.number]
             if paths and origin is None:
                 reason = self._unread[episode.number]
                 self._leave_out(episode, f"it cannot be compared with its source, so the imported one stays: {reason}")
@@ -119,7 +112,7 @@ class _Importer:
                 self._files.remove_episodes(paths)
                 self._write(episode, origin)
             on_episode()
-        if stale := [path for paths in there.values() for path in paths]:
+        if stale := [path for paths in paths_of.values() for path in paths]:
             self._files.remove_episodes(stale)
             self._notes.append(
                 f"{count_of(len(stale), 'episode')} removed, because {self._opened.root} no longer holds them: "
@@ -199,7 +192,7 @@ class _Importer:
         keys = self._keys.parts(episode, len(segments))
         views = {}
         for name, view in opened.feature_map.cameras.items():
-            entry, notes = _Camera(opened, episode, rows, view, self._files).write(f"{name}/{keys[0]}")
+            entry, notes = CameraWriter(opened, episode, rows, view, self._files).write(f"{name}/{keys[0]}")
             views[name] = {**entry, **_matrices(matrices.get(name) or {}, name)}
             self._notes += [f"episode {episode.number}: {note}." for note in notes]
         if len(segments) > 1:
@@ -311,186 +304,3 @@ class _Keys:
     @cached_property
     def _by_number(self) -> dict[int, int]:
         return {number: episode for episode, number in self.numbers.items()}
-
-
-class _Camera:
-    """Writes the videos of one camera in one episode.
-
-    Args:
-        opened: The LeRobot data set.
-        episode: The episode.
-        rows: Its rows.
-        view: The features that hold the camera's images.
-        files: Where videos are written.
-    """
-
-    def __init__(
-        self, opened: LerobotSet, episode: LerobotEpisode, rows: EpisodeRows, view: CameraSource, files: _Files
-    ) -> None:
-        self._opened, self._episode, self._rows, self._view, self._files = opened, episode, rows, view, files
-        named = (view.rgb, view.depth, view.depth_mm)
-        self._notes = list[str]()
-        self._placed = {name: self._place(name) for name in named if name and opened.is_video(name)}
-
-    def write(self, name: str) -> tuple[dict[str, Any], list[str]]:
-        """Write the videos; return the camera's entry in the episode's JSON, and warnings.
-
-        All videos of a camera start at the same frame. If they do not in the source, or if one is made from images in
-        the rows, they are written again, without loss.
-        """
-        view, count, fps = self._view, self._rows.table.num_rows, self._opened.fps
-        starts = {place.start for place in self._placed.values()}
-        made = view.depth_mm is not None or not self._opened.is_video(view.rgb)
-        copied = starts == {0} if made else len(starts) == 1 and None not in starts
-        start = next(iter(starts)) if copied and starts else 0
-        entry: dict[str, Any] = {"type": view.kind, "fps": fps, "rgb_path": self._rgb(f"video/{name}.mp4", copied)}
-        if view.depth is not None:
-            entry["depth_path"] = self._video(view.depth, f"depth/{name}.mp4", copied)
-        depth_range = view.depth_range
-        if view.depth_mm is not None:
-            exact = self._exact(view.depth_mm)
-            entry["depth_mm_path"] = self._files.write(f"depth_mm/{name}.mkv", exact, fps)
-            if view.depth is None:
-                depth_range = depth_range or DepthRange()
-                entry["depth_path"] = self._files.write(f"depth/{name}.mp4", _grey(exact, depth_range), fps)
-        stated = {} if depth_range is None else {"depth_range": asdict(depth_range)}
-        return {**entry, **stated, "start": start, "end": start + count}, self._notes
-
-    def _place(self, feature: str) -> Placement:
-        """Return which frames of a video belong to the rows.
-
-        Raises:
-            ValueError: If a row has no frame, or the metadata contradict each other.
-        """
-        opened, episode, fps = self._opened, self._episode, self._opened.fps
-        first_s, info = opened.first_time_s(episode, feature), probe(opened.video_path(episode, feature))
-        if not opened.is_v2 and episode.row.get(f"videos/{feature}/to_timestamp") is not None:
-            num_frames = (episode.seconds(f"videos/{feature}/to_timestamp") - first_s) * fps
-            if abs(num_frames - episode.length) > LENGTH_TOLERANCE:
-                raise ValueError(
-                    f"'{feature}': its from_timestamp and to_timestamp are {num_frames:.1f} frames apart, and it has "
-                    f"{episode.length} rows"
-                )
-        before, total = opened.frame_by_order(episode, feature)
-        by_order = before if total == info.num_frames else None
-        if feature == self._view.depth and info.bits != 8:
-            raise ValueError(f"'{feature}' has values of {info.bits} bits ({info.pix_fmt}), 8-bit depth is needed")
-        if (other := opened.overlapping(episode, feature)) is not None:
-            reason = f"'{feature}': its frames and those of episode {other} overlap, as from_timestamp states them"
-            if by_order is None:
-                raise ValueError(reason)
-            self._notes.append(f"{reason}; there is one frame for each row, so they are matched in order")
-            return Placement(np.arange(by_order, by_order + episode.length), None)
-        try:
-            span_s = opened.span_s(episode, feature)
-            rows_s = first_s + self._rows.times_s
-            placement = place_rows(rows_s, info.times_s, fps=fps, by_order=by_order, span_s=span_s)
-        except ValueError as error:
-            raise ValueError(f"'{feature}': {error}") from error
-        if placement.warning is not None:
-            self._notes.append(f"'{feature}': {placement.warning}")
-        elif opened.is_v2 and info.num_frames > total and info.fps and abs(float(info.fps) / fps - 1) <= SAME_FPS_FRAC:
-            self._notes.append(
-                f"'{feature}': its video has {info.num_frames} frames for {count_of(total, 'row')}; the times of the "
-                f"rows decide which are used"
-            )
-        return placement
-
-    def _rgb(self, name: str, copied: bool) -> str:
-        feature = self._view.rgb
-        if self._opened.is_video(feature):
-            return self._video(feature, name, copied)
-        images = rgb_images(self._rows.table[feature], self._opened.feature(feature), self._opened.root)
-        return self._files.write(name, images, self._opened.fps)
-
-    def _video(self, feature: str, name: str, copied: bool) -> str:
-        path = self._opened.video_path(self._episode, feature)
-        if copied:
-            return self._files.copy(path, name.split("/chunk-")[0])
-        return self._files.write(name, read_frames(path, self._placed[feature].frames.tolist()), self._opened.fps)
-
-    def _exact(self, feature: str) -> np.ndarray:
-        """Return depth in millimetres, N,H,W uint16: images in the rows, or a video of LeRobot's codes."""
-        details = self._opened.details(feature)
-        if not self._opened.is_video(feature):
-            return depth_images(self._rows.table[feature], details.get("depth_unit"), self._opened.root)
-        codes_of, frames = DepthCodes.from_info(details), self._placed[feature].frames.tolist()
-        codes = read_frames(self._opened.video_path(self._episode, feature), frames, "gray16le")
-        if not states_lossless(details):
-            self._notes.append(
-                f"'{feature}': meta/info.json does not say that its video is lossless; its depth is approximate"
-            )
-        if ((codes == 0) | (codes == LARGEST_CODE)).any():
-            self._notes.append(f"'{feature}': {codes_of.describe_limits(codes)}; the former count as unknown")
-        return codes_of.decode(codes)
-
-
-def _grey(depth_mm: np.ndarray, depth_range: DepthRange) -> np.ndarray:
-    """Return N,H,W,3 uint8, the 8-bit video of depth in millimetres, by a table of all depths; it takes little memory.
-
-    All three channels are the same bytes.
-    """
-    greys = depth_bytes(np.arange(MAX_DEPTH_MM + 1) / 1000, depth_range)[depth_mm]
-    return np.broadcast_to(greys[..., None], (*greys.shape, 3))
-
-
-class _Files:
-    """The video files of a new data set.
-
-    Args:
-        out: The new data set.
-        hashes: Hashes of the source's files.
-    """
-
-    def __init__(self, out: Path, hashes: FileHashes) -> None:
-        self._out, self._hashes, self._replaced = out, hashes, set[str]()
-
-    def write(self, name: str, frames: np.ndarray, fps: float) -> str:
-        """Write frames without loss; return the path of the file."""
-        write_video(self._out / name, frames, fps=fps)
-        return name
-
-    def copy(self, source: Path, folder: str) -> str:
-        """Copy a video unless it is there; return its path, which holds a hash of its content."""
-        digest = self._hashes.sha256(source)
-        name = f"{folder}/{source.parent.name}/{source.stem}-{digest[:HASH_LETTERS]}{source.suffix}"
-        target = self._out / name
-        if not target.is_file() or self._hashes.sha256(target) != digest:
-            copy_whole(source, target)
-        return name
-
-    def are_whole(self, episode: Path) -> bool:
-        """Return whether the videos that an episode names are there and whole: copies have the hash in their name."""
-        try:
-            key = f"{episode.parent.name}/{episode.stem}"
-            check_against(read_track(self._out, key), json.loads(episode.read_text())["num_frames"], videos=True)
-            return all(self._is_same(self._out / name) for name in _videos_of(episode))
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-    def _is_same(self, path: Path) -> bool:
-        """Return whether a copy has the hash in its name; a written video has none."""
-        stated = re.fullmatch(rf".+-([0-9a-f]{{{HASH_LETTERS}}})", path.stem)
-        return stated is None or self._hashes.sha256(path).startswith(stated[1])
-
-    def remove_episodes(self, paths: Iterable[Path]) -> None:
-        """Remove the JSON files of episodes, which ends these episodes."""
-        for path in paths:
-            self._replaced |= _videos_of(path)
-            path.unlink(missing_ok=True)
-
-    def remove_unused(self) -> None:
-        """Remove the videos of removed episodes that no other episode uses."""
-        if self._replaced:
-            used = {name for path in (self._out / "data").rglob("*.json") for name in _videos_of(path)}
-            for name in self._replaced - used:
-                (self._out / name).unlink(missing_ok=True)
-
-
-def _videos_of(path: Path) -> set[str]:
-    """Return the video files that an episode names; none if its JSON is missing or broken."""
-    try:
-        views = json.loads(path.read_text())["observations"].values()
-        return {view[name] for view in views for name in ("rgb_path", "depth_path", "depth_mm_path") if view.get(name)}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()

@@ -52,7 +52,7 @@ LARGEST_GAP = 1.5
 """Two rows that follow each other may be this many control steps apart."""
 
 
-class _Share(NamedTuple):
+class _VideoSpan(NamedTuple):
     """An episode in a video file: time at which it starts, its number, its rows, time at which it ends."""
 
     first_s: float
@@ -132,7 +132,7 @@ class LerobotSet:
     episodes: Sequence[LerobotEpisode]
     broken: Sequence[Broken]
     tasks: Mapping[int, Any]
-    _shares: dict[str, dict[Path, list[_Share]]] = field(default_factory=dict, repr=False)
+    _spans: dict[str, dict[Path, list[_VideoSpan]]] = field(default_factory=dict, repr=False)
     _unreadable: dict[Path, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -201,19 +201,19 @@ class LerobotSet:
         """Return the times between which an episode lies in its video file; a file of v2.x holds one episode alone."""
         if self.is_v2:
             return -np.inf, np.inf
-        own = self._share(episode, feature)
+        own = self._span(episode, feature)
         return own.first_s, max(own.stop_s, own.first_s + episode.length / self.fps)
 
     def frame_by_order(self, episode: LerobotEpisode, feature: str) -> tuple[int, int]:
         """Return an episode's first frame if each row has one frame, in order; and all rows of that video file."""
-        own = self._share(episode, feature)
-        sharing = self._sharing(feature)[self.video_path(episode, feature)]
-        return sum(other.length for other in sharing if other < own), sum(other.length for other in sharing)
+        own = self._span(episode, feature)
+        in_file = self._spans_in(feature)[self.video_path(episode, feature)]
+        return sum(other.length for other in in_file if other < own), sum(other.length for other in in_file)
 
     def overlapping(self, episode: LerobotEpisode, feature: str) -> int | None:
         """Return the number of an episode that claims frames of this one in the same video file; None if none does."""
-        own = self._share(episode, feature)
-        for other in self._sharing(feature)[self.video_path(episode, feature)]:
+        own = self._span(episode, feature)
+        for other in self._spans_in(feature)[self.video_path(episode, feature)]:
             common_s = min(own.stop_s, other.stop_s) - max(own.first_s, other.first_s)
             if other.number != own.number and common_s * self.fps > SHARED_FRAMES:
                 return other.number
@@ -318,19 +318,19 @@ class LerobotSet:
             return {"episode_chunk": chunk, "episode_index": episode.number}
         return {name: episode.whole(f"{prefix}/{name}") for name in ("chunk_index", "file_index")}
 
-    def _sharing(self, feature: str) -> Mapping[Path, list[_Share]]:
+    def _spans_in(self, feature: str) -> Mapping[Path, list[_VideoSpan]]:
         """Return the episodes in each video file of a feature."""
-        if feature not in self._shares:
-            shares = self._shares[feature] = defaultdict(list)
+        if feature not in self._spans:
+            spans = self._spans[feature] = defaultdict(list)
             for episode in self.episodes:
                 with suppress(ValueError):  # such an episode is named when it is read
-                    shares[self.video_path(episode, feature)].append(self._share(episode, feature))
-        return self._shares[feature]
+                    spans[self.video_path(episode, feature)].append(self._span(episode, feature))
+        return self._spans[feature]
 
-    def _share(self, episode: LerobotEpisode, feature: str) -> _Share:
+    def _span(self, episode: LerobotEpisode, feature: str) -> _VideoSpan:
         first_s, name = self.first_time_s(episode, feature), f"videos/{feature}/to_timestamp"
         stop_s = first_s + episode.length / self.fps if episode.row.get(name) is None else episode.seconds(name)
-        return _Share(first_s, episode.number, episode.length, stop_s)
+        return _VideoSpan(first_s, episode.number, episode.length, stop_s)
 
 
 def open_lerobot(root: Path, map_path: Path | None = None) -> LerobotSet:
@@ -385,10 +385,10 @@ def _ordered(table: pa.Table) -> pa.Table:
     order = np.argsort(numbers, kind="stable")
     steps = np.diff(numbers[order])
     if len(steps) and (steps != 1).any():
-        place = int(np.argmax(steps != 1))
-        number, then = (int(numbers[order[place + offset]]) for offset in (0, 1))
-        what = f"frame {number} twice" if number == then else f"frame {then} after frame {number}"
-        raise ValueError(f"its rows have {what}; frame numbers must follow each other")
+        row = int(np.argmax(steps != 1))
+        number, then = (int(numbers[order[row + offset]]) for offset in (0, 1))
+        fault = f"frame {number} twice" if number == then else f"frame {then} after frame {number}"
+        raise ValueError(f"its rows have {fault}; frame numbers must follow each other")
     return table.take(pa.array(order))
 
 
