@@ -7,17 +7,18 @@ Read next: `sources/pairs.py`, which finds the clips; `folder_clip.py`, which sc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import OnProgress
+from evalkit.score.checks.clips import ClipOrder
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.distribution import ClipSets
 from evalkit.score.folder_clip import Offers, clip_parts, offers_of
 from evalkit.score.metrics.device import describe
-from evalkit.score.results.checks import CHECK_PREFIX
+from evalkit.score.results.checks import CHECK_PREFIX, check_row
 from evalkit.score.results.coverage import CLIP_METRIC, clip_row, failure_row
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
@@ -62,7 +63,8 @@ def score_folders(
     offers = offers_of([pair.pred for pair in pairs.scored])
     num_clips = len(pairs.scored) + len(pairs.without_truth)
     truth = TruthHashes()
-    both, sets = seen_by(truth.add, on_chunk), ClipSets()
+    order, sets = ClipOrder(), ClipSets()
+    both = seen_by(truth.add, order.add, on_chunk)
     with ScoreWriter(result, scored_on=scored_on, options=files.described()) as writer:
         for num_done, pair in enumerate([*pairs.scored, *pairs.without_truth], start=1):
             has_truth = num_done <= len(pairs.scored)
@@ -73,6 +75,8 @@ def score_folders(
             sets.add(replace(clip, totals=totals))
             if on_progress is not None:
                 on_progress(num_done, num_clips)
+        for clip in _order_rows(order, pairs.scored):
+            writer.write(clip)
         for clip in sets.scored():
             writer.write(clip)
         writer.add_truth(truth)
@@ -112,6 +116,15 @@ def _naming(pair: ClipPair, score: Score) -> Score:
     if not about_clip or pair.name in (".", pair.task):
         return score
     return replace(score, reason=f"{pair.name}: {score.reason}")
+
+
+def _order_rows(order: ClipOrder, pairs: Sequence[ClipPair]) -> Iterator[ClipScores]:
+    """Yield what looks wrong in the order of the clips, as rows of theirs."""
+    by_key = {f"{pair.task}/{pair.index:04d}": pair for pair in pairs}
+    for key, finding in order.findings({key: pair.name for key, pair in by_key.items()}):
+        pair = by_key[key]
+        rows = [check_row(finding)]
+        yield ClipScores(task=pair.task, index=pair.index, outcome="unknown", scores=rows, clip=pair.name)
 
 
 def _without_truth(pair: ClipPair) -> list[Score]:

@@ -141,7 +141,8 @@ def test_a_gripper_in_metres_is_named(ratio: float) -> None:
     true = _states()
     pred = true * ([1.0] * 7 + [ratio])
     (found,) = states.predicted_oddities(true, pred)
-    assert (found.check, found.value) == ("state_gripper", pytest.approx(ratio))
+    assert found.check == "state_gripper"
+    assert found.value == pytest.approx(ratio)
     assert "the predicted gripper" in found.text
     (found,) = states.predicted_oddities(pred, true)
     assert "the true gripper" in found.text
