@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import norm
+from scipy.stats import t as student_t
 
-from evalkit.report.stats import CONFIDENCE, NO_SPREAD, Interval
+from evalkit.report.stats import CONFIDENCE, NO_SPREAD, Interval, combined_freedom
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +47,12 @@ class Correlation(NamedTuple):
 
 
 class _TaskCorrelation(NamedTuple):
+    """Fisher's z of one task, with its bias and variance, and the degrees of freedom of that variance."""
+
     z: float
     bias: float
     variance: float
+    freedom: float
     num_episodes: int
 
 
@@ -111,8 +115,9 @@ def success_correlation(
 ) -> Correlation | None:
     """Return the correlation of a metric with success over the episodes of each task, averaged over tasks.
 
-    Fisher's z of each task counts with its episodes less three. Its variance is Fisher's, or that of a point-biserial
-    correlation (Tate 1954) where that is larger: if nearly all episodes succeed or fail.
+    Fisher's z of each task counts with its episodes less three. Its variance is that of a point-biserial correlation
+    (Tate 1954), which assumes that successes and failures scatter alike, times Welch's variance (1947) of the
+    difference of means over Student's, which assumes the same.
 
     Args:
         means: Mean of the metric in each episode.
@@ -135,10 +140,12 @@ def success_correlation(
     used = {name: one for name, one in of_tasks.items() if one is not None}
     if not used:
         return None
-    z_of, bias_of, variance_of, num_episodes = np.array(list(used.values()), np.float64).T
+    z_of, bias_of, variance_of, freedom_of, num_episodes = np.array(list(used.values()), np.float64).T
     weights = (num_episodes - 3) / (num_episodes - 3).sum()
-    z, middle, error = weights @ z_of, weights @ (z_of - bias_of), np.sqrt(weights**2 @ variance_of)
-    reach = float(norm.ppf(0.5 + CONFIDENCE / 2)) * error
+    z, middle, variances = weights @ z_of, weights @ (z_of - bias_of), weights**2 * variance_of
+    quantile = 0.5 + CONFIDENCE / 2
+    uncertain, even = (student_t.ppf(quantile, combined_freedom(variances, f)) for f in (freedom_of, num_episodes - 2))
+    reach = float(norm.ppf(quantile) * uncertain / even * np.sqrt(variances.sum()))
     r, low, high = np.tanh([z, middle - reach, middle + reach]).tolist()
     return Correlation(r, Interval(low, high), int(num_episodes.sum()), tuple(used))
 
@@ -153,5 +160,14 @@ def _of_task(means: np.ndarray, successes: np.ndarray, min_of_each: int) -> _Tas
     r = float(np.corrcoef(means, successes)[0, 1])
     product = num_success * (num_episodes - num_success) / num_episodes**2
     tate = 1.0 - r**2 * (6.0 * product - 1.0) / (4.0 * product)
-    bias = r / (2.0 * (num_episodes - 1))
-    return _TaskCorrelation(float(np.arctanh(r)), bias, max(1.0, tate) / (num_episodes - 3), num_episodes)
+    ratio, freedom = _welch(means[successes], means[~successes])
+    variance = tate * ratio / (num_episodes - 3)
+    return _TaskCorrelation(float(np.arctanh(r)), r / (2.0 * (num_episodes - 1)), variance, freedom, num_episodes)
+
+
+def _welch(some: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Return Welch's variance of a difference of means over Student's, which pools both, and its degrees of freedom."""
+    variances, counts = np.array([some.var(ddof=1), others.var(ddof=1)]), np.array([len(some), len(others)])
+    of_means = variances / counts
+    pooled = (counts - 1) @ variances / (counts.sum() - 2) * (1.0 / counts).sum()
+    return float(of_means.sum() / pooled), float(of_means.sum() ** 2 / (of_means**2 / (counts - 1)).sum())

@@ -16,11 +16,12 @@ from scipy.stats import t as student_t
 from statsmodels.stats.proportion import proportion_confint
 
 CONFIDENCE = 0.95
-MIN_FOR_TAIL, MIN_FOR_SKEW = 3, 4
-"""Episodes from which on an interval leans away from a bound, and to the side of their longer tail."""
+MIN_FOR_TAIL = 3
+"""Episodes from which on an interval leans to the side of their longer tail."""
 
-SKEW_SHOWN = 0.8
-"""Share of the skewness of a distribution that a small sample shows."""
+TAIL_SHOWN, LONGEST_REACH, GIVEN_BACK = 0.45, 2.5, 0.1
+"""Share of Johnson's correction by which a side is lengthened that few episodes show; how many times Student's reach it
+is at most; the share of what one side gains by which the other is shortened. From simulation."""
 
 NO_SPREAD = 1e-12
 """A standard error below this share of the values is rounding."""
@@ -39,7 +40,7 @@ class Spread(NamedTuple):
     Attributes:
         error: Standard error.
         freedom: Degrees of freedom of the standard error.
-        skew: Sum of the cubed residuals over the sum of their squares to the power 1.5: Hall's skewness of the mean.
+        skew: Sum of the cubed residuals over the sum of their squares to the power 1.5: the skewness of the mean.
     """
 
     error: float
@@ -107,16 +108,17 @@ def mean_interval(
 
     Frames of one episode resemble each other, so that episodes count, not frames. The interval is Student's, on the
     cluster-robust standard error CR2 with the degrees of freedom of Bell and McCaffrey (2002), which fall where few
-    episodes hold most frames. It leans to the side of the longer tail, of which few episodes show too little: from four
-    episodes on by Hall's transformation (1992), and, from three on, where all episodes lie on one side of zero or of a
-    bound, at least as far as the same interval on the scale of the logarithm of the distance from there.
+    episodes hold most frames. From three episodes on, the side of the longer tail, of which few episodes show too
+    little, reaches further: by a multiple of Johnson's correction for skewness (1978), and, away from a bound of the
+    metric, at least as far as the same interval of the logarithm of the distance from there; at most two and a half
+    times as far as Student's. Without bounds, the interval moves with the values if all of them are moved.
 
     Args:
         sums: Sum of the values of each episode.
         counts: Number of values of each episode, at least 1.
-        tasks: Task of each episode. If every task has two episodes or more, the tasks are fixed: the interval is for
-            other episodes of the same tasks, and differences of tasks do not widen it. Otherwise, or if not given, the
-            episodes are one sample.
+        tasks: Task of each episode. If most episodes share their task with another, the tasks are fixed: the interval
+            is for other episodes of the same tasks, and differences of tasks do not widen it; an episode alone in its
+            task counts with the spread of the others. Otherwise, or if not given, the episodes are one sample.
         low: Lowest possible value; the interval ends there.
         high: Highest possible value.
 
@@ -129,7 +131,7 @@ def mean_interval(
     Example:
         >>> low, high = mean_interval(np.array([10.0, 12.0, 14.0]), np.array([5, 5, 5]))
         >>> round(low, 2), round(high, 2)
-        (1.41, 3.63)
+        (1.41, 3.39)
     """
     sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
     if sums.shape != counts.shape or (tasks is not None and len(tasks) != len(sums)) or (counts < 1).any():
@@ -142,29 +144,30 @@ def mean_interval(
     if not spread.error > NO_SPREAD * float(np.abs(means).max()):
         return None
     reach = float(student_t.ppf(0.5 + CONFIDENCE / 2, spread.freedom)) * spread.error
-    below, above = reach, reach
-    if len(sums) >= MIN_FOR_TAIL:
-        below, above = _leaning(reach, spread, num_episodes=len(sums))
-        floor, ceiling = (low if low > -math.inf else 0.0), (high if high < math.inf else 0.0)
-        if means.min() > floor:
-            above = max(above, _reach_on_log_scale(reach, mean - floor))
-        if means.max() < ceiling:
-            below = max(below, _reach_on_log_scale(reach, ceiling - mean))
+    below, above = _reaches(reach, spread, num_episodes=len(sums))
+    if len(sums) >= MIN_FOR_TAIL and means.min() > low:
+        above = max(above, _reach_on_log_scale(reach, mean - low))
+    if len(sums) >= MIN_FOR_TAIL and means.max() < high:
+        below = max(below, _reach_on_log_scale(reach, high - mean))
     return Interval(max(mean - below, low), min(mean + above, high))
 
 
 def _strata(tasks: np.ndarray | None, num_episodes: int) -> list[np.ndarray]:
-    """Return the positions of the episodes of each stratum: the tasks if each has two episodes, else all in one."""
+    """Return the episodes' positions for each task with several; if most are alone in theirs, of all in one."""
     whole = [np.arange(num_episodes)]
     if tasks is None:
         return whole
     _, of_task = np.unique(np.asarray(tasks).astype(str), return_inverse=True)
     strata = [np.flatnonzero(of_task == task) for task in range(of_task.max() + 1)]
-    return strata if all(len(stratum) > 1 for stratum in strata) else whole
+    shared = [stratum for stratum in strata if len(stratum) > 1]
+    return shared if sum(map(len, shared)) > num_episodes / 2 else whole
 
 
 def _spread(sums: np.ndarray, counts: np.ndarray, strata: list[np.ndarray]) -> Spread:
-    """Return the spread of the combined ratio estimator of a stratified sample of episodes (Cochran 1977, 6.11)."""
+    """Return the spread of the combined ratio estimator of a stratified sample of episodes (Cochran 1977, 6.11).
+
+    An episode of no stratum adds the variance of an episode of the strata with as many frames.
+    """
     residuals = sums - sums.sum() / counts.sum() * counts
     scaled, variances, freedoms = np.zeros_like(sums), [], []
     for stratum in strata:
@@ -175,8 +178,22 @@ def _spread(sums: np.ndarray, counts: np.ndarray, strata: list[np.ndarray]) -> S
     total = sum(variances)
     if total == 0.0:
         return Spread(0.0, 1.0, 0.0)
-    freedom = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))  # Welch and Satterthwaite
-    return Spread(math.sqrt(total) / float(counts.sum()), freedom, float(np.sum(scaled**3)) / total**1.5)
+    alone = float(np.sum(counts**2) / np.sum(counts[np.concatenate(strata)] ** 2))
+    skew = float(np.sum(scaled**3)) / total**1.5
+    return Spread(math.sqrt(total * alone) / float(counts.sum()), combined_freedom(variances, freedoms), skew)
+
+
+def combined_freedom(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+    """Return the degrees of freedom of a sum of independent estimated variances.
+
+    Welch's and Satterthwaite's formula with unbiased squares: an estimate with `f` degrees of freedom squares to
+    `1 + 2 / f` times the square of what it estimates. Without that, many tasks of two episodes count for too little.
+
+    Example:
+        >>> round(combined_freedom([1.0, 1.0], [5.0, 5.0]), 9), round(combined_freedom([1.0, 0.0], [5.0, 9.0]), 9)
+        (12.0, 5.0)
+    """
+    return sum(variances) ** 2 / sum(v**2 / (f + 2.0) for v, f in zip(variances, freedoms, strict=True)) - 2.0
 
 
 def _bell_mccaffrey(share: np.ndarray) -> float:
@@ -193,24 +210,21 @@ def _bell_mccaffrey(share: np.ndarray) -> float:
     return float(1.0 / (np.sum(share**2 * (1.0 - 2.0 * share) / rest**2) + np.sum(share**2 / rest) ** 2))
 
 
-def _leaning(reach: float, spread: Spread, *, num_episodes: int) -> tuple[float, float]:
-    """Return how far an interval reaches below and above, by Hall's transformation of the t statistic.
+def _reaches(reach: float, spread: Spread, *, num_episodes: int) -> tuple[float, float]:
+    """Return how far an interval reaches below and above; the side of the longer tail further.
 
-    Two numbers come from simulation. Few episodes show less skewness than their distribution has: `SKEW_SHOWN` of it.
-    And the side of the shorter tail gives only half of what the transformation takes from it, because the skewness is
-    uncertain. Three episodes show little more than on which side the middle one lies, so theirs is not used.
+    Johnson's correction for skewness moves a t statistic by `skew * (1 + 2 t^2) / 6`; the skewness is the adjusted one
+    of Fisher and Pearson, because a small sample shows too little of it.
     """
-    skew = spread.skew / SKEW_SHOWN
-    if num_episodes < MIN_FOR_SKEW or abs(skew) < 1e-6:
+    if num_episodes < MIN_FOR_TAIL:
         return reach, reach
-
-    def hall(t: float) -> float:
-        moved = abs(3.0 / skew * float(np.cbrt(1.0 + skew * (t - skew / 6.0)) - 1.0)) * spread.error
-        return moved if moved > reach else (moved + reach) / 2
-
-    return hall(reach / spread.error), hall(-reach / spread.error)
+    t = reach / spread.error
+    skew = spread.skew * math.sqrt(num_episodes * (num_episodes - 1)) / (num_episodes - 2)
+    longer = min(1.0 + abs(skew) * (1.0 + 2.0 * t**2) / (6.0 * t) / TAIL_SHOWN, LONGEST_REACH)
+    further, nearer = reach * longer, reach * (1.0 - GIVEN_BACK * (longer - 1.0))
+    return (nearer, further) if skew > 0 else (further, nearer)
 
 
 def _reach_on_log_scale(reach: float, distance: float) -> float:
     """Return how far an interval reaches away from a bound, if it is symmetric in the logarithm of the distance."""
-    return distance * math.expm1(min(reach / distance, 50.0))
+    return min(distance * math.expm1(min(reach / distance, 50.0)), LONGEST_REACH * reach)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import pearsonr, pointbiserialr
+from scipy.stats import pearsonr, pointbiserialr, ttest_ind
 
 from evalkit.report.correlation import correlation_rows, success_correlation
 from tests.doubles.known import known
@@ -41,16 +41,22 @@ def _scores(
     return pd.DataFrame(rows).astype({"value": float})
 
 
-def test_one_task_equals_scipy() -> None:
+@pytest.mark.parametrize("failures", [1.0, 3.0])
+def test_one_task_equals_scipy(failures: float) -> None:
+    """Fisher's interval, times the roots of Tate's variance and of Welch's over Student's, and their quantiles."""
     rng = np.random.default_rng(1)
-    successes = rng.random(40) < 0.5
-    means = rng.normal(size=40) + successes
+    successes = rng.random(40) < 0.7
+    means = rng.normal(size=40) * np.where(successes, 1.0, failures) + successes
     found = known(success_correlation(means, successes))
     assert found.r == pytest.approx(pointbiserialr(successes, means).statistic)
-    fisher = pearsonr(means, successes).confidence_interval(0.95)
-    bias = found.r / (2 * 39)
-    shifted = np.tanh(np.arctanh([fisher.low, fisher.high]) - bias)
-    assert found.interval == pytest.approx(tuple(shifted), abs=1e-9)
+    fisher = np.arctanh(pearsonr(means, successes).confidence_interval(0.95))
+    welch, student = (ttest_ind(means[successes], means[~successes], equal_var=even) for even in (False, True))
+    product = successes.mean() * (1 - successes.mean())
+    tate = 1 - found.r**2 * (6 * product - 1) / (4 * product)
+    widths = [(ends.high - ends.low) for ends in (welch.confidence_interval(), student.confidence_interval())]
+    reach = (fisher[1] - fisher[0]) / 2 * np.sqrt(tate) * widths[0] / widths[1]
+    middle = np.arctanh(found.r) - found.r / (2 * 39)
+    assert found.interval == pytest.approx(tuple(np.tanh([middle - reach, middle + reach])), abs=1e-9)
     assert (found.num_episodes, found.num_tasks) == (40, 1)
 
 
@@ -98,11 +104,12 @@ def test_a_metric_without_noise_has_no_correlation(means: np.ndarray) -> None:
 
 def test_rare_failures_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
-    successes = np.array([0] * 10 + [1] * 90)
-    means = rng.normal(size=100) + 2.5 * successes
-    found = known(success_correlation(means, successes))
-    fisher = pearsonr(means, successes).confidence_interval(0.95)
-    assert found.interval.high - found.interval.low > 1.2 * (fisher.high - fisher.low)
+    widths = []
+    for successes in (np.array([0] * 10 + [1] * 90), np.array([0, 1] * 50)):
+        means = rng.normal(size=100) + successes * 1.5 / successes.std() * 0.5
+        found = known(success_correlation(means, successes))
+        widths.append(np.diff(np.arctanh(found.interval)))
+    assert widths[0] > 1.2 * widths[1]
 
 
 def test_failures_that_run_longer_do_not_correlate() -> None:

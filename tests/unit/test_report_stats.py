@@ -12,7 +12,7 @@ import statsmodels.api as sm
 from scipy.stats import beta, binom, binomtest
 from scipy.stats import t as student_t
 
-from evalkit.report.stats import _spread, mean_interval, mean_rate_interval, success_interval
+from evalkit.report.stats import _spread, combined_freedom, mean_interval, mean_rate_interval, success_interval
 from tests.doubles.known import known
 
 
@@ -164,9 +164,51 @@ def test_difficulty_of_tasks_does_not_widen_the_interval() -> None:
     assert across.high - across.low > 5
 
 
-def test_a_task_with_one_episode_makes_episodes_one_sample() -> None:
-    sums, counts = np.array([10.0, 11.0, 30.0]), np.array([1, 1, 1])
-    assert mean_interval(sums, counts, np.array(["a", "a", "b"])) == mean_interval(sums, counts)
+def test_one_episode_alone_hardly_widens_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    tasks = np.repeat(np.arange(8), 5)
+    sums = 10 * (np.linspace(20, 32, 8)[tasks] + rng.normal(0, 1, 40))
+    counts = np.full(40, 10)
+    low, high = known(mean_interval(sums, counts, tasks))
+    lost_low, lost_high = known(mean_interval(sums[:36], counts[:36], tasks[:36]))
+    assert lost_high - lost_low == pytest.approx(high - low, rel=0.25)
+    alone = _spread(sums[:36], counts[:36], [np.flatnonzero(tasks[:36] == task) for task in range(7)])
+    squares = sum(np.var(sums[tasks == task], ddof=1) * 5 for task in range(7))  # variances of the seven sums
+    assert alone.error == pytest.approx(math.sqrt(squares * 36 / 35) / 360)
+
+
+def test_episodes_mostly_alone_in_their_tasks_are_one_sample() -> None:
+    sums, counts = np.array([10.0, 11.0, 30.0, 20.0]), np.array([1, 1, 1, 1])
+    assert mean_interval(sums, counts, np.array(["a", "a", "b", "c"])) == mean_interval(sums, counts)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 24])
+def test_two_episodes_a_task_count_one_degree_each(num_tasks: int) -> None:
+    """Summed over samples, the degrees of freedom of equal variances are those of all tasks together."""
+    rng = np.random.default_rng(0)
+    estimates = rng.chisquare(1, (20000, num_tasks))
+    squares, of_each = (estimates.sum(1) ** 2).mean(), (estimates**2 / 3).sum(1).mean()
+    assert squares / of_each - 2 == pytest.approx(num_tasks, rel=0.05)
+    assert combined_freedom([1.0] * num_tasks, [1.0] * num_tasks) == pytest.approx(3 * num_tasks - 2)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, 40.0])
+def test_an_interval_without_bounds_moves_with_the_values(shift: float) -> None:
+    counts, means = np.array([7, 9, 30, 4]), np.array([22.0, 22.5, 23.0, 30.0])
+    low, high = known(mean_interval(counts * means, counts))
+    assert known(mean_interval(counts * (means + shift), counts)) == pytest.approx((low + shift, high + shift))
+
+
+def test_few_uneven_episodes_reach_no_absurd_values() -> None:
+    """Nothing reaches further than 2.5 times Student's interval, also where one episode holds hardly a frame."""
+    counts = np.array([60, 55, 4])
+    means = np.array([0.02, 0.12, 0.03])
+    spread = _spread(counts * means, counts, [np.arange(3)])
+    reach = student_t.ppf(0.975, spread.freedom) * spread.error
+    mean = counts @ means / counts.sum()
+    low, high = known(mean_interval(counts * means, counts, low=0.0))
+    assert low == 0.0
+    assert reach < high - mean <= 2.5 * reach * (1 + 1e-9)
 
 
 def test_what_is_no_episode_is_refused() -> None:
