@@ -26,20 +26,21 @@ def print_folders(pred_dir: Path, true_dir: Path, files: FolderOptions) -> None:
     """Print clips, views, frames, rates, sizes and units of both sides, how they match, and every finding.
 
     Raises:
-        BadConfig: If a folder does not exist, or the folders have no clip in common.
+        BadConfig: If a folder does not exist, the folders have no clip in common, or every clip is refused or broken.
     """
     pairs = pair_clips(pred_dir, true_dir)
     count = len(pairs.scored)
     table = Table(title=f"{pred_dir} against {true_dir}: {count} clip{'s' * (count != 1)}")
     for column in ("clip", "task/index", "view", "ground truth", "prediction", "compared"):
         table.add_column(column, overflow="fold")
-    doubts: list[str] = []
+    doubts, is_any_scored = list[str](), False
     for pair in pairs.scored:
         try:
             facts = clip_facts(pair, files)
         except BadConfig as error:
             doubts.append(f"{pair.name}: broken_clip: {error}")
             continue
+        is_any_scored |= not facts.refused
         for row in _rows(pair, facts):
             table.add_row(*row)
         doubts += [f"{pair.name}: {finding.verdict}: {finding.check}: {finding.reason}." for finding in facts.findings]
@@ -47,6 +48,8 @@ def print_folders(pred_dir: Path, true_dir: Path, files: FolderOptions) -> None:
     out.print(table)
     for doubt in doubts:
         out.print(Text(doubt, style="yellow"), soft_wrap=True)
+    if not is_any_scored:
+        raise BadConfig("No clip can be scored; the lines above say why.")
 
 
 def _rows(pair: ClipPair, facts: ClipFacts) -> list[tuple[str, ...]]:
@@ -85,8 +88,8 @@ def _compared(facts: ClipFacts) -> str:
     match = facts.match
     if facts.refused:
         return "refused"
-    if not match.true:
-        return "nothing"
+    if not match.true or facts.pred.frames is None:
+        return "nothing" if not match.true else match.how
     return (
         f"{len(match.true)} frames {match.how}: {match.true[0]}-{match.true[-1]} with {match.pred[0]}-{match.pred[-1]}"
     )

@@ -60,6 +60,8 @@ def report(
     from evalkit.report.render_console import render_console
     from evalkit.report.write import is_scored_folder, write_report, write_scored_folders_report
 
+    for path in runs:
+        _check_reportable(path)
     folder = to or runs[0] / "report"
     rows = [] if published is None else read_published(published)
     scored = [path for path in runs if is_scored_folder(path)]
@@ -71,6 +73,18 @@ def report(
             written = write_report(runs, folder, across_protocols=across_protocols, published=rows)
     out.print(render_console(written.document))
     out.print(f"report: {folder / 'report.md'}", soft_wrap=True)
+
+
+def _check_reportable(folder: Path) -> None:
+    """Raise BadConfig unless a folder holds a run or scores."""
+    if not folder.exists():
+        raise BadConfig(f"{folder} does not exist.")
+    if folder.is_file():
+        raise BadConfig(f"{folder} is a file; name its folder: {folder.parent}.")
+    if not any((folder / name).exists() for name in ("plan.json", "scores.parquet")):
+        raise BadConfig(
+            f"{folder} holds no scores and no run (scores.parquet, plan.json); write scores with `evalkit score`."
+        )
 
 
 def _check_all_scored(folders: Sequence[Path], scored: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from evalkit.contracts.errors import EvalkitError
 from evalkit.report.format import quantity
 from evalkit.report.paired import Paired, paired_rows
-from evalkit.score.results.checks import split_checks
+from evalkit.score.results.checks import check_sentences, split_checks
 from evalkit.score.results.names import PREDICTED
 from evalkit.score.results.table import HowScored, read_how_scored, read_scores
 from evalkit.score.results.truth import TruthHashes
@@ -51,6 +51,7 @@ class _Side:
     name: str
     how: HowScored
     scores: pd.DataFrame
+    checks: tuple[str, ...]
 
     def clips(self, subject: str) -> dict[str, None]:
         """Return the clips for which a subject has a value."""
@@ -86,7 +87,7 @@ def compare_scores(paths: tuple[Path, Path], names: tuple[str, str]) -> Comparis
         rows = paired_rows(ours, theirs)
         if any(row.num_values for row in rows):
             pairs[subject] = Paired(left=left.name, right=right.name, rows=tuple(rows))
-            caveats += _one_side_only(left, right, subject)
+            caveats += [*_one_side_only(left, right, subject), *_metrics_of_one_side(left, right, subject)]
     if not pairs:
         raise NotComparable(
             f"{left.name} and {right.name} share no value: {left.name} has scores of {_listed(left.clips('policy'))}, "
@@ -96,8 +97,9 @@ def compare_scores(paths: tuple[Path, Path], names: tuple[str, str]) -> Comparis
 
 
 def _side(path: Path, name: str) -> _Side:
-    scores, _ = split_checks(read_scores(path))
-    return _Side(name=name, how=read_how_scored(path), scores=scores)
+    table = read_scores(path)
+    scores, _ = split_checks(table)
+    return _Side(name=name, how=read_how_scored(path), scores=scores, checks=tuple(check_sentences(table)))
 
 
 def _check_truth(left: _Side, right: _Side) -> None:
@@ -150,6 +152,7 @@ def _clips_of_other_frames(left: TruthHashes, right: TruthHashes) -> list[str]:
 
 
 def _caveats(left: _Side, right: _Side, defined_otherwise: Sequence[str]) -> Iterator[str]:
+    yield from (f"{side.name}: {sentence}" for side in (left, right) for sentence in side.checks)
     unknown = [side.name for side in (left, right) if side.how.truth is None]
     if unknown:
         verb = "does" if len(unknown) == 1 else "do"
@@ -181,6 +184,17 @@ def _one_side_only(left: _Side, right: _Side, subject: str) -> Iterator[str]:
         missing = [clip for clip in one.clips(subject) if clip not in theirs]
         if missing:
             yield f"Only {one.name} has {subject} scores of {quantity(len(missing), 'clip')}: {_listed(missing)}."
+
+
+def _metrics_of_one_side(left: _Side, right: _Side, subject: str) -> Iterator[str]:
+    """Yield the metrics that one side alone has."""
+    has = [
+        set(side.scores[(side.scores["subject"] == subject) & side.scores["value"].notna()]["metric"])
+        for side in (left, right)
+    ]
+    for side, own, others in ((left, has[0], has[1]), (right, has[1], has[0])):
+        if own - others:
+            yield f"Only {side.name} has values of {', '.join(sorted(own - others))}; they are not compared."
 
 
 def _listed(names: Sequence[str] | Mapping[str, None]) -> str:

@@ -116,10 +116,11 @@ def test_report_of_one_folder(models: Path, tmp_path: Path) -> None:
 
 def test_runs_and_scored_folders_do_not_mix(models: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    for folder in (tmp_path / "run", tmp_path / "nowhere"):
+    (tmp_path / "run/plan.json").touch()
+    for folder, said in ((tmp_path / "run", "separately"), (tmp_path / "nowhere", "does not exist")):
         error = CliRunner().invoke(app, ["report", str(models / "a"), str(folder)]).exception
         assert isinstance(error, BadConfig)
-        assert "separately" in str(error)
+        assert said in str(error)
     with pytest.raises(RunFolderError):
         write_report([models / "a"], tmp_path / "out")
 
@@ -202,3 +203,40 @@ def test_a_broken_file_gets_one_sentence(tmp_path: Path) -> None:
         (tmp_path / "scores.parquet").write_bytes(content)
         with pytest.raises(EvalkitError, match="Cannot read the scores"):
             compare_scores((tmp_path / "scores.parquet", tmp_path / "scores.parquet"), ("a", "b"))
+
+
+def test_checks_of_both_sides_come_first(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "a", tmp_path / "a")
+    shutil.copytree(models / "b", tmp_path / "b")
+    (tmp_path / "b/pred/c1/rgb/front/0001.png").unlink()
+    _score(tmp_path / "b", tmp_path / "a/true")
+    first, *_ = _compare(tmp_path).caveats
+    assert first.startswith("b: check/frame_count: warning in 1 of 4 clips")
+
+
+def test_metrics_of_one_side_are_named(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "a", tmp_path / "a")
+    shutil.copytree(models / "b", tmp_path / "b")
+    for clip in CLIPS:
+        shutil.rmtree(tmp_path / f"b/pred/{clip}/depth")
+    _score(tmp_path / "b", tmp_path / "a/true")
+    [said] = [caveat for caveat in _compare(tmp_path).caveats if caveat.startswith("Only a has values of ")]
+    assert "absrel/gt_mask_10m" in said
+    assert "psnr_db" not in said
+
+
+def test_a_path_without_scores_is_named(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/scores.parquet").write_bytes(b"x")
+    cases = {
+        tmp_path / "absent": "does not exist",
+        tmp_path / "images": "holds no scores and no run",
+        models / "a/scores.parquet": "is a file; name its folder",
+        tmp_path / "broken": "Score again.",
+    }
+    for path, said in cases.items():
+        error = CliRunner().invoke(app, ["report", str(path)]).exception
+        assert isinstance(error, EvalkitError)
+        assert said in str(error)
+        assert ".." not in str(error)

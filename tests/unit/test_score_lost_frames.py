@@ -4,6 +4,7 @@ In: folders with two views, depth and states. Out: a verdict.
 Read next: `evalkit/score/sources/clip_facts.py`, `evalkit/score/sources/read_log.py`.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,85 @@ def test_a_copy_of_the_ground_truth_is_named(folders: tuple[Path, Path]) -> None
     assert [row[0] for row in _checks(folders)] == ["check/same_images"]
     Image.fromarray(images(9, 1)[0]).save(folders[0] / "clip/rgb/front/0003.png")
     assert _checks(folders) == []
+
+
+def _write_cameras(gt: Path, **views: Any) -> None:
+    K = [[50.0, 0.0, 31.5], [0.0, 50.0, 23.5], [0.0, 0.0, 1.0]]
+    listed = [{"name": name, "kind": "static", "intrinsics": K, **pose} for name, pose in views.items()]
+    (gt / "clip/cameras.json").write_text(json.dumps({"views": listed}))
+
+
+def _camera_rows(folders: tuple[Path, Path]) -> list[tuple[str, str, str]]:
+    scores = read_scores(score_folders(*folders, folders[0].parent / "scores.parquet", options=QUICK))
+    assert scores[scores["metric"] == "psnr_db/frame_mean"]["value"].notna().all()
+    rows = scores[scores["metric"] == "check/cameras"]
+    return [tuple(map(str, row)) for row in rows[["view", "status", "reason"]].itertuples(index=False)]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "has 1 poses"), (3, "has 3 poses for 6"), (8, "has 8 poses for 6")])
+def test_a_wrong_number_of_poses_is_named(folders: tuple[Path, Path], count: int, said: str) -> None:
+    one = {"T_base_cam": np.eye(4).tolist()}
+    _write_cameras(folders[1], front={"T_base_cam": [np.eye(4).tolist()] * NUM_FRAMES}, side=one)
+    assert _camera_rows(folders) == []
+    _write_cameras(folders[1], front={"T_base_cam": [np.eye(4).tolist()] * count}, side=one)
+    [(view, status, reason)] = _camera_rows(folders)
+    assert (view, status) == ("front", "warning")
+    assert said in reason
+
+
+def test_cameras_without_images_are_named(folders: tuple[Path, Path]) -> None:
+    one = {"T_base_cam": np.eye(4).tolist()}
+    _write_cameras(folders[1], front=one, cam_2=one)
+    [(view, status, reason)] = _camera_rows(folders)
+    assert (view, status) == ("cam_2", "warning")
+    assert reason == "cameras.json names cam_2, which has no images; the folders are front, side"
+    _write_cameras(folders[1], cam_1=one, cam_2=one)
+    (_, status, reason), *_ = _camera_rows(folders)
+    assert (status, reason[:60]) == ("refused", "cameras.json names cam_1, cam_2, the folders are front, side")
+
+
+def test_an_open_convention_costs_clouds_alone(folders: tuple[Path, Path]) -> None:
+    _write_cameras(folders[1], front={"c2w": np.eye(4).tolist()}, side={"c2w": np.eye(4).tolist()})
+    (_, status, reason), *_ = _camera_rows(folders)
+    assert status == "refused"
+    assert "add --camera-convention opencv, opengl or colmap" in reason
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.full((6, 48, 64, 3), np.nan, np.float32), "float32 colours without a finite value"),
+        (np.linspace(-1, 1, 6 * 48 * 64 * 3, dtype=np.float32).reshape(6, 48, 64, 3), "colours from -1 to "),
+        (np.full((6, 48, 64, 3), 255.0), "float64 colours from 255 to 255, expected 8 bits"),
+    ],
+)
+def test_the_range_of_colours_is_named(folders: tuple[Path, Path], array: np.ndarray, said: str) -> None:
+    shutil.rmtree(folders[0] / "clip/rgb/front")
+    np.save(folders[0] / "clip/rgb/front.npy", array)
+    assert any(row[:3] == ("check/files", "policy", "front") and said in row[3] for row in _checks(folders))
+
+
+def test_an_array_cut_off_names_its_frames(folders: tuple[Path, Path]) -> None:
+    shutil.rmtree(folders[0] / "clip/rgb/front")
+    path = folders[0] / "clip/rgb/front.npy"
+    np.save(path, noisy(images(0, NUM_FRAMES), 1))
+    path.write_bytes(path.read_bytes()[: -2 * 48 * 64 * 3])
+    [row] = _checks(folders)
+    assert "2 of 6 compared frames" in row[3]
+    assert "is cut off: it holds 4 of 6 frames" in row[3]
+
+
+def test_no_words_of_opencv_on_stderr(folders: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    _cut_off(*folders)
+    assert [row[0] for row in _checks(folders)] == ["check/files"]
+    assert capfd.readouterr().err == ""
+
+
+def test_dry_run_exits_with_2_if_nothing_is_scored(folders: tuple[Path, Path]) -> None:
+    command = ["score", "folders", *map(str, folders), "--dry-run"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    done = CliRunner().invoke(app, [*command, "--gt-offset", "9"])
+    assert "No clip can be scored" in str(done.exception)
 
 
 def test_the_same_folder_twice_is_refused(folders: tuple[Path, Path]) -> None:

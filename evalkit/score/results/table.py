@@ -173,7 +173,13 @@ def read_scores(path: Path, columns: Iterable[str] | None = None) -> pd.DataFram
     except FileNotFoundError as error:
         raise RunFolderError(f"{path} does not exist. Run `evalkit score run {path.parent}` first.") from error
     except (OSError, pa.ArrowException) as error:
-        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score run` again.") from error
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> RunFolderError:
+    is_run = (path.parent / "plan.json").exists()
+    again = f"Run `evalkit score run {path.parent}` again" if is_run else "Score again"
+    return RunFolderError(f"Cannot read the scores {path}: {str(error).rstrip('.')}. {again}.")
 
 
 def read_coverage(path: Path) -> Coverage | None:
@@ -186,7 +192,7 @@ def read_coverage(path: Path) -> Coverage | None:
         text = (pq.read_schema(path).metadata or {}).get(MADE_OF.encode())
         return None if text is None else Coverage.from_text(text)
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
-        raise RunFolderError(f"Cannot read the scores {path}: {error}. Run `evalkit score run` again.") from error
+        raise _broken(path, error) from error
 
 
 @dataclass(frozen=True, kw_only=True)

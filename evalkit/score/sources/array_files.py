@@ -100,9 +100,13 @@ def array_frames(path: Path, info: ArrayInfo) -> Iterator[np.ndarray | Measure]:
     try:
         with _opened(path, info.key) as file:
             _read_header(file)
-            for _ in range(info.num_frames):
-                frame = np.frombuffer(file.read(num_bytes), info.dtype).reshape(shape)
-                yield _channels_last(frame, info)
+            for frame_idx in range(info.num_frames):
+                data = file.read(num_bytes)
+                if len(data) < num_bytes:
+                    reason = f"{path} is cut off: it holds {frame_idx} of {info.num_frames} frames"
+                    yield Measure(None, "unreadable", reason)
+                    return
+                yield _channels_last(np.frombuffer(data, info.dtype).reshape(shape), info)
     except Exception as error:  # a broken archive raises whatever its decoder raises
         yield Measure(None, "unreadable", f"{path}: {type(error).__name__}: {error}")
 

@@ -26,6 +26,11 @@ from evalkit.contracts.types import ARM_PROPRIO
 from evalkit.score.sources.cameras import Camera, CameraSet
 from evalkit.score.sources.clip_files import DEFAULT_VIEW
 
+
+class OpenConvention(BadConfig):
+    """Poses whose axes or direction are not stated, or stated in two ways; the rest of the file is usable."""
+
+
 Convention = Literal["opencv", "opengl", "colmap"]
 """`opencv`: camera-to-base, x right, y down, z forward. `opengl`: camera-to-base, x right, y up, z backward. `colmap`:
 base-to-camera with the axes of OpenCV."""
@@ -61,19 +66,23 @@ def read_cameras(
         sizes_px: Height and width of each view, for intrinsics that need them.
 
     Raises:
-        BadConfig: If it is broken, names no view, or leaves the convention of a pose open.
+        BadConfig: If it is broken or names no view.
     """
+    problem = ""
     try:
         data = json.loads(path.read_text())
         stated = _convention(path, data, convention)
         if isinstance(data, Mapping) and _is_nerf(data):
             found = _nerf(path, data, views, stated or "opengl", sizes_px or {})
         else:
-            found = _listed(path, data, views, stated)
+            try:
+                found = _listed(path, data, views, stated)
+            except OpenConvention as error:
+                found, problem = _listed(path, data, views, stated, posed=False), str(error)
         _check(path, found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadConfig(f"{path} is not a list of cameras: {type(error).__name__}: {error}.") from error
-    return replace(found, depth_per_m=_depth_per_m(path, data), source=path.name)
+    return replace(found, depth_per_m=_depth_per_m(path, data), source=path.name, problem=problem)
 
 
 def view_names(path: Path) -> list[str]:
@@ -119,13 +128,15 @@ def _entries(data: Any, views: Sequence[str]) -> list[tuple[Any, Mapping[str, An
     return [(name, view) for name, view in data.items() if isinstance(view, Mapping)]
 
 
-def _listed(path: Path, data: Any, views: Sequence[str], convention: Convention | None) -> CameraSet:
-    cameras = [_camera(path, name, view, convention) for name, view in _entries(data, views)]
+def _listed(
+    path: Path, data: Any, views: Sequence[str], convention: Convention | None, *, posed: bool = True
+) -> CameraSet:
+    cameras = [_camera(path, name, view, convention, posed=posed) for name, view in _entries(data, views)]
     arms = data.get("arms") if isinstance(data, Mapping) else None
     return CameraSet(cameras=tuple(cameras), arms=None if arms is None else tuple(arms))
 
 
-def _camera(path: Path, name: Any, view: Mapping[str, Any], convention: Convention | None) -> Camera:
+def _camera(path: Path, name: Any, view: Mapping[str, Any], convention: Convention | None, *, posed: bool) -> Camera:
     T_ee_cam = _matrix(view.get("T_ee_cam"), (4, 4))
     if convention == "opengl":
         T_ee_cam = T_ee_cam @ CV_FROM_GL
@@ -138,7 +149,7 @@ def _camera(path: Path, name: Any, view: Mapping[str, Any], convention: Conventi
             T_ee_cam=tuple(map(tuple, T_ee_cam.tolist())) if np.isfinite(T_ee_cam).all() else None,
         ),
         intrinsics_33_px=_intrinsics(view),
-        T_base_cam_f44=_pose(path, name, view, convention),
+        T_base_cam_f44=_pose(path, name, view, convention) if posed else np.full((4, 4), np.nan),
         stated_hw_px=_stated_size(view),
     )
 
@@ -167,23 +178,23 @@ def _pose(path: Path, name: str, view: Mapping[str, Any], convention: Convention
     """Return `T_base_cam` (4,4 or F,4,4) in evalkit's convention; NaN if there is none.
 
     Raises:
-        BadConfig: If the pose's name contradicts the convention, or needs one that is not stated.
+        OpenConvention: If the pose's name contradicts the convention, or needs one that is not stated.
     """
     if "qvec" in view and "tvec" in view:
         if convention not in (None, "colmap"):
-            raise BadConfig(f"{path}: '{name}' has COLMAP's qvec and tvec, which contradict {convention}.")
+            raise OpenConvention(f"{path}: '{name}' has COLMAP's qvec and tvec, which contradict {convention}.")
         return _inverse(_from_quat(view["qvec"], view["tvec"]))
     key = next((key for key in (OWN_POSE, *TO_BASE, *FROM_BASE, *OPEN) if key in view), None)
     if key is None:
         return np.full((4, 4), np.nan)
     pose = _matrix(view[key], (4, 4), one_a_frame=True)
     if convention is None and key != OWN_POSE and key not in ("T_cam_base",):
-        raise BadConfig(
+        raise OpenConvention(
             f"{path}: '{key}' of '{name}' does not say its axes; add --camera-convention opencv, opengl or colmap, or "
             f'"convention" in the file.'
         )
     if key in (OWN_POSE, *TO_BASE) and convention == "colmap":
-        raise BadConfig(
+        raise OpenConvention(
             f"{path}: '{key}' of '{name}' is camera-to-base by its name, the convention colmap is base-to-camera; call "
             "it T_cam_base, or state opencv or opengl."
         )

@@ -75,12 +75,16 @@ class CameraSet:
         arms: Arms of the robot; None if the file does not say.
         depth_per_m: Stored units of depth per metre; None if the file does not say.
         source: Name of the file, or what stands in for it.
+        problem: Why poses, or all of the file, are not used; empty if they are.
+        is_read: Whether the file could be read.
     """
 
     cameras: tuple[Camera, ...]
     arms: tuple[Arm, ...] | None = None
     depth_per_m: float | None = None
     source: str = "no camera file"
+    problem: str = ""
+    is_read: bool = True
 
 
 def unknown_cameras(names: Sequence[str]) -> CameraSet:

@@ -15,7 +15,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.outcome import Measure, Modality
 from evalkit.score.sources.alignment import NUM_TRIED, Alternative, better_match, thumbnail
-from evalkit.score.sources.camera_files import read_cameras
+from evalkit.score.sources.camera_files import read_cameras, view_names
 from evalkit.score.sources.cameras import CameraSet, unknown_cameras
 from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE, STATES
 from evalkit.score.sources.folder_options import FolderOptions, Resized
@@ -105,6 +105,7 @@ def clip_facts(pair: ClipPair, options: FolderOptions) -> ClipFacts:
         *unit_findings(pred, units[0]),
         *unit_findings(true, units[1]),
         *_scale_findings(true, pred, options),
+        *_unstated_units(stated, true, pred, options),
         *_size_findings(names, true, pred, sizes, options),
         *_camera_findings(pair, stated, true),
         *_mask_findings(true, names, sizes),
@@ -130,7 +131,23 @@ def _read_cameras(pair: ClipPair, options: FolderOptions) -> CameraSet:
         return unknown_cameras(views or [DEFAULT_VIEW])
     sizes = {view: inspect(stream, modality).hw_px for (modality, view), stream in pair.true.streams.items()}
     sizes_px = {view: size for view, size in sizes.items() if size is not None}
-    return read_cameras(path, views, convention=options.convention, sizes_px=sizes_px)
+    try:
+        stated = read_cameras(path, views, convention=options.convention, sizes_px=sizes_px)
+    except BadConfig as error:
+        problem = f"{str(error).rstrip('.')}; no view counts as a wrist camera"
+        return replace(unknown_cameras(views or [DEFAULT_VIEW]), source=path.name, problem=problem, is_read=False)
+    return _with_images(pair, stated, views)
+
+
+def _with_images(pair: ClipPair, stated: CameraSet, views: Sequence[str]) -> CameraSet:
+    """Return the stated cameras that have images on a side; static ones of unknown place where none has."""
+    names = [camera.spec.name for camera in stated.cameras]
+    shown = {**same_views(pair.true, names), **same_views(pair.pred, names)}
+    kept = tuple(camera for camera in stated.cameras if camera.spec.name in shown)
+    if kept or not views:
+        return replace(stated, cameras=kept or stated.cameras)
+    problem = f"{stated.source} names {', '.join(names)}, the folders are {', '.join(views)}: no name fits"
+    return replace(stated, cameras=unknown_cameras(views).cameras, problem=problem)
 
 
 def _units(cameras: CameraSet, options: FolderOptions) -> tuple[DepthUnits, DepthUnits]:
@@ -236,6 +253,20 @@ def _scale_findings(true: SideFacts, pred: SideFacts, options: FolderOptions) ->
             "which is metres; write --depth-scale PRED,GT for these"
         )
         yield Finding(check="depth_unit", subject="options", reason=reason)
+
+
+def _unstated_units(cameras: CameraSet, true: SideFacts, pred: SideFacts, options: FolderOptions) -> Iterator[Finding]:
+    """Yield a refusal of integer depth whose units a camera file may state that cannot be read."""
+    if cameras.is_read or options.depth is not None:
+        return
+    for side in (true, pred):
+        stored = [source.info.stored for (modality, _), source in side.sources.items() if modality == "depth"]
+        if any(name and not name.startswith("float") for name in stored):
+            reason = (
+                f"{cameras.source} cannot be read, and may state the unit of depth; correct it, or add --depth-scale, "
+                "for example 1000 for millimetres"
+            )
+            yield Finding(check="depth_unit", subject=side.subject, reason=reason, refuses=("depth", "cloud"))
 
 
 def _size_findings(
@@ -363,8 +394,37 @@ def _state_findings(pair: ClipPair, true: SideFacts, pred: SideFacts, match: Fra
                 yield Finding(check="frame_count", subject=side.subject, value=float(lacking), reason=reason)
 
 
+def _pose_counts(cameras: CameraSet, true: SideFacts) -> Iterator[Finding]:
+    """Yield cameras with one pose per frame, but not for every frame."""
+    assert true.frames is not None
+    for camera in cameras.cameras:
+        poses, count = camera.T_base_cam_f44, true.frames.count
+        if poses.ndim != 3:
+            continue
+        known = set(camera.pose_numbers)
+        lacking = sum(number not in known for number in true.frames.numbers) if known else max(count - len(poses), 0)
+        if lacking or (not known and len(poses) > count):
+            reason = (
+                f"{camera.spec.name} has {len(poses)} poses for {count} frames; poses were taken from the first frame "
+                "on, and a frame without a pose has no point cloud. Give one pose, or one per frame"
+            )
+            if known:
+                reason = f"{camera.spec.name} has no pose for {lacking} of {count} frames, which have no point cloud"
+            yield Finding(check="cameras", subject=TRUTH, view=camera.spec.name, value=float(len(poses)), reason=reason)
+
+
 def _camera_findings(pair: ClipPair, cameras: CameraSet, true: SideFacts) -> Iterator[Finding]:
-    """Yield cameras that state another image size, and cameras of the prediction, which are not used."""
+    """Yield cameras that are not used, state another image size, or have a number of poses of their own."""
+    if cameras.problem:
+        yield Finding(check="cameras", subject=TRUTH, reason=cameras.problem.rstrip("."), refuses=("cloud",))
+    file = pair.true.file(CAMERA_FILES, shared=True)
+    named = [] if file is None else view_names(file)
+    shown = {camera.spec.name for camera in cameras.cameras}
+    for name in [] if cameras.problem else [name for name in named if name not in shown]:
+        folders = ", ".join(sorted({view for _, view in pair.true.streams}))
+        reason = f"{cameras.source} names {name}, which has no images; the folders are {folders}"
+        yield Finding(check="cameras", subject=TRUTH, view=name, reason=reason)
+    yield from _pose_counts(cameras, true)
     for camera in cameras.cameras:
         own = true.hw_px(camera.spec.name)
         if camera.stated_hw_px is not None and own is not None and camera.stated_hw_px != own:

@@ -129,7 +129,8 @@ def inspect(stream: Stream, modality: Modality, *, is_mask: bool = False) -> Str
         numbers = tuple(range(count))
     elif stream.kind == "array" and stream.array is not None:
         numbers = tuple(range(stream.array.num_frames))
-    first = next(iter(_stored_frames(stream, modality, numbers[:1])), Measure(None, "unreadable", "no frame"))
+    nothing = Measure(None, "unreadable", f"{stream.paths[0]} holds no frame that can be decoded; it may be cut off")
+    first = next(iter(_stored_frames(stream, modality, numbers[:1])), nothing)
     return StreamInfo(
         numbers=numbers,
         named=bool(stream.numbers),
@@ -204,12 +205,22 @@ def _one_frame(path: Path, stream: Stream, modality: Modality) -> Frame:
 def _image(path: Path, modality: Modality) -> Frame:
     try:
         data = np.fromfile(path, np.uint8)
-        image = cv2.imdecode(data, FLAGS[modality]) if data.size else None
+        is_whole = data.size > 0 and not _is_cut_off(path, data.tobytes())
+        image = _decoded(data, modality) if is_whole else None
     except (OSError, cv2.error) as error:
         return Measure(None, "unreadable", f"{path}: {' '.join(str(error).split())}")
-    if image is None or _is_cut_off(path, data.tobytes()):
+    if image is None:
         return Measure(None, "unreadable", f"{path} is broken or cut off")
     return image[..., 2::-1] if modality == "rgb" else image
+
+
+def _decoded(data: np.ndarray, modality: Modality) -> np.ndarray | None:
+    """Return an image, or None; OpenCV's own words about broken data would stand among the results."""
+    level = cv2.setLogLevel(0)
+    try:
+        return cv2.imdecode(data, FLAGS[modality])
+    finally:
+        cv2.setLogLevel(level)
 
 
 def _is_cut_off(path: Path, data: bytes) -> bool:
@@ -271,7 +282,7 @@ def _video_facts(path: Path) -> tuple[int, VideoInfo | None]:
         info = probe(path)
         return info.num_frames, info
     except UnreadableVideo:
-        return sum(not isinstance(frame, Measure) for frame in _video(path, "rgb")), None
+        return sum(not isinstance(frame, Measure) for frame in _video(path, "rgb")), None  # cut off
 
 
 def _finished(
@@ -295,7 +306,21 @@ def _colours(image: np.ndarray, where: Path) -> Frame:
     if image.dtype.kind == "f" and np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1:
         return np.rint(image * 255).astype(np.uint8)
     expected = "expected 8 bits (0 to 255), or floating point from 0 to 1"
-    return Measure(None, "unreadable", f"{where} has {image.dtype} colours, {expected}")
+    return Measure(None, "unreadable", f"{where} has {image.dtype} colours {_range(image)}, {expected}")
+
+
+def _range(image: np.ndarray) -> str:
+    """Return the smallest and largest value of an image in words, and how many are no numbers.
+
+    Example:
+        >>> _range(np.array([-1.0, 1.0])), _range(np.array([0.0, np.nan, 0.5]))
+        ('from -1 to 1', 'from 0 to 0.5 with 1 value that is not finite')
+    """
+    usable = image[np.isfinite(image)] if image.dtype.kind == "f" else image
+    lost = image.size - usable.size
+    values = f"from {usable.min():.6g} to {usable.max():.6g}" if usable.size else "without a finite value"
+    others = f" with {lost} value{'s' * (lost > 1)} that {'are' if lost > 1 else 'is'} not finite"
+    return values + (others if lost and usable.size else "")
 
 
 def _metres(image: np.ndarray, where: Path, units: DepthUnits) -> Frame:
