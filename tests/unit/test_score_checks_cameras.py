@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.geometry import inverse, matrix_from_quat, transform
-from evalkit.score.checks.agreement import OPENGL, REFUSE_FRAC, WARN_FRAC, Views, along_ray, disagreement
-from evalkit.score.checks.cameras import intrinsics_fault, pose_fault
+from evalkit.score.checks.agreement import OPENGL, REFUSE_FRAC, WARN_FRAC, Views, along_ray, assess, combined
+from evalkit.score.checks.cameras import centre_oddity, distance_oddity, intrinsics_fault, pose_fault
 from tests.doubles.scene import scene_chunk
 
 SIZES = [(24, 32), (48, 64), (64, 48), (120, 160), (256, 320)]
@@ -38,7 +38,8 @@ K_320x240 = np.array([[280.0, 0.0, 159.5], [0.0, 280.0, 119.5], [0.0, 0.0, 1.0]]
     ],
 )
 def test_a_matrix_that_is_no_pose_is_named(T: Any, sentence: str) -> None:
-    fault = pose_fault(np.asarray(T))
+    distance = None if np.shape(T) != (4, 4) else distance_oddity(np.asarray(T))
+    fault = pose_fault(np.asarray(T)) or (distance.text if distance is not None else "")
     assert re.search(sentence, fault), fault or "no fault"
 
 
@@ -68,7 +69,8 @@ def test_poses_pass_whatever_their_rotation() -> None:
     ],
 )
 def test_intrinsics_of_another_image_are_named(K: np.ndarray, sentence: str) -> None:
-    fault = intrinsics_fault(K, (240, 320))
+    centre = centre_oddity(K, (240, 320))
+    fault = intrinsics_fault(K, (240, 320)) or (centre.text if centre is not None and centre.is_certain else "")
     assert re.search(sentence, fault), fault or "no fault"
 
 
@@ -79,6 +81,7 @@ def test_intrinsics_of_usual_cameras_pass(fovy_deg: float) -> None:
         centre = np.array([width, height]) * [0.48, 0.53]
         K = np.array([[focal, 0.0, centre[0]], [0.0, focal * 1.05, centre[1]], [0.0, 0.0, 1.0]])
         assert intrinsics_fault(K, (height, width)) == ""
+        assert centre_oddity(K, (height, width)) is None
 
 
 def _views(size: tuple[int, int] = (48, 64), seed: int = 0) -> Views:
@@ -94,9 +97,9 @@ def _views(size: tuple[int, int] = (48, 64), seed: int = 0) -> Views:
 def test_correct_cameras_agree(size: tuple[int, int]) -> None:
     for seed in range(3):
         views = _views(size, seed)
-        assert disagreement(views) is None
+        assert assess(views).found is None
         for pair in ([0, 1], [0, 2], [1, 2]):
-            assert disagreement(Views(**{name: array[pair] for name, array in vars(views).items()})) is None
+            assert assess(Views(**{name: array[pair] for name, array in vars(views).items()})).found is None
 
 
 def test_noise_and_holes_are_no_contradiction() -> None:
@@ -105,13 +108,13 @@ def test_noise_and_holes_are_no_contradiction() -> None:
     holes = np.where(rng.random(noisy.shape) < 0.3, 0.0, noisy)
     nan = np.where(holes == 0, np.nan, holes)
     for depth_m in (noisy, holes, nan):
-        assert disagreement(replace(views, depth_vhw_m=depth_m)) is None
+        assert assess(replace(views, depth_vhw_m=depth_m)).found is None
 
 
 def test_views_without_depth_say_nothing() -> None:
     views = _views()
-    assert disagreement(replace(views, depth_vhw_m=np.zeros_like(views.depth_vhw_m))) is None
-    assert disagreement(Views(**{name: array[:1] for name, array in vars(views).items()})) is None
+    assert assess(replace(views, depth_vhw_m=np.zeros_like(views.depth_vhw_m))).found is None
+    assert assess(Views(**{name: array[:1] for name, array in vars(views).items()})).found is None
 
 
 def _posed(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Views], Views]:
@@ -133,9 +136,13 @@ def _along_rays(views: Views) -> Views:
     return replace(views, depth_vhw_m=views.depth_vhw_m * rays)
 
 
+SAPIEN = matrix_from_quat(np.array([0.5, 0.5, -0.5, 0.5]))
+"""Columns: x forward, y left, z up, in a camera's frame with x right, y down, z forward."""
+
 MISTAKES: dict[str, Callable[[Views], Views]] = {
     "inverted (world to camera)": _posed(inverse),
     "OpenGL's": _posed(lambda T: T @ OPENGL),
+    "SAPIEN or ROS (x forward, y left, z up)": _posed(lambda T: T @ transform(SAPIEN, np.zeros(3))),
     "inverted with OpenGL axes": _posed(lambda T: OPENGL @ inverse(T)),
     "rotation looks transposed": _posed(_turned),
     "translation looks like millimetres": _posed(lambda T: transform(T[:3, :3], T[:3, 3] * 1000)),
@@ -155,7 +162,7 @@ MISTAKES: dict[str, Callable[[Views], Views]] = {
 @pytest.mark.parametrize("text", MISTAKES)
 def test_a_mistake_in_all_cameras_is_named(text: str, size: tuple[int, int]) -> None:
     for seed in range(2):
-        found = disagreement(MISTAKES[text](_views(size, seed)))
+        found = assess(MISTAKES[text](_views(size, seed))).found
         assert found is not None
         assert text in found.explanation
 
@@ -168,7 +175,7 @@ def test_a_mistake_in_one_camera_is_found_there(text: str, view: int) -> None:
     mixed = {name: array.copy() for name, array in vars(right).items()}
     for name, array in vars(wrong).items():
         mixed[name][view] = array[view]
-    found = disagreement(Views(**mixed))
+    found = assess(Views(**mixed)).found
     assert found is not None
     assert view in found.views
     assert found.explanation or (found.in_front_frac or 0) > WARN_FRAC
@@ -177,7 +184,7 @@ def test_a_mistake_in_one_camera_is_found_there(text: str, view: int) -> None:
 @pytest.mark.parametrize("factor", [0.1, 0.2, 0.5, 2.0, 5.0])
 def test_depth_of_a_usual_wrong_scale_is_named(factor: float) -> None:
     views = _views((120, 160))
-    found = disagreement(replace(views, depth_vhw_m=views.depth_vhw_m * factor))
+    found = assess(replace(views, depth_vhw_m=views.depth_vhw_m * factor)).found
     assert found is not None
     assert f"the depth looks {factor:g} times its true value" in found.explanation
 
@@ -185,6 +192,50 @@ def test_depth_of_a_usual_wrong_scale_is_named(factor: float) -> None:
 @pytest.mark.parametrize("factor", [1.5, 1.9, 3.0])
 def test_depth_of_another_scale_contradicts_the_cameras(factor: float) -> None:
     views = _views((120, 160))
-    found = disagreement(replace(views, depth_vhw_m=views.depth_vhw_m * factor))
+    found = assess(replace(views, depth_vhw_m=views.depth_vhw_m * factor)).found
     assert found is not None
     assert (found.in_front_frac or 0) > REFUSE_FRAC
+
+
+def test_the_axes_of_sapien_are_forward_left_up() -> None:
+    assert np.allclose(SAPIEN @ [1, 0, 0], [0, 0, 1])
+    assert np.allclose(SAPIEN @ [0, 1, 0], [-1, 0, 0])
+    assert np.allclose(SAPIEN @ [0, 0, 1], [0, -1, 0])
+
+
+def test_other_orders_of_axes_are_named() -> None:
+    y_forward = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+    found = assess(_posed(lambda T: T @ transform(y_forward, np.zeros(3)))(_views((120, 160)))).found
+    assert found is not None
+    assert "the axes look like x right, y forward, z up" in found.explanation
+
+
+def test_a_scale_of_depth_may_be_one_of_translations() -> None:
+    found = assess(_posed(lambda T: transform(T[:3, :3], T[:3, 3] * 0.5))(_views((120, 160)))).found
+    assert found is not None
+    assert "the depth looks 2 times its true value, or all translations 0.5 times theirs" in found.explanation
+
+
+def test_a_wrong_pose_in_one_frame_is_no_convention() -> None:
+    right = _views((120, 160))
+    poses = right.T_base_cam_v44.copy()
+    poses[2, :3, 3] += [0.2, 0.1, -0.3]
+    wrong = assess(replace(right, T_base_cam_v44=poses))
+    assert wrong.found is not None
+    found = combined({0: wrong, 7: assess(right)}).found
+    assert found is not None
+    assert (found.views, found.in_front_frac) == (wrong.found.views, wrong.found.in_front_frac)
+    assert found.explanation == "another frame agrees; check the poses of frame 0 of the chunk"
+    assert combined({0: wrong, 7: wrong}).found == wrong.found
+
+
+@pytest.mark.parametrize(
+    ("scale", "is_certain"),
+    [((2, 2), True), ((0.5, 0.5), True), ((5, 2.8), True), ((0, 1), False), ((2, 1), False), ((1, 0.3), False)],
+)
+def test_a_crop_is_told_from_another_image_size(scale: tuple[float, float], is_certain: bool) -> None:
+    centre = np.array([320, 240]) * scale / 2 - 0.5
+    K = np.array([[280.0, 0.0, centre[0]], [0.0, 280.0, centre[1]], [0.0, 0.0, 1.0]])
+    found = centre_oddity(K, (240, 320))
+    assert found is not None
+    assert found.is_certain == is_certain

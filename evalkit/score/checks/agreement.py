@@ -15,9 +15,10 @@ common point at all; a search for the mistake that explains it finds those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numba
@@ -41,7 +42,14 @@ WARN_FRAC, REFUSE_FRAC = 0.1, 0.3
 EXPLAINED_FRAC, EXPLAINED_AGREE = 0.03, 0.5
 """A mistake explains a contradiction if, once it is undone, at most / at least these shares contradict / agree."""
 
+UNCONFIRMED = (
+    "no two cameras see enough of one surface to confirm their intrinsics, poses and depth, so nothing confirms the "
+    "point clouds; if they should, check the poses' axes (x right, y down, z forward), frame and unit"
+)
+
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+FORWARD_LEFT_UP = np.array([[0.0, -1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+"""Axes of cameras in SAPIEN (hence ManiSkill and RoboTwin) and of bodies in ROS; the columns are x, y and z."""
 
 
 class Pair(NamedTuple):
@@ -96,24 +104,71 @@ class Disagreement(NamedTuple):
     explanation: str
 
 
-def disagreement(views: Views) -> Disagreement | None:
-    """Return how the cameras of a frame contradict each other; None if they do not.
+class Assessment(NamedTuple):
+    """What the views of one frame, or of several, say about their cameras.
+
+    Attributes:
+        found: How the cameras contradict each other; None if they do not.
+        confirmed: Indices of the views that another view confirms.
+        num_views: Views with enough depth to say something.
+    """
+
+    found: Disagreement | None = None
+    confirmed: frozenset[int] = frozenset()
+    num_views: int = 0
+
+
+def assess(views: Views) -> Assessment:
+    """Return what the views of one frame say about their cameras.
 
     A pair of views contradicts if over `WARN_FRAC` of the visible points lie in front of a surface. Cameras without
     common points contradict only if a known mistake explains that.
     """
+    everyone = range(len(views.depth_vhw_m))
+    num_views = sum(len(_points(views, view)) >= 2 * MIN_POINTS for view in everyone)
     pairs = pair_agreements(views)
     if not pairs:
-        return None
+        return Assessment(num_views=num_views)
+    confirmed = frozenset(view for pair, agreement in pairs.items() if agreement.confirms for view in pair)
     worst = max(pairs, key=lambda pair: pairs[pair].contradicting_frac)
     frac = pairs[worst].contradicting_frac
     if frac > WARN_FRAC:
-        explained = _explanation(views, pairs, range(len(views.depth_vhw_m)), frac)
+        explained = _explanation(views, pairs, everyone, frac)
         concerned, text = explained or (_suspects(pairs, worst), "")
-        return Disagreement(concerned, frac, text)
-    confirmed = {view for pair, agreement in pairs.items() if agreement.confirms for view in pair}
-    explained = _explanation(views, pairs, [view for view in range(len(views.depth_vhw_m)) if view not in confirmed])
-    return Disagreement(explained[0], None, explained[1]) if explained else None
+        return Assessment(Disagreement(concerned, frac, text), confirmed, num_views)
+    explained = _explanation(views, pairs, [view for view in everyone if view not in confirmed])
+    return Assessment(Disagreement(explained[0], None, explained[1]) if explained else None, confirmed, num_views)
+
+
+def combined(frames: Mapping[int, Assessment]) -> Assessment:
+    """Return what several frames of a chunk say together.
+
+    Another frame in which the same cameras agree refutes that a convention is wrong: then a contradiction concerns the
+    poses of its own frame alone, and cameras without common points are no finding.
+
+    Args:
+        frames: By index of the frame.
+    """
+    found = None
+    by_weight = sorted(
+        ((frame_idx, given.found) for frame_idx, given in frames.items() if given.found is not None),
+        key=lambda item: item[1].in_front_frac is None,
+    )
+    for frame_idx, claim in by_weight:
+        others = [given for other, given in frames.items() if other != frame_idx]
+        if not any(given.found is None and set(claim.views) <= given.confirmed for given in others):
+            found = claim
+        elif claim.in_front_frac is not None:
+            found = claim._replace(
+                explanation=f"another frame agrees; check the poses of frame {frame_idx} of the chunk"
+            )
+        if found is not None:
+            break
+    return Assessment(
+        found,
+        frozenset().union(*(given.confirmed for given in frames.values())),
+        max((given.num_views for given in frames.values()), default=0),
+    )
 
 
 def pair_agreements(views: Views) -> dict[tuple[int, int], Pair]:
@@ -231,12 +286,31 @@ def _rescaled(factor: float) -> Undo:
     return lambda d, K, T: (d / factor, K, T)
 
 
+def _axes(cv_from_given: np.ndarray) -> Undo:
+    """Return what undoes poses whose axes, columns of `cv_from_given`, are others than right, down and forward."""
+    return lambda d, K, T: (d, K, T @ cv_from_given.T)
+
+
+def _permuted_axes() -> Iterator[tuple[str, Undo]]:
+    """Yield the right-handed orders and signs of axes that no other mistake names."""
+    ways = {1: ("right", "down", "forward"), -1: ("left", "up", "backward")}
+    for order in permutations(range(3)):
+        for signs in product((1, -1), repeat=3):
+            axes = np.eye(4)
+            axes[:3, :3] = np.eye(3)[:, order] * signs
+            if np.linalg.det(axes) < 0 or any(np.array_equal(axes, a) for a in (np.eye(4), OPENGL, FORWARD_LEFT_UP)):
+                continue
+            given = ", ".join(
+                f"{name} {ways[sign][axis]}" for name, axis, sign in zip("xyz", order, signs, strict=True)
+            )
+            yield f"the axes look like {given}; give x right, y down, z forward", _axes(axes)
+
+
 MISTAKES: dict[str, Undo] = {
     "the pose looks inverted (world to camera); give T_base_cam, camera to base": lambda d, K, T: (d, K, inverse(T)),
-    "the axes look like OpenGL's (y up, z backward); give x right, y down, z forward": lambda d, K, T: (
-        d,
-        K,
-        T @ OPENGL,
+    "the axes look like OpenGL's (y up, z backward); give x right, y down, z forward": _axes(OPENGL),
+    "the axes look like those of SAPIEN or ROS (x forward, y left, z up); give x right, y down, z forward": _axes(
+        FORWARD_LEFT_UP
     ),
     "the pose looks inverted with OpenGL axes; give T_base_cam with x right, y down, z forward": lambda d, K, T: (
         d,
@@ -265,11 +339,23 @@ MISTAKES: dict[str, Undo] = {
     ),
     "the depth images look upside down; row 0 is on top": lambda d, K, T: (d[::-1], K, T),
     "the depth images look mirrored; column 0 is on the left": lambda d, K, T: (d[:, ::-1], K, T),
-    **{
-        f"the depth looks {factor:g} times its true value; check its scale": _rescaled(factor)
-        for factor in DEPTH_SCALES
-    },
 }
+
+PERMUTED_AXES = dict(_permuted_axes())
+"""Tried for all cameras together: of one camera, so many guesses would fit by chance."""
+
+SCALED_DEPTH = {factor: _rescaled(factor) for factor in DEPTH_SCALES}
+
+
+def _mistakes(*, concerns_all: bool) -> Iterator[tuple[str, Undo]]:
+    """Yield each mistake; in all cameras, a wrong scale of depth looks as one of the translations does."""
+    yield from MISTAKES.items()
+    for factor, undo in SCALED_DEPTH.items():
+        text = f"the depth looks {factor:g} times its true value"
+        text += f", or all translations {1 / factor:g} times theirs" if concerns_all else ""
+        yield f"{text}; check its scale", undo
+    if concerns_all:
+        yield from PERMUTED_AXES.items()
 
 
 def _explanation(
@@ -312,8 +398,8 @@ def _candidates(views: Views, suspects: Sequence[int]) -> Iterator[tuple[tuple[i
     """Yield the views with one mistake undone: in all suspects, in one, or two cameras or poses swapped."""
     everyone = tuple(range(len(views.depth_vhw_m)))
     groups = {tuple(suspects), *((view,) for view in suspects)} - {()}
-    for text, undo in MISTAKES.items():
-        for concerned in sorted(groups):
+    for concerned in sorted(groups, key=lambda group: (-len(group), group)):
+        for text, undo in _mistakes(concerns_all=concerned == everyone):
             yield concerned, text, _changed(views, concerned, undo)
     K, T = views.intrinsics_v33_px, views.T_base_cam_v44
     for a in everyone:

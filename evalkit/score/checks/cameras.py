@@ -1,12 +1,15 @@
 """Checks of camera matrices: is a matrix a pose, do intrinsics fit the image.
 
-In: intrinsics and poses of one camera. Out: the sentence that says what is wrong, empty if nothing is.
+In: intrinsics and poses of one camera. Out: the sentence that says what is wrong, empty if nothing is; an `Oddity`
+where the other cameras may show that the matrix is right.
 Read next: `agreement.py`, which compares the cameras of a clip with each other.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from evalkit.score.checks.oddity import Oddity
 
 ORTHONORMAL = 1e-2
 """Largest entry of R R^T - 1 in a rotation; entries rounded to three decimals give 2e-3."""
@@ -19,6 +22,9 @@ FOCAL_FRAC = (0.15, 6.0)
 
 CENTRE_FRAC = (0.35, 0.65)
 """Range of principal point / image size that needs no explanation."""
+
+MAX_ASPECT_CHANGE = 2.0
+"""Largest ratio of the two scales between an image and the one whose intrinsics it was given."""
 
 MAX_SKEW_PX = 0.5
 """Largest shift of a pixel by skew, which the point cloud leaves out."""
@@ -50,13 +56,26 @@ def pose_fault(T: np.ndarray) -> str:
         return f"its rotation {found}; expected a rotation matrix in the upper left 3x3 part"
     if np.linalg.det(R) < 0:
         return "its rotation mirrors (determinant -1); expected a right-handed rotation"
-    distance_m = float(np.linalg.norm(T[:3, 3]))
-    if distance_m > MAX_DISTANCE_M:
-        return (
-            f"it lies {distance_m:.4g} m from the robot base, expected below {MAX_DISTANCE_M:.0f} m; "
-            "its translation looks like millimetres or centimetres"
-        )
     return ""
+
+
+def distance_oddity(T: np.ndarray) -> Oddity | None:
+    """Return whether a pose lies too far from the robot base, 4x4, metres.
+
+    Example:
+        >>> T = np.eye(4)
+        >>> T[0, 3] = 800.0
+        >>> distance_oddity(T).value
+        800.0
+    """
+    distance_m = float(np.linalg.norm(T[:3, 3]))
+    if distance_m <= MAX_DISTANCE_M:
+        return None
+    text = (
+        f"it lies {distance_m:.4g} m from the robot base, expected below {MAX_DISTANCE_M:.0f} m; its translation looks "
+        "like millimetres or centimetres, or is given in another frame than the base"
+    )
+    return Oddity("pose", distance_m, text, True)
 
 
 def intrinsics_fault(K: np.ndarray, image_hw_px: tuple[int, int]) -> str:
@@ -86,7 +105,12 @@ def intrinsics_fault(K: np.ndarray, image_hw_px: tuple[int, int]) -> str:
             f"fx {fx:.4g}, fy {fy:.4g}, cx {cx:.4g}, cy {cy:.4g} look divided by the image size; expected pixels of "
             f"the {width} x {height} image"
         )
-    return _focal_fault(fx / width, fy / height, image_hw_px) or _centre_fault(cx, cy, image_hw_px)
+    if height != width and abs(cx - height / 2) < 1 + 0.02 * height and abs(cy - width / 2) < 1 + 0.02 * width:
+        return (
+            f"their principal point ({cx:.4g}, {cy:.4g}) is not near the centre of the {width} x {height} image; width "
+            "and height look swapped"
+        )
+    return _focal_fault(fx / width, fy / height, image_hw_px)
 
 
 def _focal_fault(fx_frac: float, fy_frac: float, image_hw_px: tuple[int, int]) -> str:
@@ -101,15 +125,28 @@ def _focal_fault(fx_frac: float, fy_frac: float, image_hw_px: tuple[int, int]) -
     return ""
 
 
-def _centre_fault(cx: float, cy: float, image_hw_px: tuple[int, int]) -> str:
-    """Return why the principal point does not fit the image: it is the centre of an image of another size."""
-    height, width = image_hw_px
+def centre_oddity(K: np.ndarray, image_hw_px: tuple[int, int]) -> Oddity | None:
+    """Return whether a principal point lies far from the centre: in a crop, or with intrinsics of another image size.
+
+    Args:
+        K: Intrinsics, pixels.
+        image_hw_px: Height and width.
+
+    Example:
+        >>> K = np.array([[200.0, 0.0, 255.5], [0.0, 200.0, 255.5], [0.0, 0.0, 1.0]])
+        >>> centre_oddity(K, (256, 256)).is_certain, centre_oddity(K, (512, 256)).is_certain
+        (True, False)
+    """
+    (height, width), (cx, cy) = image_hw_px, K[:2, 2]
     if all(CENTRE_FRAC[0] <= frac <= CENTRE_FRAC[1] for frac in (cx / width, cy / height)):
-        return ""
-    found = f"their principal point ({cx:.4g}, {cy:.4g}) is not near the centre of the {width} x {height} image"
-    if height != width and abs(cx - height / 2) < 1 + 0.02 * height and abs(cy - width / 2) < 1 + 0.02 * width:
-        return f"{found}; width and height look swapped"
-    return f"{found}; they look like those of an image of about {2 * cx:.0f} x {2 * cy:.0f}"
+        return None
+    scales = 2 * (cx + 0.5) / width, 2 * (cy + 0.5) / height
+    text = f"their principal point ({cx:.4g}, {cy:.4g}) is not near the centre of the {width} x {height} image"
+    both = min(scales) > 2 * CENTRE_FRAC[1] or 0 < min(scales) <= max(scales) < 2 * CENTRE_FRAC[0]
+    if both and max(scales) < MAX_ASPECT_CHANGE * min(scales):
+        text += f"; they look like those of an image of about {2 * cx:.0f} x {2 * cy:.0f}"
+        return Oddity("intrinsics", max(scales), text, True)
+    return Oddity("intrinsics", max(scales), f"{text}; right for a crop, else check which image they belong to")
 
 
 def is_missing(matrix: np.ndarray) -> bool:

@@ -10,7 +10,7 @@ and frames is checked in the first chunk of a clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.score.checks import agreement, colours, depths, order, states
-from evalkit.score.checks.cameras import intrinsics_fault, is_missing, pose_fault
+from evalkit.score.checks.cameras import centre_oddity, distance_oddity, intrinsics_fault, is_missing, pose_fault
 from evalkit.score.checks.oddity import Oddity
 from evalkit.score.metrics.pose import pose_error
 from evalkit.score.results.checks import Finding
@@ -89,8 +89,8 @@ class Checker:
         findings = []
         if any(prediction.depth is not None for prediction in self.predictions.values()):
             findings += [*self._truth_depth(), *self._matrices()]
-            if not self._missing() and not any(finding.refuses for finding in findings):
-                findings += [*self._agreement(), *self._wrists(), *self._moving()]
+            if not any(finding.refuses for finding in findings):
+                findings += self._cameras()
         for subject, prediction in self.predictions.items():
             if prediction.depth is not None:
                 findings += self._depth(subject, prediction.depth)
@@ -151,38 +151,70 @@ class Checker:
             if not is_missing(T) and (fault := pose_fault(T)):
                 yield _bad_cameras("pose", camera.name, f"the pose of {camera.name} cannot be right: {fault}{CORRECT}.")
 
-    def _agreement(self) -> Iterator[Finding]:
-        """Yield how the cameras contradict each other in the first frame, or else in the last one."""
-        num_frames, names = len(self.chunk.true.rgb_fvhwc_u8), [camera.name for camera in self.env.cameras]
-        for frame_idx in sorted({self.first, num_frames - 1}):
-            views = [view for view in range(len(names)) if frame_idx in self._readable("depth", view, num_frames)]
-            found = self._disagreement(frame_idx, views)
-            if found is not None:
-                yield self._contradiction(found, [names[view] for view in views])
-                return
+    def _cameras(self) -> Iterator[Finding]:
+        """Yield what is odd about cameras whose matrices are possible: each alone, then together."""
+        given = agreement.Assessment() if self._missing() else self._assessment()
+        doubts = [*self._doubts(given.confirmed)]
+        yield from doubts
+        if self._missing() or any(finding.refuses for finding in doubts):
+            return
+        if given.found is not None:
+            yield self._contradiction(given.found)
+        elif given.num_views > 1 and not given.confirmed:
+            yield _warning(Oddity("camera_agreement", None, agreement.UNCONFIRMED), TRUTH, "", agreement.UNCONFIRMED)
+        yield from self._wrists()
+        yield from self._moving()
 
-    def _disagreement(self, frame_idx: int, views: Sequence[int]) -> agreement.Disagreement | None:
-        T_base_cam_v44 = self.chunk.true.T_base_cam_fv44[frame_idx, views]
-        if len(views) < 2 or any(map(pose_fault, T_base_cam_v44)):
-            return None
-        return agreement.disagreement(
+    def _doubts(self, confirmed: Set[int]) -> Iterator[Finding]:
+        """Yield each camera whose matrices are unusual; refuse those that are likely wrong and that no view confirms.
+
+        The cloud of a single view does not depend on its pose.
+        """
+        for view, camera in enumerate(self.env.cameras):
+            K, T = self.chunk.intrinsics_v33_px[view], self.chunk.true.T_base_cam_fv44[self.first, view]
+            centre = None if is_missing(K) else centre_oddity(K, self._size(view))
+            distance = None if is_missing(T) else distance_oddity(T)
+            for whose, oddity, is_used in (("intrinsics", centre, True), ("pose", distance, len(self.env.cameras) > 1)):
+                if oddity is None:
+                    continue
+                what = f"the {whose} of {camera.name}"
+                if view in confirmed:
+                    text = f"{what}: {oddity.text} (but another view agrees)"
+                    yield _warning(oddity, TRUTH, camera.name, text)
+                elif oddity.is_certain and is_used:
+                    yield _bad_cameras(oddity.check, camera.name, f"{what} cannot be right: {oddity.text}{CORRECT}.")
+                else:
+                    yield _warning(oddity, TRUTH, camera.name, f"{what}: {oddity.text}")
+
+    def _assessment(self) -> agreement.Assessment:
+        """Return what the first and the last frame say about the cameras."""
+        num_frames = len(self.chunk.true.rgb_fvhwc_u8)
+        return agreement.combined({idx: self._assessed(idx) for idx in sorted({self.first, num_frames - 1})})
+
+    def _assessed(self, frame_idx: int) -> agreement.Assessment:
+        """Return what one frame says; views without a readable depth say nothing."""
+        T_base_cam_v44, num_frames = self.chunk.true.T_base_cam_fv44[frame_idx], len(self.chunk.true.rgb_fvhwc_u8)
+        if len(T_base_cam_v44) < 2 or any(map(pose_fault, T_base_cam_v44)):
+            return agreement.Assessment()
+        views = range(len(T_base_cam_v44))
+        readable = np.array([frame_idx in self._readable("depth", view, num_frames) for view in views])
+        return agreement.assess(
             agreement.Views(
-                depth_vhw_m=self.chunk.true.depth_fvhw_m[frame_idx, views],
-                intrinsics_v33_px=self.chunk.intrinsics_v33_px[views],
+                depth_vhw_m=np.where(readable[:, None, None], self.chunk.true.depth_fvhw_m[frame_idx], 0),
+                intrinsics_v33_px=self.chunk.intrinsics_v33_px,
                 T_base_cam_v44=T_base_cam_v44,
             )
         )
 
-    def _contradiction(self, found: agreement.Disagreement, names: Sequence[str]) -> Finding:
-        concerned = ", ".join(names[view] for view in found.views)
-        text = f"{agreement.describe(found)} ({concerned}){CORRECT}."
-        is_certain = bool(found.explanation) or (found.in_front_frac or 0.0) > agreement.REFUSE_FRAC
+    def _contradiction(self, found: agreement.Disagreement) -> Finding:
+        concerned = ", ".join(self.env.cameras[view].name for view in found.views)
+        is_certain = (found.in_front_frac or 0.0) > agreement.REFUSE_FRAC
         return Finding(
             check="camera_agreement",
             subject=TRUTH,
             view=concerned,
             value=found.in_front_frac,
-            reason=text,
+            reason=f"{agreement.describe(found)} ({concerned}){CORRECT if is_certain else ''}.",
             refuses=("cloud",) if is_certain else (),
         )
 
