@@ -87,8 +87,16 @@ def clip_parts(
         yield [_without_floor(scored.start_problem)]
     pools = Pools()
     for chunk, problems, first in scored.parts():
+        robot = scored.robot(first, len(chunk.true.rgb_fvhwc_u8))
         if on_chunk is not None:
-            part = ScoredChunk(task=pair.task, index=pair.index, env=scored.env, chunk=chunk, first_frame_idx=first)
+            part = ScoredChunk(
+                task=pair.task,
+                index=pair.index,
+                env=scored.env,
+                chunk=chunk,
+                first_frame_idx=first,
+                robot_fvhw=None if robot is None else robot.shown_fvhw,
+            )
             on_chunk(part)
         yield score_chunk(
             chunk,
@@ -97,7 +105,7 @@ def clip_parts(
             problems=problems,
             first_frame_idx=first,
             pools=pools,
-            robot=scored.robot(first, len(chunk.true.rgb_fvhwc_u8)),
+            robot=robot,
             totals=totals,
         )
     yield pooled_scores(pools)

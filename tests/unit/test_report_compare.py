@@ -9,6 +9,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ from evalkit.score.chunk import ScoreOptions
 from evalkit.score.folders import score_folders
 from evalkit.score.results.table import read_how_scored, read_scores
 from tests.doubles.known import known
-from tests.doubles.scene import scene_chunk, write_scene_folders
+from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 
 SIZE = (24, 32)
 OPTIONS = ScoreOptions(lpips_nets=())
@@ -147,7 +148,6 @@ def test_other_ground_truth_is_refused(models: Path, tmp_path: Path) -> None:
 
 def test_one_pixel_of_ground_truth_is_noticed() -> None:
     from evalkit.score.results.truth import ScoredChunk, TruthHashes
-    from tests.doubles.scene import scene_spec
 
     chunk = scene_chunk(num_frames=3, image_hw_px=SIZE)
     rgb = chunk.true.rgb_fvhwc_u8.copy()
@@ -180,6 +180,31 @@ def test_other_options_versions_and_definitions_are_named(models: Path, tmp_path
         "--offset differs",
     ]
     assert "ssim/gauss11" not in {row.metric for row in comparison.pairs["policy"].rows}
+
+
+def test_states_start_masks_and_hand_eye_are_ground_truth() -> None:
+    from evalkit.score.results.truth import ScoredChunk, TruthHashes
+
+    chunk, env = scene_chunk(num_frames=2, image_hw_px=SIZE), scene_spec(SIZE)
+    states, start = chunk.true.proprio_fd.copy(), chunk.start.rgb_fvhwc_u8.copy()
+    states[1, 8] += 0.001
+    start[0, 0, 0, 0] += 1
+    moved = (*env.cameras[:2], replace(env.cameras[2], T_ee_cam=((1.0, 0.0, 0.0, 0.0),) * 4))
+    masks = np.zeros(chunk.true.rgb_fvhwc_u8.shape[:4], bool)
+    given = ScoredChunk(task="a", index=0, env=env, chunk=chunk, robot_fvhw=masks)
+    changed = [
+        given,
+        replace(given, chunk=replace(chunk, true=replace(chunk.true, proprio_fd=states))),
+        replace(given, chunk=replace(chunk, start=replace(chunk.start, rgb_fvhwc_u8=start))),
+        replace(given, env=replace(env, cameras=moved)),
+        replace(given, robot_fvhw=~masks),
+    ]
+    hashes = []
+    for scored in changed:
+        truth = TruthHashes()
+        truth.add(scored)
+        hashes.append(truth.clips["a/0000"]["0/1"])
+    assert len(set(hashes)) == len(changed)
 
 
 def test_unknown_ground_truth_is_told(models: Path, tmp_path: Path) -> None:

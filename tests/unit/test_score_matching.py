@@ -208,3 +208,13 @@ def test_a_number_that_two_files_have_is_refused(tmp_path: Path) -> None:
     count, _, checks = outcome(tmp_path)
     assert count == 0
     assert "frame 3 exists twice" in checks["check/files"]
+
+
+def test_one_black_frame_suggests_no_other_match(tmp_path: Path) -> None:
+    write_images(tmp_path / "gt/clip", TRUE)
+    bad = np.concatenate([noisy(TRUE), noisy(TRUE)[-1:]])
+    bad[0] = 0
+    write_images(tmp_path / "pred/clip", bad)
+    count, _, checks = outcome(tmp_path)
+    assert count == 12
+    assert "check/frame_alignment" not in checks

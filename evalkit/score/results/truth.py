@@ -27,6 +27,7 @@ class ScoredChunk:
         env: Cameras of the views.
         chunk: Ground truth and prediction.
         first_frame_idx: Horizon of its first scored frame; where it is not 0, the frame before was scored earlier.
+        robot_fvhw: Pixels that show the robot, bool; None without masks.
     """
 
     task: str
@@ -34,6 +35,7 @@ class ScoredChunk:
     env: EnvSpec
     chunk: ClipChunk
     first_frame_idx: int = 0
+    robot_fvhw: np.ndarray | None = None
 
     @property
     def key(self) -> str:
@@ -63,7 +65,7 @@ def seen_by(*listeners: OnChunk | None) -> OnChunk:
 
 @dataclass
 class TruthHashes:
-    """A hash of the ground truth of each frame: images, depth, intrinsics and poses of all views.
+    """A hash of the ground truth of each frame: images, depth, robot masks, cameras, states and the start frame.
 
     Attributes:
         clips: By clip, then by `chunk/horizon`.
@@ -79,10 +81,15 @@ class TruthHashes:
             for array in (
                 chunk.true.rgb_fvhwc_u8[at],
                 chunk.true.depth_fvhw_m[at],
-                chunk.intrinsics_v33_px,
+                chunk.true.proprio_fd[at],
                 chunk.true.T_base_cam_fv44[at],
+                chunk.intrinsics_v33_px,
+                chunk.start.rgb_fvhwc_u8,
+                chunk.start.depth_fvhw_m,
+                *((scored.robot_fvhw[at],) if scored.robot_fvhw is not None else ()),
             ):
                 found.update(np.ascontiguousarray(array).data)
+            found.update(json.dumps([camera.T_ee_cam for camera in scored.env.cameras]).encode())
             frames[f"{chunk.chunk_idx}/{frame_idx}"] = found.hexdigest()
 
     def to_text(self) -> str:

@@ -4,7 +4,8 @@ In: the first frames of one view on both sides, made small. Out: the option that
 Read next: `matching.py`, which asks where lengths or first numbers differ.
 
 Every plausible match is tried: conditioning frames in the prediction, a ground truth that begins earlier, another rate.
-A match fits clearly better if its mean squared error is at most `CLEARLY_BETTER` of the default's.
+A match fits clearly better if the median of its frames' squared errors is at most `CLEARLY_BETTER` of the default's, so
+that one broken frame decides nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Alternative(NamedTuple):
 
 
 class BetterMatch(NamedTuple):
-    """An alternative and the mean squared errors of both matches, squared grey levels."""
+    """An alternative and the squared errors of both matches (median over the frames), squared grey levels."""
 
     alternative: Alternative
     mse: float
@@ -121,7 +122,7 @@ def better_match(
 
 
 def _mse(true: Mapping[int, np.ndarray], pred: Mapping[int, np.ndarray], match: Alternative) -> float | None:
-    """Return the mean squared error of a match over the frames that both sides have; None if they are few."""
+    """Return the median of the frames' mean squared errors of a match; None if both sides have few frames."""
     errors = [
         float(np.mean((true[t] - pred[p]) ** 2))
         for i in range(NUM_TRIED)
@@ -129,4 +130,4 @@ def _mse(true: Mapping[int, np.ndarray], pred: Mapping[int, np.ndarray], match: 
         and (p := match.pred_step * i + match.pred_skip) in pred
         and true[t].shape == pred[p].shape
     ]
-    return float(np.mean(errors)) if len(errors) >= MIN_PAIRS else None
+    return float(np.median(errors)) if len(errors) >= MIN_PAIRS else None
