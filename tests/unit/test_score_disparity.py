@@ -132,3 +132,26 @@ def test_a_long_clip_is_thinned(monkeypatch: Any) -> None:
         assert pool.num_kept <= 5000
     assert pool.measure().value == pytest.approx(whole.value, rel=0.01)
     assert pool.measure() == pool.measure()
+
+
+def test_a_depth_at_the_near_end_is_counted_once() -> None:
+    """float32 has no 0.001; its nearest number lies above it, so in the mask."""
+    true = np.array([1e-3, 1.0, 2.0, 4.0], np.float32)
+    pool = disparity.AlignedAbsrel()
+    pool.add(true, true)
+    assert pool.measure().status == "ok"
+    assert pool.num_kept == depth.depth_errors(true, true).num_valid == depth.mask_size(true)
+
+
+def test_images_give_the_fit_of_their_pixels_together() -> None:
+    """Added one by one, with a different number of valid pixels each."""
+    rng = np.random.default_rng(3)
+    true = rng.uniform(0.3, 4.0, (5, 700))
+    pred = 1.0 / (1.5 / true + 0.2 + rng.normal(0, 0.01, true.shape))
+    pred[1] = 0.0
+    pred[2, ::3] = 0.001
+    pool = disparity.AlignedAbsrel()
+    for image in zip(true, pred, strict=True):
+        pool.add(*image)
+    aligned = _fit(true, pred).apply(pred)
+    assert pool.measure().value == pytest.approx(depth.depth_errors(true, aligned).absrel().value, rel=1e-9)

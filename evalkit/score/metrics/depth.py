@@ -211,6 +211,50 @@ def _num_out_of_range(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float
     return num_valid, num_invalid, num_far
 
 
+def mask_size(true_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> int:
+    """Return the number of pixels in the mask, with the comparisons of `valid_pairs` (float64).
+
+    Example:
+        >>> mask_size(np.array([0.0, 0.5, np.nan, 10.0]))
+        1
+    """
+    return int(_mask_size(np.ravel(true_m), max_depth_m))
+
+
+@numba.njit(cache=True, nogil=True)
+def _mask_size(true_m: np.ndarray, max_depth_m: float) -> int:
+    count = 0
+    for i in range(true_m.size):
+        count += int(MIN_DEPTH_M < true_m[i] < max_depth_m)
+    return count
+
+
+def valid_pairs(
+    true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true and the predicted depths of the pixels of the mask whose prediction is valid, flat.
+
+    Example:
+        >>> valid_pairs(np.array([1.0, 2.0, 0.0]), np.array([1.5, np.nan, 1.0]))
+        (array([1.]), array([1.5]))
+    """
+    return _valid_pairs(np.ravel(true_m), np.ravel(pred_m), max_depth_m)  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True, nogil=True)
+def _valid_pairs(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[np.ndarray, np.ndarray]:
+    count = 0
+    for i in range(true_m.size):
+        count += int((MIN_DEPTH_M < true_m[i] < max_depth_m) and (0.0 < pred_m[i] < np.inf))
+    true, pred = np.empty(count, true_m.dtype), np.empty(count, pred_m.dtype)
+    kept = 0
+    for i in range(true_m.size):
+        if (MIN_DEPTH_M < true_m[i] < max_depth_m) and (0.0 < pred_m[i] < np.inf):
+            true[kept], pred[kept] = true_m[i], pred_m[i]
+            kept += 1
+    return true, pred
+
+
 def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> np.ndarray:
     """Return the prediction times median(true) / median(pred), both over valid pixels of the mask.
 
@@ -221,11 +265,18 @@ def median_aligned(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float
         >>> median_aligned(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
         array([2., 4., 6.])
     """
-    usable = truth_mask(true_m, max_depth_m=max_depth_m) & is_valid(pred_m)
-    if not usable.any():
+    true, pred = valid_pairs(true_m, pred_m, max_depth_m=max_depth_m)
+    if not true.size:
         return pred_m
-    scale = np.median(true_m[usable].astype(np.float64)) / np.median(pred_m[usable].astype(np.float64))
-    return pred_m.astype(np.float64) * scale
+    return pred_m.astype(np.float64) * (_median(true) / _median(pred))
+
+
+def _median(depths_m: np.ndarray) -> float:
+    """Return the median of at least one depth, float64; the order of the depths changes."""
+    middle = depths_m.size // 2
+    depths_m.partition(middle)
+    upper = float(depths_m[middle])
+    return upper if depths_m.size % 2 else (float(depths_m[:middle].max()) + upper) / 2
 
 
 def change_error_m(

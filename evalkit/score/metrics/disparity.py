@@ -12,12 +12,13 @@ pixels then gives the map. On a prediction without outliers it is the least-squa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from evalkit.score.metrics.depth import MAX_DEPTH_M, MIN_DEPTH_M, is_valid, truth_mask
+from evalkit.score.metrics.depth import MAX_DEPTH_M, MIN_DEPTH_M, is_valid, mask_size, valid_pairs
 from evalkit.score.results.outcome import Measure
 
 NUM_ANCHORS, NUM_PARTNERS = 128, 1024
@@ -33,6 +34,9 @@ MAX_PAIRS = 2**23
 """Pixels of a clip that are kept; of a longer clip, a random half (a quarter, ...) is."""
 
 MIN_DISPARITY = 1e-3
+
+Pairs = tuple[np.ndarray, np.ndarray]
+"""True and predicted depths of the same valid pixels of one image, flat, metres."""
 
 
 class DisparityFit(NamedTuple):
@@ -60,8 +64,7 @@ def fit_least_squares(
         >>> round(fit.scale, 6), round(fit.shift, 6)
         (0.5, -0.25)
     """
-    true, pred = _pairs(true_m, pred_m, max_depth_m)
-    return _weighted_fit(true, pred, _Line(0.0, 0.0, np.inf, 0.0))
+    return _weighted_fit([valid_pairs(true_m, pred_m, max_depth_m=max_depth_m)], _Line(0.0, 0.0, np.inf, 0.0))
 
 
 def fit_robustly(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float = MAX_DEPTH_M) -> DisparityFit | Measure:
@@ -80,19 +83,7 @@ def fit_robustly(true_m: np.ndarray, pred_m: np.ndarray, *, max_depth_m: float =
         >>> round(fit.scale, 6), round(fit.shift, 6)
         (0.5, -0.25)
     """
-    true, pred = _pairs(true_m, pred_m, max_depth_m)
-    if true.size < 2:
-        return _degenerate(f"{true.size} pixels have a true and a predicted depth; a scale and a shift need 2")
-    for side, depths_m in (("predicted", pred), ("true", true)):
-        if depths_m.min() == depths_m.max():
-            return _degenerate(f"the {side} depth is {depths_m[0]:.3f} m everywhere, which determines no scale")
-    line = _robust_line(true, pred)
-    fit = None if line is None else _weighted_fit(true, pred, line)
-    if fit is None:
-        return _degenerate("without outliers, the predicted depth is the same everywhere")
-    if fit.scale <= 0:
-        return _degenerate(f"the best scale of disparity is {fit.scale:.3g}: the prediction swaps near and far")
-    return fit
+    return _fit_robustly([valid_pairs(true_m, pred_m, max_depth_m=max_depth_m)])
 
 
 class AlignedAbsrel:
@@ -103,7 +94,7 @@ class AlignedAbsrel:
     """
 
     def __init__(self) -> None:
-        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._pairs: list[Pairs] = []
         self._kept_frac = 1.0
         self.num_kept = 0
         self._num_invalid = 0
@@ -111,8 +102,8 @@ class AlignedAbsrel:
 
     def add(self, true_m: np.ndarray, pred_m: np.ndarray) -> None:
         """Add the pixels of one image that have a ground truth."""
-        pairs = _pairs(true_m, pred_m, MAX_DEPTH_M)
-        self._num_invalid += int(truth_mask(true_m).sum()) - pairs[0].size
+        pairs = valid_pairs(true_m, pred_m)
+        self._num_invalid += mask_size(true_m) - pairs[0].size
         self._keep(pairs if self._kept_frac == 1.0 else self._thinned(pairs, self._kept_frac))
         while self.num_kept > MAX_PAIRS:
             self._kept_frac /= 2
@@ -127,19 +118,18 @@ class AlignedAbsrel:
             return Measure(None, "no_valid_truth")
         if not self.num_kept:
             return Measure(1.0, "all_invalid_depth")
-        true, pred = (np.concatenate(side) for side in zip(*self._pairs, strict=True))
-        fit = fit_robustly(true, pred)
+        fit = _fit_robustly(self._pairs)
         if isinstance(fit, Measure):
             return fit
-        aligned = _aligned_absrel(true, pred, fit.scale, fit.shift) * num_pairs
+        aligned = sum(_aligned_absrel(*pairs, fit.scale, fit.shift) for pairs in self._pairs) / self._kept_frac
         status = "some_invalid_depth" if self._num_invalid else "ok"
         return Measure(float((aligned + self._num_invalid) / (num_pairs + self._num_invalid)), status)
 
-    def _keep(self, pairs: tuple[np.ndarray, np.ndarray]) -> None:
+    def _keep(self, pairs: Pairs) -> None:
         self._pairs.append(pairs)
         self.num_kept += pairs[0].size
 
-    def _thinned(self, pairs: tuple[np.ndarray, np.ndarray], frac: float) -> tuple[np.ndarray, np.ndarray]:
+    def _thinned(self, pairs: Pairs, frac: float) -> Pairs:
         chosen = self._rng.random(pairs[0].size) < frac
         return pairs[0][chosen], pairs[1][chosen]
 
@@ -164,15 +154,30 @@ def _degenerate(reason: str) -> Measure:
     return Measure(None, "degenerate_alignment", reason)
 
 
-def _robust_line(true_m: np.ndarray, pred_m: np.ndarray) -> _Line | None:
+def _fit_robustly(images: Sequence[Pairs]) -> DisparityFit | Measure:
+    images = [pairs for pairs in images if pairs[0].size]
+    num_pairs = sum(true.size for true, _ in images)
+    if num_pairs < 2:
+        return _degenerate(f"{num_pairs} pixels have a true and a predicted depth; a scale and a shift need 2")
+    for name, depths_m in (("predicted", [pred for _, pred in images]), ("true", [true for true, _ in images])):
+        if min(depth_m.min() for depth_m in depths_m) == max(depth_m.max() for depth_m in depths_m):
+            return _degenerate(f"the {name} depth is {depths_m[0][0]:.3f} m everywhere, which determines no scale")
+    line = _robust_line(images)
+    fit = None if line is None else _weighted_fit(images, line)
+    if fit is None:
+        return _degenerate("without outliers, the predicted depth is the same everywhere")
+    if fit.scale <= 0:
+        return _degenerate(f"the best scale of disparity is {fit.scale:.3g}: the prediction swaps near and far")
+    return fit
+
+
+def _robust_line(images: Sequence[Pairs]) -> _Line | None:
     """Return the line that most pixels follow; None if the drawn pixels have one true depth only.
 
     The ground truth has no outliers, so the line goes through the prediction as a function of it. Noise may be
     constant in disparity or in depth, so a pixel counts as near if it is near in one of the two senses.
     """
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, true_m.size, NUM_PARTNERS) if true_m.size > NUM_PARTNERS else rng.permutation(true_m.size)
-    x, y = 1.0 / true_m[drawn].astype(np.float64), 1.0 / pred_m[drawn].astype(np.float64)
+    x, y = _drawn(images)
     slope = _repeated_median(x, y)
     if np.isnan(slope):
         return None
@@ -183,6 +188,19 @@ def _robust_line(true_m: np.ndarray, pred_m: np.ndarray) -> _Line | None:
     spread = 1.4826 * float(np.median(off_line))
     relative = 1.4826 * float(np.median(off_line / np.maximum(on_line, floor)))
     return _Line(intercept, slope, max(spread, floor), max(relative, EXACT))
+
+
+def _drawn(images: Sequence[Pairs]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true and predicted disparities of pixels drawn from all images, all of them if they are few."""
+    rng, ends = np.random.default_rng(0), np.cumsum([true.size for true, _ in images])
+    few = ends[-1] <= NUM_PARTNERS
+    drawn = rng.permutation(ends[-1]) if few else rng.integers(0, ends[-1], NUM_PARTNERS)
+    image, x, y = np.searchsorted(ends, drawn, side="right"), np.empty(drawn.size), np.empty(drawn.size)
+    for idx, (true_m, pred_m) in enumerate(images):
+        here = image == idx
+        pixels = drawn[here] - (ends[idx] - true_m.size)
+        x[here], y[here] = 1.0 / true_m[pixels].astype(np.float64), 1.0 / pred_m[pixels].astype(np.float64)
+    return x, y
 
 
 @numba.njit(cache=True, nogil=True)
@@ -233,17 +251,14 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
         size = kept
 
 
-def _pairs(true_m: np.ndarray, pred_m: np.ndarray, max_depth_m: float) -> tuple[np.ndarray, np.ndarray]:
-    usable = truth_mask(true_m, max_depth_m=max_depth_m) & is_valid(pred_m)
-    return true_m[usable], pred_m[usable]
-
-
-def _weighted_fit(true_m: np.ndarray, pred_m: np.ndarray, line: _Line) -> DisparityFit | None:
+def _weighted_fit(images: Sequence[Pairs], line: _Line) -> DisparityFit | None:
     """Return the least-squares map over the pixels near a line; None where they have one predicted depth only."""
-    total, mean_true, mean_pred = _means(true_m, pred_m, *line)
+    total, sum_true, sum_pred = np.sum([_sums(*pairs, *line) for pairs in images], axis=0).tolist()
     if total < 2:
         return None
-    variance, covariance = _spreads(true_m, pred_m, mean_true, mean_pred, *line)
+    mean_true, mean_pred = sum_true / total, sum_pred / total
+    spreads = [_spreads(*pairs, mean_true, mean_pred, *line) for pairs in images]
+    variance, covariance = np.sum(spreads, axis=0).tolist()
     if variance <= 1e-24 * total * mean_pred**2:
         return None
     scale = covariance / variance
@@ -260,7 +275,7 @@ def _weight(true: float, pred: float, intercept: float, slope: float, spread: fl
 
 
 @numba.njit(cache=True, nogil=True)
-def _means(
+def _sums(
     true_m: np.ndarray, pred_m: np.ndarray, intercept: float, slope: float, spread: float, relative_spread: float
 ) -> tuple[float, float, float]:
     total, sum_true, sum_pred = 0.0, 0.0, 0.0
@@ -270,7 +285,7 @@ def _means(
         total += weight
         sum_true += weight * true
         sum_pred += weight * pred
-    return total, sum_true / max(total, 1.0), sum_pred / max(total, 1.0)
+    return total, sum_true, sum_pred
 
 
 @numba.njit(cache=True, nogil=True)
@@ -296,10 +311,10 @@ def _spreads(
 
 @numba.njit(cache=True, nogil=True)
 def _aligned_absrel(true_m: np.ndarray, pred_m: np.ndarray, scale: float, shift: float) -> float:
-    """Return AbsRel over valid pairs after `DisparityFit.apply`."""
+    """Return the sum of AbsRel over valid pairs after `DisparityFit.apply`."""
     total = 0.0
     for i in range(true_m.size):
         true = float(true_m[i])
         aligned = 1.0 / max(scale / float(pred_m[i]) + shift, MIN_DISPARITY)
         total += abs(min(max(aligned, MIN_DEPTH_M), MAX_DEPTH_M) - true) / true
-    return total / true_m.size
+    return total
