@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, SpecMismatch
+from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
@@ -73,6 +74,7 @@ def score_dataset(
     """
     options = options or ScoreOptions()
     scored_on = describe(options.device)
+    keep_freed_memory()
     if not policy.spec.predicts:
         raise BadConfig(f"There is nothing to score: policy '{policy.spec.policy_id}' predicts no frames.")
     source = open_source(folder)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.types import OnProgress
 from evalkit.score.checks.clips import ClipOrder
 from evalkit.score.chunk import ScoreOptions
@@ -59,6 +60,7 @@ def score_folders(
     """
     options, files = options or ScoreOptions(), files or FolderOptions()
     scored_on = describe(options.device)
+    keep_freed_memory()
     pairs = pair_clips(pred_dir, true_dir)
     offers = offers_of([pair.pred for pair in pairs.scored])
     num_clips = len(pairs.scored) + len(pairs.without_truth)
