@@ -13,6 +13,7 @@ import pytest
 
 from evalkit.contracts.geometry import inverse, xyzw_from_wxyz
 from evalkit.contracts.types import Prediction
+from evalkit.score.checks import colours, depths
 from evalkit.score.checks.agreement import OPENGL, along_ray
 from evalkit.score.checks.chunk import check_chunk
 from evalkit.score.results.checks import Finding
@@ -101,7 +102,11 @@ def test_distance_along_the_ray_is_named() -> None:
 def test_a_poor_model_is_not_accused(scale: float) -> None:
     rng = np.random.default_rng(0)
     blur = np.broadcast_to(DEPTH.mean(axis=(2, 3), keepdims=True), DEPTH.shape)
-    for depth_m in (DEPTH * scale, DEPTH * rng.lognormal(0.0, 0.3, DEPTH.shape), blur * scale):
+    for depth_m in (
+        DEPTH * scale * rng.lognormal(0.0, 0.1, DEPTH.shape),
+        DEPTH * rng.lognormal(0.0, 0.3, DEPTH.shape),
+        blur * scale,
+    ):
         assert not _found(depth=depth_m.astype(np.float32))
 
 
@@ -304,3 +309,41 @@ def test_a_code_for_no_return_is_no_unit(frac: float) -> None:
     depth_m = np.where(far, 65.535, CHUNK.true.depth_fvhw_m).astype(np.float32)
     found = _found(replace(CHUNK, true=replace(CHUNK.true, depth_fvhw_m=depth_m)))
     assert {f.check for f in found} <= {"missing_depth"}
+
+
+def _linear(srgb_u8: np.ndarray) -> np.ndarray:
+    """Return linear light of sRGB colours, IEC 61966-2-1, 8 bits."""
+    c = srgb_u8 / 255.0
+    return np.rint(255 * np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda rgb: np.rint(16 + rgb * (219 / 255)).astype(np.uint8), "limited range"),
+        (_linear, "without gamma"),
+        (lambda rgb: np.rint(255 * (rgb / 255) ** (1 / 2.2)).astype(np.uint8), "gamma twice"),
+    ],
+)
+def test_ranges_and_gammas_of_colours_are_named(change: Callable[[np.ndarray], np.ndarray], text: str) -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    noisy = np.clip(true + rng.normal(0, 8, true.shape), 0, 255).astype(np.uint8)
+    assert colours.mistake_oddity(true.astype(np.float32), noisy.astype(np.float32)) is None
+    found = colours.mistake_oddity(true.astype(np.float32), change(noisy).astype(np.float32))
+    assert found is not None
+    assert (found.check, text in found.text) == ("rgb_range", True)
+
+
+@pytest.mark.parametrize("factor", [1 / 1.9, 0.7, 1.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_constant_scale_of_depth_is_named(factor: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    true_m = scene_chunk(seed=seed, num_frames=2, image_hw_px=(48, 64)).true.depth_fvhw_m[:, 0]
+    pred_m = true_m * factor * (1 + 0.01 * rng.normal(size=true_m.shape))
+    K = np.array([[40.0, 0.0, 31.5], [0.0, 40.0, 23.5], [0.0, 0.0, 1.0]])
+    found = depths.prediction_oddity(true_m, pred_m, K)
+    assert found is not None
+    assert (found.check, found.is_certain) == ("depth_unit", False)
+    assert depths.prediction_oddity(true_m, pred_m / factor * 1.1, K) is None
+    assert depths.prediction_oddity(true_m, true_m * 0.6 * np.exp(0.2 * rng.normal(size=true_m.shape)), K) is None

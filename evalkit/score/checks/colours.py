@@ -64,6 +64,9 @@ MISTAKES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "mirrored images": ("rgb_flip", lambda frames: frames[:, :, ::-1]),
     "images turned by 180 degrees": ("rgb_flip", lambda frames: frames[:, ::-1, ::-1]),
     "inverted colours": ("rgb_range", lambda frames: 255.0 - frames),
+    "limited range (16 to 235)": ("rgb_range", lambda frames: np.clip((frames - 16.0) * (255.0 / 219.0), 0.0, 255.0)),
+    "colours without gamma (linear light)": ("rgb_range", lambda frames: 255.0 * (frames / 255.0) ** (1.0 / 2.2)),
+    "colours with gamma twice": ("rgb_range", lambda frames: 255.0 * (frames / 255.0) ** 2.2),
 }
 
 

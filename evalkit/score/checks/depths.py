@@ -34,6 +34,9 @@ UNIT_BAND, NEAR_UNIT_BAND = 1.5, 1.05
 SCALE_BAND = 2.0
 """A median ratio of prediction to ground truth beyond this, or below its inverse, is a warning."""
 
+SPREAD_OF_A_SCALE, MIN_SCALE_ERROR = 0.02, 0.15
+"""A prediction with a constant ratio to the ground truth (median deviation of its logarithm), that far from 1."""
+
 VARIES_ALIKE = 0.5
 """Least correlation of log depths at which a prediction varies as the ground truth does."""
 
@@ -129,6 +132,12 @@ def prediction_oddity(true_m: np.ndarray, pred_m: np.ndarray, K: np.ndarray) -> 
     follows = flat or (alike is not None and alike > VARIES_ALIKE)
     if not 1 / SCALE_BAND <= ratio <= SCALE_BAND:
         return _wrong_scale(ratio, float(pred[usable].max()), follows=follows)
+    if follows and abs(np.log(ratio)) > MIN_SCALE_ERROR and spread < SPREAD_OF_A_SCALE:
+        text = (
+            f"it is {ratio:.3g} times the ground truth in almost every pixel, expected about 1; check its scale or "
+            "that of the ground truth"
+        )
+        return Oddity("depth_unit", ratio, text)
     if not follows or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0:
         return None
     rays = np.broadcast_to(along_ray(K, (true_m.shape[1], true_m.shape[2])), true_m.shape)

@@ -37,8 +37,11 @@ class Metric:
     definition: str
 
 
+MASK = "mask from the ground truth alone (finite, 1 mm < true < 10 m), invalid predictions count as 0 m"
+"""Pixels of which depth metrics are the mean."""
+
+
 def _metrics() -> tuple[Metric, ...]:
-    mask = "mask from the ground truth alone (finite, 1 mm < true < 10 m), invalid predictions count as 0 m"
     cloud = "clouds of all cameras in the range of the masks, exact nearest neighbours, no subsampling"
     clip = "a generated clip (a predicted chunk; of folders, the whole clip)"
     lpips = "LPIPS v0.1, a learned distance of RGB images, with"
@@ -57,13 +60,13 @@ def _metrics() -> tuple[Metric, ...]:
         ("lpips/alex_v0.1", "lpips", "lower", "view", f"{lpips} AlexNet"),
         ("lpips/squeeze_v0.1", "lpips", "lower", "view", f"{lpips} SqueezeNet 1.1"),
         ("lpips/vgg_v0.1", "lpips", "lower", "view", f"{lpips} VGG16"),
-        ("absrel/gt_mask_10m", "depth", "lower", "view", f"mean of |pred - true| / true over a depth image; {mask}"),
-        ("absrel/gt_mask_clip_pooled_10m", "depth", "lower", "chunk", f"the same over all pixels of {clip}; {mask}"),
-        ("delta1/gt_mask_10m", "depth", "higher", "view", f"{ratio} 1.25; {mask}"),
-        ("delta2/gt_mask_10m", "depth", "higher", "view", f"{ratio} 1.25^2; {mask}"),
-        ("delta3/gt_mask_10m", "depth", "higher", "view", f"{ratio} 1.25^3; {mask}"),
-        ("delta1/gt_mask_clip_pooled_10m", "depth", "higher", "chunk", f"delta1 over all pixels of {clip}; {mask}"),
-        ("rmse_m/gt_mask_10m", "depth", "lower", "view", f"root mean squared error of a depth image, metres; {mask}"),
+        ("absrel/gt_mask_10m", "depth", "lower", "view", f"mean of |pred - true| / true over a depth image; {MASK}"),
+        ("absrel/gt_mask_clip_pooled_10m", "depth", "lower", "chunk", f"the same over all pixels of {clip}; {MASK}"),
+        ("delta1/gt_mask_10m", "depth", "higher", "view", f"{ratio} 1.25; {MASK}"),
+        ("delta2/gt_mask_10m", "depth", "higher", "view", f"{ratio} 1.25^2; {MASK}"),
+        ("delta3/gt_mask_10m", "depth", "higher", "view", f"{ratio} 1.25^3; {MASK}"),
+        ("delta1/gt_mask_clip_pooled_10m", "depth", "higher", "chunk", f"delta1 over all pixels of {clip}; {MASK}"),
+        ("rmse_m/gt_mask_10m", "depth", "lower", "view", f"root mean squared error of a depth image, metres; {MASK}"),
         (
             "invalid_depth_frac/gt_mask_10m",
             "depth",
@@ -77,7 +80,7 @@ def _metrics() -> tuple[Metric, ...]:
             "depth",
             "lower",
             "view",
-            "absrel of a depth image scaled by the medians",
+            f"absrel of a depth image scaled by the ratio of the medians of true and pred; {MASK}",
         ),
         (
             "absrel/gt_mask_affine_disparity_10m",
@@ -91,7 +94,7 @@ def _metrics() -> tuple[Metric, ...]:
             "depth",
             "lower",
             "change",
-            "mean |change of pred - change of true| per frame, metres",
+            f"mean |change of pred - change of true| since the frame before, metres; {MASK}, in both frames",
         ),
         ("chamfer_m/l1_half_10m", "cloud", "lower", "frame", f"mean of accuracy and completeness, metres; {cloud}"),
         ("chamfer_m/l1_sum_10m", "cloud", "lower", "frame", f"accuracy plus completeness, metres; {cloud}"),
@@ -158,15 +161,16 @@ def _extra_metrics() -> Iterator[Metric]:
     yield _extra("ssim/gauss11_wrist", "wrist", "higher", f"SSIM {wrist}")
     for net, title in (("alex", "AlexNet"), ("squeeze", "SqueezeNet 1.1"), ("vgg", "VGG16")):
         yield _extra(f"lpips/{net}_v0.1_wrist", "wrist", "lower", f"LPIPS with {title} {wrist}")
-    yield _extra("absrel/gt_mask_wrist_10m", "wrist", "lower", f"absrel {wrist}")
-    yield _extra("delta1/gt_mask_wrist_10m", "wrist", "higher", f"delta1 {wrist}")
+    yield _extra("absrel/gt_mask_wrist_10m", "wrist", "lower", f"absrel {wrist}; {MASK}")
+    yield _extra("delta1/gt_mask_wrist_10m", "wrist", "higher", f"delta1 {wrist}; {MASK}")
     yield Metric(
         name="view_agreement_frac/not_in_front_10m",
         family="views",
         better="higher",
         per="frame",
-        definition="share of points of one predicted view that another one, which sees them, has on its surface (2 % + "
-        "5 mm) and not behind them; predicted depth and poses alone, so a frozen prediction agrees with itself",
+        definition="share of agreeing points: points of one predicted view that project into another view and are not "
+        "hidden from it agree if they lie on its surface (within 2 % + 5 mm), and disagree if they lie in front of it; "
+        "predicted depth and poses alone, so a frozen prediction agrees with itself",
     )
     flow = (
         "end-point error of motion since the frame that the policy saw, pixels, over moving pixels (OpenCV's DIS flow)"
