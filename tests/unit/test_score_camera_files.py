@@ -121,16 +121,8 @@ def test_an_opengl_mount_of_a_wrist_camera_is_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "convention", "said"),
     [
-        ({"front": {"K": K.tolist(), "c2w": np.eye(4).tolist()}}, None, "'c2w' of 'front' does not say its axes"),
-        (
-            {"front": {"K": K.tolist(), "extrinsics": np.eye(4).tolist()}},
-            None,
-            "add --camera-convention opencv, opengl",
-        ),
-        ({"front": {"K": K.tolist(), "T_base_cam": np.eye(4).tolist()}}, "colmap", "call it T_cam_base"),
         ({"convention": "opengl", "front": {"K": K.tolist()}}, "opencv", "states the convention opengl"),
         ({"convention": "blender", "front": {"K": K.tolist()}}, None, "must be opencv, opengl or colmap"),
-        ({"front": {"K": K.tolist(), "qvec": [1, 0, 0, 0], "tvec": [0, 0, 0]}}, "opengl", "contradict opengl"),
         ({"depth_scale": 0, "front": {"K": K.tolist()}}, None, "depth_scale must be a positive number"),
         (
             {"fl_x": 5, "frames": [{"file_path": "side/0.png", "transform_matrix": []}]},
@@ -139,11 +131,33 @@ def test_an_opengl_mount_of_a_wrist_camera_is_converted(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_file_leaves_open_is_refused(
+def test_a_file_that_contradicts_itself_is_refused(
     tmp_path: Path, data: Any, convention: Convention | None, said: str
 ) -> None:
     with pytest.raises(BadConfig, match=said):
         written(tmp_path, data, convention, ("front", "top"))
+
+
+@pytest.mark.parametrize(
+    ("pose", "convention", "said"),
+    [
+        ({"c2w": np.eye(4).tolist()}, None, "'c2w' of 'front' does not say its axes"),
+        ({"extrinsics": np.eye(4).tolist()}, None, "add --camera-convention opencv, opengl"),
+        ({"T_base_cam": np.eye(4).tolist()}, "colmap", "call it T_cam_base"),
+        ({"qvec": [1, 0, 0, 0], "tvec": [0, 0, 0]}, "opengl", "contradict opengl"),
+    ],
+)
+def test_an_open_convention_leaves_the_rest_usable(
+    tmp_path: Path, pose: Any, convention: Convention | None, said: str
+) -> None:
+    path = tmp_path / "cameras.json"
+    path.write_text(json.dumps({"depth_scale": 5000, "front": {"K": K.tolist(), "kind": "wrist", **pose}}))
+    found = read_cameras(path, ("front", "top"), convention=convention)
+    assert said in found.problem
+    assert found.depth_per_m == 5000
+    assert found.cameras[0].spec.kind == "wrist"
+    assert found.cameras[0].intrinsics_33_px == pytest.approx(K)
+    assert np.isnan(found.cameras[0].T_base_cam_f44).all()
 
 
 @pytest.mark.parametrize(
