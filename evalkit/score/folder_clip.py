@@ -308,7 +308,7 @@ class _Clip:
             states = self._true_states([number])
         else:
             return none, None
-        wanted: list[Modality] = ["rgb", "depth"] if self.offers.depth and self.has_true_depth else ["rgb"]
+        wanted: list[Modality] = ["rgb", "depth"] if self.has_true_depth else ["rgb"]
         read: dict[Key, list[list[Frame]]] = {}
         for modality in wanted:
             missing = Measure(None, "missing_frame", f"the start frame has no {modality} of a view")
@@ -317,7 +317,13 @@ class _Clip:
                 for view in self.views
             ]
         problems: dict[ImageKey, Measure] = {}
-        arrays = {modality: self._stack(read, (TRUTH, modality), problems) for modality in wanted}
+        unused: dict[ImageKey, Measure] = {}  # a model without depth has a floor without the depth of the start
+        arrays = {
+            modality: self._stack(
+                read, (TRUTH, modality), problems if modality == "rgb" or self.offers.depth else unused
+            )
+            for modality in wanted
+        }
         if problems:
             return none, next(iter(problems.values()))
         proprio = np.full((1, PROPRIO_DIM), np.nan, np.float32)
