@@ -61,7 +61,7 @@ def test_a_plan_says_that_nothing_is_predicted() -> None:
             ["run", *FAKE, "--out", "/proc/run"],
             "Cannot write /proc/run: No such file or directory. Choose another folder",
         ),
-        (["report", "nowhere"], "nowhere is not a run folder"),
+        (["report", "nowhere"], "nowhere does not exist"),
         (["record", "TMP", "Lift=two"], "'Lift=two' must be a task and its number of episodes, for example Lift=200."),
         (["record", "TMP", "bench.robosuite.gl=egl"], "Name at least one task and its number of episodes"),
         (["record", "TMP", "Lift=1", "bench.robosuite.gll=egl"], "Did you mean 'bench.robosuite.gl'?"),
