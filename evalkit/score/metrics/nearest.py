@@ -97,8 +97,9 @@ def distances_in_order(squares: np.ndarray, queries: PointTree) -> np.ndarray:
 
 def _build(points_m: np.ndarray, *, order: np.ndarray | None) -> PointTree:
     num_blocks = -(-len(points_m) // RUN**2)
-    points = np.full((3, num_blocks * RUN**2), FAR_M)
+    points = np.empty((3, num_blocks * RUN**2))
     points[:, : len(points_m)] = points_m.T
+    points[:, len(points_m) :] = FAR_M
     leaves = _merge(points, points)
     blocks = _merge(leaves[:3], leaves[3:])
     return PointTree(
@@ -160,6 +161,7 @@ def _curve_order(points_3n_m: np.ndarray) -> np.ndarray:
 @_jit
 def _search(queries, groups, span, points, leaves, blocks, tops, squares):  # type: ignore[no-untyped-def]
     """Write the squared distance of each query to its nearest point, for a span of the queries' leaves."""
+    num_leaves = points.shape[1] // RUN
     for group in range(span[0], span[1]):
         query = group * RUN
         for i in range(query, query + RUN):
@@ -167,8 +169,12 @@ def _search(queries, groups, span, points, leaves, blocks, tops, squares):  # ty
         if _are_equal(queries, points, query):
             squares[0, query : query + RUN] = 0.0
             continue
-        first = _promising_leaf(groups, group, leaves, blocks, tops)
-        widest = scan(queries, query, squares, points, first * RUN)
+        first, widest = group, np.inf  # the leaf in the same place: most pixels show almost the same point
+        if group < num_leaves:
+            widest = scan(queries, query, squares, points, group * RUN)
+        if widest > _diagonal(groups, group):
+            first = _promising_leaf(groups, group, leaves, blocks, tops)
+            widest = scan(queries, query, squares, points, first * RUN)
         for some in range(0, tops.shape[1], RUN):
             near_tops = within(tops, some, groups, group, widest)
             while near_tops:
@@ -182,8 +188,17 @@ def _search(queries, groups, span, points, leaves, blocks, tops, squares):  # ty
                     while near_leaves:
                         leaf = some_leaves + lowest_bit(near_leaves)
                         near_leaves &= near_leaves - 1
-                        if leaf != first and promising(queries, query, squares, leaves, leaf):
+                        if leaf != first and leaf != group and promising(queries, query, squares, leaves, leaf):
                             widest = scan(queries, query, squares, points, leaf * RUN)
+
+
+@_jit
+def _diagonal(boxes, box):  # type: ignore[no-untyped-def]
+    """Return the squared diagonal of a box."""
+    square = 0.0
+    for axis in range(3):
+        square += (boxes[3 + axis, box] - boxes[axis, box]) ** 2
+    return square
 
 
 @_jit
