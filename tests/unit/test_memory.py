@@ -1,6 +1,6 @@
 """Freed memory stays in the process, so that it need not be cleared again.
 
-Read next: `evalkit.contracts.memory.py`.
+Read next: `evalkit/contracts/memory.py`.
 """
 
 import platform
