@@ -64,8 +64,8 @@ def percent(depth_fhw_m: np.ndarray, like_fhw_m: np.ndarray) -> np.ndarray:
         like_fhw_m: True depths; where there is no depth, their median is filled in.
 
     Example:
-        >>> percent(np.array([[[1.0, 0.0]]]), np.array([[[2.0, 2.0]]])).round(1).tolist()
-        [[[0.0, 69.3]]]
+        >>> percent(np.array([[[1.0, 0.0]]]), np.array([[[2.0, 2.0]]])).astype(int).tolist()
+        [[[0, 69]]]
     """
     present = like_fhw_m[truth_mask(like_fhw_m)]
     fill_m = float(np.median(present)) if present.size else 1.0
