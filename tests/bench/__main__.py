@@ -22,7 +22,7 @@ from tests.bench.figure import Figure
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "results" / "bench.json"
-NOT_BENCHMARKS = {"__init__", "__main__", "figure", "score_memory"}
+NOT_BENCHMARKS = {"__init__", "__main__", "checkout", "figure", "score_memory"}
 COMPARED = ("chunk_vs_before", "score_vs_before")
 """Benchmarks that take another checkout."""
 

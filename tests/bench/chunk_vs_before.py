@@ -15,10 +15,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,21 +24,14 @@ import numpy as np
 from evalkit.contracts.types import Prediction
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.store.clips import ClipChunk, ClipReader
+from tests.bench.checkout import EVALKIT, ROOT, ratio_figure, run_python
 from tests.bench.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 2
 EPISODES, SEED = 2, 3
 FIRST_CHUNK = "bench.max_steps=8"
 SETTINGS = {"now": ["run.settle_steps=0"], "before": []}
 """What follows a success costs an episode something, but no chunk; commit a7fe0b3 has no such setting."""
-EVALKIT = """
-from evalkit import cli
-if hasattr(cli, "__path__"):
-    from evalkit.cli import main as cli
-cli.main()
-"""
-"""The command, with the code that `PYTHONPATH` leads to; `evalkit.cli` was one module before it became a package."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,29 +68,20 @@ def measure(before: Path) -> dict[str, Figure]:
                 peaks[name].append(whole.peak_bytes / 2**20)
         check_equal(Path(folder) / "now-0", Path(folder) / "before-0")
     return {
-        "chunk_vs_before": _figure("chunk_vs_before", "CPU time of a chunk, now / before", "<= 0.50", seconds, "s"),
-        "chunk_memory": _figure("chunk_memory", "peak memory of a process, now / before", "<= 1.02", peaks, "MiB"),
+        "chunk_vs_before": ratio_figure(
+            "chunk_vs_before", "CPU time of a chunk, now / before", "<= 0.50", seconds, "s"
+        ),
+        "chunk_memory": ratio_figure("chunk_memory", "peak memory of a process, now / before", "<= 1.02", peaks, "MiB"),
     }
 
 
 def run(checkout: Path, out: Path, *overrides: str) -> Cost:
     """Run the episodes with the code of a checkout and return what it took."""
-    own = checkout / ".venv/bin/python"
     plan = ["--policy", "xwam", "--bench", "robosuite", "--tasks", "Stack", "--episodes", EPISODES, "--seed", SEED]
-    arguments = ["-c", EVALKIT, "run", *map(str, plan), "--out", str(out), *overrides]
-    process = subprocess.Popen(
-        [str(own) if own.exists() else sys.executable, *arguments],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"evalkit run in {checkout} ended with exit code {process.returncode}.")
+    usage = run_python(checkout, EVALKIT, "run", *map(str, plan), "--out", str(out), *overrides)
     return Cost(
-        cpu_s=usage.ru_utime + usage.ru_stime,
-        peak_bytes=usage.ru_maxrss * 1024,
+        cpu_s=usage.cpu_s,
+        peak_bytes=usage.peak_bytes,
         num_chunks=sum(record["num_chunks"] for record in records(out)),
     )
 
@@ -142,12 +122,6 @@ def check_chunk(chunk: ClipChunk, before: ClipChunk) -> None:
     levels = np.abs(ours.rgb[:count].astype(int) - theirs.rgb[:count])
     assert levels.max() <= 1, f"predicted RGB differs by {levels.max()} grey levels"
     assert levels.mean() <= 1e-4, f"predicted RGB differs in {levels.mean():.1e} of its numbers"
-
-
-def _figure(name: str, unit: str, goal: str, sides: dict[str, list[float]], side_unit: str) -> Figure:
-    value = statistics.median(ours / theirs for ours, theirs in zip(sides["now"], sides["before"], strict=True))
-    medians = {side: statistics.median(values) for side, values in sides.items()}
-    return Figure(name=name, value=value, unit=unit, goal=goal, sides=medians, side_unit=side_unit)
 
 
 FIGURES = {

@@ -19,11 +19,7 @@ computes in addition now (checks, moving pixels, wrist views) is in its time.
 from __future__ import annotations
 
 import functools
-import os
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -31,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from evalkit.score.results.names import METRICS
-from tests.bench.chunk_vs_before import EVALKIT, ROOT
+from tests.bench.checkout import EVALKIT, ROOT, Usage, ratio_figure, run_python
 from tests.bench.chunk_vs_before import run as run_nano
 from tests.bench.figure import Figure
 
@@ -61,7 +57,7 @@ def measure(before: Path) -> dict[str, Figure]:
     peaks: dict[str, list[float]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _run(sides["before"], "-c", WRITE_SCENE, str(folder / "scene-before"))
+        run_python(sides["before"], WRITE_SCENE, str(folder / "scene-before"))
         run_nano(sides["before"], folder / "nano-before")
         runs = ("scene", "nano")
         for name in runs:
@@ -80,8 +76,10 @@ def measure(before: Path) -> dict[str, Figure]:
         for name in runs:
             check_equal(*(folder / f"{name}-{side}/scores.parquet" for side in ("now", "before")))
     return {
-        "score_vs_before": _figure("score_vs_before", "CPU time of scoring, now / before", "<= 0.50", seconds, "s"),
-        "score_memory_vs_before": _figure(
+        "score_vs_before": ratio_figure(
+            "score_vs_before", "CPU time of scoring, now / before", "<= 0.50", seconds, "s"
+        ),
+        "score_memory_vs_before": ratio_figure(
             "score_memory_vs_before", "peak memory of scoring, now / before; the worse run", "<= 1.00", peaks, "MiB"
         ),
     }
@@ -100,31 +98,10 @@ def check_equal(now: Path, before: Path) -> None:
     np.testing.assert_allclose(both["value_now"], both["value_before"], rtol=1e-9, atol=1e-9)
 
 
-def _score(checkout: Path, run: Path) -> tuple[float, int]:
+def _score(checkout: Path, run: Path) -> Usage:
     """Score a run with the code of a checkout; return CPU seconds and peak bytes."""
     verb = ["score", "run"] if (checkout / "evalkit/cli/score.py").exists() else ["score"]
-    return _run(checkout, "-c", EVALKIT, *verb, str(run), "--lpips", "none", "--workers", "1")
-
-
-def _run(checkout: Path, *arguments: str) -> tuple[float, int]:
-    own = checkout / ".venv/bin/python"
-    process = subprocess.Popen(
-        [str(own) if own.exists() else sys.executable, *arguments],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments[2:])} in {checkout} ended with exit code {process.returncode}.")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-
-
-def _figure(name: str, unit: str, goal: str, sides: dict[str, list[float]], side_unit: str) -> Figure:
-    value = statistics.median(ours / theirs for ours, theirs in zip(sides["now"], sides["before"], strict=True))
-    medians = {side: statistics.median(values) for side, values in sides.items()}
-    return Figure(name=name, value=value, unit=unit, goal=goal, sides=medians, side_unit=side_unit)
+    return run_python(checkout, EVALKIT, *verb, str(run), "--lpips", "none", "--workers", "1")
 
 
 FIGURES = {
