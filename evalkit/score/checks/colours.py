@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import cv2
 import numpy as np
 
 from evalkit.score.checks.oddity import Oddity
+from evalkit.score.metrics.image import thumbnail
 
 THUMBNAIL_PX = 32
 """Longest side of the images that are compared."""
@@ -32,11 +32,7 @@ MIN_ERROR_U8SQ = 4.0
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
     """Return F,h,w,... float32 images of at most `THUMBNAIL_PX` a side, averaged over areas."""
-    height, width = images.shape[1:3]
-    scale = min(1.0, THUMBNAIL_PX / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = [cv2.resize(np.ascontiguousarray(frame), size, interpolation=cv2.INTER_AREA) for frame in images]
-    return np.stack(small).astype(np.float32)
+    return np.stack([thumbnail(image, THUMBNAIL_PX) for image in images])
 
 
 def constant_value(rgb_fhwc_u8: np.ndarray) -> int | None:

@@ -174,3 +174,16 @@ def _filter_product(
             left, right = down[tap * num_channels :], down[(2 * middle - tap) * num_channels :]
             for u in range(width):
                 mean[u] += taps[tap] * (left[u] + right[u])
+
+
+def thumbnail(image: np.ndarray, longest_px: int) -> np.ndarray:
+    """Return an image, H,W or H,W,C, of at most `longest_px` a side, averaged over areas, float32.
+
+    Example:
+        >>> thumbnail(np.zeros((64, 128, 3), np.uint8), 32).shape
+        (16, 32, 3)
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, longest_px / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 CLEARLY_BETTER = 0.5
@@ -27,6 +26,7 @@ NUM_TRIED = 24
 """Ground-truth frames that are tried."""
 
 THUMBNAIL_PX = 64
+"""Longest side of the images that are compared."""
 
 
 class Alternative(NamedTuple):
@@ -68,14 +68,6 @@ class BetterMatch(NamedTuple):
     alternative: Alternative
     mse: float
     default_mse: float
-
-
-def thumbnail(image_hwc_u8: np.ndarray) -> np.ndarray:
-    """Return an image of at most `THUMBNAIL_PX` a side, float32."""
-    height, width = image_hwc_u8.shape[:2]
-    scale = min(1.0, THUMBNAIL_PX / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(np.ascontiguousarray(image_hwc_u8), size, interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def alternatives(num_true: int, num_pred: int, default: Alternative) -> Iterator[Alternative]:

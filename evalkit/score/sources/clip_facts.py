@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalkit.contracts.errors import BadConfig
+from evalkit.score.metrics.image import thumbnail
 from evalkit.score.results.checks import Finding
 from evalkit.score.results.outcome import Measure, Modality
-from evalkit.score.sources.alignment import NUM_TRIED, Alternative, better_match, thumbnail
+from evalkit.score.sources.alignment import NUM_TRIED, THUMBNAIL_PX, Alternative, better_match
 from evalkit.score.sources.camera_files import read_cameras, view_names
 from evalkit.score.sources.cameras import CameraSet, unknown_cameras
 from evalkit.score.sources.clip_files import CAMERA_FILES, DEFAULT_VIEW, READABLE, STATES
@@ -210,7 +211,11 @@ def _thumbnails(side: SideFacts, view: str) -> dict[int, np.ndarray]:
     source = side.sources["rgb", view]
     wanted = range(source.base, source.base + 2 * NUM_TRIED)
     frames = open_view(source.stream, "rgb", wanted).take(len(wanted))
-    return {i: thumbnail(frame) for i, frame in enumerate(frames) if not isinstance(frame, Measure) and frame.ndim == 3}
+    return {
+        i: thumbnail(frame, THUMBNAIL_PX)
+        for i, frame in enumerate(frames)
+        if not isinstance(frame, Measure) and frame.ndim == 3
+    }
 
 
 def _view_findings(
