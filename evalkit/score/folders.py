@@ -26,7 +26,6 @@ from evalkit.score.results.table import ClipScores, ScoreWriter
 from evalkit.score.results.totals import Totals
 from evalkit.score.results.truth import OnChunk, TruthHashes, seen_by
 from evalkit.score.sources.clip_facts import clip_facts
-from evalkit.score.sources.clip_files import find_clips
 from evalkit.score.sources.folder_options import FolderOptions
 from evalkit.score.sources.pairs import ClipPair, pair_clips
 
@@ -83,33 +82,6 @@ def score_folders(
             writer.write(clip)
         writer.add_truth(truth)
     return result
-
-
-def score_folder_clip(
-    pred: Path, true: Path, options: ScoreOptions | None = None, files: FolderOptions | None = None
-) -> list[Score]:
-    """Return the scores of one clip; every unreadable image gives one row with that status.
-
-    Args:
-        pred: Folder of the predicted clip; it need not exist.
-        true: Folder of the ground truth.
-        options: What is scored in addition to the metrics that every clip gets.
-        files: How the files are to be understood.
-
-    Raises:
-        BadConfig: If the ground truth has no readable frame, or cameras that cannot be read.
-    """
-    pair = _single(pred, true)
-    facts = clip_facts(pair, files or FolderOptions())
-    return [score for scores in clip_parts(pair, facts, options, offers_of([pair.pred])) for score in scores]
-
-
-def _single(pred: Path, true: Path) -> ClipPair:
-    """Return two folders as one clip."""
-    sides = {"true": find_clips(true), "pred": find_clips(pred)}
-    views = {view for clip in sides["true"].clips.values() for _, view in clip.streams}
-    clips = {side: find_clips(found.root, views).clip(".") for side, found in sides.items()}
-    return ClipPair(name=".", task=true.resolve().name, index=0, pred=clips["pred"], true=clips["true"])
 
 
 def _naming(pair: ClipPair, score: Score) -> Score:

@@ -1,6 +1,6 @@
 """Clips as files of other people's tools write them, with cameras in closed form.
 
-In: a seed, sizes, a folder. Out: arrays; files written with imageio, Pillow and FFmpeg.
+In: a seed, sizes, a folder. Out: arrays; files written with imageio, Pillow and FFmpeg; the scores of one clip alone.
 Read next: `evalkit/score/folders.py`, which scores such files.
 """
 
@@ -14,6 +14,14 @@ import av
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image
+
+from evalkit.score.chunk import ScoreOptions
+from evalkit.score.folder_clip import clip_parts, offers_of
+from evalkit.score.results.outcome import Score
+from evalkit.score.sources.clip_facts import clip_facts
+from evalkit.score.sources.clip_files import find_clips
+from evalkit.score.sources.folder_options import FolderOptions
+from evalkit.score.sources.pairs import ClipPair
 
 SIZE = (48, 64)
 GL_FROM_CV = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -82,3 +90,30 @@ def write_depth_clips(tmp_path: Path, cameras: dict[str, Any], *, per_m: float, 
                 Image.fromarray(units).save(tmp_path / side / f"clip/depth/{name}/{frame:04d}.png")
                 iio.imwrite(tmp_path / side / f"clip/rgb/{name}/{frame:04d}.png", images(7, 1, depth.shape)[0])
     return stored
+
+
+def score_folder_clip(
+    pred: Path, true: Path, options: ScoreOptions | None = None, files: FolderOptions | None = None
+) -> list[Score]:
+    """Return the scores of one clip; every unreadable image gives one row with that status.
+
+    Args:
+        pred: Folder of the predicted clip; it need not exist.
+        true: Folder of the ground truth.
+        options: What is scored in addition to the metrics that every clip gets.
+        files: How the files are to be understood.
+
+    Raises:
+        BadConfig: If the ground truth has no readable frame, or cameras that cannot be read.
+    """
+    pair = _single(pred, true)
+    facts = clip_facts(pair, files or FolderOptions())
+    return [score for scores in clip_parts(pair, facts, options, offers_of([pair.pred])) for score in scores]
+
+
+def _single(pred: Path, true: Path) -> ClipPair:
+    """Return two folders as one clip."""
+    sides = {"true": find_clips(true), "pred": find_clips(pred)}
+    views = {view for clip in sides["true"].clips.values() for _, view in clip.streams}
+    clips = {side: find_clips(found.root, views).clip(".") for side, found in sides.items()}
+    return ClipPair(name=".", task=true.resolve().name, index=0, pred=clips["pred"], true=clips["true"])

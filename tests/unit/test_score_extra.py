@@ -17,11 +17,11 @@ from hypothesis.extra import numpy as hnp
 from evalkit.contracts.types import Prediction
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.extra import EXTRAS, RobotMasks
-from evalkit.score.folders import score_folder_clip
 from evalkit.score.metrics import motion
 from evalkit.score.results.names import EXTRA_FAMILIES, METRICS
 from evalkit.score.results.outcome import Measure, Score
 from evalkit.store.clips import ClipChunk
+from tests.doubles.folders import score_folder_clip
 from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 

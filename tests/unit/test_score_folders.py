@@ -18,12 +18,13 @@ import pytest
 from evalkit.contracts.errors import BadConfig
 from evalkit.score import folder_clip
 from evalkit.score.chunk import ScoreOptions, score_chunk
-from evalkit.score.folders import score_folder_clip, score_folders
+from evalkit.score.folders import score_folders
 from evalkit.score.results.outcome import Measure
 from evalkit.score.results.table import read_scores
 from evalkit.score.sources.clip_files import Stream
 from evalkit.score.sources.images import open_view
 from evalkit.store.clips import ClipChunk
+from tests.doubles.folders import score_folder_clip
 from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 

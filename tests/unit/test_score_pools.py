@@ -13,10 +13,11 @@ import pytest
 
 from evalkit.score import folder_clip
 from evalkit.score.chunk import ScoreOptions, score_chunk
-from evalkit.score.folders import score_folder_clip, score_folders
+from evalkit.score.folders import score_folders
 from evalkit.score.results.outcome import Score
 from evalkit.score.results.table import read_scores
 from evalkit.store.clips import ClipChunk
+from tests.doubles.folders import score_folder_clip
 from tests.doubles.known import known
 from tests.doubles.scene import scene_chunk, scene_spec, write_scene_folders
 
