@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import av
 import numpy as np
 
-from evalkit.contracts.files import copy_whole, whole_file
+from evalkit.contracts.files import copy_whole
 from evalkit.contracts.fingerprint import FileHashes
 from evalkit.dataset.layout import DataSetError
 from evalkit.dataset.lerobot_format import file_of
-from evalkit.dataset.videos import VideoInfo, probe, read_frames
+from evalkit.dataset.videos import Encoding, VideoInfo, encode, probe, read_frames
 
 VideoCodec = Literal["copy", "hevc", "h264", "av1"]
 """Codecs of an export: as the source, or lossless HEVC of RGB, or H.264 or AV1 with loss."""
@@ -33,12 +32,14 @@ SAME_TIME_S = 5e-5
 LEROBOT_KEYFRAME_EVERY = 2
 """Frames from one keyframe to the next, as LeRobot writes."""
 
-_ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "hevc": ("libx265", "gbrp", {"x265-params": "lossless=1:log-level=error", "tag": "hvc1"}),
-    "h264": ("libx264", "yuv420p", {"crf": "12"}),
-    "av1": ("libsvtav1", "yuv420p", {"crf": "18", "preset": "8"}),
+_ENCODINGS: dict[str, Encoding] = {
+    codec: Encoding(encoder, "mp4", LEROBOT_KEYFRAME_EVERY, options, pix_fmt)
+    for codec, encoder, pix_fmt, options in (
+        ("hevc", "libx265", "gbrp", {"x265-params": "lossless=1:log-level=error", "tag": "hvc1"}),
+        ("h264", "libx264", "yuv420p", {"crf": "12"}),
+        ("av1", "libsvtav1", "yuv420p", {"crf": "18", "preset": "8"}),
+    )
 }
-"""Encoder, pixel format and options of each codec."""
 
 _STATED: dict[str, dict[str, Any]] = {
     "hevc": {"video.extra_options": {"x265-params": "lossless=1"}},
@@ -154,17 +155,11 @@ class ExportedVideos:
 
 def write_video_as(path: Path, frames: np.ndarray, codec: str, *, fps: float) -> None:
     """Write RGB frames, F,H,W,3 uint8, whole or not at all; sizes that 4:2:0 cannot hold are written in 4:4:4."""
-    encoder, pixels, options = _ENCODERS[codec]
-    if pixels == "yuv420p" and any(side % 2 for side in frames.shape[1:3]):
-        pixels = "yuv444p"
-    with whole_file(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream: Any = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1000), options=dict(options))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.gop_size = pixels, LEROBOT_KEYFRAME_EVERY
-        for frame in frames:
-            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            container.mux(stream.encode(image.reformat(format=pixels)))
-        container.mux(stream.encode(None))
+    encoding, hw_px = _ENCODINGS[codec], frames.shape[1:3]
+    if encoding.pix_fmt == "yuv420p" and any(side % 2 for side in hw_px):
+        encoding = encoding._replace(pix_fmt="yuv444p")
+    given = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24") for frame in frames)
+    encode(path, (image.reformat(format=encoding.pix_fmt) for image in given), encoding, hw_px=hw_px, fps=fps)
 
 
 def codec_named(name: str) -> VideoCodec:

@@ -9,13 +9,13 @@ Letters: F frames, H W rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
@@ -33,11 +33,23 @@ KEYFRAME_EVERY = 8
 Stored = Literal["rgb24", "gray16le"]
 """Pixel formats of the lossless videos that are written."""
 
-_CODECS: dict[Stored, tuple[str, str, dict[str, str]]] = {
-    "rgb24": ("libx264rgb", "mp4", {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}),
-    "gray16le": ("ffv1", "matroska", {"level": "3", "threads": "1"}),
+
+class Encoding(NamedTuple):
+    """How a video is written: encoder, container, frames from one keyframe to the next, options, pixel format."""
+
+    codec: str
+    container: str
+    keyframe_every: int
+    options: Mapping[str, str]
+    pix_fmt: str
+
+
+_LOSSLESS: dict[Stored, Encoding] = {
+    "rgb24": Encoding(
+        "libx264rgb", "mp4", KEYFRAME_EVERY, {"crf": "0", "preset": "veryfast", "bf": "0", "threads": "1"}, "rgb24"
+    ),
+    "gray16le": Encoding("ffv1", "matroska", KEYFRAME_EVERY, {"level": "3", "threads": "1"}, "gray16le"),
 }
-"""Codec, container and options of each."""
 
 SAME_FPS_FRAC = 0.01
 """Rates that differ by no more than this share are the same."""
@@ -352,22 +364,31 @@ def write_video(path: Path, frames: np.ndarray, *, fps: float) -> None:
     stored = formats.get((frames.ndim, frames.dtype))
     if stored is None or len(frames) == 0:
         raise ValueError(f"A video needs F,H,W,3 uint8 or F,H,W uint16, got {frames.shape} {frames.dtype}.")
-    _write(path, frames, stored, fps=fps)
+    encode(path, (_frame_of(frame, stored) for frame in frames), _LOSSLESS[stored], hw_px=frames.shape[1:3], fps=fps)
 
 
-def _write(path: Path, frames: np.ndarray, stored: Stored, *, fps: float) -> None:
-    codec, container_format, options = _CODECS[stored]
-    with whole_file(path) as partial, av.open(str(partial), "w", format=container_format) as container:
-        stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.gop_size = stored, KEYFRAME_EVERY
+def encode(
+    path: Path, images: Iterable[av.VideoFrame], encoding: Encoding, *, hw_px: tuple[int, ...], fps: float
+) -> None:
+    """Write images in the encoding's pixel format, whole or not at all.
+
+    Raises:
+        ValueError: If the encoder does not take their size.
+    """
+    with whole_file(path) as partial, av.open(str(partial), "w", format=encoding.container) as container:
+        rate = Fraction(fps).limit_denominator(1000)
+        stream: Any = container.add_stream(encoding.codec, rate=rate, options=dict(encoding.options))
+        stream.height, stream.width = hw_px
+        stream.pix_fmt, stream.codec_context.gop_size = encoding.pix_fmt, encoding.keyframe_every
         try:
             stream.codec_context.open()
         except (av.FFmpegError, ValueError) as error:
-            rows, columns = frames.shape[1:3]
-            raise ValueError(f"{path}: {codec} does not encode images of {rows} x {columns} pixels.") from error
-        for frame in frames:
-            container.mux(stream.encode(_frame_of(frame, stored)))
+            rows, columns = hw_px
+            raise ValueError(
+                f"{path}: {encoding.codec} does not encode images of {rows} x {columns} pixels."
+            ) from error
+        for image in images:
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
 
 
