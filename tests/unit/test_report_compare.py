@@ -207,7 +207,7 @@ def test_states_start_masks_and_hand_eye_are_ground_truth() -> None:
     assert len(set(hashes)) == len(changed)
 
 
-def test_unknown_ground_truth_is_told(models: Path, tmp_path: Path) -> None:
+def test_unknown_ground_truth_is_named(models: Path, tmp_path: Path) -> None:
     (caveat,) = _compare(_changed(models, tmp_path, truth="")).caveats
     assert caveat.startswith("b does not state the ground truth")
 

@@ -162,7 +162,7 @@ def test_whole_chunks_compare_with_chunks_of_the_same_length() -> None:
     assert abs(known(row.correlation).r) < 0.5
 
 
-def test_no_task_with_five_of_each_is_told() -> None:
+def test_no_task_with_five_of_each_is_named() -> None:
     rows = correlation_rows(_scores([("a", i, i < 3, [[float(i)]]) for i in range(20)]))
     assert [(row.correlation, row.num_tasks) for row in rows] == [(None, 1)]
     assert correlation_rows(_scores([("a", 0, True, [[None]])])) == []

@@ -123,7 +123,7 @@ def test_without_several_horizons_there_are_no_curves(tmp_path: Path) -> None:
     assert not (tmp_path / "c.png").exists()
 
 
-def test_missing_matplotlib_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     several = _values(0.0, 3)
     assert write_curves(several, several, ("a", "b"), tmp_path / "c.png") == NO_CURVES

@@ -233,7 +233,7 @@ def test_a_wrong_pose_in_one_frame_is_no_convention() -> None:
     ("scale", "is_certain"),
     [((2, 2), True), ((0.5, 0.5), True), ((5, 2.8), True), ((0, 1), False), ((2, 1), False), ((1, 0.3), False)],
 )
-def test_a_crop_is_told_from_another_image_size(scale: tuple[float, float], is_certain: bool) -> None:
+def test_a_crop_is_no_other_image_size(scale: tuple[float, float], is_certain: bool) -> None:
     centre = np.array([320, 240]) * scale / 2 - 0.5
     K = np.array([[280.0, 0.0, centre[0]], [0.0, 280.0, centre[1]], [0.0, 0.0, 1.0]])
     found = centre_oddity(K, (240, 320))
