@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evalkit.contracts.manifest import BadManifest, Manifest, Vetting, read_manifest
+from evalkit.contracts.manifest import BadManifest, Manifest, TaskVettings, Vetting, read_manifest
 from evalkit.contracts.text import count_of
 from evalkit.contracts.types import Episode
 
@@ -74,7 +74,7 @@ def choose(manifest: Manifest, path: Path, *, setting: str, task: str, split: Sp
         fewer = f"--episodes {len(accepted)}, or " if accepted else ""
         raise BadManifest(
             f"The manifest {path} has {count_of(len(accepted), 'vetted episode')} of {task} in '{setting}', but "
-            f"{count} are needed: give {fewer}vet more with {VET[:-1]} --setting {setting} --tasks {task}`."
+            f"{count} are needed: give {fewer}{_vet_more(entry, path, setting=setting, task=task, count=count)}."
         )
     for vetting in accepted[:count]:
         if split not in vetting.instructions:
@@ -84,6 +84,22 @@ def choose(manifest: Manifest, path: Path, *, setting: str, task: str, split: Sp
                 "bench.robotwin.instructions."
             )
     return accepted[:count]
+
+
+def _vet_more(entry: TaskVettings | None, path: Path, *, setting: str, task: str, count: int) -> str:
+    """Return how to get more vetted episodes of a task; a list of others is complete as it is."""
+    words = f"{VET[:-1]} --setting {setting} --tasks {task} --episodes {count} --out"
+    if entry is None or not _is_elsewhere(entry.vetted_by.get("by", "")):
+        return f"vet more with {words} {path}`"
+    return (
+        f"vet into another file with {words} FILE` and name it with bench.robotwin.manifest=FILE, because an imported "
+        "list cannot be extended"
+    )
+
+
+def _is_elsewhere(by: str) -> bool:
+    """Return whether others vetted."""
+    return not by.startswith("evalkit ")
 
 
 def select(manifest: Manifest, episodes: Sequence[Episode]) -> Manifest:
@@ -112,7 +128,7 @@ def departures(manifest: Manifest, protocol: Protocol) -> list[str]:
         for name in ("by", "planner", "robotwin", "sapien")
     }
     sentences = []
-    elsewhere = [who for who in stated["by"] if not who.startswith("evalkit ")]
+    elsewhere = [who for who in stated["by"] if _is_elsewhere(who)]
     if elsewhere:
         sentences.append(f"Seeds and sentences were vetted elsewhere: {'; '.join(elsewhere)}.")
     if any(planner != PLANNER for planner in stated["planner"]):

@@ -48,7 +48,7 @@ class Instructions:
             EvalkitError: If its file is broken.
         """
         path = description / "task_instruction" / f"{task}.json"
-        return cls(task, _texts_by_split(path), description / "objects_description")
+        return cls(task, _texts_by_split(path, description.parent), description / "objects_description")
 
     def can_be_said(self, sentence: str, info: Mapping[str, Any], split: str) -> bool:
         """Return whether RoboTwin can draw a sentence in a scene; the sentences are matched, not listed.
@@ -107,22 +107,23 @@ class Instructions:
     def _phrases_of(self, name: str, value: str, split: str) -> list[str]:
         path = self.objects / f"{value}.json"
         if "/" in value or "\\" in value or path.is_file():
-            phrases = _texts_by_split(path)
+            phrases = _texts_by_split(path, self.objects.parents[1])
             return [f"the {phrase}" for phrase in phrases[split] or phrases["seen"]]
         return [f"the {value} arm" if _is_arm(name) else value]
 
 
-def _texts_by_split(path: Path) -> dict[str, list[str]]:
+def _texts_by_split(path: Path, root: Path) -> dict[str, list[str]]:
     """Return the texts of both splits in a file.
 
     Raises:
-        MissingAssets: If there is no such file.
+        MissingAssets: If there is no such file; it is named relative to the checkout's root.
         EvalkitError: If it is broken, or has no seen texts.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingAssets(path, advice="It belongs to RoboTwin's own repository: check it out again.") from error
+        named = path.relative_to(root) if path.is_relative_to(root) else path
+        raise MissingAssets(named, advice="It belongs to RoboTwin's own repository: check it out again.") from error
     except (OSError, ValueError) as error:
         raise EvalkitError(f"Cannot read {path}: {error}. Check out RoboTwin's folder 'description' again.") from error
     texts = {split: content.get(split, []) for split in SPLITS} if isinstance(content, dict) else {}

@@ -207,6 +207,8 @@ class Manifest:
     def merge(self, other: Manifest) -> Manifest:
         """Return the entries of both; of two vettings of a task, one of which continues the other, the longer one.
 
+        Of two equal ones, that with the larger limit of tries, so that the order makes no difference.
+
         Raises:
             BadManifest: If both hold different vettings of a task in one setting, or are of two benches or protocols.
         """
@@ -224,7 +226,7 @@ class Manifest:
                     f"{entry.setting}/{entry.task} has two different vettings ({describe_difference(present, entry)}): "
                     "keep them in two files."
                 )
-            entries[entry.key] = max(present, entry, key=lambda each: len(each.vettings))
+            entries[entry.key] = max(present, entry, key=lambda each: (len(each.vettings), each.max_tries or 0))
         return Manifest(bench=self.bench, protocol=self.protocol, entries=tuple(entries.values()))
 
     def check_names(self, *, settings: Collection[str], tasks: Collection[str]) -> None:

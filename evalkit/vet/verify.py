@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.manifest import Manifest, TaskVettings, Vetting
+from evalkit.contracts.manifest import BadManifest, Manifest, TaskVettings, Vetting
 from evalkit.vet.lanes import Experts, run_searches
 from evalkit.vet.run import check_names, vettable, vetted_by
 from evalkit.vet.search import Listed, Search, State
+
+OTHER_STATE = "another first state"
+"""What differs where the verdict does not: the same seed gives another scene here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class Agreement:
         rejected_here: How many of them are rejected here.
         same_state: Of the seeds whose first state both know, those in which it is equal.
         known_states: Seeds whose first state both know.
-        differing: The seeds with another verdict, with the reason here, in seed order.
+        differing: The seeds with another verdict, with the reason here, or with another first state, in seed order.
     """
 
     task: str
@@ -81,10 +84,13 @@ def verify(
 
     Raises:
         UnknownName: For a task or setting that does not exist.
+        BadManifest: If it is of another bench or protocol.
         EvalkitError: If the manifest has none of these tasks, or the bench has no seeds to vet.
     """
     bench = experts.bench
     first_seed = vettable(bench).first_vetted_seed(bench.config)
+    _check_protocol(manifest, bench.name, vettable(bench).vetting_protocol(bench.config))
+    manifest.check_names(settings=bench.settings, tasks=bench.tasks)
     check_names(bench, experts.setting, tasks)
     entries = _entries(manifest, experts.setting, tasks or bench.tasks, all_needed=bool(tasks))
     searches = [
@@ -97,6 +103,14 @@ def verify(
         agreements=[_compare(entry, search) for entry, search in zip(entries, searches, strict=True)],
         vetted_by=follower.vetted_by,
     )
+
+
+def _check_protocol(manifest: Manifest, bench: str, protocol: str) -> None:
+    if (manifest.bench, manifest.protocol) != (bench, protocol):
+        raise BadManifest(
+            f"The manifest holds episodes of '{manifest.protocol}' ({manifest.bench}), but those of '{protocol}' "
+            f"({bench}) are verified: name another file, or choose another --bench or protocol."
+        )
 
 
 def _entries(manifest: Manifest, setting: str, tasks: Sequence[str], *, all_needed: bool) -> list[TaskVettings]:
@@ -126,11 +140,8 @@ def _compare(entry: TaskVettings, search: Listed) -> Agreement:
     accepted = {vetting.seed for vetting in entry.accepted}
     here = dict(sorted(search.known.items()))
     pairs = [(listed[seed], vetting) for seed, vetting in here.items() if seed in listed]
-    states = [
-        one.first_state_sha256 == other.first_state_sha256
-        for one, other in pairs
-        if one.first_state_sha256 and other.first_state_sha256
-    ]
+    stated = [(one, other) for one, other in pairs if one.first_state_sha256 and other.first_state_sha256]
+    moved = {one.seed for one, other in stated if one.first_state_sha256 != other.first_state_sha256}
     return Agreement(
         task=entry.task,
         state=search.state,
@@ -139,12 +150,12 @@ def _compare(entry: TaskVettings, search: Listed) -> Agreement:
         accepted_here=sum(vetting.accepted for seed, vetting in here.items() if seed in accepted),
         rejected=sum(seed not in accepted for seed in here),
         rejected_here=sum(not vetting.accepted for seed, vetting in here.items() if seed not in accepted),
-        same_state=sum(states),
-        known_states=len(states),
+        same_state=len(stated) - len(moved),
+        known_states=len(stated),
         differing={
-            seed: vetting.reason or "accepted here"
+            seed: OTHER_STATE if vetting.accepted == (seed in accepted) else vetting.reason or "accepted here"
             for seed, vetting in here.items()
-            if vetting.accepted != (seed in accepted)
+            if vetting.accepted != (seed in accepted) or seed in moved
         },
     )
 

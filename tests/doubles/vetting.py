@@ -47,7 +47,8 @@ def verdict(task: str, seed: int) -> Vetting:
     if seed % 3 == 1 or (task == "Far" and seed % 2):
         return Vetting(seed=seed, accepted=False, reason=f"no plan reaches {seed / 10} m")
     sentences = {"seen": f"go {task}", "unseen": f"walk {task}"}
-    return Vetting(seed=seed, accepted=True, instructions=sentences, expert_steps=10 + seed)
+    state = f"{seed:064x}"
+    return Vetting(seed=seed, accepted=True, instructions=sentences, expert_steps=10 + seed, first_state_sha256=state)
 
 
 class VettableFakeBench(FakeBench):

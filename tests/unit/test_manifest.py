@@ -9,6 +9,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,14 @@ def test_accepted_are_in_seed_order() -> None:
 def test_a_longer_vetting_replaces_its_beginning() -> None:
     short, long = entry("clean", "lift", GOOD), entry("clean", "lift", GOOD, BAD)
     assert manifest(short).merge(manifest(long)) == manifest(long).merge(manifest(short)) == manifest(long)
+
+
+def test_the_order_of_limits_of_tries_changes_nothing() -> None:
+    few, many, none = (manifest(replace(entry("clean", "lift"), max_tries=tries)) for tries in (50, 300, None))
+    for one, other in itertools.permutations((few, many, none), 2):
+        assert one.merge(other).sha256 == other.merge(one).sha256
+    assert few.merge(many) == many
+    assert none.merge(few) == few
 
 
 @pytest.mark.parametrize(

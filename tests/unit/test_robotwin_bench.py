@@ -306,7 +306,15 @@ def test_without_a_manifest_one_sentence_names_both_ways() -> None:
 def test_a_manifest_that_does_not_fit_is_one_sentence(double: Path) -> None:
     with pytest.raises(BadManifest, match="has 8 vetted episodes of click_bell in 'clean', but 9 are needed") as caught:
         plan(episodes=9)
-    assert "give --episodes 8, or vet more with `evalkit vet --bench robotwin --setting clean" in str(caught.value)
+    assert str(caught.value).endswith(
+        "give --episodes 8, or vet more with `evalkit vet --bench robotwin --setting clean --tasks click_bell "
+        "--episodes 9 --out results/manifests/robotwin.json`."
+    )
+    imported = [replace(entry, vetted_by={"by": "others"}) for entry in double_manifest().entries]
+    write_manifest(double / "list.json", replace(double_manifest(), entries=tuple(imported)))
+    with pytest.raises(BadManifest, match="because an imported list cannot be extended") as caught:
+        plan("bench.robotwin.manifest=list.json", episodes=101)
+    assert "--episodes 101 --out FILE` and name it with bench.robotwin.manifest=FILE" in str(caught.value)
     write_manifest(double / "foreign.json", double_manifest("robotwin-50-head"))
     with pytest.raises(
         BadManifest, match=r"holds episodes of 'robotwin-50-head' .*but robotwin-50/xwam needs those of"

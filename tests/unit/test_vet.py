@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 import evalkit
 from evalkit.contracts.errors import EvalkitError, RunFolderError, UnknownName
-from evalkit.contracts.manifest import BadManifest, Manifest, Vetting, read_manifest, write_manifest
+from evalkit.contracts.manifest import BadManifest, Manifest, TaskVettings, Vetting, read_manifest, write_manifest
 from evalkit.vet.import_lists import import_lists
 from evalkit.vet.journal import Journal
 from evalkit.vet.lanes import Experts
@@ -378,3 +379,19 @@ def test_verify_of_a_manifest_made_here_agrees(tmp_path: Path) -> None:
     assert all(each.accepted == each.accepted_here == 4 for each in found.agreements)
     assert all(each.rejected == each.rejected_here > 0 for each in found.agreements)
     assert not any(each.differing for each in found.agreements)
+    assert all(each.same_state == each.known_states == 4 for each in found.agreements)
+
+
+def test_verify_names_seeds_with_another_first_state() -> None:
+    vettings = (replace(verdict("Near", 101), first_state_sha256="ab" * 32), verdict("Near", 102))
+    entry = TaskVettings(setting="default", task="Near", vettings=vettings)
+    (near,) = verify(Manifest(bench="vettable", protocol="vettable-3", entries=(entry,)), experts()).agreements
+    assert (near.same_state, near.known_states, near.accepted_here) == (1, 2, 2)
+    assert near.differing == {101: "another first state"}
+
+
+def test_verify_refuses_a_manifest_of_another_protocol() -> None:
+    with pytest.raises(BadManifest, match=r"holds episodes of 'vettable-2' .vettable., but those of 'vettable-3'"):
+        verify(Manifest(bench="vettable", protocol="vettable-2"), experts())
+    with pytest.raises(BadManifest, match=r"holds episodes of 'vettable-3' .robotwin., but"):
+        verify(Manifest(bench="robotwin", protocol="vettable-3"), experts())
