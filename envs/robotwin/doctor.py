@@ -251,7 +251,7 @@ def judge_rendering(output: Output, renderer: str) -> Iterator[Finding]:
         renderer: The renderer that it was asked for.
     """
     report = output.report
-    kind = {True: "a GPU", False: "no CUDA device", None: "of unknown kind"}[report["device"]["is_gpu"]]
+    kind = {True: "a CUDA device", False: "no CUDA device", None: "of unknown kind"}[report["device"]["is_cuda"]]
     exact = report["depth_error_m"] < 1e-3 and report["is_red"]
     yield Finding(
         what=f"SAPIEN renders ({renderer})",

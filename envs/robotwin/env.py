@@ -35,6 +35,10 @@ from .scene import Scenes, describe
 from .state import read_state
 from .tasks import ARMS, EXPERT_KEY, FRAME_STEPS, IMAGE_HW_PX, env_spec
 
+SHORT_MOTION_RAD = 1e-4
+"""toppra finds a motion along every longer line; below about 1e-5 rad, as RoboTwin asks it, it finds none, or one
+without a sample."""
+
 
 class RobotwinEnv:
     """One task; satisfies `evalkit.contracts.env.Env`. There is one per process.
@@ -81,14 +85,14 @@ class RobotwinEnv:
         self._scenes = Scenes(checkout, task=task, setting=setting, rendering=rendering)
         self._plans = planners.install(planner, *robot_modules())
         self._instructions = Instructions.read(checkout.description, task)
-        self._ee_actions, self._samples = layout == EE_POSE_BASE, planner == "mplib"
+        self._ee_actions, self._planner = layout == EE_POSE_BASE, planner
         self._setting, self._expert = setting, expert
         self._expert_motion: dict[str, np.ndarray] = {}
         self._expert_reason: str | None = None
         self._info: dict[str, str] = {}
         self._instruction = ""
         self._goal_met = False
-        self._failed_plans = dict.fromkeys(ARMS, 0)
+        self._failed_plans, self._held_motions = dict.fromkeys(ARMS, 0), dict.fromkeys(ARMS, 0)
         self._images = 0
         self.about = {**rendering.describe(), "planner": planner, "stand_ins": ", ".join(stand_ins()) or "none"}
 
@@ -104,7 +108,7 @@ class RobotwinEnv:
         scene.step_lim = None  # the harness counts steps; RoboTwin would ignore those of a settling scene
         self._info = read_info(scene)
         self._instruction, self._goal_met, self._images = "", False, 0
-        self._failed_plans = dict.fromkeys(ARMS, 0)
+        self._failed_plans, self._held_motions = dict.fromkeys(ARMS, 0), dict.fromkeys(ARMS, 0)
         self._plans.clear()
         for arm in ARMS:
             self._count_failures(scene.robot, arm)
@@ -161,8 +165,11 @@ class RobotwinEnv:
     def counters(self) -> dict[str, int]:
         """Return what was counted in this episode."""
         counts = {f"failed_plans_{arm}": count for arm, count in self._failed_plans.items()}
-        if self._samples:
-            counts |= {"sampled_plans": self._plans.sampled, "timed_out_plans": self._plans.timed_out}
+        if self._ee_actions:
+            plans = self._plans.as_dict()
+            counts |= {f"{name}_plans": plans[name] for name in planners.COUNTED[self._planner]}
+        else:
+            counts |= {f"held_motions_{arm}": count for arm, count in self._held_motions.items()}
         return {**counts, "images": self._images}
 
     def advance(self, action: np.ndarray) -> bool:
@@ -219,7 +226,10 @@ class RobotwinEnv:
         return self._scenes.current
 
     def _count_failures(self, robot: Any, arm: Arm) -> None:
-        """Count the plans of an arm that fail: without a path, or without a timing of a joint line."""
+        """Count the plans of an arm that fail: without a path, or without a timing of a joint line.
+
+        A joint line that is too short to be timed is no failure: RoboTwin then holds the arm for 50 physics steps.
+        """
         plan_path = getattr(robot, f"{arm}_plan_path")
         timing = getattr(robot, f"{arm}_mplib_planner")
         topp = timing.TOPP
@@ -229,12 +239,15 @@ class RobotwinEnv:
             self._failed_plans[arm] += result["status"] != "Success"
             return result
 
-        def counted_timing(*args: Any, **kwargs: Any) -> Any:
+        def counted_timing(path: np.ndarray, *args: Any, **kwargs: Any) -> Any:
             try:
-                return topp(*args, **kwargs)
+                timed = topp(path, *args, **kwargs)
             except Exception:
-                self._failed_plans[arm] += 1
+                is_short = np.abs(path - path[0]).max() < SHORT_MOTION_RAD
+                (self._held_motions if is_short else self._failed_plans)[arm] += 1
                 raise
+            self._held_motions[arm] += len(timed[1]) == 0
+            return timed
 
         setattr(robot, f"{arm}_plan_path", counted_path)
         timing.TOPP = counted_timing

@@ -61,12 +61,12 @@ def main(renderer: str, *, cuda: bool) -> dict[str, Any]:
 
 
 def device(sapien: Any) -> dict[str, Any]:
-    """Return the name of the rendering device, and whether it is a GPU; older versions of SAPIEN do not tell."""
+    """Return the name of the rendering device, and whether it is CUDA's; older versions of SAPIEN do not tell."""
     try:
         found = sapien.render.RenderSystem().device
-        return {"name": str(found.name), "is_gpu": bool(found.is_cuda())}
+        return {"name": str(found.name), "is_cuda": bool(found.is_cuda())}
     except (AttributeError, RuntimeError, TypeError):
-        return {"name": "unnamed", "is_gpu": None}
+        return {"name": "unnamed", "is_cuda": None}
 
 
 def compute_with_torch(stop: threading.Event) -> str:

@@ -26,7 +26,7 @@ RENDERERS: tuple[Renderer, ...] = ("rt", "raster")
 Decimate = Literal["none", "background"]
 DECIMATE: tuple[Decimate, ...] = ("none", "background")
 
-RAY_TRACING_SAMPLES, RAY_TRACING_DENOISER = 32, "oidn"
+RAY_TRACING_SAMPLES, RAY_TRACING_DEPTH, RAY_TRACING_DENOISER = 32, 8, "oidn"
 """What `setup_scene` of RoboTwin sets, at c3ddfa8 and at the head of August 2026, whenever it builds a scene."""
 
 HIDDEN_LINKS = ("lr_", "rr_", "wheel", "castor", "caster")
@@ -54,7 +54,8 @@ class Rendering:
         system = sapien.render.RenderSystem()
         device = system.device
         if self.renderer == "rt":
-            shader, denoiser = f"ray tracing, {RAY_TRACING_SAMPLES} samples", RAY_TRACING_DENOISER
+            shader = f"ray tracing, {RAY_TRACING_SAMPLES} samples, depth {RAY_TRACING_DEPTH}"
+            denoiser = RAY_TRACING_DENOISER
         else:
             shader, denoiser = "rasterizer", "none"
         return {

@@ -131,5 +131,5 @@ def _pace(plan: Plan, task: str) -> tuple[float | None, bool]:
 
 def _time_text(num_steps: int | None, hz: float | None, may_take_longer: bool) -> str:
     """Return a settling time; an action to absolute poses is a motion from rest to rest, however long that takes."""
-    steps = quantity(num_steps or 0, "control step")
+    steps = quantity(num_steps or 0, "action" if may_take_longer else "control step")
     return f"{'at least ' if may_take_longer else ''}{(num_steps or 0) / hz:.1f} s ({steps})" if hz else steps

@@ -195,6 +195,17 @@ def remembered(root: Any, task: Any) -> Any:
     return {"met": met, "holds": env.advance(action)}
 
 
+def ray_tracing(root: Any) -> Any:
+    """Return what SAPIEN is set to in a scene of RoboTwin, and what the record says; no image is rendered."""
+    import sapien
+
+    env = make(root, "click_bell", renderer="rt")
+    env.begin(seed=SEED, max_steps=10)
+    names = ("samples_per_pixel", "path_depth", "denoiser")
+    values = [getattr(sapien.render, f"get_ray_tracing_{name}")() for name in names]
+    return {"set": values, "shader": env.about["shader"], "denoiser": env.about["denoiser"]}
+
+
 def joints(root: Any) -> Any:
     """Return how joints follow the layout `joint_position`."""
     env = make(root, "click_bell", layout="joint_position")
@@ -206,12 +217,15 @@ def joints(root: Any) -> Any:
     target = commanded.astype(np.float32)
     target[[1, 8]] += 0.2
     env.advance(target)
-    end = env.observe(render=False)
+    end, counters = env.observe(render=False), env.counters()
+    target[1:3] += 1e-6
+    env.advance(target)
     return {
         "held_m": float(np.abs(held["proprio"] - start["proprio"]).max()),
         "reached_rad": float(np.abs(end["privileged"]["joint_position"] - target).max()),
         "moved_m": float(np.abs(end["proprio"][:3] - start["proprio"][:3]).max()),
-        "counters": env.counters(),
+        "counters": counters,
+        "after_short": env.counters(),
     }
 
 

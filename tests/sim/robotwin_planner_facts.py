@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.sim.robotwin_facts import SEED, make
+from tests.sim.robotwin_facts import SEED, hold, make
 
 REACHABLE_PER_ARM = 100
 
@@ -147,6 +147,35 @@ def mplib_plans(root: Any) -> Any:
         )
     far = robot.left_plan_path([3.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0])["status"]
     return {"plans": answers, "far": far}
+
+
+def out_of_time(root: Any) -> Any:
+    """Return what vetting and a run say where every plan is sampled and the sampler has no time."""
+    env = make(root, "click_bell", planner="mplib")
+    from evalkit_envs.robotwin.planners import mplib as ours
+
+    ours.Planner._screw = lambda *_: None
+    ours.SAMPLING_LIMIT_S = 1e-6
+    try:
+        verdict = env.vet(SEED)
+    except RuntimeError as error:
+        verdict = str(error)
+    env.begin(seed=SEED, max_steps=10)
+    env.advance(hold(env.observe(render=False), (0.0, 0.05, 0.05)))
+    return {"verdict": verdict, "counters": env.counters()}
+
+
+def range_end(root: Any, joint: int, angles_rad: Any) -> Any:
+    """Return how far a joint of the left arm is from each angle, a second after the arm was sent there."""
+    env, off = make(root, "click_bell"), []
+    for angle_rad in angles_rad:
+        env.begin(seed=SEED, max_steps=10)
+        robot, goal = env._current.robot, np.eye(6)[joint - 1] * angle_rad
+        for step in range(400):
+            robot.set_arm_joints(goal * min(1, step / 150), np.zeros(6), "left")
+            env._current.scene.step()
+        off.append(abs(float(robot.get_left_arm_real_jointState()[joint - 1]) - angle_rad))
+    return off
 
 
 if __name__ == "__main__":

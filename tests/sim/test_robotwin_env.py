@@ -72,6 +72,16 @@ def test_joint_angles_are_followed() -> None:
     assert facts["held_m"] < 1e-3
     assert facts["reached_rad"] < 1e-4
     assert facts["moved_m"] > 0.01
+    held = {"held_motions_left": 1, "held_motions_right": 1, "failed_plans_left": 0, "failed_plans_right": 0}
+    assert facts["counters"] == {**held, "images": 0}
+    assert facts["after_short"] == {**held, "held_motions_left": 2, "held_motions_right": 2, "images": 0}
+
+
+def test_records_name_robotwins_ray_tracing() -> None:
+    facts = measured("ray_tracing", root())
+    samples, depth, denoiser = facts["set"]
+    assert facts["shader"].startswith(f"ray tracing, {samples} samples, depth {depth}, shadows")
+    assert facts["denoiser"] == denoiser == "oidn"
 
 
 def test_memory_does_not_grow_with_resets() -> None:

@@ -50,6 +50,21 @@ def test_expert_repeats_to_the_bit() -> None:
     assert all(run["rows"] == 1 + -(-run["steps"] // 15) for run in one)
 
 
+@pytest.mark.parametrize(("joint", "reached_rad", "blocked_rad"), [(2, -0.2, -0.5), (3, -0.02, -0.5)])
+def test_the_arm_stops_itself_outside_its_range(joint: int, reached_rad: float, blocked_rad: float) -> None:
+    reached, blocked = facts("range_end", joint, [reached_rad, blocked_rad])
+    assert reached < 0.01
+    assert blocked > 0.2
+
+
+@needs_mplib
+def test_a_time_limit_is_no_verdict() -> None:
+    found = facts("out_of_time", python=MPLIB_VARIABLE)
+    assert "plans ran out of time on this machine: no verdict on seed 100000" in found["verdict"]
+    assert found["counters"]["timed_out_plans"] == 2
+    assert found["counters"]["failed_plans_left"] == found["counters"]["failed_plans_right"] == 1
+
+
 @needs_mplib
 def test_joint_actions_are_timed_as_by_mplib() -> None:
     found = facts("joint_timing", python=MPLIB_VARIABLE)

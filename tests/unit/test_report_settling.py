@@ -13,6 +13,8 @@ import pytest
 from rich.console import Console
 from statsmodels.stats.proportion import proportion_confint
 
+from evalkit.contracts.spec import EE_POSE_BASE
+from evalkit.report.after_settling import settle_times
 from evalkit.report.render_console import render_console
 from evalkit.report.render_markdown import render_markdown
 from evalkit.report.scenes import scene_caveats, scene_sentence
@@ -73,6 +75,16 @@ def test_a_report_shows_both_successes(tmp_path: Path) -> None:
     assert "ball            3 of 4  1 of 3     33.3     25.0    0.6 to 80.6" in printer.export_text()
     (ball, *_) = csv.DictReader(io.StringIO((tmp_path / "out/success.csv").read_text()))
     assert (ball["held"], ball["lost"], ball["unsettled"], float(ball["settled_rate"])) == ("1", "2", "0", 0.25)
+
+
+def test_absolute_actions_take_at_least_the_time(tmp_path: Path) -> None:
+    """An action to an absolute pose is a motion from rest to rest: 20 of them at 50/3 Hz take 1.2 s or longer."""
+    plan = open_run(_written(tmp_path / "a")).plan
+    (spec,) = plan.bench.specs.values()
+    specs = {"deltas": spec, "poses": {**spec, "action_layout": EE_POSE_BASE, "control_hz": 50 / 3}}
+    plan = replace(plan, bench=replace(plan.bench, specs=specs))
+    records = [replace(record, settle_steps=20) for task in specs for record in _records(task, [True], 0)]
+    assert set(settle_times(plan, records)) == {"1.0 s (20 control steps)", "at least 1.2 s (20 actions)"}
 
 
 def test_the_csv_of_episodes_holds_hashes_and_scenes(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_only_the_chosen_planner_is_needed(root: Path) -> None:
 
 
 RENDERED: dict[str, Any] = {
-    "device": {"name": "NVIDIA H100", "is_gpu": True},
+    "device": {"name": "NVIDIA H100", "is_cuda": True},
     "seconds": 3.2,
     "depth_error_m": 1e-7,
     "is_red": True,
@@ -187,11 +187,11 @@ RENDERED: dict[str, Any] = {
 
 
 def test_the_rendering_device_is_named_with_its_kind() -> None:
-    def found(name: str, is_gpu: bool | None) -> str:
-        report = {**RENDERED, "device": {"name": name, "is_gpu": is_gpu}}
+    def found(name: str, is_cuda: bool | None) -> str:
+        report = {**RENDERED, "device": {"name": name, "is_cuda": is_cuda}}
         return next(doctor.judge_rendering(Output(report, ""), "raster")).found
 
-    assert found("NVIDIA H100", True) == "NVIDIA H100, a GPU, first image in 3 s"
+    assert found("NVIDIA H100", True) == "NVIDIA H100, a CUDA device, first image in 3 s"
     assert found("llvmpipe", False) == "llvmpipe, no CUDA device, first image in 3 s"
     assert found("unnamed", None) == "unnamed, of unknown kind, first image in 3 s"
 

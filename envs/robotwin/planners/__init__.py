@@ -17,9 +17,16 @@ from .curobo import check_curobo, kept_planner
 
 PLANNERS = ("curobo", "mplib", "cpu")
 
+COUNTED: dict[str, tuple[str, ...]] = {
+    "curobo": (),
+    "mplib": ("straight", "sampled", "timed_out"),
+    "cpu": ("straight", "bent"),
+}
+"""The counts of each planner that records hold; those of `PlanCounts` that can differ from 0 and say how it moved."""
+
 _MODULES = {"mplib": ".mplib", "cpu": ".cpu"}
 
-__all__ = ["PLANNERS", "PlanCounts", "install"]
+__all__ = ["COUNTED", "PLANNERS", "PlanCounts", "install"]
 
 
 def install(name: str, planner_module: ModuleType, robot_module: ModuleType) -> PlanCounts:

@@ -32,6 +32,9 @@ AT_GOAL = 1e-4
 """Metres, and radians, from which on there is nothing to plan; mplib's screw motion does not end at distance 0."""
 
 SAMPLING_LIMIT_S = 5.0
+TIMED_OUT = ("RRTConnect Failed. Timeout", "RRTConnect Failed. Approximate solution")
+"""What mplib says when the time was up; other failures, such as a start within a collision, need no time."""
+
 MAX_SAMPLES = 2500
 SEED = 1
 
@@ -111,7 +114,7 @@ class Planner:
         if result["status"] == "Success":
             COUNTS.sampled += 1
             return result
-        COUNTS.timed_out += result["status"].startswith("RRTConnect")
+        COUNTS.timed_out += result["status"] in TIMED_OUT
         return None
 
 

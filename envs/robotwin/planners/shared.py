@@ -25,7 +25,8 @@ RoboTwin's URDF states 10 rad on both sides of every joint, which limits nothing
 back into the forearm, and the simulated arm gets stuck on itself. curobo checks such collisions; here the range stands
 for them. Joints 2, 4 and 5 end where collision meshes begin to overlap, as mplib sees them: at -0.3 and 3.9, -2.05 and
 1.75, -1.55 and 1.65. The SDK of the maker (arx5-sdk, model X5) permits -0.05 to 3.14, -1.6 to 1.55, -1.57 to 1.57.
-Joint 1 has the SDK's range, joint 3 about that (-0.1 to 3.24), and joint 6 turns freely.
+Joint 1 has the SDK's range, joint 3 about that (-0.1 to 3.24), and joint 6 turns freely. A wider range helps no policy:
+in the simulator, joint 2 stops the arm at -0.23, joint 3 at -0.05 and joint 4 at -1.85 and 1.78, whatever is asked.
 """
 
 RANGES_RAD = {"arx5_description": ARX_X5_RANGE_RAD}
