@@ -32,6 +32,7 @@ from evalkit.contracts.spec import (
     PolicySpec,
     check,
     check_actions,
+    past_offsets,
 )
 from evalkit.contracts.types import (
     ACTION_DIM,
@@ -390,7 +391,7 @@ def env_for(spec: PolicySpec) -> EnvSpec:
 
 
 def noise_request(spec: PolicySpec, index: int, chunk_idx: int) -> PolicyRequest:
-    """Return a request whose observation is noise; the same numbers give the same request."""
+    """Return a request whose images are noise; the same numbers give the same request."""
     bench, _, task = env_for(spec).env_id.partition("/")
     instruction = "lift the cube"
     episode = Episode(
@@ -403,8 +404,12 @@ def noise_request(spec: PolicySpec, index: int, chunk_idx: int) -> PolicyRequest
         instruction=instruction,
         max_steps=100,
     )
+    rng = np.random.default_rng([index, chunk_idx])
+    observation = noise_observation(env_for(spec), rng, instruction)
+    past = past_offsets(spec, spec.execute_steps)[:-1] if chunk_idx else ()
     request = EpisodeRequests(episode, spec).request(
-        noise_observation(env_for(spec), np.random.default_rng([index, chunk_idx]), instruction),
+        observation,
+        between=[rng.integers(0, 256, observation.rgb.shape, dtype=np.uint8) for _ in past],
         chunk_idx=chunk_idx,
         step_idx=chunk_idx * spec.execute_steps,
         num_predicted_frames=spec.num_future_frames if spec.predicts else 0,

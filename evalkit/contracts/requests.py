@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,8 +45,14 @@ class EpisodeRequests:
         step_idx: int,
         num_predicted_frames: int = 0,
         given_actions: np.ndarray | None = None,
+        between: Sequence[np.ndarray] = (),
     ) -> PolicyRequest:
-        """Return one request; the arguments are its fields."""
+        """Return one request; the arguments are its fields.
+
+        Args:
+            between: The images, V,H,W,3 uint8, that `spec.past_offsets` names since the previous request, without those
+                of `observation`.
+        """
         return PolicyRequest(
             episode_id=self.episode_id,
             chunk_idx=chunk_idx,
@@ -54,8 +61,17 @@ class EpisodeRequests:
             observation=allowed(observation, self._spec),
             num_predicted_frames=num_predicted_frames,
             given_actions=given_actions,
+            past_rgb=self._past_rgb(observation, between, chunk_idx),
             episode=self._episode if reads_episode(self._spec) else None,
         )
+
+    def _past_rgb(self, observation: Observation, between: Sequence[np.ndarray], chunk_idx: int) -> np.ndarray | None:
+        """Return the images since the previous request, N,V,H,W,3; None if the policy does not ask for them."""
+        if self._spec.past_frame_stride is None:
+            return None
+        if chunk_idx == 0:
+            return observation.rgb[None][:0]
+        return np.stack([*between, observation.rgb])
 
 
 def visible_env(env: EnvSpec, policy: PolicySpec) -> EnvSpec:

@@ -117,6 +117,8 @@ class PolicySpec:
         num_future_frames: F, frames in a prediction.
         frame_stride: Control steps between predicted frames.
         takes_actions: Whether it can predict the outcome of given actions, as a world simulator does.
+        past_frame_stride: Control steps between the images in `past_rgb` of its requests: what it saw since its
+            previous request. None for a policy that reads the current images alone; nothing more is then rendered.
     """
 
     policy_id: str
@@ -134,10 +136,12 @@ class PolicySpec:
     num_future_frames: int = 0
     frame_stride: int = 4
     takes_actions: bool = False
+    past_frame_stride: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
+        """Return JSON values; an absent `past_frame_stride` is left out, as in plans that know none."""
+        left_out = {"past_frame_stride"} if self.past_frame_stride is None else set()
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def check(env: EnvSpec, policy: PolicySpec, state_settings: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -187,8 +191,36 @@ def check(env: EnvSpec, policy: PolicySpec, state_settings: Mapping[str, str] = 
             f"the policy predicts {policy.num_future_frames} frames {policy.frame_stride} steps apart, "
             f"beyond its chunk of {policy.chunk_len} actions"
         )
+    problems += _past_frame_problems(policy)
     if problems:
         raise SpecMismatch(f"{env.env_id} and policy '{policy.policy_id}' do not fit: {'; '.join(problems)}.")
+
+
+def _past_frame_problems(policy: PolicySpec) -> list[str]:
+    """Return why a policy's requests cannot hold the images that it asks for; the last one must be the current one."""
+    stride = policy.past_frame_stride
+    if stride is None:
+        return []
+    if not policy.needs_images:
+        return ["past frames: the policy asks for them, but says that it needs no images"]
+    if stride < 1 or policy.execute_steps % stride or policy.chunk_len % stride:
+        return [
+            f"past frames: past_frame_stride is {stride}, which does not divide the {policy.execute_steps} executed "
+            f"actions and the chunk of {policy.chunk_len}"
+        ]
+    return []
+
+
+def past_offsets(policy: PolicySpec, num_actions: int) -> range:
+    """Return the numbers of executed actions of a chunk after which the policy's next request needs an image.
+
+    Example:
+        >>> spec = PolicySpec(policy_id="x", action_layouts=(), chunk_len=8, execute_steps=8, past_frame_stride=4)
+        >>> list(past_offsets(spec, 8)), list(past_offsets(replace(spec, past_frame_stride=None), 8))
+        ([4, 8], [])
+    """
+    stride = policy.past_frame_stride
+    return range(0) if stride is None else range(stride, num_actions + 1, stride)
 
 
 def check_takes_actions(env: EnvSpec, policy: PolicySpec) -> None:

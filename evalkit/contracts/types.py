@@ -126,6 +126,8 @@ class PolicyRequest:
             most `num_future_frames` of the spec; 0 for no prediction. Actions do not depend on it.
         given_actions: K,14 float32 in the env's layout. The policy predicts the outcome of these actions, and the reply
             repeats them unchanged. Only for policies with `takes_actions` in their spec; None lets the policy act.
+        past_rgb: N,V,H,W,3 uint8, the images after every `past_frame_stride` steps since the previous request, the
+            current one last; N is 0 in the first request. None unless the policy's spec asks for them.
         episode: The planned episode; None unless the policy's spec requests it (`EPISODE` or `EVERYTHING`).
     """
 
@@ -136,6 +138,7 @@ class PolicyRequest:
     observation: Observation
     num_predicted_frames: int = 0
     given_actions: np.ndarray | None = None
+    past_rgb: np.ndarray | None = None
     episode: Episode | None = None
 
 

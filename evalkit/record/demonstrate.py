@@ -28,7 +28,7 @@ import numpy as np
 from evalkit.contracts.env import Env
 from evalkit.contracts.policy import Expert, Policy
 from evalkit.contracts.requests import EpisodeRequests
-from evalkit.contracts.spec import check_actions, still_action
+from evalkit.contracts.spec import check_actions, past_offsets, still_action
 from evalkit.contracts.types import (
     ACTION_DIM,
     ARM_ACTION,
@@ -236,14 +236,18 @@ def _actions(env: Env, policy: Policy, episode: Episode) -> Iterator[np.ndarray]
     """Yield a policy's actions; it observes and is asked again after as many as its spec says."""
     requests = EpisodeRequests(episode, policy.spec)
     requests.reset(policy, env.spec)
-    step_idx = 0
+    step_idx, between = 0, list[np.ndarray]()
     for chunk_idx in count():
         observation = Observation(**env.observe(render=policy.spec.needs_images))
-        request = requests.request(observation, chunk_idx=chunk_idx, step_idx=step_idx)
+        request = requests.request(observation, chunk_idx=chunk_idx, step_idx=step_idx, between=between)
         (reply,) = policy.infer([request])
         check_actions(reply.actions, env.spec, policy.spec)
         chunk = reply.actions[: policy.spec.execute_steps]
-        yield from chunk
+        between = []
+        for offset, action in enumerate(chunk, start=1):
+            yield action
+            if offset < len(chunk) and offset in past_offsets(policy.spec, len(chunk)):
+                between.append(env.observe(render=True)["rgb"])
         step_idx += len(chunk)
 
 

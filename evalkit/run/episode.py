@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,8 +19,8 @@ import numpy as np
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.requests import EpisodeRequests
-from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions
-from evalkit.contracts.types import PROPRIO_DIM, Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions, past_offsets
+from evalkit.contracts.types import PROPRIO_DIM, Episode, Observation, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker, EpisodeStart
 
 
@@ -148,6 +148,7 @@ def run_episode(
         tally.instruction = observation.instruction
         _blaming_policy(requests.reset, policy, env_spec)
     unreported: ExecutedChunk | None = None
+    between: list[np.ndarray] = []
     success = False
     while tally.steps < episode.max_steps and not success:
         num_actions = min(spec.execute_steps, episode.max_steps - tally.steps)
@@ -156,13 +157,16 @@ def run_episode(
             chunk_idx=tally.num_chunks,
             step_idx=tally.steps,
             num_predicted_frames=num_reachable_frames(num_actions, spec) if predict else 0,
+            between=between,
         )
         with clock.span("policy"):
             reply = ask_policy(policy, request, env_spec)
         actions = reply.actions[:num_actions]
+        shown_at = _frame_offsets(tally.steps, len(actions), spec.frame_stride) if render else []
+        past_at = past_offsets(spec, len(actions))
         worker.send_actions(
             actions,
-            render_at=_frame_offsets(tally.steps, len(actions), spec.frame_stride) if render else (),
+            render_at=sorted({*shown_at, *past_at}),
             render_last=spec.needs_images,
             render_success=render,
         )
@@ -173,6 +177,8 @@ def run_episode(
         with clock.span("wait"):
             outcome = worker.receive_outcome()
         tally.add(actions, outcome, reply)
+        between = [frame.rgb for frame in _frames_at(outcome, past_at) if frame is not outcome.last]
+        outcome = _for_listeners(outcome, shown_at)
         executed = actions[: outcome.num_executed]
         unreported = ExecutedChunk(request=request, actions=executed, predicted=predicted, outcome=outcome)
         success, observation = outcome.success, outcome.last
@@ -191,6 +197,17 @@ def _frame_offsets(step_idx: int, num_actions: int, stride: int) -> list[int]:
     if num_actions >= stride:
         return list(range(stride, num_actions + 1, stride))
     return [offset for offset in range(1, num_actions + 1) if (step_idx + offset) % stride == 0]
+
+
+def _frames_at(outcome: ChunkOutcome, offsets: Container[int]) -> list[Observation]:
+    """Return the observations that were rendered after these numbers of actions, in order."""
+    return [frame for offset, frame in outcome.frames if offset in offsets]
+
+
+def _for_listeners(outcome: ChunkOutcome, shown_at: Container[int]) -> ChunkOutcome:
+    """Return the outcome without the frames that only the policy asked for; the last observation always stays."""
+    frames = [(offset, frame) for offset, frame in outcome.frames if offset in shown_at or frame is outcome.last]
+    return replace(outcome, frames=frames)
 
 
 def num_reachable_frames(num_actions: int, spec: PolicySpec) -> int:

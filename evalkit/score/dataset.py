@@ -140,12 +140,12 @@ def _chunks(
     codec = getattr(policy, "round_trip", None)
     requests = EpisodeRequests(recorded.episode, spec)
     requests.reset(policy, env)
-    for chunk, problems in recorded.chunks:
+    for chunk, problems, between in recorded.chunks:
         _check_stride(chunk, env, policy)
         given = None
         if mode == "recorded" and actions_nd is not None:
             given = actions_from(actions_nd, chunk.step_idx, spec.chunk_len, env.action_layout)
-        prediction = _predicted(policy, recorded, requests, chunk, given)
+        prediction = _predicted(policy, recorded, requests, chunk, given, between)
         if on_chunk is not None:
             episode, seen = recorded.episode, replace(chunk, predicted=prediction)
             on_chunk(ScoredChunk(task=episode.task, index=episode.index, env=env, chunk=seen))
@@ -171,6 +171,7 @@ def _predicted(
     requests: EpisodeRequests,
     chunk: ClipChunk,
     given_actions: np.ndarray | None,
+    between: Sequence[np.ndarray],
 ) -> Prediction | None:
     """Return a policy's prediction of the frames that have a ground truth, from a chunk's first frame; None without."""
     start = chunk.start
@@ -188,6 +189,7 @@ def _predicted(
         step_idx=chunk.step_idx,
         num_predicted_frames=min(policy.spec.num_future_frames, len(chunk.true.rgb_fvhwc_u8)),
         given_actions=given_actions,
+        between=between,
     )
     try:
         (reply,) = policy.infer([request])

@@ -119,7 +119,7 @@ def test_chunks_are_what_was_written(root: Path) -> None:
         assert (recorded.episode.task, recorded.episode.index, recorded.episode.seed) == ("Lift", 7, 5)
         assert recorded.instruction == "Lift the cube."
         np.testing.assert_allclose(known(recorded.actions_nd), STEPS.executed, atol=1e-7)
-        chunks = [chunk for chunk, problems in recorded.chunks if not problems]
+        chunks = [each.chunk for each in recorded.chunks if not each.problems]
     assert [(chunk.step_idx, chunk.num_executed, len(chunk.true.rgb_fvhwc_u8)) for chunk in chunks] == [
         (0, 8, 2),
         (8, 8, 2),
@@ -140,7 +140,7 @@ def test_states_and_cameras_are_those_of_the_bench(tmp_path: Path, monkeypatch: 
     write_metadata(tmp_path)
     source = open_source(tmp_path)
     with source.open(source.episodes[0], SPEC) as recorded:
-        chunk, _ = next(iter(recorded.chunks))
+        chunk = next(iter(recorded.chunks)).chunk
     np.testing.assert_allclose(chunk.true.proprio_fd, STEPS.proprio[[4, 8]], atol=1e-6)
     np.testing.assert_allclose(chunk.true.T_base_cam_fv44, SCENE.true.T_base_cam_fv44[[4, 8]], atol=1e-6)
     stored = np.array(known(read_track(tmp_path, "chunk-0000/episode_0000000").cameras[0].T_base_cam))

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from evalkit.contracts import plugins
 from evalkit.contracts.env import DataSetBench
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.geometry import ee_pose_from_proprio
-from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec
+from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec, past_offsets
 from evalkit.contracts.types import ARM_PROPRIO, Episode
 from evalkit.dataset.axes import SAME_AXES, Axes
 from evalkit.dataset.layout import CAMERA_KINDS, BrokenEpisode, Camera, Track, check_against, read_metadata, read_track
@@ -35,6 +36,20 @@ Problems = Mapping[ImageKey, Measure]
 
 RATE_TOLERANCE = 0.01
 """Largest difference of a video's rate from the control rate, as a share of it."""
+
+
+class RecordedChunk(NamedTuple):
+    """One chunk of a recorded episode.
+
+    Attributes:
+        chunk: The frames, states and actions, without a prediction.
+        problems: The images of `chunk.true` that could not be read, and why.
+        between: Images, V,H,W,3, at the steps since the previous chunk that `spec.past_offsets` names; not the current.
+    """
+
+    chunk: ClipChunk
+    problems: Problems
+    between: Sequence[np.ndarray]
 
 
 class DataSet:
@@ -102,7 +117,7 @@ class DataSetEpisode:
         """Return the states, N,16 float32, in the frames of the bench."""
         return self.axes.sim_from_model(self.track.proprio, self.track.arms).astype(np.float32)
 
-    def chunks(self, policy: PolicySpec) -> Iterator[tuple[ClipChunk, Problems]]:
+    def chunks(self, policy: PolicySpec) -> Iterator[RecordedChunk]:
         """Yield the episode in chunks of the policy's length; the last one is what remains.
 
         Raises:
@@ -124,11 +139,18 @@ class DataSetEpisode:
                 predicted=None,
                 actions_nd=None if actions is None else actions[start : start + executed],
             )
-            yield chunk, self._problems(len(chunk.true.rgb_fvhwc_u8))
+            past = [start - policy.chunk_len + offset for offset in past_offsets(policy, policy.chunk_len)[:-1]]
+            between = list(self._rgb(past)) if past and start else []
+            yield RecordedChunk(chunk, self._problems(len(chunk.true.rgb_fvhwc_u8)), between)
+
+    def _rgb(self, steps: Sequence[int]) -> np.ndarray:
+        """Return the images of some steps, F,V,H,W,3 uint8."""
+        shape = (*self.env.image_hw_px, 3)
+        views = [self._read(camera.rgb_path, camera.start, steps, "rgb24", shape) for camera in self.track.cameras]
+        return np.stack(views, axis=1)
 
     def _frames(self, steps: Sequence[int]) -> Frames:
         cameras, hw_px = self.track.cameras, self.env.image_hw_px
-        rgb = [self._read(camera.rgb_path, camera.start, steps, "rgb24", (*hw_px, 3)) for camera in cameras]
         depth_mm = [
             np.zeros((len(steps), *hw_px), np.uint16)
             if camera.depth_mm_path is None
@@ -137,7 +159,7 @@ class DataSetEpisode:
         ]
         poses = [self._poses(spec, camera, steps) for spec, camera in zip(self.env.cameras, cameras, strict=True)]
         return Frames(
-            rgb_fvhwc_u8=np.stack(rgb, axis=1),
+            rgb_fvhwc_u8=self._rgb(steps),
             depth_fvhw_m=depth_m_from_mm(np.stack(depth_mm, axis=1)),
             proprio_fd=self.proprio[list(steps)],
             T_base_cam_fv44=np.stack(poses, axis=1),

@@ -6,7 +6,7 @@ Read next: `evalkit/score/dataset.py`, which runs a policy on them; `data_set.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.spec import EnvSpec, PolicySpec, still_action
+from evalkit.contracts.errors import BadConfig, SpecMismatch
+from evalkit.contracts.spec import EnvSpec, PolicySpec, past_offsets, still_action
 from evalkit.contracts.types import Episode
-from evalkit.score.results.outcome import ImageKey, Measure
-from evalkit.score.sources.data_set import DataSet, task_and_index
+from evalkit.score.sources.data_set import DataSet, RecordedChunk, task_and_index
 from evalkit.store.clips import ClipChunk, ClipReader
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import RunFolder, open_run
@@ -32,14 +31,14 @@ class Recorded:
         episode: The planned episode.
         env: Spec of the env that it was recorded in.
         instruction: The instruction that the policy gets.
-        chunks: Its chunks in order, without a prediction, each with the images that could not be read.
+        chunks: Its chunks in order.
         actions_nd: All executed actions, N,14; None if they were not recorded.
     """
 
     episode: Episode
     env: EnvSpec
     instruction: str
-    chunks: Iterator[tuple[ClipChunk, Mapping[ImageKey, Measure]]]
+    chunks: Iterator[RecordedChunk]
     actions_nd: np.ndarray | None
 
 
@@ -62,6 +61,7 @@ class Source(Protocol):
         Raises:
             RunFolderError: If the clip of a run is broken.
             BrokenEpisode: If the episode of a data set is broken.
+            SpecMismatch: While its chunks are read, if the policy needs frames that were not recorded.
         """
         ...
 
@@ -131,7 +131,7 @@ class RunSource:
                 episode=clip.header.episode,
                 env=clip.header.env_spec,
                 instruction=(entry.record.instruction if entry.record else None) or "",
-                chunks=((chunk, {}) for chunk in clip),
+                chunks=_executed_chunks(clip, policy),
                 actions_nd=clip.read_actions(),
             )
 
@@ -163,6 +163,33 @@ class DataSetSource:
             chunks=read.chunks(policy),
             actions_nd=read.track.executed,
         )
+
+
+def _executed_chunks(clip: ClipReader, policy: PolicySpec) -> Iterator[RecordedChunk]:
+    """Yield the chunks of a clip; the frames between two of them are those that the first one shows."""
+    previous: ClipChunk | None = None
+    for chunk in clip:
+        yield RecordedChunk(chunk, {}, [] if previous is None else _between(previous, policy, clip.path))
+        previous = chunk
+
+
+def _between(chunk: ClipChunk, policy: PolicySpec, path: Path) -> Sequence[np.ndarray]:
+    """Return the images of a chunk that the policy's next request needs; the next chunk begins with the last one.
+
+    Raises:
+        SpecMismatch: If the clip does not hold them.
+    """
+    stride, needed = chunk.frame_stride, policy.past_frame_stride
+    if needed is None:
+        return []
+    if needed % stride or chunk.num_executed % needed:
+        raise SpecMismatch(
+            f"{path} has a frame every {stride} steps and chunks of {chunk.num_executed} steps; policy "
+            f"'{policy.policy_id}' needs the frames of every {needed} steps up to its next request. Score it on a data "
+            "set, or on a run of a policy with these frames and chunks."
+        )
+    steps = past_offsets(policy, chunk.num_executed)[:-1]
+    return [chunk.true.rgb_fvhwc_u8[offset // stride - 1] for offset in steps]
 
 
 def actions_from(actions_nd: np.ndarray, step_idx: int, count: int, layout: str) -> np.ndarray:
