@@ -165,6 +165,7 @@ class RobotwinBench:
                 "shadows": config.shadows == "on",
                 "decimate": config.decimate,
                 "expert": config.expert,
+                "split": _split(config, setting),
             },
             python=python(config),
             environ=install.WORKER_ENVIRON,

@@ -58,6 +58,7 @@ class RobotwinEnv:
         shadows: See `Rendering`.
         decimate: See `Rendering`.
         expert: Whether to give the expert's poses as privileged state.
+        split: Split whose templates must give the sentences of episodes; None for any.
 
     Raises:
         EvalkitError: If RoboTwin cannot be imported here.
@@ -76,6 +77,7 @@ class RobotwinEnv:
         shadows: bool,
         decimate: Decimate,
         expert: bool = False,
+        split: str | None = None,
     ) -> None:
         checkout = Checkout.at(root)
         if checkout.root.resolve() != Path.cwd():
@@ -87,6 +89,7 @@ class RobotwinEnv:
         self._instructions = Instructions.read(checkout.description, task)
         self._ee_actions, self._planner = layout == EE_POSE_BASE, planner
         self._setting, self._expert = setting, expert
+        self._splits = SPLITS if split is None else (split,)
         self._expert_motion: dict[str, np.ndarray] = {}
         self._expert_reason: str | None = None
         self._info: dict[str, str] = {}
@@ -114,7 +117,7 @@ class RobotwinEnv:
             self._count_failures(scene.robot, arm)
         return bool(scene.check_success())
 
-    def vet(self, seed: int) -> Mapping[str, Any]:
+    def vet(self, seed: int, instructions: Mapping[str, str] | None = None) -> Mapping[str, Any]:
         """Return the expert's verdict on a seed; see `contracts.env.VettingEnv`.
 
         The hashes are those of the scene as `begin` leaves it, where a policy starts; not of that after the expert.
@@ -130,7 +133,9 @@ class RobotwinEnv:
             return self._info, state_sha256, hash_arrays({name: frame[name] for name in ("rgb", "depth")})
 
         self._plans.clear()
-        vetting = vet(self._scenes, self._instructions, setting=self._setting, seed=seed, begin=begin)
+        vetting = vet(
+            self._scenes, self._instructions, setting=self._setting, seed=seed, begin=begin, listed=instructions
+        )
         if not vetting.accepted and self._plans.timed_out:
             raise RuntimeError(
                 f"the expert failed ({vetting.reason}) after {self._plans.timed_out} plans ran out of time on this "
@@ -142,13 +147,13 @@ class RobotwinEnv:
         """Take the instruction of the episode.
 
         Raises:
-            ValueError: If RoboTwin's templates do not give this sentence for the objects of the scene.
+            ValueError: If RoboTwin's templates of the planned split do not give this sentence for the scene's objects.
         """
-        if not any(self._instructions.can_be_said(instruction, self._info, split) for split in SPLITS):
+        if not any(self._instructions.can_be_said(instruction, self._info, split) for split in self._splits):
             objects = ", ".join(f"{key}={value}" for key, value in self._info.items()) or "no named objects"
             raise ValueError(
-                f"RoboTwin's templates of {self.spec.env_id} do not give '{instruction}' for a scene with {objects}: "
-                f"it is the sentence of another scene, or of another commit of RoboTwin"
+                f"RoboTwin's {' and '.join(self._splits)} templates of {self.spec.env_id} do not give '{instruction}' "
+                f"for a scene with {objects}: it is the sentence of another scene, split or commit of RoboTwin"
             )
         self._instruction = instruction
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evalkit.contracts.manifest import BadManifest, Manifest, TaskVettings, Vetting, read_manifest
+from evalkit.contracts.manifest import VERIFIED, BadManifest, Manifest, TaskVettings, Vetting, read_manifest
 from evalkit.contracts.text import count_of
 from evalkit.contracts.types import Episode
 
@@ -21,6 +21,7 @@ BENCH = "robotwin"
 
 VET = "`evalkit vet --bench robotwin`"
 IMPORT = "`evalkit vet --bench robotwin --import FILE`"
+TIE = "`evalkit vet --bench robotwin --verify LIST --out FILE`"
 
 
 def load(path: Path, protocol: Protocol) -> Manifest:
@@ -91,6 +92,8 @@ def _vet_more(entry: TaskVettings | None, path: Path, *, setting: str, task: str
     words = f"{VET[:-1]} --setting {setting} --tasks {task} --episodes {count} --out"
     if entry is None or not _is_elsewhere(entry.vetted_by.get("by", "")):
         return f"vet more with {words} {path}`"
+    if f"{VERIFIED}by" in entry.vetted_by:
+        return f"verify more of the published list with {TIE}"
     return (
         f"vet into another file with {words} FILE` and name it with bench.robotwin.manifest=FILE, because an imported "
         "list cannot be extended"
@@ -116,9 +119,13 @@ def select(manifest: Manifest, episodes: Sequence[Episode]) -> Manifest:
 
 
 def vetted_by(manifest: Manifest) -> str:
-    """Return who vetted the episodes of a manifest, with which planner, for plans and run records."""
-    each = {(entry.vetted_by.get("by", "?"), entry.vetted_by.get("planner", "?")) for entry in manifest.entries}
-    return "vetted by " + ", ".join(f"{who} (planner {planner})" for who, planner in sorted(each))
+    """Return who vetted the episodes of a manifest, and who tried them again, for plans and run records."""
+    sentences = []
+    for prefix, verb in (("", "vetted"), (VERIFIED, "verified")):
+        facts = [entry.vetted_by for entry in manifest.entries if f"{prefix}by" in entry.vetted_by or not prefix]
+        each = sorted({(fact.get(f"{prefix}by", "?"), fact.get(f"{prefix}planner", "?")) for fact in facts})
+        sentences += [f"{verb} by " + ", ".join(f"{who} (planner {planner})" for who, planner in each)] * bool(each)
+    return ", ".join(sentences)
 
 
 def departures(manifest: Manifest, protocol: Protocol) -> list[str]:
@@ -139,6 +146,16 @@ def departures(manifest: Manifest, protocol: Protocol) -> list[str]:
     for name, what, expected in (("robotwin", "RoboTwin", protocol.commit.short), ("sapien", "SAPIEN", SAPIEN)):
         if any(version != expected for version in stated[name]):
             sentences.append(f"Seeds were vetted with {what} {' and '.join(stated[name])} instead of {expected}.")
+    for planner, sapien in sorted(
+        {
+            (entry.vetted_by.get(f"{VERIFIED}planner", "an unnamed one"), entry.vetted_by.get(f"{VERIFIED}sapien", "?"))
+            for entry in manifest.entries
+            if f"{VERIFIED}by" in entry.vetted_by
+        }
+    ):
+        sentences.append(
+            f"Of the listed seeds, only those are kept that the planner {planner} with SAPIEN {sapien} solves too."
+        )
     vettings = [vetting for entry in manifest.entries for vetting in entry.vettings]
     unknown = sum(vetting.first_state_sha256 is None for vetting in vettings)
     if unknown:

@@ -94,6 +94,7 @@ def vet(
     setting: str,
     seed: int,
     begin: Callable[[int], tuple[Mapping[str, str], str, str]],
+    listed: Mapping[str, str] | None = None,
 ) -> Vetting:
     """Return the verdict on a seed; for one that is accepted, begin its episode once more, as a policy meets it.
 
@@ -104,6 +105,8 @@ def vet(
         seed: Seed of the scene.
         begin: Begins the episode of a seed and returns the objects of its scene, and the hashes of its first state and
             of its first frame.
+        listed: Sentence by split that others fixed for the seed; those that their own split gives in this scene are
+            kept. None to draw a sentence of each split.
 
     Raises:
         MissingAssets: If the scene needs a file that is not there.
@@ -112,10 +115,14 @@ def vet(
     if not run.solved:
         return Vetting(seed=seed, accepted=False, reason=run.reason, expert_steps=run.steps or None)
     info, state_sha256, frame_sha256 = begin(seed)
+    if listed is None:
+        sentences = {split: instructions.draw(info, split, setting=setting, seed=seed) for split in SPLITS}
+    else:
+        sentences = {split: text for split, text in listed.items() if instructions.can_be_said(text, info, split)}
     return Vetting(
         seed=seed,
         accepted=True,
-        instructions={split: instructions.draw(info, split, setting=setting, seed=seed) for split in SPLITS},
+        instructions=sentences,
         expert_steps=run.steps,
         first_state_sha256=state_sha256,
         first_frame_sha256=frame_sha256,

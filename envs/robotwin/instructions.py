@@ -56,11 +56,13 @@ class Instructions:
         Args:
             sentence: Compared letter by letter.
             info: Values by placeholder, for example `{"{A}": "050_bell/base0", "{a}": "left"}`.
-            split: `seen` or `unseen`.
+            split: `seen` or `unseen`; no other split gives any sentence.
 
         Raises:
             MissingAssets: If a description file of an object is not there.
         """
+        if split not in SPLITS:
+            return False
         phrases = self._phrases(info, split)
         return any(_pattern(template, phrases).fullmatch(sentence) for template in self._usable(info, split))
 

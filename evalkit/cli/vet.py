@@ -20,7 +20,7 @@ from evalkit.cli.options import Setting, split_names
 from evalkit.cli.run import Interrupted, duration
 from evalkit.console import out, progress_bar
 from evalkit.contracts.errors import BadConfig, EvalkitError
-from evalkit.contracts.manifest import Manifest, read_manifest
+from evalkit.contracts.manifest import Manifest
 from evalkit.contracts.text import count_of, sentence_kind
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FILE",
-        help="Manifest, new or to be extended. [default: the one that plans of the bench read]",
+        help="Manifest, new or to be extended. With --verify: the manifest of the episodes that both sides accept. "
+        "[default: the one that plans of the bench read; with --verify, none is written]",
         show_default=False,
     ),
 ]
@@ -82,7 +83,11 @@ Import = Annotated[
 ]
 Verify = Annotated[
     bool,
-    typer.Option("--verify", help="Write nothing; try the seeds of a manifest again and count how often they agree."),
+    typer.Option(
+        "--verify",
+        help="Try the seeds of a manifest or a published list again and count how often they agree. With --out, write "
+        "the episodes on which both agree, with the hashes of their scenes.",
+    ),
 ]
 Rejected = Annotated[
     int,
@@ -96,8 +101,8 @@ Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="FILE|KEY=VALUE",
-        help="With --import: further files. With --verify: the manifest. Then Hydra overrides of the bench's settings, "
-        "for example `bench.robotwin.planner=cpu`.",
+        help="With --import: further files. With --verify: the manifest or list. Then Hydra overrides of the bench's "
+        "settings, for example `bench.robotwin.planner=cpu`.",
         show_default=False,
     ),
 ]
@@ -131,6 +136,7 @@ def vet(
     - `evalkit vet --bench robotwin --tasks lift_pot,click_bell --episodes 20 bench.robotwin.planner=cpu`
     - `evalkit vet --bench robotwin --import demo_clean.json --import demo_randomized.json`
     - `evalkit vet --bench robotwin --verify --tasks click_bell --episodes 20 --rejected 5`
+    - `evalkit vet --bench robotwin --verify demo_clean.json --out results/manifests/tied.json`
     - `evalkit vet --bench robotwin --setting randomized --dry-run`
     """
     from evalkit.config import bind_bench
@@ -152,7 +158,8 @@ def vet(
     if imports:
         _import(bound, [*imports, *files], path)
     elif verify:
-        _verify(experts, files[0] if files else path, names, episodes, rejected)
+        source = files[0] if files else vettable(bound).manifest_path(bound.config)
+        _verify(experts, source, to, names, episodes, rejected)
     else:
         from evalkit.vet.run import make_vet
 
@@ -167,8 +174,8 @@ def _check_mode(
         raise BadConfig("--import and --verify are two calls: import first, then verify.")
     if (imports or verify) and dry:
         raise BadConfig("--dry-run is for vetting; leave it out with --import and --verify.")
-    if verify and (to is not None or len(files) > 1):
-        raise BadConfig("--verify takes one manifest and writes none: evalkit vet --verify FILE.")
+    if verify and len(files) > 1:
+        raise BadConfig("--verify takes one manifest or list: evalkit vet --verify FILE.")
     if files and not imports and not verify:
         raise BadConfig(f"'{files[0]}' is no override KEY=VALUE; tasks are given as --tasks {files[0]}.")
 
@@ -224,7 +231,7 @@ def _vet(call: Vet, *, dry_run: bool) -> None:
         return
     with progress_bar("{task.fields[tried]} tried") as progress:
         try:
-            outcomes = run_vet(call, _on_outcome(progress, call))
+            outcomes = run_vet(call, _on_outcome(progress, call), _on_retry(progress))
         except KeyboardInterrupt:
             raise Interrupted(f"The verdicts next to {call.out}") from None
     out.print(_outcome_table(outcomes))
@@ -279,6 +286,11 @@ def _on_outcome(progress: Progress, call: Vet) -> Callable[[TaskOutcome], None]:
     return on_outcome
 
 
+def _on_retry(progress: Progress) -> Callable[[str], None]:
+    """Return a listener that prints why a seed is tried again."""
+    return lambda sentence: progress.console.print(Text(sentence, style="yellow"), soft_wrap=True)
+
+
 def _outcome_table(outcomes: Sequence[TaskOutcome]) -> Table:
     table = Table("task", "accepted", "tried", "rejected because", box=None, pad_edge=False)
     for outcome in outcomes:
@@ -291,10 +303,15 @@ def _outcome_table(outcomes: Sequence[TaskOutcome]) -> Table:
     return table
 
 
-def _verify(experts: Experts, path: Path, tasks: Sequence[str], episodes: int | None, rejected: int) -> None:
+def _verify(
+    experts: Experts, path: Path, to: Path | None, tasks: Sequence[str], episodes: int | None, rejected: int
+) -> None:
+    from evalkit.vet.import_lists import read_vettings
     from evalkit.vet.verify import verify
 
-    manifest = read_manifest(path)
+    if to is not None and to.exists() and path.exists() and to.samefile(path):
+        raise BadConfig(f"--out {to} is the file that is verified; name another one.")
+    manifest = read_vettings(experts.bench, path)
     with progress_bar() as progress:
         try:
             found = verify(
@@ -304,13 +321,33 @@ def _verify(experts: Experts, path: Path, tasks: Sequence[str], episodes: int | 
                 episodes=episodes,
                 rejected=rejected,
                 on_change=_on_search(progress),
+                on_retry=_on_retry(progress),
             )
         except KeyboardInterrupt:
             raise EvalkitError("Interrupted. A verification keeps nothing; give fewer --tasks or --episodes.") from None
     _print_verification(found, path, manifest, experts.setting)
+    if to is not None:
+        _write_tied(experts, path, manifest, found, to)
     lacking = [each.task for each in found.agreements if each.state != "vetted"]
     if len(lacking) == len(found.agreements):
         raise EvalkitError(f"No task could be verified: {', '.join(lacking)}; see the table.")
+
+
+def _write_tied(experts: Experts, path: Path, manifest: Manifest, found: Verification, to: Path) -> None:
+    """Write the episodes on which both sides agree, and print how many they are."""
+    from evalkit.vet.import_lists import add_to_manifest
+    from evalkit.vet.verify import tied_manifest
+
+    tied = tied_manifest(manifest, found, experts.setting)
+    if not tied.entries:
+        raise EvalkitError(f"No listed episode is accepted here, so {to} is not written; see the table.")
+    kept, listed = sum(len(entry.accepted) for entry in tied.entries), sum(each.accepted for each in found.agreements)
+    written = add_to_manifest(experts.bench, [(f"What was verified of {path}", tied)], to)
+    out.print(
+        f"wrote    {kept} of {count_of(listed, 'episode')} that were tried, tied to their scenes: manifest "
+        f"{written.sha256[:16]}  {to}",
+        soft_wrap=True,
+    )
 
 
 def _on_search(progress: Progress) -> Callable[[Search], None]:
@@ -327,7 +364,8 @@ def _on_search(progress: Progress) -> Callable[[Search], None]:
 
 def _print_verification(found: Verification, path: Path, manifest: Manifest, setting: str) -> None:
     """Print a row per task, the sum, and with what both sides vetted."""
-    table = Table("task", "accepted here", "rejected here", "same state", "differing seeds", box=None, pad_edge=False)
+    columns = ("task", "accepted here", "rejected here", "same state", "sentences", "differing seeds")
+    table = Table(*columns, box=None, pad_edge=False)
     for each in found.agreements:
         table.add_row(each.task, *_counts([each]), _differing(each))
     table.add_row("all", *_counts(found.agreements), "")
@@ -342,9 +380,12 @@ def _print_verification(found: Verification, path: Path, manifest: Manifest, set
     out.print(f"manifest {manifest.sha256[:16]}  {path}, not changed", soft_wrap=True)
 
 
-def _counts(agreements: Sequence[Agreement]) -> tuple[str, str, str]:
+def _counts(agreements: Sequence[Agreement]) -> tuple[str, str, str, str]:
     """Return the columns of numbers: agreements of all that were tried."""
-    pairs = [("accepted_here", "accepted"), ("rejected_here", "rejected"), ("same_state", "known_states")]
+    pairs = [
+        *(("accepted_here", "accepted"), ("rejected_here", "rejected")),
+        *(("same_state", "known_states"), ("sentences_here", "sentences")),
+    ]
     sums = [[sum(getattr(each, name) for each in agreements) for name in pair] for pair in pairs]
     return tuple(f"{agreed} of {total}" if total else "" for agreed, total in sums)  # type: ignore[return-value]
 

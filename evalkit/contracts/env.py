@@ -113,11 +113,16 @@ class InstructedEnv(Protocol):
 class VettingEnv(Protocol):
     """An env that can say whether an expert solves the episode of a seed."""
 
-    def vet(self, seed: int) -> Mapping[str, Any]:
+    def vet(self, seed: int, instructions: Mapping[str, str] | None = None) -> Mapping[str, Any]:
         """Return the verdict of the expert: the JSON values of an `evalkit.contracts.manifest.Vetting`.
 
         An expert that fails is a verdict, not an error. The same seed gives the same verdict, in any process and after
         any other seed.
+
+        Args:
+            seed: Seed of the scene.
+            instructions: Sentence by split that others fixed for this seed. The verdict then draws none: it holds those
+                that their own split gives in the scene, and leaves the others out.
 
         Raises:
             MissingAssets: If the scene needs a file that is not installed.

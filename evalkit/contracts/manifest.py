@@ -22,6 +22,9 @@ FORMAT = "evalkit-manifest/1"
 DEFAULT_FOLDER = Path("results/manifests")
 """Where `evalkit vet` writes the manifest of a bench, and where runs look for it."""
 
+VERIFIED = "verified_"
+"""Begins the names in `TaskVettings.vetted_by` of who tried the seeds of others again, and with what."""
+
 
 class BadManifest(EvalkitError):
     """A manifest that cannot be read, or two that contradict each other."""
@@ -103,7 +106,8 @@ class TaskVettings:
         task: Name of the task.
         vettings: In seed order, the rejected ones too where they are known.
         max_tries: Seeds that the vetting would have tried at most; None if it is not known.
-        vetted_by: Who vetted, and with what: planner, renderer, versions, kind of machine. No paths.
+        vetted_by: Who vetted, and with what: planner, renderer, versions, kind of machine; under names that begin with
+            `VERIFIED`, who tried the seeds again, whose scenes the hashes are of. No paths.
     """
 
     setting: str

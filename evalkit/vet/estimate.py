@@ -67,5 +67,8 @@ class _Clock:
         """Note the moment."""
         self.moments.append(time.perf_counter())
 
+    def on_retry(self, search: Search, sentence: str) -> None:
+        """Do nothing."""
+
     def on_end(self, search: Search) -> None:
         """Do nothing."""

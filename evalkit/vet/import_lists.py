@@ -1,4 +1,4 @@
-"""Import vetted episodes that others publish, so that both harnesses evaluate the same seeds and instructions.
+"""Read vetted episodes that others publish, and add them to a manifest: both harnesses then evaluate the same episodes.
 
 In: files or folders of a foreign list, or manifests. Out: the manifest that holds them all.
 Read next: the `read_vetted_list` of a bench, for example in `envs/robotwin/vetted_lists.py`.
@@ -7,12 +7,12 @@ Read next: the `read_vetted_list` of a bench, for example in `envs/robotwin/vett
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import cannot_write
-from evalkit.contracts.manifest import FORMAT, Manifest, read_manifest, write_manifest
+from evalkit.contracts.manifest import FORMAT, BadManifest, Manifest, read_manifest, write_manifest
 from evalkit.vet.journal import Journal
 from evalkit.vet.run import vettable
 
@@ -30,13 +30,44 @@ def import_lists(bench: BoundBench, paths: Sequence[Path], out: Path) -> Manifes
         UnknownName: For a task or setting that the bench does not have.
         RunFolderError: If the manifest cannot be written, or a vetting is filling it.
     """
-    plugin = vettable(bench)
+    return add_to_manifest(bench, ((str(path), read_vettings(bench, path)) for path in paths), out)
+
+
+def read_vettings(bench: BoundBench, path: Path) -> Manifest:
+    """Return the vettings in a manifest of evalkit or in a list that others publish for a bench.
+
+    Raises:
+        BadManifest: If it cannot be read.
+        UnknownName: For a task or setting that the bench does not have.
+    """
+    manifest = read_manifest(path) if _is_manifest(path) else vettable(bench).read_vetted_list(path)
+    manifest.check_names(settings=bench.settings, tasks=bench.tasks)
+    return manifest
+
+
+def add_to_manifest(bench: BoundBench, parts: Iterable[tuple[str, Manifest]], out: Path) -> Manifest:
+    """Add vettings to a manifest, write it and return it.
+
+    Args:
+        bench: The bench.
+        parts: Where each part comes from, for error messages, and its vettings.
+        out: File of the manifest, new or to be extended.
+
+    Raises:
+        BadManifest: If a task has another vetting already; the manifest is not changed.
+        RunFolderError: If the manifest cannot be written, or a vetting is filling it.
+    """
     with Journal(out):
-        manifest = Manifest(bench=bench.name, protocol=plugin.vetting_protocol(bench.config))
-        for path in [*([out] if out.exists() else []), *paths]:
-            each = read_manifest(path) if _is_manifest(path) or path == out else plugin.read_vetted_list(path)
-            each.check_names(settings=bench.settings, tasks=bench.tasks)
-            manifest = manifest.merge(each)
+        manifest = Manifest(bench=bench.name, protocol=vettable(bench).vetting_protocol(bench.config))
+        if out.exists():
+            manifest = read_manifest(out).merge(manifest)
+        for source, part in parts:
+            try:
+                manifest = manifest.merge(part)
+            except BadManifest as error:
+                raise BadManifest(
+                    f"{source} cannot be added to {out}: {error} Name another file with --out."
+                ) from error
         try:
             write_manifest(out, manifest)
         except OSError as error:

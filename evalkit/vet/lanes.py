@@ -66,6 +66,10 @@ class Listener(Protocol):
         """Take note of a verdict, which is in `search.known`."""
         ...
 
+    def on_retry(self, search: Search, sentence: str) -> None:
+        """Take note of a seed that is tried again after a technical failure."""
+        ...
+
     def on_end(self, search: Search) -> None:
         """Take note of a task that has its final state."""
         ...
@@ -162,9 +166,14 @@ class _Board:
         with self._update(search):
             self._free(work)
             search.attempts[seed] += 1
-            if search.attempts[seed] >= MAX_ATTEMPTS and search.state == "open":
-                where = "" if seed is None else f"seed {seed}: "
+            where = "" if seed is None else f"seed {seed}: "
+            if search.state != "open":
+                return
+            if search.attempts[seed] >= MAX_ATTEMPTS:
                 search.end("not vetted", f"{where}{reason.rstrip('.')} ({MAX_ATTEMPTS} attempts)")
+            else:
+                attempt = f"attempt {search.attempts[seed] + 1} of {MAX_ATTEMPTS}"
+                self._listener.on_retry(search, f"{search.task} starts again, {attempt}: {where}{reason}")
 
     def ended(self, work: Work, state: State, reason: str) -> None:
         """End a task for a reason that trying again does not change."""
@@ -249,7 +258,8 @@ class _Lane:
             if work.seed is None:
                 self._board.started(work.search, worker.about)
             else:
-                self._board.vetted(work.search, _read(worker.vet(work.seed), work.seed))
+                vetting = worker.vet(work.seed, work.search.sentences(work.seed))
+                self._board.vetted(work.search, _read(vetting, work.seed))
                 self._seeds += 1
         except EnvRaised as raised:
             self._drop_worker()

@@ -143,19 +143,24 @@ def check_names(bench: BoundBench, setting: str, tasks: Sequence[str]) -> None:
             raise UnknownName("task", task, bench.tasks, see=see)
 
 
-def run_vet(vet: Vet, on_change: OnChange = lambda outcome: None) -> list[TaskOutcome]:
+def run_vet(
+    vet: Vet,
+    on_change: OnChange = lambda outcome: None,
+    on_retry: Callable[[str], None] = lambda sentence: None,
+) -> list[TaskOutcome]:
     """Vet what is missing, and return how each task ended; the manifest is written after each task.
 
     Args:
         vet: What is to be vetted.
         on_change: Called whenever the state of a task changes, one call at a time.
+        on_retry: Called with a sentence when a seed is tried again after a technical failure.
 
     Raises:
         BadManifest: If the file at `out` cannot be used, or is of another bench or protocol.
         RunFolderError: If it cannot be written, or another vetting is filling it.
     """
     with Journal(vet.out) as journal:
-        recorder = _Recorder(vet, journal, present_manifest(vet), on_change)
+        recorder = _Recorder(vet, journal, present_manifest(vet), on_change, on_retry)
         searches = [
             FirstAccepted(task=task, first_seed=vet.first_seed, episodes=vet.episodes, max_tries=vet.max_tries)
             for task in vet.tasks
@@ -204,9 +209,11 @@ def vetted_by(bench: BoundBench, about: Mapping[str, str]) -> dict[str, str]:
 class _Recorder:
     """Writes each verdict into the journal and each vetted task into the manifest."""
 
-    def __init__(self, vet: Vet, journal: Journal, manifest: Manifest, on_change: OnChange) -> None:
+    def __init__(
+        self, vet: Vet, journal: Journal, manifest: Manifest, on_change: OnChange, on_retry: Callable[[str], None]
+    ) -> None:
         self.manifest = manifest
-        self._vet, self._journal, self._on_change = vet, journal, on_change
+        self._vet, self._journal, self._on_change, self._on_retry = vet, journal, on_change, on_retry
         self._by: dict[str, dict[str, str]] = {}
 
     def on_worker(self, search: Search, about: Mapping[str, str]) -> None:
@@ -234,9 +241,14 @@ class _Recorder:
             search.max_tries = max(search.max_tries, len(present.vettings))
 
     def on_vetting(self, search: Search, vetting: Vetting) -> None:
-        """Write a verdict into the journal."""
+        """Write a verdict into the journal; one that comes after the end of its task is no news."""
         self._journal.append(self._vet.experts.setting, search.task, self._by[search.task], vetting)
-        self._tell(search)
+        if search.state == "open":
+            self._tell(search)
+
+    def on_retry(self, search: Search, sentence: str) -> None:
+        """Pass a sentence on."""
+        self._on_retry(sentence)
 
     def on_end(self, search: Search) -> None:
         """Write a vetted task into the manifest."""

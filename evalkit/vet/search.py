@@ -55,6 +55,10 @@ class Search(ABC):
         """Give the task its final state."""
         self.state, self.reason = state, reason
 
+    def sentences(self, seed: int) -> Mapping[str, str] | None:
+        """Return the sentences of a seed that are checked, by split; None to draw new ones."""
+        return None
+
     @property
     @abstractmethod
     def seeds(self) -> Iterable[int]:
@@ -136,9 +140,15 @@ class Listed(Search):
 
     Attributes:
         listed: The seeds.
+        instructions: Sentence by split of the seeds whose sentences are checked.
     """
 
     listed: Sequence[int]
+    instructions: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+
+    def sentences(self, seed: int) -> Mapping[str, str] | None:
+        """Return the sentences of a seed that are checked, by split; None to draw new ones."""
+        return self.instructions.get(seed)
 
     @property
     def seeds(self) -> Sequence[int]:

@@ -140,8 +140,8 @@ def test_optional_members_of_envs_keep_their_promises(name: str) -> None:
 class _ByProcess(VettableFakeEnv):
     """Gives another verdict in each process."""
 
-    def vet(self, seed: int) -> Mapping[str, Any]:
-        return {**super().vet(seed), "expert_steps": os.getpid()}
+    def vet(self, seed: int, instructions: Mapping[str, str] | None = None) -> Mapping[str, Any]:
+        return {**super().vet(seed, instructions), "expert_steps": os.getpid()}
 
 
 class _Drifting(VettableFakeBench):

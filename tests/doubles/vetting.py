@@ -10,7 +10,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,17 @@ class VettableFakeEnv(FakeEnv):
         self.about = {"planner": planner + pid}
         self._kind, self._task, self._mark, self._longest_s = kind, task, Path(mark) if mark else None, longest_s
 
-    def vet(self, seed: int) -> Mapping[str, Any]:
+    def vet(self, seed: int, instructions: Mapping[str, str] | None = None) -> Mapping[str, Any]:
         time.sleep(random.SystemRandom().uniform(0, self._longest_s))
         if (self._task, seed) == self._at and not (self._mark and self._mark.exists()):
             if self._mark:
                 self._mark.touch()
             self._fail()
-        return verdict(self._task, seed).to_json()
+        vetting = verdict(self._task, seed)
+        if instructions is not None and vetting.accepted:  # a sentence of another task cannot be said
+            said = {split: text for split, text in instructions.items() if text.endswith(self._task)}
+            vetting = replace(vetting, instructions=said)
+        return vetting.to_json()
 
     def _fail(self) -> None:
         if self._kind == "die":

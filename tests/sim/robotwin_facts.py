@@ -4,6 +4,7 @@ In: the name of a function, a root of RoboTwin, further arguments as JSON. Out: 
 last line of stdout, for `test_robotwin_env.py` and `test_robotwin_scenes.py` to judge.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -274,6 +275,20 @@ def sentences(root: Any, task: Any, setting: Any, episodes: Any) -> Any:
         except ValueError:
             pass
     return {"fit": fit, "of": len(episodes)}
+
+
+def splits(root: Any, task: Any, seed: Any) -> Any:
+    """Return which of a seed's own sentences an env of the split `unseen` takes, and which a vetting keeps."""
+    env = make(root, task, split="unseen")
+    own = env.vet(seed)["instructions"]
+    taken = []
+    env.begin(seed=seed, max_steps=9)
+    for split, sentence in own.items():
+        with contextlib.suppress(ValueError):
+            env.instruct(sentence)
+            taken.append(split)
+    swapped = {"seen": own["unseen"], "unseen": own["seen"]}
+    return {"taken": taken, "kept": sorted(env.vet(seed, own)["instructions"]), "swapped": env.vet(seed, swapped)}
 
 
 def positions(root: Any, task: Any, member: Any) -> Any:

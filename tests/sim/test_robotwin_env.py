@@ -93,6 +93,14 @@ def test_objects_are_those_of_the_expert(task: str) -> None:
     assert measured("expert_info", root(), task, [100000, 100002])["equal"] == [True, True]
 
 
+def test_a_sentence_belongs_to_its_split() -> None:
+    found = measured("splits", root(), "click_bell", 100000)
+    assert found["taken"] == ["unseen"]
+    assert found["kept"] == ["seen", "unseen"]
+    assert "instructions" not in found["swapped"]
+    assert found["swapped"]["accepted"]
+
+
 @pytest.mark.skipif(not os.environ.get(HEAD_VARIABLE), reason=f"{HEAD_VARIABLE} is not set")
 def test_later_layout_gives_the_same_scene() -> None:
     head = Path(os.environ[HEAD_VARIABLE])

@@ -239,6 +239,12 @@ def test_the_vetting_of_the_planned_episodes_departs(double: Path) -> None:
         "Seeds were vetted with RoboTwin c3ddfa8, changed: task code instead of c3ddfa8."
     ]
     assert of(by(sapien="3.0.3")) == ["Seeds were vetted with SAPIEN 3.0.3 instead of 3.0.0b1."]
+    write_manifest(double / "vetted.json", by(verified_by="evalkit 2", verified_planner="cpu", verified_sapien="3.0.3"))
+    made = plan("bench.robotwin.manifest=vetted.json")
+    assert (
+        "Of the listed seeds, only those are kept that the planner cpu with SAPIEN 3.0.3 solves too." in made.departures
+    )
+    assert made.bench.provenance["manifest"].endswith("verified by evalkit 2 (planner cpu)")
     assert plan(episodes=2).departures[-2] == (
         "The first state of 2 of 2 episodes is not known: a scene that differs from the vetted one is not noticed."
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from envs.robotwin.vetted_lists import read_vetted_list
+from envs.robotwin.vetted_lists import PUBLISHED, read_vetted_list
 from evalkit.contracts.manifest import BadManifest, read_manifest, write_manifest
 
 SHARED = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -57,6 +57,24 @@ def test_one_hash_for_any_order_and_place(tmp_path: Path) -> None:
         )
     }
     assert len(hashes) == 1
+
+
+@published
+def test_a_renamed_list_is_known_by_its_content(tmp_path: Path) -> None:
+    for setting, fingerprints in PUBLISHED.items():
+        tasks = json.loads((LISTS / f"demo_{setting}.json").read_text())["tasks"]
+        assert [values["fingerprint"][:6] for values in tasks.values()] == fingerprints.split()
+    shutil.copy(LISTS / "demo_randomized.json", tmp_path / "demo_clean.json")
+    with pytest.raises(BadManifest, match="its name says 'clean', but its fingerprints are those of 'randomized'"):
+        read_vetted_list(tmp_path / "demo_clean.json")
+    shutil.copy(LISTS / "demo_randomized.json", tmp_path / "mine.json")
+    assert read_vetted_list(tmp_path / "mine.json").settings == ("randomized",)
+    mixed = json.loads((LISTS / "demo_clean.json").read_text())
+    other = json.loads((LISTS / "demo_randomized.json").read_text())["tasks"]["lift_pot"]
+    mixed["tasks"]["lift_pot"] = other
+    (tmp_path / "mine.json").write_text(json.dumps(mixed))
+    with pytest.raises(BadManifest, match="it mixes episodes of the settings clean and randomized"):
+        read_vetted_list(tmp_path / "mine.json")
 
 
 def one_list() -> dict[str, Any]:
@@ -109,11 +127,11 @@ def test_a_malformed_list_is_refused(tmp_path: Path, before: str, after: str, ca
 
 def test_a_list_needs_its_name_and_place(tmp_path: Path) -> None:
     (tmp_path / "clean.json").write_text(json.dumps(one_list()))
-    with pytest.raises(BadManifest, match="only the name states the setting"):
+    with pytest.raises(BadManifest, match="nothing else states its setting"):
         read_vetted_list(tmp_path / "clean.json")
     with pytest.raises(BadManifest, match=re.escape("expected demo_clean.json or demo_randomized.json")):
         read_vetted_list(tmp_path)
-    with pytest.raises(BadManifest, match="No such file or directory"):
+    with pytest.raises(BadManifest, match=r"There is no file .*demo_clean\.json: give a list that vla-eval publishes"):
         read_vetted_list(tmp_path / "demo_clean.json")
     with pytest.raises(BadManifest, match="The package 'vla-eval' is not installed"):
         read_vetted_list(Path("vla-eval"))

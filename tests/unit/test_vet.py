@@ -23,7 +23,7 @@ from evalkit.vet.journal import Journal
 from evalkit.vet.lanes import Experts
 from evalkit.vet.run import TaskOutcome, make_vet, run_vet
 from evalkit.vet.search import FirstAccepted
-from evalkit.vet.verify import verify
+from evalkit.vet.verify import tied_manifest, verify
 from tests.doubles.configured import bench_of
 from tests.doubles.vetting import FIRST_SEED, verdict
 
@@ -151,6 +151,16 @@ def test_a_fault_while_a_vetting_is_extended_keeps_verdicts(tmp_path: Path) -> N
     assert [each.name for each in tmp_path.iterdir()] == ["m.json"]
 
 
+def test_each_task_is_told_once_and_each_fault_again(tmp_path: Path) -> None:
+    fault = ["bench.vettable.fault=raise", f"bench.vettable.mark={tmp_path / 'mark'}"]
+    done = subprocess.run(command(tmp_path / "m.json", "--workers", "3", *fault), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [sum(line[:2] == ["vetted", f"{task}:"] for line in lines) for task in ("Near", "Far", "Away")] == [1, 1, 1]
+    text = " ".join(done.stdout.split())
+    assert "Near starts again, attempt 2 of 3: seed 102: fake/Near: RuntimeError: the renderer has gone" in text
+
+
 def test_settings_and_tasks_share_a_file_in_any_order(tmp_path: Path) -> None:
     near, far = ["Near"], ["Far"]
     for name, calls in {
@@ -272,7 +282,7 @@ def test_import_and_verify_print_what_they_found(tmp_path: Path) -> None:
     [
         (["--verify", "--import", "a"], "--import and --verify are two calls"),
         (["--verify", "--dry-run"], "--dry-run is for vetting"),
-        (["--verify", "a"], "--verify takes one manifest and writes none"),
+        (["--verify", "a", "b"], "--verify takes one manifest or list"),
         (["Near"], "tasks are given as --tasks Near"),
     ],
 )
@@ -349,8 +359,11 @@ def test_lists_are_imported_in_any_order(tmp_path: Path) -> None:
     assert import_lists(bench, [tmp_path / "one.json"], tmp_path / "three.json").sha256 == first.sha256
     (tmp_path / "d").write_text("default Near 100 104")
     before = (tmp_path / "one.json").read_bytes()
-    with pytest.raises(BadManifest, match="default/Near has two different vettings \\(from seed 103\\)"):
+    with pytest.raises(BadManifest) as refusal:
         import_lists(bench, [tmp_path / "d"], tmp_path / "one.json")
+    said = f"{tmp_path / 'd'} cannot be added to {tmp_path / 'one.json'}: default/Near has two different vettings"
+    assert str(refusal.value).startswith(f"{said} (from seed 103)")
+    assert "--out" in str(refusal.value)
     (tmp_path / "e").write_text("default Moon 100")
     with pytest.raises(UnknownName, match="Unknown task 'Moon'"):
         import_lists(bench, [tmp_path / "e"], tmp_path / "one.json")
@@ -388,6 +401,45 @@ def test_verify_names_seeds_with_another_first_state() -> None:
     (near,) = verify(Manifest(bench="vettable", protocol="vettable-3", entries=(entry,)), experts()).agreements
     assert (near.same_state, near.known_states, near.accepted_here) == (1, 2, 2)
     assert near.differing == {101: "another first state"}
+
+
+def test_verify_ties_a_list_to_the_scenes_here(tmp_path: Path) -> None:
+    def listed(seed: int, **sentences: str) -> Vetting:
+        return Vetting(seed=seed, accepted=True, instructions={"seen": "go Near", "unseen": "march Near", **sentences})
+
+    vettings = (listed(101), listed(102, unseen="march Far"), listed(103), listed(104))  # 103 is rejected here
+    entry = TaskVettings(setting="default", task="Near", vettings=vettings, vetted_by={"by": "others", "planner": "x"})
+    manifest = Manifest(bench="vettable", protocol="vettable-3", entries=(entry,))
+    found = verify(manifest, experts(3), episodes=3)
+    (near,) = found.agreements
+    assert (near.sentences, near.sentences_here) == (4, 3)
+    assert near.differing[102] == "its sentence 'unseen' cannot be said of the scene here"
+    (tied,) = tied_manifest(manifest, found, "default").entries
+    assert [(each.seed, each.accepted) for each in tied.vettings] == [(101, True), (102, False), (103, False)]
+    assert tied.accepted[0] == replace(verdict("Near", 101), instructions=vettings[0].instructions)
+    assert (tied.vetted_by["by"], tied.vetted_by["planner"]) == ("others", "x")
+    assert tied.vetted_by["verified_planner"] == "cpu"
+    again = verify(replace(manifest, entries=(tied,)), experts())
+    assert again.agreements[0].same_state == again.agreements[0].known_states == 1
+    (twice,) = tied_manifest(replace(manifest, entries=(tied,)), again, "default").entries
+    assert twice.vetted_by == tied.vetted_by
+
+
+def test_verify_writes_and_extends_the_tied_manifest(tmp_path: Path) -> None:
+    (tmp_path / "near").write_text("default Near 101 103 104")
+    (tmp_path / "far").write_text("default Far 102")
+    for name in ("near", "far", "near"):
+        verb = [*command(tmp_path / "tied.json"), "--verify", str(tmp_path / name)]
+        done = subprocess.run(verb, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "wrote 2 of 3 episodes that were tried, tied to their scenes" in " ".join(done.stdout.split())
+    manifest = read_manifest(tmp_path / "tied.json")
+    assert [[each.seed for each in entry.accepted] for entry in manifest.entries] == [[102], [101, 104]]
+    assert all(each.first_state_sha256 for entry in manifest.entries for each in entry.accepted)
+    verb = [*command(tmp_path / "tied.json"), "--verify", str(tmp_path / "tied.json")]
+    done = subprocess.run(verb, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is the file that is verified" in done.stderr
 
 
 def test_verify_refuses_a_manifest_of_another_protocol() -> None:

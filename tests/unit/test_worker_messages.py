@@ -55,7 +55,7 @@ class TaskedEnv(FakeEnv):
     def observe(self, *, render: bool) -> dict[str, Any]:
         return {**super().observe(render=render), "instruction": self._instruction}
 
-    def vet(self, seed: int) -> dict[str, Any]:
+    def vet(self, seed: int, instructions: Any = None) -> dict[str, Any]:
         if seed == 6:
             raise MissingAssets("objects/048_stapler", advice="Download the assets.")
         if seed == 8:

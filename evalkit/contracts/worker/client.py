@@ -295,14 +295,14 @@ class EnvWorker:
             for raw in self.ask(question, messages.Played).observations:
                 yield self._observation(raw, rendered=True)
 
-    def vet(self, seed: int) -> Mapping[str, Any]:
-        """Return the expert's verdict on a seed, as JSON values; only for a `VettingEnv`.
+    def vet(self, seed: int, instructions: Mapping[str, str] | None = None) -> Mapping[str, Any]:
+        """Return the expert's verdict on a seed, as JSON values; only for a `VettingEnv`, whose `vet` says more.
 
         Raises:
             EnvRaised: If the env raised an error; `misses_assets` tells a file that is not installed.
             EpisodeFault: If the worker fails, or its answer holds other than JSON values.
         """
-        vetting = self.ask(messages.Vet(seed=seed), messages.Vetted).vetting
+        vetting = self.ask(messages.Vet(seed=seed, instructions=instructions), messages.Vetted).vetting
         try:
             json.dumps(vetting, allow_nan=False)
         except (TypeError, ValueError) as error:

@@ -187,9 +187,15 @@ class Played(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Vet(Message):
-    """Let the expert try the episode of a seed; for a `VettingEnv`."""
+    """Let the expert try the episode of a seed; for a `VettingEnv`.
+
+    Attributes:
+        seed: Seed of the scene.
+        instructions: Sentences to check, by split; None to draw new ones.
+    """
 
     seed: int
+    instructions: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

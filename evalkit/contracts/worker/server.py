@@ -100,7 +100,7 @@ class _Server:
         if isinstance(message, messages.Observe):
             return messages.Observed(observation=self._env.observe(render=message.render))
         if isinstance(message, messages.Vet):
-            return messages.Vetted(vetting=self._env.vet(message.seed))
+            return messages.Vetted(vetting=self._env.vet(message.seed, message.instructions))
         if isinstance(message, messages.Play):
             return messages.Played(observations=[self._play(state) for state in message.states])
         raise wire.WireError(f"the message '{message.name()}' is an answer, not a question")
