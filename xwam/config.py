@@ -98,6 +98,11 @@ class NetworkConfig:
         return self.width // self.num_heads
 
     @property
+    def attention_width(self) -> int:
+        """Return the numbers in all attention heads together."""
+        return self.width
+
+    @property
     def first_depth_block(self) -> int:
         """Return the index of the first main block that has a copy in the depth branch."""
         return self.num_blocks - self.num_depth_blocks

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -186,6 +186,12 @@ class KeyValue(NamedTuple):
     key: Tensor
     value: Tensor
 
+    @staticmethod
+    def cat(parts: Sequence[KeyValue]) -> KeyValue:
+        """Return the keys and values of several groups of tokens as those of one."""
+        keys, values = zip(*parts, strict=True)
+        return KeyValue(torch.cat(keys, dim=2), torch.cat(values, dim=2))
+
 
 class RMSNorm(nn.Module):
     """Division by the root mean square over the full width, before heads are split."""
@@ -211,18 +217,43 @@ def _attended(query_BJLE: Tensor, memory: KeyValue, mask: Tensor | None) -> Tens
     return weights.to(memory.value.dtype) @ memory.value
 
 
+class BlockSizes(Protocol):
+    """What a block reads of a configuration: a `NetworkConfig`, or the sizes of one of several streams of tokens."""
+
+    @property
+    def width(self) -> int:
+        """Return the numbers in a token."""
+
+    @property
+    def ffn_width(self) -> int:
+        """Return the hidden width of the MLP."""
+
+    @property
+    def num_heads(self) -> int:
+        """Return the attention heads."""
+
+    @property
+    def attention_width(self) -> int:
+        """Return the numbers in all heads together."""
+
+    @property
+    def eps(self) -> float:
+        """Return what is added in every normalisation."""
+
+
 class Attention(nn.Module):
     """Multi-head attention with normalised queries and keys, for self- and cross-attention."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
-        self.q = nn.Linear(config.width, config.width)
-        self.k = nn.Linear(config.width, config.width)
-        self.v = nn.Linear(config.width, config.width)
-        self.o = nn.Linear(config.width, config.width)
-        self.norm_q = RMSNorm(config.width, config.eps)
-        self.norm_k = RMSNorm(config.width, config.eps)
+        width, heads = sizes.width, sizes.attention_width
+        self.num_heads = sizes.num_heads
+        self.q = nn.Linear(width, heads)
+        self.k = nn.Linear(width, heads)
+        self.v = nn.Linear(width, heads)
+        self.o = nn.Linear(heads, width)
+        self.norm_q = RMSNorm(heads, sizes.eps)
+        self.norm_k = RMSNorm(heads, sizes.eps)
 
     def query(self, x_BLD: Tensor) -> Tensor:
         """Return the queries, B,J,L,E, of cross-attention."""
@@ -255,18 +286,30 @@ class Attention(nn.Module):
         return x_BJLE if _functional() or x_BLD.is_cuda else x_BJLE.contiguous()  # a CPU reads heads faster in a row
 
 
+class Modulation(NamedTuple):
+    """Shift, scale and gate of a block's self-attention, then of its MLP, and the runs of tokens that have them."""
+
+    shift1: Tensor
+    scale1: Tensor
+    gate1: Tensor
+    shift2: Tensor
+    scale2: Tensor
+    gate2: Tensor
+    runs: Runs | None
+
+
 class Block(nn.Module):
     """One layer: self-attention, cross-attention to the text, an MLP; the timestep shifts, scales and gates."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, sizes: BlockSizes) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
-        self.self_attn = Attention(config)
-        self.norm3 = nn.LayerNorm(config.width, config.eps)
-        self.cross_attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.width, config.eps, elementwise_affine=False)
-        self.ffn = mlp(config.width, config.ffn_width, config.width)
-        self.modulation = nn.Parameter(torch.randn(1, 6, config.width) / config.width**0.5)
+        self.norm1 = nn.LayerNorm(sizes.width, sizes.eps, elementwise_affine=False)
+        self.self_attn = Attention(sizes)
+        self.norm3 = nn.LayerNorm(sizes.width, sizes.eps)
+        self.cross_attn = Attention(sizes)
+        self.norm2 = nn.LayerNorm(sizes.width, sizes.eps, elementwise_affine=False)
+        self.ffn = mlp(sizes.width, sizes.ffn_width, sizes.width)
+        self.modulation = nn.Parameter(torch.randn(1, 6, sizes.width) / sizes.width**0.5)
 
     def forward(
         self,
@@ -289,17 +332,32 @@ class Block(nn.Module):
             text_bias_BN: Added to the attention logits of the prompt's tokens; None for nothing.
             other: Keys and values of another branch, read together with this block's own.
         """
-        dtype = self.self_attn.q.weight.dtype
+        query, own, modulation = self.before_attention(x_BLD, time_BG6D, runs, rope)
+        memory = own if other is None else KeyValue.cat([own, other])
+        x_BLD = self.after_attention(x_BLD, self.self_attn.read(query, memory), modulation, text, text_bias_BN)
+        return x_BLD, own
+
+    def before_attention(
+        self, x_BLD: Tensor, time_BG6D: Tensor, runs: Runs, rope: Rope
+    ) -> tuple[Tensor, KeyValue, Modulation]:
+        """Return the queries, keys and values of self-attention, and the modulation for `after_attention`."""
         values, parts = by_token(time_BG6D + self.modulation.float(), runs, x_BLD)
         shift1, scale1, gate1, shift2, scale2, gate2 = values.unbind(2)
-        seen = modulate(self.norm1(x_BLD), shift1, scale1, parts).to(dtype)
-        query, own = self.self_attn.query_key_value(seen, rope)
-        memory = own if other is None else KeyValue(*(torch.cat(pair, dim=2) for pair in zip(own, other, strict=True)))
-        x_BLD = gated_add(x_BLD, self.self_attn.read(query, memory), gate1, parts)
+        modulation = Modulation(shift1, scale1, gate1, shift2, scale2, gate2, parts)
+        seen = modulate(self.norm1(x_BLD), shift1, scale1, parts)
+        query, own = self.self_attn.query_key_value(seen.to(self.self_attn.q.weight.dtype), rope)
+        return query, own, modulation
+
+    def after_attention(
+        self, x_BLD: Tensor, read_BLD: Tensor, modulation: Modulation, text: KeyValue, text_bias_BN: Tensor | None
+    ) -> Tensor:
+        """Return the tokens after this layer, given the output of self-attention."""
+        dtype, parts = self.self_attn.q.weight.dtype, modulation.runs
+        x_BLD = gated_add(x_BLD, read_BLD, modulation.gate1, parts)
         normed = self.norm3(x_BLD).to(dtype)
         x_BLD = x_BLD + self.cross_attn.read(self.cross_attn.query(normed), text, text_bias_BN)
-        fed = self._fed(modulate(self.norm2(x_BLD), shift2, scale2, parts).to(dtype))
-        return gated_add(x_BLD, fed, gate2, parts), own
+        fed = self._fed(modulate(self.norm2(x_BLD), modulation.shift2, modulation.scale2, parts).to(dtype))
+        return gated_add(x_BLD, fed, modulation.gate2, parts)
 
     def _fed(self, x_BLD: Tensor) -> Tensor:
         """Return the tokens after the MLP."""
