@@ -161,10 +161,13 @@ class CodecConfig:
     Attributes:
         kind: The codec.
         warp_widths: Channels of the pixel decoder (`xwam.nano.pixel_decoder`) in the checkpoint; None without one.
+        mosaic: Rows and columns of a grid whose tiles are the views; the codec encodes the grid as one image
+            (`xwam.codecs.mosaic`). None to encode each view by itself.
     """
 
     kind: Literal["patch_dct", "wan22"] = "patch_dct"
     warp_widths: tuple[int, ...] | None = None
+    mosaic: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.warp_widths is not None and len(self.warp_widths) != 4:
@@ -288,8 +291,10 @@ class ModelConfig:
         """
         stride_t, stride_h, stride_w = LATENT_STRIDES
         frames = 1 + self.num_future_frames // stride_t
-        height, width = self.image_hw_px
-        return self.network.state_channels, frames, len(self.views), height // stride_h, width // stride_w
+        rows, cols = self.codec.mosaic or (1, 1)
+        views = len(self.views) if self.codec.mosaic is None else 1
+        height, width = rows * self.image_hw_px[0], cols * self.image_hw_px[1]
+        return self.network.state_channels, frames, views, height // stride_h, width // stride_w
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` gives the same configuration back."""

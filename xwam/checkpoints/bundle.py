@@ -40,6 +40,7 @@ from xwam.checkpoints.wan import (
     vae_from_wan,
 )
 from xwam.codecs.codec import Codec
+from xwam.codecs.mosaic import Mosaic
 from xwam.codecs.patch_dct import PatchDCT
 from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
 from xwam.network.transformer import XwamNetwork, is_exact
@@ -270,9 +271,12 @@ def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: st
 
 def load_codec(model: ModelConfig, folder: Path) -> Codec:
     """Return the codec of a model; one with weights is read from the folder of the checkpoint."""
+    codec: Codec
     if model.codec.kind == "patch_dct":
-        return PatchDCT(model.network.latent_channels)
-    return load_diffusers_vae(folder / "vae")
+        codec = PatchDCT(model.network.latent_channels)
+    else:
+        codec = load_diffusers_vae(folder / "vae")
+    return codec if model.codec.mosaic is None else Mosaic(codec, model.codec.mosaic, len(model.views))
 
 
 def load_text_encoder(model: ModelConfig, folder: Path, *, tokenizer: str | None = None) -> TextEncoder:

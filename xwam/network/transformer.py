@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -205,7 +205,79 @@ def is_exact(name: str) -> bool:
     return name.startswith(tuple(f"{module}." for module in EXACT_MODULES)) or "modulation" in name or ".norm3." in name
 
 
-class XwamNetwork(nn.Module):
+AnyTrunk = TypeVar("AnyTrunk", bound="Trunk")
+
+
+class Trunk(nn.Module):
+    """What every network on Wan's video transformer has: its weights' types, its blocks, prompts as they read them.
+
+    A subclass builds `patch_embedding`, `text_embedding` and `blocks`, and calls the blocks.
+    """
+
+    config: NetworkConfig
+    patch_embedding: nn.Conv3d
+    text_embedding: nn.Sequential
+    blocks: nn.ModuleList
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type in which matrices are multiplied; residual stream and modulation stay float32."""
+        return self.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the weights."""
+        return self.patch_embedding.weight.device
+
+    def exact_modules(self) -> list[nn.Module]:
+        """Return the modules of this network that compute in float32, see `EXACT_MODULES`."""
+        return [module for name, module in self.named_modules() if name in EXACT_MODULES]
+
+    def cast(self: AnyTrunk, dtype: torch.dtype) -> AnyTrunk:
+        """Change the type of the matrices in place; what `is_exact` names becomes float32."""
+        for name, weight in self.named_parameters():
+            weight.data = weight.data.to(torch.float32 if is_exact(name) else dtype)
+        return self
+
+    def main_blocks(self) -> list[Block]:
+        """Return the blocks of the main branch."""
+        return cast(list[Block], list(self.blocks))
+
+    def encode_text(self, text: TextTokens | Tensor) -> TextContext:
+        """Return prompts as the main blocks read them.
+
+        Args:
+            text: The text of prompts, or the rows of all their places, B,N,W, which are then merged here.
+
+        Raises:
+            ValueError: If a prompt does not have `text_len` places of `text_width` numbers.
+        """
+        text = TextTokens.merged(text) if isinstance(text, Tensor) else text
+        sizes = {(num_places, text.rows_BMW.shape[2]) for num_places in text.num_places}
+        if sizes != {(self.config.text_len, self.config.text_width)}:
+            raise ValueError(
+                f"Each prompt must have {self.config.text_len} text places of {self.config.text_width} numbers, got "
+                f"{', '.join(f'{places} of {width}' for places, width in sorted(sizes))}."
+            )
+        rows = read_rows(text.to(self.device), self._attention_type())
+        embedded = self.text_embedding(rows.rows_BMW.to(self.dtype))
+        return TextContext(
+            embedded_BND=embedded,
+            bias_BN=rows.logits_BM,
+            main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
+        )
+
+    def with_depth_text(self, text: TextContext) -> TextContext:
+        """Return the context with keys and values of the depth blocks; unchanged in a network without any."""
+        return text
+
+    def _attention_type(self) -> torch.dtype:
+        """Return the type in which attention takes its logits: autocast's where it is on."""
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
+
+
+class XwamNetwork(Trunk):
     """The whole network; see `forward`."""
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -233,30 +305,6 @@ class XwamNetwork(nn.Module):
             self.extra_heads = nn.ModuleList([Head(config, channels)])
         if config.depth == "sequence":
             self.depth_embedding = nn.Parameter(torch.zeros(width))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the type in which matrices are multiplied; residual stream and modulation stay float32."""
-        return self.patch_embedding.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device of the weights."""
-        return self.patch_embedding.weight.device
-
-    def exact_modules(self) -> list[nn.Module]:
-        """Return the modules of this network that compute in float32, see `EXACT_MODULES`."""
-        return [module for name, module in self.named_modules() if name in EXACT_MODULES]
-
-    def cast(self, dtype: torch.dtype) -> XwamNetwork:
-        """Change the type of the matrices in place; what `is_exact` names becomes float32."""
-        for name, weight in self.named_parameters():
-            weight.data = weight.data.to(torch.float32 if is_exact(name) else dtype)
-        return self
-
-    def main_blocks(self) -> list[Block]:
-        """Return the blocks of the main branch."""
-        return cast(list[Block], list(self.blocks))
 
     def depth_blocks(self) -> list[Block]:
         """Return the blocks of the depth branch, one for each of the last main blocks."""
@@ -293,35 +341,6 @@ class XwamNetwork(nn.Module):
     def timesteps(self, t_video_B: Tensor, t_action_B: Tensor, geometry: Geometry) -> Timesteps:
         """Return the timesteps of the usual case, see `shared_timesteps`, for the depth mode of this network."""
         return shared_timesteps(t_video_B, t_action_B, geometry, self.config.depth)
-
-    def encode_text(self, text: TextTokens | Tensor) -> TextContext:
-        """Return prompts as the main blocks read them.
-
-        Args:
-            text: The text of prompts, or the rows of all their places, B,N,W, which are then merged here.
-
-        Raises:
-            ValueError: If a prompt does not have `text_len` places of `text_width` numbers.
-        """
-        text = TextTokens.merged(text) if isinstance(text, Tensor) else text
-        sizes = {(num_places, text.rows_BMW.shape[2]) for num_places in text.num_places}
-        if sizes != {(self.config.text_len, self.config.text_width)}:
-            raise ValueError(
-                f"Each prompt must have {self.config.text_len} text places of {self.config.text_width} numbers, got "
-                f"{', '.join(f'{places} of {width}' for places, width in sorted(sizes))}."
-            )
-        rows = read_rows(text.to(self.device), self._attention_type())
-        embedded = self.text_embedding(rows.rows_BMW.to(self.dtype))
-        return TextContext(
-            embedded_BND=embedded,
-            bias_BN=rows.logits_BM,
-            main=tuple(block.cross_attn.key_value(embedded) for block in self.main_blocks()),
-        )
-
-    def _attention_type(self) -> torch.dtype:
-        """Return the type in which attention takes its logits: autocast's where it is on."""
-        kind = self.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.dtype
 
     def with_depth_text(self, text: TextContext) -> TextContext:
         """Return the context with keys and values of the depth blocks."""

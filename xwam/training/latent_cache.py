@@ -68,7 +68,7 @@ class LatentClips(Dataset[EncodedSample]):
         self.clips, self._codec = clips, codec
         settings = {
             "format": FORMAT,
-            "codec": {"kind": codec_config.kind},
+            "codec": {"kind": codec_config.kind} | ({"mosaic": codec_config.mosaic} if codec_config.mosaic else {}),
             "channels": codec.channels,
             "shape": asdict(clips.shape),
             "pictures": asdict(clips.images),
