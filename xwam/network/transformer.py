@@ -370,28 +370,35 @@ class XwamNetwork(Trunk):
         time_BGD = self.time_embedding(code_BGF)
         time_BG6D = self.time_projection(time_BGD).unflatten(-1, (6, -1)).float()
         time_BGD = time_BGD.float()
-        branch = (
-            _DepthBranch(self, geometry, runs, rope, text) if depth and self.config.depth == "interleaved" else None
-        )
+        branch = DepthBranch(self, geometry, runs, rope, text) if depth and self.depth_blocks() else None
         for index, block in enumerate(self.main_blocks()):
             before_BLD = x_BLD
             x_BLD, keys = block(x_BLD, time_BG6D, runs, rope, text.main[index], text.bias_BN)
             if branch is not None:
                 branch.advance(index, before_BLD, keys, time_BG6D)
         video, action_BKD, proprio_BPD = self._split(x_BLD, geometry)
-        out = self._unpatch(self.head(video, time_BGD, head_runs(runs, video.shape[1])), geometry)
-        if self.config.video_prediction == "clean":
-            out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
-        proprio = self.proprio_decoder(proprio_BPD)
-        if self.config.proprio_prediction == "change":
-            sigma_BP = sigma_of(times)[:, -geometry.num_proprios :]
-            proprio = (proprio_BPS - proprio_BPS[:, :1] - proprio) / sigma_BP[..., None].to(proprio)
         return Denoised(
-            video_BCTVHW=out,
+            video_BCTVHW=self._decode_video(video, video_BCTVHW, time_BGD, times),
             action_BKA=self.action_decoder(action_BKD),
-            proprio_BPS=proprio,
+            proprio_BPS=self._decode_proprio(proprio_BPD, proprio_BPS, times),
             depth_BCTVHW=None if branch is None else branch.finish(time_BGD),
         )
+
+    def _decode_video(self, x_BLD: Tensor, video_BCTVHW: Tensor, time_BGD: Tensor, times: Timesteps) -> Tensor:
+        """Return the velocities of the video from its tokens."""
+        geometry = self.geometry(video_BCTVHW, 0, 0)
+        out = self._unpatch(self.head(x_BLD, time_BGD, head_runs(times.runs, x_BLD.shape[1])), geometry)
+        if self.config.video_prediction == "clean":
+            out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
+        return out
+
+    def _decode_proprio(self, x_BPD: Tensor, proprio_BPS: Tensor, times: Timesteps) -> Tensor:
+        """Return the velocities of the states from their tokens, which are the last ones."""
+        proprio = self.proprio_decoder(x_BPD)
+        if self.config.proprio_prediction == "change":
+            sigma_BP = sigma_of(times)[:, -proprio.shape[1] :]
+            proprio = (proprio_BPS - proprio_BPS[:, :1] - proprio) / sigma_BP[..., None].to(proprio)
+        return proprio  # type: ignore[no-any-return]
 
     def _embed(self, video_BCTVHW: Tensor, action_BKA: Tensor, proprio_BPS: Tensor) -> Tensor:
         """Return all tokens, B,L,D float32."""
@@ -444,7 +451,7 @@ class XwamNetwork(Trunk):
         )
 
 
-class _DepthBranch:
+class DepthBranch:
     """The running state of the interleaved depth branch during one pass (equation 3)."""
 
     def __init__(
