@@ -60,7 +60,7 @@ def test_tied_streams_with_a_mask_are_one_masked_stream() -> None:
             seen = F.scaled_dot_product_attention(query, *memory, attn_mask=mask)
             return o(seen.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
-        block.self_attn.read = read  # type: ignore[method-assign]
+        block.self_attn.read = read  # type: ignore[method-assign, assignment]
     same(forward(both, inputs), forward(single, inputs))
 
 

@@ -28,7 +28,7 @@ from xwam.checkpoints.metadata import (
     CheckpointError,
     start_model,
 )
-from xwam.checkpoints.tensor_names import ADDITIONS, diffusers_dit_name, wan_umt5_name, wan_vae_name
+from xwam.checkpoints.tensor_names import diffusers_dit_name, is_addition, wan_umt5_name, wan_vae_name
 from xwam.checkpoints.wan import load_wan, load_wan_text, load_wan_vae
 from xwam.codecs.wan_vae import WanVae
 from xwam.config import ModelConfig, NetworkConfig, release_from_network
@@ -218,7 +218,7 @@ def _write_network(
 ) -> None:
     _refuse_denoised_depth(bundle.model)
     weights = bundle.network.state_dict()
-    added = {name: value.contiguous() for name, value in weights.items() if name.startswith(ADDITIONS)}
+    added = {name: value.contiguous() for name, value in weights.items() if is_addition(name)}
     wan = {rename(name): value.contiguous() for name, value in weights.items() if name not in added}
     target = folder / inside
     target.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xwam.checkpoints.bundle import Bundle, load_codec, load_text_encoder
-from xwam.checkpoints.tensor_names import ADDITIONS
+from xwam.checkpoints.tensor_names import is_addition
 from xwam.checkpoints.tensors import fill, stored_type
 from xwam.config import ModelConfig, NetworkConfig
 from xwam.network.transformer import XwamNetwork, is_exact
@@ -53,7 +53,8 @@ def start_depth_branch(network: XwamNetwork) -> None:
     for copy, block in zip(
         network.depth_blocks(), network.main_blocks()[network.config.first_depth_block :], strict=True
     ):
-        copy.load_state_dict(block.state_dict())
+        weights = block.state_dict()  # which may hold more, for actions alone
+        copy.load_state_dict({name: weights[name] for name in copy.state_dict()})
 
 
 def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
@@ -65,7 +66,7 @@ def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: in
         seed: Seed of the fresh weights.
     """
     network = fresh_network(config, seed=seed)
-    fresh = {name: value for name, value in network.state_dict().items() if name.startswith(ADDITIONS)}
+    fresh = {name: value for name, value in network.state_dict().items() if is_addition(name)}
     fill(network, {**wan, **fresh}, source="The video model to start from")
     network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
     if config.depth == "interleaved":

@@ -15,13 +15,15 @@ from collections.abc import Iterable
 ADDITIONS = (
     "view_embedding",
     "place_embedding",
-    "action_encoder",
-    "action_decoder",
+    "action_",
     "proprio_encoder",
     "proprio_decoder",
     "extra_",
 )
 """First parts of the names of the tensors that X-WAM adds to Wan's transformer."""
+
+ACTION_BLOCK = ".action."
+"""Part of the names of blocks that a network adds for actions alone."""
 
 _DIT = (
     (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
@@ -79,6 +81,16 @@ _VAE = (
 )
 
 
+def is_addition(name: str) -> bool:
+    """Return whether a tensor is none of Wan's transformer.
+
+    Example:
+        >>> [is_addition(name) for name in ("view_embedding.weight", "blocks.0.action.ffn.0.bias", "head.head.bias")]
+        [True, True, False]
+    """
+    return name.startswith(ADDITIONS) or ACTION_BLOCK in name
+
+
 def diffusers_dit_name(wan_name: str) -> str:
     """Return the diffusers name of a tensor of Wan's transformer; additions of X-WAM keep their names.
 
@@ -86,7 +98,7 @@ def diffusers_dit_name(wan_name: str) -> str:
         >>> diffusers_dit_name("blocks.3.norm3.weight"), diffusers_dit_name("blocks.3.cross_attn.o.bias")
         ('blocks.3.norm2.weight', 'blocks.3.attn2.to_out.0.bias')
     """
-    return wan_name if wan_name.startswith(ADDITIONS) else _rename(wan_name, _DIT)
+    return wan_name if is_addition(wan_name) else _rename(wan_name, _DIT)
 
 
 def transformers_umt5_name(wan_name: str) -> str:
@@ -116,7 +128,7 @@ def wan_dit_name(diffusers_name: str) -> str:
         >>> wan_dit_name("blocks.3.norm2.weight"), wan_dit_name("blocks.3.attn1.to_q.bias")
         ('blocks.3.norm3.weight', 'blocks.3.self_attn.q.bias')
     """
-    return diffusers_name if diffusers_name.startswith(ADDITIONS) else _restore(diffusers_name, _DIT)
+    return diffusers_name if is_addition(diffusers_name) else _restore(diffusers_name, _DIT)
 
 
 def wan_umt5_name(transformers_name: str) -> str:

@@ -188,9 +188,11 @@ EXACT_MODULES = (
     "proprio_decoder",
     "head.head",
     "extra_heads.0.head",
+    "action_time_embedding",
+    "action_time_projection",
 )
 """Modules that compute in float32 whatever the type of the other matrices, as in the release (`modules/wan_model.py`,
-commit 72cfb86), whose autocast regions are these."""
+commit 72cfb86), whose autocast regions are these; and the timesteps of networks whose actions have their own."""
 
 
 def is_exact(name: str) -> bool:
