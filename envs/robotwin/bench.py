@@ -52,7 +52,7 @@ class RobotwinConfig:
         planner: `curobo`, which needs CUDA; or `mplib` or `cpu`, with which no number is a RoboTwin score.
         renderer: `rt`, ray tracing; or `raster`, with which no number is a RoboTwin score.
         shadows: `on` or `off`.
-        decimate: `none`; or `background` to hide parts of the robot that no camera sees.
+        decimate: `none`; or `background` to hide the robot's rear arms, wheels and castors, which no camera sees.
         instructions: `seen` or `unseen`; None for the protocol's.
         expert: Whether the env runs the scripted expert first and publishes its motion to policies that request it.
     """
@@ -216,7 +216,7 @@ class RobotwinBench:
         ]
 
     def provenance(self, config: RobotwinConfig) -> dict[str, str]:
-        """Return what identifies scenes: commit and versions."""
+        """Return commit and versions; the env processes state hashes of the assets that they use."""
         return {"robotwin": _source(config).text, **install.look(python(config))}
 
     def manifest_path(self, config: RobotwinConfig) -> Path:
@@ -234,16 +234,23 @@ class RobotwinBench:
 
     def examine(self, config: RobotwinConfig) -> list[Finding]:
         """Return what RoboTwin needs and whether it is there."""
-        return doctor.examine(
-            doctor.Request(
-                root=named_root(config),
-                python=python(config),
-                protocol=_protocol(config),
-                planner=config.planner,
-                renderer=config.renderer,
-                manifest=self.manifest_path(config),
-            )
+        request = doctor.Request(
+            root=named_root(config),
+            python=python(config),
+            protocol=_protocol(config),
+            planner=config.planner,
+            renderer=config.renderer,
+            manifest=self.manifest_path(config),
         )
+        findings = doctor.examine(request)
+        if config.decimate != "none" and all(finding.ok or not finding.needed for finding in findings):
+            findings.append(self._hiding(config))
+        return findings
+
+    def _hiding(self, config: RobotwinConfig) -> Finding:
+        """Return what `decimate` hides and changes, in a scene of a task without assets of its own."""
+        launch = self.launch(config, task="stack_blocks_two", setting="clean")
+        return doctor.hiding(launch, self.env_spec(config, task="stack_blocks_two", setting="clean"))
 
     def read_vetted_list(self, path: Path) -> Manifest:
         """Return the vettings in a list that others publish for RoboTwin."""

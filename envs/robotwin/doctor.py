@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.contracts.env import Finding
-from evalkit.contracts.errors import EvalkitError
+from evalkit.contracts.env import Finding, WorkerLaunch
+from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.spec import EnvSpec
+from evalkit.contracts.worker.client import EnvWorker, Timeouts
 
 from . import episodes
 from .assets import CUROBO_FILES, EMBODIMENT, Assets, scan
 from .install import DENOISER_ERRORS, PAGE, WORKER_ENVIRON, Output, check_root, run_script
 from .protocols import PLANNER, RENDERER, SAPIEN, Protocol
+from .rendering import NO_DIFFERENCE
 from .source import Source, recognise
 from .tasks import STEP_LIMITS
 
@@ -290,6 +293,25 @@ def _together(request: Request, cuda: str | None) -> Finding:
     except (OSError, ValueError) as error:
         return Finding(what=what, ok=False, found=_first_line(error), remedy=remedy)
     return Finding(what=what, ok=True, found=f"{report['computed']}, {report['seconds']:.0f} s", remedy=remedy)
+
+
+def hiding(launch: WorkerLaunch, spec: EnvSpec) -> Finding:
+    """Return what an env hides, and the largest difference that this makes in a first frame.
+
+    Args:
+        launch: How to start the env; it hides parts.
+        spec: What it gives.
+    """
+    what = "decimate=background changes no image"
+    remedy = "bench.robotwin.decimate=none"
+    worker = EnvWorker(launch, spec, timeouts=Timeouts(start_s=RENDER_S))
+    try:
+        found = worker.build().about["hidden"]
+    except (EpisodeFault, EvalkitError) as error:
+        return Finding(what=what, ok=False, found=_first_line(error), remedy=remedy, needed=False)
+    finally:
+        worker.close()
+    return Finding(what=what, ok=found.endswith(f" {NO_DIFFERENCE}"), found=found, remedy=remedy, needed=False)
 
 
 # ---- the rest

@@ -10,6 +10,8 @@ is `evalkit_envs.robotwin` there.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,14 @@ from evalkit.contracts.worker.fingerprint import hash_arrays
 
 from ..sapien.cameras import capture
 from . import planners
-from .checkout import Checkout, robot_modules, stand_ins
+from .asset_hashes import asset_hashes
+from .checkout import Checkout, import_robotwin, robot_modules, stand_ins
 from .dry import read_info
 from .expert import run_expert, vet
 from .instructions import SPLITS, Instructions
 from .poses import measured_poses
-from .rendering import Decimate, Renderer, Rendering, as_observed, observed_cameras
+from .protocols import FIRST_SEED
+from .rendering import Decimate, Renderer, Rendering, as_observed, describe_hiding, observed_cameras
 from .scene import Scenes, describe
 from .state import read_state
 from .tasks import ARMS, EXPERT_KEY, FRAME_STEPS, IMAGE_HW_PX, env_spec
@@ -98,6 +102,16 @@ class RobotwinEnv:
         self._failed_plans, self._held_motions = dict.fromkeys(ARMS, 0), dict.fromkeys(ARMS, 0)
         self._images = 0
         self.about = {**rendering.describe(), "planner": planner, "stand_ins": ", ".join(stand_ins()) or "none"}
+        self.about |= asset_hashes(checkout.root, task, randomized=setting == "randomized")
+        if decimate != "none":
+            self.about["hidden"] = describe_hiding(self._first_scene(), IMAGE_HW_PX)
+
+    def _first_scene(self) -> Any:
+        """Build the scene of the first seed that has one."""
+        unstable: type[Exception] = import_robotwin("envs.utils.create_actor").UnStableError
+        for seed in itertools.count(FIRST_SEED):
+            with contextlib.suppress(unstable):
+                return self._scenes.build(seed)
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
         """Build the scene of this seed; return whether its goal is met already.

@@ -32,6 +32,9 @@ RAY_TRACING_SAMPLES, RAY_TRACING_DEPTH, RAY_TRACING_DENOISER = 32, 8, "oidn"
 HIDDEN_LINKS = ("lr_", "rr_", "wheel", "castor", "caster")
 """Parts of the names of the robot's links that no camera of an observation can see: rear arms, wheels and castors."""
 
+NO_DIFFERENCE = "0 of 255, 0.000 mm"
+"""How `describe_hiding` ends where nothing changes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rendering:
@@ -40,7 +43,8 @@ class Rendering:
     Attributes:
         renderer: `rt` for RoboTwin's own ray tracing (32 samples, denoised), `raster` for SAPIEN's rasterizer.
         shadows: Whether lights throw shadows.
-        decimate: `background` hides parts of the robot that no camera can see; collisions stay.
+        decimate: `background` hides the rear arms, wheels and castors, which no camera sees; no mesh is reduced,
+            collisions stay.
     """
 
     renderer: Renderer = "rt"
@@ -146,14 +150,22 @@ class OnDemand:
         return self._is_goal_checked and bool(super().check_success(*args, **kwargs))  # type: ignore[misc]
 
 
-def show_hidden_links(scene: Any, visible: bool) -> None:
-    """Show or hide the robot's parts that no camera of an observation sees; their collision shapes stay."""
+def hidden_bodies(scene: Any) -> dict[str, Any]:
+    """Return what is rendered of the robot's links that no camera of an observation sees, by name of the link."""
     import sapien
 
-    for link in scene.robot.left_entity.get_links():
-        body = link.entity.find_component_by_type(sapien.render.RenderBodyComponent)
-        if body is not None and any(part in link.get_name() for part in HIDDEN_LINKS):
-            body.visibility = float(visible)
+    bodies = {
+        str(link.get_name()): link.entity.find_component_by_type(sapien.render.RenderBodyComponent)
+        for link in scene.robot.left_entity.get_links()
+        if any(part in link.get_name() for part in HIDDEN_LINKS)
+    }
+    return {name: body for name, body in bodies.items() if body is not None}
+
+
+def show_hidden_links(scene: Any, visible: bool) -> None:
+    """Show or hide the robot's parts that no camera of an observation sees; their collision shapes stay."""
+    for body in hidden_bodies(scene).values():
+        body.visibility = float(visible)
 
 
 def hiding_error(scene: Any, image_hw_px: tuple[int, int]) -> tuple[int, float]:
@@ -166,6 +178,15 @@ def hiding_error(scene: Any, image_hw_px: tuple[int, int]) -> tuple[int, float]:
     show_hidden_links(scene, scene.rendering.decimate == "none")
     rgb = np.abs(views[True].rgb.astype(int) - views[False].rgb).max()
     return int(rgb), float(np.abs(views[True].depth - views[False].depth).max())
+
+
+def describe_hiding(scene: Any, image_hw_px: tuple[int, int]) -> str:
+    """Return what is hidden in a scene, and what that changes in its present images, for run records and `doctor`."""
+    rgb, depth_m = hiding_error(scene, image_hw_px)
+    return (
+        f"{len(hidden_bodies(scene))} links whose names contain {', '.join(HIDDEN_LINKS)}; largest difference of the "
+        f"first frame: {rgb} of 255, {1000 * depth_m:.3f} mm"
+    )
 
 
 def observed_cameras(scene: Any) -> list[Any]:

@@ -269,7 +269,7 @@ class Bench(Protocol):
         ...
 
     def provenance(self, config: Any) -> dict[str, str]:
-        """Return versions of the simulator and its assets, for plan and run record."""
+        """Return versions of the simulator, for plan and run record; an env states in `about` what only it knows."""
         ...
 
 

@@ -277,6 +277,11 @@ def sentences(root: Any, task: Any, setting: Any, episodes: Any) -> Any:
     return {"fit": fit, "of": len(episodes)}
 
 
+def about(root: Any, task: Any) -> Any:
+    """Return what an env that hides parts states of itself."""
+    return make(root, task, decimate="background").about
+
+
 def splits(root: Any, task: Any, seed: Any) -> Any:
     """Return which of a seed's own sentences an env of the split `unseen` takes, and which a vetting keeps."""
     env = make(root, task, split="unseen")

@@ -93,6 +93,14 @@ def test_objects_are_those_of_the_expert(task: str) -> None:
     assert measured("expert_info", root(), task, [100000, 100002])["equal"] == [True, True]
 
 
+def test_processes_state_assets_and_what_hiding_changes() -> None:
+    about = measured("about", root(), "click_bell")
+    assert about["hidden"].startswith("26 links whose names contain lr_, ")
+    assert about["hidden"].endswith("largest difference of the first frame: 0 of 255, 0.000 mm")
+    assert {"assets of the robot", "assets of 050_bell"} <= set(about)
+    assert "none" not in (about["assets of the robot"], about["assets of 050_bell"])
+
+
 def test_a_sentence_belongs_to_its_split() -> None:
     found = measured("splits", root(), "click_bell", 100000)
     assert found["taken"] == ["unseen"]
