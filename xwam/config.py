@@ -233,6 +233,7 @@ class ModelConfig:
         blind: Whether it gets grey images, in training and afterwards: a control.
         quat_side_wxyz: Of the two quaternions of a rotation, the network gets the one with a positive product with this
             one. The default is w >= 0 as in benches; another one avoids sign changes near common poses.
+        family: Name of its design of network, see `xwam/families.py`.
     """
 
     name: str
@@ -255,6 +256,7 @@ class ModelConfig:
     depth_known: bool = True
     blind: bool = False
     quat_side_wxyz: tuple[float, float, float, float] = W_POSITIVE
+    family: str = "xwam"
 
     @property
     def shows_what_it_saw(self) -> bool:
@@ -297,13 +299,21 @@ class ModelConfig:
         return self.network.state_channels, frames, views, height // stride_h, width // stride_w
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; `from_json` gives the same configuration back."""
-        return asdict(self)
+        """Return JSON values; `from_json` gives the same configuration back.
+
+        What older versions did not know is left out where it says nothing: their checkpoints and states stay equal.
+        """
+        data = asdict(self)
+        if self.family == "xwam":
+            del data["family"]
+        if self.codec.mosaic is None:
+            del data["codec"]["mosaic"]
+        return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """Return the configuration that `to_json` wrote, with tuples restored."""
-        parts = {"network": NetworkConfig, "codec": CodecConfig, "text": TextConfig, "depth_range": DepthRange}
+    def from_json(cls, data: Mapping[str, Any], network_type: type[NetworkConfig] = NetworkConfig) -> ModelConfig:
+        """Return the configuration that `to_json` wrote, with tuples restored; see `families.model_from_json`."""
+        parts = {"network": network_type, "codec": CodecConfig, "text": TextConfig, "depth_range": DepthRange}
         built = {name: kind(**_tuples(data[name])) for name, kind in (parts | {"bounds": Bounds}).items()}
         return cls(**(_tuples(data) | built))
 

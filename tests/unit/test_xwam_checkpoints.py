@@ -61,7 +61,7 @@ def test_every_layout_gives_the_same_numbers_back(bundle: Bundle, layout: Any, t
     assert (again.model.num_actions, again.model.frame_stride, again.model.image_hw_px) == (32, 4, (64, 64))
     assert (again.model.num_video_steps, again.model.num_action_steps, again.model.execute_steps) == (10, 4, 8)
     assert again.model.depth_known
-    assert parameter_counts(folder) == count_parameters(NETWORK)
+    assert parameter_counts(folder) == count_parameters(NETWORK)._asdict()
     for name, weight in bundle.network.state_dict().items():
         assert torch.equal(weight, again.network.state_dict()[name]), name
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
@@ -206,7 +206,7 @@ def test_containers_without_stated_sizes(bundle: Bundle, released: Released) -> 
     with pytest.raises(CheckpointError, match=r"64 wide, which is no multiple of Wan's heads of 128; give its"):
         load_bundle(str(folder))
     assert load_bundle(str(folder), num_heads=NETWORK.num_heads).model.network == NETWORK
-    assert parameter_counts(folder) == count_parameters(NETWORK)
+    assert parameter_counts(folder) == count_parameters(NETWORK)._asdict()
     assert XwamPlugin().provenance(XwamPolicyConfig(checkpoint=str(folder)))["parameters"] == str(
         sum(count_parameters(NETWORK))
     )
@@ -353,8 +353,8 @@ def test_the_command_averages(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     paths = [str(tmp_path / f"{seed}.safetensors") for seed in (1, 2)]
     assert cli.main(["average", *paths, str(tmp_path / "between"), "--share", "1", "--second-only", "head."]) == 0
     assert "1.0 of" in capsys.readouterr().out
-    network, _ = load_checkpoint(tmp_path / "between" / "model.safetensors")
-    assert all(torch.equal(weight, network.state_dict()[name]) for name, weight in load_file(paths[1]).items())
+    between, _ = load_checkpoint(tmp_path / "between" / "model.safetensors")
+    assert all(torch.equal(weight, between.state_dict()[name]) for name, weight in load_file(paths[1]).items())
 
 
 def test_loading_imports_no_compiler_of_torch() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.doubles.known import known
 from tests.doubles.xwam import request_of
-from xwam.checkpoints.hub import SHIPPED
+from xwam.checkpoints.hub import locate
 from xwam.checkpoints.metadata import read_model, read_notes
 from xwam.policy import XwamPlugin, XwamPolicy, XwamPolicyConfig
 
@@ -36,7 +36,7 @@ def asked(**changes: Any) -> Any:
 
 
 def test_they_are_small_and_say_how_they_were_made() -> None:
-    path = SHIPPED["nano"]
+    path = locate("nano")
     assert path.stat().st_size <= 25e6
     assert {"recipe", "command", "steps", "data_sha256", "decoder_command"} <= set(read_notes(path))
     assert read_model(path).codec.warp_widths is not None

@@ -19,7 +19,7 @@ from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.requests import EpisodeRequests, visible_env
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, EnvSpec, check
 from evalkit.contracts.types import Episode
-from xwam.checkpoints.by_bench import UNTRAINED
+from xwam.family import NANO_MODELS
 from xwam.policy import XwamPlugin, XwamPolicyConfig
 from xwam.robots.interfaces import INTERFACES
 from xwam.serving.seen import Seen
@@ -63,9 +63,9 @@ def test_a_dry_run_without_a_checkpoint_has_random_weights() -> None:
     assert config.policy.for_dry_run("robosuite")[1] == ""
 
 
-@pytest.mark.parametrize("name", UNTRAINED)
+@pytest.mark.parametrize("name", [f"random-{name}" for name in NANO_MODELS])
 def test_every_bench_has_a_model_with_random_weights(name: str) -> None:
-    model = UNTRAINED[name]
+    model = NANO_MODELS[name.removeprefix("random-")]
     spec = XwamPlugin().for_bench(model.bench).spec(XwamPolicyConfig(checkpoint=name))
     assert spec.policy_id.endswith("-random")
     assert spec.action_layouts == (INTERFACES[model.bench].layout,)

@@ -17,7 +17,7 @@ from xwam.checkpoints import convert
 from xwam.checkpoints.bundle import Bundle, load_bundle
 from xwam.checkpoints.metadata import CheckpointError
 from xwam.checkpoints.tokenizer import find_tokenizer, identity_of
-from xwam.policy import XwamPlugin, XwamPolicyConfig, _text_identity
+from xwam.policy import XwamPlugin, XwamPolicyConfig
 
 
 @pytest.fixture
@@ -183,7 +183,8 @@ def test_an_empty_setting_is_no_folder(bare: Path) -> None:
 
 def test_stored_text_does_not_depend_on_an_unread_setting(released: Released, wan: Path) -> None:
     config = XwamPolicyConfig(checkpoint=str(released.folder))
-    assert _text_identity(config) == _text_identity(replace(config, tokenizer=str(wan)))
+    plugin = XwamPlugin()
+    assert plugin.text_identity(config) == plugin.text_identity(replace(config, tokenizer=str(wan)))
 
 
 def test_convert_writes_a_tokenizer_into_a_checkpoint(wan: Path, bare: Path, tmp_path: Path, capsys: Any) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,8 +42,9 @@ from xwam.checkpoints.wan import (
 from xwam.codecs.codec import Codec
 from xwam.codecs.mosaic import Mosaic
 from xwam.codecs.patch_dct import PatchDCT
-from xwam.config import PRECISIONS, ModelConfig, NetworkConfig, ParameterCount, count_parameters
-from xwam.network.transformer import XwamNetwork, is_exact
+from xwam.config import PRECISIONS, ModelConfig, ParameterCount, count_parameters
+from xwam.families import family_of
+from xwam.network.transformer import Trunk, is_exact
 from xwam.text.encoders import HashedText, StoredText, TextEncoder
 
 DECODER = "decoder."
@@ -72,10 +73,18 @@ class DecoderWeights(NamedTuple):
 
 
 class Bundle(NamedTuple):
-    """A whole model: everything that a request needs."""
+    """A whole model: everything that a request needs.
+
+    Attributes:
+        model: Its configuration.
+        network: A `Trunk` of the model's family; X-WAM's is an `XwamNetwork`.
+        codec: Frames to latents.
+        text_encoder: Prompts to text tokens.
+        decoder: The pixel decoder of a nano model.
+    """
 
     model: ModelConfig
-    network: XwamNetwork
+    network: Any
     codec: Codec
     text_encoder: TextEncoder
     decoder: DecoderWeights | None = None
@@ -134,7 +143,7 @@ def load_bundle(name: str, *, num_heads: int | None = None, tokenizer: str | Non
     return Bundle(model, network, load_codec(model, path), text, load_decoder(file, model))
 
 
-def parameter_counts(path: Path) -> ParameterCount | None:
+def parameter_counts(path: Path) -> Mapping[str, int] | None:
     """Return the numbers of parameters of a checkpoint's network, counted without loading the weights.
 
     Args:
@@ -147,14 +156,15 @@ def parameter_counts(path: Path) -> ParameterCount | None:
         CheckpointError: If the checkpoint cannot be used.
     """
     if not (path / "config.yaml").is_file():
-        return count_parameters(read_model(path).network)
+        model = read_model(path)
+        return family_of(model.family).count_parameters(model.network)
     if not (path / RELEASED_WEIGHTS).is_file():
         sizes = stated_sizes(read_yaml(path / "config.yaml"))
-        return None if sizes is None else count_parameters(sizes)
+        return None if sizes is None else count_parameters(sizes)._asdict()
     counts = dict.fromkeys(ParameterCount._fields, 0)
     for name, weight in read_container(path).network.items():
         counts[_owner(name)] += weight.numel()
-    return ParameterCount(**counts)
+    return counts
 
 
 def num_embeddings(path: Path) -> int | None:
@@ -176,11 +186,11 @@ def num_embeddings(path: Path) -> int | None:
     return None
 
 
-def load_checkpoint(path: Path) -> tuple[XwamNetwork, ModelConfig]:
+def load_checkpoint(path: Path) -> tuple[Trunk, ModelConfig]:
     """Return network and configuration of a safetensors file of ours."""
     model, tensors = read_model(path), read_tensors(path)
     weights = {name: weight for name, weight in tensors.items() if not name.startswith(DECODER)}
-    return _network(model.network, weights, source=str(path)), model
+    return _network(model, weights, source=str(path)), model
 
 
 def load_decoder(path: Path, model: ModelConfig) -> DecoderWeights | None:
@@ -200,7 +210,7 @@ def load_released(folder: Path, *, num_heads: int | None = None, tokenizer: str 
         like=model.network,
     )
     model = replace(model, network=sizes)
-    network = _network(sizes, container.network, source=str(folder / RELEASED_WEIGHTS))
+    network = _network(model, container.network, source=str(folder / RELEASED_WEIGHTS))
     codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
     umt5 = umt5_from_wan(container.text_encoder)
     text = umt5_text(umt5, folder, num_tokens=sizes.text_len, tokenizer=tokenizer)
@@ -211,14 +221,14 @@ def load_with_additions(folder: Path, *, tokenizer: str | None = None) -> Bundle
     """Return a model whose transformer is in the layout of Wan or diffusers, with X-WAM's additions in another file."""
     model, (_, wan) = read_model(folder), load_wan(folder)
     weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
-    network = _network(model.network, weights, source=str(folder))
+    network = _network(model, weights, source=str(folder))
     text = load_text_encoder(model, folder, tokenizer=tokenizer)
     return Bundle(model, network, load_codec(model, folder), text)
 
 
 def save_checkpoint(
     path: Path,
-    network: XwamNetwork,
+    network: Trunk,
     model: ModelConfig,
     *,
     decoder: DecoderWeights | None = None,
@@ -261,9 +271,9 @@ def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
     return bundle._replace(text_encoder=StoredText(folder, identity=identity, make=lambda: encoder, shape=shape))
 
 
-def _network(config: NetworkConfig, weights: Mapping[str, Tensor], *, source: str) -> XwamNetwork:
+def _network(model: ModelConfig, weights: Mapping[str, Tensor], *, source: str) -> Trunk:
     with without_values():
-        network = XwamNetwork(config)
+        network = family_of(model.family).build(model.network)
     fill(network, weights, source=source)
     matrices = {name: weight for name, weight in weights.items() if not is_exact(name)}
     return network.cast(stored_type(matrices)).eval().requires_grad_(False)

@@ -32,6 +32,7 @@ from xwam.checkpoints.tensor_names import diffusers_dit_name, is_addition, wan_u
 from xwam.checkpoints.wan import load_wan, load_wan_text, load_wan_vae
 from xwam.codecs.wan_vae import WanVae
 from xwam.config import ModelConfig, NetworkConfig, release_from_network
+from xwam.families import OWN
 from xwam.robots.actions import statistics_from_bounds
 from xwam.text.umt5 import UmT5Text
 
@@ -50,6 +51,10 @@ def write(bundle: Bundle, target: Path, layout: str, *, notes: Mapping[str, str]
     """
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
+    if layout != "ours" and bundle.model.family != OWN:
+        raise CheckpointError(
+            f"{bundle.model.name} is of the family '{bundle.model.family}', for which only the layout 'ours' exists."
+        )
     partial = target.with_name(f"{target.name}.partial")
     if partial.exists():
         raise CheckpointError(

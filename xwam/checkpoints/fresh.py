@@ -16,18 +16,24 @@ from xwam.checkpoints.bundle import Bundle, load_codec, load_text_encoder
 from xwam.checkpoints.tensor_names import is_addition
 from xwam.checkpoints.tensors import fill, stored_type
 from xwam.config import ModelConfig, NetworkConfig
-from xwam.network.transformer import XwamNetwork, is_exact
+from xwam.families import OWN, Family, family_of
+from xwam.network.transformer import AnyTrunk, Trunk, XwamNetwork, is_exact
 
 
 def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
-    """Return an untrained network, ready for inference."""
+    """Return an untrained network of X-WAM, ready for inference."""
+    return _fresh(family_of(OWN), config, seed)  # type: ignore[return-value]
+
+
+def _fresh(family: Family, config: NetworkConfig, seed: int) -> Trunk:
     with torch.device("meta"):
-        network = XwamNetwork(config)
-    return init_weights(network.to_empty(device="cpu"), seed).eval().requires_grad_(False)
+        network = family.build(config)
+    fresh: Trunk = family.init_weights(network.to_empty(device="cpu"), seed)
+    return fresh.eval().requires_grad_(False)
 
 
-def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
-    """Return the network with fresh weights: matrices by Xavier, X-WAM's additions by N(0, 0.02), depth copied.
+def init_weights(network: AnyTrunk, seed: int) -> AnyTrunk:
+    """Return a network with fresh weights: matrices by Xavier, additions to Wan by N(0, 0.02), a depth branch copied.
 
     The global random state does not change.
     """
@@ -43,7 +49,7 @@ def init_weights(network: XwamNetwork, seed: int) -> XwamNetwork:
                 nn.init.xavier_uniform_(weight.flatten(1))
             else:
                 weight.normal_(0, 0.02)
-        if config.depth == "interleaved":
+        if isinstance(network, XwamNetwork) and config.depth == "interleaved":
             start_depth_branch(network)
     return network
 
@@ -76,5 +82,5 @@ def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: in
 
 def fresh_bundle(model: ModelConfig, *, seed: int) -> Bundle:
     """Return an untrained model whose codec and text encoder need no weights."""
-    network = fresh_network(model.network, seed=seed)
+    network = _fresh(family_of(model.family), model.network, seed)
     return Bundle(model, network, load_codec(model, Path()), load_text_encoder(model, Path()))

@@ -20,9 +20,7 @@ from xwam.checkpoints.metadata import (
     TOKENIZER_PLACES,
     CheckpointError,
 )
-
-SHIPPED = {"nano": Path(__file__).parents[1] / "nano" / "weights" / "nano.safetensors"}
-"""Shipped weights by name; `xwam/nano/weights/README.md` tells how they were trained."""
+from xwam.families import OWN, family_of, names
 
 HEADERS = ("config.yaml", MODEL_FILE, MODEL_JSON, str(RELEASED_WEIGHTS))
 """A folder with one of these files is a checkpoint."""
@@ -50,7 +48,7 @@ def locate(name: str, *, header_only: bool = False) -> Path:
     checkpoint stands for it.
 
     Args:
-        name: A name in `SHIPPED`, a path or an id.
+        name: A shipped name (`nano`, or `FAMILY/NAME`), a path or an id.
         header_only: Download only the files that `read_model` and `find_tokenizer` need.
 
     Raises:
@@ -59,8 +57,8 @@ def locate(name: str, *, header_only: bool = False) -> Path:
     """
     if not name:
         raise CheckpointError("The name of the checkpoint is empty; give a path, an id on the hub, or 'nano'.")
-    if name in SHIPPED:
-        return SHIPPED[name]
+    if (path := shipped(name)) is not None:
+        return path
     if Path(name).exists():
         return _in_folder(Path(name))
     match = _hub_id(name)
@@ -76,6 +74,13 @@ def locate(name: str, *, header_only: bool = False) -> Path:
         raise
     except Exception as error:
         raise not_fetched(name, repo, error) from error
+
+
+def shipped(name: str) -> Path | None:
+    """Return the path of shipped weights, `FAMILY/NAME` or a name of X-WAM's alone; None for other names."""
+    family, _, model = name.rpartition("/")
+    family = family or OWN
+    return family_of(family).shipped.get(model) if family in names() else None
 
 
 def _light_files(listing: Listing, prefix: str) -> list[str]:

@@ -28,6 +28,7 @@ from xwam.config import (
     TextConfig,
     network_from_release,
 )
+from xwam.families import model_from_text
 from xwam.robots.actions import training_bounds
 from xwam.robots.interfaces import INTERFACES
 
@@ -267,6 +268,6 @@ def _bench(data: Mapping[str, Any]) -> str:
 
 def _model_of(text: str, *, source: Path) -> ModelConfig:
     try:
-        return ModelConfig.from_json(json.loads(text))
+        return model_from_text(text)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"The configuration in {source} cannot be used: {error}.") from error

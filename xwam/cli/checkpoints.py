@@ -46,7 +46,8 @@ def show(source: Source) -> None:
     for name, note in read_notes(path).items():
         if name != "recipe":
             say(f"{name}: {note}")
-    say("parameters: unknown until loaded" if counts is None else f"{sum(counts):,} parameters: {counts._asdict()}")
+    total = None if counts is None else f"{sum(counts.values()):,} parameters: {dict(counts)}"
+    say(total or "parameters: unknown until loaded")
 
 
 def convert(

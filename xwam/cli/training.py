@@ -33,11 +33,11 @@ def _list_recipes(context: typer.Context, wanted: bool) -> None:
     """Print all recipes, the meaning of their settings, and the settings of the recipe named before; then stop."""
     if not wanted:
         return
-    from xwam.training.recipes import RECIPES, Recipe, recipe_of
+    from xwam.training.recipes import Recipe, all_recipes, recipe_of
 
-    for each in RECIPES.values():
+    for each in all_recipes().values():
         print(f"{each.name:<26}{each.num_steps:>6} steps of {each.batch_size} clips at {each.learning_rate:g}")
-    name = context.params.get("recipe", "nano")
+    name = context.params.get("recipe") or "nano"
     meanings = (inspect.getdoc(Recipe) or "").partition("Attributes:\n")[2]
     print(f"\nMeaning of the settings:\n{meanings}\n\nSettings of {name}:")
     for key, value in recipe_of(name).to_json().items():
@@ -61,8 +61,14 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME", help="Recipe to follow; --recipes lists all.", is_eager=True)
-    ] = "nano",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Recipe to follow; --recipes lists all. [default: that of the model's family]",
+            is_eager=True,
+            show_default=False,
+        ),
+    ] = None,
     recipes: Annotated[
         bool,
         typer.Option(
@@ -76,7 +82,15 @@ def train(
         str | None,
         typer.Option(
             metavar="CHECKPOINT",
-            help="Checkpoint to start from. [default: random weights of nano's size]",
+            help="Checkpoint to start from. [default: random weights of --model]",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FAMILY/NAME",
+            help="Model to start with random weights, for example uwm/nano. [default: xwam/nano]",
             show_default=False,
         ),
     ] = None,
@@ -106,12 +120,13 @@ def train(
 
     - `xwam train data/lift runs/lift --recipe nano num_steps=200 learning_rate=1e-4`
     - `xwam train data/lift runs/lift --minutes 10`
+    - `xwam train data/lift runs/uwm --model uwm/nano`
     - `xwam train --recipes`
     """
-    from xwam.training.launch import train_model
+    from xwam.training.launch import default_recipe, train_model
     from xwam.training.recipes import recipe_of
 
-    chosen = recipe_of(recipe, overrides or [])
+    chosen = recipe_of(recipe or default_recipe(model, start), overrides or [])
     if minutes is not None:
         check_range("--minutes", minutes, 0, MAX_MINUTES)
     _set_threads(threads)
@@ -119,6 +134,7 @@ def train(
         data,
         out,
         chosen,
+        model=model,
         start=start,
         tokenizer=tokenizer,
         minutes=minutes,

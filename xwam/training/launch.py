@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PACKAGES = ("accelerate", "matplotlib", "skimage")
 """What the extra `train` brings."""
 
+DEFAULT_MODEL, DEFAULT_RECIPE = "xwam/nano", "nano"
+
 LEFT_OUT = "left out: "
 """Printed before the reason of each episode that no training uses."""
 
@@ -39,6 +41,7 @@ def train_model(
     out: Path,
     recipe: Recipe,
     *,
+    model: str | None = None,
     start: str | None = None,
     tokenizer: str | None = None,
     minutes: float | None = None,
@@ -52,7 +55,8 @@ def train_model(
         data_dir: The data set.
         out: Run folder.
         recipe: All numbers of the training.
-        start: Checkpoint to start from; None for fresh nano weights.
+        model: Model to start with random weights, for example `uwm/nano`; None for `xwam/nano`.
+        start: Checkpoint to start from; None for random weights.
         tokenizer: Where umT5's tokenizer lies if the checkpoint holds none (`find_tokenizer`).
         minutes: Save the state and stop after this long; None for no limit.
         dry_run: Take four steps and print time and memory; save nothing.
@@ -60,18 +64,23 @@ def train_model(
         bar: Opens a progress bar.
 
     Raises:
-        ValueError: If a package is missing, or data, statistics, recipe and checkpoint do not fit.
+        ValueError: If a package is missing, data, statistics, recipe and checkpoint do not fit, or both `model` and
+            `start` are given.
         OSError: If the run folder cannot be written.
     """
     _check_packages()
+    from xwam.families import model_named
     from xwam.training.trainer import Trainer, prepare_data
 
+    if start is not None and model is not None:
+        raise ValueError("Give either --start or --model: a checkpoint states its model.")
+    fresh = model_named(model or DEFAULT_MODEL)
     _check_tokenizer(start, tokenizer)
     until_s = None if minutes is None else time.monotonic() + 60 * minutes
     scanned = scan_data(data_dir, bar, prefix=LEFT_OUT)
     if not scanned.lengths:
         raise ValueError(f"{data_dir} holds no usable episode.")
-    bundle, other = _bundle(data_dir, scanned, recipe, start, tokenizer)
+    bundle, other = _bundle(data_dir, scanned, recipe, start, tokenizer, fresh)
     data = prepare_data(data_dir, scanned, bundle, recipe)
     if other:
         data = replace(data, description=f"{data.description}; normalised by {other}")
@@ -81,6 +90,21 @@ def train_model(
         print(trainer.try_out())
         return 0
     return _run(trainer, until_s, bar if trainer.accelerator.is_main_process else no_bar)
+
+
+def default_recipe(model: str | None, start: str | None) -> str:
+    """Return the name of the recipe for a model with random weights, or for a checkpoint to start from.
+
+    Raises:
+        ValueError: If there is no such model or checkpoint.
+    """
+    from xwam.checkpoints.hub import locate
+    from xwam.checkpoints.metadata import read_model
+    from xwam.families import family_of, model_named
+
+    config = model_named(model or DEFAULT_MODEL) if start is None else read_model(locate(start, header_only=True))
+    family = family_of(config.family)
+    return DEFAULT_RECIPE if DEFAULT_RECIPE in family.recipes() else next(iter(family.recipes()))
 
 
 def _check_packages() -> None:
@@ -108,13 +132,12 @@ def _check_tokenizer(start: str | None, setting: str | None) -> None:
 
 
 def _bundle(
-    data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None, tokenizer: str | None
+    data_dir: Path, scanned: Scan, recipe: Recipe, start: str | None, tokenizer: str | None, fresh: ModelConfig
 ) -> tuple[Bundle, str]:
     """Return the model to train, and what its statistics are of if not of this data set (else empty)."""
     from evalkit.dataset.layout import read_track
     from xwam.checkpoints.bundle import load_bundle
     from xwam.checkpoints.fresh import fresh_bundle
-    from xwam.config import NANO
     from xwam.training.initialise import prepare_for_training
 
     if start is not None:
@@ -125,10 +148,10 @@ def _bundle(
             )
         return started._replace(model=_blinded(started.model, recipe)), ""
     raw = read_track(data_dir, next(iter(scanned.lengths))).raw
-    bounds, other = _bounds(data_dir, scanned, NANO, raw=raw, least_action=recipe.least_action)
+    bounds, other = _bounds(data_dir, scanned, fresh, raw=raw, least_action=recipe.least_action)
     if other:
         print(f"warning: {data_dir} is normalised by {other}; if not intended, run `xwam statistics` first.")
-    model = _blinded(replace(NANO, bounds=bounds), recipe)
+    model = _blinded(replace(fresh, bounds=bounds), recipe)
     if recipe.depth is not None:
         model = replace(model, network=replace(model.network, depth=recipe.depth))
     return fresh_bundle(model, seed=recipe.seed), other

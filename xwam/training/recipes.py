@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from pydantic import Field, TypeAdapter, ValidationError
 
 from evalkit.contracts.overrides import apply_overrides, leaf_keys
+from xwam import families
 from xwam.config import DepthMode
 from xwam.flow.noise import CLEAN_ACTION_FRAC, NoiseMode
 from xwam.training.augment import Augmentation
@@ -222,7 +223,14 @@ RECIPES: dict[str, Recipe] = {
         NANO,
     )
 }
-"""All recipes by name. `-released` follows the authors' configuration files where they differ from the paper."""
+"""X-WAM's recipes by name. `-released` follows the authors' configuration files where they differ from the paper."""
+
+
+def all_recipes() -> dict[str, Recipe]:
+    """Return the recipes of all families by name."""
+    return {
+        name: recipe for family in families.names() for name, recipe in families.family_of(family).recipes().items()
+    }
 
 
 def recipe_of(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -236,9 +244,10 @@ def recipe_of(name: str, overrides: Sequence[str] = ()) -> Recipe:
         >>> recipe_of("robocasa", ["num_steps=2000", "noise=sync"]).noise
         'sync'
     """
-    if name not in RECIPES:
-        raise RecipeError(f"There is no recipe '{name}'; choose among {', '.join(RECIPES)}.")
-    defaults = OmegaConf.create(RECIPES[name].to_json())
+    recipes = all_recipes()
+    if name not in recipes:
+        raise RecipeError(f"There is no recipe '{name}'; choose among {', '.join(recipes)}.")
+    defaults = OmegaConf.create(recipes[name].to_json())
     keys = [*map(str, defaults), *leaf_keys(defaults)]
     merged = apply_overrides(defaults, overrides, keys=keys, see="xwam train --recipes", example="num_steps=200")
     return Recipe.from_json(cast(dict[str, Any], OmegaConf.to_container(merged)))

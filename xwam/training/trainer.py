@@ -25,15 +25,16 @@ from evalkit.contracts.files import write_whole
 from evalkit.dataset.layout import Broken, BrokenEpisode, Scan
 from xwam.checkpoints.bundle import Bundle, save_checkpoint
 from xwam.checkpoints.metadata import read_notes
+from xwam.families import family_of
 from xwam.flow.losses import Batch
 from xwam.flow.sampler import Schedule
-from xwam.network.transformer import XwamNetwork
+from xwam.network.transformer import Trunk
 from xwam.training.batches import ClipGroup, Draws, Encoder, Slot, clip_at, read
 from xwam.training.check_data import check_fit, named
 from xwam.training.clips import ClipDataset, Sample
 from xwam.training.latent_cache import LatentClips
 from xwam.training.log import Log, draw_curve
-from xwam.training.objective import Objective, XwamObjective
+from xwam.training.objective import Objective
 from xwam.training.optim import optimizers_of, set_rate
 from xwam.training.recipes import Recipe
 from xwam.training.sharding import plan_sharding, register_forward_methods, reshard
@@ -124,7 +125,7 @@ class Trainer:
         data: The clips.
         recipe: The training recipe.
         command: Command line of the user, for `run.json`.
-        objective: Builds the objective; the default is X-WAM's.
+        objective: Builds the objective; the default is that of the model's family.
         say: Called with each line of progress.
     """
 
@@ -136,7 +137,7 @@ class Trainer:
         recipe: Recipe,
         *,
         command: str = "",
-        objective: Callable[[XwamNetwork, Recipe], Objective] = XwamObjective,
+        objective: Callable[[Any, Recipe], Objective] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         from accelerate import Accelerator  # an extra, needed only to train
@@ -146,7 +147,8 @@ class Trainer:
         self.broken: set[str] = set()
         self.asked_to_stop = False
         self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.cuda.is_available())
-        built = cast(nn.Module, objective(bundle.network, recipe))
+        self.family = family_of(bundle.model.family)
+        built = cast(nn.Module, (objective or self.family.objective)(bundle.network, recipe))
         optimizers = optimizers_of(built, recipe)
         plan_sharding(self.accelerator)
         self.objective, *prepared = self.accelerator.prepare(built, *optimizers)
@@ -368,24 +370,24 @@ class Trainer:
         except (KeyError, ValueError):
             return 0
 
-    def _whole(self) -> XwamNetwork:
+    def _whole(self) -> Trunk:
         """Return a copy, on the CPU, of the network that a checkpoint holds; every device must call this."""
         trained = dict(self._network.named_parameters()) if self.average is None else self.average.weights
         weights = {name: gathered(weight) for name, weight in trained.items()}
         with torch.device("meta"):
-            network = XwamNetwork(self.bundle.model.network)
+            network = self.family.build(self.bundle.model.network)
         network.load_state_dict(weights, assign=True)
         return network
 
     @contextmanager
-    def _finished(self) -> Iterator[XwamNetwork]:
+    def _finished(self) -> Iterator[Trunk]:
         """Give the network that a checkpoint would hold; a copy if weights are sharded over devices."""
         if self.accelerator.is_fsdp2:
             whole = self._whole()
             yield whole.to(self.accelerator.device) if self.accelerator.is_main_process else whole
         else:
             with self._averaged():
-                yield cast(XwamNetwork, self._network)
+                yield cast(Trunk, self._network)
 
     def _averaged(self) -> AbstractContextManager[Any]:
         return nullcontext() if self.average is None else _Swapped(self._network, self.average)

@@ -21,8 +21,9 @@ from torch import Tensor
 from evalkit.contracts.files import write_whole
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import decode_views
+from xwam.families import family_of
 from xwam.flow import sampler
-from xwam.serving.imagine import Observations, imagine, read_prompts
+from xwam.serving.imagine import Observations, read_prompts
 from xwam.training.clips import Sample
 
 MAX_PSNR_DB = 100.0
@@ -51,7 +52,8 @@ def imagine_clips(
         proprio_BS=torch.stack([sample.proprio_PS[0] for sample in samples]),
         text=read_prompts(bundle, [sample.instruction for sample in samples]),
     )
-    (video, depth), action_BKA, _ = imagine(bundle, observations, schedule, seed=seed)
+    family = family_of(bundle.model.family)
+    (video, depth), action_BKA, _ = family.imagine(bundle, observations, schedule, seed=seed)
     return ImaginedClips(
         video_BCFVHW=decode_views(bundle.codec, video, seen_BCVHW),
         depth_BCFVHW=None if depth is None else decode_views(bundle.codec, depth),

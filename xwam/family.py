@@ -1,0 +1,79 @@
+"""X-WAM's own family: its configurations, its network, its objective.
+
+In: a configuration. Out: what `Family` describes.
+Read next: `config.py` for the sizes, `network/transformer.py` for the network, `training/objective.py` for the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xwam.checkpoints.metadata import RELEASED_BENCHES
+from xwam.config import NANO, ModelConfig, NetworkConfig, count_parameters
+from xwam.families import OWN, at_robocasa, at_robotwin
+
+if TYPE_CHECKING:
+    from xwam.checkpoints.bundle import Bundle
+    from xwam.flow.sampler import Schedule
+    from xwam.network.transformer import XwamNetwork
+    from xwam.serving.imagine import Imagined, Observations
+    from xwam.training.objective import XwamObjective
+    from xwam.training.recipes import Recipe
+
+_RELEASED = "checkpoint=sharinka0715/X-WAM-checkpoints/{bench}_sft tokenizer=google/umt5-xxl"
+
+NANO_MODELS: dict[str, ModelConfig] = {
+    "nano": NANO,
+    "nano-robocasa": at_robocasa(NANO),
+    "nano-robotwin": replace(at_robotwin(NANO), execute_steps=32),
+}
+
+
+class XwamFamily:
+    """X-WAM, and its variants without a depth branch or with depth in the denoised tokens."""
+
+    name = OWN
+    network_type = NetworkConfig
+    models: Mapping[str, ModelConfig] = NANO_MODELS
+    shipped: Mapping[str, Path] = {"nano": Path(__file__).parent / "nano" / "weights" / "nano.safetensors"}
+    trained: Mapping[str, str] = {
+        "robosuite": "checkpoint=nano",
+        **{bench: _RELEASED.format(bench=bench) for bench in RELEASED_BENCHES},
+    }
+
+    def build(self, config: NetworkConfig) -> XwamNetwork:
+        """Return the network."""
+        from xwam.network.transformer import XwamNetwork
+
+        return XwamNetwork(config)
+
+    def init_weights(self, network: XwamNetwork, seed: int) -> XwamNetwork:
+        """Give the network fresh weights."""
+        from xwam.checkpoints.fresh import init_weights
+
+        return init_weights(network, seed)
+
+    def count_parameters(self, config: NetworkConfig) -> Mapping[str, int]:
+        """Return the numbers of parameters by origin."""
+        return count_parameters(config)._asdict()
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Return the recipes of the paper, of the release and of nano."""
+        from xwam.training.recipes import RECIPES
+
+        return RECIPES
+
+    def objective(self, network: XwamNetwork, recipe: Recipe) -> XwamObjective:
+        """Return the losses of equation 6."""
+        from xwam.training.objective import XwamObjective
+
+        return XwamObjective(network, recipe)
+
+    def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
+        """Return what the model imagines after all passes."""
+        from xwam.serving.imagine import imagine
+
+        return imagine(bundle, observations, schedule, seed=seed)
