@@ -1,0 +1,98 @@
+"""Step caching: passes that are skipped because the last velocities still serve.
+
+In: what a schedule says, and the velocities of the passes that ran. Out: whether the next pass runs.
+Read next: `sampler.py`, which asks before every pass.
+
+Facts: official code (wan_flow_matching_action_tf.py, commit ab790c1), `should_run_model` and `dit_step_mask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from baselines.dreamzero.network import Flows
+
+STATIC_SCHEDULES: Mapping[int, tuple[int, ...]] = {
+    5: (0, 1, 2, 7, 12),
+    6: (0, 1, 5, 10, 14, 15),
+    7: (0, 1, 2, 6, 10, 14, 15),
+    8: (0, 1, 2, 6, 10, 13, 14, 15),
+}
+"""The steps of 16 that run, by their number."""
+
+STATIC_STEPS = 16
+"""Steps of a schedule that has static schedules."""
+
+THRESHOLDS = ((0.95, 4), (0.93, 2))
+"""(cosine, passes to skip): if the last two video velocities are at least this parallel, the next passes are skipped."""
+
+LEAST_RUNS = 2
+"""Passes that always run first."""
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The passes of one request.
+
+    Attributes:
+        last: Velocities of the last pass that ran.
+        previous: Those of the one before.
+        num_runs: Passes that ran.
+        to_skip: Passes still to skip; 0 if the next one must run, None if the velocities decide.
+    """
+
+    last: Flows | None = None
+    previous: Flows | None = None
+    num_runs: int = 0
+    to_skip: int | None = None
+
+    def after_run(self, flows: Flows) -> History:
+        """Return the history after a pass that ran."""
+        return History(flows, self.last, self.num_runs + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCache:
+    """Which passes run.
+
+    Attributes:
+        run_steps: The steps that run; None if the velocities decide.
+        thresholds: See `THRESHOLDS`; the highest cosine comes first.
+    """
+
+    run_steps: tuple[int, ...] | None = None
+    thresholds: tuple[tuple[float, int], ...] = THRESHOLDS
+
+    def decide(self, step_idx: int, history: History) -> tuple[bool, History]:
+        """Return whether a pass runs, and the history that says how many more are skipped."""
+        if self.run_steps is not None:
+            return step_idx in self.run_steps, history
+        if history.num_runs < LEAST_RUNS or history.to_skip == 0:
+            return True, history
+        to_skip = self._skips(history) if history.to_skip is None else history.to_skip
+        if to_skip == 0:
+            return True, history
+        return False, History(history.last, history.previous, history.num_runs, to_skip - 1)
+
+    def _skips(self, history: History) -> int:
+        """Return how many passes the last two velocities allow to skip."""
+        assert history.last is not None
+        assert history.previous is not None
+        cosine = parallel(history.last, history.previous)
+        return next((count for threshold, count in self.thresholds if cosine > threshold), 0)
+
+
+def parallel(one: Flows, two: Flows) -> float:
+    """Return the cosine between two video velocities, the mean over the batch.
+
+    Example:
+        >>> flow = Flows(torch.tensor([[3.0, 4.0]]), torch.zeros(1))
+        >>> parallel(flow, Flows(torch.tensor([[6.0, 8.0]]), torch.zeros(1)))
+        1.0
+    """
+    pair = (flow.video_BCTVHW.flatten(1).float() for flow in (one, two))
+    return float(F.cosine_similarity(*pair, dim=1).mean())
