@@ -91,7 +91,7 @@ def count_dreamzero(config: DreamZeroConfig) -> DreamZeroParameters:
     Example:
         >>> WAN22_5B_DREAMZERO = DreamZeroConfig(width=3072, ffn_width=14336, num_heads=24, num_blocks=30)
         >>> count_dreamzero(WAN22_5B_DREAMZERO)
-        DreamZeroParameters(wan=4999787712, positions=0, actions=31599648, states=3215360)
+        DreamZeroParameters(wan=4999787712, positions=0, actions=31598624, states=3215360)
     """
     from xwam.config import count_parameters
 

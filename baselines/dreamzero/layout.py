@@ -75,8 +75,8 @@ class Layout:
         """Return the block of a latent frame.
 
         Example:
-            >>> [training_layout(DreamZeroConfig(width=24, ffn_width=8, num_heads=2, num_blocks=1), 5, 1, 1).block_of(frame)
-            ...     for frame in range(5)]
+            >>> layout = training_layout(DreamZeroConfig(width=24, ffn_width=8, num_heads=2, num_blocks=1), 5, 1, 1)
+            >>> [layout.block_of(frame) for frame in range(5)]
             [-1, 0, 0, 1, 1]
         """
         return FIRST_FRAME if frame == 0 else (frame - 1) // self.latents_per_block

@@ -19,7 +19,7 @@ from xwam.config import NUM_TRAIN_TIMESTEPS
 from xwam.flow.noise import shift
 
 FLASH_BETA = 7.0
-"""First shape of the video's Beta distribution in the Flash variant, whose second is 1: 7 in the paper, 3 in the code."""
+"""First shape of the video's Beta distribution in the Flash variant; the second is 1. The official code has 3."""
 
 
 class BlockLevels(NamedTuple):
@@ -76,7 +76,7 @@ def loss_weight(sigma: Tensor) -> Tensor:
 
     Example:
         >>> loss_weight(torch.tensor([1.0, 0.5])).round(decimals=3).tolist()
-        [0.0, 2.466]
+        [0.0, 2.0759999752044678]
     """
     low, mean = _bell_of_grid()
     return (_bell(sigma) - low).clamp(min=0) / mean

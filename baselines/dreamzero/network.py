@@ -281,11 +281,9 @@ class DreamZeroNetwork(Trunk):
             tokens = tokens + self.place_embedding
         return tokens.flatten(1, 2).float()
 
-    def _decode(
-        self, x_BLD: Tensor, layout: Layout, time_BGD: Tensor, times: Timesteps, noisy_BCTVHW: Tensor
-    ) -> Flows:
+    def _decode(self, x_BLD: Tensor, layout: Layout, time_BGD: Tensor, times: Timesteps, noisy_BCTVHW: Tensor) -> Flows:
         """Return the velocities that the tokens of noisy frames and actions stand for."""
-        clean, noisy, actions, _ = layout.sizes
+        clean, noisy = layout.sizes[:2]
         _, video_BLD, action_BKD, _ = x_BLD.split(layout.sizes, dim=1)
         video = self._unpatch(self.head(video_BLD, time_BGD, part_of(times.runs, clean, clean + noisy)), layout)
         if self.config.video_prediction == "clean":

@@ -6,7 +6,7 @@ Read next: `xwam/flow/unipc.py` for a step, `step_cache.py` for skipped passes, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -69,7 +69,7 @@ class BlockState:
     proprio_BNS: Tensor
     seen: Context
     blind: Context | None = None
-    history: History = History()
+    history: History = field(default_factory=History)
 
     @property
     def actions_clean(self) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 
 from baselines.dreamzero.network import Flows
@@ -28,7 +27,7 @@ STATIC_STEPS = 16
 """Steps of a schedule that has static schedules."""
 
 THRESHOLDS = ((0.95, 4), (0.93, 2))
-"""(cosine, passes to skip): if the last two video velocities are at least this parallel, the next passes are skipped."""
+"""(cosine of the last two video velocities, passes that are skipped if it is exceeded)."""
 
 LEAST_RUNS = 2
 """Passes that always run first."""
@@ -90,9 +89,10 @@ def parallel(one: Flows, two: Flows) -> float:
     """Return the cosine between two video velocities, the mean over the batch.
 
     Example:
+        >>> import torch
         >>> flow = Flows(torch.tensor([[3.0, 4.0]]), torch.zeros(1))
         >>> parallel(flow, Flows(torch.tensor([[6.0, 8.0]]), torch.zeros(1)))
         1.0
     """
-    pair = (flow.video_BCTVHW.flatten(1).float() for flow in (one, two))
-    return float(F.cosine_similarity(*pair, dim=1).mean())
+    left, right = (flow.video_BCTVHW.flatten(1).float() for flow in (one, two))
+    return float(F.cosine_similarity(left, right, dim=1).mean())

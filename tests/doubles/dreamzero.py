@@ -94,7 +94,9 @@ def flows_without_cache(
     config = network.config
     step, per_block = config.latents_per_block, config.actions_per_block
     block = (frames_BCTVHW.shape[2] - 1) // step
-    clip = {name: 9 * value for name, value in clip_of(block + 1, batch=len(action_BKA), seed=99, config=config).items()}
+    clip = {
+        name: 9 * value for name, value in clip_of(block + 1, batch=len(action_BKA), seed=99, config=config).items()
+    }
     clip["clean_BCTVHW"][:, :, :-step] = frames_BCTVHW
     clip["noisy_BCTVHW"][:, :, -step:] = noisy_BCTVHW
     clip["action_BKA"][:, -per_block:] = action_BKA

@@ -230,7 +230,7 @@ def test_a_dropped_prompt_is_the_empty_prompt_encoded(shared_root: Path) -> None
 def test_guidance_of_a_request_reads_the_empty_prompt() -> None:
     bundle = with_umt5(fresh_bundle(NANO, seed=0))
     engine = Engine(bundle, Schedule(num_video_steps=2, num_action_steps=1, guidance=2.0))
-    height, width = engine.interface.env_image_hw_px(NANO)
+    height, width = engine.numbers.interface.env_image_hw_px(NANO)
     seen = Seen(np.zeros((len(NANO.views), height, width, 3), np.uint8), np.eye(16)[3] + np.eye(16)[11], "open it")
     found = engine.begin(seen, seed=0).state.null_text
     expected = bundle.network.encode_text(bundle.text_encoder.encode(""))

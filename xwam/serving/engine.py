@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.bundle import Bundle
@@ -25,10 +24,10 @@ from xwam.flow.realtime_chunking import Commitment, commit
 from xwam.flow.unipc import UniPCState
 from xwam.robots import actions
 from xwam.robots.axes import accumulate
-from xwam.robots.interfaces import INTERFACES
 from xwam.serving.finisher import Finisher, PlainFinisher
 from xwam.serving.images import BenchImages
 from xwam.serving.imagine import Observations, start
+from xwam.serving.numbers import RobotNumbers
 from xwam.serving.prompts import PROMPT_BYTES, PromptStore
 from xwam.serving.seen import Seen
 
@@ -89,7 +88,7 @@ class Engine:
         self.bundle, self.schedule = bundle, schedule
         self.model, self.network, self.codec = bundle.model, bundle.network, bundle.codec
         self.finisher: Finisher = finisher or PlainFinisher(self.model, self.codec)
-        self.interface, self.images = INTERFACES[self.model.bench], BenchImages(self.model)
+        self.numbers, self.images = RobotNumbers(self.model), BenchImages(self.model)
         self.prompts = PromptStore(bundle, max_bytes=prompt_bytes)
 
     @torch.inference_mode()
@@ -107,9 +106,12 @@ class Engine:
         seen_BCVHW = self.images.rgb_to_model(seen.rgb_vhwc_u8)
         observations = Observations(
             seen_BCVHW=seen_BCVHW,
-            proprio_BS=torch.from_numpy(self._normalised(seen.proprio))[None],
+            proprio_BS=self.numbers.state(seen.proprio),
             text=self.prompts.read(seen.instruction),
         )
+        given = None
+        if given_actions is not None:
+            given = self.numbers.known_actions(given_actions, seen.proprio).to(self.network.device)
         state = start(
             self.bundle,
             observations,
@@ -117,7 +119,7 @@ class Engine:
             seed=seed,
             null_text=self.prompts.read("") if self.schedule.guidance else None,
             commitment=None if after is None else after.commitment(),
-            given_action_BKA=None if given_actions is None else self._known(given_actions, seen.proprio),
+            given_action_BKA=given,
         )
         return Request(
             state=state,
@@ -158,25 +160,7 @@ class Engine:
 
     def actions(self, request: Request) -> np.ndarray:
         """Return the clean actions of a request in the bench's layout."""
-        return self.interface.env_actions(self._clean(request), request.start, self.model.arms)
-
-    def _normalised(self, proprio: np.ndarray) -> np.ndarray:
-        """Return a state of the bench, 16 numbers, as the network knows it."""
-        model, bounds = self.model, self.model.bounds
-        known = self.interface.axes.model_from_sim(proprio, model.arms)
-        known = actions.with_quaternions_near(known, model.arms, model.quat_side_wxyz)
-        return actions.normalise(known, bounds.proprio_low, bounds.proprio_high)
-
-    def _known(self, given_actions: np.ndarray, proprio: np.ndarray) -> Tensor:
-        """Return actions of the bench, K,14, as the network knows them, 1,K,A."""
-        known, bounds = self.interface.model_actions(given_actions, proprio, self.model.arms), self.model.bounds
-        known_KA = torch.from_numpy(actions.normalise(known, bounds.action_low, bounds.action_high))
-        return known_KA[None].to(self.network.device)
-
-    def _clean(self, request: Request) -> np.ndarray:
-        """Return the clean actions of a request, K,14, denormalised."""
-        bounds = self.model.bounds
-        return actions.denormalise(request.state.action.x[0].cpu().numpy(), bounds.action_low, bounds.action_high)
+        return self.numbers.commands(request.state.action.x[0], request.start)
 
     def _commanded(self, request: Request, executed: int) -> np.ndarray:
         """Return the state that the first `executed` actions command, 16 numbers as the bench knows it.
@@ -186,8 +170,9 @@ class Engine:
         """
         if executed == 0:
             return request.start
-        arms, axes = self.model.arms, self.interface.axes
-        states = accumulate(self._clean(request)[:executed], axes.model_from_sim(request.start, arms), arms)
+        arms, axes = self.model.arms, self.numbers.interface.axes
+        deltas = self.numbers.plain_actions(request.state.action.x[0])[:executed]
+        states = accumulate(deltas, axes.model_from_sim(request.start, arms), arms)
         return axes.sim_from_model(states[-1], arms)
 
     @torch.inference_mode()

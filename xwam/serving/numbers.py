@@ -1,0 +1,45 @@
+"""States and actions of a bench as the numbers of a network, and the inverse.
+
+In: states and commands in the bench's frames and layout. Out: normalised states and actions in the model's frames.
+Read next: `xwam/robots/interfaces.py` and `xwam/robots/actions.py`, the two conversions; `engine.py`, the caller.
+
+Letters: K actions, A numbers in an action, S numbers in a state.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xwam.config import ModelConfig
+from xwam.robots import actions
+from xwam.robots.interfaces import INTERFACES
+
+
+class RobotNumbers:
+    """Converts states and actions between a model and its bench."""
+
+    def __init__(self, model: ModelConfig) -> None:
+        self.model, self.interface = model, INTERFACES[model.bench]
+
+    def state(self, proprio: np.ndarray) -> Tensor:
+        """Return a state of the bench, 16 numbers, as the network knows it, 1,S."""
+        model, bounds = self.model, self.model.bounds
+        known = self.interface.axes.model_from_sim(proprio, model.arms)
+        known = actions.with_quaternions_near(known, model.arms, model.quat_side_wxyz)
+        return torch.from_numpy(actions.normalise(known, bounds.proprio_low, bounds.proprio_high))[None]
+
+    def known_actions(self, commands: np.ndarray, proprio: np.ndarray) -> Tensor:
+        """Return commands of the bench, K,14, that start at a state, as actions of the network, 1,K,A."""
+        known, bounds = self.interface.model_actions(commands, proprio, self.model.arms), self.model.bounds
+        return torch.from_numpy(actions.normalise(known, bounds.action_low, bounds.action_high))[None]
+
+    def plain_actions(self, action_KA: Tensor) -> np.ndarray:
+        """Return actions of the network in the model's units, K,14."""
+        bounds = self.model.bounds
+        return actions.denormalise(action_KA.cpu().numpy(), bounds.action_low, bounds.action_high)
+
+    def commands(self, action_KA: Tensor, proprio: np.ndarray) -> np.ndarray:
+        """Return actions of the network as commands of the bench that start at a state, K,14 float32."""
+        return self.interface.env_actions(self.plain_actions(action_KA), proprio, self.model.arms)
