@@ -15,7 +15,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, Env
+from evalkit.contracts.env import Env
+from evalkit.contracts.recording import DEMONSTRATION_SEEDS
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import ACTION_DIM, PROPRIO_DIM
 

@@ -16,9 +16,10 @@ from envs.mujoco.views import choose_gl
 from envs.robocasa import install
 from envs.robocasa.protocols import COSMOS_NOTE, FIRST_DEMONSTRATION_SEED, NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec
-from evalkit.contracts.env import Finding, Replay, WorkerLaunch
+from evalkit.contracts.env import Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
+from evalkit.contracts.recording import Replay
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
 
@@ -62,7 +63,7 @@ class RobocasaConfig:
 
 
 class RobocasaBench:
-    """The 24 atomic tasks of RoboCasa v0.2 with a PandaOmron; satisfies `contracts.env.RecordableBench`."""
+    """The 24 atomic tasks of RoboCasa v0.2 with a PandaOmron; satisfies `contracts.recording.RecordableBench`."""
 
     name = "robocasa"
     summary = "RoboCasa v0.2, 24 kitchen tasks; needs an interpreter of its own (docs/robocasa.md)"

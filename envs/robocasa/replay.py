@@ -21,11 +21,11 @@ from envs.mujoco.recorded import Recorded, missing_files, parsed, with_local_fil
 from envs.robocasa import scene
 from envs.robocasa.env import BASE_SITE, FINGER_JOINT, GRIP_SITE, RobocasaEnv
 from evalkit.contracts import geometry
-from evalkit.contracts.env import REPLAY_STATE
+from evalkit.contracts.recording import REPLAY_STATE
 
 
 class RobocasaReplay(RobocasaEnv):
-    """One demonstration; satisfies `evalkit.contracts.env.PlayableEnv`.
+    """One demonstration; satisfies `evalkit.contracts.recording.PlayableEnv`.
 
     Args:
         model_file: Its MJCF, as it was recorded.

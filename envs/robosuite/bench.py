@@ -14,9 +14,10 @@ from typing import Any
 from envs.mujoco.render_probe import find_renderers
 from envs.mujoco.views import choose_gl
 from envs.robosuite.tasks import TASKS, env_spec
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, Finding, Replay, WorkerLaunch
+from evalkit.contracts.env import Finding, WorkerLaunch
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
+from evalkit.contracts.recording import DEMONSTRATION_SEEDS, Replay
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode
 
@@ -73,7 +74,7 @@ def evaluation_seed(seed: int, index: int) -> int:
 
 
 class RobosuiteBench:
-    """Seven robosuite tasks with a Panda or two; satisfies `evalkit.contracts.env.RecordableBench`."""
+    """Seven robosuite tasks with a Panda or two; satisfies `evalkit.contracts.recording.RecordableBench`."""
 
     name = "robosuite"
     summary = "Seven robosuite tasks (MuJoCo), rendered in software; the embedded default"

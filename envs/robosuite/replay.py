@@ -18,7 +18,7 @@ from envs.robosuite import scene
 from envs.robosuite.env import RobosuiteEnv
 from envs.robosuite.tasks import TASKS
 from evalkit.contracts import geometry
-from evalkit.contracts.env import REPLAY_STATE
+from evalkit.contracts.recording import REPLAY_STATE
 
 VERSION = "1.5"
 """Series of robosuite whose names of parts are expected."""
@@ -36,7 +36,7 @@ ELEMENTS = {"pose": "body", "site": "site", "hinge": "joint", "size": "geom"}
 
 
 class RobosuiteReplay(RobosuiteEnv):
-    """One demonstration; satisfies `evalkit.contracts.env.PlayableEnv`.
+    """One demonstration; satisfies `evalkit.contracts.recording.PlayableEnv`.
 
     Args:
         model_file: Its MJCF, as it was recorded.

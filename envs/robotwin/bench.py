@@ -26,16 +26,16 @@ from evalkit.contracts.types import Episode
 
 from . import doctor, episodes, install
 from .checkout import Checkout
-from .protocols import FIRST_SEED, PLANNER, PROTOCOLS, RENDERER, SPLITS, Protocol, Split, marked
+from .install import PAGE
+from .instructions import SPLITS, Split
+from .planners import PLANNERS
+from .protocols import FIRST_SEED, PLANNER, PROTOCOLS, RENDERER, Protocol, marked
+from .rendering import DECIMATE, RENDERERS
 from .source import Source, recognise
 from .tasks import EXPERT_KEY, SETTINGS, STEP_LIMITS, env_spec
 
 ROOT_VARIABLE, PYTHON_VARIABLE = "EVALKIT_ROBOTWIN_ROOT", "EVALKIT_ROBOTWIN_PYTHON"
 """Environment variables with RoboTwin's checkout and the interpreter that has its packages."""
-
-PAGE = "docs/robotwin.md"
-
-PLANNERS, RENDERERS = (PLANNER, "mplib", "cpu"), (RENDERER, "raster")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class RobotwinConfig:
         check_choice("bench.robotwin.planner", self.planner, PLANNERS)
         check_choice("bench.robotwin.renderer", self.renderer, RENDERERS)
         check_choice("bench.robotwin.shadows", self.shadows, ("on", "off"))
-        check_choice("bench.robotwin.decimate", self.decimate, ("none", "background"))
+        check_choice("bench.robotwin.decimate", self.decimate, DECIMATE)
         if self.instructions is not None:
             check_choice("bench.robotwin.instructions", self.instructions, SPLITS)
 
@@ -98,7 +98,7 @@ class RobotwinBench:
 
         Raises:
             UnknownName: For a task or setting that does not exist.
-            BadConfig: Without a manifest, or if it has fewer episodes or is of another protocol.
+            BadManifest: Without a manifest, or if it has fewer episodes or is of another protocol.
         """
         self._check_names(task, setting)
         protocol, split = _protocol(config), _split(config, setting)

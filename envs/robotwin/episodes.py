@@ -15,7 +15,8 @@ from evalkit.contracts.manifest import VERIFIED, BadManifest, Manifest, TaskVett
 from evalkit.contracts.text import count_of
 from evalkit.contracts.types import Episode
 
-from .protocols import PLANNER, SAPIEN, Protocol, Split
+from .instructions import Split
+from .protocols import PLANNER, SAPIEN, Protocol
 
 BENCH = "robotwin"
 

@@ -116,7 +116,9 @@ def vet(
         return Vetting(seed=seed, accepted=False, reason=run.reason, expert_steps=run.steps or None)
     info, state_sha256, frame_sha256 = begin(seed)
     if listed is None:
-        sentences = {split: instructions.draw(info, split, setting=setting, seed=seed) for split in SPLITS}
+        sentences: dict[str, str] = {
+            split: instructions.draw(info, split, setting=setting, seed=seed) for split in SPLITS
+        }
     else:
         sentences = {split: text for split, text in listed.items() if instructions.can_be_said(text, info, split)}
     return Vetting(

@@ -16,11 +16,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evalkit.contracts.errors import EvalkitError, MissingAssets
 
-SPLITS = ("seen", "unseen")
+Split = Literal["seen", "unseen"]
+SPLITS: tuple[Split, ...] = ("seen", "unseen")
+"""RoboTwin's two sets of instruction templates for each task."""
 
 _PLACEHOLDER = re.compile(r"\{([^}]+)\}")
 
@@ -128,7 +130,9 @@ def _texts_by_split(path: Path, root: Path) -> dict[str, list[str]]:
         raise MissingAssets(named, advice="It belongs to RoboTwin's own repository: check it out again.") from error
     except (OSError, ValueError) as error:
         raise EvalkitError(f"Cannot read {path}: {error}. Check out RoboTwin's folder 'description' again.") from error
-    texts = {split: content.get(split, []) for split in SPLITS} if isinstance(content, dict) else {}
+    texts: dict[str, list[str]] = (
+        {split: content.get(split, []) for split in SPLITS} if isinstance(content, dict) else {}
+    )
     lists = [each for each in texts.values() if isinstance(each, list) and all(isinstance(text, str) for text in each)]
     if len(lists) != len(SPLITS) or not texts["seen"]:
         raise EvalkitError(f"{path} has no list of texts 'seen'. Check out RoboTwin's folder 'description' again.")

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION
 
+from .instructions import Split
 from .source import C3DDFA8, CF47AB5, Commit
 from .tasks import SETTINGS
-
-Split = Literal["seen", "unseen"]
-SPLITS: tuple[Split, ...] = ("seen", "unseen")
-"""RoboTwin's two sets of instruction templates for each task."""
 
 FIRST_SEED = 100_000
 """RoboTwin tries seeds from 100000 (1 + its own seed) upward and evaluates those that its expert solves; 0 is its seed

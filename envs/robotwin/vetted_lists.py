@@ -18,12 +18,11 @@ from typing import Any
 
 from evalkit.contracts.manifest import BadManifest, Manifest, TaskVettings, Vetting
 
+from .episodes import BENCH
 from .protocols import PLANNER, PROTOCOLS
 
 PROTOCOL = PROTOCOLS["xwam"]
 """The protocol that has these seeds and sentences."""
-
-BENCH = "robotwin"
 
 PACKAGE = "vla-eval"
 """Given in the place of a path, it stands for the installed package of this name."""

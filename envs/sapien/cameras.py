@@ -10,15 +10,15 @@ along +z with x right and y down, and has pixel centres at integers.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from evalkit.contracts import geometry
+
+from .urdf import joints_of, link_of, origin, unit_axis
 
 CV_FROM_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 """Transform from a camera with OpenCV's axes into one with OpenGL's."""
@@ -106,21 +106,21 @@ def fixed_transform(urdf: Path, joint: str, link: str) -> np.ndarray:
     Raises:
         ValueError: If the link does not hang on it, or a joint between them moves.
     """
-    joints = [entry for entry in ElementTree.parse(urdf).getroot().iter("joint") if entry.find("child") is not None]
-    by_child = {_link(entry, "child"): entry for entry in joints}
+    joints = joints_of(urdf)
+    by_child = {link_of(entry, "child"): entry for entry in joints}
     by_name = {entry.get("name"): entry for entry in joints}
     if joint not in by_name:
         raise ValueError(f"{urdf} has no joint '{joint}'.")
-    flange, T_flange_link, current = _link(by_name[joint], "child"), np.eye(4), link
+    flange, T_flange_link, current = link_of(by_name[joint], "child"), np.eye(4), link
     while current != flange:
         entry = by_child.get(current)
         if entry is None or entry.get("type") != "fixed":
             kind = "no joint" if entry is None else f"a joint that is {entry.get('type')}"
             raise ValueError(f"{urdf}: '{link}' must hang rigidly on '{flange}'; '{current}' has {kind} above it.")
-        T_flange_link = _origin(entry) @ T_flange_link
-        current = _link(entry, "parent")
-    axis = _numbers(by_name[joint].find("axis"), "xyz", "1 0 0")
-    return geometry.inverse(geometry.transform(joint_axes(axis), np.zeros(3))) @ T_flange_link
+        T_flange_link = origin(entry) @ T_flange_link
+        current = link_of(entry, "parent")
+    axes = joint_axes(unit_axis(by_name[joint]))
+    return geometry.inverse(geometry.transform(axes, np.zeros(3))) @ T_flange_link
 
 
 def joint_axes(axis: np.ndarray) -> np.ndarray:
@@ -137,19 +137,3 @@ def joint_axes(axis: np.ndarray) -> np.ndarray:
     y = np.cross(x, [0.0, 0.0, 1.0] if abs(x[0]) > CLOSE_TO_X else [1.0, 0.0, 0.0])
     y /= np.linalg.norm(y)
     return np.stack([x, y, np.cross(x, y)], axis=1)
-
-
-def _link(joint: ElementTree.Element, end: str) -> str:
-    return str(joint.find(end).get("link"))  # type: ignore[union-attr]
-
-
-def _origin(joint: ElementTree.Element) -> np.ndarray:
-    """Return the 4,4 transform of a joint's `origin`: roll about x, then pitch about y, then yaw about z."""
-    origin = joint.find("origin")
-    rotation = Rotation.from_euler("xyz", _numbers(origin, "rpy", "0 0 0"))
-    return geometry.transform(rotation.as_matrix(), _numbers(origin, "xyz", "0 0 0"))
-
-
-def _numbers(element: ElementTree.Element | None, name: str, default: str) -> np.ndarray:
-    text = default if element is None else element.get(name, default)
-    return np.array([float(value) for value in text.split()])

@@ -144,7 +144,7 @@ def replay(
     - `evalkit replay data/robotwin RoboTwin/data/click_bell/demo_clean --bench robotwin --rgb-only`
     """
     from evalkit.config import bind_bench
-    from evalkit.contracts.env import ImportableBench
+    from evalkit.contracts.recording import ImportableBench
     from evalkit.replay.imports import plan_import
     from evalkit.replay.jobs import plan_replay
 

@@ -16,7 +16,6 @@ from evalkit.contracts.env import (
     CountedBench,
     Finding,
     PacedBench,
-    RecordableBench,
     SeededBench,
     SettledBench,
     StatedBench,
@@ -26,6 +25,7 @@ from evalkit.contracts.env import (
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import make_policy, recordable
 from evalkit.contracts.policy import ExaminedPolicy, Policy, PolicyPlugin, RehearsedPolicy
+from evalkit.contracts.recording import RecordableBench
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
-from evalkit.contracts.env import Bench, RecordableBench
+from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import EvalkitError, PluginRaised, UnknownName, describe
 from evalkit.contracts.policy import ExpertPlugin, Policy, PolicyPlugin
+from evalkit.contracts.recording import RecordableBench
 
 BENCHES = "evalkit.envs"
 POLICIES = "evalkit.policies"
@@ -68,7 +69,7 @@ def recordable(bench: Bench) -> RecordableBench:
     if missing:
         raise EvalkitError(
             f"Bench '{bench.name}' cannot be recorded: its plugin has no {', '.join(missing)}. "
-            f"See RecordableBench in evalkit/contracts/env.py."
+            f"See RecordableBench in evalkit/contracts/recording.py."
         )
     assert isinstance(bench, RecordableBench)
     return bench

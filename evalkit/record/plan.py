@@ -15,8 +15,8 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from evalkit.contracts.bound import BoundBench, BoundPolicy
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, RecordableBench
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.recording import DEMONSTRATION_SEEDS, RecordableBench
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.writer import episode_key, read_about
 from evalkit.record.demonstrate import Disturbance

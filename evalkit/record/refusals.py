@@ -7,8 +7,8 @@ Read next: `plan.py`, which plans refusals.
 from __future__ import annotations
 
 from evalkit.contracts.bound import BoundBench
-from evalkit.contracts.env import RecordableBench
 from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.recording import RecordableBench
 
 EPISODES_PER_TASK = 100_000
 """Episode numbers that each task of a data set has to itself: half for demonstrations, half for refusals."""

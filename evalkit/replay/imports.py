@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalkit.contracts.bound import BoundBench
-from evalkit.contracts.env import ImportableBench
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.plugins import resolve
+from evalkit.contracts.recording import ImportableBench
 from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.recorded import EpisodeReader, RecordedEpisode, RecordedFile, UnusableEpisode

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evalkit.contracts.bound import BoundBench
-from evalkit.contracts.env import REPLAY_STATE
 from evalkit.contracts.errors import BadConfig, EnvRaised, EpisodeFault, EvalkitError
+from evalkit.contracts.recording import REPLAY_STATE
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.env import Replay
+from evalkit.contracts.recording import Replay
 from evalkit.contracts.spec import OSC_STEP_M, OSC_STEP_RAD, EnvSpec
 
 ROBOSUITE_TYPE = 1

@@ -17,9 +17,10 @@ from envs.robotwin.bench import ROOT_VARIABLE
 from envs.robotwin.vetted_lists import read_vetted_list
 from evalkit import testing
 from evalkit.contracts import plugins
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, Bench, ExaminedBench, WorkerLaunch
+from evalkit.contracts.env import Bench, ExaminedBench, WorkerLaunch
 from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.manifest import write_manifest
+from evalkit.contracts.recording import DEMONSTRATION_SEEDS
 from tests.doubles.robotwin_checkout import write_checkout, write_double_manifest
 from tests.doubles.vetting import VettableFakeBench, VettableFakeEnv
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from evalkit.contracts.env import DEMONSTRATION_SEEDS, WorkerLaunch
+from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.errors import EvalkitError, MissingAssets
+from evalkit.contracts.recording import DEMONSTRATION_SEEDS
 from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec
 from evalkit.contracts.types import Episode
 from evalkit.dataset.axes import SAME_AXES, Axes

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.bound import BoundBench, BoundPolicy
-from evalkit.contracts.env import DEMONSTRATION_SEEDS
 from evalkit.contracts.errors import BadConfig, EnvRaised, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_bench, load_expert, recordable
+from evalkit.contracts.recording import DEMONSTRATION_SEEDS
 from evalkit.contracts.types import Episode
 from evalkit.dataset.axes import SAME_AXES
 from evalkit.dataset.layout import read_track

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...sapien.urdf import joints_of, link_of, origin, unit_axis
+
 NO_POSITION_LIMIT_RAD = 1e3
 """Stands for the limits of a continuous joint, which a URDF does not state."""
 
@@ -56,7 +58,7 @@ class ArmChain:
         Raises:
             ValueError: A joint is missing, does not turn, or is no descendant of the one named before it.
         """
-        by_child = {joint.find("child").get("link"): joint for joint in _joints_of(path)}  # type: ignore[union-attr]
+        by_child = {link_of(joint, "child"): joint for joint in joints_of(path)}
         by_name = {joint.get("name"): joint for joint in by_child.values()}
         missing = [name for name in joints if name not in by_name]
         if missing:
@@ -70,7 +72,7 @@ class ArmChain:
 
     @classmethod
     def _build(cls, joints: Sequence[ElementTree.Element], transforms: Sequence[np.ndarray]) -> ArmChain:
-        axes = np.array([_unit(_numbers(joint.find("axis"), "xyz", "1 0 0")) for joint in joints])
+        axes = np.array([unit_axis(joint) for joint in joints])
         fixed = np.array([transform[:3, :3] for transform in transforms])
         cross = np.array([_cross_matrix(axis) for axis in axes])
         limits = np.array([_limits(joint) for joint in joints])
@@ -116,10 +118,6 @@ def robot_name(urdf: Path) -> str:
     return ElementTree.parse(urdf).getroot().get("name", "")
 
 
-def _joints_of(path: Path) -> list[ElementTree.Element]:
-    return [joint for joint in ElementTree.parse(path).getroot().iter("joint") if joint.find("child") is not None]
-
-
 def _turning(path: Path, joint: ElementTree.Element) -> ElementTree.Element:
     if joint.get("type") not in ("revolute", "continuous"):
         raise ValueError(
@@ -132,34 +130,20 @@ def _transform_since(
     path: Path,
     joint: ElementTree.Element,
     before: ElementTree.Element | None,
-    by_child: dict[str | None, ElementTree.Element],
+    by_child: dict[str, ElementTree.Element],
 ) -> np.ndarray:
     """Return the transform from the link of the joint before (or the root) to this joint, over fixed joints."""
-    transform, step = _origin(joint), joint
+    transform, step = origin(joint), joint
     while True:
-        parent = step.find("parent").get("link")  # type: ignore[union-attr]
-        if before is not None and parent == before.find("child").get("link"):  # type: ignore[union-attr]
+        parent = link_of(step, "parent")
+        if before is not None and parent == link_of(before, "child"):
             return transform
         if parent not in by_child:
             if before is None:
                 return transform
             raise ValueError(f"{path}: joint {joint.get('name')} does not follow joint {before.get('name')}.")
         step = by_child[parent]
-        transform = _origin(step) @ transform
-
-
-def _origin(joint: ElementTree.Element) -> np.ndarray:
-    origin = joint.find("origin")
-    transform = np.eye(4)
-    transform[:3, 3] = _numbers(origin, "xyz", "0 0 0")
-    roll, pitch, yaw = _numbers(origin, "rpy", "0 0 0")
-    transform[:3, :3] = _turn((0, 0, 1), yaw) @ _turn((0, 1, 0), pitch) @ _turn((1, 0, 0), roll)
-    return transform
-
-
-def _numbers(element: ElementTree.Element | None, name: str, default: str) -> np.ndarray:
-    text = default if element is None else element.get(name, default)
-    return np.array([float(number) for number in text.split()])
+        transform = origin(step) @ transform
 
 
 def _limits(joint: ElementTree.Element) -> tuple[float, float, float]:
@@ -171,18 +155,9 @@ def _limits(joint: ElementTree.Element) -> tuple[float, float, float]:
     return lower, upper, float(stated.get("velocity", "inf"))
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.linalg.norm(vector)
-
-
 def _cross_matrix(axis: Sequence[float] | np.ndarray) -> np.ndarray:
     x, y, z = axis
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-
-
-def _turn(axis: Sequence[float], angle_rad: float) -> np.ndarray:
-    cross = _cross_matrix(axis)
-    return np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
 
 
 def _cross_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:

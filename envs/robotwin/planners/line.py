@@ -7,6 +7,7 @@ Read next: `timing.py`, which moves along them.
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from .chain import ArmChain
 from .inverse import InverseKinematics, Poses, nearest_turns, rotvec_rad, solve
@@ -58,7 +59,8 @@ class _Line:
     def at(self, frac: np.ndarray) -> Poses:
         """Return the poses at fractions [N] of the way."""
         return Poses(
-            _turns(frac[:, None] * self._turn_rad) @ self._R_start, self._p_start_m + frac[:, None] * self._way_m
+            Rotation.from_rotvec(frac[:, None] * self._turn_rad).as_matrix() @ self._R_start,
+            self._p_start_m + frac[:, None] * self._way_m,
         )
 
     def largest_offset_m(self, chain: ArmChain, path: np.ndarray) -> float:
@@ -79,12 +81,3 @@ def _follow(
     if not (reached.all() and fits.all()):
         return None
     return np.concatenate([start_rad[None], inner, goal_rad[None]])
-
-
-def _turns(rotvecs: np.ndarray) -> np.ndarray:
-    """Return rotation matrices [N, 3, 3] of rotation vectors [N, 3] in radians."""
-    angle = np.linalg.norm(rotvecs, axis=1)[:, None, None]
-    x, y, z = (rotvecs / np.where(angle[:, 0] < 1e-12, 1.0, angle[:, 0])).T
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

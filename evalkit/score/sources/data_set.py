@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from evalkit.contracts import plugins
-from evalkit.contracts.env import DataSetBench
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.geometry import ee_pose_from_proprio
+from evalkit.contracts.recording import DataSetBench
 from evalkit.contracts.spec import CameraSpec, EnvSpec, PolicySpec, past_offsets
 from evalkit.contracts.types import ARM_PROPRIO, Episode
 from evalkit.dataset.axes import SAME_AXES, Axes
