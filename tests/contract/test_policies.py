@@ -11,8 +11,9 @@ from evalkit.contracts.errors import UnknownName
 from evalkit.contracts.policy import Policy
 
 NEED_A_SIMULATOR = {"expert_replay", "scripted"}  # they read a simulator's state; tests/sim runs them
+NEED_A_SERVER = {"remote"}  # tests/unit/test_remote_policy.py runs it against one
 POLICIES = [
-    *(name for name in plugins.names(plugins.POLICIES) if name not in NEED_A_SIMULATOR),
+    *(name for name in plugins.names(plugins.POLICIES) if name not in NEED_A_SIMULATOR | NEED_A_SERVER),
     "tests.doubles.policy:FakePolicyPlugin",
 ]
 

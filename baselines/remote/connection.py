@@ -1,0 +1,169 @@
+"""One websocket to a server of a policy.
+
+In: a URL, bytes. Out: bytes or text, or an error that says how the connection failed.
+Read next: `dialects.py`, which gives the bytes a meaning.
+
+No pings are sent: a server that computes inside its event loop does not answer them, and the pings that websockets
+sends by default would end the connection of any inference of more than 40 s. The time limit of a reply takes their
+place.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+MAX_MESSAGE_BYTES = 256 * 2**20
+"""Largest message that is accepted; a chunk of actions has some kilobytes."""
+
+CLOSE_TIMEOUT_S = 2.0
+
+RETRY_WAIT_S = 0.5
+"""Pause between two attempts to connect."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Unreachable(Exception):
+    """No connection can be made; the message says why."""
+
+
+class Lost(Exception):
+    """The connection ended before the reply was complete."""
+
+
+class Slow(Exception):
+    """The reply did not come in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server is, and how to reach it.
+
+    Attributes:
+        url: `ws://` or `wss://`, host, port and path.
+        headers: Sent with the request for the connection.
+        ca_file: Certificates that a `wss` server is checked against, in addition to the system's.
+        timeout_s: Time limit to connect.
+    """
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_file: str | None = None
+    timeout_s: float = 30.0
+
+
+class Connection:
+    """An open websocket; one message at a time.
+
+    Raises:
+        Unreachable: If it cannot be opened.
+    """
+
+    def __init__(self, address: Address) -> None:
+        from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+        from websockets.sync.client import connect
+
+        host = urlsplit(address.url).hostname or ""
+        self._open = ExitStack()
+        try:
+            self._socket = self._open.enter_context(
+                connect(
+                    address.url,
+                    ssl=_context(address) if address.url.startswith("wss:") else None,
+                    additional_headers=list(address.headers),
+                    compression=None,
+                    open_timeout=address.timeout_s,
+                    close_timeout=CLOSE_TIMEOUT_S,
+                    ping_interval=None,
+                    max_size=MAX_MESSAGE_BYTES,
+                    proxy=None if host in LOOPBACK else True,
+                )
+            )
+        except InvalidStatus as error:
+            raise Unreachable(_status(error.response.status_code)) from error
+        except (InvalidHandshake, InvalidURI, EOFError) as error:
+            raise Unreachable(f"no websocket answers there ({error})") from error
+        except TimeoutError as error:
+            raise Unreachable(f"no answer within {address.timeout_s:g} s") from error
+        except OSError as error:
+            raise Unreachable(str(error.strerror or error)) from error
+
+    def send(self, data: bytes) -> None:
+        """Send one message; raises Lost if the connection is closed."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            self._socket.send(data)
+        except (ConnectionClosed, OSError) as error:
+            raise Lost(_why_closed(error)) from error
+
+    def receive(self, timeout_s: float) -> bytes | str:
+        """Return the next message.
+
+        Raises:
+            Lost: If the connection ends first.
+            Slow: If the time limit is reached; the connection must not be used again, because the reply may still come.
+        """
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return self._socket.recv(timeout=timeout_s)
+        except TimeoutError as error:
+            raise Slow(f"no reply within {timeout_s:g} s") from error
+        except (ConnectionClosed, OSError) as error:
+            raise Lost(_why_closed(error)) from error
+
+    def close(self) -> None:
+        """Close the websocket; calling it twice is fine."""
+        self._open.close()
+
+
+def connect_within(address: Address, limit_s: float) -> Connection:
+    """Return a connection; try again until the limit is reached, and at least once.
+
+    Raises:
+        Unreachable: If no attempt succeeded.
+    """
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            return Connection(address)
+        except Unreachable:
+            if time.monotonic() + RETRY_WAIT_S >= deadline:
+                raise
+        time.sleep(RETRY_WAIT_S)
+
+
+def _context(address: Address) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if address.ca_file is not None:
+        if not Path(address.ca_file).is_file():
+            raise Unreachable(f"the file of certificates {address.ca_file} is not there")
+        try:
+            context.load_verify_locations(address.ca_file)
+        except ssl.SSLError as error:
+            raise Unreachable(f"{address.ca_file} holds no certificates ({error})") from error
+    return context
+
+
+def _status(code: int) -> str:
+    advice = {
+        401: ": the server asks for an API key",
+        403: ": the server refuses this API key, or this path",
+        404: ": the server has no such path",
+    }
+    return f"the server answers with HTTP status {code}{advice.get(code, '')}"
+
+
+def _why_closed(error: Exception) -> str:
+    from websockets.exceptions import ConnectionClosed
+
+    if isinstance(error, ConnectionClosed) and error.rcvd is not None:
+        reason = f", {error.rcvd.reason}" if error.rcvd.reason else ""
+        return f"the server closed the connection (code {error.rcvd.code}{reason})"
+    return "the connection broke"

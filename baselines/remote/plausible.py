@@ -1,0 +1,115 @@
+"""Whether a server's numbers can be what its adapter says: ranges by layout, and what its metadata states.
+
+In: actions of the env, the state at which they were asked for; metadata. Out: nothing, or a `BadMessage`.
+Read next: `policy.py`, which looks before the first step.
+
+It finds another layout, unit or number of joints. It cannot find an axis that points elsewhere: what numbers of the
+right form mean is the server's word alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from baselines.remote.adapter import Adapter
+from baselines.remote.arrays import BadMessage
+from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, OSC_DELTA_BASE
+from evalkit.contracts.types import (
+    ARM_ACTION,
+    ARM_PROPRIO,
+    GRIPPER,
+    ROTVEC_RAD,
+    TRANSLATION,
+    Observation,
+)
+
+LARGEST_OSC = 2.5
+"""Largest number of `osc_delta_base`: demonstrations stay within 1, a policy may overshoot."""
+
+LARGEST_JOINT_RAD = 2 * np.pi
+LARGEST_POSITION_M = 2.5
+LARGEST_START_M = 0.6
+"""Largest distance of the first pose of a chunk from the measured one; a change of pose that is taken for a pose is
+farther."""
+
+GRIPPER_RANGE = (-0.5, 1.5)
+"""Open fractions with a margin for networks that overshoot."""
+
+
+def check_numbers(actions: np.ndarray, adapter: Adapter, observation: Observation, *, is_real: bool) -> None:
+    """Raise BadMessage if a number lies outside what its layout can mean.
+
+    Args:
+        actions: K,14, in the layout of the adapter.
+        adapter: The adapter.
+        observation: What the server was sent.
+        is_real: Whether an env made the observation, so that absolute poses must start near the measured one.
+    """
+    layout = adapter.actions.layout
+    for arm in adapter.env.arms:
+        numbers = actions[:, ARM_ACTION[arm]].astype(np.float64)
+        if layout == OSC_DELTA_BASE:
+            _check(numbers, arm, "translation and rotation in units of 0.05 m and 0.5 rad", -LARGEST_OSC, LARGEST_OSC)
+            continue
+        _check(numbers[:, GRIPPER:], arm, "open fraction of the gripper", *GRIPPER_RANGE)
+        if layout == JOINT_POSITION:
+            _check(numbers[:, :GRIPPER], arm, "joint angles in rad", -LARGEST_JOINT_RAD, LARGEST_JOINT_RAD)
+        if layout == EE_POSE_BASE:
+            _check(numbers[:, TRANSLATION], arm, "positions in m", -LARGEST_POSITION_M, LARGEST_POSITION_M)
+            _check(numbers[:, ROTVEC_RAD], arm, "rotation vectors in rad", -2 * np.pi, 2 * np.pi)
+            if is_real:
+                _check_start(numbers[0, TRANSLATION], observation.proprio[ARM_PROPRIO[arm]][TRANSLATION], arm)
+
+
+def _check(numbers: np.ndarray, arm: str, what: str, low: float, high: float) -> None:
+    if numbers.min() < low or numbers.max() > high:
+        raise BadMessage(
+            f"{arm} arm: {what} must lie within {low:.3g} and {high:.3g}, got {numbers.min():.3g} to "
+            f"{numbers.max():.3g}, so the server answers in another layout or unit"
+        )
+
+
+def _check_start(position_m: np.ndarray, measured_m: np.ndarray, arm: str) -> None:
+    distance_m = float(np.linalg.norm(position_m - measured_m))
+    if distance_m > LARGEST_START_M:
+        raise BadMessage(
+            f"{arm} arm: the first position of a chunk, {np.round(position_m, 3).tolist()}, lies {distance_m:.2f} m "
+            f"from the measured one, {np.round(measured_m, 3).tolist()}, so the server answers with changes, or in "
+            f"another frame, where the adapter says absolute positions"
+        )
+
+
+def check_metadata(metadata: Mapping[str, Any], adapter: Adapter, *, chunk_len: int) -> None:
+    """Raise BadMessage if a server's metadata contradicts the adapter; what it does not state is not checked.
+
+    The names are those of vLLM-Omni's `policy_server_config`.
+    """
+    problems = list(_contradictions(metadata, adapter, chunk_len))
+    if problems:
+        raise BadMessage("; ".join(problems))
+
+
+def _contradictions(metadata: Mapping[str, Any], adapter: Adapter, chunk_len: int) -> Iterator[str]:
+    actions = adapter.actions
+    expected = {"action_horizon": chunk_len, "action_dim": actions.num_columns}
+    if len(actions.fields) > 1:
+        del expected["action_dim"]  # servers state it for a single array only
+    for name, number in expected.items():
+        if type(found := metadata.get(name)) is int and found != number:
+            yield f"its metadata states {name} {found}, the adapter expects {number}"
+    most = metadata.get("max_action_horizon")
+    if type(most) is int and most < chunk_len:
+        yield f"its metadata states max_action_horizon {most}, the adapter expects {chunk_len}"
+    space = metadata.get("action_space")
+    if isinstance(space, str) and space not in (actions.layout, *actions.space_names):
+        names = " or ".join((actions.layout, *actions.space_names))
+        yield f"its metadata states action_space '{space}', the adapter expects {names}"
+    if metadata.get("needs_session_id") and adapter.session_key is None:
+        yield "its metadata asks for a session id, which the adapter does not send"
+    size = metadata.get("image_resolution")
+    sizes = {image.hw_px or adapter.env.image_hw_px for image in adapter.images} - {None}
+    if isinstance(size, list | tuple) and len(size) == 2 and sizes and sizes != {tuple(size)}:
+        yield f"its metadata states image_resolution {list(size)}, the adapter sends {sorted(map(list, sizes))}"  # type: ignore[arg-type]

@@ -1,0 +1,378 @@
+"""The policy `remote`: a policy in a server of its own, driven as an adapter says.
+
+In: requests of evalkit, a URL, an adapter. Out: chunks of actions, in the env's layout.
+Read next: `client.py`, which keeps the connection; `convert.py` and `plausible.py` for the numbers.
+
+The server sees observation and sentence; neither the episode's seed nor the task's name is part of any message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata as packages
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from baselines.remote import adapter as adapters
+from baselines.remote.adapter import Adapter
+from baselines.remote.arrays import BadMessage
+from baselines.remote.client import Client, NoReply, Patience
+from baselines.remote.connection import Address, Unreachable
+from baselines.remote.convert import env_actions, message
+from baselines.remote.dialects import ServerError
+from baselines.remote.plausible import check_metadata, check_numbers
+from baselines.remote.probe import probe_observation
+from evalkit.contracts.env import Finding
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
+from evalkit.contracts.limits import check_range
+from evalkit.contracts.spec import EnvSpec, PolicySpec
+from evalkit.contracts.types import PolicyReply, PolicyRequest
+
+PAGE = "docs/remote.md"
+
+KEY_VARIABLE = "EVALKIT_REMOTE_API_KEY"
+"""Environment variable with the server's API key; a setting would put it into plans and run folders."""
+
+MAX_CHUNK, MAX_TIMEOUT_S = 1000, 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteConfig:
+    """Settings of the policy.
+
+    Attributes:
+        url: Address of the server, `ws://` or `wss://`, with port and path. An API key comes from
+            EVALKIT_REMOTE_API_KEY.
+        adapter: What the server is sent and what its actions mean: a name (docs/remote.md), or a path of a YAML file.
+        label: Name of the policy in records and reports; None for the adapter's.
+        chunk_len: Actions in a reply; None for the adapter's.
+        execute_steps: Actions that are executed before the next request; None for the adapter's.
+        connect_timeout_s: Time limit to connect, at the start and whenever the connection is lost.
+        reply_timeout_s: Time limit of a reply, the first one included.
+        attempts: How often a request is sent if the connection ends before its reply.
+        ca_file: Certificates that a `wss` server is checked against, in addition to the system's.
+    """
+
+    url: str = "ws://localhost:8000"
+    adapter: str = "evalkit-osc"
+    label: str | None = None
+    chunk_len: int | None = None
+    execute_steps: int | None = None
+    connect_timeout_s: float = 30.0
+    reply_timeout_s: float = 300.0
+    attempts: int = 3
+    ca_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise BadConfig for settings that reach no server."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname:
+            raise BadConfig(
+                f"policy.remote.url must be like ws://host:8000/path or wss://host/path, got '{_shown(self.url)}'."
+            )
+        if parts.username or parts.password or parts.query:
+            raise BadConfig(
+                f"policy.remote.url must hold neither a password nor a query, because plans and reports show it; put "
+                f"the API key into {KEY_VARIABLE}."
+            )
+        for name in ("connect_timeout_s", "reply_timeout_s"):
+            check_range(f"policy.remote.{name}", getattr(self, name), 0.1, MAX_TIMEOUT_S, unit="s")
+        check_range("policy.remote.attempts", self.attempts, 1, 100)
+        for name in ("chunk_len", "execute_steps"):
+            if getattr(self, name) is not None:
+                check_range(f"policy.remote.{name}", getattr(self, name), 1, MAX_CHUNK)
+
+
+class RemotePlugin:
+    """The entry point `remote`; its import loads neither websockets nor msgpack.
+
+    Args:
+        bench: The bench of the plan; None if it is not known. An adapter for other benches is refused.
+    """
+
+    name = "remote"
+    summary = "A policy behind a websocket (openpi, vLLM-Omni, XPolicyLab), driven by an adapter (docs/remote.md)"
+    config_type = RemoteConfig
+
+    def __init__(self, bench: str | None = None) -> None:
+        self._bench = bench
+
+    def for_bench(self, bench: str) -> RemotePlugin:
+        """Return the plugin that refuses adapters for other benches."""
+        return RemotePlugin(bench)
+
+    def spec(self, config: RemoteConfig) -> PolicySpec:
+        """Return what the adapter says; no server is asked.
+
+        Raises:
+            BadConfig: If the adapter is for other benches, or the step counts do not fit.
+        """
+        adapter = adapters.load(config.adapter)
+        if self._bench is not None and self._bench not in adapter.benches:
+            raise BadConfig(
+                f"The adapter '{adapter.name}' is for {' and '.join(adapter.benches)}, not for {self._bench}; "
+                f"{_adapters_of(self._bench)}. See {PAGE}."
+            )
+        chunk_len, execute_steps = _steps(config, adapter)
+        return PolicySpec(
+            policy_id=f"remote/{config.label or adapter.name}",
+            action_layouts=(adapter.actions.layout,),
+            chunk_len=chunk_len,
+            execute_steps=execute_steps,
+            views=adapter.env.views,
+            image_hw_px=adapter.env.image_hw_px,
+            arms=adapter.env.arms,
+            control_hz=adapter.env.control_hz,
+            privileged_keys=adapter.state_names,
+        )
+
+    def provenance(self, config: RemoteConfig) -> dict[str, str]:
+        """Return what identifies server and adapter; the server is asked for its metadata.
+
+        Raises:
+            EvalkitError: If it does not answer.
+        """
+        adapter = adapters.load(config.adapter)
+        with _client(config, adapter) as client:
+            metadata = _hello(client, config)
+        seed = (
+            f"the request's noise seed is sent as '{adapter.seed_key}'"
+            if adapter.seed_key
+            else "the server's own: it is sent no seed, so a second run may give other actions"
+        )
+        return {
+            "server": f"{config.url} ({adapter.dialect}); {adapter.server}",
+            "server metadata": f"sha256 {metadata_sha256(metadata)[:16]}: {_shortened(metadata)}",
+            "adapter": f"{adapter.name}, sha256 {adapter.sha256[:16]}",
+            "adapter's sources": "; ".join(map(str, adapter.sources)),
+            "noise": seed,
+            "checked": "shape, type and range of a probe's actions; what their numbers mean is the server's word",
+            "packages": ", ".join(f"{name} {packages.version(name)}" for name in ("websockets", "msgpack")),
+        }
+
+    def examine(self, config: RemoteConfig) -> list[Finding]:
+        """Return what the adapter needs on this machine, and whether the server answers."""
+        self.spec(config)
+        adapter = adapters.load(config.adapter)
+        needed = [("websockets", "websockets"), *([("PIL", "pillow")] if adapter.resizes else [])]
+        findings = [_package(module, package) for module, package in needed]
+        findings.append(
+            Finding(
+                what="adapter",
+                ok=True,
+                found=f"{adapter.name} ({adapter.policy} on {', '.join(adapter.benches)}, {adapter.dialect})",
+                remedy="",
+            )
+        )
+        return [*findings, _server(config, adapter)] if all(f.ok for f in findings) else findings
+
+    def make(self, config: RemoteConfig) -> RemotePolicy:
+        """Return the policy, connected; the server has answered a probe with actions that its adapter can mean.
+
+        Raises:
+            EvalkitError: If it does not answer, or answers with something else.
+        """
+        adapter, spec = adapters.load(config.adapter), self.spec(config)
+        policy = RemotePolicy(spec, adapter, _client(config, adapter))
+        metadata = _hello(policy.client, config)
+        try:
+            check_metadata(metadata, adapter, chunk_len=spec.chunk_len)
+            policy.probe()
+        except (BadMessage, ServerError, NoReply, Unreachable) as error:
+            policy.client.close()
+            raise EvalkitError(_probe_failed(error, config, adapter)) from error
+        return policy
+
+
+class RemotePolicy:
+    """A connected server; satisfies `evalkit.contracts.policy.Policy`."""
+
+    def __init__(self, spec: PolicySpec, adapter: Adapter, client: Client) -> None:
+        self.spec, self.client = spec, client
+        self._adapter = adapter
+        self._current: str | None = None
+
+    def probe(self) -> None:
+        """Ask for actions at an observation that no env made, and check their form."""
+        observation = probe_observation(self._adapter)
+        body = message(self._adapter, observation, session="probe", noise_seed=0)
+        self.client.begin("probe")
+        values = self.client.ask(body, session="probe", step=0, may_repeat=True).values
+        actions = env_actions(self._adapter, values, chunk_len=self.spec.chunk_len)
+        check_numbers(actions, self._adapter, observation, is_real=False)
+
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
+        """Tell the server that an episode begins, if the adapter says so.
+
+        Raises:
+            EpisodeFault: Blames the policy: the server does not answer, or the cameras are not the adapter's.
+        """
+        cameras = self._adapter.env.cameras
+        known = env.env_id.partition("/")[0] in self._adapter.benches
+        if known and cameras is not None and tuple(camera.name for camera in env.cameras) != cameras:
+            given = ", ".join(camera.name for camera in env.cameras)
+            raise EpisodeFault(
+                "policy", f"The adapter '{self._adapter.name}' needs the cameras {', '.join(cameras)}, got {given}."
+            )
+        self._current = episode_id
+        try:
+            self.client.begin(episode_id)
+        except (ServerError, NoReply, Unreachable, BadMessage) as error:
+            raise _fault(error, self.client.url) from error
+
+    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        """Return one reply per request, in order; each is sent by itself."""
+        return [self._infer_one(request) for request in requests]
+
+    def _infer_one(self, request: PolicyRequest) -> PolicyReply:
+        adapter, observation = self._adapter, request.observation
+        if adapter.keeps_state and self._current != request.episode_id:
+            raise EpisodeFault(
+                "policy",
+                f"The server at {self.client.url} remembers one episode at a time, and another one has begun since; "
+                "set run.workers=1.",
+            )
+        started = time.perf_counter()
+        body = message(adapter, observation, session=request.episode_id, noise_seed=request.noise_seed)
+        sent = time.perf_counter()
+        try:
+            answer = self.client.ask(
+                body,
+                session=request.episode_id,
+                step=request.chunk_idx,
+                may_repeat=not adapter.keeps_state or request.chunk_idx == 0,
+            )
+            received = time.perf_counter()
+            actions = env_actions(adapter, answer.values, chunk_len=self.spec.chunk_len)
+            if request.chunk_idx == 0:
+                check_numbers(actions, adapter, observation, is_real=True)
+        except (ServerError, NoReply, Unreachable, BadMessage) as error:
+            raise _fault(error, self.client.url) from error
+        both_ms = (received - sent) * 1e3
+        server_ms = answer.server_ms
+        spent = {"wire_and_server": both_ms}
+        if server_ms is not None and 0 <= server_ms <= both_ms:
+            spent = {"wire": both_ms - server_ms, "server": server_ms}
+        return PolicyReply(
+            actions=actions,
+            timings_ms={"adapt": (sent - started + time.perf_counter() - received) * 1e3, **spent},
+            details={"reconnections": self.client.reconnections} if self.client.reconnections else {},
+        )
+
+
+def metadata_sha256(metadata: Mapping[str, Any]) -> str:
+    """Return the hash of a server's metadata; the order of its keys does not matter.
+
+    Example:
+        >>> metadata_sha256({"a": 1, "b": np.zeros(2)}) == metadata_sha256({"b": np.zeros(2), "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True, default=_plain).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)
+
+
+def _shortened(metadata: Mapping[str, Any]) -> str:
+    text = json.dumps(metadata, sort_keys=True, default=_plain) if metadata else "empty"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _steps(config: RemoteConfig, adapter: Adapter) -> tuple[int, int]:
+    """Return chunk length and executed steps; a chunk that a setting shortens is executed no farther than its end."""
+    chunk_len = config.chunk_len or adapter.actions.chunk_len
+    execute_steps = config.execute_steps or min(adapter.actions.execute_steps, chunk_len)
+    if execute_steps > chunk_len:
+        raise BadConfig(
+            f"policy.remote.execute_steps={execute_steps} is more than a reply of '{adapter.name}' holds ({chunk_len})."
+        )
+    return chunk_len, execute_steps
+
+
+def _client(config: RemoteConfig, adapter: Adapter) -> Client:
+    """Return a client that is not connected yet."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    address = Address(
+        url=config.url,
+        headers=(("Authorization", f"Api-Key {key}"),) if key else (),
+        ca_file=config.ca_file,
+        timeout_s=config.connect_timeout_s,
+    )
+    patience = Patience(connect_s=config.connect_timeout_s, reply_s=config.reply_timeout_s, attempts=config.attempts)
+    return Client(address, adapter, patience)
+
+
+def _hello(client: Client, config: RemoteConfig) -> Mapping[str, Any]:
+    """Return the server's metadata; raises EvalkitError if it does not answer."""
+    try:
+        return client.metadata()
+    except (Unreachable, NoReply, ServerError, BadMessage) as error:
+        client.close()
+        raise EvalkitError(
+            f"No server of a policy answers at {config.url}: {_said(error).rstrip('.')}. Start it, or give its address "
+            f"with policy.remote.url; `evalkit doctor remote policy.remote.url={config.url}` tries again."
+        ) from error
+
+
+def _probe_failed(error: Exception, config: RemoteConfig, adapter: Adapter) -> str:
+    """Return the sentence for a server whose answer to the probe is not what its adapter says."""
+    said = f"{'answers a probe with an error' if isinstance(error, ServerError) else 'fails a probe'}: {_said(error)}"
+    advice = (
+        f"Nothing was executed. Choose the adapter that fits the server (policy.remote.adapter; {PAGE} lists them), or "
+        f"set policy.remote.chunk_len to the number of actions of its replies."
+    )
+    return f"The server at {config.url} {said.rstrip('.')} (adapter '{adapter.name}'). {advice}"
+
+
+def _fault(error: Exception, url: str) -> EpisodeFault:
+    """Return the fault of the policy that an error of the server is; a lost server is tried again."""
+    if isinstance(error, ServerError):
+        return EpisodeFault("policy", f"The server at {url} answered with an error: {error.sentence.rstrip('.')}.")
+    if isinstance(error, BadMessage):
+        return EpisodeFault("policy", f"The server at {url} broke its form: {str(error).rstrip('.')}.")
+    return EpisodeFault("policy", f"The server at {url} gave no reply: {str(error).rstrip('.')}.", retriable=True)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return error.sentence if isinstance(error, ServerError) else str(error)
+
+
+def _package(module: str, package: str) -> Finding:
+    found = packages.version(package) if find_spec(module) is not None else ""
+    return Finding(what=package, ok=bool(found), found=found, remedy="pip install -c constraints.txt -e '.[remote]'")
+
+
+def _server(config: RemoteConfig, adapter: Adapter) -> Finding:
+    """Return whether the server answers, and what it says about itself."""
+    remedy = "start the server, or give its address with policy.remote.url"
+    try:
+        with _client(config, adapter) as client:
+            metadata = client.metadata()
+            check_metadata(metadata, adapter, chunk_len=_steps(config, adapter)[0])
+    except (Unreachable, NoReply, ServerError, BadMessage) as error:
+        if isinstance(error, BadMessage):
+            remedy = f"choose the adapter that fits the server ({PAGE})"
+        return Finding(what=f"server at {config.url}", ok=False, found=_said(error), remedy=remedy)
+    return Finding(what=f"server at {config.url}", ok=True, found=f"metadata {_shortened(metadata)}", remedy=remedy)
+
+
+def _adapters_of(bench: str) -> str:
+    """Return which adapters a bench has, as part of a sentence."""
+    known = [name for name in adapters.names() if bench in adapters.load(name).benches]
+    return f"adapters for {bench}: {', '.join(known)}" if known else f"no adapter is for {bench}"
+
+
+def _shown(url: str) -> str:
+    """Return a URL without what stands before an @."""
+    head, _, tail = url.rpartition("@")
+    return f"...@{tail}" if head else tail
