@@ -8,7 +8,7 @@ its tokens into the heads that both share, in every block. With `actions_see_fut
 (arXiv 2603.16666): the present frame reads itself, the future frames read the video, actions and states read the
 present frame and themselves.
 
-Letters as in `xwam/network/transformer.py`; D is the width of the stream at hand.
+Letters as in `xwam/network/transformer.py`; D is the width of a stream.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def test_acting_equals_the_masked_pass_with_video(nano: bool) -> None:
     torch.testing.assert_close(acted.proprio.x, whole.proprio.x, atol=2e-5, rtol=2e-5)
 
 
-def test_a_network_whose_actions_see_the_future_cannot_leave_it_out() -> None:
+def test_actions_that_see_the_future_cannot_leave_it_out() -> None:
     network = two_streams_of()
     state = started(network)
     with pytest.raises(ValueError, match="cannot be left out"):

@@ -261,7 +261,7 @@ def test_the_policy_moves_codec_and_text_too(monkeypatch: pytest.MonkeyPatch) ->
         return real(model, seed=seed)._replace(codec=stub, text_encoder=stub)
 
     monkeypatch.setattr("xwam.checkpoints.fresh.fresh_bundle", fresh)
-    monkeypatch.setattr("xwam.policy.check_device", lambda *_: None)  # users cannot ask for this device
+    monkeypatch.setattr("xwam.serving.plugin.check_device", lambda *_: None)  # users cannot ask for this device
     policy = XwamPlugin().make(XwamPolicyConfig(checkpoint="random-nano", device="meta", precision="bfloat16"))
     assert asked == ["meta", "meta"]
     assert policy.engine.network.dtype == torch.bfloat16
