@@ -177,7 +177,7 @@ def replay(
         _replay(root, plan, workers)
         return
     for job in plan.jobs:
-        out.print(f"missing  {job.key}  {job.task}: {job.name} of {job.path}", soft_wrap=True)
+        out.print(f"missing  {job.key}  {job.task}: {job.name} of {job.source}", soft_wrap=True)
     out.print(f"missing in {root}: {count_of(len(plan.jobs), 'demonstration')}", soft_wrap=True)
 
 

@@ -18,9 +18,10 @@ from evalkit.contracts.recording import ImportableBench
 from evalkit.contracts.text import count_of
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.recorded import EpisodeReader, RecordedEpisode, RecordedFile, UnusableEpisode
-from evalkit.dataset.writer import episode_key, read_about, write_episode, write_metadata
+from evalkit.dataset.writer import read_about, write_episode, write_metadata
 from evalkit.record.pool import explained, run_jobs
 from evalkit.record.refusals import EPISODES_PER_TASK
+from evalkit.replay.job import OTHER_NUMBERS, EpisodeJob, describe_changes
 
 EPISODES_PER_SETTING = 10_000
 """Episode numbers that each setting of a task has to itself in a data set."""
@@ -30,32 +31,16 @@ WITHOUT_DEPTH = {"depth": "left out"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportJob:
+class ImportJob(EpisodeJob):
     """One episode to be imported.
 
     Attributes:
-        root: The data set.
-        bench: The bench.
         file: The episode's file.
-        number: Number of the episode in the data set.
         with_depth: Whether depth is needed.
     """
 
-    root: Path
-    bench: BoundBench
     file: RecordedFile
-    number: int
     with_depth: bool
-
-    @property
-    def key(self) -> str:
-        """Return the name of the episode in the data set."""
-        return episode_key(self.number)
-
-    @property
-    def path(self) -> Path:
-        """Return the JSON of the episode in the data set."""
-        return self.root / "data" / f"{self.key}.json"
 
 
 class ImportResult(NamedTuple):
@@ -256,10 +241,8 @@ def _is_written(job: ImportJob, reader: EpisodeReader) -> bool:
     differing = _differing(stored, now)
     if not differing:
         return True
-    before = "; ".join(f"its field '{name}' was {a!r}, and is {b!r} now" for name, (a, b) in differing.items())
     raise BadConfig(
-        f"{job.path} holds another episode than {job.file.path}: {before}. Import into another folder, or give other "
-        "numbers (--first-number)."
+        f"{job.path} holds another episode than {job.file.path}: {describe_changes(differing)}. Import {OTHER_NUMBERS}"
     )
 
 

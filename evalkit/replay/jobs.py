@@ -17,12 +17,13 @@ from evalkit.contracts.recording import REPLAY_STATE
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.writer import episode_key, read_about, write_episode, write_metadata
+from evalkit.dataset.writer import read_about, write_episode, write_metadata
 from evalkit.record.notes import is_noted, write_note
 from evalkit.record.pool import explained, run_jobs
 from evalkit.record.refusals import EPISODES_PER_TASK
 from evalkit.record.workers import recording_of
 from evalkit.replay.demos import BrokenDemo, Demo, DemoFile, fingerprint, leaves_range, number_of, read_demo, read_file
+from evalkit.replay.job import OTHER_NUMBERS, EpisodeJob, describe_changes
 from evalkit.replay.render import EE_TOLERANCE_M, Rendered, render
 from evalkit.replay.statement import Statement, Unfit, check_statement
 
@@ -31,33 +32,22 @@ UNREPRODUCED = "unreproduced"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayJob:
+class ReplayJob(EpisodeJob):
     """One demonstration to be replayed.
 
     Attributes:
-        root: The data set.
-        path: The HDF5 file.
+        source: The HDF5 file.
         name: The demonstration.
         statement: What the file states.
-        bench: The bench.
         task: The task.
-        number: Number of the episode in the data set.
         ee_tolerance_m: Largest allowed distance of the end effector from its recorded position.
     """
 
-    root: Path
-    path: Path
+    source: Path
     name: str
     statement: Statement
-    bench: BoundBench
     task: str
-    number: int
     ee_tolerance_m: float = EE_TOLERANCE_M
-
-    @property
-    def key(self) -> str:
-        """Return the name of the episode in the data set."""
-        return episode_key(self.number)
 
     @property
     def spec(self) -> EnvSpec:
@@ -160,10 +150,10 @@ def plan_replay(
 
 def _same_episode(job: ReplayJob, path: Path, name: str) -> str:
     """Return what to do about a demonstration that would be the episode of a job."""
-    if job.path == path:
+    if job.source == path:
         return f"{path}: {job.name} and {name} would be the same episode; rename one of them, to another number."
     return (
-        f"{name} of {path} and of {job.path} would be the same episode; replay the files one after the other, the "
+        f"{name} of {path} and of {job.source} would be the same episode; replay the files one after the other, the "
         f"second with --first-number."
     )
 
@@ -180,7 +170,7 @@ def _template(root: Path, file: DemoFile, bench: BoundBench, task: str | None) -
     if name not in bench.tasks:
         raise BadConfig(f"{path} is of the task {name}, which '{bench.name}' does not have; --task names another one.")
     number = sorted(bench.tasks).index(name) * EPISODES_PER_TASK
-    job = ReplayJob(root=root, path=path, name="", statement=file.statement, bench=bench, task=name, number=number)
+    job = ReplayJob(root=root, source=path, name="", statement=file.statement, bench=bench, task=name, number=number)
     if job.spec.arms != ("left",) or job.spec.action_layout != OSC_DELTA_BASE:
         raise BadConfig(f"{path} is of {name}, a task of two arms; only one arm with deltas can be replayed.")
     return job
@@ -252,21 +242,21 @@ def replay_job(job: ReplayJob) -> ReplayJobResult:
     """
     about = None
     try:
-        demo = read_demo(job.path, job.name, control_hz=job.spec.control_hz)
+        demo = read_demo(job.source, job.name, control_hz=job.spec.control_hz)
         about, warning = _about(job, demo), leaves_range(demo)
         _write(job, _render(job, demo), about)
         _note(job).unlink(missing_ok=True)
     except ValueError as error:
-        reason = f"{job.path}, {job.name}: {error}."
+        reason = f"{job.source}, {job.name}: {error}."
         write_note(_note(job), _noted(job, about or _about(job)), reason)
         return ReplayJobResult(reason=reason)
     except EpisodeFault as fault:
         if isinstance(fault, EnvRaised) and fault.is_machines:
             raise EvalkitError(fault.reason) from fault
-        return ReplayJobResult(reason=f"{job.path}, {job.name}: {fault.reason.rstrip('.')}.", interrupted=True)
+        return ReplayJobResult(reason=f"{job.source}, {job.name}: {fault.reason.rstrip('.')}.", interrupted=True)
     except EvalkitError as error:
         raise EvalkitError(str(error)) from error  # a plain one passes from one process to another
-    return ReplayJobResult(warning=None if warning is None else f"{job.path}, {job.name}: {warning}.")
+    return ReplayJobResult(warning=None if warning is None else f"{job.source}, {job.name}: {warning}.")
 
 
 def _render(job: ReplayJob, demo: Demo) -> Rendered:
@@ -303,7 +293,7 @@ def _about(job: ReplayJob, demo: Demo | None = None) -> EpisodeAbout:
         task=job.task,
         setting=setting,
         settings=job.bench.given_settings,
-        replayed_from=job.path.name,
+        replayed_from=job.source.name,
         demonstration=job.name,
         demonstration_sha256=None if demo is None else fingerprint(demo, job.statement),
     )
@@ -312,7 +302,7 @@ def _about(job: ReplayJob, demo: Demo | None = None) -> EpisodeAbout:
 def about_now(job: ReplayJob) -> EpisodeAbout:
     """Return what a demonstration's episode says about itself if it is replayed from the file as it is."""
     try:
-        return _about(job, read_demo(job.path, job.name, control_hz=job.spec.control_hz))
+        return _about(job, read_demo(job.source, job.name, control_hz=job.spec.control_hz))
     except BrokenDemo:
         return _about(job)
 
@@ -329,7 +319,7 @@ def _noted(job: ReplayJob, about: EpisodeAbout) -> EpisodeAbout:
 
 def _beyond_tolerance(job: ReplayJob) -> str | None:
     """Return a sentence if the episode that is there was replayed with a larger tolerance, and needed it."""
-    path = job.root / "data" / f"{job.key}.json"
+    path = job.path
     stored, tolerance_mm = read_about(path), 1000 * job.ee_tolerance_m
     if stored is None or stored.end_effector_error_mm is None or stored.end_effector_error_mm <= tolerance_mm:
         return None
@@ -345,21 +335,21 @@ def _is_written(job: ReplayJob) -> bool:
     Raises:
         BadConfig: If another demonstration is there under its number, or one that cannot be compared.
     """
-    path = job.root / "data" / f"{job.key}.json"
+    path = job.path
     if (stored := read_about(path)) is None:
         return False
     now = about_now(job)
     differing = stored.differences(now, ignore=_NOT_COMPARED)
     if not differing:
         return True
-    advice = "Replay into another folder, or give other numbers (--first-number)."
+    advice = f"Replay {OTHER_NUMBERS}"
     if "demonstration_sha256" in differing and None in differing["demonstration_sha256"]:
         reason = "an older version wrote it, which stored no hash of the demonstration"
         if now.demonstration_sha256 is None:
             reason = "the demonstration cannot be read now"
-        raise BadConfig(f"{path} cannot be compared with {job.name} of {job.path}: {reason}. {advice}")
-    before = "; ".join(f"its field '{name}' was {a!r}, and is {b!r} now" for name, (a, b) in differing.items())
-    raise BadConfig(f"{path} holds another demonstration than {job.name} of {job.path}: {before}. {advice}")
+        raise BadConfig(f"{path} cannot be compared with {job.name} of {job.source}: {reason}. {advice}")
+    changes = describe_changes(differing)
+    raise BadConfig(f"{path} holds another demonstration than {job.name} of {job.source}: {changes}. {advice}")
 
 
 _NOT_COMPARED = ("end_effector_error_mm", "replayed_from")

@@ -21,7 +21,7 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
-from evalkit.run.memory import MemoryWatch, resident_bytes
+from evalkit.run.memory import MemoryWatch, ProcessMemory
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
 from evalkit.store.records import EpisodeRecord, Outcome
@@ -78,7 +78,7 @@ class Lane:
         self._job, self._worker_idx, self._stop, self._note_worker = job, worker_idx, stop, note_worker
         self._worker: EnvWorker | None = None
         self._episodes_of_worker = 0
-        self._sizes: list[int] = []
+        self._memory = ProcessMemory(job.memory, job.settings.worker_memory_bytes)
 
     def run(self, episodes: queue.SimpleQueue[Episode], on_end: OnEnd) -> None:
         """Run episodes until the queue is empty or the run stops."""
@@ -151,7 +151,8 @@ class Lane:
             for listener in listeners:
                 listener.abandon()
             raise
-        self._watch_memory()
+        if self._worker is not None and self._memory.is_too_large(self._worker.pid):
+            self._drop_worker()
         written = {"clip": bool(clip), "video": any(recorder.problem is None for recorder in video)}
         files = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if written[name]}
         return Attempt(success, [*warnings, *self._why_no_video(episode, video)], files)
@@ -294,20 +295,11 @@ class Lane:
         if env_id in self._job.missing_assets:
             raise EnvRaised(env_id, kind=MissingAssets.__name__, text=self._job.missing_assets[env_id])
 
-    def _watch_memory(self) -> None:
-        """Read how large the env process is after an episode; end it if it has grown above the limit."""
-        size = resident_bytes(self._worker.pid) if self._worker is not None else None
-        if size is not None:
-            self._sizes.append(size)
-            if self._job.memory.note(self._sizes, self._job.settings.worker_memory_bytes):
-                self._drop_worker()
-
     def _drop_worker(self) -> None:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-            self._job.memory.end(self._sizes)
-            self._sizes = []
+            self._memory.end()
 
 
 def _missing_of_scene(start: EpisodeStart | None) -> list[str]:

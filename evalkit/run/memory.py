@@ -151,3 +151,31 @@ class MemoryWatch:
                 f"Env processes grow by {self.growth_mib:g} MiB per episode; run.episodes_per_worker limits this too."
             )
         return sentences
+
+
+@dataclass(eq=False)
+class ProcessMemory:
+    """The memory of one env process after each of its episodes, as a thread that owns the process follows it.
+
+    Attributes:
+        watch: The memory of all env processes.
+        limit_bytes: Size above which a process is replaced.
+        sizes: Resident bytes after each episode.
+    """
+
+    watch: MemoryWatch
+    limit_bytes: int
+    sizes: list[int] = field(default_factory=list)
+
+    def is_too_large(self, pid: int) -> bool:
+        """Read the size after an episode; return whether to replace the process."""
+        size = resident_bytes(pid)
+        if size is None:
+            return False
+        self.sizes.append(size)
+        return self.watch.note(self.sizes, self.limit_bytes)
+
+    def end(self) -> None:
+        """Take note that the process has ended; the next one starts without sizes."""
+        self.watch.end(self.sizes)
+        self.sizes = []

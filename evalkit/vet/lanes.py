@@ -20,13 +20,15 @@ from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError, RunFolderError
 from evalkit.contracts.manifest import Vetting
 from evalkit.contracts.worker.client import EnvWorker, Timeouts
+from evalkit.run.memory import MemoryWatch, ProcessMemory
+from evalkit.run.settings import RunSettings
 from evalkit.vet.search import Search, State
 
-SEEDS_PER_WORKER = 50
-"""Seeds after which an env process is replaced, to limit memory leaks."""
+SEEDS_PER_WORKER = RunSettings.episodes_per_worker
+"""Seeds after which an env process is replaced, to limit memory leaks; as many as episodes in a run."""
 
-MAX_ATTEMPTS = 3
-"""Attempts of a seed that fails for a technical reason."""
+MAX_ATTEMPTS = RunSettings.max_attempts
+"""Attempts of a seed that fails for a technical reason; as many as of an episode in a run."""
 
 START_S = 600.0
 """Time limit for an env process to build its env: with all workers, the first images can take minutes."""
@@ -90,7 +92,8 @@ def run_searches(searches: Sequence[Search], experts: Experts, listener: Listene
         KeyboardInterrupt: If the user stops it; the env processes are ended.
     """
     board = _Board(searches, listener)
-    lanes = [_Lane(experts, board, index) for index in range(experts.workers)]
+    memory, limit = MemoryWatch(), RunSettings(workers=experts.workers).worker_memory_bytes
+    lanes = [_Lane(experts, board, index, ProcessMemory(memory, limit)) for index in range(experts.workers)]
     with ThreadPoolExecutor(experts.workers) as pool:
         pending = {pool.submit(lane.run) for lane in lanes}
         try:
@@ -228,8 +231,8 @@ class _Update:
 class _Lane:
     """One thread; it owns at most one env process."""
 
-    def __init__(self, experts: Experts, board: _Board, index: int) -> None:
-        self._experts, self._board, self._index = experts, board, index
+    def __init__(self, experts: Experts, board: _Board, index: int, memory: ProcessMemory) -> None:
+        self._experts, self._board, self._index, self._memory = experts, board, index, memory
         self._worker: EnvWorker | None = None
         self._present: Search | None = None
         self._seeds = 0
@@ -261,6 +264,8 @@ class _Lane:
                 vetting = worker.vet(work.seed, work.search.sentences(work.seed))
                 self._board.vetted(work.search, _read(vetting, work.seed))
                 self._seeds += 1
+                if self._memory.is_too_large(worker.pid):
+                    self._drop_worker()
         except EnvRaised as raised:
             self._drop_worker()
             if raised.misses_assets:
@@ -300,6 +305,7 @@ class _Lane:
     def _drop_worker(self) -> None:
         if self._worker is not None:
             self._worker.close()
+            self._memory.end()
         self._worker, self._present = None, None
 
 
