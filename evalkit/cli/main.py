@@ -1,8 +1,8 @@
 """The command `evalkit`: one line per verb, in the order in which they are used.
 
 In: a command line. Out: exit code 0, or one sentence on stderr and exit code 2.
-Read next: `vet.py`, `plan.py`, `run.py`, `score.py`, `report.py`, `data.py`, `doctor.py` for the verbs; `options.py`
-for what they share.
+Read next: `vet.py`, `plan.py`, `check.py`, `run.py`, `score.py`, `report.py`, `data.py`, `doctor.py` for the verbs;
+`options.py` for what they share.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from rich.text import Text
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from evalkit.cli import score
+from evalkit.cli import check, score
 from evalkit.cli.data import record, replay
 from evalkit.cli.doctor import doctor
-from evalkit.cli.plan import check, list_, plan
+from evalkit.cli.plan import list_, plan
 from evalkit.cli.report import report, view
 from evalkit.cli.run import Interrupted, run
 from evalkit.cli.vet import vet
@@ -72,8 +72,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("list")(list_)
-for verb in (vet, plan, check, run, report, view, record, replay, doctor):
+for verb in (vet, plan, run, report, view, record, replay, doctor):
     app.command()(verb)
+app.add_typer(check.app, name="check")
 app.add_typer(score.app, name="score")
 
 

@@ -1,7 +1,7 @@
-"""The verbs `list`, `plan` and `check`: what there is, what a run would do, and whether it works.
+"""The verbs `list` and `plan`: what there is, and what a run would do.
 
 In: a bench, a policy, settings. Out: lines on the screen; `plan --out` writes a plan.
-Read next: `evalkit/store/plan.py`, `evalkit/run/trial.py`; `run.py` for the next verb.
+Read next: `evalkit/store/plan.py`; `check.py` for the next verb.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from evalkit.cli.options import (
     Tasks,
     plan_call,
 )
-from evalkit.console import out, progress_bar
-from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.console import out
+from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.text import count_of
 
 
@@ -105,39 +105,6 @@ def plan(
         out.print(f"plan written to {to}", soft_wrap=True)
 
 
-def check(
-    policy: PolicyName = "xwam",
-    bench: BenchName = "robosuite",
-    setting: Setting = None,
-    tasks: Tasks = "",
-    seed: Seed = 0,
-    static: Annotated[bool, typer.Option("--static", help="Compare the specs only; start no simulator.")] = False,
-    overrides: Overrides = None,
-) -> None:
-    """Check that a policy can run on a bench.
-
-    First compare their specs: views, image sizes, state and action layouts, rates. Then, for each task, start the env,
-    reset it and execute one chunk of the policy's actions. Write nothing. Exit with 2 if a task does not work.
-
-    Examples:
-
-    - `evalkit check --policy xwam --bench robosuite --tasks Lift,Door`
-    - `evalkit check --policy random --static`
-    """
-    call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
-    out.print(f"The specs fit: policy '{policy}' on {count_of(len(call.plan.tasks), 'task')} of '{bench}'.")
-    print_left_out(call)
-    print_nothing_predicted(call)
-    if static:
-        return
-    failed = _try_tasks(call)
-    if failed:
-        for problem, names in failed.items():
-            out.print(Text.assemble(("error  ", "red"), f"{', '.join(names)}: {problem}"), soft_wrap=True)
-        every = [task for names in failed.values() for task in names]
-        raise EvalkitError(f"{len(every)} of {count_of(len(call.plan.tasks), 'task')} failed: {', '.join(every)}.")
-
-
 def print_plan(call: Call) -> None:
     """Print a plan: hash, protocol, policy, episodes, departures."""
     plan = call.plan
@@ -174,28 +141,6 @@ def print_nothing_predicted(call: Call) -> None:
 
     if sentence := nothing_predicted(call.plan):
         out.print(Text(sentence, style="yellow"), soft_wrap=True)
-
-
-def _try_tasks(call: Call) -> dict[str, list[str]]:
-    """Try one chunk of every task, print a line per task that works, and return the others by their problem."""
-    from evalkit.run.trial import Trial, try_task
-
-    trial = Trial(bench=call.bench, plan=call.plan, policy=call.policy.load(), settings=call.run)
-    failed: dict[str, list[str]] = {}
-    with progress_bar() as progress:
-        bar = progress.add_task("check", total=len(call.plan.episodes))
-        for episode in call.plan.episodes:
-            progress.update(bar, description=f"check {episode.task}")
-            try:
-                seconds = try_task(trial, episode)
-                out.print(
-                    Text.assemble(("ok     ", "green"), f"{episode.task}: reset and one chunk in {seconds:.1f} s")
-                )
-            except (EpisodeFault, EvalkitError) as problem:
-                env_id = call.plan.env_spec(episode.task).env_id
-                failed.setdefault(str(problem).replace(env_id, "the env"), []).append(episode.task)
-            progress.advance(bar)
-    return failed
 
 
 def _print_plugins(kind: str, names: list[str], load: Callable[[str], Any]) -> None:

@@ -1,6 +1,6 @@
 """What every registered bench must do, whichever simulator is behind it.
 
-Read next: `evalkit/testing.py`, which holds the checks.
+Read next: `evalkit/testing/`, which holds the checks.
 """
 
 import ast
@@ -119,6 +119,16 @@ def test_first_frame_is_the_same_in_another_process(bench: Bench) -> None:
 @pytest.mark.sim
 def test_states_are_unit_and_absent_arms_zero(bench: Bench) -> None:
     testing.check_states(bench, light_config(bench), **SMALL.get(bench.name, {}))
+
+
+@pytest.mark.sim
+def test_cameras_follow_the_conventions(bench: Bench) -> None:
+    testing.check_cameras(bench, light_config(bench), **SMALL.get(bench.name, {}))
+
+
+@pytest.mark.sim
+def test_rendering_changes_no_motion(bench: Bench) -> None:
+    testing.check_rendering(bench, light_config(bench), **SMALL.get(bench.name, {}))
 
 
 @pytest.mark.sim

@@ -45,6 +45,8 @@ class Example:
     def of(cls, line: str, *, where: str) -> Example:
         """Return the command of a line."""
         program, *words = shlex.split(line, comments=True)
+        if words[0] == "check" and words[1:2] not in (["policy"], ["bench"], ["pair"]):
+            words.insert(1, "pair")  # the form that is meant where none is named
         length = 2 if words[0] in getattr(APPS[program], "commands", {}) and _is_group(program, words[0]) else 1
         return cls(program, " ".join(words[:length]), tuple(words[length:]), where)
 
@@ -60,13 +62,13 @@ class Example:
     @property
     def bench(self) -> str:
         """Return the bench; `doctor` also takes the name of a policy."""
-        named = self.words[:1] if self.verb == "doctor" else []
+        named = self.words[:1] if self.verb in ("doctor", "check bench") else []
         return named[0] if named and named[0] in names(BENCHES) else self.option("--bench", "robosuite")
 
     @property
     def policy(self) -> str:
         """Return the policy."""
-        return self.option("--policy", "xwam")
+        return self.words[0] if self.verb == "check policy" else self.option("--policy", "xwam")
 
     @property
     def is_remote(self) -> bool:

@@ -38,7 +38,8 @@ def shortened(example: Example) -> list[str]:
 
 @pytest.mark.timeout(1800)
 def test_examples_run_one_after_another(tmp_path: Path) -> None:
-    order = ["list", "plan", "check", "run", "score run", "score dataset", "report", "view"]
+    order = ["list", "plan", "check pair", "check policy", "check bench", "run"]
+    order += ["score run", "score dataset", "report", "view"]
     examples = [e for e in examples_in_help() if e.program == "evalkit" and not any(x in str(e) for x in ELSEWHERE)]
     chosen = sorted((e for e in examples if e.verb in order), key=lambda e: order.index(e.verb))
     assert len(chosen) >= 14

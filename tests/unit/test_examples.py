@@ -52,7 +52,8 @@ def robotwin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_verb_has_an_example() -> None:
     verbs = {example.verb for example in examples_in_help()}
-    assert verbs >= {"list", "plan", "check", "run", "report", "view", "record", "replay", "doctor"}
+    assert verbs >= {"list", "plan", "check pair", "check policy", "check bench", "run"}
+    assert verbs >= {"report", "view", "record", "replay", "doctor"}
     assert verbs >= {"score run", "score folders", "score dataset", "train", "show", "convert", "speed"}
     assert len(EXAMPLES) > 60
 
@@ -60,7 +61,7 @@ def test_every_verb_has_an_example() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_flags_and_settings_of_an_example_exist(example: Example) -> None:
     example.parse()
-    if example.verb in ("plan", "check", "run"):
+    if example.verb in ("plan", "check pair", "run"):
         bench, policy = (plugins.load_bench(example.bench), plugins.load_policy(example.policy))
         assert load_config(bench, policy, example.overrides)
     elif example.verb == "train":
@@ -75,7 +76,11 @@ def test_flags_and_settings_of_an_example_exist(example: Example) -> None:
 
 @pytest.mark.parametrize(
     "example",
-    [example for example in EXAMPLES if example.verb in ("plan", "check", "run", "record") and not example.is_remote],
+    [
+        example
+        for example in EXAMPLES
+        if example.verb in ("plan", "check pair", "run", "record") and not example.is_remote
+    ],
     ids=str,
 )
 def test_an_example_can_be_planned(

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "evalkit/config.py": {"evalkit.contracts", "evalkit.run.settings"},
     "evalkit/console.py": set(),
     "evalkit/doctor.py": {"evalkit.contracts", "evalkit.score.metrics"},
-    "evalkit/testing.py": {"evalkit.contracts", "evalkit.run.settings"},
+    "evalkit/testing": {"evalkit.contracts", "evalkit.run.settings", "evalkit.testing"},
     "evalkit/api.py": {
         *("evalkit.contracts", "evalkit.config", "evalkit.store", "evalkit.run", "evalkit.score", "evalkit.report"),
         "evalkit.vet",
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "evalkit/cli": {
         *("evalkit.contracts", "evalkit.store", "evalkit.run", "evalkit.record", "evalkit.replay", "evalkit.score"),
         *("evalkit.report", "evalkit.config", "evalkit.console", "evalkit.doctor", "evalkit.cli", "evalkit.vet"),
+        "evalkit.testing",
     },
     "evalkit/__init__.py": {"evalkit.api"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},

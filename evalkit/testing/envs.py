@@ -1,7 +1,8 @@
-"""The contracts of benches and policies as checks that any package can call from its tests.
+"""Checks of a bench and its envs: plans, specs, scenes, states, cameras, rendering, settling, verdicts.
 
-In: a plugin, perhaps with a config. Out: nothing, or an AssertionError that says what the plugin must do.
-Read next: `CONTRIBUTING.md`, whose recipes call `check_bench` and `check_policy`; `contracts/env.py`.
+In: a bench plugin, perhaps with a config, a task and a setting. Out: nothing, or an AssertionError with the promise
+that is not kept.
+Read next: `benches.py`, which runs them; `evalkit/contracts/env.py`, which states the contract.
 """
 
 from __future__ import annotations
@@ -11,89 +12,25 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evalkit.contracts.env import Bench, ExaminedBench, SettledBench, VettableBench
-from evalkit.contracts.geometry import matrix_from_quat, rotvec_from_matrix
+from evalkit.contracts.geometry import ee_pose_from_proprio, inverse, matrix_from_quat, rotvec_from_matrix
 from evalkit.contracts.manifest import Vetting
-from evalkit.contracts.noise import noise_observation
-from evalkit.contracts.policy import Policy, PolicyPlugin
-from evalkit.contracts.requests import EpisodeRequests, visible_env
-from evalkit.contracts.spec import (
-    EE_POSE_BASE,
-    JOINT_POSITION,
-    OSC_STEP_M,
-    CameraSpec,
-    EnvSpec,
-    PolicySpec,
-    check,
-    check_actions,
-    past_offsets,
-)
-from evalkit.contracts.types import (
-    ACTION_DIM,
-    ARM_ACTION,
-    ARM_PROPRIO,
-    PROPRIO_DIM,
-    QUAT_WXYZ,
-    Episode,
-    Observation,
-    PolicyReply,
-    PolicyRequest,
-    Prediction,
-)
+from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, OSC_STEP_M, EnvSpec
+from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, Episode, Observation
 from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.run.settings import RunSettings
+from evalkit.testing.suite import Doubt
 
 _CHUNK_LEN = 8
 _SETTLE_STEPS = 20
-_NO_OFFSET = tuple(map(tuple, np.eye(4).tolist()))
 _FRAME_FIELDS = ("rgb", "depth", "proprio", "T_base_cam", "intrinsics")
-
-
-def check_bench(bench: Bench, config: Any = None) -> None:
-    """Check everything that a bench promises; starts its simulator in worker processes.
-
-    Args:
-        bench: The plugin.
-        config: Settings for the episodes that are run; the plugin's defaults if None. Plans are always checked with
-            the defaults.
-
-    Raises:
-        AssertionError: If a promise is not kept.
-        EpisodeFault: If an env cannot start or answers with nonsense.
-    """
-    check_plans(bench)
-    check_specs(bench)
-    check_facts(bench, config)
-    check_first_frames(bench, config)
-    check_states(bench, config)
-    check_settling(bench, config)
-    check_vetting(bench, config)
-
-
-def check_policy(plugin: PolicyPlugin, config: Any = None) -> None:
-    """Check everything that a policy promises, on observations of noise; loads its weights.
-
-    Args:
-        plugin: The plugin.
-        config: Its settings; the defaults if None.
-
-    Raises:
-        AssertionError: If a promise is not kept.
-        SpecMismatch: If its actions do not fit its spec.
-    """
-    policy = load_checked_policy(plugin, config)
-    check_replies(policy)
-    check_independence(policy)
-    check_prediction_is_passive(policy)
-
-
-# ---- benches
+_SCENE_DEPTH_M = (0.02, 20.0)
+"""Median depth of a scene with a robot arm; outside of it, depth is often in another unit."""
 
 
 def check_plans(bench: Bench) -> None:
@@ -251,8 +188,68 @@ def check_settling(bench: Bench, config: Any = None, *, task: str | None = None,
         assert turned < 1e-2, f"{arm}: the gripper still moves ({turned:.3f} of its range) while the scene settles"
 
 
+def check_cameras(bench: Bench, config: Any = None, *, task: str | None = None, setting: str | None = None) -> None:
+    """Check that camera poses are rigid and follow the end effectors, and that intrinsics are those of the images.
+
+    Raises:
+        Doubt: If the scene's median depth is no length in metres, or every static camera has the robot behind it.
+    """
+    config = bench.config_type() if config is None else config
+    task, setting = task or bench.tasks[0], setting or bench.settings[0]
+    (episode,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
+    with _worker(bench, config, task=task, setting=setting) as worker:
+        seen, spec = _begin(worker, episode, render=True).observation, worker.env_spec
+    height, width = spec.image_hw_px
+    for camera, T_base_cam, K in zip(spec.cameras, seen.T_base_cam, seen.intrinsics, strict=True):
+        R = T_base_cam[:3, :3]
+        rigid = np.allclose(R @ R.T, np.eye(3), atol=1e-5) and np.linalg.det(R) > 0
+        assert rigid, f"{camera.name}: T_base_cam holds no rotation: {R.round(3).tolist()}"
+        inside = 0 < K[0, 2] < width and 0 < K[1, 2] < height and K[0, 0] > 0 and K[1, 1] > 0
+        assert inside, f"{camera.name}: intrinsics {K.round(1).tolist()} are not of an image of {height} x {width} px"
+        if camera.arm is not None and camera.T_ee_cam is not None:
+            expected = ee_pose_from_proprio(seen.proprio[ARM_PROPRIO[camera.arm]]) @ np.asarray(camera.T_ee_cam)
+            error = float(np.abs(T_base_cam - expected).max())
+            assert error < 5e-3, f"{camera.name}: T_base_cam differs from end effector times T_ee_cam by {error:.3g}"
+    _check_depth(seen)
+    _check_in_front(spec, seen)
+
+
+def _check_depth(seen: Observation) -> None:
+    known = seen.depth[seen.depth > 0]
+    low, high = _SCENE_DEPTH_M
+    if known.size and not low < float(np.median(known)) < high:
+        raise Doubt(f"the median depth is {float(np.median(known)):.3g}; depth is in metres along the optical axis")
+
+
+def _check_in_front(spec: EnvSpec, seen: Observation) -> None:
+    """Raise Doubt if no static camera has an end effector in front of it, as with the axes of OpenGL."""
+    static = [pose for camera, pose in zip(spec.cameras, seen.T_base_cam, strict=True) if camera.kind == "static"]
+    ends_m = [ee_pose_from_proprio(seen.proprio[ARM_PROPRIO[arm]])[:, 3] for arm in spec.arms]
+    ahead_m = [(inverse(pose) @ end)[2] for pose in static for end in ends_m]
+    if ahead_m and max(ahead_m) < 0:
+        raise Doubt(f"every static camera has the end effectors behind it (z = {max(ahead_m):.2f} m); z points forward")
+
+
+def check_rendering(bench: Bench, config: Any = None, *, task: str | None = None, setting: str | None = None) -> None:
+    """Check that rendering within a chunk changes nothing that the robot does."""
+    config = bench.config_type() if config is None else config
+    task, setting = task or bench.tasks[0], setting or bench.settings[0]
+    (episode,) = bench.plan_episodes(config, task=task, setting=setting, num_episodes=1, seed=0)
+    ends = []
+    with _worker(bench, config, task=task, setting=setting) as worker:
+        for offsets in ([], list(range(1, _CHUNK_LEN + 1))):
+            start = _begin(worker, episode, render=bool(offsets)).observation
+            actions = _probing_actions(worker.env_spec, start)
+            worker.send_actions(actions, render_at=offsets, render_last=False, render_success=False)
+            ends.append(worker.receive_outcome())
+    plain, rendered = ends
+    assert plain.num_executed == rendered.num_executed, "an episode ends earlier if images are rendered within a chunk"
+    gap = float(np.abs(plain.last.proprio - rendered.last.proprio).max())
+    assert gap == 0, f"images rendered within a chunk change where the robot ends, by up to {gap:.3g}"
+
+
 def _check_scene(start: EpisodeStart) -> None:
-    advice = "see `SceneEnv` in evalkit/contracts/env.py and the recipe in CONTRIBUTING.md"
+    advice = "see `SceneEnv` in evalkit/contracts/env.py and the page docs/write_a_bench.md"
     assert start.scene is not None, f"the env must have a property `scene`: {advice}"
     assert start.first_state_sha256 is not None, f"the env must have a method `state`: {advice}"
     assert start.first_frame_sha256 is not None, "the first frame cannot be rendered; the worker's log says why"
@@ -298,128 +295,3 @@ def _probing_actions(spec: EnvSpec, observation: Observation) -> np.ndarray:
         else:
             actions[:, ARM_ACTION[arm]] = np.random.default_rng(0).uniform(-0.5, 0.5, (_CHUNK_LEN, 7))
     return actions
-
-
-# ---- policies
-
-
-def load_checked_policy(plugin: PolicyPlugin, config: Any = None) -> Policy:
-    """Return the policy; its spec must be the one that was planned with, its provenance must be text."""
-    config = plugin.config_type() if config is None else config
-    policy = plugin.make(config)
-    assert policy.spec == plugin.spec(config), "the loaded policy must have the spec that the plugin states"
-    for name, value in plugin.provenance(config).items():
-        assert isinstance(value, str), f"provenance '{name}' must be text"
-    return policy
-
-
-def check_replies(policy: Policy) -> None:
-    """Check that actions and predictions have the shapes, types and ranges that the spec states."""
-    spec = policy.spec
-    env = env_for(spec)
-    check(env, spec)
-    (reply,) = ask(policy, noise_request(spec, 0, 0))
-    check_actions(reply.actions, env, spec)
-    assert (reply.prediction is not None) == bool(spec.predicts), "predictions must come exactly if the spec has them"
-    if reply.prediction is None:
-        return
-    check_prediction(reply.prediction(), spec, num_frames=spec.num_future_frames)
-    (reply,) = ask(policy, replace(noise_request(spec, 0, 0), num_predicted_frames=1))
-    assert reply.prediction is not None, "a prediction of one frame was requested, but there is none"
-    check_prediction(reply.prediction(), spec, num_frames=1)
-
-
-def check_prediction(prediction: Prediction, spec: PolicySpec, *, num_frames: int) -> None:
-    """Check that a prediction has the number of frames that was requested, and what the spec states."""
-    env = env_for(spec)
-    frames, views = num_frames, len(env.cameras)
-    assert prediction.rgb.shape == (frames, views, *env.image_hw_px, 3), f"predicted RGB is {prediction.rgb.shape}"
-    assert prediction.rgb.dtype == np.uint8, f"predicted RGB is {prediction.rgb.dtype}, expected uint8"
-    if "depth" in spec.predicts:
-        assert prediction.depth is not None, "the spec predicts depth, but there is none"
-        assert prediction.depth.shape == (frames, views, *env.image_hw_px), f"depth is {prediction.depth.shape}"
-        assert np.isfinite(prediction.depth).all(), "predicted depth must be finite"
-    if "proprio" in spec.predicts:
-        assert prediction.proprio is not None, "the spec predicts states, but there are none"
-        assert prediction.proprio.shape == (frames, PROPRIO_DIM), f"states are {prediction.proprio.shape}"
-        norms = np.linalg.norm(prediction.proprio[:, QUAT_WXYZ], axis=1)
-        np.testing.assert_allclose(norms[norms > 0], 1, atol=1e-4, err_msg="predicted quaternions must be unit")
-
-
-def check_independence(policy: Policy) -> None:
-    """Check that actions depend neither on other episodes, nor on which requests share a batch, nor on the id."""
-    spec = policy.spec
-    alone = ask(policy, noise_request(spec, 0, 0)), ask(policy, noise_request(spec, 0, 1))
-    ask(policy, noise_request(spec, 5, 0))
-    together = ask(policy, noise_request(spec, 7, 0), noise_request(spec, 0, 0))
-    again = ask(policy, noise_request(spec, 0, 1))
-    message = "actions must not depend on the other requests"
-    np.testing.assert_array_equal(alone[0][0].actions, together[1].actions, err_msg=message)
-    np.testing.assert_array_equal(alone[1][0].actions, again[0].actions, err_msg=message)
-    (renamed,) = ask(policy, replace(noise_request(spec, 0, 0), episode_id="another id"))
-    message = "actions must not depend on the episode's id, which is random; take `noise_seed`"
-    np.testing.assert_array_equal(alone[0][0].actions, renamed.actions, err_msg=message)
-
-
-def check_prediction_is_passive(policy: Policy) -> None:
-    """Check that computing a prediction changes no later action."""
-    (before,) = ask(policy, noise_request(policy.spec, 1, 0))
-    if before.prediction is not None:
-        before.prediction()
-    (after,) = ask(policy, noise_request(policy.spec, 1, 0))
-    np.testing.assert_array_equal(before.actions, after.actions, err_msg="a prediction must not change actions")
-
-
-def env_for(spec: PolicySpec) -> EnvSpec:
-    """Return the spec of an env that gives exactly what a policy needs."""
-    kinds = spec.views or ("static", "static", "wrist")
-    cameras = tuple(
-        CameraSpec(name=f"{kind}{i}", kind="wrist", arm="left", T_ee_cam=_NO_OFFSET)
-        if kind == "wrist"
-        else CameraSpec(name=f"{kind}{i}", kind="static")
-        for i, kind in enumerate(kinds)
-    )
-    return EnvSpec(
-        env_id=spec.env_ids[0] if spec.env_ids else "robosuite/Lift",
-        cameras=cameras,
-        image_hw_px=spec.image_hw_px or (16, 24),
-        arms=spec.arms or ("left",),
-        action_layout=spec.action_layouts[0],
-        control_hz=spec.control_hz or 20.0,
-        privileged_keys=(JOINT_POSITION,) if spec.action_layouts[0] == JOINT_POSITION else (),
-    )
-
-
-def noise_request(spec: PolicySpec, index: int, chunk_idx: int) -> PolicyRequest:
-    """Return a request whose images are noise; the same numbers give the same request."""
-    bench, _, task = env_for(spec).env_id.partition("/")
-    instruction = "lift the cube"
-    episode = Episode(
-        bench=bench,
-        setting="default",
-        protocol="test",
-        task=task,
-        index=index,
-        seed=index,
-        instruction=instruction,
-        max_steps=100,
-    )
-    rng = np.random.default_rng([index, chunk_idx])
-    observation = noise_observation(env_for(spec), rng, instruction)
-    past = past_offsets(spec, spec.execute_steps)[:-1] if chunk_idx else ()
-    request = EpisodeRequests(episode, spec).request(
-        observation,
-        between=[rng.integers(0, 256, observation.rgb.shape, dtype=np.uint8) for _ in past],
-        chunk_idx=chunk_idx,
-        step_idx=chunk_idx * spec.execute_steps,
-        num_predicted_frames=spec.num_future_frames if spec.predicts else 0,
-    )
-    return replace(request, episode_id=f"episode {index}")
-
-
-def ask(policy: Policy, *requests: PolicyRequest) -> list[PolicyReply]:
-    """Return the replies to one batch; episodes that begin are reset first."""
-    for request in requests:
-        if request.chunk_idx == 0:
-            policy.reset(request.episode_id, visible_env(env_for(policy.spec), policy.spec))
-    return policy.infer(requests)

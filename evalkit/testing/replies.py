@@ -1,0 +1,188 @@
+"""Checks of a policy's replies: shapes, types, ranges, and what they must not depend on.
+
+In: a loaded policy, requests of noise. Out: nothing, or an AssertionError with the promise that is not kept.
+Read next: `policies.py`, which runs them; `evalkit/contracts/types.py`, which states shapes and units.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evalkit.contracts import plugins
+from evalkit.contracts.policy import Policy, PolicyPlugin
+from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, EnvSpec, PolicySpec, check, check_actions
+from evalkit.contracts.types import (
+    ACTION_DIM,
+    ARM_ACTION,
+    PROPRIO_DIM,
+    QUAT_WXYZ,
+    ROTVEC_RAD,
+    PolicyReply,
+    PolicyRequest,
+    Prediction,
+)
+from evalkit.testing.requests import ask, env_for, noise_request
+from evalkit.testing.suite import Doubt
+
+FRAMEWORKS = ("torch", "jax", "tensorflow", "transformers", "diffusers")
+"""Packages that the import of a plugin must not load: `evalkit list` imports every plugin."""
+
+FARTHEST_M = 20.0
+"""Median depth, and largest coordinate of an action, that no table-top scene has; larger ones are often millimetres."""
+
+
+def load_checked_policy(plugin: PolicyPlugin, config: Any = None) -> Policy:
+    """Return the policy; its spec must be the one that was planned with, its provenance must be text."""
+    config = plugin.config_type() if config is None else config
+    policy = plugins.make_policy(plugin, config)
+    assert policy.spec == plugin.spec(config), "the loaded policy must have the spec that the plugin states"
+    for name, value in plugin.provenance(config).items():
+        assert isinstance(value, str), f"provenance '{name}' must be text"
+    return policy
+
+
+def frameworks_of_import(plugin: PolicyPlugin) -> list[str]:
+    """Return the frameworks that a fresh interpreter has loaded once it has imported a plugin and read its spec."""
+    kind = type(plugin)
+    code = (
+        f"import sys; from evalkit.contracts.plugins import resolve; plugin = resolve('{kind.__module__}:"
+        f"{kind.__qualname__}')(); plugin.spec(plugin.config_type()); "
+        f"print(*[name for name in {FRAMEWORKS} if name in sys.modules])"
+    )
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    assert done.returncode == 0, f"a fresh interpreter cannot import the plugin and read its spec: {last}"
+    return done.stdout.split()
+
+
+def check_replies(policy: Policy) -> None:
+    """Check that actions and predictions have the shapes, types and ranges that the spec states."""
+    spec = policy.spec
+    env = env_for(spec)
+    check(env, spec)
+    (reply,) = ask(policy, noise_request(spec, 0, 0))
+    check_actions(reply.actions, env, spec)
+    assert (reply.prediction is not None) == bool(spec.predicts), "predictions must come exactly if the spec has them"
+    if reply.prediction is None:
+        return
+    check_prediction(reply.prediction(), spec, num_frames=spec.num_future_frames)
+    (reply,) = ask(policy, replace(noise_request(spec, 0, 0), num_predicted_frames=1))
+    assert reply.prediction is not None, "a prediction of one frame was requested, but there is none"
+    check_prediction(reply.prediction(), spec, num_frames=1)
+
+
+def check_prediction(prediction: Prediction, spec: PolicySpec, *, num_frames: int) -> None:
+    """Check that a prediction has the number of frames that was requested, and what the spec states."""
+    env = env_for(spec)
+    frames, views = num_frames, len(env.cameras)
+    assert prediction.rgb.shape == (frames, views, *env.image_hw_px, 3), f"predicted RGB is {prediction.rgb.shape}"
+    assert prediction.rgb.dtype == np.uint8, f"predicted RGB is {prediction.rgb.dtype}, expected uint8"
+    if "depth" in spec.predicts:
+        assert prediction.depth is not None, "the spec predicts depth, but there is none"
+        assert prediction.depth.shape == (frames, views, *env.image_hw_px), f"depth is {prediction.depth.shape}"
+        assert prediction.depth.dtype == np.float32, f"depth is {prediction.depth.dtype}, expected float32"
+        assert np.isfinite(prediction.depth).all(), "predicted depth must be finite"
+    if "proprio" in spec.predicts:
+        assert prediction.proprio is not None, "the spec predicts states, but there are none"
+        assert prediction.proprio.shape == (frames, PROPRIO_DIM), f"states are {prediction.proprio.shape}"
+        norms = np.linalg.norm(prediction.proprio[:, QUAT_WXYZ], axis=1)
+        np.testing.assert_allclose(norms[norms > 0], 1, atol=1e-4, err_msg="predicted quaternions must be unit")
+
+
+def check_independence(policy: Policy) -> None:
+    """Check that actions depend neither on other episodes, nor on which requests share a batch, nor on the id."""
+    spec = policy.spec
+    alone = ask(policy, noise_request(spec, 0, 0)), ask(policy, noise_request(spec, 0, 1))
+    ask(policy, noise_request(spec, 5, 0))
+    together = ask(policy, noise_request(spec, 7, 0), noise_request(spec, 0, 0))
+    again = ask(policy, noise_request(spec, 0, 1))
+    message = "actions must not depend on the other requests"
+    check_same(alone[0][0].actions, together[1].actions, message)
+    check_same(alone[1][0].actions, again[0].actions, message)
+    (renamed,) = ask(policy, replace(noise_request(spec, 0, 0), episode_id="another id"))
+    message = "actions must not depend on the episode's id, which is random; take `noise_seed`"
+    check_same(alone[0][0].actions, renamed.actions, message)
+
+
+def check_prediction_is_passive(policy: Policy) -> None:
+    """Check that computing a prediction changes no later action."""
+    (before,) = ask(policy, noise_request(policy.spec, 1, 0))
+    if before.prediction is not None:
+        before.prediction()
+    (after,) = ask(policy, noise_request(policy.spec, 1, 0))
+    check_same(before.actions, after.actions, "a prediction must not change actions")
+
+
+def check_same(one: np.ndarray, other: np.ndarray, promise: str) -> None:
+    """Raise AssertionError with a promise and how much two arrays differ, unless they are equal."""
+    if np.array_equal(one, other):
+        return
+    assert one.shape == other.shape, f"{promise}; shapes are {one.shape} and {other.shape}"
+    gaps = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    differing = int((one != other).sum())
+    raise AssertionError(f"{promise}; {differing} of {one.size} numbers differ, by up to {gaps.max():.3g}")
+
+
+def check_same_future(one: Prediction | None, other: Prediction | None, promise: str) -> None:
+    """Raise AssertionError unless two predictions are equal, or neither is there."""
+    assert (one is None) == (other is None), f"{promise}; one of them has none"
+    if one is None or other is None:
+        return
+    for name in ("rgb", "depth", "proprio"):
+        values = getattr(one, name), getattr(other, name)
+        if values[0] is not None and values[1] is not None:
+            check_same(*values, f"{promise} ({name})")
+
+
+def future_of(reply: PolicyReply) -> Prediction | None:
+    """Return the prediction of a reply; None if there is none."""
+    return None if reply.prediction is None else reply.prediction()
+
+
+def without_prediction(request: PolicyRequest) -> PolicyRequest:
+    """Return a request that asks for actions alone."""
+    return replace(request, num_predicted_frames=0)
+
+
+def check_given_actions(policy: Policy) -> None:
+    """Check that a policy that takes actions returns those that it is given."""
+    spec = policy.spec
+    given = np.zeros((spec.chunk_len, ACTION_DIM), np.float32)
+    for arm in env_for(spec).arms:
+        given[:, ARM_ACTION[arm]] = np.random.default_rng(0).uniform(-0.1, 0.1, (spec.chunk_len, 7))
+    (reply,) = ask(policy, replace(noise_request(spec, 0, 0), given_actions=given))
+    check_same(reply.actions, given, "takes_actions is stated, so the reply must repeat the given actions")
+
+
+def check_range(actions: np.ndarray, env: EnvSpec) -> None:
+    """Raise Doubt for actions whose numbers have probably other units than the layout."""
+    for arm in env.arms:
+        numbers = actions[:, ARM_ACTION[arm]]
+        if env.action_layout == EE_POSE_BASE and np.abs(numbers[:, :3]).max() > FARTHEST_M:
+            raise Doubt(f"positions reach {np.abs(numbers[:, :3]).max():.3g}; they are metres in the base frame")
+        angles = numbers[:, :6] if env.action_layout == JOINT_POSITION else numbers[:, ROTVEC_RAD]
+        if env.action_layout in (EE_POSE_BASE, JOINT_POSITION) and np.abs(angles).max() > 4 * np.pi:
+            raise Doubt(f"angles reach {np.abs(angles).max():.3g}; they are radians")
+
+
+def check_colours_and_depth(prediction: Prediction) -> None:
+    """Raise Doubt for images or depth that have probably another scale."""
+    if prediction.rgb.max() <= 1:
+        raise Doubt("no predicted colour is above 1; they are numbers from 0 to 255")
+    if prediction.depth is not None and float(np.median(prediction.depth)) > FARTHEST_M:
+        raise Doubt(f"the median of the predicted depth is {np.median(prediction.depth):.3g}; depth is in metres")
+
+
+def span(values: np.ndarray) -> str:
+    """Return the smallest and the largest value as text."""
+    return f"{float(values.min()):.3g} to {float(values.max()):.3g}"

@@ -1,0 +1,93 @@
+"""A suite of checks of one plugin: what each found, and the next step where one fails.
+
+In: checks, each a function. Out: a verdict per check, in order.
+Read next: `policies.py` and `benches.py`, which hold the checks; `evalkit/cli/check.py`, which prints the verdicts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
+
+State = Literal["passed", "doubtful", "failed", "skipped"]
+
+
+class Doubt(Exception):
+    """Something that no contract forbids and that is a mistake in most plugins, for example depth in millimetres."""
+
+
+class NotApplicable(Exception):
+    """The reason why a check does not apply to a plugin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: One or two words.
+        run: Returns what it found; raises AssertionError, `EvalkitError` or `EpisodeFault` if a promise is not kept.
+        advice: What to do if it fails, or is doubtful.
+        needed: Whether nothing else can be checked if it fails.
+    """
+
+    name: str
+    run: Callable[[], str]
+    advice: str
+    needed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a check found, and the next step unless it passed."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def judge(checks: Sequence[Check]) -> Iterator[Verdict]:
+    """Yield a verdict per check; after a needed one that failed, the others are skipped."""
+    missing = ""
+    for check in checks:
+        if missing:
+            yield Verdict(name=check.name, state="skipped", found=f"not tried, because '{missing}' failed")
+            continue
+        verdict = _verdict(check)
+        yield verdict
+        missing = check.name if check.needed and verdict.state == "failed" else ""
+
+
+def _verdict(check: Check) -> Verdict:
+    state, found = _outcome(check)
+    advice = "" if state in ("passed", "skipped") else check.advice
+    return Verdict(name=check.name, state=state, found=found, advice=advice)
+
+
+def _outcome(check: Check) -> tuple[State, str]:
+    try:
+        return "passed", check.run()
+    except Doubt as doubt:
+        return "doubtful", str(doubt)
+    except NotApplicable as reason:
+        return "skipped", str(reason)
+    except (AssertionError, EvalkitError, EpisodeFault) as error:
+        return "failed", " ".join(str(error).split())
+    except Exception as error:  # a plugin is anyone's code
+        return "failed", describe(error)
+
+
+def require_all(checks: Sequence[Check]) -> None:
+    """Raise what the first check raises whose promise is not kept; doubts become warnings."""
+    for check in checks:
+        try:
+            check.run()
+        except Doubt as doubt:
+            warnings.warn(f"{check.name}: {doubt} {check.advice}", stacklevel=3)
+        except NotApplicable:
+            continue

@@ -1,0 +1,101 @@
+"""`evalkit check policy` on a policy with one fault at a time: the check that finds it, and what it says.
+
+In: a double with a fault. Out: a verdict per check.
+Read next: `evalkit/testing/policies.py`; `tests/contract/test_policies.py` for the policies that are registered.
+"""
+
+import re
+import warnings
+
+import pytest
+from typer.testing import CliRunner
+
+from evalkit.cli.main import app
+from evalkit.config import bind_policy
+from evalkit.testing import Verdict, check_policy, judge, policy_checks
+from tests.doubles.faulty_policy import FaultyConfig, FaultyPlugin
+
+FAULTY = "tests.doubles.faulty_policy:FaultyPlugin"
+FAILURES = {
+    "absent": ("requirements", "Policy 'faulty' lacks weights; download them"),
+    "load": ("plugin", "cannot be loaded: RuntimeError: size mismatch"),
+    "other_spec": ("plugin", "the loaded policy must have the spec that the plugin states"),
+    "float64": ("actions", "actions must be float32, got float64"),
+    "all_frames": ("prediction", r"predicted RGB is \(2, 3"),
+    "own_actions": ("prediction", "the reply must repeat the given actions; 28 of 56 numbers differ"),
+    "global_noise": ("same seed", "the same request must give the same actions; 12 of 56 numbers differ, by up to"),
+    "batch": ("batch", "actions must not depend on the other requests; 12 of 56 numbers differ, by up to 0.1"),
+    "id": ("batch", "must not depend on the episode's id"),
+    "no_reset": ("reset", "chunk 0 of an episode must be the same after `reset`"),
+    "prediction_acts": ("handles", "a prediction must not change actions"),
+    "frames_change_actions": ("handles", "actions must not depend on num_predicted_frames"),
+    "late": ("handles", r"must be the same if later requests came before it \(rgb\)"),
+    "any_size": ("other envs", "the spec accepts larger images, but the policy does not: ValueError: cannot reshape"),
+    "poisoned": ("bad input", "a bad request must not change the actions of later ones; 12 of 56"),
+}
+DOUBTS = {
+    "millimetres": ("actions", "positions reach .*; they are metres in the base frame"),
+    "depth_mm": ("prediction", "the median of the predicted depth is .*; depth is in metres"),
+    "rgb_01": ("prediction", "no predicted colour is above 1"),
+    "blind": ("past frames", "the actions do not depend on them"),
+    "nowhere": ("fits", "no installed bench fits; .* task: the policy supports only nowhere/Lift"),
+}
+
+
+def verdicts(fault: str) -> dict[str, Verdict]:
+    found = judge(policy_checks(bind_policy(FAULTY, [f"policy.faulty.fault={fault}"])))
+    return {verdict.name: verdict for verdict in found}
+
+
+@pytest.mark.parametrize("fault", FAILURES)
+def test_the_check_of_a_promise_fails(fault: str) -> None:
+    check, said = FAILURES[fault]
+    verdict = verdicts(fault)[check]
+    assert verdict.state == "failed", verdict
+    assert re.search(said, verdict.found), verdict.found
+    assert verdict.advice.endswith(".")
+
+
+@pytest.mark.parametrize("fault", DOUBTS)
+def test_what_is_probably_a_mistake_is_doubtful(fault: str) -> None:
+    check, said = DOUBTS[fault]
+    verdict = verdicts(fault)[check]
+    assert verdict.state == "doubtful", verdict
+    assert re.search(said, verdict.found), verdict.found
+
+
+def test_a_policy_without_a_fault_passes() -> None:
+    found = verdicts("none")
+    assert {verdict.state for verdict in found.values()} == {"passed"}, found
+    assert found["fits"].found == "robosuite (5 of 7 tasks)"
+    assert found["past frames"].found.startswith("2 x 3 x 128 x 128 x 3 uint8")
+    assert found["bad input"].found.startswith("a state of NaN: it refuses (The state is not finite.)")
+    assert "other arms: evalkit refuses them" in found["other envs"].found
+
+
+def test_nothing_is_tried_with_a_policy_that_does_not_load() -> None:
+    later = [verdict for verdict in verdicts("load").values() if verdict.name not in ("requirements", "plugin")]
+    assert {verdict.state for verdict in later} == {"skipped"}
+    assert later[0].found == "not tried, because 'plugin' failed"
+
+
+def test_the_same_checks_in_a_test_of_a_package() -> None:
+    check_policy(FaultyPlugin())
+    with pytest.raises(AssertionError, match="actions must not depend on the other requests"):
+        check_policy(FaultyPlugin(), FaultyConfig(fault="batch"))
+    with pytest.warns(UserWarning, match="prediction: the median of the predicted depth"):
+        check_policy(FaultyPlugin(), FaultyConfig(fault="depth_mm"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_policy(FaultyPlugin(), FaultyConfig(fault="none"))
+
+
+def test_the_command_prints_verdicts_and_the_next_step() -> None:
+    good = CliRunner().invoke(app, ["check", "policy", FAULTY])
+    assert good.exit_code == 0, good.output
+    assert "keeps its contract: 12 passed." in good.output
+    bad = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=batch"])
+    assert bad.exit_code == 1
+    assert "failed   batch" in bad.output
+    assert "Keep what an episode remembers under its episode_id" in bad.output
+    assert "breaks its contract: 11 passed, 1 failed." in bad.output
