@@ -31,8 +31,8 @@ _ATTRIBUTES = {
     EXPERTS: ("tasks",),
 }
 _SEE = {
-    BENCHES: "See CONTRIBUTING.md, 'Add a bench'.",
-    POLICIES: "See CONTRIBUTING.md, 'Add a policy'.",
+    BENCHES: "See docs/write_a_bench.md.",
+    POLICIES: "See docs/write_a_policy.md.",
     EXPERTS: "See ExpertPlugin in evalkit/contracts/policy.py.",
 }
 _METHODS = {

@@ -82,7 +82,7 @@ def test_a_plugin_that_fails_on_import_names_its_line(tmp_path: Path, monkeypatc
     sentence = evalkit_says("plan", "--policy", "broken_plugin:Plugin")
     assert "(broken_plugin.py:2)" in sentence
     assert sentence.count("broken_plugin:Plugin") == 1
-    assert "See CONTRIBUTING.md, 'Add a policy'." in evalkit_says("plan", "--policy", "builtins:dict")
+    assert "See docs/write_a_policy.md." in evalkit_says("plan", "--policy", "builtins:dict")
 
 
 @pytest.mark.parametrize(
