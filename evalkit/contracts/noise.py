@@ -1,7 +1,7 @@
 """Observations of noise: what a policy is asked where no env runs.
 
 In: the spec of an env, a random generator. Out: an observation of its shapes and types.
-Read next: `evalkit/testing.py`, which checks policies with them; `evalkit/run/trial.py`, which measures their time.
+Read next: `evalkit/testing/`, which checks policies with them; `evalkit/run/trial.py`, which measures their time.
 """
 
 from __future__ import annotations
