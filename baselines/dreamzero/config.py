@@ -29,6 +29,7 @@ class DreamZeroConfig(NetworkConfig):
         action_slots: Numbers that encoder and decoder of actions have; those beyond `action_dim` stay zero. The
             official weights have 32.
         state_slots: The same of states; the official weights have 64.
+        guidance: Weight of conditional minus unconditional velocity of the video; 0 for the conditional pass alone.
         independent_levels: Whether actions have noise levels of their own, as in the Flash variant.
         state_reads: What a state token reads at inference: `itself`, as in training, or its whole `block` and the
             frames before it, as the official inference computes.
@@ -44,6 +45,7 @@ class DreamZeroConfig(NetworkConfig):
     action_hidden: int = 1024
     action_slots: int = 32
     state_slots: int = 64
+    guidance: float = 5.0
     independent_levels: bool = False
     state_reads: StateReads = "itself"
 

@@ -3,22 +3,29 @@
 In: a network, a batch, its noise and levels. Out: losses by name, including `total`.
 Read next: `levels.py` for the levels and weights; `xwam/training/trainer.py`, which trains with it.
 
+The network predicts neither depth nor states, so the recipe's weights of these have no effect.
+
 Letters: B batch, C latent channels, T latent frames, V views, H W latent rows and columns, K actions, N blocks,
 A numbers in an action, S numbers in a state.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baselines.dreamzero.levels import BlockLevels, loss_weight
 from baselines.dreamzero.network import ClipTimes, DreamZeroNetwork
 from xwam.config import NUM_TRAIN_TIMESTEPS
 from xwam.flow.losses import Batch, Noise
 from xwam.network.transformer import TextContext
+from xwam.training.objective import prepare_network
+
+if TYPE_CHECKING:
+    from xwam.training.batches import Draws
+    from xwam.training.recipes import Recipe
 
 
 class DreamZeroLosses(NamedTuple):
@@ -26,6 +33,51 @@ class DreamZeroLosses(NamedTuple):
 
     video: Tensor
     action: Tensor
+
+
+class DreamZeroObjective(nn.Module):
+    """The losses of video and actions, weighted.
+
+    Args:
+        network: The network; its weights become trainable.
+        recipe: Weights of the losses, the weights to train, recomputation of activations, compilation of blocks.
+
+    Raises:
+        ValueError: If the recipe asks for what this objective does not have, or for other noise than the network's.
+    """
+
+    def __init__(self, network: DreamZeroNetwork, recipe: Recipe) -> None:
+        super().__init__()
+        check_recipe(network, recipe)
+        self.network = network
+        prepare_network(network, network.main_blocks(), recipe)
+        self._weight_action = recipe.weight_action
+
+    def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Return both terms and their weighted sum."""
+        text = self.network.encode_text(draws.text)
+        found = losses(self.network, batch, draws.noise, draws.levels, text)
+        return {**found._asdict(), "total": found.video + self._weight_action * found.action}
+
+
+def check_recipe(network: DreamZeroNetwork, recipe: Recipe) -> None:
+    """Raise ValueError for a recipe that the network cannot be trained with.
+
+    Raises:
+        ValueError: Names the setting, what was expected, and what was found.
+    """
+    flash = network.config.independent_levels
+    if recipe.noise != ("decoupled" if flash else "sync"):
+        advice = "noise=decoupled" if flash else "noise=sync, or train a Flash model such as dreamzero/nano-flash"
+        raise ValueError(
+            f"Recipe '{recipe.name}' has noise={recipe.noise}, but this DreamZero "
+            f"{'has levels of its own for actions' if flash else 'shares its levels between frames and actions'}; "
+            f"give {advice}."
+        )
+    for name, neutral in (("start_frac", 0.0), ("weight_dct", 0.0), ("depth", None)):
+        value = getattr(recipe, name)
+        if value not in (neutral, "none" if name == "depth" else neutral):
+            raise ValueError(f"DreamZero has no {name}; leave it at {neutral}, got {value}.")
 
 
 def losses(

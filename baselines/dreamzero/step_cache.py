@@ -23,9 +23,6 @@ STATIC_SCHEDULES: Mapping[int, tuple[int, ...]] = {
 }
 """The steps of 16 that run, by their number."""
 
-STATIC_STEPS = 16
-"""Steps of a schedule that has static schedules."""
-
 THRESHOLDS = ((0.95, 4), (0.93, 2))
 """(cosine of the last two video velocities, passes that are skipped if it is exceeded)."""
 

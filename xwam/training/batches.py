@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from evalkit.contracts.requests import seed_of
 from evalkit.dataset.layout import Broken, BrokenEpisode
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import encode_views
+from xwam.config import ModelConfig
+from xwam.families import family_of
 from xwam.flow.losses import Batch, Noise
-from xwam.flow.noise import NoiseLevels, draw_levels
+from xwam.flow.noise import draw_levels
 from xwam.text.memory import GIB, Recent
 from xwam.text.tokens import TextTokens
 from xwam.training.clips import ClipDataset, Sample
@@ -38,6 +40,15 @@ PROMPT_BYTES = GIB
 
 MAX_BROKEN_IN_A_ROW = 100
 """Largest number of broken clips in a row before reading stops with an error."""
+
+
+@runtime_checkable
+class DrawsLevels(Protocol):
+    """A family whose noise levels are not those of `xwam.flow.noise.draw_levels`."""
+
+    def draw_levels(self, model: ModelConfig, recipe: Recipe, generator: torch.Generator) -> Any:
+        """Return the levels of one sample: a named tuple of tensors whose first axis has length 1."""
+        ...
 
 
 class Slot(NamedTuple):
@@ -62,12 +73,12 @@ class Draws:
 
     Attributes:
         noise: Standard normal noise.
-        levels: Noise levels.
+        levels: Noise levels: `NoiseLevels`, or those of a family that draws its own.
         text: Encoded prompts; the empty prompt, encoded like any other, where the prompt was dropped.
     """
 
     noise: Noise
-    levels: NoiseLevels
+    levels: Any
     text: TextTokens
 
 
@@ -197,9 +208,10 @@ class Encoder:
                 encoded = encode_views(self._bundle.codec, column(f"{name}_CFVHW")).to(self._device)
             return encoded.repeat_interleave(draws, 0)
 
+        video = latents("video")
         return Batch(
-            video_BCTVHW=latents("video"),
-            depth_BCTVHW=latents("depth"),
+            video_BCTVHW=video,
+            depth_BCTVHW=video[:, :0] if self._bundle.model.network.depth == "none" else latents("depth"),
             action_BKA=column("action_KA").repeat_interleave(draws, 0),
             proprio_BPS=column("proprio_PS").repeat_interleave(draws, 0),
             action_mask_BKA=column("action_mask_KA").repeat_interleave(draws, 0),
@@ -224,22 +236,28 @@ class Encoder:
             for draw in range(recipe.noise_draws):
                 seed = seed_of("train", recipe.seed, slot.step, slot.position, draw)
                 generator = torch.Generator().manual_seed(seed)
-                levels.append(
-                    draw_levels(
-                        1,
-                        recipe.noise,
-                        clean_frac=recipe.clean_action_frac,
-                        start_frac=recipe.start_frac,
-                        generator=generator,
-                    )
-                )
+                levels.append(self._levels(generator))
                 dropped = torch.rand(1, generator=generator).item() < recipe.text_drop
                 text.append(self.prompt("" if dropped else sample.instruction))
                 noise.append([torch.randn(list(shape), generator=generator) for shape in shapes])
         return Draws(
             noise=Noise(*(torch.stack(tensors).to(self._device) for tensors in zip(*noise, strict=True))),
-            levels=NoiseLevels(*(torch.cat(tensors).to(self._device) for tensors in zip(*levels, strict=True))),
+            levels=type(levels[0])(*(torch.cat(tensors).to(self._device) for tensors in zip(*levels, strict=True))),
             text=TextTokens.cat(text).to(self._device),
+        )
+
+    def _levels(self, generator: torch.Generator) -> Any:
+        """Return the noise levels of one sample, as the family draws them."""
+        recipe, model = self._recipe, self._bundle.model
+        family = family_of(model.family)
+        if isinstance(family, DrawsLevels):
+            return family.draw_levels(model, recipe, generator)
+        return draw_levels(
+            1,
+            recipe.noise,
+            clean_frac=recipe.clean_action_frac,
+            start_frac=recipe.start_frac,
+            generator=generator,
         )
 
     def prompt(self, text: str) -> TextTokens:

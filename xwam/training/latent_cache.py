@@ -57,17 +57,22 @@ class LatentClips(Dataset[EncodedSample]):
         codec: The codec.
         codec_config: Its settings.
         folder: Folder of the cache; each combination of settings has its own files.
+        depth: Whether the model learns depth; else none is stored.
 
     Raises:
         ValueError: If the clips are augmented.
     """
 
-    def __init__(self, clips: ClipDataset, codec: Codec, codec_config: CodecConfig, folder: Path) -> None:
+    def __init__(
+        self, clips: ClipDataset, codec: Codec, codec_config: CodecConfig, folder: Path, *, depth: bool = True
+    ) -> None:
         if clips.augmentation is not None:
             raise ValueError("Augmented images differ at every access, so they cannot be encoded once (encode_once).")
         self.clips, self._codec = clips, codec
+        self._names = ("video", "depth") if depth else ("video",)
         settings = {
             "format": FORMAT,
+            **({} if depth else {"depth": False}),
             "codec": {"kind": codec_config.kind} | ({"mosaic": codec_config.mosaic} if codec_config.mosaic else {}),
             "channels": codec.channels,
             "shape": asdict(clips.shape),
@@ -105,10 +110,10 @@ class LatentClips(Dataset[EncodedSample]):
             self._encode(self.clips.track(key), path)
         try:
             with safe_open(path, "pt") as file:
-                video, depth = (file.get_slice(name)[start].float() for name in ("video", "depth"))
+                video, *depth = (file.get_slice(name)[start].float() for name in self._names)
         except SafetensorError as error:
             raise ValueError(f"{path} is broken ({error}). Delete it; the next access writes it again.") from error
-        return EncodedSample(video, depth, *numbers)
+        return EncodedSample(video, depth[0] if depth else video[:0], *numbers)
 
     def _path_of(self, key: str) -> Path:
         """Return the file of an episode's latents; its name depends on the content of its JSON and its videos."""
@@ -125,10 +130,10 @@ class LatentClips(Dataset[EncodedSample]):
         """Write the latents of every clip of an episode, whole or not at all."""
         video_CNVHW, depth_CNVHW = self.clips.whole_episode(track)
         shape, last = self.clips.shape, track.num_frames - 1
-        latents: dict[str, list[Tensor]] = {"video": [], "depth": []}
+        latents: dict[str, list[Tensor]] = {name: [] for name in self._names}
         for start in range(shape.num_starts(track.num_frames)):  # one clip fits into the cache of a CPU
             wanted = (start + torch.arange(shape.num_frames) * shape.frame_stride).clamp(max=last)
-            for name, frames in (("video", video_CNVHW), ("depth", depth_CNVHW)):
+            for name, frames in zip(self._names, (video_CNVHW, depth_CNVHW), strict=False):
                 latents[name].append(encode_views(self._codec, frames[None, :, wanted]).cpu().half())
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")

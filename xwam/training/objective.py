@@ -8,7 +8,7 @@ Another model trains in the same loop with its own objective.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from xwam.flow.losses import Batch, losses
-from xwam.network.transformer import XwamNetwork
+from xwam.network.transformer import Trunk, XwamNetwork
 
 if TYPE_CHECKING:
     from xwam.training.batches import Draws
@@ -49,13 +49,8 @@ class XwamObjective(nn.Module):
 
     def __init__(self, network: XwamNetwork, recipe: Recipe) -> None:
         super().__init__()
-        self.network = network.train().requires_grad_(not recipe.train_only)
-        for start in recipe.train_only:
-            chosen = [weight for name, weight in network.named_parameters() if name.startswith(start)]
-            if not chosen:
-                raise ValueError(f"train_only: the network has no weights whose names begin with '{start}'.")
-            for weight in chosen:
-                weight.requires_grad_(True)
+        self.network = network
+        prepare_network(network, (*network.main_blocks(), *network.depth_blocks()), recipe)
         self._weights = {
             "video": 1.0,
             "action": recipe.weight_action,
@@ -64,13 +59,6 @@ class XwamObjective(nn.Module):
         }
         if recipe.weight_dct:
             self._weights["dct"] = recipe.weight_dct
-        for module in network.exact_modules():
-            _keep_exact(module)
-        for block in (*network.main_blocks(), *network.depth_blocks()):
-            if recipe.checkpointing:
-                _recompute(block)
-            if recipe.compile:
-                block.compile()
 
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the terms that the recipe weighs, and their weighted sum."""
@@ -80,6 +68,33 @@ class XwamObjective(nn.Module):
         terms = {name: found[name] for name in self._weights}
         total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
         return {**terms, "total": total}
+
+
+def prepare_network(network: Trunk, blocks: Sequence[nn.Module], recipe: Recipe) -> None:
+    """Make the weights of a network trainable, and its modules compute as the recipe says.
+
+    Args:
+        network: The network.
+        blocks: Its blocks, which are recomputed or compiled if the recipe says so.
+        recipe: The weights to train, recomputation of activations, compilation of blocks.
+
+    Raises:
+        ValueError: If the recipe's `train_only` names weights that the network does not have.
+    """
+    network.train().requires_grad_(not recipe.train_only)
+    for start in recipe.train_only:
+        chosen = [weight for name, weight in network.named_parameters() if name.startswith(start)]
+        if not chosen:
+            raise ValueError(f"train_only: the network has no weights whose names begin with '{start}'.")
+        for weight in chosen:
+            weight.requires_grad_(True)
+    for module in network.exact_modules():
+        _keep_exact(module)
+    for block in blocks:
+        if recipe.checkpointing:
+            _recompute(block)
+        if recipe.compile:
+            block.compile()
 
 
 def _recompute(block: nn.Module) -> None:

@@ -61,6 +61,8 @@ class Recipe:
         checkpointing: Recompute the activations of each block instead of storing them.
         compile: Compile the blocks: minutes at the start, faster steps. A CPU needs a C++ compiler.
         noise: Distribution of the noise levels: `ans`, `decoupled`, `sync` or `sync-beta`, see `noise.draw_levels`.
+        video_beta: First shape of the Beta distribution from which DreamZero draws the video's level with
+            `noise=decoupled`; the second is 1, so that 1 is uniform.
         clean_action_frac: Share of samples with clean actions (p in the paper).
         start_frac: Share of samples at the noise levels where inference starts; not in the paper.
         text_drop: Share of samples with an empty prompt.
@@ -105,6 +107,7 @@ class Recipe:
     checkpointing: bool = True
     compile: bool = False
     noise: NoiseMode = "ans"
+    video_beta: Positive = 1.0
     clean_action_frac: Share = CLEAN_ACTION_FRAC
     start_frac: Share = 0.0
     text_drop: Share = 0.1
@@ -143,8 +146,14 @@ class Recipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; `from_json` gives the same recipe back."""
-        return asdict(self)
+        """Return JSON values; `from_json` gives the same recipe back.
+
+        `video_beta` is left out where it says nothing: the states of older versions stay equal.
+        """
+        data = asdict(self)
+        if self.video_beta == 1.0:
+            del data["video_beta"]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

@@ -104,7 +104,10 @@ def prepare_data(root: Path, scan: Scan, bundle: Bundle, recipe: Recipe) -> Data
     ]
     training, held_out = cast(list[ClipDataset | LatentClips], plain)
     if recipe.encode_once:
-        training, held_out = (LatentClips(clips, bundle.codec, bundle.model.codec, root / "latents") for clips in plain)
+        has_depth = bundle.model.network.depth != "none"
+        training, held_out = (
+            LatentClips(clips, bundle.codec, bundle.model.codec, root / "latents", depth=has_depth) for clips in plain
+        )
     if not len(training):
         raise ValueError(f"{root} holds no clip to train on: {scan.describe()}.")
     return Data(

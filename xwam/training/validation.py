@@ -64,9 +64,11 @@ def imagine_clips(
 def judge(imagined: ImaginedClips, samples: Sequence[Sample]) -> dict[str, float]:
     """Return PSNR (dB) and SSIM of future frames, those of a static world (`_still`), and errors of depth and action.
 
-    Depth and actions are compared in the units of the network (-1 to 1), as mean absolute errors.
+    Depth and actions are compared in the units of the network (-1 to 1), as mean absolute errors. Of clips that are
+    longer than what was imagined, the first frames and actions count.
     """
-    true_BCFVHW = torch.stack([sample.video_CFVHW for sample in samples]).to(imagined.video_BCFVHW)
+    num_frames, num_actions = imagined.video_BCFVHW.shape[2], imagined.action_BKA.shape[1]
+    true_BCFVHW = torch.stack([sample.video_CFVHW[:, :num_frames] for sample in samples]).to(imagined.video_BCFVHW)
     still_BCFVHW = true_BCFVHW[:, :, :1].expand_as(true_BCFVHW)
     scores = {}
     for name, guess in (("", imagined.video_BCFVHW), ("_still", still_BCFVHW)):
@@ -75,8 +77,8 @@ def judge(imagined: ImaginedClips, samples: Sequence[Sample]) -> dict[str, float
     if imagined.depth_BCFVHW is not None:
         depth_BCFVHW = torch.stack([sample.depth_CFVHW for sample in samples]).to(imagined.depth_BCFVHW)
         scores["depth_error"] = float((imagined.depth_BCFVHW - depth_BCFVHW).abs()[:, :, 1:].mean())
-    action = torch.stack([sample.action_KA for sample in samples]).to(imagined.action_BKA)
-    mask = torch.stack([sample.action_mask_KA for sample in samples]).to(imagined.action_BKA)
+    action = torch.stack([sample.action_KA[:num_actions] for sample in samples]).to(imagined.action_BKA)
+    mask = torch.stack([sample.action_mask_KA[:num_actions] for sample in samples]).to(imagined.action_BKA)
     scores["action_error"] = float(((imagined.action_BKA - action).abs() * mask).sum() / mask.sum().clamp(min=1))
     return scores
 
@@ -113,7 +115,8 @@ def draw_imagined(path: Path, imagined: ImaginedClips, samples: Sequence[Sample]
     """Write one image: for each clip and view a row of true frames above a row of imagined ones, then depth."""
     rows = []
     for index, sample in enumerate(samples):
-        pairs = [(sample.video_CFVHW, imagined.video_BCFVHW[index])]
+        num_frames = imagined.video_BCFVHW.shape[2]
+        pairs = [(sample.video_CFVHW[:, :num_frames], imagined.video_BCFVHW[index])]
         if imagined.depth_BCFVHW is not None:
             pairs.append((sample.depth_CFVHW, imagined.depth_BCFVHW[index]))
         for view_idx in range(sample.video_CFVHW.shape[2]):

@@ -1,0 +1,84 @@
+"""DreamZero as a family of models: its configurations, network, levels, objective and recipes.
+
+In: a configuration. Out: what `xwam.families.Family` describes.
+Read next: `models.py` for the sizes, `network.py`, `objective.py`; `policy.py` for `--policy dreamzero`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baselines.dreamzero.config import DreamZeroConfig, count_dreamzero
+from baselines.dreamzero.models import FAMILY, MODELS
+from xwam.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from baselines.dreamzero.levels import BlockLevels
+    from baselines.dreamzero.network import DreamZeroNetwork
+    from baselines.dreamzero.objective import DreamZeroObjective
+    from xwam.checkpoints.bundle import Bundle
+    from xwam.flow.sampler import Schedule
+    from xwam.serving.imagine import Imagined, Observations
+    from xwam.training.recipes import Recipe
+
+
+class DreamZeroFamily:
+    """DreamZero, and its Flash variant."""
+
+    name = FAMILY
+    network_type = DreamZeroConfig
+    models: Mapping[str, ModelConfig] = MODELS
+    shipped: Mapping[str, Path] = {}
+    trained: Mapping[str, str] = {}
+
+    def build(self, config: DreamZeroConfig) -> DreamZeroNetwork:
+        """Return the network."""
+        from baselines.dreamzero.network import DreamZeroNetwork
+
+        return DreamZeroNetwork(config)
+
+    def init_weights(self, network: DreamZeroNetwork, seed: int) -> DreamZeroNetwork:
+        """Give the network fresh weights."""
+        from xwam.checkpoints.fresh import init_weights
+
+        return init_weights(network, seed)
+
+    def count_parameters(self, config: DreamZeroConfig) -> Mapping[str, int]:
+        """Return the numbers of parameters by origin."""
+        return count_dreamzero(config)._asdict()
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Return the recipes of nano and 5B, each also for the Flash variant."""
+        from baselines.dreamzero.recipes import RECIPES
+
+        return RECIPES
+
+    def objective(self, network: DreamZeroNetwork, recipe: Recipe) -> DreamZeroObjective:
+        """Return the losses of video and actions."""
+        from baselines.dreamzero.objective import DreamZeroObjective
+
+        return DreamZeroObjective(network, recipe)
+
+    def draw_levels(self, model: ModelConfig, recipe: Recipe, generator: torch.Generator) -> BlockLevels:
+        """Return the levels of one clip: one for each block, or independent ones for actions (`noise=decoupled`)."""
+        from baselines.dreamzero.levels import draw_block_levels
+
+        network = model.network
+        assert isinstance(network, DreamZeroConfig), "models of this family have its networks"
+        return draw_block_levels(
+            1,
+            num_blocks=model.num_actions // network.actions_per_block,
+            actions_per_block=network.actions_per_block,
+            flash_beta=recipe.video_beta if recipe.noise == "decoupled" else None,
+            generator=generator,
+        )
+
+    def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
+        """Return what the model imagines of the first block."""
+        from baselines.dreamzero.imagine import imagine_first_block
+
+        return imagine_first_block(bundle, observations, schedule, seed=seed)

@@ -1,0 +1,259 @@
+"""DreamZero as a policy: one block of actions from a cache of observed frames, and its images if they are asked for.
+
+In: requests of evalkit, with the frames between them. Out: replies of evalkit.
+Read next: `engine.py`, which does the work; `memory.py`, what is remembered of an episode;
+`xwam/serving/plugin.py`, what the policies of all families share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from baselines.dreamzero.config import DreamZeroConfig
+from baselines.dreamzero.models import FAMILY
+from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.limits import check_range
+from evalkit.contracts.spec import EnvSpec, PolicySpec
+from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
+from xwam.config import ModelConfig
+from xwam.robots.interfaces import INTERFACES
+from xwam.serving.plugin import MAX_MEMORY_GIB, MAX_STEPS, ModelPlugin, ModelSettings
+
+if TYPE_CHECKING:
+    from baselines.dreamzero.engine import DreamZeroEngine
+    from baselines.dreamzero.sampler import BlockSchedule
+    from baselines.dreamzero.step_cache import StepCache
+    from xwam.checkpoints.bundle import Bundle
+
+OFF, DYNAMIC, STATIC = "off", "dynamic", "static-"
+STATIC_COUNTS = (5, 6, 7, 8)
+STATIC_OF_STEPS = 16
+"""Passes of the static schedules (`step_cache.STATIC_SCHEDULES`), and the steps of which they are."""
+
+STEP_CACHES = (OFF, DYNAMIC, *(f"{STATIC}{count}" for count in STATIC_COUNTS))
+
+
+@dataclass(frozen=True)
+class DreamZeroPolicyConfig(ModelSettings):
+    """Settings of the policy, in addition to those of every model.
+
+    Attributes:
+        num_video_steps: Denoising steps of the frames; None for the model's own.
+        num_action_steps: Denoising steps of the actions; None for the model's own. Fewer than those of the frames only
+            for a Flash model.
+        guidance: Weight of conditional minus unconditional velocity of the video; None for the model's own. Actions are
+            never guided.
+        step_cache: Passes that are skipped: `dynamic` by the cosine of the last two video velocities, `static-5` to
+            `static-8` run so many of 16 steps, `off` runs all.
+        cache_memory_gib: Largest memory of the cached frames of all episodes; those that do not fit are computed again.
+    """
+
+    num_video_steps: int | None = None
+    num_action_steps: int | None = None
+    guidance: float | None = None  # type: ignore[assignment]
+    step_cache: str = DYNAMIC
+    cache_memory_gib: float = 4.0
+
+
+class Pace(NamedTuple):
+    """Numbers of a run."""
+
+    num_video_steps: int
+    num_action_steps: int
+    execute_steps: int
+    guidance: float
+
+
+class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
+    """The entry point `dreamzero`; its import loads no framework."""
+
+    name = FAMILY
+    family_name = FAMILY
+    summary = "DreamZero: a block of video and actions after another, from a cache of observed frames; RGB only"
+    config_type = DreamZeroPolicyConfig
+
+    def spec(self, config: DreamZeroPolicyConfig) -> PolicySpec:
+        """Return what the model needs and predicts, read from the metadata of its checkpoint.
+
+        Raises:
+            BadConfig: If the settings cannot be followed, or the model is one of another bench.
+        """
+        self.check(config)
+        model = self.model(config)
+        self.require_model_of_bench(config, model)
+        pace, interface, network = self._pace(config, model), INTERFACES[model.bench], network_of(model)
+        return PolicySpec(
+            policy_id=f"{FAMILY}/{model.name}" + ("-random" if self.untrained(config) else ""),
+            action_layouts=(interface.layout,),
+            chunk_len=network.actions_per_block,
+            execute_steps=pace.execute_steps,
+            views=model.views,
+            image_hw_px=interface.env_image_hw_px(model),
+            arms=model.arms,  # type: ignore[arg-type]
+            control_hz=model.control_hz,
+            predicts=("rgb",),
+            num_future_frames=network.frames_per_block,
+            frame_stride=model.frame_stride,
+            takes_actions=network.independent_levels,
+            past_frame_stride=model.frame_stride,
+        )
+
+    def check(self, config: DreamZeroPolicyConfig) -> None:
+        """Raise BadConfig unless a model can follow the settings; nothing is loaded."""
+        super().check(replace(config, guidance=config.guidance or 0.0))
+        check_range(f"policy.{self.name}.cache_memory_gib", config.cache_memory_gib, 0, MAX_MEMORY_GIB)
+        if config.step_cache not in STEP_CACHES:
+            raise BadConfig(
+                f"policy.{self.name}.step_cache must be one of {', '.join(STEP_CACHES)}, got {config.step_cache}."
+            )
+
+    def schedule_facts(self, config: DreamZeroPolicyConfig, model: ModelConfig) -> Mapping[str, str]:
+        """Return passes, step caching, window and departures."""
+        pace, network = self._pace(config, model), network_of(model)
+        own = Pace(model.num_video_steps, model.num_action_steps, model.execute_steps, network.guidance)
+        changed = [
+            f"{name} {value} in place of {before}"
+            for name, value, before in zip(Pace._fields, pace, own, strict=True)
+            if value != before
+        ]
+        return {
+            "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
+            f"guidance {pace.guidance} of the video, step caching {config.step_cache}",
+            "window": f"the first frame and at most {network.window_blocks} blocks of {network.frames_per_block} frames",
+            "execution": f"{pace.execute_steps} of {network.actions_per_block} actions of a chunk",
+            "departures from the model's own schedule": ", ".join(changed) or "none",
+        }
+
+    def policy(self, config: DreamZeroPolicyConfig, bundle: Bundle) -> DreamZeroPolicy:
+        """Return the policy."""
+        return DreamZeroPolicy(self.spec(config), self._engine(config, bundle))
+
+    def codec(self, config: DreamZeroPolicyConfig) -> Callable[[Prediction], Prediction]:
+        """Return the codec's round trip (encode, decode); the network is not used.
+
+        Raises:
+            BadConfig: If the checkpoint cannot be used.
+        """
+        from xwam.checkpoints.bundle import Movable
+
+        self.spec(config)
+        bundle = self.load(replace(config, tokenizer=None))
+        if isinstance(bundle.codec, Movable):
+            bundle.codec.to(config.device)
+        return self._engine(config, bundle).round_trip
+
+    def _engine(self, config: DreamZeroPolicyConfig, bundle: Bundle) -> DreamZeroEngine:
+        from baselines.dreamzero.engine import DreamZeroEngine
+        from xwam.text.memory import GIB
+
+        return DreamZeroEngine(
+            bundle,
+            self._schedule(config, bundle.model),
+            cache_bytes=int(config.cache_memory_gib * GIB),
+            prompt_bytes=int(config.prompt_memory_gib * GIB),
+        )
+
+    def _schedule(self, config: DreamZeroPolicyConfig, model: ModelConfig) -> BlockSchedule:
+        from baselines.dreamzero.sampler import BlockSchedule
+
+        pace = self._pace(config, model)
+        return BlockSchedule(
+            num_video_steps=pace.num_video_steps,
+            num_action_steps=pace.num_action_steps,
+            guidance=pace.guidance,
+            step_cache=step_cache_of(config.step_cache),
+        )
+
+    def _pace(self, config: DreamZeroPolicyConfig, model: ModelConfig) -> Pace:
+        """Return the numbers of a run; those that the settings leave open are the model's own.
+
+        Raises:
+            BadConfig: If they cannot be followed.
+        """
+        network, where = network_of(model), f"policy.{self.name}"
+        steps = model.num_video_steps if config.num_video_steps is None else config.num_video_steps
+        own_action_steps = min(model.num_action_steps, steps) if network.independent_levels else steps
+        action_steps = own_action_steps if config.num_action_steps is None else config.num_action_steps
+        check_range(f"{where}.num_video_steps", steps, 1, MAX_STEPS)
+        least = 1 if network.independent_levels else steps
+        if not least <= action_steps <= steps:
+            reason = "1 to" if network.independent_levels else "those of the video, as this model shares their levels:"
+            raise BadConfig(f"{where}.num_action_steps must be {reason} {steps}, got {action_steps}.")
+        if config.step_cache.startswith(STATIC) and steps != STATIC_OF_STEPS:
+            raise BadConfig(
+                f"{where}.step_cache={config.step_cache} is a schedule of {STATIC_OF_STEPS} steps, the run has {steps}; "
+                f"give {where}.num_video_steps={STATIC_OF_STEPS} or another step_cache."
+            )
+        executed = self.executed(config, network.actions_per_block, model.execute_steps)
+        self._check_executed(executed, model)
+        guidance = network.guidance if config.guidance is None else config.guidance
+        return Pace(steps, action_steps, executed, guidance)
+
+    def _check_executed(self, executed: int, model: ModelConfig) -> None:
+        """Raise BadConfig unless the frames that a request then observes fill a block when they are repeated."""
+        per_block, stride = network_of(model).frames_per_block, model.frame_stride
+        if executed % stride or per_block % (executed // stride):
+            fitting = ", ".join(str(stride * count) for count in range(1, per_block + 1) if per_block % count == 0)
+            raise BadConfig(
+                f"policy.{self.name}.execute_steps={executed} observes no part of a block of {per_block} frames "
+                f"{stride} steps apart; give one of {fitting}."
+            )
+
+
+class DreamZeroPolicy:
+    """The model in memory, and the window of every episode. A reply depends on the requests of its episode alone."""
+
+    def __init__(self, spec: PolicySpec, engine: DreamZeroEngine) -> None:
+        from baselines.dreamzero.memory import EpisodeMemory
+
+        self.spec, self.engine, self._memory = spec, engine, EpisodeMemory()
+
+    def reset(self, episode_id: str, env: EnvSpec) -> None:
+        """Forget what was remembered under this id."""
+        self._memory.reset(episode_id)
+
+    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
+        """Return one reply for each request; each is computed by itself, so that none changes another's actions."""
+        return [self._infer_one(request) for request in requests]
+
+    def round_trip(self, future: Prediction) -> Prediction:
+        """Return a future after the round trip through the model's codec: the ceiling of its predictions."""
+        return self.engine.round_trip(future)
+
+    def _infer_one(self, request: PolicyRequest) -> PolicyReply:
+        started = time.perf_counter()
+        seen, episode_id = request.observation, request.episode_id
+        before = self._memory.window_before(episode_id, request.chunk_idx)
+        window, reason = self.engine.windows.after(before, seen.rgb, request.past_rgb, seen.instruction)
+        given, num_frames = request.given_actions, request.num_predicted_frames
+        block = self.engine.begin(window, seen.proprio, seed=request.noise_seed, given_actions=given)
+        encoded = time.perf_counter()
+        actions, block = self.engine.act(block)
+        done = time.perf_counter()
+        self._memory.remember(episode_id, request.chunk_idx, before, window)
+        details = {"window_blocks": window.num_blocks, "passes": block.state.history.num_runs}
+        return PolicyReply(
+            actions=actions if given is None else given,
+            timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
+            prediction=partial(self.engine.imagine, block, num_frames) if num_frames else None,
+            details=details | ({"window_started_by": reason} if reason else {}),
+        )
+
+
+def network_of(model: ModelConfig) -> DreamZeroConfig:
+    """Return the network's settings of a model of this family."""
+    assert isinstance(model.network, DreamZeroConfig), "`ModelPlugin.model` refuses other families"
+    return model.network
+
+
+def step_cache_of(name: str) -> StepCache | None:
+    """Return the step caching of that name, one of `STEP_CACHES`."""
+    from baselines.dreamzero.step_cache import STATIC_SCHEDULES, StepCache
+
+    if name == OFF:
+        return None
+    return StepCache() if name == DYNAMIC else StepCache(run_steps=STATIC_SCHEDULES[int(name.removeprefix(STATIC))])
