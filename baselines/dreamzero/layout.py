@@ -103,7 +103,13 @@ def observed_layout(config: DreamZeroConfig, frames: range, rows: int, cols: int
 
 
 def block_layout(config: DreamZeroConfig, block: int, rows: int, cols: int) -> Layout:
-    """Return the tokens of one block that is denoised; the frames before it are in the cache."""
+    """Return the tokens of one block that is denoised; the frames before it are in the cache.
+
+    Raises:
+        ValueError: If the window ends before it.
+    """
+    if block >= config.window_blocks:
+        raise ValueError(f"The window has {config.window_blocks} blocks, there is no block {block}.")
     return _layout(config, range(0), frames_of(config, block), range(block, block + 1), rows, cols)
 
 

@@ -123,7 +123,7 @@ class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
         return {
             "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {pace.guidance} of the video, step caching {config.step_cache}",
-            "window": f"the first frame and at most {network.window_blocks} blocks of {network.frames_per_block} frames",
+            "window": f"first frame and at most {network.window_blocks} blocks of {network.frames_per_block} frames",
             "execution": f"{pace.execute_steps} of {network.actions_per_block} actions of a chunk",
             "departures from the model's own schedule": ", ".join(changed) or "none",
         }
@@ -185,8 +185,8 @@ class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
             raise BadConfig(f"{where}.num_action_steps must be {reason} {steps}, got {action_steps}.")
         if config.step_cache.startswith(STATIC) and steps != STATIC_OF_STEPS:
             raise BadConfig(
-                f"{where}.step_cache={config.step_cache} is a schedule of {STATIC_OF_STEPS} steps, the run has {steps}; "
-                f"give {where}.num_video_steps={STATIC_OF_STEPS} or another step_cache."
+                f"{where}.step_cache={config.step_cache} is a schedule of {STATIC_OF_STEPS} steps, the run has {steps}"
+                f"; give {where}.num_video_steps={STATIC_OF_STEPS} or another step_cache."
             )
         executed = self.executed(config, network.actions_per_block, model.execute_steps)
         self._check_executed(executed, model)

@@ -109,8 +109,8 @@ class Windows:
             return "new instruction"
         if num_past <= 1:
             return "no frames between requests"
-        if window.num_blocks == self._config.window_blocks:
-            return f"{window.num_blocks} blocks fill the window"
+        if window.num_blocks + 1 == self._config.window_blocks:  # its last block was the one predicted before
+            return f"{self._config.window_blocks} blocks fill the window"
         if per_block % num_past:
             return f"{num_past} frames between requests are no block of {per_block}"
         return None

@@ -79,6 +79,11 @@ def test_clips_that_are_no_blocks_or_too_long_are_refused(frames: int) -> None:
         training_layout(TINY, frames, 1, 1)
 
 
+def test_a_block_after_the_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="The window has 4 blocks, there is no block 4"):
+        block_layout(TINY, 4, 1, 1)
+
+
 # ---- positions
 
 
