@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from evalkit.contracts.geometry import inverse, matrix_from_quat, transform
-from evalkit.score.checks.agreement import OPENGL, REFUSE_FRAC, WARN_FRAC, Views, along_ray, assess, combined
+from evalkit.score.checks.agreement import OPENGL, REFUSE_FRAC, WARN_FRAC, Views, along_ray, assess, combined, describe
 from evalkit.score.checks.cameras import centre_oddity, distance_oddity, intrinsics_fault, pose_fault
 from tests.doubles.scene import scene_chunk
 
@@ -208,6 +208,65 @@ def test_other_orders_of_axes_are_named() -> None:
     found = assess(_posed(lambda T: T @ transform(y_forward, np.zeros(3)))(_views((120, 160)))).found
     assert found is not None
     assert "the axes look like x right, y forward, z up" in found.explanation
+
+
+def parallel_views(baseline_m: float, noise_frac: float = 0.0) -> Views:
+    """Return two parallel cameras, side by side, above a floor with a box on it, in closed form."""
+    height, width = 90, 124
+    K = np.array([[110.0, 0.0, 61.5], [0.0, 105.0, 44.5], [0.0, 0.0, 1.0]])
+    down = np.diag([1.0, -1.0, -1.0, 1.0])  # looks along -z of the base
+    v, u = np.mgrid[:height, :width]
+    depths, poses = [], []
+    for side in (-0.5, 0.5):
+        x_m = side * baseline_m
+        at_top = np.stack([(u - 61.5) / 110 + x_m, (v - 44.5) / 105]) * 1.0  # the box's top is 1 m away
+        on_box = (np.abs(at_top[0]) < 0.15) & (np.abs(at_top[1]) < 0.1)
+        depths.append(np.where(on_box, 1.0, 1.3))
+        poses.append(transform(down[:3, :3], np.array([x_m, 0.0, 1.3])))
+    noise = np.random.default_rng(0).normal(1.0, noise_frac, (2, height, width)) if noise_frac else 1.0
+    return Views(
+        depth_vhw_m=np.stack(depths) * noise, intrinsics_v33_px=np.stack([K, K]), T_base_cam_v44=np.stack(poses)
+    )
+
+
+def test_axes_that_parallel_cameras_share_are_doubted() -> None:
+    views = parallel_views(0.2)
+    assert assess(views).found is None
+    assert assess(views).confirmed == {0, 1}
+    backwards = replace(views, T_base_cam_v44=views.T_base_cam_v44 @ np.diag([-1.0, -1.0, 1.0, 1.0]))
+    assert assess(backwards).confirmed == {0, 1}, "the two confirm each other"
+    found = assess(backwards).found
+    assert found is not None
+    assert (found.views, found.explanation[:18]) == ((0, 1), "the axes look like")
+    assert found.in_front_frac is not None
+    assert found.in_front_frac <= WARN_FRAC
+    assert "the cameras agree better with other axes" in describe(found)
+
+
+@pytest.mark.parametrize("noise_frac", [0.005, 0.01, 0.02])
+@pytest.mark.parametrize("baseline_m", [0.05, 0.2, 0.4])
+def test_noise_of_parallel_cameras_is_no_doubt(noise_frac: float, baseline_m: float) -> None:
+    assert assess(parallel_views(baseline_m, noise_frac)).found is None
+
+
+def test_a_turn_about_the_line_between_changes_no_distance() -> None:
+    views = parallel_views(0.2)
+    turned = views.T_base_cam_v44 @ np.diag([1.0, -1.0, -1.0, 1.0])
+    assert assess(replace(views, T_base_cam_v44=turned)).found is None
+
+    def cloud(poses: np.ndarray) -> np.ndarray:
+        v, u = np.mgrid[:90:9, :124:9]
+        rays = np.stack([(u - 61.5) / 110, (v - 44.5) / 105, np.ones(u.shape)], axis=-1)
+        points = [
+            (depth[v, u][..., None] * rays) @ T[:3, :3].T + T[:3, 3]
+            for depth, T in zip(views.depth_vhw_m, poses, strict=True)
+        ]
+        return np.concatenate([each.reshape(-1, 3) for each in points])
+
+    one, other = (
+        np.linalg.norm(each[:, None] - each[None], axis=-1) for each in map(cloud, (views.T_base_cam_v44, turned))
+    )
+    np.testing.assert_allclose(one, other, atol=1e-12)
 
 
 def test_a_scale_of_depth_may_be_one_of_translations() -> None:
