@@ -19,8 +19,9 @@ ADDITIONS = (
     "proprio_encoder",
     "proprio_decoder",
     "extra_",
+    "registers",
 )
-"""First parts of the names of the tensors that X-WAM adds to Wan's transformer."""
+"""First parts of the names of the tensors that X-WAM and other families add to Wan's transformer."""
 
 ACTION_BLOCK = ".action."
 """Part of the names of blocks that a network adds for actions alone."""

@@ -366,7 +366,7 @@ class XwamNetwork(Trunk):
         The main branch reads nothing of the depth branch: video, actions and states do not depend on `depth`.
         """
         geometry = self.geometry(video_BCTVHW, action_BKA.shape[1], proprio_BPS.shape[1])
-        runs, rope = times.runs, rope_table(self.config, geometry, video_BCTVHW.device)
+        runs, rope = times.runs, self._rope(geometry, video_BCTVHW.device)
         x_BLD = self._embed(video_BCTVHW, action_BKA, proprio_BPS)
         code_BGF = timestep_code(times.t_BG, self.config.time_width)
         time_BGD = self.time_embedding(code_BGF)
@@ -401,6 +401,10 @@ class XwamNetwork(Trunk):
             sigma_BP = sigma_of(times)[:, -proprio.shape[1] :]
             proprio = (proprio_BPS - proprio_BPS[:, :1] - proprio) / sigma_BP[..., None].to(proprio)
         return proprio  # type: ignore[no-any-return]
+
+    def _rope(self, geometry: Geometry, device: torch.device) -> Rope:
+        """Return the rotations of all tokens."""
+        return rope_table(self.config, geometry, device)
 
     def _embed(self, video_BCTVHW: Tensor, action_BKA: Tensor, proprio_BPS: Tensor) -> Tensor:
         """Return all tokens, B,L,D float32."""

@@ -17,14 +17,12 @@ import torch
 
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.bundle import Bundle
-from xwam.codecs.codec import encode_views
-from xwam.config import LATENT_STRIDES, LEAST_STATE_STEPS
+from xwam.config import LEAST_STATE_STEPS
 from xwam.flow import sampler
 from xwam.flow.realtime_chunking import Commitment, commit
 from xwam.flow.unipc import UniPCState
-from xwam.robots import actions
 from xwam.robots.axes import accumulate
-from xwam.serving.finisher import Finisher, PlainFinisher
+from xwam.serving.finisher import Finisher, PlainFinisher, round_trip
 from xwam.serving.images import BenchImages
 from xwam.serving.imagine import Observations, start
 from xwam.serving.numbers import RobotNumbers
@@ -186,26 +184,10 @@ class Engine:
         """
         model, state = self.model, sampler.run(self.network, request.state)
         num_frames = model.num_future_frames if num_frames is None else num_frames
-        states = state.proprio.x[0, 1 : 1 + num_frames].cpu().numpy()
-        states = actions.denormalise(states, model.bounds.proprio_low, model.bounds.proprio_high)
-        states = actions.tidy_quaternions(states, model.arms)
+        states = self.numbers.states(state.proprio.x[0, 1 : 1 + num_frames])
         return self.finisher.finish(sampler.latents_of(state).first(num_frames), states, request.context)
 
     @torch.inference_mode()
     def round_trip(self, future: Prediction) -> Prediction:
-        """Return a future after encoding and decoding: the best that the network could give.
-
-        The first frame stands for the present, which the codec sees. Cameras are unknown, and states stay as they are.
-        """
-        count = len(future.rgb)
-        frames = [0, *range(count), *[count - 1] * (-count % LATENT_STRIDES[0])]
-        video = torch.stack([self.images.rgb_to_model(future.rgb[frame]) for frame in frames], dim=2)
-        depth, first_depth = None, None
-        if future.depth is not None:
-            depth = encode_views(self.codec, self.images.depth_to_model(future.depth[frames]))
-            first_depth = future.depth[0]
-        still = actions.tidy_quaternions(np.zeros((count, 16)), self.model.arms)
-        seen = Seen(future.rgb[0], still[0], "", depth_vhw_m=first_depth)
-        context = self.finisher.prepare(seen, video[:, :, 0])
-        decoded = self.finisher.finish(sampler.Latents(encode_views(self.codec, video), depth), still, context)
-        return replace(decoded, proprio=future.proprio)
+        """Return a future after encoding and decoding: the best that the network could give."""
+        return round_trip(future, self.model, self.codec, self.finisher)

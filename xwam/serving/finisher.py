@@ -8,15 +8,18 @@ Letters: B batch (1 here), C channels, T latent frames, F future frames, V views
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from evalkit.contracts.types import Prediction
-from xwam.codecs.codec import Codec, decode_views
-from xwam.config import ModelConfig
+from xwam.codecs.codec import Codec, decode_views, encode_views
+from xwam.config import LATENT_STRIDES, ModelConfig
 from xwam.flow.sampler import Latents
+from xwam.robots.actions import tidy_quaternions
 from xwam.robots.interfaces import INTERFACES
 from xwam.serving.images import BenchImages
 from xwam.serving.seen import Seen
@@ -90,3 +93,28 @@ class PlainFinisher:
         """Return states of the model, F,16, in the bench's frames, float32."""
         axes = INTERFACES[self.model.bench].axes
         return axes.sim_from_model(states, self.model.arms).astype(np.float32)
+
+
+def round_trip(future: Prediction, model: ModelConfig, codec: Codec, finisher: Finisher) -> Prediction:
+    """Return a future after encoding and decoding: the best that a network could give.
+
+    The first frame stands for the present, which the codec sees. Cameras are unknown, and states stay as they are.
+
+    Args:
+        future: RGB images in the bench's pixels, perhaps depth and states.
+        model: Sizes, depth map and arms.
+        codec: The codec.
+        finisher: Turns latents into a prediction.
+    """
+    images, count = BenchImages(model), len(future.rgb)
+    frames = [0, *range(count), *[count - 1] * (-count % LATENT_STRIDES[0])]
+    video = torch.stack([images.rgb_to_model(future.rgb[frame]) for frame in frames], dim=2)
+    depth, first_depth = None, None
+    if future.depth is not None:
+        depth = encode_views(codec, images.depth_to_model(future.depth[frames]))
+        first_depth = future.depth[0]
+    still = tidy_quaternions(np.zeros((count, 16)), model.arms)
+    seen = Seen(future.rgb[0], still[0], "", depth_vhw_m=first_depth)
+    context = finisher.prepare(seen, video[:, :, 0])
+    decoded = finisher.finish(Latents(encode_views(codec, video), depth), still, context)
+    return replace(decoded, proprio=future.proprio)

@@ -3,7 +3,7 @@
 In: states and commands in the bench's frames and layout. Out: normalised states and actions in the model's frames.
 Read next: `xwam/robots/interfaces.py` and `xwam/robots/actions.py`, the two conversions; `engine.py`, the caller.
 
-Letters: K actions, A numbers in an action, S numbers in a state.
+Letters: F frames, K actions, A numbers in an action, S numbers in a state.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ class RobotNumbers:
         known = self.interface.axes.model_from_sim(proprio, model.arms)
         known = actions.with_quaternions_near(known, model.arms, model.quat_side_wxyz)
         return torch.from_numpy(actions.normalise(known, bounds.proprio_low, bounds.proprio_high))[None]
+
+    def states(self, proprio_FS: Tensor) -> np.ndarray:
+        """Return states of the network in the model's units and frames, F,16, with unit quaternions."""
+        bounds = self.model.bounds
+        states = actions.denormalise(proprio_FS.cpu().numpy(), bounds.proprio_low, bounds.proprio_high)
+        return actions.tidy_quaternions(states, self.model.arms)
 
     def known_actions(self, commands: np.ndarray, proprio: np.ndarray) -> Tensor:
         """Return commands of the bench, K,14, that start at a state, as actions of the network, 1,K,A."""

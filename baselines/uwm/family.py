@@ -1,0 +1,67 @@
+"""UWM as a family of models: its configurations, network, objective and recipes.
+
+In: a configuration. Out: what `xwam.families.Family` describes.
+Read next: `models.py` for the sizes, `network.py`, `objective.py`; `policy.py` for `--policy uwm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baselines.uwm.config import UwmConfig, count_uwm
+from baselines.uwm.models import FAMILY, MODELS
+from xwam.config import ModelConfig
+
+if TYPE_CHECKING:
+    from baselines.uwm.network import UwmNetwork
+    from baselines.uwm.objective import UwmObjective
+    from xwam.checkpoints.bundle import Bundle
+    from xwam.flow.sampler import Schedule
+    from xwam.serving.imagine import Imagined, Observations
+    from xwam.training.recipes import Recipe
+
+
+class UwmFamily:
+    """UWM, with or without registers."""
+
+    name = FAMILY
+    network_type = UwmConfig
+    models: Mapping[str, ModelConfig] = MODELS
+    shipped: Mapping[str, Path] = {}
+    trained: Mapping[str, str] = {}
+
+    def build(self, config: UwmConfig) -> UwmNetwork:
+        """Return the network."""
+        from baselines.uwm.network import UwmNetwork
+
+        return UwmNetwork(config)
+
+    def init_weights(self, network: UwmNetwork, seed: int) -> UwmNetwork:
+        """Give the network fresh weights."""
+        from xwam.checkpoints.fresh import init_weights
+
+        return init_weights(network, seed)
+
+    def count_parameters(self, config: UwmConfig) -> Mapping[str, int]:
+        """Return the numbers of parameters by origin."""
+        return count_uwm(config)._asdict()
+
+    def recipes(self) -> Mapping[str, Recipe]:
+        """Return the recipes of nano and 5B."""
+        from baselines.uwm.recipes import RECIPES
+
+        return RECIPES
+
+    def objective(self, network: UwmNetwork, recipe: Recipe) -> UwmObjective:
+        """Return the losses of video, actions and states."""
+        from baselines.uwm.objective import UwmObjective
+
+        return UwmObjective(network, recipe)
+
+    def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
+        """Return what the model imagines jointly with its actions."""
+        from baselines.uwm.engine import imagine_jointly
+
+        return imagine_jointly(bundle, observations, schedule.num_video_steps, seed=seed)
