@@ -49,11 +49,18 @@ def network_of(config: DreamZeroConfig = TINY, seed: int = 0) -> DreamZeroNetwor
     return network.eval().requires_grad_(False)
 
 
-def clip_of(num_blocks: int, *, batch: int = 1, seed: int = 0, config: DreamZeroConfig = TINY) -> dict[str, Tensor]:
+def clip_of(
+    num_blocks: int,
+    *,
+    batch: int = 1,
+    seed: int = 0,
+    config: DreamZeroConfig = TINY,
+    cells: Sequence[int] = (ROWS, COLS),
+) -> dict[str, Tensor]:
     """Return the tensors of a clip: clean and noisy frames, actions, states at the start of each block."""
     draw = torch.Generator().manual_seed(seed)
     frames = 1 + num_blocks * config.latents_per_block
-    shape = (batch, config.latent_channels, frames, 1, ROWS, COLS)
+    shape = (batch, config.latent_channels, frames, 1, *cells)
     return {
         "clean_BCTVHW": torch.randn(shape, generator=draw),
         "noisy_BCTVHW": torch.randn(shape, generator=draw),
@@ -94,9 +101,9 @@ def flows_without_cache(
     config = network.config
     step, per_block = config.latents_per_block, config.actions_per_block
     block = (frames_BCTVHW.shape[2] - 1) // step
-    clip = {
-        name: 9 * value for name, value in clip_of(block + 1, batch=len(action_BKA), seed=99, config=config).items()
-    }
+    cells = noisy_BCTVHW.shape[-2:]
+    unread = clip_of(block + 1, batch=len(action_BKA), seed=99, config=config, cells=cells)
+    clip = {name: 9 * value for name, value in unread.items()}
     clip["clean_BCTVHW"][:, :, :-step] = frames_BCTVHW
     clip["noisy_BCTVHW"][:, :, -step:] = noisy_BCTVHW
     clip["action_BKA"][:, -per_block:] = action_BKA

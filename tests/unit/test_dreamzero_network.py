@@ -132,7 +132,7 @@ def test_a_block_with_the_cache_equals_one_pass_with_the_mask(block: int, settin
     assert out.action_BKA.std() > 0.1
 
 
-def test_other_observed_frames_change_later_blocks_and_nothing_else() -> None:
+def test_observed_frames_change_later_blocks_and_nothing_else() -> None:
     network, clip = network_of(), clip_of(4)
     text, times = text_of(network), ClipTimes(torch.tensor([500.0]), torch.tensor([[900.0, 600.0, 300.0, 100.0]]))
     other = dict(clip)
@@ -186,7 +186,7 @@ def test_what_the_state_reads_at_inference_is_in_the_mask_too() -> None:
 # ---- timesteps
 
 
-def test_levels_of_actions_alone_change_actions_and_frames_of_their_block() -> None:
+def test_a_level_of_one_action_changes_its_block_alone() -> None:
     network, clip, text = network_of(), clip_of(2), text_of(network_of())
     coupled = ClipTimes(torch.tensor([500.0]), torch.tensor([[900.0, 600.0]]))
     spread = coupled._replace(action_BK=torch.tensor([[900.0] * 3 + [600.0] * 3]))

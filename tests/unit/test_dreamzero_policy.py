@@ -108,7 +108,7 @@ def test_what_was_observed_before_changes_a_reply() -> None:
     assert (ask(policy, requests)[1].actions != ask(policy, other)[1].actions).any()
 
 
-def test_a_repeated_request_gives_the_same_reply_and_spoils_nothing() -> None:
+def test_a_repeated_request_gives_the_same_reply_again() -> None:
     policy = policy_of()
     requests = requests_of(policy, 1, 4)
     once = actions_of(ask(policy, requests))

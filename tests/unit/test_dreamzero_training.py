@@ -37,7 +37,7 @@ def test_levels_are_uniform_on_the_grid_and_shifted_by_5() -> None:
         assert u.max() <= 1.0
 
 
-def test_actions_share_the_level_of_their_block_and_blocks_do_not() -> None:
+def test_actions_share_the_level_of_their_block_alone() -> None:
     levels = drawn()
     assert torch.equal(levels.action_BK, levels.block_BN.repeat_interleave(3, dim=1))
     correlation = np.corrcoef(levels.block_BN.numpy().T) - np.eye(4)
@@ -93,7 +93,7 @@ LEVELS = LEVELS._replace(action_BK=LEVELS.block_BN.repeat_interleave(3, dim=1))
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "clean"])
-def test_losses_are_weighted_squares_of_all_frames_and_unmasked_actions(prediction: str) -> None:
+def test_losses_are_weighted_squares_of_frames_and_actions(prediction: str) -> None:
     network, clip = with_settings(video_prediction=prediction), clip_of(2, batch=2)
     batch, noise, text = batch_of(clip), noise_of(clip), text_of(network, batch=2)
     found = losses(network, batch, noise, LEVELS, text)

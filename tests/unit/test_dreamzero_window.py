@@ -118,7 +118,7 @@ def test_four_frames_enter_twice_each() -> None:
     )
 
 
-def test_without_a_first_frame_in_the_codec_a_block_begins_with_itself() -> None:
+def test_a_causal_codec_gets_a_block_that_begins_with_itself() -> None:
     class Recording:
         channels = 8
 
@@ -194,7 +194,7 @@ def test_a_request_gives_one_block_of_commands_and_images() -> None:
     assert np.abs(actions).max() <= 1
 
 
-def test_observed_frames_change_the_next_block_and_nothing_before() -> None:
+def test_observed_frames_change_the_next_block_alone() -> None:
     engine = engine_of()
     start = engine.windows.start(images(0), "lift")
     before = replies(engine, start)
