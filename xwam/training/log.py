@@ -55,7 +55,8 @@ def draw_curve(log: Path, image: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     validation = [line for line in lines if line["kind"] == "validation"]
-    for index, name in enumerate(("total", "video", "action", "proprio", "depth")):
+    names = [name for name in ("total", "video", "action", "proprio", "depth") if name in training[0]]
+    for index, name in enumerate(names):
         steps, values = [line["step"] for line in training], [line[name] for line in training]
         axes.plot(steps, smoothed(values), color=f"C{index}", label=name)
         if validation:

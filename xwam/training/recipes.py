@@ -256,7 +256,7 @@ def recipe_of(name: str, overrides: Sequence[str] = ()) -> Recipe:
     recipes = all_recipes()
     if name not in recipes:
         raise RecipeError(f"There is no recipe '{name}'; choose among {', '.join(recipes)}.")
-    defaults = OmegaConf.create(recipes[name].to_json())
+    defaults = OmegaConf.create(asdict(recipes[name]))
     keys = [*map(str, defaults), *leaf_keys(defaults)]
     merged = apply_overrides(defaults, overrides, keys=keys, see="xwam train --recipes", example="num_steps=200")
     return Recipe.from_json(cast(dict[str, Any], OmegaConf.to_container(merged)))
