@@ -17,11 +17,14 @@ from typer.core import TyperGroup
 
 from evalkit.cli.options import counted, split_names
 from evalkit.cli.score_options import (
+    Branches,
     CameraConvention,
+    ControlNames,
     DepthEstimator,
     DepthScale,
     Device,
     DryRun,
+    DryRunDataset,
     Extras,
     Fps,
     LpipsNets,
@@ -69,7 +72,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Score predictions against ground truth: RGB, depth, point clouds, poses.\n\n"
     "`evalkit score run` scores what a policy predicted during a run, `evalkit score folders` anyone's predictions. "
-    "`evalkit score dataset` lets a policy predict from recorded frames. docs/scoring.md defines every metric.",
+    "`evalkit score dataset` lets a policy predict from recorded frames. docs/scoring.md defines every metric.\n\n"
+    "All forms score references next to the predictions: `repeat_last_frame` (floor), `codec_round_trip` (ceiling), "
+    "`ground_truth` (a copy of the ground truth) and `depth_8bit`. `evalkit score dataset --controls` adds predictions "
+    "for what was not done: `other_branch`, `mirrored_action` and `wrong_instruction`.",
 )
 
 
@@ -222,7 +228,10 @@ def score_dataset(
             show_default=False,
         ),
     ] = None,
+    controls: ControlNames = "none",
+    branches: Branches = None,
     to: ScoresFolder = Path("scores"),
+    dry_run: DryRunDataset = False,
     workers: Workers = 0,
     device: Device = "cpu",
     lpips: LpipsNets = "alex",
@@ -241,25 +250,52 @@ def score_dataset(
 
     - `evalkit score dataset data/lift --policy xwam`
     - `evalkit score dataset results/runs/mine --actions both policy.xwam.num_video_steps=25`
+    - `evalkit score dataset results/runs/mine --controls other_branch,mirrored_action --branches results/branches`
     """
+    from evalkit.cli.dataset_table import print_dataset
     from evalkit.config import bind_policy
     from evalkit.report.sheets import SHEETS, ContactSheets
-    from evalkit.score.dataset import Mode
+    from evalkit.score.controls.branches import execute_missing
+    from evalkit.score.dataset import MODES, check_controls
     from evalkit.score.dataset import score_dataset as score
+    from evalkit.score.results.names import CONTROLS
     from evalkit.score.sources.recorded import open_source
 
     options = _on_all_cores(
         _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra), workers
     )
-    open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
-    loaded = bind_policy(policy, overrides or []).load()
+    chosen_controls = _names("--controls", controls, CONTROLS)
+    source = open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
+    bound = bind_policy(policy, overrides or [])
+    spec = bound.spec()
+    if chosen_controls and not spec.takes_actions:
+        raise BadConfig(
+            f"--controls needs a policy that predicts the outcome of given actions; '{spec.policy_id}' does not "
+            "(takes_actions is false in its spec)."
+        )
     if actions is None:
-        actions = "both" if loaded.spec.takes_actions else "own"
-        out.print(Text(f"Policy '{loaded.spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
-    modes: dict[str, tuple[Mode, ...]] = {"own": ("own",), "recorded": ("recorded",), "both": ("own", "recorded")}
-    result, chosen = to / "scores.parquet", modes[actions]
+        actions = "both" if spec.takes_actions else "own"
+        out.print(Text(f"Policy '{spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
+    check_controls(chosen_controls, MODES[actions], branches)
+    if dry_run:
+        print_dataset(source, spec, MODES[actions], chosen_controls, branches)
+        return
+    if branches is not None:
+        with counted("execute other actions") as on_progress:
+            execute_missing(source, spec, chosen_controls, branches, on_progress=on_progress)
+    loaded, result = bound.load(), to / "scores.parquet"
     with counted(f"score {policy} on {folder.name}") as on_progress, ContactSheets(to / SHEETS) as sheets:
-        score(folder, loaded, result, modes=chosen, on_progress=on_progress, options=options, on_chunk=sheets)
+        score(
+            folder,
+            loaded,
+            result,
+            modes=MODES[actions],
+            controls=chosen_controls,
+            branches=branches,
+            on_progress=on_progress,
+            options=options,
+            on_chunk=sheets,
+        )
     _write_report(result, strict=strict, problem=sheets.problem)
 
 

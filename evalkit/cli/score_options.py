@@ -128,6 +128,31 @@ Resize = Annotated[
         show_default=False,
     ),
 ]
+ControlNames = Annotated[
+    str,
+    typer.Option(
+        "--controls",
+        metavar="NAME,NAME",
+        help="Also score predictions for something that was not done, of policies that take actions: other_branch "
+        "(actions of another chunk of the task), mirrored_action (the motion mirrored left to right), "
+        "wrong_instruction (of another task); or none. A model that ignores its actions scores the same in all of "
+        "them.",
+    ),
+]
+Branches = Annotated[
+    Path | None,
+    typer.Option(
+        "--branches",
+        metavar="DIR",
+        help="With --controls: folder with the ground truth of other_branch and mirrored_action, for the scores of "
+        "action dependence; what is missing in it is executed in the recording's simulator.",
+        show_default=False,
+    ),
+]
+DryRunDataset = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only print episodes, chunks, predictions and missing branches; load no policy."),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Only print the clips, views, frames, rates, sizes and units, and how they match."),

@@ -35,6 +35,7 @@ from evalkit.report.columns import (
 from evalkit.report.compare import Comparison
 from evalkit.report.correlation import CorrelationRow
 from evalkit.report.counters import counter_parts
+from evalkit.report.dependence_tables import dependence_data, dependence_sections
 from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json, Paragraph, Part, Section, Table
 from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
@@ -52,7 +53,8 @@ from evalkit.report.tables import MEAN_OF_TASKS, POOLED, ScoreRow, SuccessRow
 from evalkit.score.results.names import EXTRA_FAMILIES, METRICS, PREDICTED
 
 EXTRA = tuple(name for name, metric in METRICS.items() if metric.family in EXTRA_FAMILIES)
-"""Metrics of a table of their own."""
+APART = tuple(name for name, metric in METRICS.items() if metric.family == "dependence")
+"""Metrics of tables of their own."""
 
 SPLIT_TITLES = {"task": "By task", "outcome": "By outcome of the episode", "view": "By view", "horizon": "By horizon"}
 """The splits that are shown; `scores.csv` has intervals and counts of each."""
@@ -75,7 +77,13 @@ def build_document(
     return Document(
         title="Report",
         parts=(*_caveats(caveats), *sections, *_definitions(runs)),
-        data=(_success_data(runs), _scores_data(runs), references_data(runs), _episodes_data(runs)),
+        data=(
+            _success_data(runs),
+            _scores_data(runs),
+            references_data(runs),
+            *dependence_data(runs),
+            _episodes_data(runs),
+        ),
     )
 
 
@@ -92,7 +100,7 @@ def build_scores_document(
         figures: Figures of a result file, or of a comparison, by its name.
     """
     figures = figures or {}
-    data = [_scores_data(scored), references_data(scored)]
+    data = [_scores_data(scored), references_data(scored), *dependence_data(scored)]
     sections = [
         Section(title=one.name, parts=(*_caveats(one.caveats), *figures.get(one.name, ()), *_predictions(one)))
         for one in scored
@@ -235,15 +243,21 @@ def _predictions(scored: ScoreSummary) -> Iterator[Part]:
         table = Table(id="remarks", columns=STATUSES_SEEN, rows=rows)
         parts.append(Section(title="Remarks on the scores", parts=(table,)))
     if any(row.mean is not None for row in scored.scores):
-        parts += [reference_section(scored), *_extra(scored, subjects), *_splits(scored, subjects)]
+        parts += [
+            reference_section(scored),
+            *dependence_sections(scored),
+            *_extra(scored, subjects),
+            *_splits(scored, subjects),
+        ]
         parts += _correlations(scored)
     yield Section(title=title, parts=tuple(parts))
 
 
 def _means(scored: ScoreSummary, subject: str) -> Table:
     """Return a subject's means over all frames, in the order of the definitions; clips without scores last."""
-    order = {name: position for position, name in enumerate(METRICS) if name not in EXTRA}
-    rows = [row for row in scored.scores if row.subject == subject and row.split == "all" and row.metric not in EXTRA]
+    apart = {*EXTRA, *APART}
+    order = {name: position for position, name in enumerate(METRICS) if name not in apart}
+    rows = [row for row in scored.scores if row.subject == subject and row.split == "all" and row.metric not in apart]
     rows.sort(key=lambda row: order.get(row.metric, len(order)))
     return Table(id=f"means_{subject}", columns=MEANS, rows=tuple(map(_mean_cells, rows)), note=MEANS_NOTE)
 
@@ -264,7 +278,7 @@ def _extra(scored: ScoreSummary, subjects: Sequence[str]) -> Iterator[Section]:
 
 def _mean_cells(row: ScoreRow) -> tuple[Cell, ...]:
     metric = METRICS.get(row.metric)
-    best = {"higher": "high", "lower": "low"}[metric.better] if metric else ""
+    best = {"higher": "high", "lower": "low", "neither": ""}[metric.better] if metric else ""
     total = row.num_values + row.num_without
     values = f"{row.num_values} of {total}" if row.num_without else row.num_values
     return (row.metric, best, row.mean, row.interval, values, row.num_episodes, row.remarks)

@@ -19,7 +19,7 @@ from evalkit.contracts.errors import RunFolderError
 from evalkit.report.stats import Interval, mean_interval
 from evalkit.report.tables import horizons
 from evalkit.score.results.checks import CHECK_PREFIX
-from evalkit.score.results.names import PREDICTED, SUBJECTS
+from evalkit.score.results.names import CONTROLS, GIVEN, PREDICTED, SUBJECTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,13 +91,26 @@ def reference_pairs(scores: pd.DataFrame) -> Iterator[Paired]:
     for left in subjects:
         side, plus, estimator = left.partition("+")
         if left in PREDICTED:
-            rights = [right for right in subjects if right not in PREDICTED and "+" not in right]
+            rights = [right for right in subjects if right not in (*PREDICTED, *CONTROLS) and "+" not in right]
         else:
             rights = [f"truth+{estimator}"] if plus and side == "policy" else []
         for right in rights:
             rows = paired_rows(of_subject[left], of_subject[right]) if right in of_subject else []
             if rows:
                 yield Paired(left=left, right=right, rows=tuple(rows))
+
+
+def control_pairs(scores: pd.DataFrame) -> Iterator[Paired]:
+    """Yield the policy's predictions for the recorded actions with each control.
+
+    Args:
+        scores: Rows of a result file, without those of checks.
+    """
+    given = scores[scores["subject"] == GIVEN]
+    for control in CONTROLS:
+        rows = paired_rows(given, scores[scores["subject"] == control])
+        if rows:
+            yield Paired(left=GIVEN, right=control, rows=tuple(rows))
 
 
 def paired_rows(left: pd.DataFrame, right: pd.DataFrame, splits: Sequence[str] = PAIRED_SPLITS) -> list[PairedRow]:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from evalkit.report.after_settling import settling_caveats
 from evalkit.report.caveats import plan_caveats, record_caveats, score_caveats, session_caveats, worker_caveats
 from evalkit.report.correlation import CorrelationRow, correlation_rows
-from evalkit.report.paired import Paired, reference_pairs
+from evalkit.report.dependence import DependenceRow, dependence_rows
+from evalkit.report.paired import Paired, control_pairs, reference_pairs
 from evalkit.report.tables import (
     ErrorRow,
     RemarkRow,
@@ -46,6 +47,8 @@ class ScoreSummary:
         caveats: What a reader must know before the numbers, one sentence each.
         scores: Means of the scores; empty where nothing was scored.
         references: The policy's predictions and each reference, over the frames that both have.
+        controls: The policy's predictions for the recorded actions and each control, over the frames that both have.
+        dependence: How far predictions depend on the actions.
         correlations: Correlation of each metric with success.
         remarks: Every status other than `ok` among the scores.
         unscored_reason: Why there are no scores, one sentence; empty where there are some.
@@ -55,6 +58,8 @@ class ScoreSummary:
     caveats: tuple[str, ...]
     scores: tuple[ScoreRow, ...]
     references: tuple[Paired, ...]
+    controls: tuple[Paired, ...]
+    dependence: tuple[DependenceRow, ...]
     correlations: tuple[CorrelationRow, ...]
     remarks: tuple[RemarkRow, ...]
     unscored_reason: str
@@ -154,7 +159,15 @@ def read_scored(scores_path: Path, *, name: str) -> ScoreSummary:
 def _summary(scores: pd.DataFrame | None, *, name: str, not_scored: str = "") -> ScoreSummary:
     if scores is None:
         return ScoreSummary(
-            name=name, caveats=(), scores=(), references=(), correlations=(), remarks=(), unscored_reason=not_scored
+            name=name,
+            caveats=(),
+            scores=(),
+            references=(),
+            controls=(),
+            dependence=(),
+            correlations=(),
+            remarks=(),
+            unscored_reason=not_scored,
         )
     metrics, _ = split_checks(scores)
     rows = tuple(score_rows(metrics))
@@ -163,6 +176,8 @@ def _summary(scores: pd.DataFrame | None, *, name: str, not_scored: str = "") ->
         caveats=tuple(check_sentences(scores)),
         scores=rows,
         references=tuple(reference_pairs(metrics)),
+        controls=tuple(control_pairs(metrics)),
+        dependence=tuple(dependence_rows(metrics)),
         correlations=tuple(correlation_rows(metrics)),
         remarks=tuple(remark_rows(metrics)),
         unscored_reason="" if rows else "No prediction was scored.",

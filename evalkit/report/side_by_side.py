@@ -66,7 +66,7 @@ def paired_table(table_id: str, pair: Paired, means: Sequence[str], metrics: Seq
 
 def better_side(pair: Paired, row: PairedRow) -> str:
     """Return the name of the side with the better values; `NOT_CLEAR` if the interval holds 0, empty without one."""
-    if row.interval is None or row.metric not in METRICS:
+    if row.interval is None or row.metric not in METRICS or METRICS[row.metric].better == "neither":
         return ""
     if row.interval.low <= 0 <= row.interval.high:
         return NOT_CLEAR
@@ -75,9 +75,12 @@ def better_side(pair: Paired, row: PairedRow) -> str:
 
 
 def references_data(scored: Sequence[ScoreSummary]) -> Table:
-    """Return every row of every pair of policy and reference, with full precision."""
+    """Return every row of every pair of policy and reference, or policy and control, with full precision."""
     rows = [
-        (summary.name, *cells) for summary in scored for pair in summary.references for cells in paired_data_rows(pair)
+        (summary.name, *cells)
+        for summary in scored
+        for pair in (*summary.references, *summary.controls)
+        for cells in paired_data_rows(pair)
     ]
     return Table(id="references", columns=(IDENTITY[0], *PAIRED_DATA), rows=tuple(rows))
 

@@ -152,6 +152,32 @@ def mean_interval(
     return Interval(max(mean - below, low), min(mean + above, high))
 
 
+def ratio_interval(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    tasks: np.ndarray | None = None,
+    *,
+    low: float = -math.inf,
+) -> Interval | None:
+    """Return the 95 % interval of a ratio of two sums over episodes, `numerators.sum() / denominators.sum()`.
+
+    It is the interval of `mean_interval`, whose number of values is the denominator here.
+
+    Args:
+        numerators: Sum of each episode.
+        denominators: Sum of each episode, positive.
+        tasks: Task of each episode, as in `mean_interval`.
+        low: Lowest possible ratio.
+
+    Example:
+        >>> ratio_interval(np.array([0.2, 0.6]), np.array([0.1, 0.3])) is None  # both episodes have the ratio 2
+        True
+    """
+    least = float(np.min(denominators)) if len(denominators) else 1.0
+    found = mean_interval(numerators, np.asarray(denominators) / least, tasks, low=low * least)
+    return None if found is None else Interval(found.low / least, found.high / least)
+
+
 def _strata(tasks: np.ndarray | None, num_episodes: int) -> list[np.ndarray]:
     """Return the episodes' positions for each task with several; if most are alone in theirs, of all in one."""
     whole = [np.arange(num_episodes)]

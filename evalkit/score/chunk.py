@@ -31,7 +31,7 @@ from evalkit.score.references import (
     reference_predictions,
 )
 from evalkit.score.results.checks import check_row
-from evalkit.score.results.names import METRICS, Family
+from evalkit.score.results.names import CONTROLS, METRICS, Family
 from evalkit.score.results.outcome import WHOLE_CHUNK, ImageKey, Measure, Score
 from evalkit.score.results.totals import Totals, add_totals
 from evalkit.score.sources.depth_estimator import EstimatorChoice, EstimatorUnavailable, with_depth
@@ -104,7 +104,8 @@ def score_chunk(
     if not predictions or len(chunk.true.rgb_fvhwc_u8) <= lead:
         return []
     options = options or ScoreOptions()
-    checked = check_chunk(chunk, env, predictions, problems=problems, first=lead)
+    judged = {subject: one for subject, one in predictions.items() if subject not in CONTROLS}
+    checked = check_chunk(chunk, env, judged, problems=problems, first=lead)
     whole = Pools() if pools is None else pools
     truth = GroundTruth(
         chunk.true,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.types import Prediction
+from evalkit.score.controls.dependence import Branching
 from evalkit.score.frame import GroundTruth, Named
 from evalkit.score.metrics import depth
 from evalkit.score.results.outcome import Measure
@@ -58,6 +60,27 @@ def reference_predictions(chunk: ClipChunk, like: Prediction) -> dict[str, Predi
     if not len(chunk.start.rgb_fvhwc_u8):
         return {}
     return {"repeat_last_frame": as_prediction(_repeated(chunk.start, len(chunk.true.rgb_fvhwc_u8)), like)}
+
+
+def reference_branchings(
+    chunk: ClipChunk, other: Frames, like: Prediction, codec: RoundTrip | None
+) -> dict[str, Branching]:
+    """Return the references of action dependence: the floor, both ground truths, and both after the codec's round trip.
+
+    Args:
+        chunk: The ground truth of the recorded actions, and the frame that the policy saw.
+        other: The ground truth of other actions.
+        like: What the policy predicts.
+        codec: The policy's codec; None without one. One that fails is left out here; the ceiling's own row says so.
+    """
+    true, branch = as_prediction(chunk.true, like), as_prediction(other, like)
+    still = reference_predictions(chunk, like)
+    pairs = {subject: Branching(same, same) for subject, same in still.items()}
+    pairs["ground_truth"] = Branching(true, branch)
+    if codec is not None:
+        with suppress(Exception):  # a policy's codec is anyone's code
+            pairs["codec_round_trip"] = Branching(codec(true), codec(branch))
+    return pairs
 
 
 def codec_round_trip(truth: GroundTruth, like: Prediction, codec: RoundTrip | str) -> Prediction | Measure:

@@ -233,6 +233,18 @@ class ClipReader:
         except BROKEN as error:
             raise RunFolderError(f"The actions of the clip {self.path} are broken: {_damage(error)}.") from error
 
+    def read_starts(self) -> dict[int, np.ndarray]:
+        """Return the state at the start of each chunk, 16 numbers, by the steps executed before it.
+
+        Raises:
+            RunFolderError: If it is broken.
+        """
+        try:
+            groups = [self._file["chunks"][name] for name in self._names]
+            return {int(group.attrs["step_idx"]): group["start"]["proprio_fd"][0] for group in groups}
+        except BROKEN as error:
+            raise RunFolderError(f"The states of the clip {self.path} are broken: {_damage(error)}.") from error
+
 
 def _why_unreadable(path: Path, error: OSError) -> str:
     """Return why a file cannot be opened, without the text of HDF5."""

@@ -101,10 +101,10 @@ def test_recorded_actions_are_given_chunk_by_chunk(run: Path, tmp_path: Path) ->
     scores = read_scores(
         score_dataset(run, policy, tmp_path / "o.parquet", modes=("own", "recorded"), options=NO_LPIPS)
     )
-    assert [given is None for given in policy.given] == [True, True, False, False] * 2
+    assert [given is None for given in policy.given] == [True, False] * 4
     with ClipReader(run / "clips/ball/0000.h5") as clip:
         recorded = clip.read_actions()
-    np.testing.assert_array_equal(known(policy.given[2]), known(recorded)[:8])
+    np.testing.assert_array_equal(known(policy.given[1]), known(recorded)[:8])
     own, given = (scores[scores["subject"] == name] for name in ("policy", "policy_given_actions"))
     np.testing.assert_array_equal(own["value"].to_numpy(), given["value"].to_numpy())
     assert (scores["subject"] == "repeat_last_frame").sum() == len(own)

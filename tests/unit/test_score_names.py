@@ -13,7 +13,7 @@ DOC = (Path(__file__).resolve().parents[2] / "docs/scoring.md").read_text()
 
 def test_the_documentation_has_every_metric_as_defined() -> None:
     for metric in METRICS.values():
-        best = {"higher": "high", "lower": "low"}[metric.better]
+        best = {"higher": "high", "lower": "low", "neither": ""}[metric.better]
         definition = metric.definition.replace("|", "\\|")
         assert f"| `{metric.name}` | {best} | {definition} |" in DOC
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["image", "lpips", "depth", "cloud", "state", "parts", "wrist", "views", "flow", "distribution"]
-Better = Literal["higher", "lower"]
+Family = Literal[
+    "image", "lpips", "depth", "cloud", "state", "parts", "wrist", "views", "flow", "distribution", "dependence"
+]
+Better = Literal["higher", "lower", "neither"]
 Per = Literal["view", "change", "frame", "arm", "chunk", "clip"]
 
 
@@ -23,8 +25,8 @@ class Metric:
     Attributes:
         name: `what_unit/convention`.
         family: Part of a prediction that it needs; or that it describes moving or robot pixels (`parts`), wrist
-            cameras, the agreement of views, optical flow or a set of clips.
-        better: Direction of better values.
+            cameras, the agreement of views, optical flow, a set of clips, or how predictions for two actions differ.
+        better: Direction of better values; `neither` where a value is judged next to another one alone.
         per: What one row covers: a frame of a view (`view`), a frame of a view except the first (`change`), a frame of
             all views (`frame`), a frame of an arm (`arm`), a chunk (`chunk`), or a clip (`clip`).
         definition: Mask, pooling and form, one sentence.
@@ -188,11 +190,47 @@ def _extra_metrics() -> Iterator[Metric]:
     )
 
 
+def _apart_metrics() -> Iterator[Metric]:
+    """Yield how far predictions and ground truths for the recorded and for other actions lie apart."""
+    pixels = "over all pixels of all static cameras"
+    quantities = (
+        ("apart_levels", f"RGB, root mean square {pixels}, of 255 grey levels"),
+        ("apart_m", f"depth, root mean square {pixels} with depth in both ground truths (1 mm to 10 m), metres"),
+        ("apart_mm", "position of the end effector, mm"),
+    )
+    for branch in BRANCHES:
+        between = f"for the recorded actions and for those of `{branch}`, from the same frame"
+        for name, quantity in quantities:
+            definitions: tuple[tuple[str, Better, str], ...] = (
+                ("pred", "neither", f"distance between the predictions {between}: {quantity}"),
+                ("true", "neither", f"distance between the ground truths {between}: {quantity}"),
+                (
+                    "along",
+                    "higher",
+                    f"part of `{name}/pred_{branch}` that points along the true difference; signed",
+                ),
+            )
+            for side, better, definition in definitions:
+                yield Metric(
+                    name=f"{name}/{side}_{branch}",
+                    family="dependence",
+                    better=better,
+                    per="arm" if name == "apart_mm" else "frame",
+                    definition=definition,
+                )
+
+
 def _extra(name: str, family: Family, better: Better, definition: str) -> Metric:
     return Metric(name=name, family=family, better=better, per="view", definition=definition)
 
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_metrics(), *_extra_metrics())}
+BRANCHES = ("other_branch", "mirrored_action")
+"""Controls whose actions can be executed from the same state, so that they have a ground truth of their own."""
+
+CONTROLS = (*BRANCHES, "wrong_instruction")
+"""Subjects that are predictions of the evaluated policy for something that was not done; no good value is expected."""
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_metrics(), *_extra_metrics(), *_apart_metrics())}
 
 EXTRA_FAMILIES: tuple[Family, ...] = ("parts", "wrist", "views", "flow", "distribution")
 """Families that do not enter the tables of whole static images; reports show them in a table of their own."""
@@ -206,9 +244,9 @@ def metric_bounds(name: str) -> tuple[float, float]:
         [(0.0, inf), (-1.0, 1.0), (-inf, inf)]
     """
     metric, kind = METRICS.get(name), name.partition("/")[0]
-    if metric is None or kind in ("psnr_db", "kernel_distance"):
+    if metric is None or kind in ("psnr_db", "kernel_distance") or (kind.startswith("apart") and "/along" in name):
         return -math.inf, math.inf
-    if metric.better == "lower":
+    if metric.better in ("lower", "neither"):
         return 0.0, 1.0 if kind.endswith("_frac") else math.inf
     return (-1.0 if kind == "ssim" else 0.0), 1.0
 
@@ -216,12 +254,17 @@ def metric_bounds(name: str) -> tuple[float, float]:
 SUBJECTS: dict[str, str] = {
     "policy": "predictions of the policy for its own actions",
     "policy_given_actions": "predictions of the policy for the recorded actions (the policy as a world simulator)",
+    "other_branch": "control, predictions of the policy for the recorded actions of another chunk of the task, against "
+    "the ground truth of this one",
+    "mirrored_action": "control, predictions of the policy for the recorded motion mirrored left to right",
+    "wrong_instruction": "control, predictions of the policy for the recorded actions with another task's instruction",
     "repeat_last_frame": "floor, which repeats the last frame that the policy saw",
     "depth_8bit": "ground-truth depth stored with 8 bits of inverse depth between 0.1 and 4.5 m",
     "ground_truth": "sanity check, ground truth scored against itself, perfect up to rounding (first frame of a clip)",
     "codec_round_trip": "ceiling, ground truth encoded and decoded by the policy's codec",
 }
-"""What a row scores. `PREDICTED` are predictions of the policy, all others are references."""
+"""What a row scores: predictions of the policy (`PREDICTED`), `CONTROLS`, and references (all others)."""
 
-PREDICTED = ("policy", "policy_given_actions")
+GIVEN = "policy_given_actions"
+PREDICTED = ("policy", GIVEN)
 """Subjects that are predictions of the evaluated policy."""

@@ -33,6 +33,7 @@ STATUSES: dict[str, str] = {
     "too_small": "the images are smaller than the metric's window",
     "no_overlap": "the views of the frame have too few points in common",
     "too_few_samples": "a distance between sets of clips needs more clips, or more frames of a clip",
+    "same_truth": "the ground truths for the two actions do not differ, so that the predictions need not differ either",
     "too_few_pixels": "a mask has fewer than 16 pixels in this image",
     "unreadable": "a frame cannot be read or decoded",
     "missing_clip": "the record names a clip that does not exist",

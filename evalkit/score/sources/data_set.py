@@ -92,8 +92,11 @@ class DataSet:
         """
         track = read_track(self.root, key)
         check_against(track, self._lengths[key], videos=True)
-        episode, env, axes = _episode_and_env(track, index)
-        return DataSetEpisode(episode=episode, env=env, track=track, axes=axes)
+        return _read(track, index)
+
+    def read_without_videos(self, key: str, *, index: int) -> DataSetEpisode:
+        """Return an episode whose videos are not checked; errors as in `read`."""
+        return _read(read_track(self.root, key), index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,6 +203,11 @@ def task_and_index(key: str) -> tuple[str, int]:
     """
     digits = Path(key).name.rpartition("_")[2]
     return Path(key).parent.name, int(digits) if digits.isdecimal() else 0
+
+
+def _read(track: Track, index: int) -> DataSetEpisode:
+    episode, env, axes = _episode_and_env(track, index)
+    return DataSetEpisode(episode=episode, env=env, track=track, axes=axes)
 
 
 def _episode_and_env(track: Track, index: int) -> tuple[Episode, EnvSpec, Axes]:

@@ -6,7 +6,7 @@ Read next: `evalkit/score/dataset.py`, which runs a policy on them; `data_set.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,9 @@ import numpy as np
 from evalkit.contracts.errors import BadConfig, SpecMismatch
 from evalkit.contracts.spec import EnvSpec, PolicySpec, past_offsets, still_action
 from evalkit.contracts.types import Episode
+from evalkit.dataset.layout import BrokenEpisode, read_track
 from evalkit.score.sources.data_set import DataSet, RecordedChunk, task_and_index
+from evalkit.score.sources.simulator import Simulator
 from evalkit.store.clips import ClipChunk, ClipReader
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import RunFolder, open_run
@@ -65,6 +67,27 @@ class Source(Protocol):
         """
         ...
 
+    def outlines(self) -> list[Outline]:
+        """Return task and instruction of every episode; broken ones of a data set are left out."""
+        ...
+
+    def motion(self, entry: Entry, policy: PolicySpec) -> Motion | None:
+        """Return the actions of one episode, without its images; None if it holds none.
+
+        Raises:
+            RunFolderError: If the clip of a run is broken.
+            BrokenEpisode: If the episode of a data set is broken.
+        """
+        ...
+
+    def simulator(self, entry: Entry) -> Simulator:
+        """Return the bench, with the settings of the recording, in which an episode was recorded.
+
+        Raises:
+            EvalkitError: If it is not installed, or no longer has these settings.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -85,6 +108,28 @@ class Entry:
     path: Path
     key: str = ""
     record: EpisodeRecord | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What an episode shows: its task and its instruction."""
+
+    entry: Entry
+    task: str
+    instruction: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Motion:
+    """The actions of one episode, without its images.
+
+    Attributes:
+        actions_nd: All executed actions, N,14.
+        starts: State at the first step of each chunk, 16 numbers, by the number of that step.
+    """
+
+    actions_nd: np.ndarray
+    starts: Mapping[int, np.ndarray]
 
 
 def open_source(folder: Path) -> Source:
@@ -135,6 +180,24 @@ class RunSource:
                 actions_nd=clip.read_actions(),
             )
 
+    def outlines(self) -> list[Outline]:
+        """Return task and instruction of the episodes, as their records state them."""
+        return [
+            Outline(entry=entry, task=entry.task, instruction=(entry.record.instruction if entry.record else "") or "")
+            for entry in self.episodes
+        ]
+
+    def motion(self, entry: Entry, policy: PolicySpec) -> Motion | None:
+        """Return the executed actions of a clip; the states are those at the start of its chunks."""
+        with ClipReader(entry.path) as clip:
+            actions_nd = clip.read_actions()
+            return None if actions_nd is None else Motion(actions_nd=actions_nd, starts=clip.read_starts())
+
+    def simulator(self, entry: Entry) -> Simulator:
+        """Return the planned bench."""
+        planned = self.run.plan.bench
+        return Simulator.of(planned.name, planned.config)
+
 
 class DataSetSource:
     """A data set in the layout of X-WAM."""
@@ -163,6 +226,31 @@ class DataSetSource:
             chunks=read.chunks(policy),
             actions_nd=read.track.executed,
         )
+
+    def outlines(self) -> list[Outline]:
+        """Return task and first instruction of the episodes that can be read."""
+        found = []
+        for entry in self.episodes:
+            try:
+                track = read_track(self.data.root, entry.key)
+            except BrokenEpisode:
+                continue
+            if track.about.task is not None:
+                found.append(Outline(entry=entry, task=track.about.task, instruction=track.instructions[0]))
+        return found
+
+    def motion(self, entry: Entry, policy: PolicySpec) -> Motion | None:
+        """Return the executed actions of an episode; the states are those at the start of the policy's chunks."""
+        read = self.data.read_without_videos(entry.key, index=entry.index)
+        if read.track.executed is None:
+            return None
+        starts = range(0, read.track.num_frames - 1, policy.chunk_len)
+        return Motion(actions_nd=read.track.executed, starts={step: read.proprio[step] for step in starts})
+
+    def simulator(self, entry: Entry) -> Simulator:
+        """Return the bench that the episode names, with the settings that it states."""
+        about = read_track(self.data.root, entry.key).about
+        return Simulator.of(about.bench or self.bench, about.settings or {})
 
 
 def _executed_chunks(clip: ClipReader, policy: PolicySpec) -> Iterator[RecordedChunk]:
