@@ -1,6 +1,7 @@
 """One RoboCasa task as an env: begin, advance, observe, close. It runs in RoboCasa's own interpreter.
 
-In: 14-number actions along the base axes, seeds. Out: RGB-D, camera matrices, proprio, state for oracles.
+In: 14-number actions along the base axes, seeds. Out: RGB-D, camera matrices, proprio, more states of the robot, state
+for oracles.
 Read next: `scene.py`, how an episode is built; `state.py`, what oracles may read; `../mujoco/observed.py`,
 how it is observed.
 
@@ -19,6 +20,7 @@ from envs.mujoco.observed import ObservedEnv
 from envs.mujoco.views import ViewRenderer, check_gl
 from envs.robocasa import scene
 from envs.robocasa.protocols import PROTOCOLS
+from envs.robocasa.robot_state import read_robot_state
 from envs.robocasa.state import read_state
 from envs.robocasa.tasks import TASKS, env_spec
 from evalkit.contracts import geometry
@@ -134,4 +136,5 @@ class RobocasaEnv(ObservedEnv):
         return self._sim.robots[0].composite_controller.part_controllers
 
     def _privileged(self) -> dict[str, np.ndarray]:
-        return read_state(self._sim, TASKS[self._task].state, self._T_base_world)
+        items = TASKS[self._task].state
+        return {**read_state(self._sim, items, self._T_base_world), **read_robot_state(self._data)}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from envs.robosuite.tasks import CONTROL_HZ, T_EE_CAM
-from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec
+from evalkit.contracts.spec import OSC_DELTA_BASE, ROBOT_STATE, CameraSpec, EnvSpec
 
 CAMERAS = (
     CameraSpec(name="robot0_agentview_left", kind="static"),
@@ -180,5 +180,5 @@ def env_spec(task: str, *, image_hw_px: tuple[int, int]) -> EnvSpec:
         arms=("left",),
         action_layout=OSC_DELTA_BASE,
         control_hz=CONTROL_HZ,
-        privileged_keys=TASKS[task].privileged_keys,
+        privileged_keys=(*TASKS[task].privileged_keys, *ROBOT_STATE),
     )

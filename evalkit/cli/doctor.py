@@ -42,6 +42,7 @@ def doctor(
     - `evalkit doctor robocasa`
     - `evalkit doctor robocasa bench.robocasa.protocol=xwam`
     - `evalkit doctor xwam policy.xwam.checkpoint=nano`
+    - `evalkit doctor remote policy.remote.url=ws://host:8000 policy.remote.adapter=pi0-robotwin`
     """
     from rich.table import Table
 

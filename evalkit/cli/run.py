@@ -100,6 +100,7 @@ def run(
     - `evalkit run --tasks Lift --episodes 2 --out results/runs/mine`
     - `evalkit run --policy scripted --bench robosuite --tasks Lift,Door --episodes 10 --out results/runs/theirs`
     - `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2`
+    - `evalkit run --policy remote --bench robosuite --tasks Lift policy.remote.url=ws://host:8000`
     - `evalkit run --tasks Lift --episodes 2 --out results/runs/mine --retry error,skipped`
     - `evalkit run --dry-run`
     """

@@ -36,6 +36,21 @@ and the gripper's open fraction. The current joints move nothing: an env of this
 `privileged` under this very name. They are the targets of its joint drives, which the robot knows, so every policy of
 this layout gets them and is no oracle for it."""
 
+ROBOT_STATE = {
+    "robot0_eef_pos": 3,
+    "robot0_eef_quat": 4,
+    "robot0_gripper_qpos": 2,
+    "robot0_gripper_qvel": 2,
+    "robot0_base_to_eef_pos": 3,
+    "robot0_base_to_eef_quat": 4,
+    "robot0_base_pos": 3,
+    "robot0_base_quat": 4,
+}
+"""How many numbers each state of the robot itself has, by robosuite's name of the observable: metres, m/s, quaternions
+(x, y, z, w); in the world, or as seen from the centre of the mobile base. The quaternions are those of the gripper's
+body, which is turned by 90 degrees about z against the end effector of `proprio`. Released RoboCasa policies read them.
+A policy that requests them is no oracle: a robot measures them."""
+
 EVERYTHING = "*"
 """In a policy's `privileged_keys`: it reads the planned episode, and all state that the env of its task gives."""
 

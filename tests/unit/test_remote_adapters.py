@@ -164,7 +164,7 @@ def test_golden_rotations() -> None:
     ],
 )
 def test_numbers_that_are_no_rotation(form: str, numbers: Any, said: str) -> None:
-    with pytest.raises(BadMessage, match=message):
+    with pytest.raises(BadMessage, match=said):
         rotation_from(form, np.array(numbers))
 
 

@@ -5,7 +5,9 @@ In: an interpreter that has them, named by `EVALKIT_OPENPI_PYTHON`; without it, 
     python3 -m venv openpi && openpi/bin/pip install openpi-client==0.1.2 typing_extensions msgpack-numpy==0.4.8
     EVALKIT_OPENPI_PYTHON=openpi/bin/python pytest tests/unit/test_remote_partner.py
 
-`openpi-client` 0.1.2 needs typing_extensions and does not declare it. Out: a verdict on wire, arrays and images.
+`openpi-client` 0.1.2 needs typing_extensions and does not declare it. With pydantic and pyyaml in it, and a checkout of
+XPolicyLab named by `EVALKIT_XPOLICYLAB_ROOT`, XPolicyLab's own server is a partner too. Out: a verdict on wire, arrays
+and images.
 Read next: `tests/doubles/openpi_partner.py`, what runs there; `test_remote_policy.py` for the rest of the policy.
 """
 
@@ -14,6 +16,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from baselines.remote.convert import resize_with_pad
 from baselines.remote.policy import RemoteConfig, RemotePlugin, RemotePolicy
 from evalkit import testing
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.spec import JOINT_POSITION
 from tests.doubles.policy_server import hold, serving
 
 pytest.importorskip("websockets", reason="websockets is not installed (pip install '.[remote]')")
@@ -84,6 +88,28 @@ def test_a_server_of_another_layout_is_refused() -> None:
         pytest.raises(EvalkitError, match=r"must have the shape \(8, 7\), got \(8, 14\)"),
     ):
         loaded(url)
+
+
+@pytest.mark.skipif(
+    "EVALKIT_XPOLICYLAB_ROOT" not in os.environ, reason="EVALKIT_XPOLICYLAB_ROOT names no checkout of XPolicyLab"
+)
+def test_xpolicylabs_own_server_is_understood() -> None:
+    script = SCRIPT.with_name("xpolicylab_partner.py")
+    command = [os.environ["EVALKIT_OPENPI_PYTHON"], str(script), os.environ["EVALKIT_XPOLICYLAB_ROOT"]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            policy = loaded(url, adapter="xpolicylab-robotwin-joint", chunk_len=5)
+            request = testing.noise_request(policy.spec, 0, 0)
+            (reply,) = testing.ask(policy, request)
+            joints = request.observation.privileged[JOINT_POSITION]
+            np.testing.assert_allclose(reply.actions, np.tile(joints, (5, 1)), rtol=1e-6)
+            failing = replace(request, observation=replace(request.observation, instruction="fail"))
+            with pytest.raises(EpisodeFault, match="infer_failed: the model is out of memory"):
+                policy.infer([failing])
+        finally:
+            process.kill()
 
 
 @pytest.mark.slow
