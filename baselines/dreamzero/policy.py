@@ -227,20 +227,20 @@ class DreamZeroPolicy:
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
         seen, episode_id = request.observation, request.episode_id
-        before = self._memory.window_before(episode_id, request.chunk_idx)
-        window, reason = self.engine.windows.after(before, seen.rgb, request.past_rgb, seen.instruction)
+        before = self._memory.before(episode_id, request.chunk_idx)
+        step = self.engine.windows.after(before.window, seen.rgb, request.past_rgb, seen.instruction)
         given, num_frames = request.given_actions, request.num_predicted_frames
-        block = self.engine.begin(window, seen.proprio, seed=request.noise_seed, given_actions=given)
+        block = self.engine.begin(step.window, seen.proprio, seed=request.noise_seed, given_actions=given)
         encoded = time.perf_counter()
         actions, block = self.engine.act(block)
         done = time.perf_counter()
-        self._memory.remember(episode_id, request.chunk_idx, before, window)
-        details = {"window_blocks": window.num_blocks, "passes": block.state.history.num_runs}
+        after = before.after(step, block.state.history.num_runs)
+        self._memory.remember(episode_id, request.chunk_idx, before, after)
         return PolicyReply(
             actions=actions if given is None else given,
             timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
             prediction=partial(self.engine.imagine, block, num_frames) if num_frames else None,
-            details=details | ({"window_started_by": reason} if reason else {}),
+            details=after.details(),
         )
 
 

@@ -125,17 +125,13 @@ def test_a_new_start_forgets_the_episode() -> None:
     np.testing.assert_array_equal(actions_of(ask(policy, requests)), actions_of(ask(policy, requests)))
 
 
-def test_replies_say_why_a_window_started() -> None:
+def test_replies_count_passes_and_why_windows_started() -> None:
     policy = policy_of()
     details = [reply.details for reply in ask(policy, requests_of(policy, 1, 6))]
-    assert [each["window_blocks"] for each in details] == [0, 1, 2, 3, 0, 1]
-    assert [each.get("window_started_by") for each in details] == [
-        "first request",
-        None,
-        None,
-        None,
-        "4 blocks fill the window",
-        None,
+    assert [each["passes"] for each in details] == [2, 4, 6, 8, 10, 12]
+    assert [each["window_starts"] for each in details[3:5]] == [
+        {"first request": 1},
+        {"first request": 1, "4 blocks fill the window": 1},
     ]
 
 

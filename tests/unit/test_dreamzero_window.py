@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from baselines.dreamzero.engine import DreamZeroEngine
-from baselines.dreamzero.memory import EpisodeMemory
+from baselines.dreamzero.memory import EpisodeMemory, Past
 from baselines.dreamzero.network import DreamZeroNetwork
 from baselines.dreamzero.sampler import BlockSchedule
-from baselines.dreamzero.window import Window, Windows
+from baselines.dreamzero.window import Step, Window, Windows
 from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.types import Prediction
 from tests.doubles.dreamzero import TINY, network_of
@@ -232,17 +232,19 @@ def test_given_actions_change_the_images_of_a_flash_model() -> None:
 def test_a_repeated_request_continues_the_window_before_it() -> None:
     windows, memory = windows_of(bundle_of()), EpisodeMemory()
     memory.reset("a")
-    assert memory.window_before("a", 0) is None
-    first = windows.start(images(0), "lift")
-    memory.remember("a", 0, None, first)
-    second = windows.extend(first, images(1, 8))
+    nothing = memory.before("a", 0)
+    assert nothing == Past()
+    first = nothing.after(windows.after(None, images(0), None, "lift"), 3)
+    memory.remember("a", 0, nothing, first)
+    second = first.after(Step(windows.extend(first.window, images(1, 8)), None), 4)  # type: ignore[arg-type]
     for _ in range(2):
-        assert memory.window_before("a", 1) is first
+        assert memory.before("a", 1) is first
         memory.remember("a", 1, first, second)
-    assert memory.window_before("a", 2) is second
-    assert memory.window_before("a", 4) is None, "frames between are unknown"
+    assert memory.before("a", 2) is second
+    assert second.details() == {"passes": 7, "window_starts": {"first request": 1}}
+    assert memory.before("a", 4) == replace(second, window=None), "frames between are unknown"
     memory.reset("a")
-    assert memory.window_before("a", 1) is None
+    assert memory.before("a", 1) == Past()
 
 
 def test_an_episode_that_is_not_remembered_is_named() -> None:
@@ -250,8 +252,8 @@ def test_an_episode_that_is_not_remembered_is_named() -> None:
     for name in "abc":
         memory.reset(name)
     with pytest.raises(EpisodeFault, match=r"dreamzero remembers no episode a: call reset .* at most 2 episodes"):
-        memory.window_before("a", 0)
-    assert memory.window_before("b", 0) is None
+        memory.before("a", 0)
+    assert memory.before("b", 0) == Past()
 
 
 def test_the_codec_alone_gives_a_still_future_back() -> None:
