@@ -158,12 +158,16 @@ class RemotePlugin:
             "packages": ", ".join(f"{name} {packages.version(name)}" for name in ("websockets", "msgpack")),
         }
 
+    def glance(self, config: RemoteConfig) -> list[Finding]:
+        """Return whether the packages of its wire are installed; the weights are the server's."""
+        server = Finding(what="weights", ok=True, found=f"those of the server at {config.url}", remedy="")
+        return [*_packages(adapters.load(config.adapter)), server]
+
     def examine(self, config: RemoteConfig) -> list[Finding]:
         """Return what the adapter needs on this machine, and whether the server answers."""
         self.spec(config)
         adapter = adapters.load(config.adapter)
-        needed = [("websockets", "websockets"), *([("PIL", "pillow")] if adapter.resizes else [])]
-        findings = [_package(module, package) for module, package in needed]
+        findings = _packages(adapter)
         findings.append(
             Finding(
                 what="adapter",
@@ -345,6 +349,12 @@ def _fault(error: Exception, url: str) -> EpisodeFault:
 def _said(error: Exception) -> str:
     """Return what an error says, on one line."""
     return error.sentence if isinstance(error, ServerError) else str(error)
+
+
+def _packages(adapter: Adapter) -> list[Finding]:
+    """Return whether the packages are installed that an adapter needs."""
+    needed = [("websockets", "websockets"), *([("PIL", "pillow")] if adapter.resizes else [])]
+    return [_package(module, package) for module, package in needed]
 
 
 def _package(module: str, package: str) -> Finding:

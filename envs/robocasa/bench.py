@@ -16,7 +16,7 @@ from envs.mujoco.views import choose_gl
 from envs.robocasa import install
 from envs.robocasa.protocols import COSMOS_NOTE, FIRST_DEMONSTRATION_SEED, NUM_TASKS, PROTOCOLS, Protocol
 from envs.robocasa.tasks import TASKS, env_spec
-from evalkit.contracts.env import Finding, WorkerLaunch
+from evalkit.contracts.env import Finding, WorkerLaunch, find_interpreter
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.limits import ANTIALIAS_SAMPLES, IMAGE_PX, check_choice, check_range
 from evalkit.contracts.recording import Replay
@@ -167,6 +167,10 @@ class RobocasaBench:
         art = "placeholder" if config.art == "placeholder" else found.pop("art")
         note = {"scenes": COSMOS_NOTE} if config.protocol == "cosmos" else {}
         return found | {"art": art} | note
+
+    def glance(self, config: RobocasaConfig) -> list[Finding]:
+        """Return whether an interpreter is named for RoboCasa and exists; `examine` checks what it holds."""
+        return [find_interpreter(python(config), "robocasa", remedy=f"set {PYTHON_VARIABLE} (docs/robocasa.md)")]
 
     def examine(self, config: RobocasaConfig) -> list[Finding]:
         """Return what RoboCasa needs and whether it is there."""

@@ -161,6 +161,10 @@ class RobosuiteBench:
         """Return the versions that decide physics and images; robosuite's wheel holds its assets."""
         return {package: metadata.version(package) for package in ("robosuite", "mujoco")}
 
+    def glance(self, config: RobosuiteConfig) -> list[Finding]:
+        """Return whether robosuite and MuJoCo are installed."""
+        return [*map(_package, ("mujoco", "robosuite"))]
+
     def examine(self, config: RobosuiteConfig) -> list[Finding]:
         """Return whether robosuite, MuJoCo and a renderer are there."""
         return [*map(_package, ("mujoco", "robosuite")), *find_renderers(sys.executable)]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evalkit.contracts.env import PLACE, Finding, WorkerLaunch
+from evalkit.contracts.env import PLACE, Finding, WorkerLaunch, find_interpreter
 from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.contracts.limits import check_choice
 from evalkit.contracts.manifest import Manifest, default_path
@@ -231,6 +231,18 @@ class RobotwinBench:
         """Return the hash of the planned episodes' vettings, and who vetted them."""
         vetted = self._vetted(config, planned)
         return {"manifest": f"{vetted.sha256[:16]}, {episodes.vetted_by(vetted)}"}
+
+    def glance(self, config: RobotwinConfig) -> list[Finding]:
+        """Return whether a checkout and an interpreter are named and exist; `examine` checks them."""
+        root = named_root(config)
+        checkout = Finding(
+            what="checkout",
+            ok=root is not None and root.is_dir(),
+            found="none is named" if root is None else str(root),
+            remedy=f"set {ROOT_VARIABLE} (docs/robotwin.md)",
+        )
+        interpreter = find_interpreter(python(config), "sapien", remedy=f"set {PYTHON_VARIABLE} (docs/robotwin.md)")
+        return [checkout, interpreter]
 
     def examine(self, config: RobotwinConfig) -> list[Finding]:
         """Return what RoboTwin needs and whether it is there."""

@@ -1,8 +1,8 @@
 """The command `evalkit`: one line per verb, in the order in which they are used.
 
 In: a command line. Out: exit code 0, or one sentence on stderr and exit code 2.
-Read next: `vet.py`, `plan.py`, `check.py`, `run.py`, `score.py`, `report.py`, `data.py`, `doctor.py` for the verbs;
-`options.py` for what they share.
+Read next: `list.py`, `vet.py`, `plan.py`, `check.py`, `run.py`, `score.py`, `report.py`, `data.py`, `doctor.py` for the
+verbs; `options.py` for what they share.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typer.exceptions import TyperException
 from evalkit.cli import check, score
 from evalkit.cli.data import record, replay
 from evalkit.cli.doctor import doctor
-from evalkit.cli.plan import list_, plan
+from evalkit.cli.list import list_
+from evalkit.cli.plan import plan
 from evalkit.cli.report import report, view
 from evalkit.cli.run import Interrupted, run
 from evalkit.cli.vet import vet

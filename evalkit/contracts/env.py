@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -329,3 +330,27 @@ class ExaminedBench(Protocol):
     def examine(self, config: Any) -> list[Finding]:
         """Return every finding."""
         ...
+
+
+@runtime_checkable
+class GlancedPlugin(Protocol):
+    """A bench or a policy that can tell at once what it needs and whether it is here, for `evalkit list`."""
+
+    def glance(self, config: Any) -> list[Finding]:
+        """Return findings that start no process, import no framework and ask no network; weights among them."""
+        ...
+
+
+def find_interpreter(python: str, package: str, *, remedy: str) -> Finding:
+    """Return whether an interpreter exists; of the one that runs this, also whether it has the simulator's package.
+
+    Args:
+        python: Path of the interpreter.
+        package: A package of the simulator.
+        remedy: What helps where it is missing.
+    """
+    if python == sys.executable:
+        here = find_spec(package) is not None
+        found = f"evalkit's own, {'with' if here else 'without'} {package}"
+        return Finding(what="interpreter", ok=here, found=found, remedy=remedy)
+    return Finding(what="interpreter", ok=Path(python).is_file(), found=python, remedy=remedy)

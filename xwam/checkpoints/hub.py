@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from evalkit.contracts.env import Finding
 from xwam.checkpoints.metadata import (
     MODEL_FILE,
     MODEL_JSON,
@@ -81,6 +82,39 @@ def shipped(name: str) -> Path | None:
     family, _, model = name.rpartition("/")
     family = family or OWN
     return family_of(family).shipped.get(model) if family in names() else None
+
+
+def find_weights(checkpoint: str, ours: Mapping[str, Path], *, untrained: bool, name: str) -> Finding:
+    """Return where the weights of a checkpoint are, for `evalkit list`; asks no network.
+
+    Args:
+        checkpoint: Its name, path or id.
+        ours: Shipped weights of the family by name.
+        untrained: Whether the name stands for random weights.
+        name: The policy, whose setting names the checkpoint.
+    """
+    setting = f"policy.{name}.checkpoint"
+    if untrained:
+        found = f"random ({checkpoint}); {setting} names trained ones"
+        return Finding(what="weights", ok=True, found=found, remedy="", needed=False)
+    if checkpoint in ours or shipped(checkpoint) is not None:
+        return Finding(what="weights", ok=True, found=f"shipped ({checkpoint})", remedy="")
+    if Path(checkpoint).exists():
+        return Finding(what="weights", ok=True, found=f"on this machine ({checkpoint})", remedy="")
+    match = _hub_id(checkpoint)
+    if match is None:
+        return Finding(what="weights", ok=False, found=f"nothing at {checkpoint}", remedy=f"give {setting}")
+    if _is_downloaded(match[1]):
+        return Finding(what="weights", ok=True, found=f"downloaded from the Hugging Face hub ({checkpoint})", remedy="")
+    found = f"to be downloaded from https://huggingface.co/{match[1]}"
+    return Finding(what="weights", ok=False, found=found, remedy="the first run downloads them", needed=False)
+
+
+def _is_downloaded(repo: str) -> bool:
+    """Return whether the hub's cache on this machine has files of a repository."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return any((Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots").glob("*/*"))
 
 
 def _light_files(listing: Listing, prefix: str) -> list[str]:

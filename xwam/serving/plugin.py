@@ -22,7 +22,7 @@ from evalkit.contracts.limits import check_device, check_folder, check_range
 from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import PolicySpec
-from xwam.checkpoints.hub import locate
+from xwam.checkpoints.hub import find_weights, locate
 from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
 from xwam.checkpoints.tokenizer import HOW, find_tokenizer, identity_of, load_tokenizer
 from xwam.config import PRECISIONS, ModelConfig
@@ -139,6 +139,10 @@ class ModelPlugin(Generic[AnyPolicy]):
         """Return hash and size of the weights, how the model is asked, and the departures from its own settings."""
         model = self.model(config)
         return self.model_facts(config, model) | dict(self.schedule_facts(config, model))
+
+    def glance(self, config: Any) -> list[Finding]:
+        """Return where the weights are: shipped, on this machine, to be downloaded, or random."""
+        return [find_weights(config.checkpoint, self.family.shipped, untrained=self.untrained(config), name=self.name)]
 
     def examine(self, config: Any) -> list[Finding]:
         """Return what a checkpoint with umT5 needs in addition to its weights; nothing for others."""
