@@ -14,7 +14,8 @@ from evalkit.contracts.policy import Policy
 NEED_A_SIMULATOR = {"expert_replay", "scripted"}  # they read a simulator's state; tests/sim runs them
 NEED_A_SERVER = {"remote"}  # tests/unit/test_remote_policy.py runs it against one
 NEED_A_RECORDING = {"replay"}  # tests/unit/test_baselines_replay.py gives it one
-NEED_MORE = NEED_A_SIMULATOR | NEED_A_SERVER | NEED_A_RECORDING
+NEED_A_PACKAGE = {"two_stage"}  # tests/unit/test_two_stage.py gives it another estimator
+NEED_MORE = NEED_A_SIMULATOR | NEED_A_SERVER | NEED_A_RECORDING | NEED_A_PACKAGE
 REGISTERED = [name for name in plugins.names(plugins.POLICIES) if name not in NEED_MORE]
 POLICIES = [*REGISTERED, "tests.doubles.policy:FakePolicyPlugin"]
 
