@@ -84,11 +84,11 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
         self.check(config)
         model = self.model(config)
         self.require_model_of_bench(config, model)
-        pace = _pace(config, model)
+        pace = self.pace(config, model)
         interface = INTERFACES[model.bench]
         depth = ("depth",) if model.network.depth != "none" else ()
         return PolicySpec(
-            policy_id=f"xwam/{model.name}" + ("-random" if self.untrained(config) else ""),
+            policy_id=f"{self.name}/{model.name}" + ("-random" if self.untrained(config) else ""),
             action_layouts=(interface.layout,),
             chunk_len=model.num_actions,
             execute_steps=pace.execute_steps,
@@ -104,13 +104,13 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
 
     def schedule_facts(self, config: XwamPolicyConfig, model: ModelConfig) -> Mapping[str, str]:
         """Return the schedule with its departures, and how predictions are finished."""
-        pace = _pace(config, model)
+        pace = self.pace(config, model)
         facts = {
             "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {config.guidance}",
             "denoising of states where actions are given": f"{max(LEAST_STATE_STEPS, pace.num_action_steps)} steps",
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
-            "departures from the model's own schedule": ", ".join(_departures(config, model)) or "none",
+            "departures from the model's own schedule": ", ".join(_departures(config, pace, model)) or "none",
         }
         if self.is_released(config):
             facts["departures from the released server"] = "; ".join(_server_departures(config))
@@ -124,7 +124,7 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
         Raises:
             BadConfig: If the checkpoint's decoder cannot be used.
         """
-        return XwamPolicy(self.spec(config), _engine(config, bundle))
+        return XwamPolicy(self.spec(config), self._engine(config, bundle))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec's round trip (encode, decode); the network stays where it was loaded and is not used.
@@ -138,7 +138,42 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
         bundle = self.load(replace(config, tokenizer=None))
         if isinstance(bundle.codec, Movable):
             bundle.codec.to(config.device)
-        return _engine(replace(config, warp=False), bundle).round_trip
+        return self._engine(replace(config, warp=False), bundle).round_trip
+
+    def pace(self, config: XwamPolicyConfig, model: ModelConfig) -> Pace:
+        """Return the step counts of a run; those that the settings leave open are the model's own.
+
+        Raises:
+            BadConfig: If they cannot be followed.
+        """
+        pace = Pace(
+            *(getattr(model, name) if getattr(config, name) is None else getattr(config, name) for name in Pace._fields)
+        )
+        where = f"policy.{self.name}"
+        check_range(f"{where}.num_video_steps", pace.num_video_steps, 1, MAX_STEPS)
+        if not 1 <= pace.num_action_steps <= pace.num_video_steps:
+            raise BadConfig(
+                f"{where} needs at least one step, and no more for actions than for video, got "
+                f"num_action_steps={pace.num_action_steps} and num_video_steps={pace.num_video_steps}."
+            )
+        if not 1 <= pace.execute_steps <= model.num_actions:
+            raise BadConfig(f"{where}.execute_steps must be 1 to {model.num_actions}, got {pace.execute_steps}.")
+        return pace
+
+    def _engine(self, config: XwamPolicyConfig, bundle: Bundle) -> Engine:
+        """Return the engine with its finisher.
+
+        Raises:
+            BadConfig: If the checkpoint's decoder cannot be used.
+        """
+        from xwam.serving.engine import Engine
+
+        schedule = _schedule(self.pace(config, bundle.model), guidance=config.guidance)
+        try:
+            finisher = _finisher(config, bundle.model).finisher(bundle)
+            return Engine(bundle, schedule, finisher, prompt_bytes=int(config.prompt_memory_gib * 2**30))
+        except CheckpointError as error:
+            raise BadConfig(str(error)) from error
 
 
 class XwamPolicy:
@@ -175,55 +210,19 @@ class XwamPolicy:
         )
 
 
-def _pace(config: XwamPolicyConfig, model: ModelConfig) -> Pace:
-    """Return the step counts of a run; those that the settings leave open are the model's own.
-
-    Raises:
-        BadConfig: If they cannot be followed.
-    """
-    pace = Pace(
-        *(getattr(model, name) if getattr(config, name) is None else getattr(config, name) for name in Pace._fields)
-    )
-    check_range("policy.xwam.num_video_steps", pace.num_video_steps, 1, MAX_STEPS)
-    if not 1 <= pace.num_action_steps <= pace.num_video_steps:
-        raise BadConfig(
-            f"policy.xwam needs at least one step, and no more for actions than for video, got "
-            f"num_action_steps={pace.num_action_steps} and num_video_steps={pace.num_video_steps}."
-        )
-    if not 1 <= pace.execute_steps <= model.num_actions:
-        raise BadConfig(f"policy.xwam.execute_steps must be 1 to {model.num_actions}, got {pace.execute_steps}.")
-    return pace
-
-
-def _departures(config: XwamPolicyConfig, model: ModelConfig) -> list[str]:
+def _departures(config: XwamPolicyConfig, pace: Pace, model: ModelConfig) -> list[str]:
     """Return the departures from the schedule with which the authors evaluate the model, one phrase each."""
-    pace = _pace(config, model)
     changed = [name for name in Pace._fields if getattr(pace, name) != getattr(model, name)]
     phrases = [f"{name} {getattr(pace, name)} in place of {getattr(model, name)}" for name in changed]
     return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
 
 
-def _engine(config: XwamPolicyConfig, bundle: Bundle) -> Engine:
-    """Return the engine with its finisher.
-
-    Raises:
-        BadConfig: If the checkpoint's decoder cannot be used.
-    """
-    from xwam.serving.engine import Engine
-
-    try:
-        finisher, prompt_bytes = _finisher(config, bundle.model).finisher(bundle), int(config.prompt_memory_gib * 2**30)
-        return Engine(bundle, _schedule(config, bundle.model), finisher, prompt_bytes=prompt_bytes)
-    except CheckpointError as error:
-        raise BadConfig(str(error)) from error
-
-
-def _schedule(config: XwamPolicyConfig, model: ModelConfig) -> Schedule:
+def _schedule(pace: Pace, *, guidance: float) -> Schedule:
     """Return the denoising steps of a run."""
     from xwam.flow.sampler import Schedule
 
-    num_video_steps, num_action_steps, _ = _pace(config, model)
-    return Schedule(num_video_steps=num_video_steps, num_action_steps=num_action_steps, guidance=config.guidance)
+    num_video_steps, num_action_steps, _ = pace
+    return Schedule(num_video_steps=num_video_steps, num_action_steps=num_action_steps, guidance=guidance)
 
 
 def _finisher(config: XwamPolicyConfig, model: ModelConfig) -> FinisherChoice:

@@ -1,6 +1,7 @@
 """The network with two streams: against X-WAM's with tied weights, and which tokens reach which."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,13 @@ from baselines.joint_attention.config import count_two_streams
 from baselines.joint_attention.network import TwoStreamNetwork
 from tests.doubles.networks import ACTIONS, COLS, FRAMES, ROWS, STATES, TINY, VIEWS, inputs_of
 from tests.doubles.two_streams import TINY_STREAMS, tied, two_streams_of
+from xwam.checkpoints.bundle import load_bundle, save_checkpoint
+from xwam.checkpoints.fresh import fresh_bundle, start_from_wan
+from xwam.checkpoints.tensor_names import is_addition
+from xwam.config import NANO, WAN22_5B, DepthMode, count_parameters
+from xwam.families import family_of, model_named
 from xwam.network.layers import KeyValue
-from xwam.network.transformer import Denoised, XwamNetwork
+from xwam.network.transformer import Denoised, XwamNetwork, is_exact
 
 PER_FRAME = VIEWS * (ROWS // 2) * (COLS // 2)
 VIDEO = FRAMES * PER_FRAME
@@ -120,3 +126,42 @@ def test_parameters_are_counted_without_building() -> None:
 def test_depth_in_the_video_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="a branch of its own"):
         replace(TINY_STREAMS, depth="sequence")
+
+
+@pytest.mark.parametrize("family", ["joint_attention", "video_in_training"])
+def test_nano_has_as_many_parameters_as_xwam(family: str) -> None:
+    depths: tuple[DepthMode, ...] = ("interleaved", "none")
+    for depth in depths:
+        xwam = sum(count_parameters(replace(NANO.network, depth=depth)))
+        model = model_named(f"{family}/nano")
+        assert sum(family_of(family).count_parameters(replace(model.network, depth=depth)).values()) == pytest.approx(
+            xwam, rel=0.05
+        )
+
+
+def test_5b_is_wan_and_a_stream_of_one_billion() -> None:
+    counts = family_of("joint_attention").count_parameters(model_named("joint_attention/5b").network)
+    assert counts["wan"] == count_parameters(WAN22_5B).wan == 4_999_787_712
+    assert counts["depth"] == count_parameters(WAN22_5B).depth
+    assert counts["actions_and_states"] == pytest.approx(1e9, rel=0.03)  # OpenWAM: "1B-parameter ActionDiT"
+
+
+@pytest.mark.parametrize("name", ["joint_attention/nano", "video_in_training/nano-robotwin"])
+def test_a_checkpoint_comes_back(name: str, tmp_path: Path) -> None:
+    bundle = fresh_bundle(model_named(name), seed=3)
+    save_checkpoint(tmp_path / "model.safetensors", bundle.network.cast(torch.bfloat16), bundle.model)
+    loaded = load_bundle(str(tmp_path / "model.safetensors"))
+    assert loaded.model == bundle.model
+    assert {weight.dtype for name, weight in loaded.network.named_parameters() if is_exact(name)} == {torch.float32}
+    for (key, one), (_, two) in zip(bundle.network.named_parameters(), loaded.network.named_parameters(), strict=True):
+        assert one.equal(two), key
+
+
+def test_wan_starts_the_video_stream_and_leaves_the_other_fresh() -> None:
+    config = replace(TINY_STREAMS, depth="interleaved")
+    wan = {name: weight for name, weight in two_streams_of(config).state_dict().items() if not is_addition(name)}
+    network = start_from_wan(config, wan, family="joint_attention")
+    held = network.state_dict()
+    assert all(held[name].equal(weight) for name, weight in wan.items())
+    assert held["blocks.0.action.ffn.0.weight"].any()
+    assert held["extra_blocks.0.0.ffn.0.weight"].equal(held["blocks.1.ffn.0.weight"])

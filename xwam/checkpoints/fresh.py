@@ -42,7 +42,7 @@ def init_weights(network: AnyTrunk, seed: int) -> AnyTrunk:
         torch.manual_seed(seed)
         for name, weight in sorted(network.named_parameters()):
             if name.endswith("modulation"):
-                weight.normal_(0, config.width**-0.5)
+                weight.normal_(0, weight.shape[-1] ** -0.5)
             elif weight.dim() == 1:
                 weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
             elif "blocks." in name or name.startswith("patch_embedding"):
@@ -63,19 +63,20 @@ def start_depth_branch(network: XwamNetwork) -> None:
         copy.load_state_dict({name: weights[name] for name in copy.state_dict()})
 
 
-def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, seed: int = 0) -> XwamNetwork:
-    """Return a network for fine-tuning: Wan's weights, the depth branch copied from them, all others fresh.
+def start_from_wan(config: NetworkConfig, wan: Mapping[str, Tensor], *, family: str = OWN, seed: int = 0) -> Trunk:
+    """Return a network for fine-tuning: Wan's weights, a depth branch copied from them, all others fresh.
 
     Args:
         config: The network; its main branch must have Wan's sizes.
         wan: Wan's tensors under Wan's names.
+        family: The family that builds it.
         seed: Seed of the fresh weights.
     """
-    network = fresh_network(config, seed=seed)
+    network = _fresh(family_of(family), config, seed)
     fresh = {name: value for name, value in network.state_dict().items() if is_addition(name)}
     fill(network, {**wan, **fresh}, source="The video model to start from")
     network.cast(stored_type({name: weight for name, weight in wan.items() if not is_exact(name)}))
-    if config.depth == "interleaved":
+    if isinstance(network, XwamNetwork) and config.depth == "interleaved":
         start_depth_branch(network)
     return network
 
