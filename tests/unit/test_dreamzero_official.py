@@ -71,7 +71,7 @@ def test_encoders_and_decoder_compute_as_the_official_ones(tmp_path: Path) -> No
     torch.testing.assert_close(network.action_decoder(tokens), out)
 
 
-def test_a_14b_layout_loads_without_the_channels_of_the_first_frame(tmp_path: Path) -> None:
+def test_a_14b_layout_loads_without_first_frame_channels(tmp_path: Path) -> None:
     official = read_official(write_official(tmp_path, sizes=SMALL_14B))
     assert official.network.latent_channels == 16
     patches = official.weights["patch_embedding.weight"]
