@@ -124,6 +124,8 @@ def _predicted(spec: PolicySpec) -> str:
 
 def _needed(spec: PolicySpec) -> str:
     """Return what a policy needs of an env; what its spec leaves open is not named."""
+    from evalkit.contracts.spec import oracle_keys
+
     size = None if spec.image_hw_px is None else "{} x {} px".format(*spec.image_hw_px)
     if not spec.needs_images:
         images = "no images"
@@ -135,7 +137,7 @@ def _needed(spec: PolicySpec) -> str:
         "" if spec.arms is None else f"{' and '.join(spec.arms)} arm",
         "" if spec.control_hz is None else f"{spec.control_hz:g} Hz",
         "" if spec.past_frame_stride is None else f"frames between requests, one every {spec.past_frame_stride} steps",
-        "" if not spec.privileged_keys else f"oracle: reads {_read(spec.privileged_keys)}",
+        f"oracle: reads {_read(keys)}" if (keys := oracle_keys(spec.privileged_keys)) else "",
         "" if spec.env_ids is None else f"only {_grouped(spec.env_ids)}",
     ]
     return "; ".join(part for part in parts if part)

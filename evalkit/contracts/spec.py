@@ -333,6 +333,16 @@ def readable_keys(spec: PolicySpec, given: Iterable[str]) -> tuple[str, ...]:
     return tuple(key for key in given if key in (*spec.privileged_keys, *joints))
 
 
+def oracle_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return what only an oracle may read of a policy's `privileged_keys`: all but the states of the robot itself.
+
+    Example:
+        >>> oracle_keys(["robot0_eef_pos", "cube_pos_m"])
+        ('cube_pos_m',)
+    """
+    return tuple(key for key in keys if key not in ROBOT_STATE)
+
+
 def reads_episode(spec: PolicySpec) -> bool:
     """Return whether a policy is given the planned episode: its task and its seed."""
     return EVERYTHING in spec.privileged_keys or EPISODE in spec.privileged_keys

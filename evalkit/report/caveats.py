@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalkit.contracts.errors import EvalkitError
-from evalkit.contracts.spec import EPISODE, EVERYTHING, ROBOT_STATE
+from evalkit.contracts.spec import EPISODE, EVERYTHING, oracle_keys
 from evalkit.contracts.text import sentence_kind
 from evalkit.report.format import quantity
 from evalkit.score.results.coverage import Coverage, LostClip, lost_sentence
@@ -36,7 +36,7 @@ def plan_caveats(plan: Plan, *, num_missing: int) -> Iterator[str]:
         have = "episode has" if num_missing == 1 else "episodes have"
         yield f"The run is not finished: {num_missing} planned {have} no record yet."
     for name, spec in plan.policy.specs.items():
-        if keys := [key for key in spec.get("privileged_keys") or () if key not in ROBOT_STATE]:
+        if keys := oracle_keys(spec.get("privileged_keys") or ()):
             yield f"{name} is an oracle, not a learned policy: it reads {_privileges(keys)}."
     if sentence := nothing_predicted(plan):
         yield f"{plan.policy.name}: {sentence}"

@@ -15,6 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from evalkit.cli.main import app
+from evalkit.contracts.spec import ROBOT_STATE
 from evalkit.report.caveats import (
     MixedProtocols,
     between_caveats,
@@ -120,6 +121,11 @@ def test_an_oracle_of_the_episode_says_so(plan: Plan) -> None:
     policy = replace(plan.policy, specs={"p": {"privileged_keys": ["episode"]}})
     (sentence,) = plan_caveats(replace(plan, policy=policy), num_missing=0)
     assert sentence == "p is an oracle, not a learned policy: it reads the planned episode (task, seed)."
+
+
+def test_a_policy_that_reads_the_robot_is_no_oracle(plan: Plan) -> None:
+    policy = replace(plan.policy, specs={"p": {"privileged_keys": list(ROBOT_STATE)}})
+    assert list(plan_caveats(replace(plan, policy=policy), num_missing=0)) == []
 
 
 def test_every_departure_is_listed(run: Path, plan: Plan, tmp_path: Path) -> None:
