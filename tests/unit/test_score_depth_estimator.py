@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.contracts.errors import UnknownName
+from evalkit.contracts.errors import BadConfig, UnknownName
 from evalkit.score.chunk import ScoreOptions, score_chunk
 from evalkit.score.results.outcome import ImageKey, Measure
 from evalkit.score.sources import depth_estimator
@@ -112,3 +112,12 @@ def test_rgb_of_another_size_gets_no_depth() -> None:
 def test_depth_anything_says_what_it_lacks() -> None:
     with pytest.raises(depth_estimator.EstimatorUnavailable, match="Depth Anything 3 is unavailable, because"):
         depth_estimator.load("da3")
+
+
+def test_depth_anything_gives_metres_only_with_nested_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVALKIT_DA3", raising=False)
+    with pytest.raises(BadConfig, match="needs a model that gives metres; depth-anything/DA3METRIC-LARGE does"):
+        depth_estimator.parse_choice("da3/metric")
+    assert depth_estimator.parse_choice("da3/median").label == "da3/median"
+    monkeypatch.setenv("EVALKIT_DA3", "depth-anything/DA3NESTED-GIANT-LARGE")
+    assert depth_estimator.parse_choice("da3/metric").label == "da3/metric"

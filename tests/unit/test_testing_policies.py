@@ -99,3 +99,6 @@ def test_the_command_prints_verdicts_and_the_next_step() -> None:
     assert "failed   batch" in bad.output
     assert "Keep what an episode remembers under its episode_id" in bad.output
     assert "breaks its contract: 11 passed, 1 failed." in bad.output
+    absent = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=absent"])
+    assert absent.exit_code == 1
+    assert "cannot be checked here: 1 failed, 11 skipped." in absent.output

@@ -10,6 +10,7 @@ in `policy+da3/median`. `truth+da3/median` is the same estimator on the ground-t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from evalkit.contracts.errors import EvalkitError, UnknownName
+from evalkit.contracts.errors import BadConfig, EvalkitError, UnknownName
 from evalkit.contracts.plugins import resolve
 from evalkit.contracts.types import Prediction
 from evalkit.score.metrics import depth, disparity
@@ -62,6 +63,7 @@ def parse_choice(text: str) -> EstimatorChoice:
     Raises:
         UnknownName: For an estimator or an alignment that does not exist.
         EstimatorUnavailable: If `module:function` cannot be imported.
+        BadConfig: For `da3/metric` with a model that gives no metres.
 
     Example:
         >>> parse_choice("plane/median")
@@ -71,6 +73,7 @@ def parse_choice(text: str) -> EstimatorChoice:
     for known in ALIGNMENTS:
         if alignment == known and name:
             _check_name(name)
+            _check_metres(name, known)
             return EstimatorChoice(name=name, alignment=known)
     raise UnknownName("alignment", alignment, ALIGNMENTS, see="evalkit score folders --help")
 
@@ -81,6 +84,23 @@ def _check_name(name: str) -> None:
         _resolved(name)
     elif name not in _MAKERS:
         raise UnknownName("depth estimator", name, _MAKERS, see="evalkit score folders --help")
+
+
+def _check_metres(name: str, alignment: Alignment) -> None:
+    """Raise BadConfig where no alignment is asked for and Depth Anything 3 is not the model that gives metres.
+
+    `DA3METRIC-LARGE` gives depth for a focal length of 300 px (its FAQ), and scoring folders knows no focal lengths.
+    """
+    if name == "da3" and alignment == "metric" and "NESTED" not in _da3_model().upper():
+        raise BadConfig(
+            f"da3/metric needs a model that gives metres; {_da3_model()} does not. Choose da3/median, set "
+            "EVALKIT_DA3=depth-anything/DA3NESTED-GIANT-LARGE, or run the policy `two_stage`."
+        )
+
+
+def _da3_model() -> str:
+    """Return the model of Depth Anything 3: an id on the hub, or a folder of weights."""
+    return os.environ.get("EVALKIT_DA3", "depth-anything/DA3METRIC-LARGE")
 
 
 def with_depth(
@@ -154,8 +174,6 @@ def _plane() -> Estimator:
 
 def _da3() -> Estimator:
     """Return Depth Anything 3 through its own package; `EVALKIT_DA3` names another model or a folder of weights."""
-    import os
-
     try:
         import torch
         from depth_anything_3.api import DepthAnything3
@@ -163,8 +181,7 @@ def _da3() -> Estimator:
         raise EstimatorUnavailable(
             f"Depth Anything 3 is unavailable, because {error}. Install it from its own repository."
         ) from error
-    model_name = os.environ.get("EVALKIT_DA3", "depth-anything/DA3METRIC-LARGE")
-    model = DepthAnything3.from_pretrained(model_name).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = DepthAnything3.from_pretrained(_da3_model()).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return lambda images: _resized(np.asarray(model.inference(list(images)).depth, np.float32), images.shape[1:3])
 
 
