@@ -1,7 +1,7 @@
 """A server of a policy in a thread of the tests: a double for other people's servers, in both dialects.
 
 In: a function from observations to replies. Out: a URL under a path; everything that arrived.
-Read next: `partner_server.py`, which speaks with the unmodified `openpi-client` in its own interpreter.
+Read next: `openpi_partner.py`, which speaks with the unmodified `openpi-client` in its own interpreter.
 """
 
 from __future__ import annotations
