@@ -13,6 +13,7 @@ from evalkit.contracts.types import Prediction
 from tests.doubles.checkpoints import MODEL
 from tests.doubles.xwam import request_of
 from xwam.checkpoints.fresh import fresh_bundle
+from xwam.checkpoints.metadata import CheckpointError
 from xwam.config import NANO
 from xwam.flow.sampler import Latents, Schedule
 from xwam.nano.choice import choose
@@ -55,6 +56,13 @@ def test_without_measured_depth_the_plain_finisher_is_built() -> None:
     bundle = fresh_bundle(NANO, seed=0)
     assert isinstance(choose(NANO, camera_depth=False, warp=True).finisher(bundle), PlainFinisher)
     assert isinstance(choose(NANO, camera_depth=True, warp=True).finisher(bundle), MeasuredFinisher)
+
+
+def test_a_pixel_decoder_of_two_arms_is_refused() -> None:
+    two_arms = replace(NANO, name="two", arms=("left", "right"))
+    plain, decoder = PlainFinisher(two_arms, fresh_bundle(NANO, seed=0).codec), object()
+    with pytest.raises(CheckpointError, match="follows the end effector of one arm, but the model has the arms left"):
+        MeasuredFinisher(plain, decoder)  # type: ignore[arg-type]
 
 
 class Recording:

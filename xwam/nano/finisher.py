@@ -18,6 +18,7 @@ from torch import Tensor
 from evalkit.contracts.geometry import ee_pose_from_proprio, inverse
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.dataset.depth_video import depth_from_video
+from xwam.checkpoints.metadata import CheckpointError
 from xwam.codecs.patch_dct import PatchDCT, change_of_views
 from xwam.flow.sampler import Latents
 from xwam.nano.depth_refinement import Reprojected, reproject_views, snap_to_measured_depth
@@ -52,10 +53,18 @@ class MeasuredFinisher:
     Args:
         plain: Decodes latents.
         decoder: Makes the images of static cameras; None for those of the codec.
+
+    Raises:
+        CheckpointError: If there is a decoder and the model has several arms.
     """
 
     def __init__(self, plain: PlainFinisher, decoder: PixelDecoder | None) -> None:
         self.plain, self.decoder, self.model = plain, decoder, plain.model
+        if decoder is not None and len(self.model.arms) != 1:
+            raise CheckpointError(
+                f"{self.model.name} holds a pixel decoder, which follows the end effector of one arm, but the model "
+                f"has the arms {', '.join(self.model.arms)}; give a checkpoint without one."
+            )
 
     def prepare(self, seen: Seen, seen_BCVHW: Tensor) -> Present:
         """Return the present, with measured depth as the codec needs it."""
