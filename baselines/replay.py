@@ -149,7 +149,7 @@ class ReplayPlugin:
         try:
             found, ok = f"{len(_episodes(config))} episodes in {config.data}", True
         except EvalkitError as error:
-            found, ok = str(error), False
+            found, ok = "none is named" if config.data is None else str(error).rstrip("."), False
         remedy = "give policy.replay.data=DIR, a data set of `evalkit record` or a run with clips"
         return [Finding(what="recorded episodes", ok=ok, found=found, remedy=remedy)]
 

@@ -91,6 +91,7 @@ def test_the_interval_of_a_ratio_has_no_scale() -> None:
     assert first is not None
     assert first.low < numerators.sum() / denominators.sum() < first.high
     second = ratio_interval(1e-3 * numerators, 1e-3 * denominators)
+    assert second is not None
     np.testing.assert_allclose(second, first)
 
 
