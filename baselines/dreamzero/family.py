@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from baselines.dreamzero.levels import BlockLevels
     from baselines.dreamzero.network import DreamZeroNetwork
     from baselines.dreamzero.objective import DreamZeroObjective
+    from baselines.dreamzero.official import Official
     from xwam.checkpoints.bundle import Bundle
     from xwam.flow.sampler import Schedule
     from xwam.serving.imagine import Imagined, Observations
@@ -46,6 +47,12 @@ class DreamZeroFamily:
         from xwam.checkpoints.fresh import init_weights
 
         return init_weights(network, seed)
+
+    def official(self, source: Path) -> Official | None:
+        """Return the content of a folder of official weights; None for other folders."""
+        from baselines.dreamzero.official import is_official, read_official
+
+        return read_official(source) if is_official(source) else None
 
     def count_parameters(self, config: DreamZeroConfig) -> Mapping[str, int]:
         """Return the numbers of parameters by origin."""

@@ -99,6 +99,12 @@ class Official:
     vae: Mapping[str, Tensor]
     left_out: tuple[LeftOut, ...]
 
+    @property
+    def settings(self) -> Mapping[str, int]:
+        """Return the sizes of encoders and decoder, which Wan's transformer does not have."""
+        names = ("state_hidden", "action_hidden", "action_slots", "state_slots")
+        return {name: getattr(self.network, name) for name in names}
+
 
 def is_official(folder: Path) -> bool:
     """Return whether a folder is in the layout of the official weights; reads no weights."""

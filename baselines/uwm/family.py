@@ -44,6 +44,16 @@ class UwmFamily:
 
         return init_weights(network, seed)
 
+    def official(self, source: Path) -> None:
+        """Refuse the weights of the original UWM, whose network is another one; return None for other sources.
+
+        Raises:
+            CheckpointError: Says why they do not load.
+        """
+        from baselines.uwm.official import refuse_original
+
+        refuse_original(source)
+
     def count_parameters(self, config: UwmConfig) -> Mapping[str, int]:
         """Return the numbers of parameters by origin."""
         return count_uwm(config)._asdict()

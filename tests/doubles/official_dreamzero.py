@@ -3,8 +3,8 @@
 In: sizes. Out: `config.json` and safetensors files, with the names and shapes of dreamzero0/dreamzero, commit ab790c1.
 Read next: `tests/unit/test_dreamzero_official.py`.
 
-The names were read in `wan_video_dit_action_casual_chunk.py`, `wan2_1_submodule.py`, `base_vla.py` and
-`wan_flow_matching_action_tf.py`; the sizes of the 5B model are those of `wan_flow_matching_action_tf_wan22.yaml`.
+The names were read in CausalWanModel, WanI2VCrossAttention, WANPolicyHead and VLA of the official code; the sizes of the
+5B model are those of its configuration for Wan2.2.
 """
 
 import json

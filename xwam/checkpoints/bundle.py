@@ -190,7 +190,7 @@ def load_checkpoint(path: Path) -> tuple[Trunk, ModelConfig]:
     """Return network and configuration of a safetensors file of ours."""
     model, tensors = read_model(path), read_tensors(path)
     weights = {name: weight for name, weight in tensors.items() if not name.startswith(DECODER)}
-    return _network(model, weights, source=str(path)), model
+    return network_of(model, weights, source=str(path)), model
 
 
 def load_decoder(path: Path, model: ModelConfig) -> DecoderWeights | None:
@@ -210,7 +210,7 @@ def load_released(folder: Path, *, num_heads: int | None = None, tokenizer: str 
         like=model.network,
     )
     model = replace(model, network=sizes)
-    network = _network(model, container.network, source=str(folder / RELEASED_WEIGHTS))
+    network = network_of(model, container.network, source=str(folder / RELEASED_WEIGHTS))
     codec = vae_from_wan(container.vae, mean=container.vae_mean.flatten(), std=container.vae_std.flatten())
     umt5 = umt5_from_wan(container.text_encoder)
     text = umt5_text(umt5, folder, num_tokens=sizes.text_len, tokenizer=tokenizer)
@@ -221,7 +221,7 @@ def load_with_additions(folder: Path, *, tokenizer: str | None = None) -> Bundle
     """Return a model whose transformer is in the layout of Wan or diffusers, with X-WAM's additions in another file."""
     model, (_, wan) = read_model(folder), load_wan(folder)
     weights = {**wan, **read_tensors(folder / ADDITIONS_FILE)}
-    network = _network(model, weights, source=str(folder))
+    network = network_of(model, weights, source=str(folder))
     text = load_text_encoder(model, folder, tokenizer=tokenizer)
     return Bundle(model, network, load_codec(model, folder), text)
 
@@ -271,7 +271,12 @@ def with_stored_text(bundle: Bundle, folder: Path, *, identity: str) -> Bundle:
     return bundle._replace(text_encoder=StoredText(folder, identity=identity, make=lambda: encoder, shape=shape))
 
 
-def _network(model: ModelConfig, weights: Mapping[str, Tensor], *, source: str) -> Trunk:
+def network_of(model: ModelConfig, weights: Mapping[str, Tensor], *, source: str) -> Trunk:
+    """Return the network of a model with these weights, ready for inference.
+
+    Raises:
+        CheckpointError: Names missing, unexpected and misshapen tensors; begins with the source.
+    """
     with without_values():
         network = family_of(model.family).build(model.network)
     fill(network, weights, source=source)

@@ -30,6 +30,7 @@ from xwam.checkpoints.metadata import (
 )
 from xwam.checkpoints.tensor_names import diffusers_dit_name, is_addition, wan_umt5_name, wan_vae_name
 from xwam.checkpoints.wan import load_wan, load_wan_text, load_wan_vae
+from xwam.codecs.mosaic import Mosaic
 from xwam.codecs.wan_vae import WanVae
 from xwam.config import ModelConfig, NetworkConfig, release_from_network
 from xwam.families import OWN
@@ -242,8 +243,9 @@ def _refuse_denoised_depth(model: ModelConfig) -> None:
 
 def _write_parts(bundle: Bundle, folder: Path) -> None:
     """Write VAE, text encoder and tokenizer, if the model has them."""
-    if isinstance(bundle.codec, WanVae):
-        bundle.codec.vae.save_pretrained(folder / "vae")
+    codec = bundle.codec.codec if isinstance(bundle.codec, Mosaic) else bundle.codec
+    if isinstance(codec, WanVae):
+        codec.vae.save_pretrained(folder / "vae")
     if isinstance(bundle.text_encoder, UmT5Text):
         bundle.text_encoder.model.save_pretrained(folder / "text_encoder")
         _write_tokenizer(bundle.text_encoder, folder)

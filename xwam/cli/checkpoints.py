@@ -69,8 +69,14 @@ def convert(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(metavar="BENCH", help="The source is Wan2.2 alone; make a model to fine-tune for this bench."),
+        typer.Option(
+            metavar="BENCH",
+            help="The source is Wan2.2 alone, or official weights of --family; make a model to fine-tune for BENCH.",
+        ),
     ] = None,
+    family: Annotated[
+        str, typer.Option(metavar="NAME", help="With --start: the family of the model, for example dreamzero.")
+    ] = "xwam",
     statistics: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --start: statistics.json of the bench's data.")
     ] = None,
@@ -82,30 +88,39 @@ def convert(
     - `xwam convert experiment/ ours/`
     - `xwam convert ours/ wan/ --to wan --precision bfloat16`
     - `xwam convert Wan2.2-TI2V-5B/ fresh/ --start robocasa --statistics data/robocasa/statistics.json`
+    - `xwam convert official/ fresh/ --family dreamzero --start robocasa --statistics data/robocasa/statistics.json`
     """
     from xwam.checkpoints import convert as writers
     from xwam.checkpoints.bundle import dtype_of, load_bundle
     from xwam.checkpoints.hub import locate
     from xwam.checkpoints.metadata import CheckpointError, read_notes
+    from xwam.checkpoints.start import start_bundle
 
     if target.exists():
         raise CheckpointError(f"{target} exists already; give a folder that does not.")
     dtype = None if precision is None else dtype_of(precision)
     if start is not None and statistics is None:
         raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
+    if start is None and family != "xwam":
+        raise CheckpointError("--family is for --start; a checkpoint states its own.")
     notes: dict[str, str] = {}
+    left_out: list[str] = []
     with working(f"Reading {source} ..."):
         if start is None or statistics is None:
             bundle = load_bundle(source, num_heads=num_heads, tokenizer=tokenizer)
             notes = read_notes(locate(source))
         else:
-            bundle = writers.from_wan(Path(source), bench=start, statistics=_read_json(statistics), tokenizer=tokenizer)
+            bundle, left_out = start_bundle(
+                Path(source), family=family, bench=start, statistics=_read_json(statistics), tokenizer=tokenizer
+            )
         if dtype is not None:
             bundle.network.cast(dtype)
     if tokenizer is not None:
         _check_tokenizer_is_read(bundle, Path(source) if start else locate(source))
     with working(f"Writing {target} ..."):
         writers.write(bundle, target, to, notes=notes)
+    for part in left_out:
+        say(part)
     if bundle.decoder is not None and to != "ours":
         say(f"The pixel decoder is left out: the layout '{to}' has no place for it.")
     say(f"{target}: {bundle.model.name} in the layout '{to}'")

@@ -1,0 +1,63 @@
+"""Models of other families to fine-tune: from Wan2.2, and from official weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.doubles.checkpoints import tiny_bundle
+from tests.doubles.official_dreamzero import SMALL_14B, transformer, write_official
+from xwam.checkpoints import convert
+from xwam.checkpoints.bundle import load_bundle
+from xwam.checkpoints.metadata import CheckpointError
+from xwam.checkpoints.start import start_bundle
+from xwam.checkpoints.tensor_names import is_addition, wan_umt5_name, wan_vae_name
+from xwam.robots.actions import statistics_from_bounds
+
+TINY = tiny_bundle()
+STATISTICS = statistics_from_bounds(TINY.model.bounds, TINY.model.arms)
+
+
+@pytest.mark.parametrize("family", ["joint_attention", "video_in_training", "uwm", "dreamzero"])
+def test_wan_starts_a_model_of_every_family(family: str, tmp_path: Path) -> None:
+    convert.write(TINY, tmp_path / "wan", "wan")
+    bundle, left_out = start_bundle(tmp_path / "wan", family=family, bench="robotwin", statistics=STATISTICS)
+    assert (bundle.model.family, bundle.model.bench, left_out) == (family, "robotwin", [])
+    held, source = bundle.network.state_dict(), TINY.network.state_dict()
+    assert all(torch.equal(held[name], weight) for name, weight in source.items() if not is_addition(name))
+    convert.write(bundle, tmp_path / "ours", "ours")
+    loaded = load_bundle(str(tmp_path / "ours"))
+    assert loaded.model == bundle.model
+    assert all(weight.equal(held[name]) for name, weight in loaded.network.state_dict().items())
+
+
+def other_parts() -> dict[str, torch.Tensor]:
+    vae, text = TINY.codec.vae, TINY.text_encoder.model  # type: ignore[attr-defined]
+    parts = {f"action_head.vae.model.{wan_vae_name(k, num_res_blocks=1)}": v for k, v in vae.state_dict().items()}
+    for name, value in text.state_dict().items():
+        if name != "encoder.embed_tokens.weight":
+            parts[f"action_head.text_encoder.{wan_umt5_name(name)}"] = value
+    return {name: value.contiguous() for name, value in parts.items()}
+
+
+def test_official_dreamzero_starts_a_model(tmp_path: Path) -> None:
+    write_official(tmp_path / "official", others=other_parts())
+    bundle, left_out = start_bundle(tmp_path / "official", family="dreamzero", bench="robotwin", statistics=STATISTICS)
+    assert bundle.network.get_parameter("blocks.1.ffn.0.weight").equal(transformer()["blocks.1.ffn.0.weight"])
+    assert len(left_out) == 1
+    assert "CLIP image branch" in left_out[0]
+    convert.write(bundle, tmp_path / "ours", "ours")
+    assert load_bundle(str(tmp_path / "ours")).model == bundle.model
+
+
+def test_official_14b_is_no_model_here(tmp_path: Path) -> None:
+    write_official(tmp_path, sizes=SMALL_14B)
+    with pytest.raises(CheckpointError, match=r"loads \(2 blocks of width 24\), but no model .* Wan2\.1's"):
+        start_bundle(tmp_path, family="dreamzero", bench="robotwin", statistics=STATISTICS)
+
+
+def test_the_original_uwm_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "models.pt"
+    torch.save({"model": {"noise_pred_net.registers": torch.ones(1, 8, 768)}, "step": 3}, path)
+    with pytest.raises(CheckpointError, match=r"holds the original UWM: its network is another one"):
+        start_bundle(path, family="uwm", bench="robotwin", statistics=STATISTICS)
