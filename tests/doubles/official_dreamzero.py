@@ -3,8 +3,8 @@
 In: sizes. Out: `config.json` and safetensors files, with the names and shapes of dreamzero0/dreamzero, commit ab790c1.
 Read next: `tests/unit/test_dreamzero_official.py`.
 
-The names were read in CausalWanModel, WanI2VCrossAttention, WANPolicyHead and VLA of the official code; the sizes of the
-5B model are those of its configuration for Wan2.2.
+The names were read in CausalWanModel, WanI2VCrossAttention, WANPolicyHead and VLA of the official code; the sizes of
+the 5B model are those of its configuration for Wan2.2.
 """
 
 import json
