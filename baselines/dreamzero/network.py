@@ -261,7 +261,8 @@ class DreamZeroNetwork(Trunk):
     def _embed(self, noisy_BCTVHW: Tensor, action_BKA: Tensor, proprio_BNS: Tensor, t_action_BK: Tensor) -> Tensor:
         """Return the tokens of noisy frames, actions and states, B,L,D float32."""
         config = self.config
-        code_BKD = timestep_code(t_action_BK, config.width).roll(config.width // 2, dims=-1)  # here sines come first
+        cosines, sines = timestep_code(t_action_BK, config.width).chunk(2, dim=-1)
+        code_BKD = torch.cat([sines, cosines], dim=-1)
         action = F.pad(action_BKA.float(), [0, config.action_slots - config.action_dim])
         proprio = F.pad(proprio_BNS.float(), [0, config.state_slots - config.proprio_dim])
         tokens = (

@@ -20,8 +20,8 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
+from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
-from evalkit.run.memory import MemoryWatch, ProcessMemory
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
 from evalkit.store.records import EpisodeRecord, Outcome

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from evalkit.contracts.limits import check_range
 from evalkit.contracts.worker.client import Timeouts
-from evalkit.run.memory import GIB, MACHINE_SHARE, machine_bytes
+from evalkit.contracts.worker.memory import GIB, MACHINE_SHARE, machine_bytes
 
 MAX_WORKERS = 1024
 """Env processes of one run; each takes a core and hundreds of megabytes."""

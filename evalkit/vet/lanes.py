@@ -20,7 +20,7 @@ from evalkit.contracts.bound import BoundBench
 from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError, RunFolderError
 from evalkit.contracts.manifest import Vetting
 from evalkit.contracts.worker.client import EnvWorker, Timeouts
-from evalkit.run.memory import MemoryWatch, ProcessMemory
+from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
 from evalkit.run.settings import RunSettings
 from evalkit.vet.search import Search, State
 

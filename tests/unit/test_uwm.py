@@ -136,7 +136,7 @@ def test_what_is_given_is_read(use: str, group: str) -> None:
         again = begin(state.use, 4, groups_of(1), present=present, text=state.text, given=known_groups)
         moved = run(network, again).values
         results.append(moved.action_BKA if use == "inverse_dynamics" else moved.video_BCTVHW)
-    assert not torch.allclose(*results)
+    assert not torch.allclose(results[0], results[1])
 
 
 def test_guidance_needs_the_empty_prompt_and_turns_the_result() -> None:
@@ -194,7 +194,7 @@ def test_registers_are_read_and_give_no_output() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "change"])
-def test_state_velocities_do_not_depend_on_where_registers_stand(prediction: str) -> None:
+def test_registers_change_no_state_velocity_by_position(prediction: str) -> None:
     """Registers that no token attends to leave every output as it is."""
     config = replace(TINY, num_registers=2, proprio_prediction=prediction, num_blocks=0)  # type: ignore[arg-type]
     network, values = network_of(config), groups_of(1)
@@ -365,7 +365,7 @@ def test_given_actions_are_forward_dynamics(act: str) -> None:
     assert np.array_equal(rgb, reference)
 
 
-def test_the_marginal_policy_predicts_the_outcome_of_its_actions() -> None:
+def test_the_marginal_policy_predicts_its_own_outcome() -> None:
     """What it predicts for its own actions is what it predicts for these actions given by others."""
     marginal = replace(QUICK, act="marginal")
     request = request_of(3, num_predicted_frames=8)

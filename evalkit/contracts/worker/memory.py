@@ -1,7 +1,7 @@
 """Memory of env processes: read after each episode, so that one that grows is replaced and the growth is known.
 
 In: process ids. Out: whether to replace a process; sums for `run.json` and a sentence for the user.
-Read next: `lane.py`, which replaces; `settings.py` for the limit.
+Read next: `evalkit/run/lane.py` and `evalkit/vet/lanes.py`, which replace; `evalkit/run/settings.py` for the limit.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 
 import evalkit
 from evalkit.contracts.errors import BadConfig
-from evalkit.run.memory import GIB, MIB, MemoryWatch, growth_mib, machine_bytes, resident_bytes
+from evalkit.contracts.worker.memory import GIB, MIB, MemoryWatch, growth_mib, machine_bytes, resident_bytes
 from evalkit.run.settings import RunSettings
 from evalkit.store.run_folder import RunFolder, open_run
 from tests.doubles.bench import LEAK_BYTES
