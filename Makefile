@@ -10,22 +10,32 @@ EVAL_SEED ?= 0
 comma := ,
 EVAL_OUT ?= results/runs/eval-$(subst $(comma),-,$(EVAL_TASKS))-x$(EVAL_EPISODES)-seed$(EVAL_SEED)
 EVALKIT := $(BIN)/evalkit
-ROBOCASA_CHECKPOINT ?= sharinka0715/X-WAM-checkpoints/robocasa_sft
-ROBOCASA_TOKENIZER ?= google/umt5-xxl
-ROBOCASA_OUT ?= results/runs/robocasa-24-xwam
-ROBOCASA_SETTINGS ?= policy.xwam.device=cuda policy.xwam.precision=bfloat16 run.workers=8
-ROBOCASA_RUN := bench.robocasa.protocol=xwam policy.xwam.checkpoint=$(ROBOCASA_CHECKPOINT) policy.xwam.tokenizer=$(ROBOCASA_TOKENIZER)
 # Only as `make POLICY=...`: environments may hold a variable of this name.
 ifneq (command line,$(origin POLICY))
 POLICY := xwam
 endif
-ROBOTWIN_CHECKPOINT ?= sharinka0715/X-WAM-checkpoints/robotwin_sft
+# Policies with weights of their own. Without CHECKPOINT, X-WAM runs those of its authors, the others random ones.
+MODEL_POLICIES := xwam uwm dreamzero joint_attention video_in_training
+IS_MODEL := $(filter $(MODEL_POLICIES),$(POLICY))
+IS_XWAM := $(filter xwam,$(POLICY))
+say_random = $(if $(IS_MODEL),$(if $(filter random-%,$(1)),@echo "No CHECKPOINT is given: $(POLICY) has random weights ($(1))$(comma) which only show that a run works."))
+ROBOCASA_CHECKPOINT ?= $(or $(CHECKPOINT),$(if $(IS_XWAM),sharinka0715/X-WAM-checkpoints/robocasa_sft,random-nano-robocasa))
+ROBOCASA_TOKENIZER ?= google/umt5-xxl
+ROBOCASA_EPISODES ?= 100
+ROBOCASA_TASKS ?=
+ROBOCASA_OUT ?= results/runs/robocasa-24-$(POLICY)
+ROBOCASA_BENCH ?= bench.robocasa.protocol=xwam
+ROBOCASA_SETTINGS ?= $(if $(IS_XWAM),policy.xwam.device=cuda policy.xwam.precision=bfloat16) run.workers=8
+ROBOCASA_MODEL = $(if $(IS_MODEL),policy.$(POLICY).checkpoint=$(ROBOCASA_CHECKPOINT)) $(if $(IS_XWAM),policy.xwam.tokenizer=$(ROBOCASA_TOKENIZER))
+ROBOCASA_RUN = $(EVALKIT) run --policy $(POLICY) --bench robocasa --episodes $(ROBOCASA_EPISODES) $(if $(ROBOCASA_TASKS),--tasks $(ROBOCASA_TASKS))
+ROBOTWIN_CHECKPOINT ?= $(or $(CHECKPOINT),$(if $(IS_XWAM),sharinka0715/X-WAM-checkpoints/robotwin_sft,random-nano-robotwin))
 ROBOTWIN_TOKENIZER ?= google/umt5-xxl
 ROBOTWIN_EPISODES ?= 100
 ROBOTWIN_TASKS ?=
 ROBOTWIN_OUT ?= results/runs/robotwin-50-$(POLICY)
 ROBOTWIN_BENCH ?= bench.robotwin.protocol=xwam
-ROBOTWIN_SETTINGS ?= $(if $(filter xwam,$(POLICY)),policy.xwam.checkpoint=$(ROBOTWIN_CHECKPOINT) policy.xwam.tokenizer=$(ROBOTWIN_TOKENIZER) policy.xwam.device=cuda policy.xwam.precision=bfloat16) run.workers=8
+ROBOTWIN_SETTINGS ?= $(if $(IS_XWAM),policy.xwam.device=cuda policy.xwam.precision=bfloat16) run.workers=8
+ROBOTWIN_MODEL = $(if $(IS_MODEL),policy.$(POLICY).checkpoint=$(ROBOTWIN_CHECKPOINT)) $(if $(IS_XWAM),policy.xwam.tokenizer=$(ROBOTWIN_TOKENIZER))
 ROBOTWIN_TEXTURES = $(wildcard $(EVALKIT_ROBOTWIN_ROOT)/assets/background_texture/unseen/*)
 ROBOTWIN_RUN = $(EVALKIT) run --policy $(POLICY) --bench robotwin --episodes $(ROBOTWIN_EPISODES) $(if $(ROBOTWIN_TASKS),--tasks $(ROBOTWIN_TASKS))
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
@@ -42,21 +52,23 @@ eval: setup  ## Run, score and report the embedded default: nano X-WAM and the s
 	$(EVALKIT) report $(EVAL_OUT)/xwam $(EVAL_OUT)/scripted --out $(EVAL_OUT)/report
 	@echo "Everything lies in $(EVAL_OUT): the report in report/, an mp4 an episode in */videos/."
 
-eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights (docs/robocasa.md).
+eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights, or POLICY=uwm CHECKPOINT=FILE (docs/robocasa.md).
 	@test -n "$$EVALKIT_ROBOCASA_PYTHON" || { echo "RoboCasa is not here: install v0.2 with robosuite 1.5.2 into an interpreter of its own (docs/robocasa.md), export EVALKIT_ROBOCASA_PYTHON=<its python> and run this again; 'evalkit doctor robocasa' tells what is missing." >&2; exit 2; }
-	$(EVALKIT) doctor robocasa bench.robocasa.protocol=xwam
-	$(EVALKIT) run --policy xwam --bench robocasa --episodes 100 --out $(ROBOCASA_OUT) $(ROBOCASA_RUN) $(ROBOCASA_SETTINGS)
-	$(EVALKIT) score run $(ROBOCASA_OUT)
+	$(call say_random,$(ROBOCASA_CHECKPOINT))
+	$(EVALKIT) doctor robocasa $(ROBOCASA_BENCH)
+	$(ROBOCASA_RUN) --out $(ROBOCASA_OUT) $(ROBOCASA_BENCH) $(ROBOCASA_MODEL) $(ROBOCASA_SETTINGS)
+	$(if $(IS_MODEL),$(EVALKIT) score run $(ROBOCASA_OUT))
 	$(EVALKIT) report $(ROBOCASA_OUT) --published results/published
 
-eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks x 100 in both settings with X-WAM's released weights (docs/robotwin.md).
+eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks x 100 in both settings with X-WAM's released weights, or POLICY=uwm CHECKPOINT=FILE (docs/robotwin.md).
 	@test -n "$$EVALKIT_ROBOTWIN_ROOT" || { echo "RoboTwin is not here: clone it, check out c3ddfa8, install its packages and assets (docs/robotwin.md), export EVALKIT_ROBOTWIN_ROOT=<its folder> and EVALKIT_ROBOTWIN_PYTHON=<its python>, and run this again; 'evalkit doctor robotwin' says what is missing." >&2; exit 2; }
+	$(call say_random,$(ROBOTWIN_CHECKPOINT))
 	$(EVALKIT) doctor robotwin $(ROBOTWIN_BENCH)
 	$(if $(ROBOTWIN_TEXTURES),,@echo "The setting 'randomized' is left out: $$EVALKIT_ROBOTWIN_ROOT has no background textures.")
-	$(ROBOTWIN_RUN) --setting clean --out $(ROBOTWIN_OUT)/clean $(ROBOTWIN_BENCH) $(ROBOTWIN_SETTINGS)
-	$(if $(ROBOTWIN_TEXTURES),$(ROBOTWIN_RUN) --setting randomized --out $(ROBOTWIN_OUT)/randomized $(ROBOTWIN_BENCH) $(ROBOTWIN_SETTINGS))
-	$(if $(filter xwam,$(POLICY)),$(EVALKIT) score run $(ROBOTWIN_OUT)/clean)
-	$(if $(filter xwam,$(POLICY)),$(if $(ROBOTWIN_TEXTURES),$(EVALKIT) score run $(ROBOTWIN_OUT)/randomized))
+	$(ROBOTWIN_RUN) --setting clean --out $(ROBOTWIN_OUT)/clean $(ROBOTWIN_BENCH) $(ROBOTWIN_MODEL) $(ROBOTWIN_SETTINGS)
+	$(if $(ROBOTWIN_TEXTURES),$(ROBOTWIN_RUN) --setting randomized --out $(ROBOTWIN_OUT)/randomized $(ROBOTWIN_BENCH) $(ROBOTWIN_MODEL) $(ROBOTWIN_SETTINGS))
+	$(if $(IS_MODEL),$(EVALKIT) score run $(ROBOTWIN_OUT)/clean)
+	$(if $(IS_MODEL),$(if $(ROBOTWIN_TEXTURES),$(EVALKIT) score run $(ROBOTWIN_OUT)/randomized))
 	$(EVALKIT) report $(ROBOTWIN_OUT)/clean $(if $(ROBOTWIN_TEXTURES),$(ROBOTWIN_OUT)/randomized) --published results/published --out $(ROBOTWIN_OUT)/report
 
 check: lint types test  ## Run lint, types and test; CI runs this.

@@ -54,7 +54,7 @@ def count_uwm(config: UwmConfig) -> UwmParameters:
         ...     width=3072, ffn_width=14336, num_heads=24, num_blocks=30, num_depth_blocks=0, depth="none"
         ... )
         >>> count_uwm(WAN22_5B_UWM)
-        UwmParameters(wan=4999787712, views=9216, actions_and_states=37948446, registers=0)
+        UwmParameters(wan=4999787712, views=9216, actions_and_states=37951518, registers=0)
     """
     wan, views, actions_and_states, _ = count_parameters(config)
     return UwmParameters(wan, views, actions_and_states, config.num_registers * config.width)

@@ -42,6 +42,8 @@ MOST_S = {
     "denoise_step_depth_off_full_prompt": 281,
     "nearest_scipy": 51,
     "robotwin_chunk": 358,
+    "uwm_action_joint": 8,
+    "uwm_action_marginal": 6,
 }
 """Seconds that a figure took on two busy CPU cores; one that has been measured here shows the time here."""
 
