@@ -56,8 +56,7 @@ class Scenes:
             MissingAssets: If it needs a file that is not there.
             UnStableError: RoboTwin's: its objects do not come to rest; such a seed has no episode.
         """
-        for function, defaults in self._defaults.items():
-            function.__defaults__ = copy.deepcopy(defaults)
+        self._restore_defaults()
         random.seed(seed)
         scene = self._class()
         with self._watch.building():
@@ -67,9 +66,14 @@ class Scenes:
         return scene
 
     def close(self) -> None:
-        """Let the current scene go; calling it twice is fine."""
+        """Let the current scene go, and leave RoboTwin's classes as they were; calling it twice is fine."""
         self.current = None
+        self._restore_defaults()
         gc.collect()
+
+    def _restore_defaults(self) -> None:
+        for function, defaults in self._defaults.items():
+            function.__defaults__ = copy.deepcopy(defaults)
 
 
 def _mutable_defaults(scene_class: type) -> dict[Any, tuple[Any, ...]]:

@@ -251,12 +251,16 @@ def tasks(root: Any, setting: Any, names: Any, tries: Any = 1) -> Any:
     result = {}
     for name in names:
         for seed in range(SEED, SEED + tries):
+            env = None
             try:
                 env = make(root, name, setting=setting)
                 env.begin(seed=seed, max_steps=10)
                 result[name] = {"info": env._info, "clutter": len(env.scene["clutter"])}
             except Exception as error:
                 result[name] = {"error": type(error).__name__, "text": str(error)}
+            finally:
+                if env is not None:
+                    env.close()
             if result[name].get("error") != "UnStableError":
                 break
     return result
