@@ -22,7 +22,7 @@ NANO_STEPS, WAN22_STEPS = 10, 50
 """Denoising steps of video and actions alike: those of the original (DDIM), and of X-WAM's evaluation at 5B."""
 
 
-def _network(base: NetworkConfig, **changes: Any) -> UwmConfig:
+def uwm_network(base: NetworkConfig, **changes: Any) -> UwmConfig:
     """Return a network of UWM with the settings of one of X-WAM's."""
     settings = {field.name: getattr(base, field.name) for field in fields(base)}
     return UwmConfig(**(settings | {"depth": "none", "num_depth_blocks": 0} | changes))
@@ -43,7 +43,7 @@ def _model(base: ModelConfig, network: UwmConfig, *, size: str, num_steps: int) 
 
 NANO = _model(
     XWAM_NANO,
-    _network(XWAM_NANO.network, num_blocks=XWAM_NANO.network.num_blocks + XWAM_NANO.network.num_depth_blocks),
+    uwm_network(XWAM_NANO.network, num_blocks=XWAM_NANO.network.num_blocks + XWAM_NANO.network.num_depth_blocks),
     size="nano",
     num_steps=NANO_STEPS,
 )
@@ -52,7 +52,7 @@ _WAN22 = _model(
     replace(
         at_robocasa(XWAM_NANO), codec=CodecConfig(kind="wan22"), text=TextConfig(kind="umt5"), image_hw_px=(256, 320)
     ),
-    _network(WAN22_5B),
+    uwm_network(WAN22_5B),
     size="5b",
     num_steps=WAN22_STEPS,
 )

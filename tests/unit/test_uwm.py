@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from baselines.uwm.config import UwmConfig, count_uwm
-from baselines.uwm.models import MODELS
+from baselines.uwm.models import MODELS, uwm_network
 from baselines.uwm.network import UwmNetwork
 from baselines.uwm.objective import PURE_NOISE_SIGMA, UwmObjective, uwm_losses
 from baselines.uwm.policy import UwmPlugin, UwmPolicyConfig
@@ -17,6 +17,7 @@ from baselines.uwm.sampling import Groups, advance, begin, run, timestep_of
 from baselines.uwm.uses import USES, Does
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.types import PolicyRequest
+from evalkit.dataset.layout import scan
 from tests.doubles.known import known
 from tests.doubles.uwm import ACTIONS, FRAMES, STATES, TINY, VIEWS, groups_of, network_of, started, text_rows
 from tests.doubles.xwam import request_of
@@ -27,6 +28,7 @@ from xwam.flow import sampler
 from xwam.flow.losses import Batch, Noise
 from xwam.flow.noise import draw_levels
 from xwam.flow.unipc import unipc_grid
+from xwam.policy import XwamPlugin, XwamPolicyConfig
 
 PLUGIN = UwmPlugin()
 QUICK = UwmPolicyConfig(num_steps=2)
@@ -311,6 +313,28 @@ def test_levels_are_independent_and_shifted() -> None:
 def test_dependent_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="UWM needs independent noise levels: noise must be 'decoupled', got 'ans'"):
         UwmObjective(network_of(), replace(RECIPES["uwm-nano"], noise="ans"))
+
+
+def test_the_trainer_trains_it_for_the_policy(shared_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate", reason="training needs Accelerate: pip install 'evalkit[train]'")
+    from tests.doubles.training import RECIPE, model_of
+    from xwam.training.trainer import CHECKPOINT, Trainer, prepare_data
+
+    base = model_of(shared_root)
+    network = uwm_network(base.network, num_registers=2)
+    bundle = fresh_bundle(replace(base, name="uwm-tiny", family="uwm", network=network), seed=0)
+    before = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
+    recipe = replace(RECIPE, noise="decoupled", clean_action_frac=0.0, start_frac=0.0, imagined_steps=(2, 2))
+    Trainer(tmp_path, bundle, prepare_data(shared_root, scan(shared_root), bundle, recipe), recipe, say=str).run()
+    loaded = load_bundle(str(tmp_path / CHECKPOINT))
+    assert loaded.model.network == network
+    assert all(not torch.equal(weight, before[name]) for name, weight in loaded.network.named_parameters())
+    plugin = UwmPlugin()
+    config = UwmPolicyConfig(checkpoint=str(tmp_path / CHECKPOINT), num_steps=1)
+    assert plugin.spec(config).policy_id == "uwm/uwm-tiny-joint"
+    assert plugin.provenance(config)["training"].startswith("7 steps in its last training stage")
+    with pytest.raises(BadConfig, match="is a model of the family 'uwm', but --policy xwam runs those of 'xwam'"):
+        XwamPlugin().spec(XwamPolicyConfig(checkpoint=str(tmp_path / CHECKPOINT)))
 
 
 # ---- policies and checkpoints
