@@ -7,5 +7,5 @@ from jaxtyping import install_import_hook
 
 install_import_hook(["xwam.codecs.codec", "xwam.codecs.patch_dct", "xwam.network.transformer"], "beartype.beartype")
 
-collect_ignore = ["doubles/lerobot_package.py"]
-"""Runs in interpreters that have the `lerobot` package; pytest would import it to look for examples."""
+collect_ignore = ["doubles/lerobot_package.py", "doubles/openpi_partner.py", "doubles/xpolicylab_partner.py"]
+"""These run in interpreters that have packages of others; pytest would import them to look for examples."""

@@ -66,7 +66,7 @@ def check_pair(
     Examples:
 
     - `evalkit check --policy xwam --bench robosuite --tasks Lift,Door`
-    - `evalkit check --policy random --static`
+    - `evalkit check pair --policy random --static`
     """
     call = plan_call(policy, bench, setting, tasks, 1, seed, overrides)
     out.print(f"The specs fit: policy '{policy}' on {count_of(len(call.plan.tasks), 'task')} of '{bench}'.")

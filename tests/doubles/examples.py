@@ -16,7 +16,7 @@ from typing import Any
 from typer.main import get_command
 
 from evalkit.cli.main import app as evalkit_app
-from evalkit.contracts.plugins import BENCHES, names
+from evalkit.contracts.plugins import BENCHES, POLICIES, names
 from xwam.cli import app as xwam_app
 
 APPS: dict[str, Any] = {"evalkit": get_command(evalkit_app), "xwam": get_command(xwam_app)}
@@ -68,12 +68,15 @@ class Example:
     @property
     def policy(self) -> str:
         """Return the policy."""
-        return self.words[0] if self.verb == "check policy" else self.option("--policy", "xwam")
+        named = self.words[0] if self.verb in ("check policy", "doctor") and self.words else ""
+        return named if named in names(POLICIES) else self.option("--policy", "xwam")
 
     @property
     def is_remote(self) -> bool:
-        """Return whether it needs weights from the hub or files that a user has."""
-        return any("policy.xwam.checkpoint=" in word and "random" not in word for word in self.words)
+        """Return whether it needs weights from the hub, a server, or files that a user has."""
+        return self.policy == "remote" or any(
+            "policy.xwam.checkpoint=" in word and "random" not in word for word in self.words
+        )
 
     def option(self, flag: str, default: str) -> str:
         """Return the value of a flag."""

@@ -37,7 +37,7 @@ def same(got: Denoised, expected: Denoised) -> None:
     for one, two in zip(got, expected, strict=True):
         assert (one is None) == (two is None)
         if one is not None:
-            torch.testing.assert_close(one, two, atol=2e-5, rtol=2e-5)
+            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-4)  # velocities are divided by small noise levels
 
 
 @pytest.mark.parametrize("nano", [False, True])

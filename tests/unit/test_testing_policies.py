@@ -90,15 +90,20 @@ def test_the_same_checks_in_a_test_of_a_package() -> None:
         check_policy(FaultyPlugin(), FaultyConfig(fault="none"))
 
 
+def _one_line(text: str) -> str:
+    """Return text without the line breaks of a narrow terminal."""
+    return " ".join(text.split())
+
+
 def test_the_command_prints_verdicts_and_the_next_step() -> None:
     good = CliRunner().invoke(app, ["check", "policy", FAULTY])
     assert good.exit_code == 0, good.output
-    assert "keeps its contract: 12 passed." in good.output
+    assert "keeps its contract: 12 passed." in _one_line(good.output)
     bad = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=batch"])
     assert bad.exit_code == 1
     assert "failed   batch" in bad.output
-    assert "Keep what an episode remembers under its episode_id" in bad.output
-    assert "breaks its contract: 11 passed, 1 failed." in bad.output
+    assert "Keep what an episode remembers under its episode_id" in _one_line(bad.output)
+    assert "breaks its contract: 11 passed, 1 failed." in _one_line(bad.output)
     absent = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=absent"])
     assert absent.exit_code == 1
-    assert "cannot be checked here: 1 failed, 11 skipped." in absent.output
+    assert "cannot be checked here: 1 failed, 11 skipped." in _one_line(absent.output)

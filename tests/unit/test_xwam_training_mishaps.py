@@ -21,6 +21,7 @@ from xwam.checkpoints.bundle import load_checkpoint, save_checkpoint
 from xwam.checkpoints.fresh import fresh_bundle
 from xwam.checkpoints.metadata import read_notes
 from xwam.cli import main
+from xwam.family import NANO_MODELS
 from xwam.training.log import read_log
 from xwam.training.state import StateError
 from xwam.training.trainer import CHECKPOINT, LOG, STATE, Trainer
@@ -221,7 +222,7 @@ def test_statistics_that_cannot_be_used_are_named(
 def test_statistics_of_other_data_are_reported_and_recorded(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xwam.config.NANO", TINY)
+    monkeypatch.setitem(NANO_MODELS, "nano", TINY)
     assert main(["statistics", str(root)]) == 0
     for folder, episodes in (("same", 3), ("other", 99)):
         content = json.loads((root / "statistics.json").read_text())
@@ -240,7 +241,7 @@ def test_statistics_of_other_data_are_reported_and_recorded(
 def test_statistics_of_data_that_has_changed_are_named(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xwam.config.NANO", TINY)
+    monkeypatch.setitem(NANO_MODELS, "nano", TINY)
     assert main(["statistics", str(root)]) == 0
     path = root / "data" / f"{key_of(1)}.json"
     content = json.loads(path.read_text())
