@@ -223,7 +223,8 @@ def _print_traits(traits: list[Trait]) -> None:
 
 
 def _print_keys(prefix: str, config_type: type) -> None:
-    meanings = field_meanings(inspect.getdoc(config_type) or "")
+    documented = [inspect.cleandoc(each.__doc__ or "") for each in reversed(config_type.__mro__)]
+    meanings = {name: meaning for text in documented for name, meaning in field_meanings(text).items()}
     for entry in fields(config_type):
         default = getattr(config_type(), entry.name)
         shown = json.dumps(list(default) if isinstance(default, tuple) else default, separators=(",", ":"))

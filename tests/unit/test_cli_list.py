@@ -126,3 +126,11 @@ def test_the_list_loads_no_framework() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     for name in (*plugins.names(plugins.BENCHES), *plugins.names(plugins.POLICIES)):
         assert f"\n{name}: " in done.stdout
+
+
+@pytest.mark.parametrize("policy", ["xwam", "uwm"])
+def test_settings_of_all_models_are_explained(policy: str) -> None:
+    said = CliRunner().invoke(app, ["list", "--policy", policy]).output.splitlines()
+    keys = [index for index, line in enumerate(said) if line.startswith(f"key       policy.{policy}.")]
+    assert len(keys) > 10
+    assert all(said[index + 1].startswith("          ") for index in keys)

@@ -14,7 +14,7 @@ from xwam.checkpoints.metadata import CheckpointError, read_model
 from xwam.config import NANO, ModelConfig
 from xwam.families import at_robotwin, family_of, model_from_json, model_named, names
 from xwam.policy import XwamPlugin, XwamPolicyConfig
-from xwam.training.launch import default_recipe
+from xwam.training.launch import default_recipe, train_model
 
 
 def test_xwam_comes_first_and_knows_its_models() -> None:
@@ -78,3 +78,12 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
 
 def test_each_model_has_a_default_recipe() -> None:
     assert default_recipe(None, None) == default_recipe("xwam/nano", None) == default_recipe(None, "nano") == "nano"
+
+
+@pytest.mark.parametrize("family", [name for name in names() if "5b" in family_of(name).models])
+def test_models_on_wan_do_not_start_from_random_weights(family: str, tmp_path: Path) -> None:
+    recipe = next(iter(family_of(family).recipes().values()))
+    with pytest.raises(
+        ValueError, match=rf"^{family}/5b reads images .* --family {family} --start robocasa .* --start"
+    ):
+        train_model(tmp_path, tmp_path / "out", recipe, model=f"{family}/5b")

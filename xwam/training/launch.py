@@ -75,6 +75,7 @@ def train_model(
     if start is not None and model is not None:
         raise ValueError("Give either --start or --model: a checkpoint states its model.")
     fresh = model_named(model or DEFAULT_MODEL)
+    _check_fresh(model or DEFAULT_MODEL, fresh)
     _check_tokenizer(start, tokenizer)
     until_s = None if minutes is None else time.monotonic() + 60 * minutes
     scanned = scan_data(data_dir, bar, prefix=LEFT_OUT)
@@ -112,6 +113,16 @@ def _check_packages() -> None:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ValueError(f"Training needs {' and '.join(missing)}: pip install -e '.[train]'.")
+
+
+def _check_fresh(name: str, model: ModelConfig) -> None:
+    """Raise ValueError for a model with the weights of others: it starts from theirs, not from random ones."""
+    if (model.codec.kind, model.text.kind) != ("patch_dct", "hashed"):
+        raise ValueError(
+            f"{name} reads images with Wan's VAE and prompts with umT5, so it starts from Wan2.2: run `xwam convert "
+            f"Wan2.2-TI2V-5B/ fresh/ --family {model.family} --start {model.bench} --statistics FILE`, then train with "
+            f"--start fresh/ in place of --model."
+        )
 
 
 def _check_tokenizer(start: str | None, setting: str | None) -> None:
