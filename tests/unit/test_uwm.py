@@ -325,7 +325,9 @@ def test_the_trainer_trains_it_for_the_policy(shared_root: Path, tmp_path: Path)
     bundle = fresh_bundle(replace(base, name="uwm-tiny", family="uwm", network=network), seed=0)
     before = {name: weight.clone() for name, weight in bundle.network.named_parameters()}
     recipe = replace(RECIPE, noise="decoupled", clean_action_frac=0.0, start_frac=0.0, imagined_steps=(2, 2))
-    Trainer(tmp_path, bundle, prepare_data(shared_root, scan(shared_root), bundle, recipe), recipe, say=lambda _: None).run()
+    Trainer(
+        tmp_path, bundle, prepare_data(shared_root, scan(shared_root), bundle, recipe), recipe, say=lambda _: None
+    ).run()
     loaded = load_bundle(str(tmp_path / CHECKPOINT))
     assert loaded.model.network == network
     assert all(not torch.equal(weight, before[name]) for name, weight in loaded.network.named_parameters())
