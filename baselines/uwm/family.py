@@ -15,6 +15,9 @@ from baselines.uwm.models import FAMILY, MODELS
 from xwam.config import ModelConfig
 
 if TYPE_CHECKING:
+    import torch
+
+    from baselines.uwm.levels import UwmLevels
     from baselines.uwm.network import UwmNetwork
     from baselines.uwm.objective import UwmObjective
     from xwam.checkpoints.bundle import Bundle
@@ -69,6 +72,13 @@ class UwmFamily:
         from baselines.uwm.objective import UwmObjective
 
         return UwmObjective(network, recipe)
+
+    def draw_levels(self, model: ModelConfig, recipe: Recipe, generator: torch.Generator) -> UwmLevels:
+        """Return the levels of one sample."""
+        from baselines.uwm.levels import draw_uwm_levels
+
+        given, starting = recipe.clean_action_frac, recipe.start_frac
+        return draw_uwm_levels(1, given_frac=given, start_frac=starting, generator=generator)
 
     def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
         """Return what the model imagines jointly with its actions."""

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from baselines.uwm.levels import PURE_NOISE_SIGMA, UwmLevels
 from baselines.uwm.network import UwmNetwork
 from xwam.config import NUM_TRAIN_TIMESTEPS
 from xwam.flow.losses import Batch, Noise, masked_mean_square, mix
-from xwam.flow.noise import sigma_grid
 from xwam.network.transformer import TextContext
 from xwam.training.objective import prepare_network
 
 if TYPE_CHECKING:
     from xwam.training.batches import Draws
     from xwam.training.recipes import Recipe
-
-PURE_NOISE_SIGMA = float(sigma_grid(1)[0])
-"""The last level of training, which is the first of every inference."""
 
 
 class UwmLosses(NamedTuple):
@@ -45,20 +42,18 @@ def action_levels(sigma_action_B: Tensor, action_mask_BKA: Tensor) -> Tensor:
     return sigma_action_B.masked_fill(action_free_B, PURE_NOISE_SIGMA)
 
 
-def uwm_losses(
-    network: UwmNetwork, batch: Batch, noise: Noise, sigma_video_B: Tensor, sigma_action_B: Tensor, text: TextContext
-) -> UwmLosses:
-    """Return the losses of one batch; the present frame and the present state are clean and carry none.
+def uwm_losses(network: UwmNetwork, batch: Batch, noise: Noise, levels: UwmLevels, text: TextContext) -> UwmLosses:
+    """Return the losses of one batch; the present frame, the present state and groups at level 0 carry none.
 
     Args:
         network: The model.
         batch: Clean samples.
         noise: The noise to mix in.
-        sigma_video_B: Levels of the video and of the future states, after the shift.
-        sigma_action_B: Levels of the actions, after the shift.
+        levels: Noise levels; that of the video is also that of the future states.
         text: The prompts.
     """
-    sigma_action_B = action_levels(sigma_action_B, batch.action_mask_BKA)
+    sigma_video_B = levels.sigma_video_B
+    sigma_action_B = action_levels(levels.sigma_action_B, batch.action_mask_BKA)
     video = mix(batch.video_BCTVHW, noise.video_BCTVHW, sigma_video_B)
     video = torch.cat([batch.video_BCTVHW[:, :, :1], video[:, :, 1:]], dim=2)
     action = mix(batch.action_BKA, noise.action_BKA, sigma_action_B)
@@ -73,10 +68,12 @@ def uwm_losses(
         video_error = video_error * sigma_video_B.view(-1, 1, 1, 1, 1, 1).to(video_error)
     if network.config.proprio_prediction == "change":
         proprio_error = proprio_error * sigma_video_B.view(-1, 1, 1).to(proprio_error)
+    action_error = out.action_BKA - (noise.action_BKA - batch.action_BKA)
+    acting, showing = ((sigma > 0).to(video_error)[:, None, None] for sigma in (sigma_action_B, sigma_video_B))
     return UwmLosses(
-        video=video_error[:, :, 1:].square().mean(),
-        action=masked_mean_square(out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA),
-        proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:]),
+        video=masked_mean_square(video_error[:, :, 1:], showing[..., None, None, None]),
+        action=masked_mean_square(action_error, batch.action_mask_BKA * acting),
+        proprio=masked_mean_square(proprio_error[:, 1:], batch.proprio_mask_BPS[:, 1:] * showing),
     )
 
 
@@ -103,7 +100,6 @@ class UwmObjective(nn.Module):
     def forward(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Return the terms and their weighted sum."""
         text = self.network.encode_text(draws.text)
-        levels = draws.levels
-        terms = uwm_losses(self.network, batch, draws.noise, levels.sigma_video_B, levels.sigma_action_B, text)
+        terms = uwm_losses(self.network, batch, draws.noise, draws.levels, text)
         total = sum((weight * term for weight, term in zip(self._weights, terms, strict=True)), torch.zeros(()))
         return {**terms._asdict(), "total": total}

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from baselines.uwm.config import UwmConfig, count_uwm
+from baselines.uwm.levels import PURE_NOISE_SIGMA, UwmLevels, draw_uwm_levels
 from baselines.uwm.models import MODELS, uwm_network
 from baselines.uwm.network import UwmNetwork
-from baselines.uwm.objective import PURE_NOISE_SIGMA, UwmObjective, uwm_losses
+from baselines.uwm.objective import UwmObjective, uwm_losses
 from baselines.uwm.policy import UwmPlugin, UwmPolicyConfig
 from baselines.uwm.recipes import RECIPES
 from baselines.uwm.sampling import Groups, advance, begin, run, timestep_of
@@ -266,7 +267,7 @@ def test_the_loss_is_that_of_velocities_by_hand() -> None:
     network, (batch, noise) = network_of(), batch_of(1)
     video, action = torch.tensor([0.6]), torch.tensor([0.3])
     text = network.encode_text(text_rows())
-    found = uwm_losses(network, batch, noise, video, action, text)
+    found = uwm_losses(network, batch, noise, UwmLevels(video, action), text)
     noisy_video = 0.4 * batch.video_BCTVHW + 0.6 * noise.video_BCTVHW
     noisy_video[:, :, 0] = batch.video_BCTVHW[:, :, 0]
     noisy_state = 0.4 * batch.proprio_BPS + 0.6 * noise.proprio_BPS
@@ -290,24 +291,51 @@ def test_video_without_actions_trains_at_the_last_level() -> None:
     levels = torch.tensor([0.2, 0.5, 0.8])
     results = []
     for sigma in (levels, torch.tensor([0.2, PURE_NOISE_SIGMA, 0.8])):
-        results.append(uwm_losses(network, batch, noise, levels, sigma, text))
+        results.append(uwm_losses(network, batch, noise, UwmLevels(levels, sigma), text))
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
     batch.action_BKA[1] = 0  # at the last level it is noise all the same
-    dropped = uwm_losses(network, batch, noise, levels, levels, text)
+    dropped = uwm_losses(network, batch, noise, UwmLevels(levels, levels), text)
     torch.testing.assert_close(dropped.video, results[0].video, atol=1e-3, rtol=1e-3)
     assert float(PURE_NOISE_SIGMA * NUM_TRAIN_TIMESTEPS) == pytest.approx(999.8, abs=0.1)
 
 
 def test_levels_are_independent_and_shifted() -> None:
-    recipe = RECIPES["uwm-nano"]
-    levels = draw_levels(20_000, recipe.noise, clean_frac=0.0, generator=torch.Generator().manual_seed(0))
-    both = torch.stack(levels[:2])
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    both = torch.stack(draw_uwm_levels(20_000, generator=generators[0]))
     assert abs(float(torch.corrcoef(both)[0, 1])) < 0.03
     uniform = both / (5 - 4 * both)  # the inverse of the shift by 5
     assert torch.allclose(uniform.mean(dim=1), torch.full((2,), 0.5), atol=0.01)
     assert torch.allclose(uniform.var(dim=1), torch.full((2,), 1 / 12), atol=0.003)
-    assert not levels.clean_action_B.any()
-    assert (recipe.weight_action, recipe.weight_proprio) == (1.0, 1.0)
+    as_xwams = draw_levels(20_000, "decoupled", generator=generators[1])
+    assert torch.equal(both, torch.stack(as_xwams[:2]))
+    assert RECIPES["uwm-5b"].clean_action_frac == 0
+    assert all((recipe.weight_action, recipe.weight_proprio) == (1, 1) for recipe in RECIPES.values())
+
+
+def test_shares_of_samples_are_given_or_start() -> None:
+    levels = draw_uwm_levels(20_000, given_frac=0.4, start_frac=0.1, generator=torch.Generator().manual_seed(0))
+    given = [(sigma == 0).float().mean().item() for sigma in levels]
+    assert given == pytest.approx([0.2, 0.2], abs=0.01)
+    assert not ((levels.sigma_video_B == 0) & (levels.sigma_action_B == 0)).any()
+    starting = (levels.sigma_video_B == PURE_NOISE_SIGMA) & (levels.sigma_action_B == PURE_NOISE_SIGMA)
+    assert starting.float().mean().item() == pytest.approx(0.1, abs=0.01)
+
+
+def test_given_groups_carry_no_loss() -> None:
+    network, (batch, noise) = network_of(), batch_of(2)
+    text = network.encode_text(text_rows(2))
+    levels = UwmLevels(torch.tensor([0.0, 0.7]), torch.tensor([0.6, 0.0]))
+    found = uwm_losses(network, batch, noise, levels, text)
+    alone = []
+    for sample in range(2):
+        one = slice(sample, sample + 1)
+        part = Batch(**{name: value[one] for name, value in vars(batch).items()})
+        drawn, level = Noise(*(each[one] for each in noise)), UwmLevels(*(each[one] for each in levels))
+        alone.append(uwm_losses(network, part, drawn, level, network.encode_text(text_rows(2)[one])))
+    torch.testing.assert_close(found.action, alone[0].action)
+    torch.testing.assert_close(found.video, alone[1].video)
+    torch.testing.assert_close(found.proprio, alone[1].proprio)
+    assert alone[0].video == alone[0].proprio == alone[1].action == 0
 
 
 def test_dependent_levels_are_refused() -> None:

@@ -63,7 +63,8 @@ class Recipe:
         noise: Distribution of the noise levels: `ans`, `decoupled`, `sync` or `sync-beta`, see `noise.draw_levels`.
         video_beta: First shape of the Beta distribution from which DreamZero draws the video's level with
             `noise=decoupled`; the second is 1, so that 1 is uniform.
-        clean_action_frac: Share of samples with clean actions (p in the paper).
+        clean_action_frac: Share of samples with clean actions (p in the paper); for UWM, with clean actions or a clean
+            observation, in equal parts.
         start_frac: Share of samples at the noise levels where inference starts; not in the paper.
         text_drop: Share of samples with an empty prompt.
         weight_action: Weight of the action loss (lambda in equation 6).
