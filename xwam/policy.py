@@ -1,28 +1,25 @@
 """X-WAM as a policy: a chunk of actions as soon as they are clean, then the predicted future if it is asked for.
 
 In: requests of evalkit. Out: replies of evalkit.
-Read next: `serving/engine.py`, which does the work; `serving/plugin.py`, what the policies of all families share;
-`flow/sampler.py`, the loop behind it.
+Read next: `serving/engine.py`, which does the work; `serving/plugin.py` and `serving/engine_policy.py`, what all
+families share; `flow/sampler.py`, the loop behind it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_range
-from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.spec import PolicySpec
+from evalkit.contracts.types import Prediction
 from xwam.checkpoints.metadata import CheckpointError
 from xwam.config import LEAST_STATE_STEPS, ModelConfig
 from xwam.nano.choice import FinisherChoice, choose
-from xwam.robots.interfaces import INTERFACES
-from xwam.serving.plugin import MAX_STEPS, ModelPlugin, ModelSettings, precision_of
-from xwam.serving.seen import Seen
+from xwam.serving.engine_policy import PredictingPolicy
+from xwam.serving.plugin import MAX_STEPS, ModelSettings, PredictingPlugin, departures, precision_of, prompt_bytes
 
 if TYPE_CHECKING:
     from xwam.checkpoints.bundle import Bundle
@@ -68,7 +65,7 @@ class Pace(NamedTuple):
     execute_steps: int
 
 
-class XwamPlugin(ModelPlugin["XwamPolicy"]):
+class XwamPlugin(PredictingPlugin["XwamPolicy"]):
     """The entry point `xwam`; its import loads no framework."""
 
     name = "xwam"
@@ -81,22 +78,13 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
         Raises:
             BadConfig: If the settings cannot be followed, or the model is one of another bench.
         """
-        self.check(config)
-        model = self.model(config)
-        self.require_model_of_bench(config, model)
-        pace = self.pace(config, model)
-        interface = INTERFACES[model.bench]
+        model = self.accepted_model(config)
         depth = ("depth",) if model.network.depth != "none" else ()
-        return PolicySpec(
-            policy_id=f"{self.name}/{model.name}" + ("-random" if self.untrained(config) else ""),
-            action_layouts=(interface.layout,),
-            chunk_len=model.num_actions,
-            execute_steps=pace.execute_steps,
-            views=model.views,
-            image_hw_px=interface.env_image_hw_px(model),
-            arms=model.arms,  # type: ignore[arg-type]
-            control_hz=model.control_hz,
-            predicts=("rgb", *depth, "proprio"),  # type: ignore[arg-type]
+        return self.spec_of(
+            config,
+            model,
+            execute_steps=self.pace(config, model).execute_steps,
+            predicts=("rgb", *depth, "proprio"),
             num_future_frames=model.num_future_frames,
             frame_stride=model.frame_stride,
             takes_actions=True,
@@ -110,7 +98,10 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
             f"guidance {config.guidance}",
             "denoising of states where actions are given": f"{max(LEAST_STATE_STEPS, pace.num_action_steps)} steps",
             "execution": f"{pace.execute_steps} of {model.num_actions} actions of a chunk",
-            "departures from the model's own schedule": ", ".join(_departures(config, pace, model)) or "none",
+            "departures from the model's own schedule": departures(
+                *((name, value, getattr(model, name)) for name, value in pace._asdict().items()),
+                ("guidance", config.guidance, 0),
+            ),
         }
         if self.is_released(config):
             facts["departures from the released server"] = "; ".join(_server_departures(config))
@@ -124,21 +115,11 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
         Raises:
             BadConfig: If the checkpoint's decoder cannot be used.
         """
-        return XwamPolicy(self.spec(config), self._engine(config, bundle))
+        return XwamPolicy(self.spec(config), self.engine(config, bundle))
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
-        """Return the codec's round trip (encode, decode); the network stays where it was loaded and is not used.
-
-        Raises:
-            BadConfig: If the checkpoint cannot be used.
-        """
-        from xwam.checkpoints.bundle import Movable
-
-        self.spec(config)
-        bundle = self.load(replace(config, tokenizer=None))
-        if isinstance(bundle.codec, Movable):
-            bundle.codec.to(config.device)
-        return self._engine(replace(config, warp=False), bundle).round_trip
+        """Return the codec's round trip, without the pixel decoder."""
+        return super().codec(replace(config, warp=False))
 
     def pace(self, config: XwamPolicyConfig, model: ModelConfig) -> Pace:
         """Return the step counts of a run; those that the settings leave open are the model's own.
@@ -160,7 +141,7 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
             raise BadConfig(f"{where}.execute_steps must be 1 to {model.num_actions}, got {pace.execute_steps}.")
         return pace
 
-    def _engine(self, config: XwamPolicyConfig, bundle: Bundle) -> Engine:
+    def engine(self, config: XwamPolicyConfig, bundle: Bundle) -> Engine:
         """Return the engine with its finisher.
 
         Raises:
@@ -171,50 +152,13 @@ class XwamPlugin(ModelPlugin["XwamPolicy"]):
         schedule = _schedule(self.pace(config, bundle.model), guidance=config.guidance)
         try:
             finisher = _finisher(config, bundle.model).finisher(bundle)
-            return Engine(bundle, schedule, finisher, prompt_bytes=int(config.prompt_memory_gib * 2**30))
+            return Engine(bundle, schedule, finisher, prompt_bytes=prompt_bytes(config))
         except CheckpointError as error:
             raise BadConfig(str(error)) from error
 
 
-class XwamPolicy:
+class XwamPolicy(PredictingPolicy["Engine"]):
     """The model in memory. A reply depends only on its request."""
-
-    def __init__(self, spec: PolicySpec, engine: Engine) -> None:
-        self.spec, self.engine = spec, engine
-
-    def reset(self, episode_id: str, env: EnvSpec) -> None:
-        """Do nothing: the policy keeps no memory between requests."""
-
-    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        """Return one reply for each request; each is computed by itself, so that none changes another's actions."""
-        return [self._infer_one(request) for request in requests]
-
-    def round_trip(self, future: Prediction) -> Prediction:
-        """Return a future after the round trip through the model's codec: the ceiling of its predictions.
-
-        Camera motion is unknown here, so moving views keep the codec's depth, and a prediction's may be better.
-        """
-        return self.engine.round_trip(future)
-
-    def _infer_one(self, request: PolicyRequest) -> PolicyReply:
-        started = time.perf_counter()
-        given, num_frames = request.given_actions, request.num_predicted_frames
-        under_way = self.engine.begin(Seen.of(request.observation), seed=request.noise_seed, given_actions=given)
-        encoded = time.perf_counter()
-        actions, under_way = self.engine.act(under_way)
-        done = time.perf_counter()
-        return PolicyReply(
-            actions=actions if given is None else given,
-            timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
-            prediction=partial(self.engine.imagine, under_way, num_frames) if num_frames else None,
-        )
-
-
-def _departures(config: XwamPolicyConfig, pace: Pace, model: ModelConfig) -> list[str]:
-    """Return the departures from the schedule with which the authors evaluate the model, one phrase each."""
-    changed = [name for name in Pace._fields if getattr(pace, name) != getattr(model, name)]
-    phrases = [f"{name} {getattr(pace, name)} in place of {getattr(model, name)}" for name in changed]
-    return phrases + ([f"guidance {config.guidance} in place of 0"] if config.guidance else [])
 
 
 def _schedule(pace: Pace, *, guidance: float) -> Schedule:

@@ -8,7 +8,7 @@ Read next: `engine.py`, which does the work; `memory.py`, what is remembered of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,10 +18,10 @@ from baselines.dreamzero.models import FAMILY
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_range
 from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import PolicyReply, PolicyRequest
 from xwam.config import ModelConfig
-from xwam.robots.interfaces import INTERFACES
-from xwam.serving.plugin import MAX_MEMORY_GIB, MAX_STEPS, ModelPlugin, ModelSettings
+from xwam.serving.engine_policy import PredictingPolicy
+from xwam.serving.plugin import MAX_MEMORY_GIB, MAX_STEPS, ModelSettings, PredictingPlugin, departures, prompt_bytes
 
 if TYPE_CHECKING:
     from baselines.dreamzero.engine import DreamZeroEngine
@@ -68,7 +68,7 @@ class Pace(NamedTuple):
     guidance: float
 
 
-class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
+class DreamZeroPlugin(PredictingPlugin["DreamZeroPolicy"]):
     """The entry point `dreamzero`; its import loads no framework."""
 
     name = FAMILY
@@ -82,19 +82,13 @@ class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
         Raises:
             BadConfig: If the settings cannot be followed, or the model is one of another bench.
         """
-        self.check(config)
-        model = self.model(config)
-        self.require_model_of_bench(config, model)
-        pace, interface, network = self._pace(config, model), INTERFACES[model.bench], network_of(model)
-        return PolicySpec(
-            policy_id=f"{FAMILY}/{model.name}" + ("-random" if self.untrained(config) else ""),
-            action_layouts=(interface.layout,),
+        model = self.accepted_model(config)
+        network = network_of(model)
+        return self.spec_of(
+            config,
+            model,
             chunk_len=network.actions_per_block,
-            execute_steps=pace.execute_steps,
-            views=model.views,
-            image_hw_px=interface.env_image_hw_px(model),
-            arms=model.arms,  # type: ignore[arg-type]
-            control_hz=model.control_hz,
+            execute_steps=self._pace(config, model).execute_steps,
             predicts=("rgb",),
             num_future_frames=network.frames_per_block,
             frame_stride=model.frame_stride,
@@ -115,38 +109,20 @@ class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
         """Return passes, step caching, window and departures."""
         pace, network = self._pace(config, model), network_of(model)
         own = Pace(model.num_video_steps, model.num_action_steps, model.execute_steps, network.guidance)
-        changed = [
-            f"{name} {value} in place of {before}"
-            for name, value, before in zip(Pace._fields, pace, own, strict=True)
-            if value != before
-        ]
         return {
             "denoising": f"{pace.num_action_steps} steps for actions, {pace.num_video_steps} for video, "
             f"guidance {pace.guidance} of the video, step caching {config.step_cache}",
             "window": f"first frame and at most {network.window_blocks} blocks of {network.frames_per_block} frames",
             "execution": f"{pace.execute_steps} of {network.actions_per_block} actions of a chunk",
-            "departures from the model's own schedule": ", ".join(changed) or "none",
+            "departures from the model's own schedule": departures(*zip(Pace._fields, pace, own, strict=True)),
         }
 
     def policy(self, config: DreamZeroPolicyConfig, bundle: Bundle) -> DreamZeroPolicy:
         """Return the policy."""
-        return DreamZeroPolicy(self.spec(config), self._engine(config, bundle))
+        return DreamZeroPolicy(self.spec(config), self.engine(config, bundle))
 
-    def codec(self, config: DreamZeroPolicyConfig) -> Callable[[Prediction], Prediction]:
-        """Return the codec's round trip (encode, decode); the network is not used.
-
-        Raises:
-            BadConfig: If the checkpoint cannot be used.
-        """
-        from xwam.checkpoints.bundle import Movable
-
-        self.spec(config)
-        bundle = self.load(replace(config, tokenizer=None))
-        if isinstance(bundle.codec, Movable):
-            bundle.codec.to(config.device)
-        return self._engine(config, bundle).round_trip
-
-    def _engine(self, config: DreamZeroPolicyConfig, bundle: Bundle) -> DreamZeroEngine:
+    def engine(self, config: DreamZeroPolicyConfig, bundle: Bundle) -> DreamZeroEngine:
+        """Return the engine for a model in memory."""
         from baselines.dreamzero.engine import DreamZeroEngine
         from xwam.text.memory import GIB
 
@@ -154,7 +130,7 @@ class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
             bundle,
             self._schedule(config, bundle.model),
             cache_bytes=int(config.cache_memory_gib * GIB),
-            prompt_bytes=int(config.prompt_memory_gib * GIB),
+            prompt_bytes=prompt_bytes(config),
         )
 
     def _schedule(self, config: DreamZeroPolicyConfig, model: ModelConfig) -> BlockSchedule:
@@ -204,25 +180,18 @@ class DreamZeroPlugin(ModelPlugin["DreamZeroPolicy"]):
             )
 
 
-class DreamZeroPolicy:
+class DreamZeroPolicy(PredictingPolicy["DreamZeroEngine"]):
     """The model in memory, and the window of every episode. A reply depends on the requests of its episode alone."""
 
     def __init__(self, spec: PolicySpec, engine: DreamZeroEngine) -> None:
         from baselines.dreamzero.memory import EpisodeMemory
 
-        self.spec, self.engine, self._memory = spec, engine, EpisodeMemory()
+        super().__init__(spec, engine)
+        self._memory = EpisodeMemory()
 
     def reset(self, episode_id: str, env: EnvSpec) -> None:
         """Forget what was remembered under this id."""
         self._memory.reset(episode_id)
-
-    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        """Return one reply for each request; each is computed by itself, so that none changes another's actions."""
-        return [self._infer_one(request) for request in requests]
-
-    def round_trip(self, future: Prediction) -> Prediction:
-        """Return a future after the round trip through the model's codec: the ceiling of its predictions."""
-        return self.engine.round_trip(future)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()

@@ -9,7 +9,7 @@ Importing it loads no framework.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -22,11 +22,13 @@ from evalkit.contracts.limits import check_device, check_folder, check_range
 from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import PolicySpec
+from evalkit.contracts.types import Prediction
 from xwam.checkpoints.hub import find_weights, locate
 from xwam.checkpoints.metadata import CheckpointError, read_model, read_notes
 from xwam.checkpoints.tokenizer import HOW, find_tokenizer, identity_of, load_tokenizer
 from xwam.config import PRECISIONS, ModelConfig
 from xwam.families import OWN, Family, family_of
+from xwam.robots.interfaces import INTERFACES
 
 if TYPE_CHECKING:
     from xwam.checkpoints.bundle import Bundle
@@ -86,7 +88,8 @@ AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 class ModelPlugin(Generic[AnyPolicy]):
     """Base of the policy plugins of all families.
 
-    A subclass sets the class attributes, and implements `spec`, `schedule_facts` and `policy`.
+    A subclass sets the class attributes, and implements `spec`, `schedule_facts` and `policy`. One whose models predict
+    is a `PredictingPlugin`.
 
     Args:
         bench: The bench of the plan; None if it is not known. A model of another known bench is refused.
@@ -190,6 +193,38 @@ class ModelPlugin(Generic[AnyPolicy]):
         check_device(f"policy.{self.name}.device", config.device)
         if config.text_cache is not None:
             check_folder(f"policy.{self.name}.text_cache", config.text_cache)
+
+    def accepted_model(self, config: Any) -> ModelConfig:
+        """Return the configuration of the model that will be loaded, if settings and bench fit it.
+
+        Raises:
+            BadConfig: If the settings cannot be followed, or the model is one of another bench or family.
+        """
+        self.check(config)
+        model = self.model(config)
+        self.require_model_of_bench(config, model)
+        return model
+
+    def spec_of(self, config: Any, model: ModelConfig, *, note: str = "", **differing: Any) -> PolicySpec:
+        """Return the spec of a model's policy.
+
+        Args:
+            config: The settings.
+            model: The model.
+            note: Part of the id that follows the model's name.
+            differing: Fields of the spec that depend on the family; `chunk_len` is the model's unless it is given.
+        """
+        interface = INTERFACES[model.bench]
+        fields = {"chunk_len": model.num_actions} | differing
+        return PolicySpec(
+            policy_id=f"{self.name}/{model.name}{note}" + ("-random" if self.untrained(config) else ""),
+            action_layouts=(interface.layout,),
+            views=model.views,
+            image_hw_px=interface.env_image_hw_px(model),
+            arms=model.arms,  # type: ignore[arg-type]
+            control_hz=model.control_hz,
+            **fields,
+        )
 
     def executed(self, config: Any, chunk_len: int, own: int) -> int:
         """Return how many actions of a chunk are executed.
@@ -364,6 +399,46 @@ class ModelPlugin(Generic[AnyPolicy]):
         except CheckpointError as error:
             reason, _, advice = str(error).rstrip(".").rpartition("; ")
             return Finding(what="a tokenizer", ok=False, found=reason or advice, remedy=advice if reason else remedy)
+
+
+class PredictingPlugin(ModelPlugin[AnyPolicy]):
+    """Base of the plugins whose models predict; a subclass also implements `engine`."""
+
+    def engine(self, config: Any, bundle: Bundle) -> Any:
+        """Return the engine for a model in memory."""
+        raise NotImplementedError
+
+    def codec(self, config: Any) -> Callable[[Prediction], Prediction]:
+        """Return the codec's round trip (encode, decode); the network stays where it was loaded and is not used.
+
+        Raises:
+            BadConfig: If the checkpoint cannot be used.
+        """
+        from xwam.checkpoints.bundle import Movable
+
+        self.spec(config)
+        bundle = self.load(replace(config, tokenizer=None))
+        if isinstance(bundle.codec, Movable):
+            bundle.codec.to(config.device)
+        round_trip: Callable[[Prediction], Prediction] = self.engine(config, bundle).round_trip
+        return round_trip
+
+
+def departures(*settings: tuple[str, Any, Any]) -> str:
+    """Return the departures from a model's own settings, each given as name, value of the run and the model's own.
+
+    Example:
+        >>> departures(("execute_steps", 8, 32), ("guidance", 0.0, 0))
+        'execute_steps 8 in place of 32'
+        >>> departures(("guidance", 0.0, 0))
+        'none'
+    """
+    return ", ".join(f"{name} {value} in place of {own}" for name, value, own in settings if value != own) or "none"
+
+
+def prompt_bytes(config: Any) -> int:
+    """Return the largest memory of stored prompts."""
+    return int(config.prompt_memory_gib * 2**30)
 
 
 def precision_of(config: Any) -> str:
