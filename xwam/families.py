@@ -54,10 +54,6 @@ class Family(Protocol):
         """Return the network without meaningful weights, on the current default device."""
         ...
 
-    def init_weights(self, network: Any, seed: int) -> Any:
-        """Give the network fresh weights, which depend on the seed alone, and return it."""
-        ...
-
     def count_parameters(self, config: Any) -> Mapping[str, int]:
         """Return the numbers of parameters by origin, without building the network."""
         ...

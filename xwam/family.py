@@ -50,12 +50,6 @@ class XwamFamily:
 
         return XwamNetwork(config)
 
-    def init_weights(self, network: XwamNetwork, seed: int) -> XwamNetwork:
-        """Give the network fresh weights."""
-        from xwam.checkpoints.fresh import init_weights
-
-        return init_weights(network, seed)
-
     def count_parameters(self, config: NetworkConfig) -> Mapping[str, int]:
         """Return the numbers of parameters by origin."""
         return count_parameters(config)._asdict()

@@ -42,12 +42,6 @@ class DreamZeroFamily:
 
         return DreamZeroNetwork(config)
 
-    def init_weights(self, network: DreamZeroNetwork, seed: int) -> DreamZeroNetwork:
-        """Give the network fresh weights."""
-        from xwam.checkpoints.fresh import init_weights
-
-        return init_weights(network, seed)
-
     def official(self, source: Path) -> Official | None:
         """Return the content of a folder of official weights; None for other folders."""
         from baselines.dreamzero.official import is_official, read_official

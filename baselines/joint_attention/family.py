@@ -40,12 +40,6 @@ class JointAttentionFamily:
 
         return TwoStreamNetwork(config)
 
-    def init_weights(self, network: TwoStreamNetwork, seed: int) -> TwoStreamNetwork:
-        """Give the network fresh weights."""
-        from xwam.checkpoints.fresh import init_weights
-
-        return init_weights(network, seed)
-
     def count_parameters(self, config: TwoStreamConfig) -> Mapping[str, int]:
         """Return the numbers of parameters by origin; the second stream counts as `actions_and_states`."""
         return count_two_streams(config)._asdict()

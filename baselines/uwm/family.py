@@ -41,12 +41,6 @@ class UwmFamily:
 
         return UwmNetwork(config)
 
-    def init_weights(self, network: UwmNetwork, seed: int) -> UwmNetwork:
-        """Give the network fresh weights."""
-        from xwam.checkpoints.fresh import init_weights
-
-        return init_weights(network, seed)
-
     def official(self, source: Path) -> None:
         """Refuse the weights of the original UWM, whose network is another one; return None for other sources.
 

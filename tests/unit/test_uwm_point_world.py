@@ -19,6 +19,7 @@ from baselines.uwm.sampling import Groups, begin, run
 from baselines.uwm.uses import USES
 from tests.doubles import point_world
 from tests.doubles.point_world import GO, WANDER, Clips, QuarterPixels
+from xwam.checkpoints.fresh import init_weights
 from xwam.codecs.codec import decode_views
 from xwam.flow.losses import Noise
 from xwam.text.encoders import HashedText
@@ -42,9 +43,9 @@ def prompts(expert: np.ndarray) -> TextTokens:
 
 @pytest.fixture(scope="module")
 def network() -> UwmNetwork:
-    """A network after the training of `uwm-nano` on clips that are drawn anew at every step."""
+    """A network after the training of `uwm-nano` on new clips in every step."""
     family, rng, generator = UwmFamily(), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    network = family.init_weights(family.build(point_world.NETWORK), 0)
+    network = init_weights(family.build(point_world.NETWORK), 0)
     recipe = replace(RECIPES["uwm-nano"], **CHANGES)  # type: ignore[arg-type]
     objective = UwmObjective(network, recipe)
     optimizers = optimizers_of(objective, recipe)

@@ -28,8 +28,7 @@ def fresh_network(config: NetworkConfig, *, seed: int) -> XwamNetwork:
 def _fresh(family: Family, config: NetworkConfig, seed: int) -> Trunk:
     with torch.device("meta"):
         network = family.build(config)
-    fresh: Trunk = family.init_weights(network.to_empty(device="cpu"), seed)
-    return fresh.eval().requires_grad_(False)
+    return init_weights(network.to_empty(device="cpu"), seed).eval().requires_grad_(False)
 
 
 def init_weights(network: AnyTrunk, seed: int) -> AnyTrunk:
