@@ -17,7 +17,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xwam.config import W_POSITIVE, Bounds, ModelConfig, NetworkConfig
+from xwam.config import W_POSITIVE, Bounds, CodecConfig, ModelConfig, NetworkConfig, TextConfig
 
 if TYPE_CHECKING:
     from xwam.checkpoints.bundle import Bundle
@@ -156,6 +156,20 @@ def at_robotwin(model: ModelConfig) -> ModelConfig:
         views=("static", "wrist", "wrist"),
         arms=("left", "right"),
         control_hz=None,
+        execute_steps=model.num_actions,
+        quat_side_wxyz=W_POSITIVE,
+    )
+
+
+def at_wan22(model: ModelConfig) -> ModelConfig:
+    """Return a model with the codec and text encoder of Wan2.2, and images, axes and executed steps of the released
+    RoboCasa model; its network stays as it is, and the statistics of a data set replace its bounds in training.
+    """
+    return replace(
+        at_robocasa(model),
+        codec=CodecConfig(kind="wan22"),
+        text=TextConfig(kind="umt5"),
+        image_hw_px=(256, 320),
         execute_steps=model.num_actions,
         quat_side_wxyz=W_POSITIVE,
     )

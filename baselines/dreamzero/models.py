@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from baselines.dreamzero.config import DreamZeroConfig
 from xwam.config import NANO as XWAM_NANO
-from xwam.config import WAN22_5B, CodecConfig, ModelConfig, TextConfig
-from xwam.families import at_robocasa, at_robotwin
+from xwam.config import WAN22_5B, ModelConfig
+from xwam.families import at_robocasa, at_robotwin, at_wan22
 
 FAMILY = "dreamzero"
 
@@ -75,15 +75,12 @@ NANO = _model(XWAM_NANO, NANO_NETWORK, size="nano", frame_stride=1, num_steps=8)
 _STRIDED = _model(XWAM_NANO, replace(NANO_NETWORK, actions_per_block=32), size="nano", frame_stride=4, num_steps=8)
 
 _WAN22 = _model(
-    replace(
-        at_robocasa(XWAM_NANO), codec=CodecConfig(kind="wan22"), text=TextConfig(kind="umt5"), image_hw_px=(256, 320)
-    ),
+    at_wan22(XWAM_NANO),
     WAN22_5B_NETWORK,
     size="5b",
     frame_stride=4,
     num_steps=16,
 )
-"""5B for RoboCasa; the statistics of a data set replace its bounds in training."""
 
 MODELS: dict[str, ModelConfig] = {
     "nano": NANO,

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from baselines.joint_attention.config import TwoStreamConfig, two_streams
-from xwam.config import NANO, WAN22_5B, CodecConfig, ModelConfig, TextConfig
-from xwam.families import at_robocasa, at_robotwin
+from xwam.config import NANO, WAN22_5B, ModelConfig
+from xwam.families import at_robocasa, at_robotwin, at_wan22
 
 NANO_STREAMS = two_streams(replace(NANO.network, num_blocks=5), action_width=64, action_ffn_width=192)
 
@@ -29,14 +29,7 @@ nano."""
 def models_of(family: str, *, actions_see_future: bool) -> dict[str, ModelConfig]:
     """Return the models of a family with two streams, by name."""
     nano = _model(NANO, family, NANO_STREAMS, NANO_STEPS, actions_see_future=actions_see_future)
-    released = replace(
-        at_robocasa(NANO),
-        codec=CodecConfig(kind="wan22"),
-        text=TextConfig(kind="umt5"),
-        image_hw_px=(256, 320),
-        execute_steps=32,
-    )
-    large = _model(released, family, WAN22_STREAMS, WAN22_STEPS, actions_see_future=actions_see_future)
+    large = _model(at_wan22(NANO), family, WAN22_STREAMS, WAN22_STEPS, actions_see_future=actions_see_future)
     return {
         "nano": nano,
         "nano-robocasa": at_robocasa(nano),

@@ -13,8 +13,8 @@ from typing import Any
 
 from baselines.uwm.config import UwmConfig
 from xwam.config import NANO as XWAM_NANO
-from xwam.config import WAN22_5B, CodecConfig, ModelConfig, NetworkConfig, TextConfig
-from xwam.families import at_robocasa, at_robotwin
+from xwam.config import WAN22_5B, ModelConfig, NetworkConfig
+from xwam.families import at_robocasa, at_robotwin, at_wan22
 
 FAMILY = "uwm"
 
@@ -49,19 +49,16 @@ NANO = _model(
 )
 
 _WAN22 = _model(
-    replace(
-        at_robocasa(XWAM_NANO), codec=CodecConfig(kind="wan22"), text=TextConfig(kind="umt5"), image_hw_px=(256, 320)
-    ),
+    at_wan22(XWAM_NANO),
     uwm_network(WAN22_5B),
     size="5b",
     num_steps=WAN22_STEPS,
 )
-"""5B for RoboCasa; the statistics of a data set replace its bounds in training."""
 
 MODELS: dict[str, ModelConfig] = {
     "nano": NANO,
     "nano-robocasa": at_robocasa(NANO),
     "nano-robotwin": at_robotwin(NANO),
     "nano-registers": replace(NANO, name="uwm-nano-registers", network=replace(NANO.network, num_registers=8)),  # type: ignore[call-arg]
-    "5b": replace(_WAN22, execute_steps=32),
+    "5b": _WAN22,
 }

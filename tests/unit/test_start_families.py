@@ -9,9 +9,10 @@ from tests.doubles.checkpoints import tiny_bundle
 from tests.doubles.official_dreamzero import SMALL_14B, transformer, write_official
 from xwam.checkpoints import convert
 from xwam.checkpoints.bundle import load_bundle
-from xwam.checkpoints.metadata import CheckpointError
+from xwam.checkpoints.metadata import RELEASED_BENCHES, CheckpointError, start_model
 from xwam.checkpoints.start import start_bundle
 from xwam.checkpoints.tensor_names import is_addition, wan_umt5_name, wan_vae_name
+from xwam.families import family_of
 from xwam.robots.actions import statistics_from_bounds
 
 TINY = tiny_bundle()
@@ -29,6 +30,18 @@ def test_wan_starts_a_model_of_every_family(family: str, tmp_path: Path) -> None
     loaded = load_bundle(str(tmp_path / "ours"))
     assert loaded.model == bundle.model
     assert all(weight.equal(held[name]) for name, weight in loaded.network.state_dict().items())
+
+
+@pytest.mark.parametrize("bench", ["robocasa", "robotwin"])
+@pytest.mark.parametrize("family", ["joint_attention", "video_in_training", "uwm", "dreamzero"])
+def test_large_models_read_states_as_xwam_does(family: str, bench: str, tmp_path: Path) -> None:
+    convert.write(TINY, tmp_path / "wan", "wan")
+    statistics = statistics_from_bounds(TINY.model.bounds, RELEASED_BENCHES[bench]["arms"])
+    started, _ = start_bundle(tmp_path / "wan", family=family, bench=bench, statistics=statistics)
+    xwam = start_model(TINY.model.network, bench=bench, statistics=statistics, num_depth_blocks=0)
+    shared = ("bench", "bounds", "image_hw_px", "views", "arms", "control_hz", "quat_side_wxyz", "text", "depth_range")
+    assert {name: getattr(started.model, name) for name in shared} == {name: getattr(xwam, name) for name in shared}
+    assert family_of(family).models["5b"].quat_side_wxyz == xwam.quat_side_wxyz
 
 
 def other_parts() -> dict[str, torch.Tensor]:

@@ -154,6 +154,7 @@ def _model(family: str, sizes: NetworkConfig, *, bench: str, statistics: Mapping
         views=started.views,
         arms=started.arms,
         control_hz=started.control_hz,
+        quat_side_wxyz=started.quat_side_wxyz,
         depth_known=False,
     )
 
