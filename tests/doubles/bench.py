@@ -55,6 +55,13 @@ def fake_spec(task: str) -> EnvSpec:
     )
 
 
+def planned_episodes(bench: str, protocol: str, count: int, seed: int, **rest: Any) -> list[Episode]:
+    """Return episodes whose seeds count up from a hundred times the seed of the plan."""
+    return [
+        Episode(bench=bench, protocol=protocol, index=index, seed=100 * seed + index, **rest) for index in range(count)
+    ]
+
+
 class FakeBench:
     """Two tasks on a line: the goal is met when the summed x motion reaches it."""
 
@@ -68,19 +75,8 @@ class FakeBench:
     def plan_episodes(
         self, config: FakeBenchConfig, *, task: str, setting: str, num_episodes: int, seed: int
     ) -> list[Episode]:
-        return [
-            Episode(
-                bench=self.name,
-                setting=setting,
-                protocol=self.protocol,
-                task=task,
-                index=index,
-                seed=100 * seed + index,
-                instruction=f"go {task}",
-                max_steps=config.max_steps,
-            )
-            for index in range(num_episodes)
-        ]
+        rest = {"task": task, "setting": setting, "instruction": f"go {task}", "max_steps": config.max_steps}
+        return planned_episodes(self.name, self.protocol, num_episodes, seed, **rest)
 
     def env_spec(self, config: FakeBenchConfig, *, task: str, setting: str) -> EnvSpec:
         return fake_spec(task)

@@ -16,6 +16,7 @@ import numpy as np
 from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.spec import OSC_DELTA_BASE, OSC_STEP_M, CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from tests.doubles.bench import planned_episodes
 
 SIDE_PX, SQUARE_PX, PX_PER_M = 48, 8, 40.0
 CHUNK_LEN, STRIDE = 8, 4
@@ -53,19 +54,8 @@ class PaintedBench:
     def plan_episodes(
         self, config: PaintedConfig, *, task: str, setting: str, num_episodes: int, seed: int
     ) -> list[Episode]:
-        return [
-            Episode(
-                bench=self.name,
-                setting=setting,
-                protocol=self.protocol,
-                task=task,
-                index=index,
-                seed=100 * seed + index,
-                instruction=task.lower(),
-                max_steps=config.max_steps,
-            )
-            for index in range(num_episodes)
-        ]
+        rest = {"task": task, "setting": setting, "instruction": task.lower(), "max_steps": config.max_steps}
+        return planned_episodes(self.name, self.protocol, num_episodes, seed, **rest)
 
     def env_spec(self, config: PaintedConfig, *, task: str, setting: str) -> EnvSpec:
         return painted_spec(task)

@@ -14,6 +14,7 @@ import pytest
 
 from envs.robotwin.bench import PYTHON_VARIABLE, ROOT_VARIABLE
 from envs.robotwin.install import WORKER_ENVIRON
+from tests.parity.findings import default_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -21,6 +22,9 @@ HEAD_VARIABLE = "EVALKIT_ROBOTWIN_HEAD_ROOT"
 
 MPLIB_VARIABLE = "EVALKIT_ROBOTWIN_MPLIB_PYTHON"
 """An interpreter like that of EVALKIT_ROBOTWIN_PYTHON that also has mplib 0.2.1."""
+
+LISTS = default_folder().parents[1] / "assets" / "robotwin_expert_seeds"
+"""Folder of the published lists of vetted seeds."""
 
 SUBSET_TASKS = (
     *("stack_blocks_two", "stack_blocks_three", "blocks_ranking_rgb", "blocks_ranking_size", "handover_block"),
@@ -38,6 +42,12 @@ def needs_robotwin(*further: str) -> list[pytest.MarkDecorator]:
     absent = [name for name in (ROOT_VARIABLE, PYTHON_VARIABLE, *further) if not os.environ.get(name)]
     reason = f"RoboTwin is not here: {', '.join(absent)} not set (docs/robotwin.md)"
     return [pytest.mark.sim, pytest.mark.skipif(bool(absent), reason=reason)]
+
+
+def needs_vetted_lists() -> list[pytest.MarkDecorator]:
+    """Return the marks of a module, or a test, that runs RoboTwin on the published lists of vetted seeds."""
+    reason = f"there are no vetted seeds at {LISTS}"
+    return [*needs_robotwin(), pytest.mark.skipif(not LISTS.is_dir(), reason=reason)]
 
 
 def root() -> Path:

@@ -6,7 +6,6 @@ Read next: `baselines/expert_replay.py`; `tests/unit/test_xwam_robotwin.py`, wha
 Planner `cpu` and the rasterizer without shadows, so no number is a RoboTwin score.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -29,7 +28,6 @@ from baselines.expert_replay import (
     through_the_model,
 )
 from baselines.floors import HoldConfig, HoldPlugin, HoldPolicy
-from envs.robotwin.bench import PYTHON_VARIABLE, ROOT_VARIABLE
 from evalkit import load_bench, load_policy, make_plan, run_plan, score_run, write_report
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.geometry import ee_pose_from_proprio
@@ -43,18 +41,11 @@ from evalkit.store.clips import ClipReader
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
 from tests.doubles.known import known
-from tests.parity.findings import default_folder
+from tests.doubles.robotwin import LISTS, needs_vetted_lists
 from xwam.robots.axes import pose_actions
 from xwam.robots.interfaces import INTERFACES
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(900)]
-
-LISTS = default_folder().parents[1] / "assets" / "robotwin_expert_seeds"
-LACKING = [name for name in (ROOT_VARIABLE, PYTHON_VARIABLE) if not os.environ.get(name)]
-if LACKING:
-    pytest.skip(f"RoboTwin is not here: {LACKING[0]} is not set", allow_module_level=True)
-if not LISTS.is_dir():
-    pytest.skip(f"there are no vetted seeds at {LISTS}", allow_module_level=True)
+pytestmark = [*needs_vetted_lists(), pytest.mark.timeout(900)]
 
 BLOCKS = "stack_blocks_two"
 CLIP = f"clips/{BLOCKS}/0000.h5"

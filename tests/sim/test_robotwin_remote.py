@@ -7,7 +7,6 @@ Read next: `test_robotwin_policies.py`, for the other policies; `tests/unit/test
 Planner `cpu` and the rasterizer without shadows, so no number is a RoboTwin score.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,16 @@ import numpy as np
 import pytest
 
 from baselines.remote.policy import RemoteConfig, RemotePlugin, RemotePolicy
-from envs.robotwin.bench import PYTHON_VARIABLE, ROOT_VARIABLE
 from evalkit import load_bench, make_plan, run_plan
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.manifest import write_manifest
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.store.run_folder import open_run
 from tests.doubles.policy_server import serving
-from tests.parity.findings import default_folder
+from tests.doubles.robotwin import LISTS, needs_vetted_lists
 
 pytest.importorskip("websockets", reason="websockets is not installed (pip install '.[remote]')")
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(900)]
-
-LISTS = default_folder().parents[1] / "assets" / "robotwin_expert_seeds"
-LACKING = [name for name in (ROOT_VARIABLE, PYTHON_VARIABLE) if not os.environ.get(name)]
-if LACKING:
-    pytest.skip(f"RoboTwin is not here: {LACKING[0]} is not set", allow_module_level=True)
-if not LISTS.is_dir():
-    pytest.skip(f"there are no vetted seeds at {LISTS}", allow_module_level=True)
+pytestmark = [*needs_vetted_lists(), pytest.mark.timeout(900)]
 
 CHUNK_LEN = 8
 

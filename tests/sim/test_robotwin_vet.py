@@ -13,25 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from envs.robotwin.bench import PYTHON_VARIABLE, ROOT_VARIABLE
 from evalkit.api import load_bench
 from evalkit.contracts.manifest import read_manifest
 from evalkit.vet.import_lists import import_lists
 from evalkit.vet.lanes import Experts
 from evalkit.vet.run import make_vet, run_vet
 from evalkit.vet.verify import verify
+from tests.doubles.robotwin import LISTS, needs_robotwin
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(1800)]
-
-LACKING = [name for name in (ROOT_VARIABLE, PYTHON_VARIABLE) if not os.environ.get(name)]
-if LACKING:
-    pytest.skip(f"RoboTwin is not here: {LACKING[0]} is not set", allow_module_level=True)
+pytestmark = [*needs_robotwin(), pytest.mark.timeout(1800)]
 
 SETTINGS = {"planner": "cpu", "renderer": "raster", "shadows": "off"}
 TASKS = ["click_bell", "move_playingcard_away"]
-LISTS = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / (
-    "assets/robotwin_expert_seeds"
-)
 
 
 def experts(workers: int, setting: str = "clean") -> Experts:
