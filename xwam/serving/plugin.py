@@ -9,6 +9,7 @@ Importing it loads no framework.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -85,7 +86,7 @@ class ModelSettings:
 AnyPolicy = TypeVar("AnyPolicy", bound=Policy)
 
 
-class ModelPlugin(Generic[AnyPolicy]):
+class ModelPlugin(ABC, Generic[AnyPolicy]):
     """Base of the policy plugins of all families.
 
     A subclass sets the class attributes, and implements `spec`, `schedule_facts` and `policy`. One whose models predict
@@ -122,21 +123,21 @@ class ModelPlugin(Generic[AnyPolicy]):
             f"{self._how_to_load(self._bench)} for those of the trained ones."
         )
 
+    @abstractmethod
     def spec(self, config: Any) -> PolicySpec:
         """Return what the model needs and predicts, read from the metadata of its checkpoint.
 
         Raises:
             BadConfig: If the settings cannot be followed, or the model is one of another bench.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def schedule_facts(self, config: Any, model: ModelConfig) -> Mapping[str, str]:
         """Return the part of the provenance that differs between families: denoising, execution, departures."""
-        raise NotImplementedError
 
+    @abstractmethod
     def policy(self, config: Any, bundle: Bundle) -> AnyPolicy:
         """Return the policy for a model in memory."""
-        raise NotImplementedError
 
     def provenance(self, config: Any) -> dict[str, str]:
         """Return hash and size of the weights, how the model is asked, and the departures from its own settings."""
@@ -404,9 +405,9 @@ class ModelPlugin(Generic[AnyPolicy]):
 class PredictingPlugin(ModelPlugin[AnyPolicy]):
     """Base of the plugins whose models predict; a subclass also implements `engine`."""
 
+    @abstractmethod
     def engine(self, config: Any, bundle: Bundle) -> Any:
         """Return the engine for a model in memory."""
-        raise NotImplementedError
 
     def codec(self, config: Any) -> Callable[[Prediction], Prediction]:
         """Return the codec's round trip (encode, decode); the network stays where it was loaded and is not used.
