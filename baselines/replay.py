@@ -30,7 +30,7 @@ from evalkit.contracts.spec import (
     still_action,
 )
 from evalkit.contracts.types import ARM_PROPRIO, PolicyReply, PolicyRequest
-from evalkit.dataset.executed import EpisodeId, Executed, ExecutedEpisodes
+from evalkit.dataset.executed import EpisodeId, Executed, ExecutedEpisodes, without_marks
 from evalkit.dataset.layout import BrokenEpisode, DataSetError
 
 EXECUTE_STEPS, MAX_EXECUTE_STEPS = 32, 1000
@@ -72,13 +72,15 @@ class ReplayPolicy:
         """Return one chunk per request: the recorded actions that follow the executed steps.
 
         Raises:
-            EpisodeFault: If there is no recording of an episode, or it starts from another state.
+            EpisodeFault: If there is no recording of an episode in its setting and protocol, the recording has another
+                action layout or other arms, or it starts from another state.
         """
         return [PolicyReply(actions=self._actions(request)) for request in requests]
 
     def _actions(self, request: PolicyRequest) -> np.ndarray:
         env, executed = self._envs[request.episode_id], self._recording(request)
         if request.step_idx == 0:
+            _check_actions(executed, env)
             _check_start(executed, request, env)
         count, actions = self.spec.chunk_len, executed.actions_nd
         given = actions[request.step_idx : request.step_idx + count]
@@ -88,13 +90,14 @@ class ReplayPolicy:
     def _recording(self, request: PolicyRequest) -> Executed:
         episode = request.episode
         assert episode is not None  # the spec requests it
-        wanted = EpisodeId(episode.bench, episode.setting, episode.task, episode.seed)
+        protocol = without_marks(episode.protocol)
+        wanted = EpisodeId(episode.bench, episode.setting, episode.task, episode.seed, protocol)
         if wanted not in self._episodes:
-            wanted = wanted._replace(setting=None)
+            wanted = wanted._replace(protocol=None)
         if self._read is not None and self._read[0] == wanted:
             return self._read[1]
         if wanted not in self._episodes:
-            raise EpisodeFault("policy", self._missing(wanted._replace(setting=episode.setting)))
+            raise EpisodeFault("policy", self._missing(wanted._replace(protocol=protocol)))
         try:
             self._read = wanted, self._episodes.read(wanted)
         except (BrokenEpisode, DataSetError) as error:
@@ -102,12 +105,44 @@ class ReplayPolicy:
         return self._read[1]
 
     def _missing(self, wanted: EpisodeId) -> str:
-        seeds = [known.seed for known in self._episodes if known[:3] == wanted[:3]]
-        there = f"it holds {len(seeds)} of seeds {seeds[0]} to {seeds[-1]}" if seeds else "it holds none of this task"
         return (
             f"{self._episodes.root} holds no recording of {wanted.bench}/{wanted.task}, setting {wanted.setting}, seed "
-            f"{wanted.seed}; {there}. Replay a run of the same plan, or record with `evalkit record --policy replay`."
+            f"{wanted.seed}; {self._nearest(wanted)}. Replay a run of the same plan, or record with `evalkit record "
+            "--policy replay`."
         )
+
+    def _nearest(self, wanted: EpisodeId) -> str:
+        """Return what the folder holds that comes nearest to an episode without a recording."""
+        of_seed = [one for one in self._episodes if _bare(one) == _bare(wanted)]
+        if protocols := [one.protocol for one in of_seed if one.setting == wanted.setting]:
+            return f"its recording is of the protocol {' or '.join(map(str, protocols))}, not of {wanted.protocol}"
+        if any(one.setting is None for one in of_seed):
+            return "a recording of this seed does not say of which setting it is (`setting` under `about` in its JSON)"
+        seeds = sorted({one.seed for one in self._episodes if one[:3] == wanted[:3]})
+        return f"it holds {len(seeds)} of seeds {seeds[0]} to {seeds[-1]}" if seeds else "it holds none of this task"
+
+
+def _bare(identity: EpisodeId) -> EpisodeId:
+    return identity._replace(setting=None, protocol=None)
+
+
+def _check_actions(executed: Executed, env: EnvSpec) -> None:
+    """Raise EpisodeFault if the recorded numbers mean something else in this env."""
+    pairs = (
+        ("another action layout", executed.layout, env.action_layout),
+        ("other arms", executed.arms, env.arms),
+    )
+    for name, recorded, needed in pairs:
+        if recorded != needed:
+            raise EpisodeFault(
+                "policy",
+                f"{executed.source} was recorded with {name} than {env.env_id} has: {_shown(recorded)} in "
+                f"the recording, {_shown(needed)} in the env. Run the protocol in which it was recorded.",
+            )
+
+
+def _shown(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else " and ".join(value)
 
 
 def _check_start(executed: Executed, request: PolicyRequest, env: EnvSpec) -> None:
@@ -159,7 +194,7 @@ class ReplayPlugin:
             return {}
         episodes, digest = _episodes(config), hashlib.sha256()
         for identity in episodes:
-            digest.update(repr(tuple(identity)).encode())
+            digest.update(repr(tuple(identity)[:4]).encode())
             try:
                 digest.update(episodes.read(identity).actions_nd.tobytes())
             except (BrokenEpisode, DataSetError):

@@ -21,6 +21,7 @@ import numpy as np
 from evalkit.contracts import plugins
 from evalkit.contracts.errors import EvalkitError
 from evalkit.contracts.recording import DataSetBench
+from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE
 from evalkit.dataset.axes import SAME_AXES
 from evalkit.dataset.hdf5_file import UnreadableFile, opened_hdf5
 from evalkit.dataset.layout import BrokenEpisode, DataSetError, read_metadata, read_track
@@ -28,12 +29,31 @@ from evalkit.dataset.writer import read_about
 
 
 class EpisodeId(NamedTuple):
-    """What decides the first state of an episode; `setting` is None where the recording does not state it."""
+    """What decides the first state of an episode.
+
+    Attributes:
+        bench: The bench.
+        setting: Setting of the bench. None if the recording does not state it.
+        task: Task of the bench.
+        seed: Seed of the env.
+        protocol: Protocol, without its marks (`+placeholder-art`). None if the recording does not state it.
+    """
 
     bench: str
     setting: str | None
     task: str
     seed: int
+    protocol: str | None = None
+
+
+def without_marks(protocol: str | None) -> str | None:
+    """Return a protocol's name without its marks, which change neither seeds nor actions.
+
+    Example:
+        >>> without_marks("robotwin-50/xwam+cpu-planner+raster")
+        'robotwin-50/xwam'
+    """
+    return None if protocol is None else protocol.partition("+")[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +62,15 @@ class Executed:
 
     Attributes:
         source: File that holds them.
+        layout: Action layout in which they were executed.
+        arms: Arms that exist.
         first_proprio: State before the first action, 16 float32, in the frames of the bench.
-        actions_nd: N,14 float32, in the layout of the env.
+        actions_nd: N,14 float32, in this layout.
     """
 
     source: Path
+    layout: str
+    arms: tuple[str, ...]
     first_proprio: np.ndarray
     actions_nd: np.ndarray
 
@@ -76,7 +100,7 @@ class ExecutedEpisodes:
         return identity in self._paths
 
     def __iter__(self) -> Iterator[EpisodeId]:
-        return iter(sorted(self._paths, key=lambda identity: (*identity[:1], identity.setting or "", *identity[2:])))
+        return iter(sorted(self._paths, key=lambda one: tuple("" if part is None else part for part in one)))
 
     def read(self, identity: EpisodeId) -> Executed:
         """Return the actions of an episode.
@@ -95,7 +119,8 @@ class ExecutedEpisodes:
             try:
                 with opened_hdf5(path) as file:
                     episode, outcome = json.loads(file.attrs["episode"]), file.attrs["outcome"]
-                yield EpisodeId(*map(episode.get, EpisodeId._fields)), path, outcome == "success"
+                stated = {name: episode.get(name) for name in EpisodeId._fields}
+                yield EpisodeId(**{**stated, "protocol": without_marks(stated["protocol"])}), path, outcome == "success"
             except (UnreadableFile, KeyError, ValueError):
                 continue
 
@@ -104,7 +129,9 @@ class ExecutedEpisodes:
             path = self.root / "data" / f"{key}.json"
             about = read_about(path)
             if about is not None and about.bench is not None and about.task is not None and about.seed is not None:
-                yield EpisodeId(about.bench, about.setting, about.task, about.seed), path, about.success is not False
+                protocol = without_marks(about.protocol)
+                identity = EpisodeId(about.bench, about.setting, about.task, about.seed, protocol)
+                yield identity, path, about.success is not False
 
 
 def _read_clip(path: Path) -> Executed:
@@ -113,9 +140,13 @@ def _read_clip(path: Path) -> Executed:
             chunks = [file["chunks"][name] for name in sorted(file["chunks"])]
             actions = np.concatenate([chunk["actions_nd"][()] for chunk in chunks])
             proprio = chunks[0]["start"]["proprio_fd"][0]
-    except UnreadableFile as error:
+            env = json.loads(file.attrs["env_spec"])
+            layout, arms = env["action_layout"], tuple(env["arms"])
+    except (UnreadableFile, KeyError, ValueError) as error:
         raise BrokenEpisode(f"{path} holds no executed actions: {error}.") from error
-    return Executed(source=path, first_proprio=proprio, actions_nd=np.asarray(actions, np.float32))
+    return Executed(
+        source=path, layout=layout, arms=arms, first_proprio=proprio, actions_nd=np.asarray(actions, np.float32)
+    )
 
 
 def _read_episode(root: Path, path: Path, bench: str) -> Executed:
@@ -128,4 +159,10 @@ def _read_episode(root: Path, path: Path, bench: str) -> Executed:
     except EvalkitError as error:
         raise DataSetError(f"{path} was recorded in bench '{bench}', which cannot be loaded: {error}") from error
     first = axes.sim_from_model(track.proprio[:1], track.arms)[0].astype(np.float32)
-    return Executed(source=path, first_proprio=first, actions_nd=np.asarray(track.executed, np.float32))
+    return Executed(
+        source=path,
+        layout=OSC_DELTA_BASE if track.raw else EE_POSE_BASE,  # the only two that `Recording` writes
+        arms=track.arms,
+        first_proprio=first,
+        actions_nd=np.asarray(track.executed, np.float32),
+    )
