@@ -259,6 +259,11 @@ class ModelConfig:
     family: str = "xwam"
 
     @property
+    def on_wan(self) -> bool:
+        """Return whether it reads images or prompts as Wan2.2 does, from whose weights its training then starts."""
+        return (self.codec.kind, self.text.kind) != ("patch_dct", "hashed")
+
+    @property
     def shows_what_it_saw(self) -> bool:
         """Return whether predictions start from the current frame, and the model gets to see it."""
         return self.codec.builds_on_first_frame and not self.blind

@@ -10,7 +10,7 @@ of the group `xwam.families`; importing it loads no framework.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from functools import cache
 from importlib import import_module, metadata
@@ -36,6 +36,10 @@ OWN = "xwam"
 class Family(Protocol):
     """One design of network.
 
+    A family may have two more methods: `official(source)` if its authors published weights
+    (`xwam.checkpoints.start.ReadsOfficial`), and `draw_levels(model, recipe, generator)` if its noise levels are not
+    X-WAM's (`xwam.training.batches.DrawsLevels`).
+
     Attributes:
         name: Name in configurations and in `xwam train --model`.
         network_type: Type of its network configurations.
@@ -59,7 +63,15 @@ class Family(Protocol):
         ...
 
     def recipes(self) -> Mapping[str, Recipe]:
-        """Return its training recipes by name; the first one is the default, except for X-WAM's `nano`."""
+        """Return its training recipes by name."""
+        ...
+
+    def default_recipe(self, model: ModelConfig) -> str:
+        """Return the name of the recipe that trains one of its models if the user names none."""
+        ...
+
+    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
+        """Return the settings of the recipe that have no effect on the losses of this model."""
         ...
 
     def objective(self, network: Any, recipe: Recipe) -> Objective:

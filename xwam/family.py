@@ -6,7 +6,7 @@ Read next: `config.py` for the sizes, `network/transformer.py` for the network, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,18 @@ class XwamFamily:
         from xwam.training.recipes import RECIPES
 
         return RECIPES
+
+    def default_recipe(self, model: ModelConfig) -> str:
+        """Return nano's recipe, or the fine-tuning of the model's bench."""
+        if not model.on_wan:
+            return "nano"
+        return model.bench if model.bench in RELEASED_BENCHES else "robocasa"
+
+    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
+        """Return what depends on the noise and on the depth of the model."""
+        from xwam.training.objective import unused_by_xwam
+
+        return unused_by_xwam(model, recipe)
 
     def objective(self, network: XwamNetwork, recipe: Recipe) -> XwamObjective:
         """Return the losses of equation 6."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from xwam.config import LATENT_STRIDES, NetworkConfig
+from xwam.config import LATENT_STRIDES, ModelConfig, NetworkConfig
 
 StateReads = Literal["itself", "block"]
 
@@ -66,6 +66,12 @@ class DreamZeroConfig(NetworkConfig):
     def frames_per_block(self) -> int:
         """Return the images that a block predicts."""
         return self.latents_per_block * LATENT_STRIDES[0]
+
+
+def network_of(model: ModelConfig) -> DreamZeroConfig:
+    """Return the network's settings of a model of this family."""
+    assert isinstance(model.network, DreamZeroConfig), "models of this family have its networks"
+    return model.network
 
 
 class DreamZeroParameters(NamedTuple):

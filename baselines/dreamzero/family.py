@@ -6,11 +6,11 @@ Read next: `models.py` for the sizes, `network.py`, `objective.py`; `policy.py` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baselines.dreamzero.config import DreamZeroConfig, count_dreamzero
+from baselines.dreamzero.config import DreamZeroConfig, count_dreamzero, network_of
 from baselines.dreamzero.models import FAMILY, MODELS
 from xwam.config import ModelConfig
 
@@ -58,6 +58,16 @@ class DreamZeroFamily:
 
         return RECIPES
 
+    def default_recipe(self, model: ModelConfig) -> str:
+        """Return the recipe of the model's size and variant."""
+        flash = "-flash" if network_of(model).independent_levels else ""
+        return f"dreamzero{flash}-{'5b' if model.on_wan else 'nano'}"
+
+    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
+        """Return the settings of states, depth and levels that it does not have; `video_beta` is Flash's."""
+        unused = {"clean_action_frac", "start_frac", "weight_proprio", "weight_depth", "weight_dct"}
+        return unused if network_of(model).independent_levels else unused | {"video_beta"}
+
     def objective(self, network: DreamZeroNetwork, recipe: Recipe) -> DreamZeroObjective:
         """Return the losses of video and actions."""
         from baselines.dreamzero.objective import DreamZeroObjective
@@ -68,8 +78,7 @@ class DreamZeroFamily:
         """Return the levels of one clip: one for each block, or independent ones for actions (`noise=decoupled`)."""
         from baselines.dreamzero.levels import draw_block_levels
 
-        network = model.network
-        assert isinstance(network, DreamZeroConfig), "models of this family have its networks"
+        network = network_of(model)
         return draw_block_levels(
             1,
             num_blocks=model.num_actions // network.actions_per_block,

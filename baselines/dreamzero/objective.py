@@ -43,7 +43,7 @@ class DreamZeroObjective(nn.Module):
         recipe: Weights of the losses, the weights to train, recomputation of activations, compilation of blocks.
 
     Raises:
-        ValueError: If the recipe asks for what this objective does not have, or for other noise than the network's.
+        ValueError: If the recipe asks for other noise than the network's.
     """
 
     def __init__(self, network: DreamZeroNetwork, recipe: Recipe) -> None:
@@ -68,16 +68,16 @@ def check_recipe(network: DreamZeroNetwork, recipe: Recipe) -> None:
     """
     flash = network.config.independent_levels
     if recipe.noise != ("decoupled" if flash else "sync"):
-        advice = "noise=decoupled" if flash else "noise=sync, or train a Flash model such as dreamzero/nano-flash"
+        advice = (
+            "--recipe dreamzero-flash-nano (at 5B dreamzero-flash-5b), or noise=decoupled and video_beta=7"
+            if flash
+            else "noise=sync, or train a Flash model such as dreamzero/nano-flash"
+        )
         raise ValueError(
             f"Recipe '{recipe.name}' has noise={recipe.noise}, but this DreamZero "
             f"{'has levels of its own for actions' if flash else 'shares its levels between frames and actions'}; "
             f"give {advice}."
         )
-    for name, neutral in (("start_frac", 0.0), ("weight_dct", 0.0), ("depth", None)):
-        value = getattr(recipe, name)
-        if value not in (neutral, "none" if name == "depth" else neutral):
-            raise ValueError(f"DreamZero has no {name}; leave it at {neutral}, got {value}.")
 
 
 def losses(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from baselines.dreamzero.config import DreamZeroConfig
+from baselines.dreamzero.config import network_of
 from baselines.dreamzero.models import FAMILY
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_range
@@ -211,12 +211,6 @@ class DreamZeroPolicy(PredictingPolicy["DreamZeroEngine"]):
             prediction=partial(self.engine.imagine, block, num_frames) if num_frames else None,
             details=after.details(),
         )
-
-
-def network_of(model: ModelConfig) -> DreamZeroConfig:
-    """Return the network's settings of a model of this family."""
-    assert isinstance(model.network, DreamZeroConfig), "`ModelPlugin.model` refuses other families"
-    return model.network
 
 
 def step_cache_of(name: str) -> StepCache | None:

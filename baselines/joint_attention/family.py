@@ -7,7 +7,7 @@ Read next: `models.py` for the sizes, `network.py`; `policy.py` for `--policy jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +56,16 @@ class JointAttentionFamily:
             replace(FINETUNING, name=f"{self.name}-finetuning", noise="decoupled"),
         )
         return {recipe.name: recipe for recipe in recipes}
+
+    def default_recipe(self, model: ModelConfig) -> str:
+        """Return the recipe of the model's size."""
+        return f"{self.name}-{'finetuning' if model.on_wan else 'nano'}"
+
+    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
+        """Return those that X-WAM's losses do not use."""
+        from xwam.training.objective import unused_by_xwam
+
+        return unused_by_xwam(model, recipe)
 
     def objective(self, network: TwoStreamNetwork, recipe: Recipe) -> XwamObjective:
         """Return the losses of X-WAM's equation 6."""

@@ -6,7 +6,7 @@ Read next: `models.py` for the sizes, `network.py`, `objective.py`; `policy.py` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,14 @@ class UwmFamily:
         from baselines.uwm.recipes import RECIPES
 
         return RECIPES
+
+    def default_recipe(self, model: ModelConfig) -> str:
+        """Return the recipe of the model's size."""
+        return "uwm-5b" if model.on_wan else "uwm-nano"
+
+    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
+        """Return the settings of X-WAM's depth and spectrum, and of DreamZero's levels."""
+        return {"weight_depth", "weight_dct", "video_beta"}
 
     def objective(self, network: UwmNetwork, recipe: Recipe) -> UwmObjective:
         """Return the losses of video, actions and states."""

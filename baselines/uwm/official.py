@@ -36,5 +36,5 @@ def refuse_original(path: Path) -> None:
     if is_original(path):
         raise CheckpointError(
             f"{path} holds the original UWM: {REASON}. Start from Wan2.2 instead (`xwam convert WAN2.2 TARGET "
-            "--family uwm --start BENCH --statistics FILE`), or train `uwm/nano`."
+            "--model uwm --start BENCH --statistics FILE`), or train `uwm/nano`."
         )

@@ -83,5 +83,5 @@ def test_each_model_has_a_default_recipe() -> None:
 @pytest.mark.parametrize("family", [name for name in names() if "5b" in family_of(name).models])
 def test_models_on_wan_do_not_start_from_random_weights(family: str, tmp_path: Path) -> None:
     recipe = next(iter(family_of(family).recipes().values()))
-    with pytest.raises(ValueError, match=rf"{family}/5b reads images .* --family {family} --start robocasa"):
+    with pytest.raises(ValueError, match=rf"{family}/5b reads images .* --model {family}/5b --start robocasa"):
         train_model(tmp_path, tmp_path / "out", recipe, model=f"{family}/5b")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evalkit.dataset.layout import scan
 from evalkit.dataset.writer import write_episode, write_metadata
 from tests.doubles.recordings import RECORDING, cut_off, key_of, steps_of
 from tests.doubles.training import RECIPE, TINY, model_of, small, trainer_of, weights_of
@@ -24,7 +25,7 @@ from xwam.cli import main
 from xwam.family import NANO_MODELS
 from xwam.training.log import read_log
 from xwam.training.state import StateError
-from xwam.training.trainer import CHECKPOINT, LOG, STATE, Trainer
+from xwam.training.trainer import CHECKPOINT, LOG, STATE, Trainer, prepare_data
 
 SHORT = replace(RECIPE, num_steps=2, warmup_steps=1, batch_size=2, save_every=1, validate_every=0)
 
@@ -250,3 +251,21 @@ def test_statistics_of_data_that_has_changed_are_named(
     capsys.readouterr()
     assert main([*small(root, tmp_path / "run"), "num_steps=1"]) == 0
     assert "a statistics.json of this data before its states or actions changed" in capsys.readouterr().out
+
+
+def test_episodes_too_short_for_a_clip_are_named(root: Path, tmp_path: Path) -> None:
+    write_episode(root, 3, steps_of(3, count=32), RECORDING, instructions=["lift"])
+    write_metadata(root)
+    recipe = replace(RECIPE, past_end="leave_out", validate_every=0)
+    bundle = fresh_bundle(model_of(root), seed=0)
+    data = prepare_data(root, scan(root), bundle, recipe)
+    assert len(data.training) == 3 * 8
+    assert data.description.endswith(
+        f"24 clips to train on, 0 episodes held out; left out: 1 episode of at most 32 steps, in which no clip ends "
+        f"({key_of(3)}); past_end=hold would use them"
+    )
+    held = prepare_data(root, scan(root), bundle, replace(recipe, past_end="hold"))
+    assert "no clip ends" not in held.description
+    longer = bundle._replace(model=replace(bundle.model, num_actions=128, num_future_frames=32))
+    with pytest.raises(ValueError, match=r"no clip to train on: .*; left out: 4 episodes of at most 128 steps"):
+        prepare_data(root, scan(root), longer, recipe)

@@ -24,7 +24,7 @@ from xwam.config import ModelConfig, NetworkConfig
 from xwam.families import OWN, family_of
 
 LARGE = "5b"
-"""The model of a family whose sizes are Wan2.2's."""
+"""The model of a family whose sizes are Wan2.2's; a family may have variants of it, such as `5b-flash`."""
 
 WAN_SIZES = (
     "width",
@@ -80,38 +80,65 @@ class ReadsOfficial(Protocol):
 
 
 def start_bundle(
-    source: Path, *, family: str, bench: str, statistics: Mapping[str, Any], tokenizer: str | None = None
+    source: Path,
+    *,
+    model: str = OWN,
+    bench: str,
+    statistics: Mapping[str, Any],
+    tokenizer: str | None = None,
 ) -> tuple[Bundle, list[str]]:
     """Return a model to be fine-tuned, and what of the source it does not hold.
 
     Args:
         source: Wan2.2-TI2V-5B (a folder of Wan or of diffusers), or weights that the family's authors published.
-        family: The family.
+        model: `FAMILY/NAME` of a model on Wan2.2, for example `dreamzero/5b-flash`; `FAMILY` alone means its `5b`.
         bench: `robocasa` or `robotwin`.
         statistics: Quantiles of its data, in the released layout.
         tokenizer: Where umT5's tokenizer lies if the folder holds none.
 
     Raises:
-        CheckpointError: If the source cannot become such a model.
+        CheckpointError: If the source cannot become such a model, or there is no such model.
     """
-    if family == OWN:
+    if model == OWN:
         return from_wan(source, bench=bench, statistics=statistics, tokenizer=tokenizer), []
-    owner = family_of(family)
+    large = large_model(model)
+    owner = family_of(large.family)
     official = owner.official(source) if isinstance(owner, ReadsOfficial) else None
     if official is not None:
-        return _from_official(official, source, family=family, bench=bench, statistics=statistics, tokenizer=tokenizer)
+        return _from_official(official, source, large, bench=bench, statistics=statistics, tokenizer=tokenizer)
     sizes, weights = load_wan(source)
-    model = _model(family, sizes, bench=bench, statistics=statistics)
-    network = start_from_wan(model.network, weights, family=family)
-    text = load_wan_text(source, num_tokens=model.network.text_len, tokenizer=tokenizer)
-    return Bundle(model, network, _codec(load_wan_vae(source), model), text), []
+    started = _model(large, sizes, bench=bench, statistics=statistics)
+    network = start_from_wan(started.network, weights, family=large.family)
+    text = load_wan_text(source, num_tokens=started.network.text_len, tokenizer=tokenizer)
+    return Bundle(started, network, _codec(load_wan_vae(source), started), text), []
+
+
+def large_model(name: str) -> ModelConfig:
+    """Return the model `FAMILY/NAME` on Wan2.2; `FAMILY` alone means its `5b`.
+
+    Raises:
+        CheckpointError: If there is no such model, or it does not start from Wan2.2.
+
+    Example:
+        >>> large_model("dreamzero").name, large_model("dreamzero/5b-flash").name
+        ('dreamzero-5b', 'dreamzero-5b-flash')
+    """
+    family, _, size = name.partition("/")
+    try:
+        large = {key: model for key, model in family_of(family).models.items() if model.on_wan}
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    if (size or LARGE) not in large:
+        choices = ", ".join([f"{family}/{key}" for key in large]) or f"{family} alone"
+        raise CheckpointError(f"There is no model '{name}' that starts from Wan2.2; choose among {choices}.")
+    return large[size or LARGE]
 
 
 def _from_official(
     official: OfficialWeights,
     source: Path,
+    large: ModelConfig,
     *,
-    family: str,
     bench: str,
     statistics: Mapping[str, Any],
     tokenizer: str | None,
@@ -124,7 +151,7 @@ def _from_official(
             f"The network in {source} loads ({official.network.num_blocks} blocks of width {official.network.width}), "
             f"but no model for {bench} can be made of it: {reason}."
         )
-    model = _model(family, official.network, bench=bench, statistics=statistics)
+    model = _model(large, official.network, bench=bench, statistics=statistics)
     model = replace(model, network=replace(model.network, **official.settings))
     text = umt5_text(
         umt5_from_wan(official.text_encoder), source, num_tokens=model.network.text_len, tokenizer=tokenizer
@@ -133,9 +160,8 @@ def _from_official(
     return Bundle(model, network, _codec(vae_from_wan(official.vae), model), text), left_out
 
 
-def _model(family: str, sizes: NetworkConfig, *, bench: str, statistics: Mapping[str, Any]) -> ModelConfig:
-    """Return the family's large model for a bench, with the sizes of the video model that it starts from."""
-    large = family_of(family).models[LARGE]
+def _model(large: ModelConfig, sizes: NetworkConfig, *, bench: str, statistics: Mapping[str, Any]) -> ModelConfig:
+    """Return a large model for a bench, with the sizes of the video model that it starts from."""
     wan = {name: getattr(sizes, name) for name in WAN_SIZES}
     plain = NetworkConfig(num_depth_blocks=0, **wan)
     started = start_model(plain, bench=bench, statistics=statistics, num_depth_blocks=0)

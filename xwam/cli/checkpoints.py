@@ -71,11 +71,15 @@ def convert(
         str | None,
         typer.Option(
             metavar="BENCH",
-            help="The source is Wan2.2 alone, or official weights of --family; make a model to fine-tune for BENCH.",
+            help="The source is Wan2.2 alone, or official weights of --model; make a model to fine-tune for BENCH.",
         ),
     ] = None,
-    family: Annotated[
-        str, typer.Option(metavar="NAME", help="With --start: the family of the model, for example dreamzero.")
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="FAMILY/NAME",
+            help="With --start: the model to make, for example dreamzero/5b-flash; FAMILY alone means its 5b.",
+        ),
     ] = "xwam",
     statistics: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --start: statistics.json of the bench's data.")
@@ -88,7 +92,8 @@ def convert(
     - `xwam convert experiment/ ours/`
     - `xwam convert ours/ wan/ --to wan --precision bfloat16`
     - `xwam convert Wan2.2-TI2V-5B/ fresh/ --start robocasa --statistics data/robocasa/statistics.json`
-    - `xwam convert official/ fresh/ --family dreamzero --start robocasa --statistics data/robocasa/statistics.json`
+    - `xwam convert official/ fresh/ --model dreamzero --start robocasa --statistics data/robocasa/statistics.json`
+    - `xwam convert Wan2.2-TI2V-5B/ fresh/ --model dreamzero/5b-flash --start robocasa --statistics statistics.json`
     """
     from xwam.checkpoints import convert as writers
     from xwam.checkpoints.bundle import dtype_of, load_bundle
@@ -101,8 +106,8 @@ def convert(
     dtype = None if precision is None else dtype_of(precision)
     if start is not None and statistics is None:
         raise CheckpointError("--start needs --statistics: the quantiles of the data it will be trained on.")
-    if start is None and family != "xwam":
-        raise CheckpointError("--family is for --start; a checkpoint states its own.")
+    if start is None and model != "xwam":
+        raise CheckpointError("--model is for --start; a checkpoint states its own.")
     notes: dict[str, str] = {}
     left_out: list[str] = []
     with working(f"Reading {source} ..."):
@@ -111,7 +116,7 @@ def convert(
             notes = read_notes(locate(source))
         else:
             bundle, left_out = start_bundle(
-                Path(source), family=family, bench=start, statistics=_read_json(statistics), tokenizer=tokenizer
+                Path(source), model=model, bench=start, statistics=_read_json(statistics), tokenizer=tokenizer
             )
         if dtype is not None:
             bundle.network.cast(dtype)

@@ -12,12 +12,15 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from evalkit.contracts.limits import check_range
-from xwam.cli.console import counted
+from xwam.cli.console import counted, say
+
+if TYPE_CHECKING:
+    from xwam.training.recipes import Recipe
 
 Threads = Annotated[
     int | None,
@@ -64,7 +67,7 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Recipe to follow; --recipes lists all. [default: that of the model's family]",
+            help="Recipe to follow; --recipes lists all. [default: that of the model, by family and size]",
             is_eager=True,
             show_default=False,
         ),
@@ -123,10 +126,9 @@ def train(
     - `xwam train data/lift runs/uwm --model uwm/nano`
     - `xwam train --recipes`
     """
-    from xwam.training.launch import default_recipe, train_model
-    from xwam.training.recipes import recipe_of
+    from xwam.training.launch import train_model
 
-    chosen = recipe_of(recipe or default_recipe(model, start), overrides or [])
+    chosen = _chosen(recipe, overrides or [], model=model, start=start)
     if minutes is not None:
         check_range("--minutes", minutes, 0, MAX_MINUTES)
     _set_threads(threads)
@@ -144,6 +146,20 @@ def train(
     )
     if status:
         raise typer.Exit(status)
+
+
+def _chosen(name: str | None, overrides: list[str], *, model: str | None, start: str | None) -> Recipe:
+    """Return the recipe of a training; print which it is."""
+    from xwam.training.launch import default_recipe
+    from xwam.training.recipes import recipe_of
+
+    recipe = recipe_of(name or default_recipe(model, start), overrides)
+    why = "" if name else f" (default of {start or model or 'xwam/nano'})"
+    say(
+        f"recipe {recipe.name}{why}: {recipe.num_steps} steps of {recipe.batch_size} clips, "
+        f"learning rate {recipe.learning_rate:g}"
+    )
+    return recipe
 
 
 def train_decoder(

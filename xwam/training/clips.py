@@ -238,7 +238,8 @@ class ClipDataset(Dataset[Sample]):
         self.quat_side_wxyz = quat_side_wxyz
         self.bounds, self.augmentation = bounds, augmentation
         self.keys = list(lengths)
-        self._ends = np.cumsum([shape.num_starts(count) for count in lengths.values()])
+        self._starts = [shape.num_starts(count) for count in lengths.values()]
+        self._ends = np.cumsum(self._starts)
         self._track = lru_cache(maxsize=4096)(lambda key: read_track(root, key))
 
     @classmethod
@@ -278,6 +279,10 @@ class ClipDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def without_clip(self) -> list[str]:
+        """Return the episodes that are too short for a clip."""
+        return [key for key, count in zip(self.keys, self._starts, strict=True) if not count]
 
     def where(self, index: int) -> tuple[str, int]:
         """Return the episode and the control step at which clip `index` starts."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PACKAGES = ("accelerate", "matplotlib", "skimage")
 """What the extra `train` brings."""
 
-DEFAULT_MODEL, DEFAULT_RECIPE = "xwam/nano", "nano"
+DEFAULT_MODEL = "xwam/nano"
 
 LEFT_OUT = "left out: "
 """Printed before the reason of each episode that no training uses."""
@@ -70,13 +70,14 @@ def train_model(
     """
     _check_packages()
     from xwam.families import model_named
-    from xwam.training.trainer import Trainer, prepare_data
+    from xwam.training.trainer import STATE, Trainer, prepare_data
+    from xwam.training.unused import refuse_unused
 
-    if start is not None and model is not None:
-        raise ValueError("Give either --start or --model: a checkpoint states its model.")
     fresh = model_named(model or DEFAULT_MODEL)
     _check_fresh(model or DEFAULT_MODEL, fresh)
     _check_tokenizer(start, tokenizer)
+    if not (out / STATE).is_file():  # a training that an older version began goes on
+        refuse_unused(recipe, model_to_train(model, start), started=start is not None)
     until_s = None if minutes is None else time.monotonic() + 60 * minutes
     scanned = scan_data(data_dir, bar, prefix=LEFT_OUT)
     if not scanned.lengths:
@@ -99,13 +100,27 @@ def default_recipe(model: str | None, start: str | None) -> str:
     Raises:
         ValueError: If there is no such model or checkpoint.
     """
+    from xwam.families import family_of
+
+    config = model_to_train(model, start)
+    return family_of(config.family).default_recipe(config)
+
+
+def model_to_train(model: str | None, start: str | None) -> ModelConfig:
+    """Return the configuration of the model with random weights, or of the checkpoint to start from.
+
+    Raises:
+        ValueError: If there is no such model or checkpoint, or both are given.
+    """
     from xwam.checkpoints.hub import locate
     from xwam.checkpoints.metadata import read_model
-    from xwam.families import family_of, model_named
+    from xwam.families import model_named
 
-    config = model_named(model or DEFAULT_MODEL) if start is None else read_model(locate(start, header_only=True))
-    family = family_of(config.family)
-    return DEFAULT_RECIPE if DEFAULT_RECIPE in family.recipes() else next(iter(family.recipes()))
+    if start is None:
+        return model_named(model or DEFAULT_MODEL)
+    if model is not None:
+        raise ValueError("Give either --start or --model: a checkpoint states its model.")
+    return read_model(locate(start, header_only=True))
 
 
 def _check_packages() -> None:
@@ -117,10 +132,10 @@ def _check_packages() -> None:
 
 def _check_fresh(name: str, model: ModelConfig) -> None:
     """Raise ValueError for a model with the weights of others: it starts from theirs, not from random ones."""
-    if (model.codec.kind, model.text.kind) != ("patch_dct", "hashed"):
+    if model.on_wan:
         raise ValueError(
             f"{name} reads images with Wan's VAE and prompts with umT5, so it starts from Wan2.2: run `xwam convert "
-            f"Wan2.2-TI2V-5B/ fresh/ --family {model.family} --start {model.bench} --statistics FILE`, then train with "
+            f"Wan2.2-TI2V-5B/ fresh/ --model {name} --start {model.bench} --statistics FILE`, then train with "
             f"--start fresh/ in place of --model."
         )
 

@@ -85,7 +85,8 @@ class Recipe:
         validate_every: Steps between validations; 0 for none.
         validation_clips: Clips per validation.
         imagined_clips: Clips per validation whose future is predicted, measured and drawn; 0 for none.
-        imagined_steps: Denoising steps of video and of actions in these predictions.
+        imagined_steps: Denoising steps of video and of actions in these predictions; a model that denoises both in the
+            same steps takes the first number.
         save_every: Steps between saves.
         workers: Processes per device that read clips; 0 to read in the training process.
     """

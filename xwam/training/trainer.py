@@ -12,7 +12,7 @@ import json
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from xwam.flow.sampler import Schedule
 from xwam.network.transformer import Trunk
 from xwam.training.batches import ClipGroup, Draws, Encoder, Slot, clip_at, read
 from xwam.training.check_data import check_fit, named
-from xwam.training.clips import ClipDataset, Sample
+from xwam.training.clips import ClipDataset, ClipShape, Sample
 from xwam.training.latent_cache import LatentClips
 from xwam.training.log import Log, draw_curve
 from xwam.training.objective import Objective
@@ -108,14 +108,30 @@ def prepare_data(root: Path, scan: Scan, bundle: Bundle, recipe: Recipe) -> Data
         training, held_out = (
             LatentClips(clips, bundle.codec, bundle.model.codec, root / "latents", depth=has_depth) for clips in plain
         )
+    short = plain[0].without_clip() + plain[1].without_clip()
+    left_out = f"; left out: {short_episodes(short, plain[0].shape)}" if short else ""
     if not len(training):
-        raise ValueError(f"{root} holds no clip to train on: {scan.describe()}.")
+        raise ValueError(f"{root} holds no clip to train on: {scan.describe()}{left_out}.")
     return Data(
         training=training,
         held_out=held_out if len(held_out) else None,
         episodes=scan.lengths,
         sha256=data_sha256(root, scan.lengths),
-        description=f"{scan.describe()}; {len(training)} clips to train on, {num_held} episodes held out",
+        description=f"{scan.describe()}; {len(training)} clips to train on, {num_held} episodes held out{left_out}",
+    )
+
+
+def short_episodes(keys: Sequence[str], shape: ClipShape) -> str:
+    """Return which episodes are too short for a clip, and what would use them.
+
+    Example:
+        >>> short_episodes(["a", "b"], ClipShape())
+        '2 episodes of at most 32 steps, in which no clip ends (a, b); past_end=hold would use them'
+    """
+    count = "1 episode" if len(keys) == 1 else f"{len(keys)} episodes"
+    return (
+        f"{count} of at most {shape.span} steps, in which no clip ends ({named(sorted(keys))}); past_end=hold would "
+        "use them"
     )
 
 
