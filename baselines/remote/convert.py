@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.remote.adapter import ActionPart, Actions, Adapter, ImageField, Key, StatePart
-from baselines.remote.arrays import BadMessage
 from evalkit.contracts.geometry import wxyz_from_xyzw, xyzw_from_wxyz
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import JOINT_POSITION, OSC_DELTA_BASE, OSC_STEP_M, OSC_STEP_RAD
 from evalkit.contracts.types import (
     ACTION_DIM,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from baselines.remote.adapter import Adapter
-from baselines.remote.arrays import BadMessage
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, OSC_DELTA_BASE
 from evalkit.contracts.types import (
     ARM_ACTION,

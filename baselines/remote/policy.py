@@ -23,7 +23,6 @@ import numpy as np
 
 from baselines.remote import adapter as adapters
 from baselines.remote.adapter import Adapter
-from baselines.remote.arrays import BadMessage
 from baselines.remote.client import Client, NoReply, Patience
 from baselines.remote.connection import Address, Unreachable
 from baselines.remote.convert import env_actions, message
@@ -33,6 +32,7 @@ from baselines.remote.probe import probe_observation
 from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.limits import check_range
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 

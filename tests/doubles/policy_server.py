@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from baselines.remote.arrays import pack, unpack
+from evalkit.contracts.msgpack_arrays import pack, unpack
 
 PATH = "/v1/realtime/robot/openpi"
 

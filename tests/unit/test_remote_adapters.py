@@ -10,7 +10,6 @@ from scipy.spatial.transform import Rotation
 
 from baselines.remote import adapter as adapters
 from baselines.remote.adapter import FOLDER, ROTATION_SIZES, Adapter
-from baselines.remote.arrays import BadMessage
 from baselines.remote.convert import (
     env_actions,
     gripper_as,
@@ -26,6 +25,7 @@ from envs.robocasa.tasks import TASKS as ROBOCASA_TASKS
 from envs.robocasa.tasks import env_spec as robocasa_spec
 from envs.robotwin.tasks import env_spec as robotwin_spec
 from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, EnvSpec
 from evalkit.contracts.types import Observation
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.remote.arrays import pack, unpack
 from baselines.remote.convert import resize_with_pad
 from baselines.remote.policy import RemoteConfig, RemotePlugin, RemotePolicy
 from evalkit import testing
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
+from evalkit.contracts.msgpack_arrays import pack, unpack
 from evalkit.contracts.spec import JOINT_POSITION
 from tests.doubles.policy_server import hold, serving
 

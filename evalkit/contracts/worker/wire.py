@@ -13,8 +13,7 @@ import struct
 import time
 from typing import Any
 
-import msgpack
-import numpy as np
+from evalkit.contracts import msgpack_arrays
 
 MAX_MESSAGE_BYTES = 1 << 31
 _LENGTH = struct.Struct(">I")
@@ -30,17 +29,16 @@ def pack(message: Any) -> bytes:
     Every array either arrives equal, with its dtype and shape, or is refused.
 
     Raises:
-        TypeError: For a value that has no safe form: an array of other than numbers, booleans or text, one with more to
-            it than its numbers (a mask, a unit), an integer above 64 bits.
+        TypeError: For a value that has no safe form; `msgpack_arrays.pack` says which.
 
     Example:
-        >>> unpack(pack({"action": np.float32([1, 2])}))["action"]
-        array([1., 2.], dtype=float32)
+        >>> unpack(pack({"steps": [1, 2]}))
+        {'steps': [1, 2]}
     """
     try:
-        return msgpack.packb(message, default=_encode)
-    except OverflowError as error:
-        raise TypeError("integers above 64 bits do not travel; send smaller numbers or text") from error
+        return msgpack_arrays.pack(message)
+    except msgpack_arrays.BadMessage as error:
+        raise TypeError(str(error)) from error
 
 
 def unpack(data: bytes | bytearray) -> Any:
@@ -50,8 +48,8 @@ def unpack(data: bytes | bytearray) -> Any:
         WireError: If the bytes are no such message.
     """
     try:
-        return msgpack.unpackb(data, object_hook=_decode, strict_map_key=False)
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        return msgpack_arrays.unpack(data)
+    except msgpack_arrays.BadMessage as error:
         raise WireError(f"{len(data)} bytes that are not a message: {error}") from error
 
 
@@ -98,40 +96,3 @@ def _receive_exactly(connection: socket.socket, num_bytes: int, deadline: float 
             raise EOFError("the other end closed the connection")
         view = view[received:]
     return buffer
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and not _is_plain(value.dtype):
-        raise TypeError(f"arrays of {value.dtype} do not travel; send numbers, booleans or text")
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"masked arrays do not travel, {value.mask.sum()} of {value.size} values are masked; "
-            "fill them first, depth with 0, which means none"
-        )
-    if isinstance(value, np.ndarray):
-        if type(value) not in (np.ndarray, np.memmap):
-            raise TypeError(f"{type(value).__name__} does not travel; send np.asarray of its values in the agreed unit")
-        return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
-    if isinstance(value, np.generic):
-        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": value.dtype.str}
-    raise TypeError(f"{type(value).__name__} does not travel; send arrays and plain values")
-
-
-def _decode(value: dict[Any, Any]) -> Any:
-    if b"__ndarray__" in value:
-        return np.frombuffer(value[b"data"], _plain(value[b"dtype"])).reshape(value[b"shape"])
-    if b"__npgeneric__" in value:
-        return _plain(value[b"dtype"]).type(value[b"data"])
-    return value
-
-
-def _plain(name: str) -> np.dtype[Any]:
-    dtype = np.dtype(name)
-    if not _is_plain(dtype):
-        raise WireError(f"arrays of {dtype} are refused")
-    return dtype
-
-
-def _is_plain(dtype: np.dtype[Any]) -> bool:
-    """Return whether values of a type mean the same on every machine: booleans, text, numbers of at most 64 bits."""
-    return dtype.kind in "SU" or (dtype.kind in "biuf" and dtype.itemsize <= 8)
