@@ -1,10 +1,12 @@
 """Whether a server's numbers can be what its adapter says: ranges by layout, and what its metadata states.
 
-In: actions of the env, the state at which they were asked for; metadata. Out: nothing, or a `BadMessage`.
-Read next: `policy.py`, which looks before the first step.
+In: actions of the env; metadata. Out: nothing, or a `BadMessage`.
+Read next: `starts.py`, which compares actions with the measured state; `policy.py`, which looks before the first step.
 
-It finds another layout, unit or number of joints. It cannot find an axis that points elsewhere: what numbers of the
-right form mean is the server's word alone.
+Ranges find numbers that no action of the layout can have: poses taken for changes, degrees, millimetres. They do not
+find changes taken for joint angles, another order of a quaternion, or metres taken for units of 0.05 m: all of these
+are small numbers, which `starts.py` finds. Neither finds an axis that points elsewhere, or two joints that are
+exchanged near 0: what numbers of the right form mean is then the server's word alone.
 """
 
 from __future__ import annotations
@@ -17,36 +19,24 @@ import numpy as np
 from baselines.remote.adapter import Adapter
 from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, OSC_DELTA_BASE
-from evalkit.contracts.types import (
-    ARM_ACTION,
-    ARM_PROPRIO,
-    GRIPPER,
-    ROTVEC_RAD,
-    TRANSLATION,
-    Observation,
-)
+from evalkit.contracts.types import ARM_ACTION, GRIPPER, ROTVEC_RAD, TRANSLATION
 
 LARGEST_OSC = 2.5
 """Largest number of `osc_delta_base`: demonstrations stay within 1, a policy may overshoot."""
 
 LARGEST_JOINT_RAD = 2 * np.pi
 LARGEST_POSITION_M = 2.5
-LARGEST_START_M = 0.6
-"""Largest distance of the first pose of a chunk from the measured one; a change of pose that is taken for a pose is
-farther."""
 
 GRIPPER_RANGE = (-0.5, 1.5)
 """Open fractions with a margin for networks that overshoot."""
 
 
-def check_numbers(actions: np.ndarray, adapter: Adapter, observation: Observation, *, is_real: bool) -> None:
+def check_numbers(actions: np.ndarray, adapter: Adapter) -> None:
     """Raise BadMessage if a number lies outside what its layout can mean.
 
     Args:
         actions: K,14, in the layout of the adapter.
         adapter: The adapter.
-        observation: What the server was sent.
-        is_real: Whether an env made the observation, so that absolute poses must start near the measured one.
     """
     layout = adapter.actions.layout
     for arm in adapter.env.arms:
@@ -60,8 +50,6 @@ def check_numbers(actions: np.ndarray, adapter: Adapter, observation: Observatio
         if layout == EE_POSE_BASE:
             _check(numbers[:, TRANSLATION], arm, "positions in m", -LARGEST_POSITION_M, LARGEST_POSITION_M)
             _check(numbers[:, ROTVEC_RAD], arm, "rotation vectors in rad", -2 * np.pi, 2 * np.pi)
-            if is_real:
-                _check_start(numbers[0, TRANSLATION], observation.proprio[ARM_PROPRIO[arm]][TRANSLATION], arm)
 
 
 def _check(numbers: np.ndarray, arm: str, what: str, low: float, high: float) -> None:
@@ -69,16 +57,6 @@ def _check(numbers: np.ndarray, arm: str, what: str, low: float, high: float) ->
         raise BadMessage(
             f"{arm} arm: {what} must lie within {low:.3g} and {high:.3g}, got {numbers.min():.3g} to "
             f"{numbers.max():.3g}, so the server answers in another layout or unit"
-        )
-
-
-def _check_start(position_m: np.ndarray, measured_m: np.ndarray, arm: str) -> None:
-    distance_m = float(np.linalg.norm(position_m - measured_m))
-    if distance_m > LARGEST_START_M:
-        raise BadMessage(
-            f"{arm} arm: the first position of a chunk, {np.round(position_m, 3).tolist()}, lies {distance_m:.2f} m "
-            f"from the measured one, {np.round(measured_m, 3).tolist()}, so the server answers with changes, or in "
-            f"another frame, where the adapter says absolute positions"
         )
 
 

@@ -1,7 +1,7 @@
 """The policy `remote`: a policy in a server of its own, driven as an adapter says.
 
 In: requests of evalkit, a URL, an adapter. Out: chunks of actions, in the env's layout.
-Read next: `client.py`, which keeps the connection; `convert.py` and `plausible.py` for the numbers.
+Read next: `client.py`, which keeps the connection; `convert.py`, `plausible.py` and `starts.py` for the numbers.
 
 The server sees observation and sentence; neither the episode's seed nor the task's name is part of any message.
 """
@@ -29,6 +29,7 @@ from baselines.remote.convert import env_actions, message
 from baselines.remote.dialects import ServerError
 from baselines.remote.plausible import check_metadata, check_numbers
 from baselines.remote.probe import probe_observation
+from baselines.remote.starts import FirstActions, check_start
 from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.limits import check_range
@@ -59,6 +60,8 @@ class RemoteConfig:
         reply_timeout_s: Time limit of a reply, the first one included.
         attempts: How often a request is sent if the connection ends before its reply.
         ca_file: Certificates that a `wss` server is checked against, in addition to the system's.
+        check_motion: Whether each chunk must begin near the measured state, and an episode's first actions must be as
+            large as those of the layout (docs/remote.md). False for a policy that does jump or crawl.
     """
 
     url: str = "ws://localhost:8000"
@@ -70,6 +73,7 @@ class RemoteConfig:
     reply_timeout_s: float = 300.0
     attempts: int = 3
     ca_file: str | None = None
+    check_motion: bool = True
 
     def __post_init__(self) -> None:
         """Raise BadConfig for settings that reach no server."""
@@ -154,7 +158,9 @@ class RemotePlugin:
             "adapter": f"{adapter.name}, sha256 {adapter.sha256[:16]}",
             "adapter's sources": "; ".join(map(str, adapter.sources)),
             "noise": seed,
-            "checked": "shape, type and range of a probe's actions; what their numbers mean is the server's word",
+            "checked": "shape, type and range of a probe's actions, "
+            + ("motion from the measured states" if config.check_motion else "not their motion (check_motion=false)")
+            + "; what their numbers mean beyond this is the server's word",
             "packages": ", ".join(f"{name} {packages.version(name)}" for name in ("websockets", "msgpack")),
         }
 
@@ -185,7 +191,7 @@ class RemotePlugin:
             EvalkitError: If it does not answer, or answers with something else.
         """
         adapter, spec = adapters.load(config.adapter), self.spec(config)
-        policy = RemotePolicy(spec, adapter, _client(config, adapter))
+        policy = RemotePolicy(spec, adapter, _client(config, adapter), check_motion=config.check_motion)
         metadata = _hello(policy.client, config)
         try:
             check_metadata(metadata, adapter, chunk_len=spec.chunk_len)
@@ -199,9 +205,10 @@ class RemotePlugin:
 class RemotePolicy:
     """A connected server; satisfies `evalkit.contracts.policy.Policy`."""
 
-    def __init__(self, spec: PolicySpec, adapter: Adapter, client: Client) -> None:
+    def __init__(self, spec: PolicySpec, adapter: Adapter, client: Client, *, check_motion: bool = True) -> None:
         self.spec, self.client = spec, client
-        self._adapter = adapter
+        self._adapter, self._check_motion = adapter, check_motion
+        self._first_actions: dict[str, FirstActions] = {}
         self._current: str | None = None
 
     def probe(self) -> None:
@@ -211,7 +218,7 @@ class RemotePolicy:
         self.client.begin("probe")
         values = self.client.ask(body, session="probe", step=0, may_repeat=True).values
         actions = env_actions(self._adapter, values, chunk_len=self.spec.chunk_len)
-        check_numbers(actions, self._adapter, observation, is_real=False)
+        check_numbers(actions, self._adapter)
 
     def reset(self, episode_id: str, env: EnvSpec) -> None:
         """Tell the server that an episode begins, if the adapter says so.
@@ -227,6 +234,7 @@ class RemotePolicy:
                 "policy", f"The adapter '{self._adapter.name}' needs the cameras {', '.join(cameras)}, got {given}."
             )
         self._current = episode_id
+        self._first_actions[episode_id] = FirstActions()
         try:
             self.client.begin(episode_id)
         except (ServerError, NoReply, Unreachable, BadMessage) as error:
@@ -256,8 +264,7 @@ class RemotePolicy:
             )
             received = time.perf_counter()
             actions = env_actions(adapter, answer.values, chunk_len=self.spec.chunk_len)
-            if request.chunk_idx == 0:
-                check_numbers(actions, adapter, observation, is_real=True)
+            self._check(request, actions)
         except (ServerError, NoReply, Unreachable, BadMessage) as error:
             raise _fault(error, self.client.url) from error
         both_ms = (received - sent) * 1e3
@@ -270,6 +277,18 @@ class RemotePolicy:
             timings_ms={"adapt": (sent - started + time.perf_counter() - received) * 1e3, **spent},
             details={"reconnections": self.client.reconnections} if self.client.reconnections else {},
         )
+
+    def _check(self, request: PolicyRequest, actions: np.ndarray) -> None:
+        """Raise BadMessage if a chunk's actions cannot be what the adapter says."""
+        if request.chunk_idx == 0:
+            check_numbers(actions, self._adapter)
+        if not self._check_motion:
+            return
+        check_start(actions, self._adapter, request.observation)
+        if (first := self._first_actions.get(request.episode_id)) is not None:
+            first.add(actions[: self.spec.execute_steps], self._adapter)
+            if first.is_complete:
+                del self._first_actions[request.episode_id]
 
 
 def metadata_sha256(metadata: Mapping[str, Any]) -> str:

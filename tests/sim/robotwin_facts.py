@@ -123,6 +123,24 @@ def record(root: Any, task: Any, path: Any, sentences: Any) -> Any:
     return len(ours)
 
 
+def expert_motion(root: Any, task: Any, seed: Any) -> Any:
+    """Return the expert's measured states, T,16, and joint targets, T,14, every 15 physics steps of an episode."""
+    env, joints = make(root, task, expert=True), []
+    from evalkit_envs.robotwin import expert
+    from evalkit_envs.robotwin.env import joint_position
+
+    measured = expert.measured_poses
+
+    def noting(scene: Any) -> Any:
+        joints.append(joint_position(scene).tolist())
+        return measured(scene)
+
+    expert.measured_poses = noting
+    env.begin(seed=seed, max_steps=10)
+    states = env.observe(render=False)["privileged"]["expert_ee_world"]
+    return {"states": np.asarray(states).reshape(len(joints), -1).tolist(), "joints": joints}
+
+
 def pixels(root: Any) -> Any:
     """Return where known points are drawn: SAPIEN's positions of all pixels, and the middle of a red block's top."""
     env = make(root, "stack_blocks_two")

@@ -8,20 +8,28 @@ Planner `cpu` and the rasterizer without shadows, so no number is a RoboTwin sco
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from baselines.expert_replay import ARMS
+from baselines.remote import adapter as adapters
+from baselines.remote.plausible import check_numbers
 from baselines.remote.policy import RemoteConfig, RemotePlugin, RemotePolicy
+from baselines.remote.probe import probe_observation
+from baselines.remote.starts import FirstActions, check_start
 from evalkit import load_bench, make_plan, run_plan
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.manifest import write_manifest
+from evalkit.contracts.spec import JOINT_POSITION
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.store.run_folder import open_run
 from tests.doubles.policy_server import serving
-from tests.doubles.robotwin import LISTS, needs_vetted_lists
+from tests.doubles.robotwin import LISTS, measured, needs_vetted_lists, root
+from xwam.robots.axes import pose_actions
 
 pytest.importorskip("websockets", reason="websockets is not installed (pip install '.[remote]')")
 pytestmark = [*needs_vetted_lists(), pytest.mark.timeout(900)]
@@ -58,6 +66,22 @@ class Noting(RemotePlugin):
 
     def for_bench(self, bench: str) -> RemotePlugin:
         return self
+
+
+def test_no_motion_of_the_expert_is_refused() -> None:
+    """Each state of the expert as the first action after the state before, and the first 64 of them."""
+    motion = measured("expert_motion", str(root()), "click_bell", 100000)
+    states, joints = np.array(motion["states"], np.float32), np.array(motion["joints"])
+    actions = {"xpolicylab-robotwin-ee": pose_actions(states, ARMS), "pi0-robotwin": joints}
+    assert len(states) == len(joints) > 60
+    for name, each in actions.items():
+        adapter, first = adapters.load(name), FirstActions()
+        first.add(each, adapter)
+        for now in range(len(each) - 1):
+            probe = probe_observation(adapter)
+            seen = replace(probe, proprio=states[now], privileged={JOINT_POSITION: joints[now]})
+            check_start(each[now + 1 : now + 2], adapter, seen)
+            check_numbers(each[now + 1 : now + 2], adapter)
 
 
 @pytest.mark.parametrize(
