@@ -29,7 +29,8 @@ class DreamZeroConfig(NetworkConfig):
         action_slots: Numbers that encoder and decoder of actions have; those beyond `action_dim` stay zero. The
             official weights have 32.
         state_slots: The same of states; the official weights have 64.
-        guidance: Weight of conditional minus unconditional velocity of the video; 0 for the conditional pass alone.
+        guidance: Weight of conditional minus unconditional velocity of the video, above 1; 0 for the conditional pass
+            alone.
         independent_levels: Whether actions have noise levels of their own, as in the Flash variant.
         state_reads: What a state token reads at inference: `itself`, as in training, or its whole `block` and the
             frames before it, as the official inference computes.
@@ -56,6 +57,8 @@ class DreamZeroConfig(NetworkConfig):
                 f"DreamZero predicts RGB alone, of one mosaic image; got depth '{self.depth}', "
                 f"num_depth_blocks {self.num_depth_blocks} and num_views {self.num_views}."
             )
+        if self.guidance < 0 or 0 < self.guidance <= 1:
+            raise ValueError(f"guidance must be 0, for the conditional pass alone, or above 1, got {self.guidance}.")
         if self.action_slots < self.action_dim or self.state_slots < self.proprio_dim:
             raise ValueError(
                 f"action_slots {self.action_slots} and state_slots {self.state_slots} must hold the {self.action_dim} "

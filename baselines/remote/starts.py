@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.remote.adapter import Adapter
-from baselines.remote.arrays import BadMessage
 from evalkit.contracts.geometry import wxyz_from_xyzw, xyzw_from_wxyz
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, OSC_DELTA_BASE, OSC_STEP_M, Arm
 from evalkit.contracts.types import (
     ARM_ACTION,

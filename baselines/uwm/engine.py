@@ -38,12 +38,15 @@ class UwmRequest:
         noise: All of its noise, of which a later use starts again.
         context: From the finisher's `prepare`.
         proprio: The present state, as the bench gives it.
+        executed_BKA: After `act`: the clean actions as the bench executes them, normalised. They differ from the
+            network's where the bench clips them.
     """
 
     state: Denoising
     noise: Groups
     context: Any
     proprio: np.ndarray
+    executed_BKA: torch.Tensor | None = None
 
 
 class UwmEngine:
@@ -106,14 +109,16 @@ class UwmEngine:
         """
         if request.state.use != USES[FORWARD_DYNAMICS]:
             request = replace(request, state=run(self.network, request.state))
-        return self.numbers.commands(request.state.values.action_BKA[0], request.proprio), request
+        commands = self.numbers.commands(request.state.values.action_BKA[0], request.proprio)
+        executed_BKA = self.numbers.known_actions(commands, request.proprio).to(self.network.device)
+        return commands, replace(request, executed_BKA=executed_BKA)
 
     @torch.inference_mode()
     def imagine(self, request: UwmRequest, num_frames: int | None = None) -> Prediction:
         """Return the prediction for the request's actions.
 
-        The joint use has denoised it with the actions. After the marginal one, forward dynamics of its own actions
-        runs now, as it does for given actions.
+        The joint use has denoised it with the actions. After the marginal one, forward dynamics of its own actions, as
+        they are executed, runs now, as it does for given actions.
 
         Args:
             request: Its actions are clean.
@@ -130,13 +135,14 @@ class UwmEngine:
         if state.use != USES[POLICY]:
             return state
         values = state.values
+        assert request.executed_BKA is not None, "its actions are clean"
         return begin(
             USES[FORWARD_DYNAMICS],
             self.num_steps,
             request.noise,
             present=(values.video_BCTVHW[:, :, 0], values.proprio_BPS[:, 0]),
             text=state.text,
-            given=values,
+            given=values._replace(action_BKA=request.executed_BKA),
             null_text=state.null_text,
             guidance=self.guidance,
         )

@@ -29,7 +29,7 @@ USE_OF = {JOINT: JOINT, MARGINAL: POLICY}
 
 PREDICTIONS = {
     JOINT: "denoised together with the actions",
-    MARGINAL: "forward dynamics of the policy's own actions, denoised after them",
+    MARGINAL: "forward dynamics of the policy's own actions as they are executed, denoised after them",
 }
 
 

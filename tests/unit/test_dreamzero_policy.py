@@ -73,6 +73,7 @@ def test_every_promise_of_a_policy_is_kept(config: DreamZeroPolicyConfig) -> Non
         ({"execute_steps": 9}, r"policy\.dreamzero\.execute_steps must be"),
         ({"cache_memory_gib": -1}, r"policy\.dreamzero\.cache_memory_gib must be"),
         ({"guidance": -1.0}, r"policy\.dreamzero\.guidance must be"),
+        ({"guidance": 0.5}, r"policy\.dreamzero\.guidance must be 0 or above 1, got 0.5"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_refused(settings: dict[str, Any], message: str) -> None:

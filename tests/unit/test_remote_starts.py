@@ -12,7 +12,6 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from baselines.remote import adapter as adapters
-from baselines.remote.arrays import BadMessage
 from baselines.remote.convert import env_actions
 from baselines.remote.plausible import check_numbers
 from baselines.remote.policy import RemoteConfig, RemotePlugin
@@ -20,6 +19,7 @@ from baselines.remote.probe import probe_observation
 from baselines.remote.starts import FIRST_ACTIONS, FirstActions, check_start
 from evalkit import testing
 from evalkit.contracts.errors import EpisodeFault
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import JOINT_POSITION
 from evalkit.contracts.types import Observation
 from tests.doubles.policy_server import serving

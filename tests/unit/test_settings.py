@@ -67,6 +67,8 @@ def test_a_value_that_cannot_work_is_refused(override: str, sentence: str) -> No
     [
         ("policy.xwam.threads=0", "policy.xwam.threads must be from 1 to 1024, got 0."),
         ("policy.xwam.guidance=-1", "policy.xwam.guidance must be from 0 to 100, got -1.0."),
+        ("policy.xwam.guidance=1", "policy.xwam.guidance must be 0 or above 1, got 1.0: guided velocities are"),
+        ("policy.xwam.guidance=0.3", "a smaller one weakens the prompt."),
         ("policy.xwam.guidance=nan", "policy.xwam.guidance must be finite, got nan."),
         ("policy.xwam.guidance=inf", "policy.xwam.guidance must be finite, got inf."),
         ("policy.xwam.init_seed=-1", "policy.xwam.init_seed must be from 0"),

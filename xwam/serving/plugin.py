@@ -58,7 +58,8 @@ class ModelSettings:
             one, or `random-nano`, `random-nano-robocasa`, `random-nano-robotwin` for random ones.
         init_seed: Seed of random weights.
         execute_steps: Actions of a chunk that are executed before the next one is asked for; None for the model's own.
-        guidance: 0 for one conditional pass in each step; else the weight of the prompt's velocity.
+        guidance: 0 for one conditional pass in each step; above 1, the weight of conditional minus unconditional
+            velocity.
         threads: CPU threads of a forward pass.
         device: Device of network, VAE and text encoder, for example `cuda`.
         precision: Type of the network's matrices, for example `bfloat16`; `auto` is bfloat16 on CUDA, as in the
@@ -186,7 +187,7 @@ class ModelPlugin(ABC, Generic[AnyPolicy]):
             if getattr(config, name) == "":
                 raise BadConfig(f"policy.{self.name}.{name} is empty; give a name or leave the setting out.")
         check_range(f"policy.{self.name}.threads", config.threads, 1, MAX_THREADS)
-        check_range(f"policy.{self.name}.guidance", config.guidance, 0, MAX_GUIDANCE)
+        check_guidance(f"policy.{self.name}.guidance", config.guidance)
         check_range(f"policy.{self.name}.init_seed", config.init_seed, 0, MAX_SEED)
         check_range(f"policy.{self.name}.prompt_memory_gib", config.prompt_memory_gib, 0, MAX_MEMORY_GIB)
         if config.num_heads is not None:
@@ -423,6 +424,20 @@ class PredictingPlugin(ModelPlugin[AnyPolicy]):
             bundle.codec.to(config.device)
         round_trip: Callable[[Prediction], Prediction] = self.engine(config, bundle).round_trip
         return round_trip
+
+
+def check_guidance(name: str, guidance: float) -> None:
+    """Raise BadConfig unless a weight is 0, which runs the conditional pass alone, or above 1.
+
+    Example:
+        >>> check_guidance("policy.xwam.guidance", 2.0)
+    """
+    check_range(name, guidance, 0, MAX_GUIDANCE)
+    if 0 < guidance <= 1:
+        raise BadConfig(
+            f"{name} must be 0 or above 1, got {guidance}: guided velocities are empty + guidance * (prompt - empty), "
+            "so a weight of 1 is the conditional pass at twice its cost (give 0), and a smaller one weakens the prompt."
+        )
 
 
 def departures(*settings: tuple[str, Any, Any]) -> str:
