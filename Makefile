@@ -14,28 +14,42 @@ EVALKIT := $(BIN)/evalkit
 ifneq (command line,$(origin POLICY))
 POLICY := xwam
 endif
-# Policies with weights of their own. Without CHECKPOINT, X-WAM runs those of its authors, the others random ones.
+# Policies with weights of their own. Without CHECKPOINT, X-WAM runs the embedded ones on robosuite and those of its
+# authors elsewhere, the others random ones.
 MODEL_POLICIES := xwam uwm dreamzero joint_attention video_in_training
 IS_MODEL := $(filter $(MODEL_POLICIES),$(POLICY))
 IS_XWAM := $(filter xwam,$(POLICY))
+ifeq (command line,$(origin CHECKPOINT))
+$(if $(IS_MODEL),,$(error CHECKPOINT is for policies with weights: $(MODEL_POLICIES); leave it out for $(POLICY)))
+endif
 say_random = $(if $(IS_MODEL),$(if $(filter random-%,$(1)),@echo "No CHECKPOINT is given: $(POLICY) has random weights ($(1))$(comma) which only show that a run works."))
+# CHECKPOINT of such a policy runs on EVAL_DEVICE and reads its prompts with EVAL_TOKENIZER if it has umT5 and holds no
+# tokenizer. Random weights run on a CPU.
+model_settings = $(if $(IS_MODEL),policy.$(POLICY).checkpoint=$(1) $(if $(filter random-%,$(1)),,policy.$(POLICY).device=$(2) policy.$(POLICY).tokenizer=$(EVAL_TOKENIZER)))
+EVAL_TOKENIZER ?= google/umt5-xxl
+FOUND_DEVICE := $(if $(shell command -v nvidia-smi 2>/dev/null),cuda,cpu)
+# The weights of X-WAM's authors are too large for a CPU.
+BENCH_DEVICE := $(or $(EVAL_DEVICE),$(if $(IS_XWAM),cuda,$(FOUND_DEVICE)))
+BENCH_PRECISION := $(if $(IS_XWAM),$(if $(filter cuda%,$(BENCH_DEVICE)),policy.xwam.precision=bfloat16))
+EVAL_CHECKPOINT := $(or $(CHECKPOINT),$(if $(IS_XWAM),,random-nano))
+EVAL_MODEL = $(if $(EVAL_CHECKPOINT),$(call model_settings,$(EVAL_CHECKPOINT),$(or $(EVAL_DEVICE),$(FOUND_DEVICE))))
+EVAL_RUNS := $(EVAL_OUT)/$(POLICY) $(if $(filter scripted,$(POLICY)),,$(EVAL_OUT)/scripted)
+EVAL_REPORT := $(EVAL_OUT)/report$(if $(IS_XWAM),,-$(POLICY))
 ROBOCASA_CHECKPOINT ?= $(or $(CHECKPOINT),$(if $(IS_XWAM),sharinka0715/X-WAM-checkpoints/robocasa_sft,random-nano-robocasa))
-ROBOCASA_TOKENIZER ?= google/umt5-xxl
 ROBOCASA_EPISODES ?= 100
 ROBOCASA_TASKS ?=
 ROBOCASA_OUT ?= results/runs/robocasa-24-$(POLICY)
 ROBOCASA_BENCH ?= bench.robocasa.protocol=xwam
-ROBOCASA_SETTINGS ?= $(if $(IS_XWAM),policy.xwam.device=cuda policy.xwam.precision=bfloat16) run.workers=8
-ROBOCASA_MODEL = $(if $(IS_MODEL),policy.$(POLICY).checkpoint=$(ROBOCASA_CHECKPOINT)) $(if $(IS_XWAM),policy.xwam.tokenizer=$(ROBOCASA_TOKENIZER))
+ROBOCASA_SETTINGS ?= $(BENCH_PRECISION) run.workers=8
+ROBOCASA_MODEL = $(call model_settings,$(ROBOCASA_CHECKPOINT),$(BENCH_DEVICE))
 ROBOCASA_RUN = $(EVALKIT) run --policy $(POLICY) --bench robocasa --episodes $(ROBOCASA_EPISODES) $(if $(ROBOCASA_TASKS),--tasks $(ROBOCASA_TASKS))
 ROBOTWIN_CHECKPOINT ?= $(or $(CHECKPOINT),$(if $(IS_XWAM),sharinka0715/X-WAM-checkpoints/robotwin_sft,random-nano-robotwin))
-ROBOTWIN_TOKENIZER ?= google/umt5-xxl
 ROBOTWIN_EPISODES ?= 100
 ROBOTWIN_TASKS ?=
 ROBOTWIN_OUT ?= results/runs/robotwin-50-$(POLICY)
 ROBOTWIN_BENCH ?= bench.robotwin.protocol=xwam
-ROBOTWIN_SETTINGS ?= $(if $(IS_XWAM),policy.xwam.device=cuda policy.xwam.precision=bfloat16) run.workers=8
-ROBOTWIN_MODEL = $(if $(IS_MODEL),policy.$(POLICY).checkpoint=$(ROBOTWIN_CHECKPOINT)) $(if $(IS_XWAM),policy.xwam.tokenizer=$(ROBOTWIN_TOKENIZER))
+ROBOTWIN_SETTINGS ?= $(BENCH_PRECISION) run.workers=8
+ROBOTWIN_MODEL = $(call model_settings,$(ROBOTWIN_CHECKPOINT),$(BENCH_DEVICE))
 ROBOTWIN_TEXTURES = $(wildcard $(EVALKIT_ROBOTWIN_ROOT)/assets/background_texture/unseen/*)
 ROBOTWIN_RUN = $(EVALKIT) run --policy $(POLICY) --bench robotwin --episodes $(ROBOTWIN_EPISODES) $(if $(ROBOTWIN_TASKS),--tasks $(ROBOTWIN_TASKS))
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
@@ -45,19 +59,20 @@ BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --s
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
-eval: setup  ## Run, score and report the embedded default: nano X-WAM and the scripted experts on robosuite.
+eval: setup  ## Run, score and report nano X-WAM, or POLICY=uwm CHECKPOINT=FILE, and the scripted experts on robosuite.
 	$(EVALKIT) run --policy scripted $(BENCH) --out $(EVAL_OUT)/scripted
-	$(EVALKIT) run --policy xwam $(BENCH) --out $(EVAL_OUT)/xwam
-	$(EVALKIT) score run $(EVAL_OUT)/xwam
-	$(EVALKIT) report $(EVAL_OUT)/xwam $(EVAL_OUT)/scripted --out $(EVAL_OUT)/report
-	@echo "Everything lies in $(EVAL_OUT): the report in report/, an mp4 an episode in */videos/."
+	$(call say_random,$(EVAL_CHECKPOINT))
+	$(if $(filter scripted,$(POLICY)),,$(EVALKIT) run --policy $(POLICY) $(BENCH) --out $(EVAL_OUT)/$(POLICY) $(EVAL_MODEL))
+	$(EVALKIT) score run $(EVAL_OUT)/$(POLICY)
+	$(EVALKIT) report $(EVAL_RUNS) --out $(EVAL_REPORT)
+	@echo "Everything lies in $(EVAL_OUT): the report in $(notdir $(EVAL_REPORT))/, an mp4 an episode in */videos/."
 
 eval-robocasa: setup  ## RoboCasa, 24 tasks x 100 with X-WAM's released weights, or POLICY=uwm CHECKPOINT=FILE (docs/robocasa.md).
 	@test -n "$$EVALKIT_ROBOCASA_PYTHON" || { echo "RoboCasa is not here: install v0.2 with robosuite 1.5.2 into an interpreter of its own (docs/robocasa.md), export EVALKIT_ROBOCASA_PYTHON=<its python> and run this again; 'evalkit doctor robocasa' tells what is missing." >&2; exit 2; }
 	$(call say_random,$(ROBOCASA_CHECKPOINT))
 	$(EVALKIT) doctor robocasa $(ROBOCASA_BENCH)
 	$(ROBOCASA_RUN) --out $(ROBOCASA_OUT) $(ROBOCASA_BENCH) $(ROBOCASA_MODEL) $(ROBOCASA_SETTINGS)
-	$(if $(IS_MODEL),$(EVALKIT) score run $(ROBOCASA_OUT))
+	$(EVALKIT) score run $(ROBOCASA_OUT)
 	$(EVALKIT) report $(ROBOCASA_OUT) --published results/published
 
 eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks x 100 in both settings with X-WAM's released weights, or POLICY=uwm CHECKPOINT=FILE (docs/robotwin.md).
@@ -67,8 +82,8 @@ eval-robotwin: setup  ## RoboTwin 2.0, 50 tasks x 100 in both settings with X-WA
 	$(if $(ROBOTWIN_TEXTURES),,@echo "The setting 'randomized' is left out: $$EVALKIT_ROBOTWIN_ROOT has no background textures.")
 	$(ROBOTWIN_RUN) --setting clean --out $(ROBOTWIN_OUT)/clean $(ROBOTWIN_BENCH) $(ROBOTWIN_MODEL) $(ROBOTWIN_SETTINGS)
 	$(if $(ROBOTWIN_TEXTURES),$(ROBOTWIN_RUN) --setting randomized --out $(ROBOTWIN_OUT)/randomized $(ROBOTWIN_BENCH) $(ROBOTWIN_MODEL) $(ROBOTWIN_SETTINGS))
-	$(if $(IS_MODEL),$(EVALKIT) score run $(ROBOTWIN_OUT)/clean)
-	$(if $(IS_MODEL),$(if $(ROBOTWIN_TEXTURES),$(EVALKIT) score run $(ROBOTWIN_OUT)/randomized))
+	$(EVALKIT) score run $(ROBOTWIN_OUT)/clean
+	$(if $(ROBOTWIN_TEXTURES),$(EVALKIT) score run $(ROBOTWIN_OUT)/randomized)
 	$(EVALKIT) report $(ROBOTWIN_OUT)/clean $(if $(ROBOTWIN_TEXTURES),$(ROBOTWIN_OUT)/randomized) --published results/published --out $(ROBOTWIN_OUT)/report
 
 check: lint types test  ## Run lint, types and test; CI runs this.

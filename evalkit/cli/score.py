@@ -111,7 +111,7 @@ def score_run(
     """Score what a policy predicted during a run.
 
     Read the run's clips. Write `scores.parquet` into the run folder. No simulator is needed, so a run can be scored
-    again at any time.
+    again at any time. A run of a policy that predicts no frames has no scores: that is said, and is no error.
 
     Examples:
 
@@ -121,6 +121,7 @@ def score_run(
     - `evalkit score run results/runs/mine --extra wrist,flow`
     - `evalkit score run results/runs/mine policy.xwam.checkpoint=nano`
     """
+    from evalkit.score.results.coverage import predicts_nothing
     from evalkit.store.run_folder import open_run
 
     options = _options(workers, device, lpips, lpips_weights, references, depth_estimator, extra)
@@ -129,10 +130,11 @@ def score_run(
     if not paths:
         raise BadConfig("`evalkit score run` needs at least one run folder before the overrides.")
     nothing = {path: _score_run(path, workers, options, policy, overrides) for path in paths}
-    reasons = [reason for reason in nothing.values() if reason is not None]
-    if len(reasons) == len(paths):
-        raise BadConfig(reasons[0])
-    for reason in reasons:
+    reasons = {path: reason for path, reason in nothing.items() if reason is not None}
+    expected = [path for path in reasons if predicts_nothing(open_run(path).plan)]
+    if len(reasons) == len(paths) > len(expected):
+        raise BadConfig(next(reason for path, reason in reasons.items() if path not in expected))
+    for reason in reasons.values():
         out.print(Text(reason, style="yellow"))
     if strict:
         _exit_if_found([open_run(path).scores_path for path, reason in nothing.items() if reason is None])
@@ -256,7 +258,7 @@ def score_dataset(
     from evalkit.config import bind_policy
     from evalkit.report.sheets import SHEETS, ContactSheets
     from evalkit.score.controls.branches import execute_missing
-    from evalkit.score.dataset import MODES, check_controls
+    from evalkit.score.dataset import MODES, check_controls, check_predicts
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.results.names import CONTROLS
     from evalkit.score.sources.recorded import open_source
@@ -268,6 +270,7 @@ def score_dataset(
     source = open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
     bound = bind_policy(policy, overrides or [])
     spec = bound.spec()
+    check_predicts(spec)
     if chosen_controls and not spec.takes_actions:
         raise BadConfig(
             f"--controls needs a policy that predicts the outcome of given actions; '{spec.policy_id}' does not "

@@ -26,7 +26,7 @@ from evalkit.contracts.errors import BadConfig, EvalkitError, RunFolderError, Sp
 from evalkit.contracts.memory import keep_freed_memory
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.requests import EpisodeRequests
-from evalkit.contracts.spec import EnvSpec, check, check_takes_actions
+from evalkit.contracts.spec import EnvSpec, PolicySpec, check, check_takes_actions
 from evalkit.contracts.types import Observation, OnProgress, Prediction
 from evalkit.dataset.layout import BrokenEpisode
 from evalkit.score.chunk import ScoreOptions, score_chunk
@@ -111,8 +111,7 @@ def score_dataset(
     options = options or ScoreOptions()
     scored_on = describe(options.device)
     keep_freed_memory()
-    if not policy.spec.predicts:
-        raise BadConfig(f"There is nothing to score: policy '{policy.spec.policy_id}' predicts no frames.")
+    check_predicts(policy.spec)
     check_controls(controls, modes, branches)
     source = open_source(folder)
     entries = source.episodes
@@ -141,6 +140,12 @@ def score_dataset(
             writer.write(scored)
         writer.add_truth(truth)
     return result
+
+
+def check_predicts(policy: PolicySpec) -> None:
+    """Raise BadConfig unless a policy predicts something."""
+    if not policy.predicts:
+        raise BadConfig(f"There is nothing to score: policy '{policy.policy_id}' predicts no frames.")
 
 
 def check_controls(controls: Sequence[str], modes: Sequence[Mode], branches: Path | None) -> None:

@@ -26,10 +26,13 @@ PAGES = (
 )
 
 
-def examples_of_make() -> list[Example]:
+MODELS = ("uwm", "dreamzero", "joint_attention", "video_in_training")
+
+
+def examples_of_make(*variables: str) -> list[Example]:
     """Return the commands of evalkit that the targets of the Makefile run."""
     targets = ["eval", "eval-robocasa", "eval-robotwin"]
-    done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["make", "-n", *targets, *variables], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = [line.removeprefix(".venv/bin/") for line in done.stdout.splitlines()]
     return [Example.of(line, where="Makefile") for line in lines if line.startswith("evalkit ")]
 
@@ -38,6 +41,7 @@ EXAMPLES = [
     *examples_in_help(),
     *(each for page in PAGES for each in examples_in_page(ROOT / page)),
     *examples_of_make(),
+    *(example for name in MODELS for example in examples_of_make(f"POLICY={name}")),
 ]
 
 
@@ -96,6 +100,22 @@ def test_an_example_can_be_planned(
         words.insert(1, "policy.xwam.checkpoint=random-nano-robotwin")  # a dry run takes it, a plan does not
     result = CliRunner().invoke(evalkit_app, words)
     assert result.exit_code == 0, (result.output, result.exception)
+
+
+@pytest.mark.parametrize("name", ["xwam", *MODELS])
+def test_make_runs_a_checkpoint_on_a_device_with_a_tokenizer(name: str) -> None:
+    variables = [f"POLICY={name}", "CHECKPOINT=mine.safetensors", "EVAL_DEVICE=cuda:1", "EVAL_TOKENIZER=Wan2.2"]
+    runs = [each for each in examples_of_make(*variables) if each.verb == "run" and each.policy == name]
+    assert [each.bench for each in runs] == ["robosuite", "robocasa", "robotwin"]
+    for each in runs:
+        settings = {f"policy.{name}.{text}" for text in ("checkpoint=mine.safetensors", "device=cuda:1")}
+        assert settings | {f"policy.{name}.tokenizer=Wan2.2"} <= set(each.overrides)
+
+
+def test_make_takes_no_checkpoint_for_a_policy_without_weights() -> None:
+    command = ["make", "-n", "eval", "POLICY=hold", "CHECKPOINT=mine.safetensors"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "CHECKPOINT is for policies with weights: xwam uwm dreamzero" in done.stderr
 
 
 def test_targets_that_pages_name_exist() -> None:

@@ -75,9 +75,18 @@ def test_a_policy_without_predictions_has_nothing_to_score(run: Path, tmp_path: 
         for record in open_run(run).records():
             folder.append(replace(record, clip=None))
     done = _score(tmp_path / "hold")
-    assert str(done.exception) == "There is nothing to score: policy 'hold' predicts no frames."
-    assert "0/?" not in done.stdout
+    assert (done.exit_code, done.stdout) == (0, "There is nothing to score: policy 'hold' predicts no frames.\n")
     assert not (tmp_path / "hold/scores.parquet").exists()
+    assert _score(run, tmp_path / "hold").exit_code == 0
+
+
+def test_a_run_that_lacks_clips_is_an_error_next_to_one_without_any(run: Path, tmp_path: Path) -> None:
+    plan = open_run(run).plan
+    silent = replace(plan.policy, name="hold", specs={"hold": {"predicts": []}})
+    with HeldRun(tmp_path / "hold", replace(plan, policy=silent)), HeldRun(tmp_path / "empty", plan):
+        pass
+    done = _score(tmp_path / "hold", tmp_path / "empty")
+    assert str(done.exception) == "There is nothing to score yet: the run has no records."
 
 
 def test_a_run_without_clips_says_why(run: Path) -> None:

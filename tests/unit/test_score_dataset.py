@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from evalkit.cli.main import app
 from evalkit.contracts.errors import BadConfig, EvalkitError, SpecMismatch
 from evalkit.contracts.spec import OSC_DELTA_BASE, PolicySpec
 from evalkit.contracts.types import PolicyReply, Prediction
@@ -170,3 +172,9 @@ def test_frames_that_do_not_meet_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecMismatch, match="the frames do not match"):
         score_dataset(run, policy, tmp_path / "open.parquet")
     assert not (tmp_path / "open.parquet").exists()
+
+
+def test_a_dry_run_without_predictions_is_refused(run: Path) -> None:
+    done = CliRunner().invoke(app, ["score", "dataset", str(run), "--policy", "hold", "--dry-run"])
+    assert isinstance(done.exception, BadConfig)
+    assert str(done.exception) == "There is nothing to score: policy 'hold' predicts no frames."

@@ -378,9 +378,12 @@ class ModelPlugin(ABC, Generic[AnyPolicy]):
         """Return the tokenizer of umT5, or a precision that differs from that of training."""
         if model.text.kind == "umt5":
             return {"tokenizer": self._tokenizer(config).found}
+        unread = {} if config.tokenizer is None else {"tokenizer": f"{config.tokenizer} is not read: no umT5"}
         if precision_of(config) == "float32":
-            return {}
-        return {"departures from the model's own precision": f"matrices in {precision_of(config)} instead of float32"}
+            return unread
+        return unread | {
+            "departures from the model's own precision": f"matrices in {precision_of(config)} instead of float32"
+        }
 
     def _tokenizer(self, config: Any) -> Finding:
         """Return which tokenizer umT5 will use, or why there is none."""

@@ -82,11 +82,16 @@ def failure_row(error: Exception, *, chunk_idx: int = -1) -> Score:
     return clip_row("scoring_failed", f"{type(error).__name__}: {error}", chunk_idx=chunk_idx)
 
 
+def predicts_nothing(plan: Plan) -> bool:
+    """Return whether the policy of a plan predicts no frames, so that its runs never have a score."""
+    return not any(spec.get("predicts", True) for spec in plan.policy.specs.values())
+
+
 def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None:
     """Return why a run has no clip to score, one sentence; None if it has one."""
     if any(record.clip is not None for record in records):
         return None
-    if not any(spec.get("predicts", True) for spec in plan.policy.specs.values()):
+    if predicts_nothing(plan):
         return f"There is nothing to score: policy '{plan.policy.name}' predicts no frames."
     if not records:
         return "There is nothing to score yet: the run has no records."
