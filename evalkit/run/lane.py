@@ -1,13 +1,13 @@
-"""One thread of a run: it takes episodes from a queue and gives each a record.
+"""One lane of a run: it runs one episode at a time, in one env process, and gives each a record.
 
-In: a job, a queue of episodes. Out: records; faults of envs and policies become `error` records.
-Read next: `episode.py`, the loop of one episode; `evalkit/contracts/worker/client.py`, the env process.
+In: a job, episodes. Out: records; faults of envs and policies become `error` records.
+Read next: `executors/threads.py`, which runs lanes; `episode.py`, the loop of one episode;
+`evalkit/contracts/worker/client.py`, the env process.
 """
 
 from __future__ import annotations
 
 import itertools
-import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,13 +22,13 @@ from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
+from evalkit.run.executors import Ended
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import RunFolder
 
 OnRecord = Callable[[EpisodeRecord], None]
-OnEnd = Callable[[EpisodeRecord, EpisodeFault | None], None]
 
 MAX_LOST_VIDEOS = 3
 """Videos in a row that may fail in a session; later ones are not tried."""
@@ -36,7 +36,7 @@ MAX_LOST_VIDEOS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all threads of a run share.
+    """What all lanes of a run share.
 
     Attributes:
         folder: The run folder.
@@ -70,7 +70,7 @@ class Attempt(NamedTuple):
 
 
 class Lane:
-    """One thread of the run; it owns at most one env process."""
+    """Runs episodes one after another; it owns at most one env process, which `close` ends."""
 
     def __init__(
         self, job: Job, worker_idx: int, stop: threading.Event, note_worker: Callable[[EnvWorker], None]
@@ -80,43 +80,40 @@ class Lane:
         self._episodes_of_worker = 0
         self._memory = ProcessMemory(job.memory, job.settings.worker_memory_bytes)
 
-    def run(self, episodes: queue.SimpleQueue[Episode], on_end: OnEnd) -> None:
-        """Run episodes until the queue is empty or the run stops."""
-        try:
-            while not self._stop.is_set():
-                try:
-                    episode = episodes.get_nowait()
-                except queue.Empty:
-                    break
-                on_end(*self._end_of(episode))
-        finally:
-            self._drop_worker()
-
     def interrupt(self) -> None:
         """Kill the env process from another thread, so that this thread stops waiting for it."""
         if self._worker is not None:
             self._worker.kill()
 
-    def _end_of(self, episode: Episode) -> tuple[EpisodeRecord, EpisodeFault | None]:
-        """Return an episode's record and fault; repeat it while its env process dies or hangs and attempts are left."""
+    def close(self) -> None:
+        """End the env process."""
+        self._drop_worker()
+
+    def end_of(self, episode: Episode) -> Ended:
+        """Return an episode's record and fault; repeat it while its env process dies or hangs and attempts are left.
+
+        Raises:
+            EvalkitError: If the run cannot go on.
+        """
         for attempt in itertools.count(1):
             tally = Tally()
             try:
                 done = self._attempt(episode, tally)
-                return self._record(episode, tally, attempt, "success" if done.success else "failure", done), None
+                outcome: Outcome = "success" if done.success else "failure"
+                return Ended(self._record(episode, tally, attempt, outcome, done), None)
             except EpisodeFault as fault:
                 if isinstance(fault, EnvRaised) and fault.misses_assets:
-                    return self._record(episode, tally, attempt, "skipped", fault=fault), fault
+                    return Ended(self._record(episode, tally, attempt, "skipped", fault=fault), fault)
                 most = self._job.settings.max_attempts
                 if not fault.retriable or attempt >= most or self._stop.is_set():
-                    return self._record(episode, tally, attempt, "error", fault=fault), fault
+                    return Ended(self._record(episode, tally, attempt, "error", fault=fault), fault)
                 self._job.on_retry(f"{episode.key} starts again, attempt {attempt + 1} of {most}: {fault.reason}")
             except EvalkitError:
                 raise
             except Exception as error:
                 ours = EpisodeFault("harness", f"{type(error).__name__}: {error}")
                 ours.__cause__ = error
-                return self._record(episode, tally, attempt, "error", fault=ours), ours
+                return Ended(self._record(episode, tally, attempt, "error", fault=ours), ours)
         raise AssertionError("unreachable")
 
     def _attempt(self, episode: Episode, tally: Tally) -> Attempt:

@@ -1,30 +1,29 @@
 """The runner: runs the episodes of a plan that have no record yet.
 
 In: a run folder, a bench, a policy, settings. Out: `episodes.jsonl`, clips and videos.
-Read next: `lane.py`, one thread of a run; `episode.py`, the loop of one episode.
+Read next: `executors/`, what carries the episodes; `lane.py`, one lane of a run; `episode.py`, the loop of one episode.
 
-Each thread owns one env process; all threads share the policy, one call at a time. An episode's actions depend on the
+Each lane owns one env process; all lanes share the policy, one call at a time. An episode's actions depend on the
 episode only, so neither the number of workers nor a restart changes them.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from evalkit.contracts.bound import BoundPolicy
-from evalkit.contracts.errors import EpisodeFault, PluginRaised
+from evalkit.contracts.errors import PluginRaised
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.equal_errors import EqualErrors, stopped_early
-from evalkit.run.lane import Job, Lane, OnRecord
+from evalkit.run.executors import Ended
+from evalkit.run.executors.threads import Threads
+from evalkit.run.lane import Job, OnRecord
 from evalkit.store.about import begin_session, end_session
-from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import RunFolder
 
 
@@ -66,50 +65,45 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
             episodes that other workers have begun are not recorded.
         EvalkitError: If the run cannot continue (no space, an env that cannot be built); records are kept.
     """
-    episodes: queue.SimpleQueue[Episode] = queue.SimpleQueue()
-    for episode in missing_episodes(job.folder):
-        episodes.put(episode)
-    num_workers = min(job.settings.workers, episodes.qsize())
-    if num_workers == 0:
-        return
-    shared = replace(job, policy=_OneAtATime(job.policy))
-    stop, writing = threading.Event(), threading.Lock()
-    limit = job.settings.stop_after_equal_errors
-    equal_errors = EqualErrors(limit)
+    episodes = missing_episodes(job.folder)
+    if episodes:
+        keeper = _Keeper(job, on_record)
+        shared = replace(job, policy=_OneAtATime(job.policy))
+        Threads(shared, keeper.note_worker).run(episodes, keeper.on_end)
 
-    def on_end(entry: EpisodeRecord, fault: EpisodeFault | None) -> None:
-        with writing:
-            if stop.is_set():
+
+class _Keeper:
+    """Keeps what an executor reports: records in the order in which they come, each on the disk before the next."""
+
+    def __init__(self, job: Job, on_record: OnRecord) -> None:
+        self._folder, self._on_record = job.folder, on_record
+        self._limit = job.settings.stop_after_equal_errors
+        self._equal_errors = EqualErrors(self._limit)
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def on_end(self, ended: Ended) -> None:
+        """Keep a record.
+
+        Raises:
+            StoppedEarly: If it is the last of too many equal errors; later records are not kept.
+            RunFolderError: If it cannot be written.
+        """
+        with self._lock:
+            if self._stopped:
                 return
-            job.folder.append(entry)
-            on_record(entry)
-            missing = len(missing_episodes(job.folder)) if equal_errors.reached(entry, fault) else 0
-            if fault is not None and missing:
-                stop.set()
-                raise stopped_early(fault, job.folder.path, num_equal=limit, num_missing=missing)
+            self._folder.append(ended.record)
+            self._on_record(ended.record)
+            if not self._equal_errors.reached(ended.record, ended.fault) or ended.fault is None:
+                return
+            if num_missing := len(missing_episodes(self._folder)):
+                self._stopped = True
+                raise stopped_early(ended.fault, self._folder.path, num_equal=self._limit, num_missing=num_missing)
 
-    def note_worker(worker: EnvWorker) -> None:
-        with writing:
-            job.folder.note_worker(worker.env_spec.env_id, worker.about)
-
-    with ThreadPoolExecutor(num_workers) as pool:
-        lanes = [Lane(shared, worker_idx, stop, note_worker) for worker_idx in range(num_workers)]
-        futures = [pool.submit(lane.run, episodes, on_end) for lane in lanes]
-        try:
-            _wait(futures)
-        except BaseException:
-            stop.set()
-            for lane in lanes:
-                lane.interrupt()
-            raise
-
-
-def _wait(futures: Sequence[Future[None]]) -> None:
-    pending = set(futures)
-    while pending:  # a short timeout keeps Ctrl-C alive
-        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+    def note_worker(self, worker: EnvWorker) -> None:
+        """Note what an env process reports about itself."""
+        with self._lock:
+            self._folder.note_worker(worker.env_spec.env_id, worker.about)
 
 
 class _OneAtATime:

@@ -1,0 +1,72 @@
+"""Lanes on this machine, each in a thread with an env process of its own.
+
+In: a job, episodes. Out: records, as the episodes end.
+Read next: `evalkit/run/lane.py`, one lane; `__init__.py`, the seam.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+from evalkit.contracts.types import Episode
+from evalkit.contracts.worker.client import EnvWorker
+from evalkit.run.executors import OnEnd
+from evalkit.run.lane import Job, Lane
+
+
+class Threads:
+    """Runs `run.workers` lanes; a lane takes the next episode when it is free.
+
+    Args:
+        job: What all lanes share.
+        note_worker: Called with each env process that has built its env.
+    """
+
+    def __init__(self, job: Job, note_worker: Callable[[EnvWorker], None]) -> None:
+        self._job, self._note_worker = job, note_worker
+
+    def run(self, episodes: Sequence[Episode], on_end: OnEnd) -> None:
+        """Run every episode once, as `Executor.run`."""
+        waiting: queue.SimpleQueue[Episode] = queue.SimpleQueue()
+        for episode in episodes:
+            waiting.put(episode)
+        stop, num_lanes = threading.Event(), min(self._job.settings.workers, len(episodes))
+        with ThreadPoolExecutor(num_lanes) as pool:
+            lanes = [Lane(self._job, lane_idx, stop, self._note_worker) for lane_idx in range(num_lanes)]
+            futures = [pool.submit(_run_lane, lane, waiting, on_end, stop) for lane in lanes]
+            try:
+                _wait(futures)
+            except BaseException:
+                stop.set()
+                for lane in lanes:
+                    lane.interrupt()
+                raise
+
+
+def _run_lane(lane: Lane, waiting: queue.SimpleQueue[Episode], on_end: OnEnd, stop: threading.Event) -> None:
+    """Run episodes until none waits or the run stops."""
+    try:
+        while not stop.is_set():
+            try:
+                episode = waiting.get_nowait()
+            except queue.Empty:
+                break
+            ended = lane.end_of(episode)
+            if not stop.is_set():  # an episode that a stop cut short has not ended
+                on_end(ended)
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        lane.close()
+
+
+def _wait(futures: Sequence[Future[None]]) -> None:
+    pending = set(futures)
+    while pending:  # a short timeout keeps Ctrl-C alive
+        done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
