@@ -26,7 +26,7 @@ from xwam.serving.prompts import PROMPT_BYTES, PromptStore
 from xwam.text.memory import GIB
 
 CACHE_BYTES = 4 * GIB
-"""Default bound of all caches; at 5B in bfloat16, a full window takes 1 GB, and with guidance twice that."""
+"""Default bound of all caches: two running episodes at 5B with guidance, of 1.54 GiB each (docs/baselines.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

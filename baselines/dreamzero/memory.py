@@ -17,8 +17,9 @@ from typing import Any
 from baselines.dreamzero.window import Step, Window
 from evalkit.contracts.errors import EpisodeFault
 
-MAX_EPISODES = 1024
-"""Episodes whose windows are kept; the one whose last request is longest ago is forgotten first."""
+MAX_EPISODES = 64
+"""Episodes whose windows are kept, as many as can run at once; the one whose last request is longest ago is forgotten
+first, finished ones so before running ones. At 5B a window takes 5 MB apart from its cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,9 @@ class EpisodeMemory:
     def __init__(self, max_episodes: int = MAX_EPISODES) -> None:
         self._max = max_episodes
         self._episodes: OrderedDict[str, LastRequest | None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._episodes)
 
     def reset(self, episode_id: str) -> None:
         """Begin an episode, with nothing remembered."""

@@ -170,13 +170,17 @@ class DreamZeroPlugin(PredictingPlugin["DreamZeroPolicy"]):
         return Pace(steps, action_steps, executed, guidance)
 
     def _check_executed(self, executed: int, model: ModelConfig) -> None:
-        """Raise BadConfig unless the frames that a request then observes fill a block when they are repeated."""
+        """Raise BadConfig unless the frames that a request then observes fill a block when they are repeated.
+
+        A single frame does not: on one, the window starts again, as in the official code, so that a run would never
+        have more than its first frame.
+        """
         per_block, stride = network_of(model).frames_per_block, model.frame_stride
-        if executed % stride or per_block % (executed // stride):
-            fitting = ", ".join(str(stride * count) for count in range(1, per_block + 1) if per_block % count == 0)
+        fitting = [stride * count for count in range(2, per_block + 1) if per_block % count == 0]
+        if executed not in fitting:
             raise BadConfig(
                 f"policy.{self.name}.execute_steps={executed} observes no part of a block of {per_block} frames "
-                f"{stride} steps apart; give one of {fitting}."
+                f"{stride} steps apart that continues a window; give one of {', '.join(map(str, fitting))}."
             )
 
 

@@ -39,7 +39,7 @@ class Window:
         first_BCVHW: The first images, as the model sees them.
         latent_BCTVHW: Latents of its last frames: the first frame, or those of a block.
         earlier: The window without its last frames; None if it is the first frame alone.
-        key: Name of its cache.
+        key: Its name.
     """
 
     instruction: str
@@ -71,6 +71,8 @@ class Step(NamedTuple):
 class Windows:
     """Makes windows from images, and caches from windows.
 
+    Only the cache of the last window of an episode is kept: it holds the frames of the earlier ones.
+
     Args:
         bundle: The model.
         prompts: Prompts as the network reads them.
@@ -96,6 +98,9 @@ class Windows:
         """
         reason = self._reason_to_start(window, 0 if past is None else len(past), instruction)
         if reason is not None:
+            if window is not None:
+                self._drop(window, window.instruction)
+                self._drop(window, "")
             return Step(self.start(rgb_vhwc_u8, instruction), reason)
         assert window is not None
         assert past is not None
@@ -145,7 +150,18 @@ class Windows:
             earlier = None if window.earlier is None else self._cache(window.earlier, prompt)
             return self._network.remember(window.latent_BCTVHW, earlier, self._prompts.read(prompt))
 
-        return self._caches.get(f"{window.key}/{prompt}", make)
+        cache = self._caches.get(_name(window, prompt), make)
+        if window.earlier is not None:
+            self._drop(window.earlier, prompt)
+        return cache
+
+    def _drop(self, window: Window, prompt: str) -> None:
+        self._caches.drop(_name(window, prompt))
 
     def _on_device(self, latent_BCTVHW: Tensor) -> Tensor:
         return latent_BCTVHW.to(self._network.device)
+
+
+def _name(window: Window, prompt: str) -> str:
+    """Return the name of the cache of a window under a prompt."""
+    return f"{window.key}/{prompt}"

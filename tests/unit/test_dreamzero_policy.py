@@ -69,7 +69,12 @@ def test_every_promise_of_a_policy_is_kept(config: DreamZeroPolicyConfig) -> Non
         ({"step_cache": "static-9"}, r"policy\.dreamzero\.step_cache must be one of off, dynamic, static-5"),
         ({"step_cache": "static-8"}, r"is a schedule of 16 steps, the run has 8; give .*num_video_steps=16"),
         ({"num_action_steps": 4}, r"num_action_steps must be those of the video, as this model shares their levels: 8"),
-        ({"execute_steps": 3}, r"execute_steps=3 observes no part of a block of 8 frames .* give one of 1, 2, 4, 8"),
+        ({"execute_steps": 3}, r"execute_steps=3 observes no part of a block of 8 frames .* give one of 2, 4, 8"),
+        ({"execute_steps": 1}, r"execute_steps=1 observes no part of .* that continues a window; give one of 2, 4, 8"),
+        (
+            {"checkpoint": "random-nano-robotwin", "execute_steps": 4},
+            r"execute_steps=4 observes no part of .* 4 steps apart that continues a window; give one of 8, 16, 32",
+        ),
         ({"execute_steps": 9}, r"policy\.dreamzero\.execute_steps must be"),
         ({"cache_memory_gib": -1}, r"policy\.dreamzero\.cache_memory_gib must be"),
         ({"guidance": -1.0}, r"policy\.dreamzero\.guidance must be"),

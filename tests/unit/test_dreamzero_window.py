@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.dreamzero.engine import DreamZeroEngine
-from baselines.dreamzero.memory import EpisodeMemory, Past
+from baselines.dreamzero.engine import CACHE_BYTES, DreamZeroEngine
+from baselines.dreamzero.memory import MAX_EPISODES, EpisodeMemory, Past
+from baselines.dreamzero.models import MODELS
 from baselines.dreamzero.network import DreamZeroNetwork
 from baselines.dreamzero.sampler import BlockSchedule
 from baselines.dreamzero.window import Step, Window, Windows
@@ -21,6 +22,9 @@ from xwam.checkpoints.bundle import Bundle, load_codec
 from xwam.config import NANO, ModelConfig
 from xwam.serving.prompts import PromptStore
 from xwam.text.encoders import HashedText
+from xwam.text.memory import GIB
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NETWORK = replace(TINY, latent_channels=8)
 MODEL = replace(
@@ -177,6 +181,42 @@ def test_each_cache_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         window = windows.extend(window, images(block, 8))
 
 
+def test_only_the_last_window_of_an_episode_is_cached() -> None:
+    windows, sizes = windows_of(bundle_of()), []
+    window, _ = windows.after(None, images(0), None, "lift")
+    for request in range(1, 6):
+        caches = [windows.context(window).cache, windows.context(window, "").cache]
+        sizes.append(len(windows._caches))
+        assert windows._caches.num_bytes == sum(cache.num_bytes for cache in caches)
+        past = images(request, 8)
+        window, _ = windows.after(window, past[-1], past, "lift")
+    assert sizes == [2] * 5, "one for each prompt"
+    past = images(9, 8)
+    windows.context(window)
+    windows.context(window, "")
+    windows.after(window, past[-1], past, "open")
+    assert len(windows._caches) == 0, "a new instruction needs none of them"
+
+
+def cache_bytes(model: ModelConfig, num_frames: int) -> int:
+    """Return what latent frames take in bfloat16: a key and a value of 2 bytes a number, in every block."""
+    network, (*_, rows, cols) = model.network, model.latent_shape
+    tokens = num_frames * (rows // network.patch_hw[0]) * (cols // network.patch_hw[1])
+    return tokens * 2 * network.width * 2 * network.num_blocks
+
+
+def test_the_page_says_what_a_cache_takes_at_5b() -> None:
+    bundle = bundle_of()
+    windows = windows_of(bundle.to("cpu", torch.bfloat16))
+    window = windows.extend(windows.start(images(0), "lift"), images(1, 8))
+    assert windows.context(window).cache.num_bytes == cache_bytes(MODEL, 3)
+    page, model = (ROOT / "docs/baselines.md").read_text(), MODELS["5b"]
+    before, full = cache_bytes(model, 5), cache_bytes(model, 7)
+    for size in (full, 2 * full, before):
+        assert f"{size / GIB:.2f} GiB" in page
+    assert 2 * 2 * full < CACHE_BYTES < 3 * 2 * full, "two episodes with guidance"
+
+
 # ---- requests
 
 
@@ -254,6 +294,19 @@ def test_an_episode_that_is_not_remembered_is_named() -> None:
     with pytest.raises(EpisodeFault, match=r"dreamzero remembers no episode a: call reset .* at most 2 episodes"):
         memory.before("a", 0)
     assert memory.before("b", 0) == Past()
+
+
+def test_the_memory_keeps_the_episodes_with_the_latest_requests() -> None:
+    memory = EpisodeMemory()
+    for index in range(200):
+        memory.reset("running")
+        memory.reset(f"finished {index}")
+        memory.remember("running", index, Past(), Past(passes=index))
+    assert memory.before("running", 200).passes == 199
+    assert len(memory) == MAX_EPISODES == 64
+    assert memory.before("finished 137", 0) == Past()
+    with pytest.raises(EpisodeFault, match=r"remembers no episode finished 136: .* at most 64 episodes at once"):
+        memory.before("finished 136", 0)
 
 
 def test_the_codec_alone_gives_a_still_future_back() -> None:

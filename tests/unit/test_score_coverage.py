@@ -80,7 +80,7 @@ def test_a_policy_without_predictions_has_nothing_to_score(run: Path, tmp_path: 
     assert _score(run, tmp_path / "hold").exit_code == 0
 
 
-def test_a_run_that_lacks_clips_is_an_error_next_to_one_without_any(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_lacks_clips_is_still_an_error(run: Path, tmp_path: Path) -> None:
     plan = open_run(run).plan
     silent = replace(plan.policy, name="hold", specs={"hold": {"predicts": []}})
     with HeldRun(tmp_path / "hold", replace(plan, policy=silent)), HeldRun(tmp_path / "empty", plan):

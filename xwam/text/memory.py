@@ -48,3 +48,9 @@ class Recent(Generic[Value]):
         while self.num_bytes > self.max_bytes:
             self.num_bytes -= self._values.popitem(last=False)[1].num_bytes
         return value
+
+    def drop(self, key: str) -> None:
+        """Free the value of a key, if it is stored."""
+        value = self._values.pop(key, None)
+        if value is not None:
+            self.num_bytes -= value.num_bytes
