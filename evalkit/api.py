@@ -24,6 +24,7 @@ from evalkit.contracts.types import OnProgress
 from evalkit.report.write import Report
 from evalkit.report.write import write_report as _write_report
 from evalkit.run import runner
+from evalkit.run.choice import Shard
 from evalkit.run.lane import Job
 from evalkit.run.settings import RunSettings
 from evalkit.score import run as scoring
@@ -110,6 +111,7 @@ def run_plan(
     *,
     on_record: Callable[[EpisodeRecord], None] = lambda record: None,
     retry: Collection[Outcome] = (),
+    shard: str = "1/1",
     **settings: Any,
 ) -> Path:
     """Run the episodes of a plan that have no record yet, and return the run folder.
@@ -121,6 +123,7 @@ def run_plan(
         out: Run folder; a folder with records of this plan is continued.
         on_record: Called with each new record, once it is on the disk.
         retry: Outcomes, `error` or `skipped`, whose episodes run again.
+        shard: Which part of the plan to run, for example `1/4`; `evalkit.store.merge.merge` joins the parts.
         settings: Fields of `RunSettings`, for example `workers=2`.
 
     Raises:
@@ -133,13 +136,15 @@ def run_plan(
         if name != planned.name or _sorted(config) != _sorted(planned.config):
             raise BadConfig(f"The plan was made of '{planned.name}' with other settings than '{name}' has here.")
     run_settings = build_config(RunSettings, settings, see=f"evalkit list --bench {bench.address}")
+    part = Shard.parse(shard)
     for outcome in retry:
         check_choice("retry", outcome, ("error", "skipped"))
     with HeldRun(Path(out), plan) as folder:
         folder.retry(retry)
-        if runner.missing_episodes(folder):
+        if runner.missing_episodes(folder, part):
             loaded = runner.load_policy(policy, folder)
-            runner.run_session(Job(folder=folder, bench=bench, policy=loaded, settings=run_settings), on_record)
+            job = Job(folder=folder, bench=bench, policy=loaded, settings=run_settings, shard=part)
+            runner.run_session(job, on_record)
     return Path(out)
 
 

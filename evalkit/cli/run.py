@@ -32,6 +32,7 @@ from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.text import count_of, sentence_kind
 
 if TYPE_CHECKING:
+    from evalkit.run.choice import Shard
     from evalkit.run.trial import Trial
     from evalkit.store.plan import Plan
     from evalkit.store.records import EpisodeRecord, Outcome
@@ -80,6 +81,15 @@ def run(
             show_default=False,
         ),
     ] = "",
+    shard: Annotated[
+        str,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Run only part I of N parts of the plan, for example 1/4; `evalkit merge` joins them. [default: all]",
+            show_default=False,
+        ),
+    ] = "",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the plan, try two episodes, estimate the total time; keep nothing."),
@@ -92,8 +102,9 @@ def run(
     and ground truth (`clips/`), and videos (`videos/`). The same command again runs only the missing episodes. An
     episode that fails for a technical reason gets an `error` record; the run continues, unless
     `run.stop_after_equal_errors` episodes in a row end in the same error. An episode whose scene needs a file that is
-    not installed gets a `skipped` record. `--retry` runs both kinds again. Exit with 2 if the arguments are wrong, the
-    run stopped early, or no episode ended in success or failure; with 130 if the run was interrupted.
+    not installed gets a `skipped` record. `--retry` runs both kinds again. Exit with 0 only if every planned episode
+    (with `--shard`, of that part) has a record; with 2 if the arguments are wrong, the run stopped early, or no episode
+    ended in success or failure; with 130 if the run was interrupted.
 
     Examples:
 
@@ -102,17 +113,23 @@ def run(
     - `evalkit run --policy xwam --bench robosuite --tasks Lift --setting randomized run.workers=2`
     - `evalkit run --policy remote --bench robosuite --tasks Lift policy.remote.url=ws://host:8000`
     - `evalkit run --tasks Lift --episodes 2 --out results/runs/mine --retry error,skipped`
+    - `evalkit run --tasks Lift,Door --episodes 50 --shard 1/4 --out results/runs/part1`
+    - `evalkit run --tasks Lift --episodes 100 run.clips=0.1 run.video=false`
     - `evalkit run --dry-run`
     """
-    outcomes = _outcomes(retry)
+    from evalkit.run.choice import WHOLE, Shard
+
+    outcomes, part = _outcomes(retry), Shard.parse(shard) if shard else WHOLE
     call = plan_call(policy, bench, setting, tasks, episodes, seed, overrides, dry_run=dry_run)
     path = to or default_path(call.plan)
     print_plan(call)
+    if shard:
+        out.print(f"shard    {part}, {count_of(len(part.of(call.plan.episodes)), 'episode')}")
     if dry_run:
         _estimate(call)
     else:
         out.print(f"folder   {path}", soft_wrap=True)
-        _run(call, path, outcomes)
+        _run(call, path, outcomes, part)
 
 
 def default_path(plan: Plan) -> Path:
@@ -198,7 +215,7 @@ def _estimate_policy(trial: Trial) -> None:
     )
 
 
-def _run(call: Call, path: Path, retry: Collection[Outcome]) -> None:
+def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard) -> None:
     from evalkit.report.render_console import render_console
     from evalkit.report.write import build_report
     from evalkit.run.lane import Job
@@ -208,8 +225,10 @@ def _run(call: Call, path: Path, retry: Collection[Outcome]) -> None:
     with HeldRun(path, call.plan) as folder:
         if num_moved := folder.retry(retry):
             out.print(f"{count_of(num_moved, 'record')} moved to {path / 'retried.jsonl'}", soft_wrap=True)
-        if not missing_episodes(folder):
-            out.print(f"Every planned episode is recorded; nothing to do.{_advice(folder)}", soft_wrap=True)
+        planned = shard.of(call.plan.episodes)
+        if not missing_episodes(folder, shard):
+            which = "Every planned episode" if len(planned) == len(call.plan.episodes) else f"Every episode of {shard}"
+            out.print(f"{which} is recorded; nothing to do.{_advice(folder)}", soft_wrap=True)
         else:
             policy = load_policy(call.policy, folder)
             with progress_bar("successes {task.fields[successes]}") as progress:
@@ -217,21 +236,26 @@ def _run(call: Call, path: Path, retry: Collection[Outcome]) -> None:
                 def on_retry(sentence: str) -> None:
                     progress.console.print(Text(sentence, style="yellow"), soft_wrap=True)
 
-                job = Job(folder=folder, bench=call.bench, policy=policy, settings=call.run, on_retry=on_retry)
+                job = Job(
+                    folder=folder, bench=call.bench, policy=policy, settings=call.run, shard=shard, on_retry=on_retry
+                )
+                done = [record for record in folder.records() if record.key in {each.key for each in planned}]
                 try:
-                    run_session(job, _on_record(progress, folder.records(), len(call.plan.episodes)))
+                    run_session(job, _on_record(progress, done, len(planned)))
                 except KeyboardInterrupt:
                     raise Interrupted(f"The records in {folder.path}") from None
             for sentence in job.memory.describe(call.run.worker_memory_bytes):
                 out.print(Text(sentence, style="yellow"), soft_wrap=True)
         out.print(render_console(build_report([folder.path])))
         out.print(f"{_written(folder)}: {folder.path}", soft_wrap=True)
+        if missing := missing_episodes(folder, shard):
+            raise EvalkitError(f"{count_of(len(missing), 'planned episode')} without a record; run the command again.")
         _check_results(folder.records(), call.plan.bench.name)
 
 
 def _check_results(records: Sequence[EpisodeRecord], bench: str) -> None:
     """Raise EvalkitError if no episode ended in success or failure."""
-    if any(record.outcome not in RETRIABLE for record in records):
+    if any(record.outcome not in RETRIABLE for record in records) or not records:
         return
     skipped = [record for record in records if record.outcome == "skipped"]
     if len(skipped) < len(records):

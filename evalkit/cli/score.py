@@ -381,7 +381,13 @@ def _on_all_cores(options: ScoreOptions, workers: int) -> ScoreOptions:
 def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | None, overrides: list[str]) -> str | None:
     """Score a run; return why no prediction has a score, or None. Nothing is written where there is no clip."""
     from evalkit.score.results.checks import check_sentences
-    from evalkit.score.results.coverage import lost_clips, lost_sentence, nothing_to_score, unscored_sentence
+    from evalkit.score.results.coverage import (
+        kept_sentence,
+        lost_clips,
+        lost_sentence,
+        nothing_to_score,
+        unscored_sentence,
+    )
     from evalkit.score.results.table import read_coverage, read_scores
     from evalkit.score.run import score_run
     from evalkit.store.run_folder import open_run
@@ -399,6 +405,8 @@ def _score_run(path: Path, workers: int, options: ScoreOptions, policy: str | No
     made_of, lost = read_coverage(written), lost_clips(scores)
     for sentence in check_sentences(scores):
         out.print(Text(sentence, style="yellow"))
+    if kept := kept_sentence(run.read_about(), run.records()):
+        out.print(Text(kept, style="yellow"))
     if made_of is not None and lost:
         out.print(Text(lost_sentence(lost, len(made_of.clips)), style="yellow"))
     out.print(f"scores: {written}\nnext: evalkit report {path}", soft_wrap=True)

@@ -28,7 +28,7 @@ from evalkit.report.tables import (
     success_rows,
 )
 from evalkit.score.results.checks import check_sentences, split_checks
-from evalkit.score.results.coverage import lost_clips, nothing_to_score
+from evalkit.score.results.coverage import kept_sentence, lost_clips, nothing_to_score
 from evalkit.score.results.table import OldScores, read_coverage, read_scores
 from evalkit.store.plan import Plan
 from evalkit.store.records import EpisodeRecord
@@ -131,6 +131,8 @@ def read_run(run_dir: Path, *, name: str | None = None) -> RunSummary:
         *session_caveats(about),
         *worker_caveats(about),
     ]
+    if kept := kept_sentence(about, records):
+        caveats.append(kept)
     caveats += [*record_caveats(records), *settling_caveats(run.plan, records), *scored.caveats]
     if scores is not None:
         caveats += score_caveats(run.plan, records, read_coverage(run.scores_path), lost_clips(scores))

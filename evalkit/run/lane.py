@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from evalkit.contracts.bound import BoundBench
@@ -21,6 +22,7 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
+from evalkit.run.choice import WHOLE, Shard, kept_clips
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
 from evalkit.run.executors import Ended
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
@@ -47,6 +49,7 @@ class Job:
         missing_assets: What the env of a task said that could not be built for lack of assets, by `env_id`.
         memory: The memory of the env processes.
         built: Set once an env of the session has been built.
+        shard: Which part of the plan runs.
         on_retry: Called with a sentence when an episode is tried again.
     """
 
@@ -58,7 +61,15 @@ class Job:
     missing_assets: dict[str, str] = field(default_factory=dict)
     memory: MemoryWatch = field(default_factory=MemoryWatch)
     built: threading.Event = field(default_factory=threading.Event)
+    shard: Shard = WHOLE
     on_retry: Callable[[str], None] = lambda _: None
+
+    @cached_property
+    def kept_clips(self) -> frozenset[str]:
+        """Return the keys of the episodes whose clips are kept; none where the policy predicts nothing."""
+        if not self.policy.spec.predicts:
+            return frozenset()
+        return kept_clips(self.folder.plan.episodes, self.settings.clips_share)
 
 
 class Attempt(NamedTuple):
@@ -119,14 +130,14 @@ class Lane:
     def _attempt(self, episode: Episode, tally: Tally) -> Attempt:
         """Run an episode once; files of an earlier run of it are removed first."""
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy
-        env_spec, predicts = folder.plan.env_spec(episode.task), bool(policy.spec.predicts)
+        env_spec, keeps_clip = folder.plan.env_spec(episode.task), episode.key in self._job.kept_clips
         paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)}
         for path in paths.values():
             with suppress(OSError):
                 path.unlink()
-        clip = _clip_recorder(folder, settings, episode, env_spec, policy.spec)
+        clip = [_clip_recorder(folder, episode, env_spec, policy.spec)] if keeps_clip else []
         video = self._video_recorder(episode, env_spec)
-        listeners = [*clip, *video]
+        listeners: list[Listener] = [*clip, *video]
         try:
             worker = self._worker_for(episode, env_spec)
             success = run_episode(
@@ -135,8 +146,8 @@ class Lane:
                 policy,
                 listeners,
                 tally,
-                render=settings.video or (settings.clips and predicts),
-                predict=predicts and (settings.clips or settings.video),
+                render=settings.video or keeps_clip,
+                predict=bool(policy.spec.predicts) and (settings.video or keeps_clip),
             )
             warnings = self._settle(worker, tally) if success else []
             if folder.plan.success_after_steps and tally.settling is not None:
@@ -312,10 +323,6 @@ def _missing_of_scene(start: EpisodeStart | None) -> list[str]:
     return [f"The record has {' and '.join(missing)}, because the env does not give it."] if missing else []
 
 
-def _clip_recorder(
-    folder: RunFolder, settings: RunSettings, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec
-) -> list[Listener]:
-    """Return the recorder of the episode's clip; none where clips are not asked for or nothing is predicted."""
-    if not settings.clips or not policy_spec.predicts:
-        return []
-    return [ClipRecorder(folder.clip_path(episode), episode, env_spec, policy_spec, plan_sha256=folder.plan.sha256)]
+def _clip_recorder(folder: RunFolder, episode: Episode, env_spec: EnvSpec, policy_spec: PolicySpec) -> ClipRecorder:
+    """Return the recorder of the episode's clip."""
+    return ClipRecorder(folder.clip_path(episode), episode, env_spec, policy_spec, plan_sha256=folder.plan.sha256)

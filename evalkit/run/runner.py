@@ -19,6 +19,7 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import EnvWorker
+from evalkit.run.choice import WHOLE, Shard, longest_first
 from evalkit.run.equal_errors import EqualErrors, stopped_early
 from evalkit.run.executors import Ended
 from evalkit.run.executors.threads import Threads
@@ -27,10 +28,10 @@ from evalkit.store.about import begin_session, end_session
 from evalkit.store.run_folder import RunFolder
 
 
-def missing_episodes(folder: RunFolder) -> list[Episode]:
-    """Return the planned episodes without a record, in the plan's order."""
+def missing_episodes(folder: RunFolder, shard: Shard = WHOLE) -> list[Episode]:
+    """Return the planned episodes of a shard without a record, in the plan's order."""
     done = {record.key for record in folder.records()}
-    return [episode for episode in folder.plan.episodes if episode.key not in done]
+    return [episode for episode in shard.of(folder.plan.episodes) if episode.key not in done]
 
 
 def load_policy(policy: BoundPolicy, folder: RunFolder) -> Policy:
@@ -48,13 +49,13 @@ def load_policy(policy: BoundPolicy, folder: RunFolder) -> Policy:
 
 def run_session(job: Job, on_record: OnRecord) -> None:
     """Run what is missing and note the session in `run.json`; arguments and errors are those of `run_missing`."""
-    begin_session(job.folder, job.settings)
+    begin_session(job.folder, job.settings, shard=None if job.shard == WHOLE else str(job.shard))
     run_missing(job, on_record)
     end_session(job.folder, worker_memory=job.memory.to_json(job.settings.worker_memory_bytes))
 
 
 def run_missing(job: Job, on_record: OnRecord) -> None:
-    """Run every planned episode that has no record yet.
+    """Run every planned episode of the shard that has no record yet, those that are expected to take longest first.
 
     Args:
         job: The run folder, bench, policy and settings.
@@ -65,7 +66,7 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
             episodes that other workers have begun are not recorded.
         EvalkitError: If the run cannot continue (no space, an env that cannot be built); records are kept.
     """
-    episodes = missing_episodes(job.folder)
+    episodes = longest_first(missing_episodes(job.folder, job.shard), job.folder.records())
     if episodes:
         keeper = _Keeper(job, on_record)
         shared = replace(job, policy=_OneAtATime(job.policy))
@@ -76,7 +77,7 @@ class _Keeper:
     """Keeps what an executor reports: records in the order in which they come, each on the disk before the next."""
 
     def __init__(self, job: Job, on_record: OnRecord) -> None:
-        self._folder, self._on_record = job.folder, on_record
+        self._folder, self._shard, self._on_record = job.folder, job.shard, on_record
         self._limit = job.settings.stop_after_equal_errors
         self._equal_errors = EqualErrors(self._limit)
         self._lock = threading.Lock()
@@ -96,7 +97,7 @@ class _Keeper:
             self._on_record(ended.record)
             if not self._equal_errors.reached(ended.record, ended.fault) or ended.fault is None:
                 return
-            if num_missing := len(missing_episodes(self._folder)):
+            if num_missing := len(missing_episodes(self._folder, self._shard)):
                 self._stopped = True
                 raise stopped_early(ended.fault, self._folder.path, num_equal=self._limit, num_missing=num_missing)
 

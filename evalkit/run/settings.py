@@ -38,7 +38,8 @@ class RunSettings:
             paths), after which the run stops; 0 never stops it. Errors of the env count only until an episode of the
             session ends in success or failure.
         settle_steps: Control steps without action after a success, after which the goal is checked again; 0 for none.
-        clips: Write predictions and ground truth, for `evalkit score`.
+        clips: Write predictions and ground truth, for `evalkit score`: `true`, `false`, or the share of the plan's
+            episodes whose clips are kept, from 0 to 1, spread over the tasks.
         video: Write one mp4 per episode, for viewing.
     """
 
@@ -51,7 +52,7 @@ class RunSettings:
     worker_memory_gib: float | None = None
     stop_after_equal_errors: int = 3
     settle_steps: int = 20
-    clips: bool = True
+    clips: bool | int | float = True
     video: bool = True
 
     def __post_init__(self) -> None:
@@ -65,6 +66,12 @@ class RunSettings:
             check_range("run.worker_memory_gib", self.worker_memory_gib, 0.01, MAX_COUNT, unit="GiB")
         check_range("run.stop_after_equal_errors", self.stop_after_equal_errors, 0, MAX_COUNT)
         check_range("run.settle_steps", self.settle_steps, 0, MAX_COUNT)
+        check_range("run.clips", self.clips, 0, 1)
+
+    @property
+    def clips_share(self) -> float:
+        """Return the share of the plan's episodes whose clips are kept."""
+        return float(self.clips)
 
     @property
     def worker_memory_bytes(self) -> int:

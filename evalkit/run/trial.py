@@ -136,7 +136,7 @@ def measure_policy(trial: Trial) -> Pace | None:
     env_spec = trial.plan.env_spec(episode.task)
     observation = noise_observation(env_spec, np.random.default_rng(0), episode.instruction or "")
     steps = min(spec.execute_steps, episode.max_steps)
-    renders = trial.settings.video or trial.settings.clips
+    renders = trial.settings.video or bool(trial.settings.clips)
     num_frames = num_reachable_frames(steps, spec) if spec.predicts and renders else 0
     for _ in range(2):  # the first request takes longer
         requests, clock = EpisodeRequests(episode, spec), Clock()
@@ -182,7 +182,7 @@ def measure_pace(trial: Trial, episode: Episode) -> Pace:
     settings, predicts = trial.settings, bool(trial.policy.spec.predicts)
     steps = max(NUM_TRIAL_STEPS, NUM_TRIAL_CHUNKS * trial.policy.spec.execute_steps)
     short = replace(episode, max_steps=min(episode.max_steps, steps))
-    render = settings.video or (settings.clips and predicts)
+    render = settings.video or (bool(settings.clips) and predicts)
     tally, ends = Tally(), [time.perf_counter()]
     with _worker(trial, episode) as worker:
         for each in (Tally(), tally):

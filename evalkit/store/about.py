@@ -21,14 +21,21 @@ from evalkit.store.run_folder import RunFolder, utc_now
 PACKAGES = ("evalkit", "numpy", "torch", "mujoco", "robosuite", "gymnasium", "h5py", "av", "opencv-python", "scipy")
 
 
-def begin_session(folder: RunFolder, run_settings: Any) -> None:
-    """Add the start of a session to `run.json`; the first session also adds plan, bench and policy."""
+def begin_session(folder: RunFolder, run_settings: Any, *, shard: str | None = None) -> None:
+    """Add the start of a session to `run.json`; the first session also adds plan, bench and policy.
+
+    Args:
+        folder: The run folder.
+        run_settings: The settings of the run.
+        shard: Which part of the plan the session runs, for example `1/4`; None for all of it.
+    """
     about = folder.read_about() or _about(folder.plan)
     about.setdefault("sessions", []).append(
         {
             "started": utc_now(),
             "finished": None,
             "run": asdict(run_settings),
+            **({} if shard is None else {"shard": shard}),
             "commit": commit(),
             "versions": versions(),
             "machine": machine(),

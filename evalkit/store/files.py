@@ -31,5 +31,5 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def find_unfinished(folder: Path) -> list[Path]:
     """Return temporary files that `write_whole` left in a run folder when it was killed."""
-    folders = [folder, *folder.glob("clips/*"), *folder.glob("videos/*"), folder / "report"]
+    folders = [folder, *folder.glob("clips/*"), *folder.glob("videos/*"), *folder.glob("steps/*"), folder / "report"]
     return [path for each in folders for path in each.glob(".*.part") if _PART.fullmatch(path.name)]

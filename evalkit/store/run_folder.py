@@ -4,7 +4,7 @@ In: a plan and a path. Out: the folder, new or existing, held by one run at a ti
 Read next: `plan.py`, `records.py`, `clips.py` for the files in it; `evalkit/run/runner.py`, which fills it.
 
 `plan.json`, `run.json`, `episodes.jsonl`, `retried.jsonl`, `clips/<task>/<index>.h5`, `videos/<task>/<index>.mp4`,
-`logs/`, `scores.parquet`, `report/`.
+`steps/<task>/<index>.parquet`, `logs/`, `scores.parquet`, `report/`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ class RunFolder:
     def video_path(self, episode: Episode) -> Path:
         """Return the path of an episode's video."""
         return self.path / "videos" / episode.task / f"{episode.index:04d}.mp4"
+
+    def steps_path(self, episode: Episode) -> Path:
+        """Return the path of an episode's step rows."""
+        return self.path / "steps" / episode.task / f"{episode.index:04d}.parquet"
 
     def log_path(self, worker_idx: int) -> Path:
         """Return the path of an env process's output."""

@@ -199,7 +199,20 @@ def test_help_has_examples() -> None:
 def test_help_lists_verbs_in_the_order_of_their_use() -> None:
     lines = [line.split() for line in evalkit("--help").stdout.splitlines()]
     listed = [words[1] for words in lines if len(words) > 2 and words[1] in VERBS]
-    assert listed == ["list", "vet", "plan", "check", "run", "score", "report", "view", "record", "replay", "doctor"]
+    assert listed == [
+        "list",
+        "vet",
+        "plan",
+        "check",
+        "run",
+        "merge",
+        "score",
+        "report",
+        "view",
+        "record",
+        "replay",
+        "doctor",
+    ]
 
 
 def test_check_names_the_task_that_does_not_work() -> None:

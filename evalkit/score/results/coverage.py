@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evalkit.score.results.checks import split_checks
 from evalkit.score.results.names import PREDICTED
@@ -98,6 +98,29 @@ def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None
     return (
         "There is nothing to score: no recorded episode has a clip (none ended in success or failure, or run.clips "
         "was off)."
+    )
+
+
+def kept_sentence(about: Mapping[str, Any], records: Sequence[EpisodeRecord]) -> str | None:
+    """Return of how many episodes clips were kept, where the settings asked for a share of them; else None.
+
+    Args:
+        about: Contents of `run.json`.
+        records: The run's records.
+    """
+    listed = about.get("sessions")
+    runs = (
+        [session.get("run") for session in listed if isinstance(session, Mapping)] if isinstance(listed, list) else []
+    )
+    settings = [run.get("clips") for run in runs if isinstance(run, Mapping)]
+    shares = list(dict.fromkeys(f"{share:g}" for share in settings if type(share) is float and share < 1))
+    if not shares:
+        return None
+    ended = [record for record in records if record.outcome in ("success", "failure")]
+    kept = sum(record.clip is not None for record in ended)
+    return (
+        f"Clips were kept of {kept} of {len(ended)} episodes with a result (run.clips={' and '.join(shares)}): scores "
+        "of predictions are of these alone."
     )
 
 
