@@ -49,7 +49,8 @@ class SteppedPolicy(Protocol):
     The result of a job does not depend, to the bit, on the other jobs of its passes: every pass has `width` rows, and
     rows without a job are padding. A job with NaN or huge numbers changes no other.
 
-    Its `infer` gives the same actions and predictions as `prepare`, `step`, `actions` and `finish`.
+    Its `infer` gives the same actions and predictions as `prepare`, `step`, `actions` and `finish`. One thread
+    calls all but `finish`, which another thread calls meanwhile for other jobs.
     """
 
     spec: PolicySpec
@@ -68,7 +69,7 @@ class SteppedPolicy(Protocol):
         ...
 
     def step(self, jobs: Sequence[Any]) -> list[Any]:
-        """Return the jobs after one pass that they share, in order.
+        """Return the jobs after one pass that they share, in order, as soon as the pass is computed (on a GPU too).
 
         Args:
             jobs: 1 to `width` jobs of one group, none of them `DONE`.

@@ -22,6 +22,7 @@ from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions, past_offsets
 from evalkit.contracts.types import PROPRIO_DIM, Episode, Observation, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker, EpisodeStart
+from evalkit.serve.whole import only_reply
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,16 +218,14 @@ def num_reachable_frames(num_actions: int, spec: PolicySpec) -> int:
 
 def ask_policy(policy: Policy, request: PolicyRequest, env_spec: EnvSpec) -> PolicyReply:
     """Return the policy's reply to a request; raises EpisodeFault if it breaks its spec."""
-    replies = _blaming_policy(policy.infer, [request])
     name = policy.spec.policy_id
-    if not isinstance(replies, list) or len(replies) != 1 or not isinstance(replies[0], PolicyReply):
-        raise EpisodeFault("policy", f"Policy '{name}' must answer one request with a list of one reply.")
-    check_actions(replies[0].actions, env_spec, policy.spec)
+    reply = only_reply(_blaming_policy(policy.infer, [request]), name)
+    check_actions(reply.actions, env_spec, policy.spec)
     try:
-        json.dumps([dict(replies[0].details), dict(replies[0].timings_ms)], allow_nan=False)
+        json.dumps([dict(reply.details), dict(reply.timings_ms)], allow_nan=False)
     except (TypeError, ValueError) as error:
         raise EpisodeFault("policy", f"Policy '{name}': details or timings are not JSON: {error}.") from error
-    return replies[0]
+    return reply
 
 
 def complete_prediction(

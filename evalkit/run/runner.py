@@ -3,21 +3,18 @@
 In: a run folder, a bench, a policy, settings. Out: `episodes.jsonl`, clips and videos.
 Read next: `executors/`, what carries the episodes; `lane.py`, one lane of a run; `episode.py`, the loop of one episode.
 
-Each lane owns one env process; all lanes share the policy, one call at a time. An episode's actions depend on the
+Each lane owns one env process; all lanes share the policy through its host. An episode's actions depend on the
 episode only, so neither the number of workers nor a restart changes them.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
 
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import PluginRaised
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.spec import EnvSpec, PolicySpec
-from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.choice import WHOLE, Shard, longest_first
 from evalkit.run.equal_errors import EqualErrors, stopped_early
@@ -69,8 +66,7 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
     episodes = longest_first(missing_episodes(job.folder, job.shard), job.folder.records())
     if episodes:
         keeper = _Keeper(job, on_record)
-        shared = replace(job, policy=_OneAtATime(job.policy))
-        Threads(shared, keeper.note_worker).run(episodes, keeper.on_end)
+        Threads(job, keeper.note_worker).run(episodes, keeper.on_end)
 
 
 class _Keeper:
@@ -105,34 +101,3 @@ class _Keeper:
         """Note what an env process reports about itself."""
         with self._lock:
             self._folder.note_worker(worker.env_spec.env_id, worker.about)
-
-
-class _OneAtATime:
-    """A policy that several threads share: one call runs at a time, including the completion of a prediction."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.spec: PolicySpec = policy.spec
-        self._policy = policy
-        self._lock = threading.Lock()
-
-    def reset(self, episode_id: str, env: EnvSpec) -> None:
-        with self._lock:
-            self._policy.reset(episode_id, env)
-
-    def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        with self._lock:
-            replies = self._policy.infer(requests)
-        if not isinstance(replies, list):
-            return replies  # `run_episode` reports it
-        return [self._guarded(reply) if isinstance(reply, PolicyReply) else reply for reply in replies]
-
-    def _guarded(self, reply: PolicyReply) -> PolicyReply:
-        complete = reply.prediction
-        if complete is None:
-            return reply
-
-        def locked() -> Prediction:
-            with self._lock:
-                return complete()
-
-        return replace(reply, prediction=locked)

@@ -16,7 +16,8 @@ MAY_IMPORT = {
     "evalkit/contracts": {"evalkit.contracts"},
     "evalkit/dataset": {"evalkit.contracts", "evalkit.dataset"},
     "evalkit/store": {"evalkit.contracts", "evalkit.store"},
-    "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.run"},
+    "evalkit/serve": {"evalkit.contracts", "evalkit.serve"},
+    "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.serve", "evalkit.run"},
     "evalkit/vet": {"evalkit.contracts", "evalkit.run.settings", "evalkit.vet"},
     "evalkit/record": {"evalkit.contracts", "evalkit.dataset", "evalkit.record"},
     "evalkit/replay": {"evalkit.contracts", "evalkit.dataset", "evalkit.record", "evalkit.replay"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "evalkit/cli": {
         *("evalkit.contracts", "evalkit.store", "evalkit.run", "evalkit.record", "evalkit.replay", "evalkit.score"),
         *("evalkit.report", "evalkit.config", "evalkit.console", "evalkit.doctor", "evalkit.cli", "evalkit.vet"),
-        "evalkit.testing",
+        *("evalkit.testing", "evalkit.serve"),
     },
     "evalkit/__init__.py": {"evalkit.api"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},

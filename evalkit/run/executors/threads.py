@@ -1,7 +1,7 @@
-"""Lanes on this machine, each in a thread with an env process of its own.
+"""Lanes on this machine, each in a thread with an env process of its own; one host runs the policy for all of them.
 
 In: a job, episodes. Out: records, as the episodes end.
-Read next: `evalkit/run/lane.py`, one lane; `__init__.py`, the seam.
+Read next: `evalkit/run/lane.py`, one lane; `evalkit/serve/local.py`, the host; `__init__.py`, the seam.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.executors import OnEnd
 from evalkit.run.lane import Job, Lane
+from evalkit.serve.hosted import HostedPolicy
+from evalkit.serve.local import PolicyHost
+from evalkit.serve.scheduler import Limits
+
+JOBS_PER_LANE = 4
+"""Most requests under way in the policy per lane: the present one, and those of episodes that ended in a fault."""
 
 
 class Threads:
@@ -34,13 +41,16 @@ class Threads:
         for episode in episodes:
             waiting.put(episode)
         stop, num_lanes = threading.Event(), min(self._job.settings.workers, len(episodes))
-        with ThreadPoolExecutor(num_lanes) as pool:
-            lanes = [Lane(self._job, lane_idx, stop, self._note_worker) for lane_idx in range(num_lanes)]
+        limits = Limits(max_jobs=JOBS_PER_LANE * num_lanes)
+        with PolicyHost(self._job.policy, limits) as host, ThreadPoolExecutor(num_lanes) as pool:
+            shared = replace(self._job, policy=HostedPolicy(host))
+            lanes = [Lane(shared, lane_idx, stop, self._note_worker) for lane_idx in range(num_lanes)]
             futures = [pool.submit(_run_lane, lane, waiting, on_end, stop) for lane in lanes]
             try:
                 _wait(futures)
             except BaseException:
                 stop.set()
+                host.end()
                 for lane in lanes:
                     lane.interrupt()
                 raise
