@@ -18,17 +18,12 @@ import numpy as np
 
 from baselines.remote.adapter import Adapter
 from evalkit.contracts.msgpack_arrays import BadMessage
-from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, OSC_DELTA_BASE
+from evalkit.contracts.spec import EE_POSE_BASE, GRIPPER_OVERSHOOT, JOINT_POSITION, LARGEST_OSC, OSC_DELTA_BASE
 from evalkit.contracts.types import ARM_ACTION, GRIPPER, ROTVEC_RAD, TRANSLATION
-
-LARGEST_OSC = 2.5
-"""Largest number of `osc_delta_base`: demonstrations stay within 1, a policy may overshoot."""
 
 LARGEST_JOINT_RAD = 2 * np.pi
 LARGEST_POSITION_M = 2.5
-
-GRIPPER_RANGE = (-0.5, 1.5)
-"""Open fractions with a margin for networks that overshoot."""
+GRIPPER_RANGE = (-GRIPPER_OVERSHOOT, 1 + GRIPPER_OVERSHOOT)
 
 
 def check_numbers(actions: np.ndarray, adapter: Adapter) -> None:

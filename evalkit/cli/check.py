@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PAIR = "pair"
 """The form that `evalkit check --policy NAME --bench NAME` means."""
 
-_STYLES = {"passed": "green", "doubtful": "yellow", "failed": "red", "skipped": "dim"}
+_STYLES = {"passed": "green", "doubtful": "yellow", "failed": "red", "untried": "yellow", "skipped": "dim"}
 
 
 class CheckForms(TyperGroup):
@@ -94,7 +94,8 @@ def check_policy(
 
     Load it and ask it on images of noise: shapes, units, equal replies to equal requests, independence of other
     episodes, reset, predictions that come late, frames between requests, envs that do not fit, bad input. Print what
-    passed, what failed and why, and the next step. Start no simulator. Exit with 1 if a check failed.
+    passed, what failed and why, and the next step; name what cannot be tried without a simulator. Start no simulator.
+    Exit with 1 if a check failed.
 
     Examples:
 
@@ -168,7 +169,11 @@ def _print_verdicts(kind: str, name: str, checks: Sequence[Check]) -> None:
         absent = verdicts[0].state == "failed"  # of the requirements
         out.print(f"The {kind} '{name}' {'cannot be checked here' if absent else 'breaks its contract'}: {numbers}.")
         raise typer.Exit(1)
-    out.print(f"The {kind} '{name}' keeps its contract: {numbers}.")
+    untried = [verdict.name for verdict in verdicts if verdict.state == "untried"]
+    if untried:
+        out.print(f"Of the {kind} '{name}' only a part can be checked here: {numbers} ({', '.join(untried)}).")
+    else:
+        out.print(f"The {kind} '{name}' keeps its contract: {numbers}.")
 
 
 def _try_tasks(call: Call) -> dict[str, list[str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.contracts.spec import EnvSpec
+from evalkit.contracts.spec import ROBOT_STATE, EnvSpec
 from evalkit.contracts.types import ACTION_DIM, ARM_PROPRIO, PROPRIO_DIM, Observation
 
 
@@ -25,5 +25,11 @@ def noise_observation(env: EnvSpec, rng: np.random.Generator, instruction: str) 
         T_base_cam=np.tile(np.eye(4), (views, 1, 1)),
         proprio=proprio,
         instruction=instruction,
-        privileged={key: rng.uniform(0.0, 1.0, ACTION_DIM) for key in env.privileged_keys},
+        privileged={key: _state(key, rng) for key in env.privileged_keys},
     )
+
+
+def _state(key: str, rng: np.random.Generator) -> np.ndarray:
+    """Return noise for a state of the env, as many numbers as the robot's own states have; quaternions are unit."""
+    values = rng.uniform(0.0, 1.0, ROBOT_STATE.get(key, ACTION_DIM))
+    return values / np.linalg.norm(values) if key in ROBOT_STATE and key.endswith("_quat") else values

@@ -26,6 +26,13 @@ moves nothing."""
 OSC_STEP_M, OSC_STEP_RAD = 0.05, 0.5
 """Size of an action of 1 in the layout `osc_delta_base`."""
 
+LARGEST_OSC = 2.5
+"""Translations and rotations of `osc_delta_base` are clipped at 1. A network may overshoot; larger numbers probably
+have another unit or layout."""
+
+GRIPPER_OVERSHOOT = 0.5
+"""How far a gripper's number may lie outside of its range: -1 to 1 in `osc_delta_base`, else 0 to 1."""
+
 EE_POSE_BASE = "ee_pose_base"
 """Action layout of RoboTwin: per arm an absolute pose (xyz m, rotation vector rad, both in the frame of the states) and
 the gripper's open fraction. The current pose moves nothing."""

@@ -17,10 +17,10 @@ import numpy as np
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import SpecMismatch
 from evalkit.contracts.policy import Policy, PolicyPlugin
-from evalkit.contracts.spec import EPISODE, JOINT_POSITION, check, check_actions
+from evalkit.contracts.spec import EPISODE, JOINT_POSITION, check, check_actions, oracle_keys
 from evalkit.testing.inputs import bad_requests, fitting_benches, must_answer, reaction, variants
 from evalkit.testing.replies import (
-    check_colours_and_depth,
+    answer,
     check_given_actions,
     check_independence,
     check_prediction_is_passive,
@@ -28,6 +28,8 @@ from evalkit.testing.replies import (
     check_replies,
     check_same,
     check_same_future,
+    check_same_reply,
+    check_units,
     frameworks_of_import,
     future_of,
     load_checked_policy,
@@ -35,7 +37,7 @@ from evalkit.testing.replies import (
     without_prediction,
 )
 from evalkit.testing.requests import ask, env_for, noise_request
-from evalkit.testing.suite import Check, Doubt, NotApplicable, require_all
+from evalkit.testing.suite import Check, Doubt, NotApplicable, NotTried, require_all
 
 
 def check_policy(plugin: PolicyPlugin, config: Any = None) -> None:
@@ -133,9 +135,9 @@ class _Subject:
 
     def _asked(self) -> Policy:
         """Return the policy if requests of noise can hold all that it reads."""
-        unknown = set(self._policy.spec.privileged_keys) - {EPISODE, JOINT_POSITION}
+        unknown = set(oracle_keys(self._policy.spec.privileged_keys)) - {EPISODE, JOINT_POSITION}
         if unknown:
-            raise NotApplicable(
+            raise NotTried(
                 f"reads the simulator's state ({', '.join(sorted(unknown))}); `evalkit check --policy "
                 f"{self._bound.address} --bench NAME` asks it in a simulator"
             )
@@ -194,7 +196,7 @@ class _Subject:
         (reply,) = ask(policy, noise_request(spec, 0, 0))
         assert reply.prediction is not None
         prediction = reply.prediction()
-        check_colours_and_depth(prediction)
+        check_units(prediction, env_for(spec))
         depth = "" if prediction.depth is None else f" ({span(prediction.depth)} m)"
         kinds = ", ".join(f"{kind}{depth}" if kind == "depth" else kind for kind in spec.predicts)
         return f"{spec.num_future_frames} frames, {spec.frame_stride} steps apart: {kinds}"
@@ -218,15 +220,18 @@ class _Subject:
     def batch(self) -> str:
         """Check that a reply does not depend on other requests, their order, or the episode's id."""
         check_independence(self._asked())
-        return "actions are the same alone, in a batch, and under another id"
+        return "replies are the same alone, between and in a batch with those of another episode, and under another id"
 
     def reset(self) -> str:
         """Check that an episode starts the same after another one under the same id."""
         policy = self._asked()
-        requests = [noise_request(policy.spec, 3, chunk_idx) for chunk_idx in range(3)]
-        first, again = ([ask(policy, request)[0].actions for request in requests] for _ in range(2))
-        for chunk_idx, (one, other) in enumerate(zip(first, again, strict=True)):
-            check_same(one, other, f"chunk {chunk_idx} of an episode must be the same after `reset`")
+        one, other = ([noise_request(policy.spec, index, chunk_idx) for chunk_idx in range(3)] for index in (3, 4))
+        first, second = ([answer(policy, request) for request in requests] for requests in (one, other))
+        renamed = [replace(request, episode_id=one[0].episode_id) for request in other]
+        for requests, before in ((renamed, second), (one, first)):
+            for chunk_idx, request in enumerate(requests):
+                promise = f"chunk {chunk_idx} of an episode must be the same after another one under its id and `reset`"
+                check_same_reply(before[chunk_idx], answer(policy, request), promise)
         return "an episode of three chunks is the same after another one under its id"
 
     def handles(self) -> str:

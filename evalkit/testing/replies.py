@@ -9,21 +9,37 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evalkit.contracts import plugins
 from evalkit.contracts.policy import Policy, PolicyPlugin
-from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, EnvSpec, PolicySpec, check, check_actions
+from evalkit.contracts.spec import (
+    EE_POSE_BASE,
+    GRIPPER_OVERSHOOT,
+    JOINT_POSITION,
+    LARGEST_OSC,
+    OSC_DELTA_BASE,
+    OSC_STEP_M,
+    OSC_STEP_RAD,
+    EnvSpec,
+    PolicySpec,
+    check,
+    check_actions,
+)
 from evalkit.contracts.types import (
     ACTION_DIM,
     ARM_ACTION,
+    ARM_PROPRIO,
+    GRIPPER,
     PROPRIO_DIM,
     QUAT_WXYZ,
     ROTVEC_RAD,
+    TRANSLATION,
     PolicyReply,
     PolicyRequest,
     Prediction,
@@ -95,23 +111,43 @@ def check_prediction(prediction: Prediction, spec: PolicySpec, *, num_frames: in
     if "proprio" in spec.predicts:
         assert prediction.proprio is not None, "the spec predicts states, but there are none"
         assert prediction.proprio.shape == (frames, PROPRIO_DIM), f"states are {prediction.proprio.shape}"
-        norms = np.linalg.norm(prediction.proprio[:, QUAT_WXYZ], axis=1)
-        np.testing.assert_allclose(norms[norms > 0], 1, atol=1e-4, err_msg="predicted quaternions must be unit")
+        for arm in env.arms:
+            norms = np.linalg.norm(prediction.proprio[:, ARM_PROPRIO[arm]][:, QUAT_WXYZ], axis=1)
+            assert np.abs(norms - 1).max() < 1e-4, f"predicted quaternions must be unit, lengths are {span(norms)}"
+
+
+class Answer(NamedTuple):
+    """A reply with its prediction computed."""
+
+    actions: np.ndarray
+    future: Prediction | None
+
+
+def answer(policy: Policy, request: PolicyRequest) -> Answer:
+    """Return the reply to a request by itself, and compute its prediction at once."""
+    (reply,) = ask(policy, request)
+    return Answer(reply.actions, future_of(reply))
 
 
 def check_independence(policy: Policy) -> None:
-    """Check that actions depend neither on other episodes, nor on which requests share a batch, nor on the id."""
-    spec = policy.spec
-    alone = ask(policy, noise_request(spec, 0, 0)), ask(policy, noise_request(spec, 0, 1))
-    ask(policy, noise_request(spec, 5, 0))
-    together = ask(policy, noise_request(spec, 7, 0), noise_request(spec, 0, 0))
-    again = ask(policy, noise_request(spec, 0, 1))
-    message = "actions must not depend on the other requests"
-    check_same(alone[0][0].actions, together[1].actions, message)
-    check_same(alone[1][0].actions, again[0].actions, message)
-    (renamed,) = ask(policy, replace(noise_request(spec, 0, 0), episode_id="another id"))
-    message = "actions must not depend on the episode's id, which is random; take `noise_seed`"
-    check_same(alone[0][0].actions, renamed.actions, message)
+    """Check that replies depend neither on other episodes, nor on which requests share a batch, nor on the id.
+
+    Two episodes of three chunks are asked one after the other, then in turn, then in batches: a memory that both share,
+    the last observation for example, shows from the second chunk on.
+    """
+    episodes = [[noise_request(policy.spec, index, chunk_idx) for chunk_idx in range(3)] for index in (0, 7)]
+    alone = [[answer(policy, request) for request in episode] for episode in episodes]
+    for chunk_idx, requests in enumerate(zip(*episodes, strict=True)):
+        for episode, request in zip(alone, requests, strict=True):
+            promise = "a reply must not depend on the requests of other episodes between its own"
+            check_same_reply(episode[chunk_idx], answer(policy, request), promise)
+    for chunk_idx, (first, second) in enumerate(zip(*episodes, strict=True)):
+        together = [Answer(reply.actions, future_of(reply)) for reply in ask(policy, second, first)]
+        for episode, reply in zip(alone, reversed(together), strict=True):
+            check_same_reply(episode[chunk_idx], reply, "a reply must not depend on the other requests of a batch")
+    renamed = answer(policy, replace(episodes[0][0], episode_id="another id"))
+    promise = "a reply must not depend on the episode's id, which is random; take `noise_seed`"
+    check_same_reply(alone[0][0], renamed, promise)
 
 
 def check_prediction_is_passive(policy: Policy) -> None:
@@ -131,6 +167,12 @@ def check_same(one: np.ndarray, other: np.ndarray, promise: str) -> None:
     gaps = np.abs(one.astype(np.float64) - other.astype(np.float64))
     differing = int((one != other).sum())
     raise AssertionError(f"{promise}; {differing} of {one.size} numbers differ, by up to {gaps.max():.3g}")
+
+
+def check_same_reply(one: Answer, other: Answer, promise: str) -> None:
+    """Raise AssertionError with a promise unless actions and predictions of two replies are equal."""
+    check_same(one.actions, other.actions, f"{promise} (actions)")
+    check_same_future(one.future, other.future, promise)
 
 
 def check_same_future(one: Prediction | None, other: Prediction | None, promise: str) -> None:
@@ -166,21 +208,56 @@ def check_given_actions(policy: Policy) -> None:
 
 def check_range(actions: np.ndarray, env: EnvSpec) -> None:
     """Raise Doubt for actions whose numbers have probably other units than the layout."""
+    layout, odd = env.action_layout, list[str]()
     for arm in env.arms:
-        numbers = actions[:, ARM_ACTION[arm]]
-        if env.action_layout == EE_POSE_BASE and np.abs(numbers[:, :3]).max() > FARTHEST_M:
-            raise Doubt(f"positions reach {np.abs(numbers[:, :3]).max():.3g}; they are metres in the base frame")
-        angles = numbers[:, :6] if env.action_layout == JOINT_POSITION else numbers[:, ROTVEC_RAD]
-        if env.action_layout in (EE_POSE_BASE, JOINT_POSITION) and np.abs(angles).max() > 4 * np.pi:
-            raise Doubt(f"angles reach {np.abs(angles).max():.3g}; they are radians")
+        numbers = np.abs(actions[:, ARM_ACTION[arm]].astype(np.float64))
+        moves = numbers[:, :GRIPPER].max()
+        if layout == OSC_DELTA_BASE and moves > LARGEST_OSC:
+            odd.append(f"translations or rotations reach {moves:.3g}; 1 is {OSC_STEP_M:g} m or {OSC_STEP_RAD:g} rad")
+        if layout == EE_POSE_BASE and numbers[:, TRANSLATION].max() > FARTHEST_M:
+            odd.append(f"positions reach {numbers[:, TRANSLATION].max():.3g}; they are metres in the base frame")
+        angles = numbers[:, :GRIPPER] if layout == JOINT_POSITION else numbers[:, ROTVEC_RAD]
+        if layout in (EE_POSE_BASE, JOINT_POSITION) and angles.max() > 4 * np.pi:
+            odd.append(f"angles reach {angles.max():.3g}; they are radians")
+        odd += _odd_gripper(actions[:, ARM_ACTION[arm]][:, GRIPPER], -1 if layout == OSC_DELTA_BASE else 0)
+    _doubt(odd)
 
 
-def check_colours_and_depth(prediction: Prediction) -> None:
-    """Raise Doubt for images or depth that have probably another scale."""
+def check_units(prediction: Prediction, env: EnvSpec) -> None:
+    """Raise Doubt for images, depth or states that have probably another scale, unit or sign."""
+    depth, odd = prediction.depth, list[str]()
     if prediction.rgb.max() <= 1:
-        raise Doubt("no predicted colour is above 1; they are numbers from 0 to 255")
-    if prediction.depth is not None and float(np.median(prediction.depth)) > FARTHEST_M:
-        raise Doubt(f"the median of the predicted depth is {np.median(prediction.depth):.3g}; depth is in metres")
+        odd.append("no predicted colour is above 1; they are numbers from 0 to 255")
+    if depth is not None and float(np.median(depth)) > FARTHEST_M:
+        odd.append(f"the median of the predicted depth is {np.median(depth):.3g}; depth is in metres")
+    if depth is not None and depth.min() < 0:
+        odd.append(f"predicted depth goes down to {depth.min():.3g}; it is in metres, and 0 where there is none")
+    if prediction.proprio is not None:
+        odd += _odd_states(prediction.proprio, env)
+    _doubt(odd)
+
+
+def _odd_states(proprio: np.ndarray, env: EnvSpec) -> Iterator[str]:
+    """Yield a sentence for each thing that states, F,16, have probably in another unit or sign."""
+    for arm in env.arms:
+        states = proprio[:, ARM_PROPRIO[arm]]
+        if (farthest := np.abs(states[:, TRANSLATION]).max()) > FARTHEST_M:
+            yield f"predicted positions reach {farthest:.3g}; they are metres in the base frame"
+        if (least := states[:, QUAT_WXYZ][:, 0].min()) < 0:
+            yield f"predicted quaternions (w, x, y, z) have a w of {least:.3g}; states have w >= 0"
+        yield from _odd_gripper(states[:, -1], 0)
+
+
+def _odd_gripper(numbers: np.ndarray, low: float) -> list[str]:
+    """Return a sentence if a gripper's numbers are far from the range from `low` to 1."""
+    if numbers.min() >= low - GRIPPER_OVERSHOOT and numbers.max() <= 1 + GRIPPER_OVERSHOOT:
+        return []
+    return [f"grippers go from {span(numbers)}; they are {low} to 1, and 1 opens"]
+
+
+def _doubt(odd: Sequence[str]) -> None:
+    if odd:
+        raise Doubt("; ".join(dict.fromkeys(odd)))
 
 
 def span(values: np.ndarray) -> str:

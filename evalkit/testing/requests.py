@@ -13,7 +13,7 @@ import numpy as np
 from evalkit.contracts.noise import noise_observation
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.requests import EpisodeRequests, visible_env
-from evalkit.contracts.spec import JOINT_POSITION, CameraSpec, EnvSpec, PolicySpec, past_offsets
+from evalkit.contracts.spec import JOINT_POSITION, ROBOT_STATE, CameraSpec, EnvSpec, PolicySpec, past_offsets
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest
 
 _NO_OFFSET = tuple(map(tuple, np.eye(4).tolist()))
@@ -21,6 +21,7 @@ _NO_OFFSET = tuple(map(tuple, np.eye(4).tolist()))
 
 def env_for(spec: PolicySpec) -> EnvSpec:
     """Return the spec of an env that gives exactly what a policy needs."""
+    joints = (JOINT_POSITION,) if spec.action_layouts[0] == JOINT_POSITION else ()
     kinds = spec.views or ("static", "static", "wrist")
     cameras = tuple(
         CameraSpec(name=f"{kind}{i}", kind="wrist", arm="left", T_ee_cam=_NO_OFFSET)
@@ -35,7 +36,7 @@ def env_for(spec: PolicySpec) -> EnvSpec:
         arms=spec.arms or ("left",),
         action_layout=spec.action_layouts[0],
         control_hz=spec.control_hz or 20.0,
-        privileged_keys=(JOINT_POSITION,) if spec.action_layouts[0] == JOINT_POSITION else (),
+        privileged_keys=(*joints, *(key for key in spec.privileged_keys if key in ROBOT_STATE)),
     )
 
 

@@ -13,7 +13,8 @@ from typing import Literal
 
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
 
-State = Literal["passed", "doubtful", "failed", "skipped"]
+State = Literal["passed", "doubtful", "failed", "untried", "skipped"]
+"""`untried`: the plugin makes the promise, and whether it keeps it is not known; `skipped`: there is nothing to try."""
 
 
 class Doubt(Exception):
@@ -22,6 +23,10 @@ class Doubt(Exception):
 
 class NotApplicable(Exception):
     """The reason why a check does not apply to a plugin."""
+
+
+class NotTried(Exception):
+    """The reason why a promise that a plugin makes cannot be checked here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +70,7 @@ def judge(checks: Sequence[Check]) -> Iterator[Verdict]:
 
 def _verdict(check: Check) -> Verdict:
     state, found = _outcome(check)
-    advice = "" if state in ("passed", "skipped") else check.advice
+    advice = check.advice if state in ("failed", "doubtful") else ""
     return Verdict(name=check.name, state=state, found=found, advice=advice)
 
 
@@ -76,6 +81,8 @@ def _outcome(check: Check) -> tuple[State, str]:
         return "doubtful", str(doubt)
     except NotApplicable as reason:
         return "skipped", str(reason)
+    except NotTried as reason:
+        return "untried", str(reason)
     except (AssertionError, EvalkitError, EpisodeFault) as error:
         return "failed", " ".join(str(error).split())
     except Exception as error:  # a plugin is anyone's code
@@ -83,11 +90,13 @@ def _outcome(check: Check) -> tuple[State, str]:
 
 
 def require_all(checks: Sequence[Check]) -> None:
-    """Raise what the first check raises whose promise is not kept; doubts become warnings."""
+    """Raise what the first check raises whose promise is not kept; doubts and untried promises become warnings."""
     for check in checks:
         try:
             check.run()
         except Doubt as doubt:
             warnings.warn(f"{check.name}: {doubt} {check.advice}", stacklevel=3)
+        except NotTried as reason:
+            warnings.warn(f"{check.name} is not checked: {reason}", stacklevel=3)
         except NotApplicable:
             continue

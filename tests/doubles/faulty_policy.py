@@ -15,14 +15,15 @@ import numpy as np
 from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE, EnvSpec, PolicySpec
-from evalkit.contracts.types import ACTION_DIM, PolicyReply, PolicyRequest, Prediction
+from evalkit.contracts.types import ACTION_DIM, GRIPPER, PolicyReply, PolicyRequest, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaultyConfig:
-    """`fault` is one of the names in `FaultyPolicy`; `none` for a policy without one."""
+    """`fault` is one of the names in `FaultyPolicy`; `none` for a policy without one. `reads`: states of the env."""
 
     fault: str = "none"
+    reads: tuple[str, ...] = ()
 
 
 class FaultyPlugin:
@@ -45,6 +46,7 @@ class FaultyPlugin:
             frame_stride=2,
             takes_actions=True,
             past_frame_stride=2,
+            privileged_keys=config.reads,
         )
         return replace(spec, env_ids=("nowhere/Lift",)) if config.fault == "nowhere" else spec
 
@@ -68,7 +70,7 @@ class FaultyPolicy:
         self.spec = spec
         self._fault = fault
         self._memory: dict[str, float] = {}
-        self._count = 0
+        self._first: dict[str, float] = {}
         self._last: PolicyRequest | None = None
 
     def reset(self, episode_id: str, env: EnvSpec) -> None:
@@ -77,12 +79,11 @@ class FaultyPolicy:
         self._memory.setdefault(episode_id, 0.0)
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
-        self._count += 1
         return [self._reply(request, len(requests)) for request in requests]
 
     def _reply(self, request: PolicyRequest, batch: int) -> PolicyReply:
         seen, fault = request.observation, self._fault
-        self._last = request
+        before, self._last = self._last, request
         if not np.isfinite(seen.proprio).all():
             if fault == "poisoned":
                 self._memory["poison"] = 0.5
@@ -95,18 +96,23 @@ class FaultyPolicy:
         if request.past_rgb is not None and fault != "blind":
             value += 0.1 * float(request.past_rgb.mean()) / 255 if len(request.past_rgb) else 0.0
         value += {"batch": 0.1 * (batch - 1), "id": 0.01 * (hash(request.episode_id) % 7)}.get(fault, 0.0)
+        if fault == "last_request" and request.chunk_idx and before is not None:
+            value += 0.1 * float(before.observation.proprio[0])
+        if fault == "first_seen":
+            value += 0.1 * self._first.setdefault(request.episode_id, float(seen.proprio[0]))
         value += 0.1 * (request.num_predicted_frames == 0) if fault == "frames_change_actions" else 0.0
         self._memory[request.episode_id] += 0.1
         actions = np.zeros((4, ACTION_DIM), np.float32)
-        actions[:, :3] = 1000 * value if fault == "millimetres" else value
+        actions[:, :3] = {"millimetres": 1000, "fast": 500}.get(fault, 1) * value
+        actions[:, GRIPPER] = 300 if fault == "gripper" else 1
         if request.given_actions is not None and fault != "own_actions":
             actions = request.given_actions
         return PolicyReply(
             actions=actions.astype(np.float64) if fault == "float64" else actions,
-            prediction=partial(self._predicted, request),
+            prediction=partial(self._predicted, request, batch),
         )
 
-    def _predicted(self, request: PolicyRequest) -> Prediction:
+    def _predicted(self, request: PolicyRequest, batch: int) -> Prediction:
         if self._fault == "late" and self._last is not None:
             request = replace(self._last, num_predicted_frames=request.num_predicted_frames)
         count, seen = request.num_predicted_frames, request.observation
@@ -115,9 +121,13 @@ class FaultyPolicy:
         if self._fault == "prediction_acts":
             self._memory["poison"] = self._memory.get("poison", 0.0) + 0.1
         rgb = np.repeat(seen.rgb[None], count, axis=0)
-        scale = 1000.0 if self._fault == "depth_mm" else 1.0
+        rgb = rgb + np.uint8(batch - 1) if self._fault == "batch_future" else rgb
+        scale = {"depth_mm": 1000.0, "depth_below_0": -1.0}.get(self._fault, 1.0)
+        state = seen.proprio.copy()
+        state[3:7] *= -1 if self._fault == "w_below_0" else 1
+        state[0] += 300 if self._fault == "state_mm" else 0
         return Prediction(
             rgb=rgb // 255 if self._fault == "rgb_01" else rgb,
             depth=np.float32(scale) * np.repeat(seen.depth[None], count, axis=0),
-            proprio=np.repeat(seen.proprio[None], count, axis=0),
+            proprio=np.repeat(state[None], count, axis=0),
         )

@@ -89,10 +89,12 @@ class FakePolicy:
             actions[:, 9] = 0.1
         num_frames = request.num_predicted_frames
         size = SIZE_PX if fault != "wrong_prediction" else (8, 8)
+        states = np.zeros((num_frames, 16), np.float32)
+        states[:, 3] = 1
         prediction = Prediction(
             rgb=rng.integers(0, 256, (2, 3, *size, 3), dtype=np.uint8)[:num_frames],
             depth=rng.uniform(0.5, 2.0, (2, 3, *size)).astype(np.float32)[:num_frames],
-            proprio=np.zeros((num_frames, 16), np.float32),
+            proprio=states,
         )
         if fault == "no_prediction":
             return PolicyReply(actions=actions, prediction=lambda: None)  # type: ignore[arg-type,return-value]

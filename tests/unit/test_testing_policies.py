@@ -7,14 +7,16 @@ Read next: `evalkit/testing/policies.py`; `tests/contract/test_policies.py` for 
 import re
 import warnings
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from evalkit.cli.main import app
 from evalkit.config import bind_policy
-from evalkit.testing import Verdict, check_policy, judge, policy_checks
+from evalkit.testing import Verdict, check_policy, judge, noise_request, policy_checks
 from tests.doubles.faulty_policy import FaultyConfig, FaultyPlugin
 
+CHECKED_ALWAYS = ("requirements", "plugin", "fits")
 FAULTY = "tests.doubles.faulty_policy:FaultyPlugin"
 FAILURES = {
     "absent": ("requirements", "Policy 'faulty' lacks weights; download them"),
@@ -24,9 +26,15 @@ FAILURES = {
     "all_frames": ("prediction", r"predicted RGB is \(2, 3"),
     "own_actions": ("prediction", "the reply must repeat the given actions; 28 of 56 numbers differ"),
     "global_noise": ("same seed", "the same request must give the same actions; 12 of 56 numbers differ, by up to"),
-    "batch": ("batch", "actions must not depend on the other requests; 12 of 56 numbers differ, by up to 0.1"),
+    "batch": ("batch", r"must not depend on the other requests of a batch \(actions\); 12 of 56 .* by up to 0.1"),
+    "batch_future": ("batch", r"must not depend on the other requests of a batch \(rgb\)"),
+    "last_request": ("batch", r"must not depend on the requests of other episodes between its own \(actions\)"),
     "id": ("batch", "must not depend on the episode's id"),
-    "no_reset": ("reset", "chunk 0 of an episode must be the same after `reset`"),
+    "first_seen": (
+        "reset",
+        r"chunk 0 of an episode must be the same after another one under its id and `reset` \(actions",
+    ),
+    "no_reset": ("reset", "chunk 0 of an episode must be the same after another one under its id"),
     "prediction_acts": ("handles", "a prediction must not change actions"),
     "frames_change_actions": ("handles", "actions must not depend on num_predicted_frames"),
     "late": ("handles", r"must be the same if later requests came before it \(rgb\)"),
@@ -34,6 +42,11 @@ FAILURES = {
     "poisoned": ("bad input", "a bad request must not change the actions of later ones; 12 of 56"),
 }
 DOUBTS = {
+    "fast": ("actions", "translations or rotations reach .*; 1 is 0.05 m or 0.5 rad"),
+    "gripper": ("actions", "grippers go from 300 to 300; they are -1 to 1, and 1 opens"),
+    "depth_below_0": ("prediction", "predicted depth goes down to -.*; it is in metres, and 0 where there is none"),
+    "w_below_0": ("prediction", r"predicted quaternions \(w, x, y, z\) have a w of -1; states have w >= 0"),
+    "state_mm": ("prediction", "predicted positions reach 300; they are metres in the base frame"),
     "millimetres": ("actions", "positions reach .*; they are metres in the base frame"),
     "depth_mm": ("prediction", "the median of the predicted depth is .*; depth is in metres"),
     "rgb_01": ("prediction", "no predicted colour is above 1"),
@@ -81,13 +94,42 @@ def test_nothing_is_tried_with_a_policy_that_does_not_load() -> None:
 
 def test_the_same_checks_in_a_test_of_a_package() -> None:
     check_policy(FaultyPlugin())
-    with pytest.raises(AssertionError, match="actions must not depend on the other requests"):
+    with pytest.raises(AssertionError, match="a reply must not depend on the other requests of a batch"):
         check_policy(FaultyPlugin(), FaultyConfig(fault="batch"))
     with pytest.warns(UserWarning, match="prediction: the median of the predicted depth"):
         check_policy(FaultyPlugin(), FaultyConfig(fault="depth_mm"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_policy(FaultyPlugin(), FaultyConfig(fault="none"))
+
+
+def test_states_of_the_robot_are_checked_others_are_untried() -> None:
+    """`robot0_eef_quat` is a unit quaternion of four numbers; the position of a cube needs a simulator."""
+    bound = bind_policy(FAULTY, ["policy.faulty.reads=[robot0_eef_quat,robot0_gripper_qpos]"])
+    found = {verdict.name: verdict.state for verdict in judge(policy_checks(bound))}
+    assert {state for name, state in found.items() if name != "fits"} == {"passed"}, found
+    oracle = bind_policy(FAULTY, ["policy.faulty.reads=[robot0_eef_quat,cube_pos]"])
+    untried = [verdict for verdict in judge(policy_checks(oracle)) if verdict.state == "untried"]
+    assert [verdict.name for verdict in untried] == [name for name in found if name not in CHECKED_ALWAYS]
+    assert all(
+        verdict.found.startswith("reads the simulator's state (cube_pos); `evalkit check") for verdict in untried
+    )
+    with pytest.warns(UserWarning, match="actions is not checked: reads the simulator's state"):
+        check_policy(oracle.plugin, oracle.config)
+    (noise,) = (noise_request(oracle.spec(), 0, 0).observation.privileged for _ in range(1))
+    assert np.linalg.norm(noise["robot0_eef_quat"]) == pytest.approx(1)
+    assert noise["robot0_eef_quat"].shape == (4,)
+
+
+def test_an_untried_policy_is_not_said_to_keep_its_contract() -> None:
+    done = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.reads=[cube_pos]"])
+    assert done.exit_code == 0, done.output
+    said = _one_line(done.output)
+    assert (
+        "only a part can be checked here: 2 passed, 1 doubtful, 9 untried (actions, prediction, same seed, batch,"
+        in said
+    )
+    assert "keeps its contract" not in said
 
 
 def _one_line(text: str) -> str:
