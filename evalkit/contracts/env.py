@@ -98,6 +98,14 @@ class CountingEnv(Protocol):
         ...
 
 
+class RewardingEnv(Protocol):
+    """An env that gives a reward for each step; `run.steps` writes it into the step rows."""
+
+    def reward(self) -> float:
+        """Return the reward of the last action; read after each step."""
+        ...
+
+
 class InstructedEnv(Protocol):
     """An env whose scene does not decide the instruction: the plan does."""
 

@@ -72,13 +72,16 @@ class EpisodeFault(Exception):
         reason: One sentence, kept in the episode's record.
         retriable: True where the cause may lie outside the episode (a worker that died or hung), so that the
             episode is tried again within the run's limit; False where trying again gives the same fault.
+        counts: False where another episode is the cause (it made the policy's process hang or die), so that the
+            attempt does not count against the run's limit.
     """
 
-    def __init__(self, blame: Blame, reason: str, *, retriable: bool = False) -> None:
+    def __init__(self, blame: Blame, reason: str, *, retriable: bool = False, counts: bool = True) -> None:
         super().__init__(reason)
         self.blame: Blame = blame
         self.reason = reason
         self.retriable = retriable
+        self.counts = counts
 
 
 class WorkerNotStarted(EpisodeFault):

@@ -21,11 +21,12 @@ from scipy.spatial.transform import Rotation
 
 from evalkit.contracts.files import write_whole
 from evalkit.contracts.geometry import wxyz_from_xyzw
-from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE, OSC_STEP_M, OSC_STEP_RAD
+from evalkit.contracts.spec import EE_POSE_BASE, OSC_DELTA_BASE, OSC_STEP_M, OSC_STEP_RAD, EnvSpec
 from evalkit.contracts.types import ARM_ACTION, ARM_PROPRIO, QUAT_WXYZ, ROTVEC_RAD, Observation
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.axes import SAME_AXES, Axes, rotation_from_wxyz
 from evalkit.dataset.depth_video import DepthRange, depth_bytes, millimetres
+from evalkit.dataset.layout import CAMERA_KINDS
 from evalkit.dataset.videos import write_video
 
 EPISODES_PER_CHUNK = 1000
@@ -107,6 +108,21 @@ class Steps:
         names = ("rgb", "depth", "proprio", "intrinsics", "T_base_cam")
         stacked = {name: np.stack([getattr(observation, name) for observation in observations]) for name in names}
         return cls(action=action, executed=executed, **stacked)
+
+
+def recording_of(spec: EnvSpec, axes: Axes) -> Recording:
+    """Return how the episodes of an env are written; views are numbered, because data sets are read in name order."""
+    return Recording(
+        views=tuple(
+            View(name=f"{index}_{camera.name}", kind=CAMERA_KINDS[camera.kind])
+            for index, camera in enumerate(spec.cameras)
+        ),
+        arms=spec.arms,
+        layout=spec.action_layout,
+        control_hz=spec.control_hz,
+        depth_range=DepthRange(),
+        axes=axes,
+    )
 
 
 def episode_key(index: int) -> str:

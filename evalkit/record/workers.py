@@ -17,13 +17,10 @@ from evalkit.contracts.env import Env
 from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError
 from evalkit.contracts.plugins import load_expert
 from evalkit.contracts.policy import ExpertPlugin, Policy
-from evalkit.contracts.spec import EnvSpec, check
+from evalkit.contracts.spec import check
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.remote_env import RemoteEnv
-from evalkit.dataset.axes import Axes
-from evalkit.dataset.depth_video import DepthRange
-from evalkit.dataset.layout import CAMERA_KINDS
-from evalkit.dataset.writer import Recording, View, episode_key, write_episode, write_metadata
+from evalkit.dataset.writer import episode_key, recording_of, write_episode, write_metadata
 from evalkit.record.demonstrate import Learner, Rollout, demonstrate, refuse, rollout
 from evalkit.record.notes import write_note
 from evalkit.record.plan import FAILED, RecordJob, about_of
@@ -218,18 +215,3 @@ def _try_episode(cast: _Cast, env: Env, episode: Episode) -> Rollout | None:
     except FloatingPointError:
         return None
     return None if steps is None else Rollout(steps, success=not job.refused)
-
-
-def recording_of(spec: EnvSpec, axes: Axes) -> Recording:
-    """Return how the episodes of an env are written; views are numbered, because data sets are read in name order."""
-    return Recording(
-        views=tuple(
-            View(name=f"{index}_{camera.name}", kind=CAMERA_KINDS[camera.kind])
-            for index, camera in enumerate(spec.cameras)
-        ),
-        arms=spec.arms,
-        layout=spec.action_layout,
-        control_hz=spec.control_hz,
-        depth_range=DepthRange(),
-        axes=axes,
-    )

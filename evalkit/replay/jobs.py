@@ -17,11 +17,10 @@ from evalkit.contracts.recording import REPLAY_STATE
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.dataset.about import EpisodeAbout
-from evalkit.dataset.writer import read_about, write_episode, write_metadata
+from evalkit.dataset.writer import read_about, recording_of, write_episode, write_metadata
 from evalkit.record.notes import is_noted, write_note
 from evalkit.record.pool import explained, run_jobs
 from evalkit.record.refusals import EPISODES_PER_TASK
-from evalkit.record.workers import recording_of
 from evalkit.replay.demos import BrokenDemo, Demo, DemoFile, fingerprint, leaves_range, number_of, read_demo, read_file
 from evalkit.replay.job import OTHER_NUMBERS, EpisodeJob, describe_changes
 from evalkit.replay.render import EE_TOLERANCE_M, Rendered, render

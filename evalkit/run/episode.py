@@ -34,12 +34,16 @@ class ExecutedChunk:
         actions: N,14 float32, the executed actions of the reply.
         predicted: The prediction; None if the policy predicts nothing.
         outcome: The outcome of the actions.
+        reply: The reply of the policy, with its timings and details.
+        before: The rendered observation before each executed action; empty unless every step is rendered.
     """
 
     request: PolicyRequest
     actions: np.ndarray
     predicted: Prediction | None
     outcome: ChunkOutcome
+    reply: PolicyReply
+    before: Sequence[Observation] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +127,7 @@ def run_episode(
     *,
     render: bool,
     predict: bool,
+    render_all: bool = False,
 ) -> bool:
     """Run one planned episode to its end and return whether the goal was met.
 
@@ -136,6 +141,7 @@ def run_episode(
         tally: Filled during the episode.
         render: Whether to render frames between observations, one every `frame_stride` steps.
         predict: Whether to ask for predictions: of the frames that the executed actions can reach.
+        render_all: Whether to render after every step, for `ExecutedChunk.before`.
 
     Raises:
         EpisodeFault: If anything ends the episode as an error; it says whose fault it is.
@@ -143,7 +149,7 @@ def run_episode(
     spec, env_spec, clock = policy.spec, worker.env_spec, tally.clock
     requests = EpisodeRequests(episode, spec)
     with clock.span("reset"):
-        tally.start = worker.begin(episode, render=spec.needs_images or render)
+        tally.start = worker.begin(episode, render=spec.needs_images or render or render_all)
         worker.check_start(episode, tally.start)
         observation = tally.start.observation
         tally.instruction = observation.instruction
@@ -167,7 +173,7 @@ def run_episode(
         past_at = past_offsets(spec, len(actions))
         worker.send_actions(
             actions,
-            render_at=sorted({*shown_at, *past_at}),
+            render_at=range(1, len(actions) + 1) if render_all else sorted({*shown_at, *past_at}),
             render_last=spec.needs_images,
             render_success=render,
         )
@@ -178,10 +184,13 @@ def run_episode(
         with clock.span("wait"):
             outcome = worker.receive_outcome()
         tally.add(actions, outcome, reply)
+        before = [observation, *(frame for _, frame in outcome.frames)][: outcome.num_executed] if render_all else []
         between = [frame.rgb for frame in _frames_at(outcome, past_at) if frame is not outcome.last]
         outcome = _for_listeners(outcome, shown_at)
         executed = actions[: outcome.num_executed]
-        unreported = ExecutedChunk(request=request, actions=executed, predicted=predicted, outcome=outcome)
+        unreported = ExecutedChunk(
+            request=request, actions=executed, predicted=predicted, outcome=outcome, reply=reply, before=before
+        )
         success, observation = outcome.success, outcome.last
     with clock.span("record"):
         _notify(listeners, unreported)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,6 +106,7 @@ class Lane:
         Raises:
             EvalkitError: If the run cannot go on.
         """
+        counted = 0
         for attempt in itertools.count(1):
             tally = Tally()
             try:
@@ -116,9 +117,11 @@ class Lane:
                 if isinstance(fault, EnvRaised) and fault.misses_assets:
                     return Ended(self._record(episode, tally, attempt, "skipped", fault=fault), fault)
                 most = self._job.settings.max_attempts
-                if not fault.retriable or attempt >= most or self._stop.is_set():
+                counted += fault.counts
+                if not fault.retriable or counted >= most or self._stop.is_set():
                     return Ended(self._record(episode, tally, attempt, "error", fault=fault), fault)
-                self._job.on_retry(f"{episode.key} starts again, attempt {attempt + 1} of {most}: {fault.reason}")
+                number = f", attempt {counted + 1} of {most}" if fault.counts else " (this attempt does not count)"
+                self._job.on_retry(f"{episode.key} starts again{number}: {fault.reason}")
             except EvalkitError:
                 raise
             except Exception as error:
@@ -132,12 +135,12 @@ class Lane:
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy
         env_spec, keeps_clip = folder.plan.env_spec(episode.task), episode.key in self._job.kept_clips
         paths = {"clip": folder.clip_path(episode), "video": folder.video_path(episode)}
-        for path in paths.values():
+        for path in [*paths.values(), folder.steps_path(episode)]:
             with suppress(OSError):
                 path.unlink()
         clip = [_clip_recorder(folder, episode, env_spec, policy.spec)] if keeps_clip else []
         video = self._video_recorder(episode, env_spec)
-        listeners: list[Listener] = [*clip, *video]
+        listeners: list[Listener] = [*clip, *video, *self._on_request(episode, env_spec)]
         try:
             worker = self._worker_for(episode, env_spec)
             success = run_episode(
@@ -148,6 +151,7 @@ class Lane:
                 tally,
                 render=settings.video or keeps_clip,
                 predict=bool(policy.spec.predicts) and (settings.video or keeps_clip),
+                render_all=settings.rollouts is not None,
             )
             warnings = self._settle(worker, tally) if success else []
             if folder.plan.success_after_steps and tally.settling is not None:
@@ -192,6 +196,18 @@ class Lane:
         if counts:
             raise EpisodeFault("env", reason)
         return [reason]
+
+    def _on_request(self, episode: Episode, env_spec: EnvSpec) -> Iterator[Listener]:
+        """Yield the recorders of what is written on request alone: step rows, rollouts."""
+        job = self._job
+        if job.settings.steps:
+            from evalkit.run.step_rows import StepRecorder
+
+            yield StepRecorder(job.folder.steps_path(episode), episode)
+        if job.settings.rollouts is not None:
+            from evalkit.run.rollouts import RolloutRecorder
+
+            yield RolloutRecorder(job.folder, job.bench, episode, env_spec)
 
     def _video_recorder(self, episode: Episode, env_spec: EnvSpec) -> list[OptionalListener]:
         """Return the recorder of the episode's video; none where videos are not asked for or keep failing."""

@@ -10,6 +10,7 @@ episode only, so neither the number of workers nor a restart changes them.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import PluginRaised
@@ -46,9 +47,23 @@ def load_policy(policy: BoundPolicy, folder: RunFolder) -> Policy:
 
 def run_session(job: Job, on_record: OnRecord) -> None:
     """Run what is missing and note the session in `run.json`; arguments and errors are those of `run_missing`."""
+    _check_rollouts(job)
     begin_session(job.folder, job.settings, shard=None if job.shard == WHOLE else str(job.shard))
     run_missing(job, on_record)
     end_session(job.folder, worker_memory=job.memory.to_json(job.settings.worker_memory_bytes))
+    if job.settings.rollouts is not None:
+        from evalkit.run.rollouts import export_rollouts
+
+        export_rollouts(job.folder, Path(job.settings.rollouts))
+
+
+def _check_rollouts(job: Job) -> None:
+    """Raise EvalkitError if rollouts are asked for and the bench cannot be recorded, before anything runs."""
+    if job.settings.rollouts is not None:
+        from evalkit.run.rollouts import recording_for
+
+        for task in job.folder.plan.tasks:
+            recording_for(job.bench, job.folder.plan.env_spec(task))
 
 
 def run_missing(job: Job, on_record: OnRecord) -> None:

@@ -41,6 +41,9 @@ class RunSettings:
         clips: Write predictions and ground truth, for `evalkit score`: `true`, `false`, or the share of the plan's
             episodes whose clips are kept, from 0 to 1, spread over the tasks.
         video: Write one mp4 per episode, for viewing.
+        steps: Write one row per control step: reward where the env gives one, success, the policy's own numbers.
+        rollouts: Folder of a LeRobot data set of the episodes that ended in success or failure; every step is rendered.
+            It is written when the last episode is recorded.
     """
 
     workers: int = 1
@@ -54,6 +57,8 @@ class RunSettings:
     settle_steps: int = 20
     clips: bool | int | float = True
     video: bool = True
+    steps: bool = False
+    rollouts: str | None = None
 
     def __post_init__(self) -> None:
         """Raise BadConfig for numbers with which no run works."""

@@ -168,6 +168,9 @@ class FakeEnv:
         if self._now("settle_die"):
             os._exit(11)
 
+    def reward(self) -> float:
+        return -abs(self._goal - self._x)
+
     def counters(self) -> dict[str, int]:
         return {"steps_back": self._steps_back} if not self._now("no_counts") else {"steps_back": -1}
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.contracts.types import Observation, PolicyRequest
+from evalkit.contracts.types import Observation, PolicyReply, PolicyRequest
 from evalkit.contracts.worker.client import ChunkOutcome
 from evalkit.run.episode import ExecutedChunk
 from evalkit.run.recorder import MAX_WAITING_CHUNKS, ClipRecorder
@@ -40,7 +40,9 @@ def chunk(index: int) -> ExecutedChunk:
     request = PolicyRequest(episode_id="x", chunk_idx=index, step_idx=index, noise_seed=0, observation=seen)
     outcome = ChunkOutcome(num_executed=1, success=False, frames=[(1, seen)], last=seen, sim_s=0, render_s=0)
     actions = np.full((1, 14), index, np.float32)
-    return ExecutedChunk(request=request, actions=actions, predicted=None, outcome=outcome)
+    return ExecutedChunk(
+        request=request, actions=actions, predicted=None, outcome=outcome, reply=PolicyReply(actions=actions)
+    )
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, *, fail_at: int = -1) -> list[int]:

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "evalkit/dataset": {"evalkit.contracts", "evalkit.dataset"},
     "evalkit/store": {"evalkit.contracts", "evalkit.store"},
     "evalkit/serve": {"evalkit.contracts", "evalkit.serve"},
-    "evalkit/run": {"evalkit.contracts", "evalkit.store", "evalkit.serve", "evalkit.run"},
+    "evalkit/run": {"evalkit.contracts", "evalkit.dataset", "evalkit.store", "evalkit.serve", "evalkit.run"},
     "evalkit/vet": {"evalkit.contracts", "evalkit.run.settings", "evalkit.vet"},
     "evalkit/record": {"evalkit.contracts", "evalkit.dataset", "evalkit.record"},
     "evalkit/replay": {"evalkit.contracts", "evalkit.dataset", "evalkit.record", "evalkit.replay"},

@@ -20,7 +20,7 @@ from evalkit.contracts.recording import DEMONSTRATION_SEEDS
 from evalkit.contracts.types import Episode
 from evalkit.dataset.axes import SAME_AXES
 from evalkit.dataset.layout import read_track
-from evalkit.dataset.writer import episode_key, write_episode
+from evalkit.dataset.writer import episode_key, recording_of, write_episode
 from evalkit.record import plan, pool, workers
 from evalkit.record.demonstrate import NO_DISTURBANCE, Disturbance, demonstrate
 from evalkit.record.notes import write_note
@@ -104,7 +104,7 @@ def test_a_task_without_an_expert_is_named(tmp_path: Path, stage: PointEnv) -> N
 
 
 def test_views_keep_the_envs_order(tmp_path: Path) -> None:
-    recording = workers.recording_of(PointEnv.spec, SAME_AXES)
+    recording = recording_of(PointEnv.spec, SAME_AXES)
     assert [view.name for view in recording.views] == ["0_z_front", "1_wrist"]
     steps = demonstrate(PointEnv(), PointExpert(), EPISODE, NO_DISTURBANCE)
     assert steps is not None

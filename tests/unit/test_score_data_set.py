@@ -20,8 +20,7 @@ from evalkit.contracts.types import ARM_PROPRIO, PolicyReply, Prediction
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.axes import ROBOTWIN_AXES, SAME_AXES
 from evalkit.dataset.layout import read_track
-from evalkit.dataset.writer import Steps, write_episode, write_metadata
-from evalkit.record.workers import recording_of
+from evalkit.dataset.writer import Steps, recording_of, write_episode, write_metadata
 from evalkit.score.chunk import ScoreOptions
 from evalkit.score.dataset import score_dataset
 from evalkit.score.results.table import read_scores

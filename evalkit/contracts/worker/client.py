@@ -85,6 +85,7 @@ class ChunkOutcome:
         sim_s: Seconds of physics.
         render_s: Seconds of rendering and reading the state.
         counters: What a `CountingEnv` has counted since the episode began.
+        rewards: What a `RewardingEnv` gave for each executed action; empty for others.
     """
 
     num_executed: int
@@ -94,6 +95,7 @@ class ChunkOutcome:
     sim_s: float
     render_s: float
     counters: Mapping[str, int] = field(default_factory=dict)
+    rewards: Sequence[float] = ()
 
 
 class EnvWorker:
@@ -245,7 +247,17 @@ class EnvWorker:
             sim_s=answer.sim_s,
             render_s=answer.render_s,
             counters=answer.counters,
+            rewards=self._rewards(answer),
         )
+
+    def _rewards(self, answer: messages.Advanced) -> list[float]:
+        """Return the rewards of an answer; raises EpisodeFault unless there is none, or a number for each action."""
+        rewards = list(answer.rewards)
+        if rewards and (len(rewards) != answer.num_executed or not np.isfinite(rewards).all()):
+            raise self._fault(
+                f"{self.env_spec.env_id}: {answer.num_executed} finite rewards were expected, got {rewards}."
+            )
+        return rewards
 
     def settle(self, num_steps: int) -> bool | None:
         """Leave the robot alone for some control steps; return whether the goal is met after the last one.

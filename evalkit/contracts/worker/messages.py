@@ -132,6 +132,7 @@ class Advanced(Message):
         sim_s: Seconds of physics.
         render_s: Seconds of rendering and reading the state.
         counters: What a `CountingEnv` has counted since the episode began.
+        rewards: What a `RewardingEnv` gave for each executed action; empty for others.
     """
 
     num_executed: int
@@ -141,6 +142,7 @@ class Advanced(Message):
     sim_s: float
     render_s: float
     counters: Mapping[str, int] = field(default_factory=dict)
+    rewards: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,35 +22,11 @@ KILL_WAIT_S = 10.0
 """Seconds for a killed process to go; one that waits for its driver does not, and is left to it."""
 
 
-class WorkerProcess:
-    """The process of one env.
+class ChildProcess:
+    """A process that leads a group and session of its own."""
 
-    Args:
-        launch: How to start it.
-        connection: Its end of the socket.
-        output: What takes its output.
-
-    Raises:
-        EvalkitError: If its interpreter, its working directory or a package is not there.
-    """
-
-    def __init__(self, launch: WorkerLaunch, connection: socket.socket, output: Output) -> None:
-        packages = {name: str(Path(folder).absolute()) for name, folder in launch.packages.items()}
-        _check_folders(launch, packages)
-        script = Path(__file__).with_name("start.py")
-        try:
-            self._process = subprocess.Popen(
-                [launch.python, str(script), str(connection.fileno()), json.dumps(packages)],
-                cwd=launch.cwd,
-                env={**os.environ, **launch.environ},
-                pass_fds=[connection.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output.file,
-                stderr=output.file,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise EvalkitError(f"Cannot start the interpreter {launch.python}: {error.strerror}.") from error
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
         self._killed = False
 
     @property
@@ -86,6 +62,38 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self.wait(KILL_WAIT_S)
+
+
+class WorkerProcess(ChildProcess):
+    """The process of one env.
+
+    Args:
+        launch: How to start it.
+        connection: Its end of the socket.
+        output: What takes its output.
+
+    Raises:
+        EvalkitError: If its interpreter, its working directory or a package is not there.
+    """
+
+    def __init__(self, launch: WorkerLaunch, connection: socket.socket, output: Output) -> None:
+        packages = {name: str(Path(folder).absolute()) for name, folder in launch.packages.items()}
+        _check_folders(launch, packages)
+        script = Path(__file__).with_name("start.py")
+        try:
+            process = subprocess.Popen(
+                [launch.python, str(script), str(connection.fileno()), json.dumps(packages)],
+                cwd=launch.cwd,
+                env={**os.environ, **launch.environ},
+                pass_fds=[connection.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output.file,
+                stderr=output.file,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EvalkitError(f"Cannot start the interpreter {launch.python}: {error.strerror}.") from error
+        super().__init__(process)
 
 
 def _check_folders(launch: WorkerLaunch, packages: dict[str, str]) -> None:

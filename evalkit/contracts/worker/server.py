@@ -169,6 +169,7 @@ class _Server:
         render_at = set(message.render_at)
         frames: list[tuple[int, dict[str, Any]]] = []
         success, offset, sim_s, render_s = False, 0, 0.0, 0.0
+        rewards: list[float] = []
         last: dict[str, Any] = {}
         for offset, action in enumerate(message.actions, start=1):
             started = time.perf_counter()
@@ -176,6 +177,8 @@ class _Server:
             self._last_action = action
             stepped = time.perf_counter()
             sim_s += stepped - started
+            if _has(self._env, "reward"):
+                rewards.append(float(self._env.reward()))
             done = success or offset == len(message.actions)
             render = offset in render_at or (done and message.render_last) or (success and message.render_success)
             if render or done:
@@ -193,6 +196,7 @@ class _Server:
             sim_s=sim_s,
             render_s=render_s,
             counters=dict(self._env.counters()) if _has(self._env, "counters") else {},
+            rewards=rewards,
         )
 
 
