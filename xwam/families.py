@@ -36,9 +36,10 @@ OWN = "xwam"
 class Family(Protocol):
     """One design of network.
 
-    A family may have two more methods: `official(source)` if its authors published weights
-    (`xwam.checkpoints.start.ReadsOfficial`), and `draw_levels(model, recipe, generator)` if its noise levels are not
-    X-WAM's (`xwam.training.batches.DrawsLevels`).
+    A family may have three more methods: `official(source)` if its authors published weights
+    (`xwam.checkpoints.start.ReadsOfficial`), `draw_levels(model, recipe, generator)` if its noise levels are not
+    X-WAM's (`xwam.training.batches.DrawsLevels`), and `infer_actions(bundle, batch, text, num_steps, seed)` if its
+    models do inverse dynamics (`xwam.training.inverse_dynamics.InfersActions`).
 
     Attributes:
         name: Name in configurations and in `xwam train --model`.

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from baselines.uwm.sampling import Denoising, Groups, begin, run
-from baselines.uwm.uses import FORWARD_DYNAMICS, JOINT, POLICY, USES
+from baselines.uwm.uses import FORWARD_DYNAMICS, INVERSE_DYNAMICS, JOINT, POLICY, USES, VIDEO
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import encode_views
+from xwam.flow.losses import Batch
 from xwam.flow.noise import draw_noise
 from xwam.flow.sampler import Latents
+from xwam.network.transformer import TextContext
 from xwam.serving.finisher import PlainFinisher, round_trip
 from xwam.serving.images import BenchImages
 from xwam.serving.imagine import Imagined, Observations
@@ -56,14 +58,24 @@ class UwmEngine:
         bundle: Configuration, network, codec and text encoder.
         use: How it acts, `joint` or `policy` (the marginal one).
         num_steps: Passes of each use.
+        predict_video: Whether predictions are those of the use `video`, without any actions; else they are those of its
+            own actions.
         guidance: Weight of the prompt; 0 for one conditional pass in each step.
         prompt_bytes: Largest memory of stored prompts.
     """
 
     def __init__(
-        self, bundle: Bundle, *, use: str, num_steps: int, guidance: float = 0.0, prompt_bytes: int = PROMPT_BYTES
+        self,
+        bundle: Bundle,
+        *,
+        use: str,
+        num_steps: int,
+        predict_video: bool = False,
+        guidance: float = 0.0,
+        prompt_bytes: int = PROMPT_BYTES,
     ) -> None:
         self.bundle, self.use, self.num_steps, self.guidance = bundle, use, num_steps, guidance
+        self.predict_video = predict_video
         self.model, self.network = bundle.model, bundle.network
         self.finisher = PlainFinisher(self.model, bundle.codec)
         self.numbers, self.images = RobotNumbers(self.model), BenchImages(self.model)
@@ -118,7 +130,7 @@ class UwmEngine:
         """Return the prediction for the request's actions.
 
         The joint use has denoised it with the actions. After the marginal one, forward dynamics of its own actions, as
-        they are executed, runs now, as it does for given actions.
+        they are executed, runs now, as it does for given actions. With `predict_video`, the use `video` runs now.
 
         Args:
             request: Its actions are clean.
@@ -132,12 +144,12 @@ class UwmEngine:
     def _with_observation(self, request: UwmRequest) -> Denoising:
         """Return a state whose observation is denoised, or will be."""
         state = request.state
-        if state.use != USES[POLICY]:
+        if state.use != USES[POLICY] and not self.predict_video:
             return state
         values = state.values
         assert request.executed_BKA is not None, "its actions are clean"
         return begin(
-            USES[FORWARD_DYNAMICS],
+            USES[VIDEO if self.predict_video else FORWARD_DYNAMICS],
             self.num_steps,
             request.noise,
             present=(values.video_BCTVHW[:, :, 0], values.proprio_BPS[:, 0]),
@@ -183,3 +195,18 @@ def imagine_jointly(bundle: Bundle, observations: Observations, num_steps: int, 
     )
     video, action, proprio = run(bundle.network, state).values
     return Imagined(Latents(video, None), action, proprio)
+
+
+@torch.no_grad()
+def infer_actions(bundle: Bundle, batch: Batch, text: TextContext, num_steps: int, *, seed: int) -> torch.Tensor:
+    """Return the actions that lead through the frames and states of clips, B,K,A, normalised: inverse dynamics."""
+    noise = noise_of(bundle, seed, len(batch.video_BCTVHW))
+    state = begin(
+        USES[INVERSE_DYNAMICS],
+        num_steps,
+        noise,
+        present=(batch.video_BCTVHW[:, :, 0], batch.proprio_BPS[:, 0]),
+        text=text,
+        given=noise._replace(video_BCTVHW=batch.video_BCTVHW, proprio_BPS=batch.proprio_BPS),
+    )
+    return run(bundle.network, state).values.action_BKA

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from baselines.uwm.network import UwmNetwork
     from baselines.uwm.objective import UwmObjective
     from xwam.checkpoints.bundle import Bundle
+    from xwam.flow.losses import Batch
     from xwam.flow.sampler import Schedule
+    from xwam.network.transformer import TextContext
     from xwam.serving.imagine import Imagined, Observations
     from xwam.training.recipes import Recipe
 
@@ -87,3 +89,11 @@ class UwmFamily:
         from baselines.uwm.engine import imagine_jointly
 
         return imagine_jointly(bundle, observations, schedule.num_video_steps, seed=seed)
+
+    def infer_actions(
+        self, bundle: Bundle, batch: Batch, text: TextContext, *, num_steps: int | None, seed: int
+    ) -> torch.Tensor:
+        """Return the actions of inverse dynamics, normalised."""
+        from baselines.uwm.engine import infer_actions
+
+        return infer_actions(bundle, batch, text, num_steps or bundle.model.num_action_steps, seed=seed)

@@ -27,6 +27,8 @@ MARGINAL = "marginal"
 USE_OF = {JOINT: JOINT, MARGINAL: POLICY}
 """The use behind each way of acting."""
 
+OWN, VIDEO_ALONE = "own", "video"
+
 PREDICTIONS = {
     JOINT: "denoised together with the actions",
     MARGINAL: "forward dynamics of the policy's own actions as they are executed, denoised after them",
@@ -41,10 +43,13 @@ class UwmPolicyConfig(ModelSettings):
         act: `joint` denoises actions together with the next observation; `marginal` denoises actions while the next
             observation stays noise, and predicts it by forward dynamics of its actions when asked.
         num_steps: Denoising steps of video and actions alike; None for the model's own.
+        predict: `own` predicts the outcome of the policy's own actions, or of given ones; `video` predicts what follows
+            the present while the actions stay noise, whatever is done.
     """
 
     act: str = JOINT
     num_steps: int | None = None
+    predict: str = OWN
 
 
 class UwmPlugin(PredictingPlugin["UwmPolicy"]):
@@ -59,6 +64,7 @@ class UwmPlugin(PredictingPlugin["UwmPolicy"]):
         """Raise BadConfig unless a model can follow the settings; nothing is loaded."""
         super().check(config)
         check_choice(f"policy.{self.name}.act", config.act, tuple(USE_OF))
+        check_choice(f"policy.{self.name}.predict", config.predict, (OWN, VIDEO_ALONE))
         if config.num_steps is not None:
             check_range(f"policy.{self.name}.num_steps", config.num_steps, 1, MAX_STEPS)
 
@@ -72,12 +78,12 @@ class UwmPlugin(PredictingPlugin["UwmPolicy"]):
         return self.spec_of(
             config,
             model,
-            note=f"-{config.act}",
+            note=f"-{config.act}" + ("" if config.predict == OWN else "-video"),
             execute_steps=self.executed(config, model.num_actions, model.execute_steps),
             predicts=("rgb", "proprio"),
             num_future_frames=model.num_future_frames,
             frame_stride=model.frame_stride,
-            takes_actions=True,
+            takes_actions=config.predict == OWN,
         )
 
     def schedule_facts(self, config: UwmPolicyConfig, model: ModelConfig) -> Mapping[str, str]:
@@ -88,8 +94,7 @@ class UwmPlugin(PredictingPlugin["UwmPolicy"]):
             "policy": f"{config.act}: the next observation is "
             + ("denoised with the actions" if config.act == JOINT else "held as noise while actions are denoised"),
             "denoising": f"{steps} steps for actions and video, guidance {config.guidance}",
-            "predictions": PREDICTIONS[config.act],
-            "predictions where actions are given": f"forward dynamics, {steps} steps",
+            **_predictions(config, steps),
             "execution": f"{executed} of {model.num_actions} actions of a chunk",
             "departures from the model's own schedule": departures(
                 ("num_steps", steps, own),
@@ -110,6 +115,7 @@ class UwmPlugin(PredictingPlugin["UwmPolicy"]):
             bundle,
             use=USE_OF[config.act],
             num_steps=_num_steps(config, bundle.model),
+            predict_video=config.predict == VIDEO_ALONE,
             guidance=config.guidance,
             prompt_bytes=prompt_bytes(config),
         )
@@ -117,6 +123,16 @@ class UwmPlugin(PredictingPlugin["UwmPolicy"]):
 
 class UwmPolicy(PredictingPolicy["UwmEngine"]):
     """The model in memory. A reply depends only on its request."""
+
+
+def _predictions(config: UwmPolicyConfig, steps: int) -> dict[str, str]:
+    """Return what predictions are, without given actions and with them."""
+    if config.predict == VIDEO_ALONE:
+        return {"predictions": f"the use `video`: actions held as noise, {steps} steps"}
+    return {
+        "predictions": PREDICTIONS[config.act],
+        "predictions where actions are given": f"forward dynamics, {steps} steps",
+    }
 
 
 def _num_steps(config: UwmPolicyConfig, model: ModelConfig) -> int:

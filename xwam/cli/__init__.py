@@ -1,7 +1,7 @@
 """The command `xwam`: checkpoints, data sets and training.
 
 In: arguments. Out: files, or lines on the screen; a mistake is one sentence on stderr and exit code 2.
-Read next: `checkpoints.py`, `data.py` and `training.py`, the verbs.
+Read next: `checkpoints.py`, `data.py`, `training.py` and `inverse_dynamics.py`, the verbs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from evalkit.contracts.errors import EvalkitError
 from xwam.cli.checkpoints import average, convert, show, speed
 from xwam.cli.data import check_data, export_lerobot, import_lerobot, statistics
+from xwam.cli.inverse_dynamics import infer_actions
 from xwam.cli.training import train, train_decoder
 
 
@@ -53,6 +54,7 @@ for verb in (
     import_lerobot,
     train,
     train_decoder,
+    infer_actions,
 ):
     app.command()(verb)
 
