@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
@@ -139,3 +140,22 @@ class Handle:
     def cancel(self) -> None:
         """Free the work and the memory of the request; a pass that is running ends first."""
         self._owner.cancel([self._entry], "The request was cancelled.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What a host has done and holds.
+
+    Attributes:
+        under_way: Requests that are neither answered in full nor cancelled.
+        uncollected: Finished predictions that no client has collected.
+        num_passes: Passes so far.
+        num_rows: Rows of these passes that were not padding.
+        pass_s: Measured seconds of a pass, a moving average; 0 before the first.
+    """
+
+    under_way: int
+    uncollected: int
+    num_passes: int
+    num_rows: int
+    pass_s: float

@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.stepped import Phase, SteppedPolicy
 from evalkit.contracts.types import PolicyRequest, Prediction
-from evalkit.serve.handle import Cancelled, Closed, Dropped, Entry, Handle, NoPrediction, Refused, TooLate
+from evalkit.serve.handle import Cancelled, Closed, Dropped, Entry, Handle, Load, NoPrediction, Refused, TooLate
 from evalkit.serve.scheduler import Decision, Limits, Ticket, decide
 from evalkit.serve.whole import WholeJob, WholePolicy
 
@@ -36,25 +36,6 @@ CLOSE_S = 5.0
 """Seconds that `close` waits for the pass that is running; a longer one is left behind, and its result is dropped."""
 
 ENDED = "The host of the policy has ended."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What a host has done and holds.
-
-    Attributes:
-        under_way: Requests that are neither answered in full nor cancelled.
-        uncollected: Finished predictions that no client has collected.
-        num_passes: Passes so far.
-        num_rows: Rows of these passes that were not padding.
-        pass_s: Measured seconds of a pass, a moving average; 0 before the first.
-    """
-
-    under_way: int
-    uncollected: int
-    num_passes: int
-    num_rows: int
-    pass_s: float
 
 
 class PolicyHost:
@@ -75,6 +56,7 @@ class PolicyHost:
         self._uncollected: OrderedDict[int, Entry] = OrderedDict()
         self._to_decode: deque[Entry] = deque()
         self._calls: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._running_call: Future[None] | None = None
         self._abandoned: deque[Entry] = deque()
         self._next_id = 0
         self._num_passes = self._num_rows = self._passes_without_video = 0
@@ -212,7 +194,8 @@ class PolicyHost:
             while not self._closed:
                 self._drop_abandoned()
                 if self._calls:
-                    return partial(_complete, *self._calls.popleft())
+                    call, self._running_call = self._calls.popleft()
+                    return partial(self._call, call, self._running_call)
                 work = self._carry_out(self._decide())
                 if work is not None:
                     return work
@@ -243,6 +226,21 @@ class PolicyHost:
         served = any(entry.ticket.phase is Phase.VIDEO for entry in rows)
         self._passes_without_video = self._passes_without_video + 1 if waiting and not served else 0
         return partial(self._pass, rows, [entry.job for entry in rows])
+
+    def _call(self, call: Callable[[], None], done: Future[None]) -> None:
+        error: BaseException | None = None
+        try:
+            call()
+        except BaseException as raised:
+            error = raised
+        with self._changed:
+            self._running_call = None
+            if done.done():
+                return  # the host ended meanwhile
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
     def _prepare(self, entry: Entry) -> None:
         began_s = time.monotonic()
@@ -390,17 +388,10 @@ class PolicyHost:
             for entry in list(self._entries.values()):
                 self._remove(entry)
                 entry.fail(error)
-            for _, done in self._calls:
-                done.set_exception(error)
+            running = [] if self._running_call is None else [self._running_call]
+            for done in [*running, *(done for _, done in self._calls)]:
+                if not done.done():
+                    done.set_exception(error)
             self._calls.clear()
             self._uncollected.clear()
             self._changed.notify_all()
-
-
-def _complete(call: Callable[[], None], done: Future[None]) -> None:
-    try:
-        call()
-    except BaseException as error:
-        done.set_exception(error)
-    else:
-        done.set_result(None)

@@ -325,6 +325,24 @@ def test_closing_ends_waiting_clients_at_once() -> None:
     assert not any(thread.is_alive() for thread in host._threads)
 
 
+def test_closing_ends_a_reset_that_hangs() -> None:
+    entered, leave = threading.Event(), threading.Event()
+    policy = SmallSteps()
+
+    def hang(episode_id: str, env: object) -> None:
+        entered.set()
+        leave.wait(WAIT_S)
+
+    policy.reset = hang  # type: ignore[assignment,method-assign]
+    with PolicyHost(policy) as host:
+        waiting = threading.Thread(target=lambda: (entered.wait(WAIT_S), host.end()))
+        waiting.start()
+        with pytest.raises(Closed, match="has ended"):
+            host.reset("episode", None)  # type: ignore[arg-type]
+        leave.set()
+        waiting.join(WAIT_S)
+
+
 def test_reset_runs_between_passes_and_raises_here() -> None:
     policy = SmallSteps()
     with PolicyHost(policy) as host:
