@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines.remote.adapter import Adapter
-from baselines.remote.connection import Address, Connection, Lost, Slow, connect_within
 from baselines.remote.dialects import DIALECTS, Answer, ServerError
+from evalkit.serve.connection import Address, Connection, Lost, Slow, connect_within
 
 
 class NoReply(Exception):

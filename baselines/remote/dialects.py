@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
-from baselines.remote.connection import Connection
 from evalkit.contracts.msgpack_arrays import BadMessage, Marker, pack, unpack
+from evalkit.serve.connection import Connection
 
 DialectName = Literal["openpi", "xpolicylab"]
 

@@ -1,7 +1,8 @@
 """The policy `remote`: a policy in a server of its own, driven as an adapter says.
 
 In: requests of evalkit, a URL, an adapter. Out: chunks of actions, in the env's layout.
-Read next: `client.py`, which keeps the connection; `convert.py`, `plausible.py` and `starts.py` for the numbers.
+Read next: `client.py`, which keeps the connection; `convert.py`, `plausible.py` and `starts.py` for the numbers;
+`served.py` for servers of evalkit, which need no adapter.
 
 The server sees observation and sentence; neither the episode's seed nor the task's name is part of any message.
 """
@@ -10,89 +11,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata as packages
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from baselines.remote import adapter as adapters
 from baselines.remote.adapter import Adapter
 from baselines.remote.client import Client, NoReply, Patience
-from baselines.remote.connection import Address, Unreachable
 from baselines.remote.convert import env_actions, message
 from baselines.remote.dialects import ServerError
 from baselines.remote.plausible import check_metadata, check_numbers
 from baselines.remote.probe import probe_observation
+from baselines.remote.served import greeting_at, load_served, served_provenance, served_spec
+from baselines.remote.settings import RemoteConfig, address_of
 from baselines.remote.starts import FirstActions, check_start
 from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
-from evalkit.contracts.limits import check_range
 from evalkit.contracts.msgpack_arrays import BadMessage
+from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest
+from evalkit.serve.connection import Unreachable
+from evalkit.serve.messages import KEY, Greeting
 
 PAGE = "docs/remote.md"
 
-KEY_VARIABLE = "EVALKIT_REMOTE_API_KEY"
-"""Environment variable with the server's API key; a setting would put it into plans and run folders."""
-
-MAX_CHUNK, MAX_TIMEOUT_S = 1000, 86_400
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteConfig:
-    """Settings of the policy.
-
-    Attributes:
-        url: Address of the server, `ws://` or `wss://`, with port and path. An API key comes from
-            EVALKIT_REMOTE_API_KEY.
-        adapter: What the server is sent and what its actions mean: a name (docs/remote.md), or a path of a YAML file.
-        label: Name of the policy in records and reports; None for the adapter's.
-        chunk_len: Actions in a reply; None for the adapter's.
-        execute_steps: Actions that are executed before the next request; None for the adapter's.
-        connect_timeout_s: Time limit to connect, at the start and whenever the connection is lost.
-        reply_timeout_s: Time limit of a reply, the first one included.
-        attempts: How often a request is sent if the connection ends before its reply.
-        ca_file: Certificates that a `wss` server is checked against, in addition to the system's.
-        check_motion: Whether each chunk must begin near the measured state, and an episode's first actions must be as
-            large as those of the layout (docs/remote.md). False for a policy that does jump or crawl.
-    """
-
-    url: str = "ws://localhost:8000"
-    adapter: str = "evalkit-osc"
-    label: str | None = None
-    chunk_len: int | None = None
-    execute_steps: int | None = None
-    connect_timeout_s: float = 30.0
-    reply_timeout_s: float = 300.0
-    attempts: int = 3
-    ca_file: str | None = None
-    check_motion: bool = True
-
-    def __post_init__(self) -> None:
-        """Raise BadConfig for settings that reach no server."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise BadConfig(
-                f"policy.remote.url must be like ws://host:8000/path or wss://host/path, got '{_shown(self.url)}'."
-            )
-        if parts.username or parts.password or parts.query:
-            raise BadConfig(
-                f"policy.remote.url must hold neither a password nor a query, because plans and reports show it; put "
-                f"the API key into {KEY_VARIABLE}."
-            )
-        for name in ("connect_timeout_s", "reply_timeout_s"):
-            check_range(f"policy.remote.{name}", getattr(self, name), 0.1, MAX_TIMEOUT_S, unit="s")
-        check_range("policy.remote.attempts", self.attempts, 1, 100)
-        for name in ("chunk_len", "execute_steps"):
-            if getattr(self, name) is not None:
-                check_range(f"policy.remote.{name}", getattr(self, name), 1, MAX_CHUNK)
+DEFAULT_ADAPTER = "evalkit-osc"
 
 
 class RemotePlugin:
@@ -114,12 +62,14 @@ class RemotePlugin:
         return RemotePlugin(bench)
 
     def spec(self, config: RemoteConfig) -> PolicySpec:
-        """Return what the adapter says; no server is asked.
+        """Return what a server of evalkit states, or what the adapter says; with an adapter no server is asked.
 
         Raises:
             BadConfig: If the adapter is for other benches, or the step counts do not fit.
         """
-        adapter = adapters.load(config.adapter)
+        if (greeting := _ours(config)) is not None:
+            return served_spec(config, greeting)
+        adapter = _adapter(config)
         if self._bench is not None and self._bench not in adapter.benches:
             raise BadConfig(
                 f"The adapter '{adapter.name}' is for {' and '.join(adapter.benches)}, not for {self._bench}; "
@@ -144,7 +94,9 @@ class RemotePlugin:
         Raises:
             EvalkitError: If it does not answer.
         """
-        adapter = adapters.load(config.adapter)
+        if (greeting := _ours(config)) is not None:
+            return served_provenance(config, greeting)
+        adapter = _adapter(config)
         with _client(config, adapter) as client:
             metadata = _hello(client, config)
         seed = (
@@ -167,13 +119,16 @@ class RemotePlugin:
     def glance(self, config: RemoteConfig) -> list[Finding]:
         """Return whether the packages of its wire are installed; the weights are the server's."""
         server = Finding(what="weights", ok=True, found=f"those of the server at {config.url}", remedy="")
-        return [*_packages(adapters.load(config.adapter)), server]
+        return [*_packages(_adapter(config)), server]
 
     def examine(self, config: RemoteConfig) -> list[Finding]:
         """Return what the adapter needs on this machine, and whether the server answers."""
         self.spec(config)
-        adapter = adapters.load(config.adapter)
+        adapter = _adapter(config)
         findings = _packages(adapter)
+        if (greeting := _ours(config)) is not None:
+            found = f"{greeting.spec.policy_id}, served by evalkit with width {greeting.width}"
+            return [*findings, Finding(what=f"server at {config.url}", ok=True, found=found, remedy="")]
         findings.append(
             Finding(
                 what="adapter",
@@ -184,13 +139,15 @@ class RemotePlugin:
         )
         return [*findings, _server(config, adapter)] if all(f.ok for f in findings) else findings
 
-    def make(self, config: RemoteConfig) -> RemotePolicy:
-        """Return the policy, connected; the server has answered a probe with actions that its adapter can mean.
+    def make(self, config: RemoteConfig) -> Policy:
+        """Return the policy, connected; another server has answered a probe with actions that its adapter can mean.
 
         Raises:
             EvalkitError: If it does not answer, or answers with something else.
         """
-        adapter, spec = adapters.load(config.adapter), self.spec(config)
+        if (greeting := _ours(config)) is not None:
+            return load_served(config, address_of(config), greeting)
+        adapter, spec = _adapter(config), self.spec(config)
         policy = RemotePolicy(spec, adapter, _client(config, adapter), check_motion=config.check_motion)
         metadata = _hello(policy.client, config)
         try:
@@ -291,6 +248,16 @@ class RemotePolicy:
                 del self._first_actions[request.episode_id]
 
 
+def _adapter(config: RemoteConfig) -> Adapter:
+    """Return the adapter of the settings; raises as `adapters.load` does."""
+    return adapters.load(config.adapter or DEFAULT_ADAPTER)
+
+
+def _ours(config: RemoteConfig) -> Greeting | None:
+    """Return what a server of evalkit states, where no adapter is named; None for any other server."""
+    return greeting_at(address_of(config)) if config.adapter is None else None
+
+
 def metadata_sha256(metadata: Mapping[str, Any]) -> str:
     """Return the hash of a server's metadata; the order of its keys does not matter.
 
@@ -323,21 +290,17 @@ def _steps(config: RemoteConfig, adapter: Adapter) -> tuple[int, int]:
 
 def _client(config: RemoteConfig, adapter: Adapter) -> Client:
     """Return a client that is not connected yet."""
-    key = os.environ.get(KEY_VARIABLE, "")
-    address = Address(
-        url=config.url,
-        headers=(("Authorization", f"Api-Key {key}"),) if key else (),
-        ca_file=config.ca_file,
-        timeout_s=config.connect_timeout_s,
-    )
     patience = Patience(connect_s=config.connect_timeout_s, reply_s=config.reply_timeout_s, attempts=config.attempts)
-    return Client(address, adapter, patience)
+    return Client(address_of(config), adapter, patience)
 
 
 def _hello(client: Client, config: RemoteConfig) -> Mapping[str, Any]:
     """Return the server's metadata; raises EvalkitError if it does not answer."""
     try:
-        return client.metadata()
+        metadata = client.metadata()
+        if config.adapter is None and KEY in metadata:
+            raise Unreachable("a policy server of evalkit has started there meanwhile; run the same command again")
+        return metadata
     except (Unreachable, NoReply, ServerError, BadMessage) as error:
         client.close()
         raise EvalkitError(
@@ -399,9 +362,3 @@ def _adapters_of(bench: str) -> str:
     """Return which adapters a bench has, as part of a sentence."""
     known = [name for name in adapters.names() if bench in adapters.load(name).benches]
     return f"adapters for {bench}: {', '.join(known)}" if known else f"no adapter is for {bench}"
-
-
-def _shown(url: str) -> str:
-    """Return a URL without what stands before an @."""
-    head, _, tail = url.rpartition("@")
-    return f"...@{tail}" if head else tail

@@ -100,7 +100,7 @@ def describe_policy(policy: PolicyPlugin) -> list[Trait]:
         spec = policy.spec(policy.config_type())
     except Exception as error:  # a policy is anyone's code, and may lack its weights
         return [Trait("needs", f"not known here: {_first_part(error)}", "yellow"), *_present(policy)]
-    return [Trait("predicts", _predicted(spec)), Trait("needs", _needed(spec)), *_present(policy)]
+    return [Trait("predicts", predicted_text(spec)), Trait("needs", needed_text(spec)), *_present(policy)]
 
 
 def _first_part(error: Exception) -> str:
@@ -113,7 +113,8 @@ def _first_part(error: Exception) -> str:
     return re.split(r"[:;] ", str(error), maxsplit=1)[0].rstrip(".")
 
 
-def _predicted(spec: PolicySpec) -> str:
+def predicted_text(spec: PolicySpec) -> str:
+    """Return what a policy predicts."""
     names = {"rgb": "RGB", "depth": "depth", "proprio": "states"}
     if not spec.predicts:
         return "nothing"
@@ -122,7 +123,7 @@ def _predicted(spec: PolicySpec) -> str:
     return f"{', '.join(names[kind] for kind in spec.predicts)} ({frames}){given}"
 
 
-def _needed(spec: PolicySpec) -> str:
+def needed_text(spec: PolicySpec) -> str:
     """Return what a policy needs of an env; what its spec leaves open is not named."""
     from evalkit.contracts.spec import oracle_keys
 

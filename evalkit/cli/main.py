@@ -1,8 +1,8 @@
 """The command `evalkit`: one line per verb, in the order in which they are used.
 
 In: a command line. Out: exit code 0, or one sentence on stderr and exit code 2.
-Read next: `list.py`, `vet.py`, `plan.py`, `check.py`, `run.py`, `merge.py`, `score.py`, `report.py`, `data.py`,
-`doctor.py` for the verbs; `options.py` for what they share.
+Read next: `list.py`, `vet.py`, `plan.py`, `check.py`, `run.py`, `merge.py`, `serve.py`, `score.py`, `report.py`,
+`data.py`, `doctor.py` for the verbs; `options.py` for what they share.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from evalkit.cli.merge import merge
 from evalkit.cli.plan import plan
 from evalkit.cli.report import report, view
 from evalkit.cli.run import Interrupted, run
+from evalkit.cli.serve import serve
 from evalkit.cli.vet import vet
 from evalkit.console import err
 from evalkit.contracts.errors import EvalkitError
 
-VERBS = ("list", "vet", "plan", "check", "run", "merge", "score", "report", "view", "record", "replay", "doctor")
+VERBS = tuple(
+    ["list", "vet", "plan", "check", "run", "merge", "serve", "score", "report", "view", "record", "replay", "doctor"]
+)
 
 
 class InOrder(TyperGroup):
@@ -74,7 +77,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("list")(list_)
-for verb in (vet, plan, run, merge, report, view, record, replay, doctor):
+for verb in (vet, plan, run, merge, serve, report, view, record, replay, doctor):
     app.command()(verb)
 app.add_typer(check.app, name="check")
 app.add_typer(score.app, name="score")

@@ -18,8 +18,9 @@ import pytest
 from baselines.expert_replay import ARMS
 from baselines.remote import adapter as adapters
 from baselines.remote.plausible import check_numbers
-from baselines.remote.policy import RemoteConfig, RemotePlugin, RemotePolicy
+from baselines.remote.policy import RemotePlugin, RemotePolicy
 from baselines.remote.probe import probe_observation
+from baselines.remote.settings import RemoteConfig
 from baselines.remote.starts import FirstActions, check_start
 from evalkit import load_bench, make_plan, run_plan
 from evalkit.contracts.bound import BoundPolicy
@@ -55,6 +56,7 @@ class Noting(RemotePlugin):
 
     def make(self, config: RemoteConfig) -> RemotePolicy:
         policy = super().make(config)
+        assert isinstance(policy, RemotePolicy)
         infer = policy.infer
 
         def noting(requests: Sequence[PolicyRequest]) -> list[PolicyReply]:

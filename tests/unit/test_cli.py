@@ -206,6 +206,7 @@ def test_help_lists_verbs_in_the_order_of_their_use() -> None:
         "check",
         "run",
         "merge",
+        "serve",
         "score",
         "report",
         "view",

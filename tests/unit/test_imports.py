@@ -45,7 +45,11 @@ MAY_IMPORT = {
     "evalkit/__init__.py": {"evalkit.api"},
     "xwam": {"evalkit.contracts", "evalkit.dataset", "xwam"},
     "envs": {"evalkit.contracts", "evalkit.dataset", "envs"},
-    "baselines": {"evalkit.contracts", "evalkit.dataset", "baselines", "xwam"},
+    # the policy `remote` is a client of policy servers, ours among them
+    "baselines": {
+        *("evalkit.contracts", "evalkit.dataset", "baselines", "xwam"),
+        *("evalkit.serve.client", "evalkit.serve.connection", "evalkit.serve.messages"),
+    },
 }
 """What the modules of a folder, or a module, may import of ours."""
 

@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 
 from baselines.remote.convert import resize_with_pad
-from baselines.remote.policy import RemoteConfig, RemotePlugin, RemotePolicy
+from baselines.remote.policy import RemotePlugin, RemotePolicy
+from baselines.remote.settings import RemoteConfig
 from evalkit import testing
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.msgpack_arrays import pack, unpack
@@ -55,7 +56,9 @@ def partner_server(mode: str, first_s: float = 0.0) -> Iterator[str]:
 
 
 def loaded(url: str, **settings: Any) -> RemotePolicy:
-    return RemotePlugin().make(RemoteConfig(url=url, **settings))
+    policy = RemotePlugin().make(RemoteConfig(url=url, **settings))
+    assert isinstance(policy, RemotePolicy)
+    return policy
 
 
 def test_it_acts_through_openpis_own_packages() -> None:

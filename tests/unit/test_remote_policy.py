@@ -20,12 +20,13 @@ import pytest
 
 from baselines.remote import adapter as adapters
 from baselines.remote.client import Client, NoReply, Patience
-from baselines.remote.connection import Address
-from baselines.remote.policy import KEY_VARIABLE, RemoteConfig, RemotePlugin, RemotePolicy, metadata_sha256
+from baselines.remote.policy import RemotePlugin, RemotePolicy, metadata_sha256
+from baselines.remote.settings import KEY_VARIABLE, RemoteConfig
 from envs.robotwin.tasks import env_spec as robotwin_spec
 from evalkit import testing
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.spec import JOINT_POSITION
+from evalkit.serve.connection import Address
 from evalkit.store.run_folder import open_run
 from tests.doubles.policy_server import HangUp, SayError, hold, serving
 
@@ -35,7 +36,9 @@ ROBOTWIN = robotwin_spec("click_bell", layout=JOINT_POSITION, T_ee_cams={"left":
 
 
 def loaded(url: str, **settings: Any) -> RemotePolicy:
-    return RemotePlugin().make(RemoteConfig(url=url, **{"connect_timeout_s": 1.0, "reply_timeout_s": 5.0} | settings))
+    policy = RemotePlugin().make(RemoteConfig(url=url, **{"connect_timeout_s": 1.0, "reply_timeout_s": 5.0} | settings))
+    assert isinstance(policy, RemotePolicy)
+    return policy
 
 
 class Script:
@@ -61,7 +64,7 @@ def test_it_keeps_the_contract_of_a_policy() -> None:
         testing.check_independence(policy)
         testing.check_prediction_is_passive(policy)
     assert all(set(seen) == {"images", "state", "prompt"} for seen in server.seen)
-    assert len(server.headers) == 2  # one for the metadata in the provenance, one for every request
+    assert len(server.headers) == 3  # is it evalkit's?; its metadata for the provenance; every request
 
 
 def test_a_lost_connection_is_replaced_within_the_attempts() -> None:

@@ -1,7 +1,7 @@
-"""One websocket to a server of a policy.
+"""One websocket to a server of a policy, ours or another one's.
 
 In: a URL, bytes. Out: bytes or text, or an error that says how the connection failed.
-Read next: `dialects.py`, which gives the bytes a meaning.
+Read next: `client.py` for servers of ours, `baselines/remote/dialects.py` for others.
 
 No pings are sent: a server that computes inside its event loop does not answer them, and the pings that websockets
 sends by default would end the connection of any inference of more than 40 s. The time limit of a reply takes their
@@ -10,11 +10,14 @@ place.
 
 from __future__ import annotations
 
+import socket
 import ssl
+import struct
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 MAX_MESSAGE_BYTES = 256 * 2**20
@@ -45,16 +48,23 @@ class Address:
     """Where a server is, and how to reach it.
 
     Attributes:
-        url: `ws://` or `wss://`, host, port and path.
+        url: `ws://` or `wss://`, host, port and path; or `unix://` and the path of a Unix socket.
         headers: Sent with the request for the connection.
         ca_file: Certificates that a `wss` server is checked against, in addition to the system's.
         timeout_s: Time limit to connect.
+        send_timeout_s: Time limit to send a message to a server that does not read; None for no limit.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ca_file: str | None = None
     timeout_s: float = 30.0
+    send_timeout_s: float | None = None
+
+    @property
+    def unix_path(self) -> str | None:
+        """Return the path of a Unix socket; None for a network address."""
+        return self.url.removeprefix("unix://") if self.url.startswith("unix://") else None
 
 
 class Connection:
@@ -66,24 +76,10 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
-        from websockets.sync.client import connect
 
-        host = urlsplit(address.url).hostname or ""
         self._open = ExitStack()
         try:
-            self._socket = self._open.enter_context(
-                connect(
-                    address.url,
-                    ssl=_context(address) if address.url.startswith("wss:") else None,
-                    additional_headers=list(address.headers),
-                    compression=None,
-                    open_timeout=address.timeout_s,
-                    close_timeout=CLOSE_TIMEOUT_S,
-                    ping_interval=None,
-                    max_size=MAX_MESSAGE_BYTES,
-                    proxy=None if host in LOOPBACK else True,
-                )
-            )
+            self._socket = self._open.enter_context(_connecting(address))
         except InvalidStatus as error:
             raise Unreachable(_status(error.response.status_code)) from error
         except (InvalidHandshake, InvalidURI, EOFError) as error:
@@ -92,6 +88,9 @@ class Connection:
             raise Unreachable(f"no answer within {address.timeout_s:g} s") from error
         except OSError as error:
             raise Unreachable(str(error.strerror or error)) from error
+        if address.send_timeout_s is not None:
+            limit = struct.pack("ll", int(address.send_timeout_s), int(address.send_timeout_s % 1 * 1e6))
+            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def send(self, data: bytes) -> None:
         """Send one message; raises Lost if the connection is closed."""
@@ -102,8 +101,8 @@ class Connection:
         except (ConnectionClosed, OSError) as error:
             raise Lost(_why_closed(error)) from error
 
-    def receive(self, timeout_s: float) -> bytes | str:
-        """Return the next message.
+    def receive(self, timeout_s: float | None) -> bytes | str:
+        """Return the next message; without a limit, wait until the connection ends.
 
         Raises:
             Lost: If the connection ends first.
@@ -137,6 +136,25 @@ def connect_within(address: Address, limit_s: float) -> Connection:
             if time.monotonic() + RETRY_WAIT_S >= deadline:
                 raise
         time.sleep(RETRY_WAIT_S)
+
+
+def _connecting(address: Address) -> Any:
+    """Return the connection as a context that opens it."""
+    from websockets.sync.client import connect, unix_connect
+
+    options: dict[str, Any] = {
+        "additional_headers": list(address.headers),
+        "compression": None,
+        "open_timeout": address.timeout_s,
+        "close_timeout": CLOSE_TIMEOUT_S,
+        "ping_interval": None,
+        "max_size": MAX_MESSAGE_BYTES,
+    }
+    if address.unix_path is not None:
+        return unix_connect(address.unix_path, **options)
+    context = _context(address) if address.url.startswith("wss:") else None
+    is_here = (urlsplit(address.url).hostname or "") in LOOPBACK
+    return connect(address.url, ssl=context, proxy=None if is_here else True, **options)
 
 
 def _context(address: Address) -> ssl.SSLContext:
