@@ -22,13 +22,14 @@ from typing import Any
 from evalkit.contracts.errors import EpisodeFault, EvalkitError
 from evalkit.contracts.msgpack_arrays import BadMessage, pack, unpack
 from evalkit.contracts.requests import visible_env
-from evalkit.contracts.spec import EnvSpec, PolicySpec, check
+from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from evalkit.serve.connection import Address, Connection, Lost, Slow, Unreachable, connect_within
 from evalkit.serve.messages import (
     KEY,
     WITHIN,
     Greeting,
+    check_env,
     check_may_leave,
     env_message,
     error_of,
@@ -249,7 +250,7 @@ class ServedPolicy:
             EpisodeFault: Blames the policy: the server does not answer, or the policy raised an error.
         """
         env = visible_env(env, self.spec)
-        check(env, self.spec)
+        check_env(env, self.spec)
         link = self._connected()
         try:
             _, answer = link.send("reset", {"episode": episode_id, "env": env_message(env)}, {})
@@ -330,7 +331,6 @@ class ServedPolicy:
                     f"The server at {self.url} serves another policy now: {link.greeting.spec.policy_id} with other "
                     f"facts than {self.spec.policy_id} at the start; begin another run for it."
                 )
-            self._links = {episode: each for episode, each in self._links.items() if each.ended is None}
             self._link = link
             self.reconnections += 1
             return link

@@ -10,7 +10,7 @@ without it is a plain observation of openpi's dialect, answered in order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from evalkit.contracts.spec import (
     CameraSpec,
     EnvSpec,
     PolicySpec,
+    check,
     check_observation,
     oracle_keys,
     readable_keys,
@@ -146,6 +147,11 @@ def check_may_leave(spec: PolicySpec, name: str) -> None:
             f"Policy '{name}' reads {' and '.join(reads)}, which a policy server is never sent: neither seed nor task "
             f"nor simulator state crosses a network. Run it in process: evalkit run --policy {name}."
         )
+
+
+def check_env(env: EnvSpec, spec: PolicySpec) -> None:
+    """Raise SpecMismatch unless the policy can run on an env whose task is not named; the plan has checked the task."""
+    check(env, spec if reads_episode(spec) else replace(spec, env_ids=None))
 
 
 def observation_keys(spec: PolicySpec) -> tuple[str, ...]:

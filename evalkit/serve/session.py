@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
 from evalkit.contracts.msgpack_arrays import BadMessage, Limits, pack, unpack
 from evalkit.contracts.requests import seed_of
-from evalkit.contracts.spec import EnvSpec, check
+from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.serve.episodes import ClientEpisodes, EpisodeIds, ServedEpisode
 from evalkit.serve.handle import Handle, NotServed, Refused
@@ -24,6 +24,7 @@ from evalkit.serve.local import PolicyHost
 from evalkit.serve.messages import (
     KEY,
     Greeting,
+    check_env,
     env_of,
     error_message,
     prediction_message,
@@ -91,17 +92,18 @@ class Session:
         self._episodes = ClientEpisodes(shared.ids)
         self._handles: dict[int, Handle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._leaving: asyncio.Task[None]
 
     async def run(self) -> None:
         """Answer until the peer leaves; raises ConnectionClosed if it leaves without a word."""
-        leaving = asyncio.create_task(self._free_when_closed())
+        self._leaving = asyncio.create_task(self._free_when_closed())
         try:
             await self._send(self._shared.greeting.to_wire())
             async for data in self._connection:
                 if not await self._answer(data):
                     break
         finally:
-            for task in (leaving, *self._tasks):
+            for task in (self._leaving, *self._tasks):
                 task.cancel()
             self._shared.host.forget(self)
             self._episodes.forget_all()
@@ -187,7 +189,7 @@ class Session:
 
     async def _reset(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
         env = typed(EnvSpec, ours.get("env"), "the env's spec of a reset")
-        check(env, self._spec)
+        check_env(env, self._spec)
         await self._begin(ours.get("episode"), env)
         return {}
 
@@ -221,10 +223,14 @@ class Session:
     # ---- both
 
     async def _begin(self, name: object, env: EnvSpec) -> ServedEpisode:
-        """Return a new episode of the policy."""
+        """Return a new episode of the policy; a peer that leaves meanwhile is not waited for."""
         episode = self._episodes.begin(name, env)
         try:
-            await asyncio.to_thread(self._shared.host.reset, episode.id, env)
+            starting = asyncio.create_task(asyncio.to_thread(self._shared.host.reset, episode.id, env))
+            done, _ = await asyncio.wait({starting, self._leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if starting not in done:
+                raise EpisodeFault("policy", "The client left.")
+            starting.result()
         except BaseException:
             self._episodes.forget(str(name))
             raise

@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 from baselines.remote import adapter as adapters
 from baselines.remote.convert import env_actions
 from baselines.remote.plausible import check_numbers
-from baselines.remote.policy import RemoteConfig, RemotePlugin
+from baselines.remote.policy import RemotePlugin
 from baselines.remote.probe import probe_observation
+from baselines.remote.settings import RemoteConfig
 from baselines.remote.starts import FIRST_ACTIONS, FirstActions, check_start
 from evalkit import testing
 from evalkit.contracts.errors import EpisodeFault
