@@ -1,7 +1,7 @@
 """A client that stays connected: one connection, one message at a time, sent again when the connection ends.
 
 In: messages of an adapter. Out: the server's answers, or an error after a stated number of attempts.
-Read next: `dialects.py`, `connection.py`.
+Read next: `dialects.py`; `evalkit/serve/connection.py`, the websocket.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ from evalkit.cli.vet import vet
 from evalkit.console import err
 from evalkit.contracts.errors import EvalkitError
 
-VERBS = tuple(
-    ["list", "vet", "plan", "check", "run", "merge", "serve", "score", "report", "view", "record", "replay", "doctor"]
+VERBS = (
+    *("list", "vet", "plan", "check", "run", "merge", "serve"),
+    *("score", "report", "view", "record", "replay", "doctor"),
 )
 
 

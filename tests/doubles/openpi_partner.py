@@ -73,6 +73,18 @@ def ask(url: str) -> None:
     print(json.dumps(found))
 
 
+def act(url: str, source: str, target: str, count: str) -> None:
+    """Send the arrays and texts of a file as an observation, and keep the actions that come; errors are printed."""
+    held = np.load(source)
+    observation = {name: held[name] if held[name].dtype.kind != "U" else str(held[name]) for name in held.files}
+    client = websocket_client_policy.WebsocketClientPolicy(host=url)
+    try:
+        np.save(target, np.stack([client.infer(observation)["actions"] for _ in range(int(count))]))
+        print(json.dumps({"error": None, "keys": sorted(client.get_server_metadata())}))
+    except RuntimeError as error:
+        print(json.dumps({"error": str(error)}))
+
+
 def resize(source: str, target: str, height: str, width: str) -> None:
     """Resize the images of a file with openpi's `resize_with_pad`."""
     np.save(target, image_tools.resize_with_pad(np.load(source), int(height), int(width)))
@@ -89,5 +101,5 @@ if __name__ == "__main__":
     if command == "serve":
         asyncio.run(serve(Hold(arguments[0], float(arguments[1]))))
     else:
-        commands: dict[str, Any] = {"ask": ask, "resize": resize, "reencode": reencode}
+        commands: dict[str, Any] = {"ask": ask, "act": act, "resize": resize, "reencode": reencode}
         commands[command](*arguments)

@@ -1,7 +1,7 @@
 """Policies served in this process, and what crosses their wire.
 
 In: a policy. Out: a running server of ours with its URL; every message that a proxy passed on.
-Read next: `tests/unit/test_serve_server.py` and `test_serve_client.py`.
+Read next: `tests/unit/test_serve_server.py` and `tests/unit/test_serve_client.py`.
 """
 
 from __future__ import annotations
