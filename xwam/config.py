@@ -234,6 +234,7 @@ class ModelConfig:
         quat_side_wxyz: Of the two quaternions of a rotation, the network gets the one with a positive product with this
             one. The default is w >= 0 as in benches; another one avoids sign changes near common poses.
         family: Name of its design of network, see `xwam/families.py`.
+        prefix_actions_max: Most first actions that it got clean in its training, see `Recipe`.
     """
 
     name: str
@@ -257,6 +258,7 @@ class ModelConfig:
     blind: bool = False
     quat_side_wxyz: tuple[float, float, float, float] = W_POSITIVE
     family: str = "xwam"
+    prefix_actions_max: int = 0
 
     @property
     def on_wan(self) -> bool:
@@ -311,6 +313,8 @@ class ModelConfig:
         data = asdict(self)
         if self.family == "xwam":
             del data["family"]
+        if self.prefix_actions_max == 0:
+            del data["prefix_actions_max"]
         if self.codec.mosaic is None:
             del data["codec"]["mosaic"]
         return data

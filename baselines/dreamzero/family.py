@@ -64,8 +64,9 @@ class DreamZeroFamily:
         return f"dreamzero{flash}-{'5b' if model.on_wan else 'nano'}"
 
     def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
-        """Return the settings of states, depth and levels that it does not have; `video_beta` is Flash's."""
-        unused = {"clean_action_frac", "start_frac", "weight_proprio", "weight_depth", "weight_dct"}
+        """Return the settings of states, depth, levels and prefixes that it lacks; `video_beta` is Flash's."""
+        unused = {"clean_action_frac", "start_frac", "prefix_actions_max"}
+        unused |= {"weight_proprio", "weight_depth", "weight_dct"}
         return unused if network_of(model).independent_levels else unused | {"video_beta"}
 
     def objective(self, network: DreamZeroNetwork, recipe: Recipe) -> DreamZeroObjective:

@@ -68,8 +68,8 @@ class UwmFamily:
         return "uwm-5b" if model.on_wan else "uwm-nano"
 
     def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
-        """Return the settings of X-WAM's depth and spectrum, and of DreamZero's levels."""
-        return {"weight_depth", "weight_dct", "video_beta"}
+        """Return the settings of X-WAM's depth, spectrum and prefixes, and of DreamZero's levels."""
+        return {"weight_depth", "weight_dct", "video_beta", "prefix_actions_max"}
 
     def objective(self, network: UwmNetwork, recipe: Recipe) -> UwmObjective:
         """Return the losses of video, actions and states."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec, allowed, readable_keys, reads_episode
-from evalkit.contracts.types import Episode, Observation, PolicyRequest
+from evalkit.contracts.types import CommittedActions, Episode, Observation, PolicyRequest
 
 
 class EpisodeRequests:
@@ -46,6 +46,7 @@ class EpisodeRequests:
         num_predicted_frames: int = 0,
         given_actions: np.ndarray | None = None,
         between: Sequence[np.ndarray] = (),
+        committed: CommittedActions | None = None,
     ) -> PolicyRequest:
         """Return one request; the arguments are its fields.
 
@@ -63,6 +64,7 @@ class EpisodeRequests:
             given_actions=given_actions,
             past_rgb=self._past_rgb(observation, between, chunk_idx),
             episode=self._episode if reads_episode(self._spec) else None,
+            committed=committed,
         )
 
     def _past_rgb(self, observation: Observation, between: Sequence[np.ndarray], chunk_idx: int) -> np.ndarray | None:

@@ -119,6 +119,23 @@ class EnvSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Join:
+    """A way in which a policy can continue the chunk that the robot executes while it computes.
+
+    Attributes:
+        strategy: `guided`: the new chunk is guided towards the old one. `prefix`: it is denoised behind the committed
+            actions, which the model gets clean.
+        refusal: Why the policy refuses it under its settings, one sentence with numbers and what to change; empty if it
+            does not.
+        max_delay: Most committed actions for which the model was trained; None for any.
+    """
+
+    strategy: Literal["guided", "prefix"]
+    refusal: str = ""
+    max_delay: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicySpec:
     """Spec of a policy. None means that any value fits.
 
@@ -141,6 +158,8 @@ class PolicySpec:
         takes_actions: Whether it can predict the outcome of given actions, as a world simulator does.
         past_frame_stride: Control steps between the images in `past_rgb` of its requests: what it saw since its
             previous request. None for a policy that reads the current images alone; nothing more is then rendered.
+        joins: How it can continue the chunk under execution in real-time mode; every policy with chunks supports the
+            strategies `sync`, `async` and `blend`.
     """
 
     policy_id: str
@@ -159,10 +178,14 @@ class PolicySpec:
     frame_stride: int = 4
     takes_actions: bool = False
     past_frame_stride: int | None = None
+    joins: tuple[Join, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; an absent `past_frame_stride` is left out, as in plans that know none."""
-        left_out = {"past_frame_stride"} if self.past_frame_stride is None else set()
+        """Return JSON values; an absent `past_frame_stride` is left out, as in plans that know none.
+
+        `joins` is left out too: it decides nothing, a plan's `execution` does.
+        """
+        left_out = {"joins"} | ({"past_frame_stride"} if self.past_frame_stride is None else set())
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

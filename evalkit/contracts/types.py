@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -113,6 +113,23 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class CommittedActions:
+    """The rest of the chunk that the robot executes while the policy computes the next one.
+
+    Attributes:
+        actions: R,14 float32 in the env's layout: the chunk from the request's step on.
+        delay: Control steps until the reply arrives: the first `delay` actions are executed whatever it says.
+        last: 14 float32, the action that was executed before the request; the robot may lag behind it.
+        strategy: How the new chunk joins: `guided` or `prefix`, see `Join`.
+    """
+
+    actions: np.ndarray
+    delay: int
+    last: np.ndarray
+    strategy: Literal["guided", "prefix"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PolicyRequest:
     """One request to a policy; `requests.EpisodeRequests` makes it.
 
@@ -129,6 +146,9 @@ class PolicyRequest:
         past_rgb: N,V,H,W,3 uint8, the images after every `past_frame_stride` steps since the previous request, the
             current one last; N is 0 in the first request. None unless the policy's spec asks for them.
         episode: The planned episode; None unless the policy's spec requests it (`EPISODE` or `EVERYTHING`).
+        committed: What the robot executes while the policy computes; only for policies that join chunks (`joins` in
+            their spec), and None where the robot waits for the reply. The first `delay` actions of the reply are then
+            what the policy would have done in these steps; they are compared, not executed.
     """
 
     episode_id: str
@@ -140,6 +160,7 @@ class PolicyRequest:
     given_actions: np.ndarray | None = None
     past_rgb: np.ndarray | None = None
     episode: Episode | None = None
+    committed: CommittedActions | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -102,7 +102,7 @@ def test_every_pass_of_the_video_sees_the_given_actions_clean(
 def test_actions_cannot_be_given_and_joined_at_once() -> None:
     given = torch.zeros(1, 8, 14)
     with pytest.raises(ValueError, match="cannot be combined with real-time chunking"):
-        _begin(given, commitment=commit(given, executed=1, delay=2))
+        _begin(given, commitment=commit(given[:, 1:], num_actions=8, delay=2))
 
 
 @pytest.fixture(scope="module")

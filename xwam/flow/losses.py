@@ -9,6 +9,7 @@ A numbers in an action, S numbers in a state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from xwam.config import NUM_TRAIN_TIMESTEPS
 from xwam.flow.noise import NoiseLevels
-from xwam.network.transformer import TextContext, XwamNetwork
+from xwam.network.transformer import TextContext, XwamNetwork, with_clean_actions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +76,7 @@ def losses(
     text: TextContext,
     *,
     spectrum: bool = True,
+    num_clean: Sequence[int] = (),
 ) -> Losses:
     """Return the losses of one batch.
 
@@ -89,18 +91,23 @@ def losses(
         levels: Noise levels after the shift.
         text: The prompts; the empty one for a dropped prompt.
         spectrum: Whether to compute the loss on the spectrum of actions; else it is 0.
+        num_clean: First actions of each sample that are clean and carry no loss, as those that a robot executes while
+            the model computes; empty for none.
     """
     clean_video = _with_depth(network, batch)
     video = mix(clean_video, noise.video_BCTVHW, levels.sigma_video_B)
     channels = batch.video_BCTVHW.shape[1]
     video = torch.cat([_first_clean(video[:, :channels], clean_video[:, :channels]), video[:, channels:]], dim=1)
     action = mix(batch.action_BKA, noise.action_BKA, levels.sigma_action_B)
-    action = torch.where(levels.clean_action_B[:, None, None], batch.executed_BKA, action)
+    prefix_BK1 = _first(num_clean, action)
+    action = torch.where(levels.clean_action_B[:, None, None] | prefix_BK1, batch.executed_BKA, action)
     proprio = mix(batch.proprio_BPS, noise.proprio_BPS, levels.sigma_action_B)
     proprio = torch.cat([batch.proprio_BPS[:, :1], proprio[:, 1:]], dim=1)
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     t_video, t_action = (sigma * NUM_TRAIN_TIMESTEPS for sigma in levels[:2])
     times = network.timesteps(t_video, t_action, geometry)
+    if any(num_clean):
+        times = with_clean_actions(times, geometry, num_clean)
     out = network(video, action, proprio, times, text, depth=network.config.depth == "interleaved")
     acting = (~levels.clean_action_B).to(action)[:, None, None]
     error = out.video_BCTVHW - (noise.video_BCTVHW - clean_video)
@@ -109,7 +116,8 @@ def losses(
         error = error * levels.sigma_video_B.view(-1, 1, 1, 1, 1, 1).to(error)
     if network.config.proprio_prediction == "change":
         proprio_error = proprio_error * levels.sigma_action_B.view(-1, 1, 1).to(error)
-    action_error, action_mask = out.action_BKA - (noise.action_BKA - batch.action_BKA), batch.action_mask_BKA * acting
+    action_error = out.action_BKA - (noise.action_BKA - batch.action_BKA)
+    action_mask = batch.action_mask_BKA * acting * ~prefix_BK1
     return Losses(
         video=_mean_square(error[:, :channels, 1:]),
         action=masked_mean_square(action_error, action_mask),
@@ -117,6 +125,13 @@ def losses(
         depth=_depth_loss(out.depth_BCTVHW, error[:, channels:], batch.depth_BCTVHW),
         dct=mean_spectrum(action_error, action_mask) if spectrum else action_error.new_zeros(()),
     )
+
+
+def _first(num_clean: Sequence[int], action_BKA: Tensor) -> Tensor:
+    """Return whether each action is one of the first clean ones of its sample, B,K,1."""
+    index_K = torch.arange(action_BKA.shape[1], device=action_BKA.device)
+    counts_B = torch.tensor(num_clean or [0] * len(action_BKA), device=action_BKA.device)
+    return (index_K < counts_B[:, None])[..., None]
 
 
 def mix(clean: Tensor, noise: Tensor, sigma_B: Tensor) -> Tensor:

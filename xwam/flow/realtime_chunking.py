@@ -1,12 +1,14 @@
 """Real-time chunking: the next chunk is denoised while the present one is executed, and joins it smoothly.
 
-In: the present chunk, how much of it is executed by when. Out: the target of the next chunk, and the strength of the
-pull towards it.
-Read next: `sampler.py`, which applies the pull at every pass of the action phase.
+In: the rest of the present chunk, how much of it is executed by when. Out: the target of the next chunk, and the
+strength of the pull towards it.
+Read next: `sampler.py`, which applies the pull, or holds the first actions clean, at every pass of the action phase.
 
-After Black et al., "Real-time execution of action chunking flow policies" (2025): the clean guess of the new chunk is
-pulled towards the old one by the gradient of their difference: fully for committed actions, less and less for later
-ones. Letters: B batch, K actions, A numbers in an action.
+By guidance, after Black et al., "Real-time execution of action chunking flow policies" (2025): the clean guess of the
+new chunk is pulled towards the old one by the gradient of their difference: fully for committed actions, less and less
+for later ones. By a prefix, after Black et al., "Training-time action conditioning for efficient real-time chunking"
+(2025): the committed actions are clean tokens at timestep 0, as in training, and the others are denoised behind them.
+Letters: B batch, K actions, R actions left of the present chunk, A numbers in an action.
 """
 
 from __future__ import annotations
@@ -28,33 +30,37 @@ class Commitment:
         action_BKA: The old chunk as seen from the new one's start, normalised; zero beyond its end.
         weight_K: 1 for committed actions, falling to 0 where the old chunk ends.
         delay: Actions that will be executed before the new chunk is ready; they stay exactly as they are.
+        as_prefix: Whether the network gets the committed actions clean, in place of guidance.
     """
 
     action_BKA: Tensor
     weight_K: Tensor
     delay: int
+    as_prefix: bool = False
 
 
-def commit(action_BKA: Tensor, *, executed: int, delay: int) -> Commitment:
+def commit(left_BRA: Tensor, *, num_actions: int, delay: int, as_prefix: bool = False) -> Commitment:
     """Return the part of a chunk that the next one must join.
 
     Args:
-        action_BKA: The chunk under execution, clean and normalised.
-        executed: Actions of it that are executed when the next chunk is asked for.
-        delay: Actions of it that will be executed while the next chunk is denoised.
+        left_BRA: What is left of the chunk when the next one is asked for, clean and normalised.
+        num_actions: Actions of a chunk.
+        delay: Actions that will be executed while the next chunk is denoised.
+        as_prefix: Whether the network gets them clean, in place of guidance.
 
     Raises:
         ValueError: If the chunk ends before the next one is ready.
     """
-    num_actions = action_BKA.shape[1]
-    if executed < 0 or delay < 0 or executed + delay > num_actions:
+    num_left = left_BRA.shape[1]
+    if not 0 <= delay <= num_left <= num_actions:
         raise ValueError(
-            f"A chunk of {num_actions} actions cannot bridge {delay} more after {executed} are executed; "
-            f"ask for the next chunk earlier."
+            f"A chunk of {num_actions} actions of which {num_left} are left cannot bridge a delay of {delay}; ask for "
+            f"the next chunk earlier."
         )
-    left = torch.zeros_like(action_BKA)
-    left[:, : num_actions - executed] = action_BKA[:, executed:]
-    return Commitment(action_BKA=left, weight_K=soft_mask(num_actions, executed=executed, delay=delay), delay=delay)
+    target = left_BRA.new_zeros(left_BRA.shape[0], num_actions, left_BRA.shape[2])
+    target[:, :num_left] = left_BRA
+    mask = soft_mask(num_actions, executed=num_actions - num_left, delay=delay)
+    return Commitment(action_BKA=target, weight_K=mask, delay=delay, as_prefix=as_prefix)
 
 
 def soft_mask(num_actions: int, *, executed: int, delay: int) -> Tensor:

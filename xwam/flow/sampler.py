@@ -20,7 +20,7 @@ from torch import Tensor
 from xwam.config import LATENT_STRIDES, Geometry
 from xwam.flow.realtime_chunking import Commitment, pull
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
-from xwam.network.transformer import Denoised, TextContext, Timesteps
+from xwam.network.transformer import Denoised, TextContext, Timesteps, with_clean_actions
 
 
 class Denoiser(Protocol):
@@ -96,6 +96,7 @@ class SamplerState:
         null_text: The empty prompt, which guidance needs.
         depth_BCTVHW: Clean depth latents of the last pass with the depth branch.
         commitment: Actions of the previous chunk that this one must join; None without real-time chunking.
+        free_action_BKA: Clean actions before the committed ones took the place of the first; None without guidance.
         given: Known actions, which are not denoised; None if the model acts.
     """
 
@@ -109,7 +110,14 @@ class SamplerState:
     null_text: TextContext | None = None
     depth_BCTVHW: Tensor | None = None
     commitment: Commitment | None = None
+    free_action_BKA: Tensor | None = None
     given: GivenActions | None = None
+
+    @property
+    def num_clean(self) -> int:
+        """Return how many first actions the next pass gets clean while the others are noisy."""
+        commitment = self.commitment
+        return commitment.delay if commitment and commitment.as_prefix and not self.actions_clean else 0
 
     @property
     def actions_clean(self) -> bool:
@@ -191,11 +199,16 @@ def advance(network: Denoiser, states: Sequence[SamplerState], *, depth: bool = 
         ValueError: If a state is done, or its tensors have other sizes than those of the first.
     """
     _check(states)
-    joining = any(state.commitment is not None and not state.actions_clean for state in states)
+    joining = any(_is_guided(state) for state in states)
     velocities = (_joined if joining else _guided)(network, states, depth=depth)
     sizes = [state.video.x.shape[0] for state in states]
     parts = [[None] * len(states) if field is None else field.split(sizes) for field in velocities]
     return [_step(state, Denoised(*fields)) for state, *fields in zip(states, *parts, strict=True)]
+
+
+def _is_guided(state: SamplerState) -> bool:
+    """Return whether the actions of a state are pulled towards a commitment in the next pass."""
+    return state.commitment is not None and not state.commitment.as_prefix and not state.actions_clean
 
 
 def _check(states: Sequence[SamplerState]) -> None:
@@ -217,9 +230,9 @@ def _check(states: Sequence[SamplerState]) -> None:
 
 
 def _sizes(state: SamplerState) -> dict[str, tuple[int, ...]]:
-    """Return the sizes of a state's tensors without the number of requests."""
+    """Return what states of one pass have in common: sizes without the number of requests, and clean actions."""
     parts = {"video": state.video, "actions": state.action, "states": state.proprio}
-    return {name: tuple(part.x.shape[1:]) for name, part in parts.items()}
+    return {name: tuple(part.x.shape[1:]) for name, part in parts.items()} | {"clean actions": (state.num_clean,)}
 
 
 def run(
@@ -336,7 +349,7 @@ def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
 
 def _commitment_error(state: SamplerState, guess_BKA: Tensor) -> Tensor:
     """Return the weighted difference of a clean guess from the commitment; zero without one."""
-    if state.commitment is None or state.actions_clean:
+    if state.commitment is None or not _is_guided(state):
         return torch.zeros_like(guess_BKA)
     weight_K1 = state.commitment.weight_K[:, None].to(guess_BKA)
     return weight_K1 * (state.commitment.action_BKA.to(guess_BKA) - guess_BKA)
@@ -346,12 +359,14 @@ def _forward(
     network: Denoiser, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
 ) -> Denoised:
     video = torch.cat([state.video.x for state in states])
-    action = torch.cat([state.action.x for state in states])
+    action = torch.cat([_with_prefix(state) for state in states])
     proprio = torch.cat([state.proprio.x for state in states])
     levels = [timesteps_of(state) for state in states]
     t_video, t_action = (_each(level, states) for level in zip(*levels, strict=True))
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     times = network.timesteps(t_video.to(video.device), t_action.to(video.device), geometry)
+    if states[0].num_clean:
+        times = with_clean_actions(times, geometry, states[0].num_clean)
     return network(video, action, proprio, times, TextContext.cat(texts), depth=depth)
 
 
@@ -373,7 +388,8 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
     grid = unipc_grid(state.schedule.num_action_steps)
     proprio = unipc_step(grid, state.proprio, out.proprio_BPS)
     action = unipc_step(grid, state.action, out.action_BKA)
-    if state.commitment is not None and action.step_idx == grid.num_steps:
+    free = action.x if _is_guided(state) and action.step_idx == grid.num_steps else None
+    if state.commitment is not None and (state.commitment.as_prefix or free is not None):
         action = replace(action, x=_with_committed(action.x, state.commitment))
     if state.given is not None:
         action = state.given.at(grid.sigmas[action.step_idx], action.step_idx)
@@ -383,6 +399,7 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
         action=action,
         proprio=replace(proprio, x=_with_seen_proprio(proprio.x, state.seen_proprio_BS)),
         depth_BCTVHW=depth,
+        free_action_BKA=free,
     )
 
 
@@ -393,9 +410,17 @@ def _with_seen_latent(video_BCTVHW: Tensor, seen_BCVHW: Tensor) -> Tensor:
     return video
 
 
+def _with_prefix(state: SamplerState) -> Tensor:
+    """Return the actions as the next pass gets them: the first ones clean where they are a prefix."""
+    if state.num_clean == 0 or state.commitment is None:
+        return state.action.x
+    return _with_committed(state.action.x, state.commitment)
+
+
 def _with_committed(action_BKA: Tensor, commitment: Commitment) -> Tensor:
-    """Return clean actions that begin with the committed ones."""
-    return torch.cat([commitment.action_BKA[:, : commitment.delay], action_BKA[:, commitment.delay :]], dim=1)
+    """Return actions that begin with the committed ones, clean."""
+    committed = commitment.action_BKA[:, : commitment.delay].to(action_BKA)
+    return torch.cat([committed, action_BKA[:, commitment.delay :]], dim=1)
 
 
 def _with_seen_proprio(proprio_BPS: Tensor, seen_BS: Tensor) -> Tensor:

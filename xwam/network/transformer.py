@@ -168,6 +168,32 @@ def shared_timesteps(
     return Timesteps(t_BG, tuple(run for run in runs if run[1]))
 
 
+def with_clean_actions(times: Timesteps, geometry: Geometry, num_clean: int | Sequence[int]) -> Timesteps:
+    """Return the timesteps with the first actions clean while the others are noisy: at 0.
+
+    Args:
+        times: From `shared_timesteps`; the last tokens are the actions in one run, and the states.
+        geometry: The tokens.
+        num_clean: How many actions are clean: in all samples, or in each.
+    """
+    after, place = 0, len(times.runs)
+    while after < geometry.num_proprios:
+        place -= 1
+        after += times.runs[place][1]
+    group, length = times.runs[place - 1]
+    if isinstance(num_clean, int):
+        column_BG, runs = torch.zeros_like(times.t_BG[:, :1]), [(times.t_BG.shape[1], num_clean)]
+        longest = num_clean
+    else:  # a timestep of its own for each action that is clean in some samples only
+        longest = max(num_clean)
+        counts_B, index_K = torch.tensor(num_clean), torch.arange(longest)
+        is_clean_BK = (index_K < counts_B[:, None]).to(times.t_BG.device)
+        column_BG = times.t_BG[:, group, None].masked_fill(is_clean_BK, 0.0)
+        runs = [(times.t_BG.shape[1] + index, 1) for index in range(longest)]
+    runs = [*times.runs[: place - 1], *runs, (group, length - longest), *times.runs[place:]]
+    return Timesteps(torch.cat([times.t_BG, column_BG], dim=1), tuple(run for run in runs if run[1]))
+
+
 def sigma_of(times: Timesteps) -> Tensor:
     """Return the noise level of each token, B,L, at least that of one timestep: clean tokens are divided by it too.
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from evalkit.contracts.types import Prediction
+from evalkit.contracts.errors import EpisodeFault
+from evalkit.contracts.types import CommittedActions, Prediction
 from xwam.checkpoints.bundle import Bundle
 from xwam.config import LEAST_STATE_STEPS
 from xwam.flow import sampler
 from xwam.flow.realtime_chunking import Commitment, commit
 from xwam.flow.unipc import UniPCState
-from xwam.robots.axes import accumulate
 from xwam.serving.finisher import Finisher, PlainFinisher, round_trip
 from xwam.serving.images import BenchImages
 from xwam.serving.imagine import Observations, start
@@ -38,31 +38,13 @@ class Request:
         state: The state of its denoising.
         context: From the finisher's `prepare`.
         start: The state, in the bench's frames, from which its first action starts: the observed one after a halt, the
-            last commanded one if it joins a chunk under execution.
+            last commanded one if it joins a chunk under execution. An arm lags behind its commands: from the pose of
+            the arm, the commanded pose would jump back by that lag.
     """
 
     state: sampler.SamplerState
     context: Any
     start: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Underway:
-    """A chunk that is being executed while the next one is asked for.
-
-    Attributes:
-        request: As it stood when its actions were clean.
-        executed: Actions of it that have been executed.
-        delay: Actions of it that will be executed until the next chunk is ready.
-    """
-
-    request: Request
-    executed: int
-    delay: int
-
-    def commitment(self) -> Commitment:
-        """Return the part of it that the next chunk must join."""
-        return commit(self.request.state.action.x, executed=self.executed, delay=self.delay)
 
 
 class Engine:
@@ -91,14 +73,19 @@ class Engine:
 
     @torch.inference_mode()
     def begin(
-        self, seen: Seen, *, seed: int, after: Underway | None = None, given_actions: np.ndarray | None = None
+        self,
+        seen: Seen,
+        *,
+        seed: int,
+        committed: CommittedActions | None = None,
+        given_actions: np.ndarray | None = None,
     ) -> Request:
         """Return a request before its first pass.
 
         Args:
             seen: The present.
             seed: Fixes all of its noise.
-            after: The chunk that is still being executed, for real-time chunking; None to start from a halt.
+            committed: What is left of the chunk under execution, for real-time chunking; None to start from a halt.
             given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
         """
         seen_BCVHW = self.images.rgb_to_model(seen.rgb_vhwc_u8)
@@ -107,7 +94,10 @@ class Engine:
             proprio_BS=self.numbers.state(seen.proprio),
             text=self.prompts.read(seen.instruction),
         )
-        given = None
+        given, commitment, start_state = None, None, seen.proprio
+        if committed is not None:
+            start_state = self.numbers.commanded(committed.last, seen.proprio)
+            commitment = self._commitment(committed, start_state)
         if given_actions is not None:
             given = self.numbers.known_actions(given_actions, seen.proprio).to(self.network.device)
         state = start(
@@ -116,14 +106,27 @@ class Engine:
             self.schedule,
             seed=seed,
             null_text=self.prompts.read("") if self.schedule.guidance else None,
-            commitment=None if after is None else after.commitment(),
+            commitment=commitment,
             given_action_BKA=given,
         )
         return Request(
             state=state,
             context=self.finisher.prepare(seen, seen_BCVHW),
-            start=seen.proprio if after is None else self._commanded(after.request, after.executed),
+            start=start_state,
         )
+
+    def _commitment(self, committed: CommittedActions, start: np.ndarray) -> Commitment:
+        """Return the actions that the robot executes meanwhile, as the network's next chunk must join them.
+
+        Raises:
+            EpisodeFault: If they end before the reply arrives, or the chunk is shorter; it is the harness's fault.
+        """
+        left = self.numbers.known_actions(committed.actions, start).float().to(self.network.device)
+        as_prefix = committed.strategy == "prefix"
+        try:
+            return commit(left, num_actions=self.model.num_actions, delay=committed.delay, as_prefix=as_prefix)
+        except ValueError as error:
+            raise EpisodeFault("harness", str(error)) from error
 
     @torch.inference_mode()
     def act(self, request: Request) -> tuple[np.ndarray, Request]:
@@ -157,21 +160,16 @@ class Engine:
         )
 
     def actions(self, request: Request) -> np.ndarray:
-        """Return the clean actions of a request in the bench's layout."""
-        return self.numbers.commands(request.state.action.x[0], request.start)
+        """Return the clean actions of a request in the bench's layout.
 
-    def _commanded(self, request: Request, executed: int) -> np.ndarray:
-        """Return the state that the first `executed` actions command, 16 numbers as the bench knows it.
-
-        An arm lags behind its commands. If the next chunk started from the pose of the arm, the commanded pose would
-        jump back by that lag.
+        With guidance, the first ones are those before the committed ones took their place.
         """
-        if executed == 0:
-            return request.start
-        arms, axes = self.model.arms, self.numbers.interface.axes
-        deltas = self.numbers.plain_actions(request.state.action.x[0])[:executed]
-        states = accumulate(deltas, axes.model_from_sim(request.start, arms), arms)
-        return axes.sim_from_model(states[-1], arms)
+        state = request.state
+        actions = self.numbers.commands(state.action.x[0], request.start)
+        if state.commitment is not None and state.free_action_BKA is not None:
+            delay = state.commitment.delay
+            actions[:delay] = self.numbers.commands(state.free_action_BKA[0], request.start)[:delay]
+        return actions
 
     @torch.inference_mode()
     def imagine(self, request: Request, num_frames: int | None = None) -> Prediction:

@@ -58,7 +58,9 @@ class EnginePolicy(Generic[AnyEngine]):
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         started = time.perf_counter()
         given, num_frames = request.given_actions, request.num_predicted_frames
-        under_way = self.engine.begin(Seen.of(request.observation), seed=request.noise_seed, given_actions=given)
+        joining = {} if request.committed is None else {"committed": request.committed}
+        seen = Seen.of(request.observation)
+        under_way = self.engine.begin(seen, seed=request.noise_seed, given_actions=given, **joining)
         encoded = time.perf_counter()
         actions, under_way = self.engine.act(under_way)
         done = time.perf_counter()

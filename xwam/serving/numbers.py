@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evalkit.contracts.spec import OSC_DELTA_BASE
 from xwam.config import ModelConfig
 from xwam.robots import actions
+from xwam.robots.axes import states_of_poses
 from xwam.robots.interfaces import INTERFACES
 
 
@@ -40,6 +42,17 @@ class RobotNumbers:
         """Return commands of the bench, K,14, that start at a state, as actions of the network, 1,K,A."""
         known, bounds = self.interface.model_actions(commands, proprio, self.model.arms), self.model.bounds
         return torch.from_numpy(actions.normalise(known, bounds.action_low, bounds.action_high))[None]
+
+    def commanded(self, command: np.ndarray, proprio: np.ndarray) -> np.ndarray:
+        """Return the state, 16 numbers, that a command of the bench, 14 numbers, leads to; its deltas lead nowhere.
+
+        Args:
+            command: The last executed one.
+            proprio: The state of the bench, which is returned where commands are deltas.
+        """
+        if self.interface.layout == OSC_DELTA_BASE:
+            return proprio
+        return states_of_poses(command[None], self.model.arms)[0]
 
     def plain_actions(self, action_KA: Tensor) -> np.ndarray:
         """Return actions of the network in the model's units, K,14."""

@@ -75,11 +75,13 @@ class Draws:
         noise: Standard normal noise.
         levels: Noise levels: `NoiseLevels`, or those of a family that draws its own.
         text: Encoded prompts; the empty prompt, encoded like any other, where the prompt was dropped.
+        num_clean: First actions of each sample that are clean, as committed ones; empty for none.
     """
 
     noise: Noise
     levels: Any
     text: TextTokens
+    num_clean: tuple[int, ...] = ()
 
 
 def clip_at(seed: int, num_clips: int, position: int) -> int:
@@ -231,7 +233,7 @@ class Encoder:
         video = list(batch.video_BCTVHW.shape[1:])
         video[0] = self._bundle.model.network.state_channels
         shapes = (video, batch.action_BKA.shape[1:], batch.proprio_BPS.shape[1:])
-        noise, levels, text = [], [], []
+        noise, levels, text, num_clean = [], [], [], list[int]()
         for sample, slot in zip(samples, slots, strict=True):
             for draw in range(recipe.noise_draws):
                 seed = seed_of("train", recipe.seed, slot.step, slot.position, draw)
@@ -239,11 +241,14 @@ class Encoder:
                 levels.append(self._levels(generator))
                 dropped = torch.rand(1, generator=generator).item() < recipe.text_drop
                 text.append(self.prompt("" if dropped else sample.instruction))
+                if recipe.prefix_actions_max:
+                    num_clean.append(int(torch.randint(recipe.prefix_actions_max + 1, (), generator=generator)))
                 noise.append([torch.randn(list(shape), generator=generator) for shape in shapes])
         return Draws(
             noise=Noise(*(torch.stack(tensors).to(self._device) for tensors in zip(*noise, strict=True))),
             levels=type(levels[0])(*(torch.cat(tensors).to(self._device) for tensors in zip(*levels, strict=True))),
             text=TextTokens.cat(text).to(self._device),
+            num_clean=tuple(num_clean),
         )
 
     def _levels(self, generator: torch.Generator) -> Any:

@@ -172,18 +172,31 @@ def _bundle(
             raise ValueError(
                 f"{start} was built for depth '{started.model.network.depth}', the recipe says '{recipe.depth}'."
             )
-        return started._replace(model=_blinded(started.model, recipe)), ""
+        return started._replace(model=_marked(started.model, recipe)), ""
     raw = read_track(data_dir, next(iter(scanned.lengths))).raw
     bounds, other = _bounds(data_dir, scanned, fresh, raw=raw, least_action=recipe.least_action)
     if other:
         print(f"warning: {data_dir} is normalised by {other}; if not intended, run `xwam statistics` first.")
-    model = _blinded(replace(fresh, bounds=bounds), recipe)
+    model = _marked(replace(fresh, bounds=bounds), recipe)
     if recipe.depth is not None:
         model = replace(model, network=replace(model.network, depth=recipe.depth))
     return fresh_bundle(model, seed=recipe.seed), other
 
 
-def _blinded(model: ModelConfig, recipe: Recipe) -> ModelConfig:
+def _marked(model: ModelConfig, recipe: Recipe) -> ModelConfig:
+    """Return the model as its checkpoint describes it after this recipe: blind, or trained with clean first actions.
+
+    Raises:
+        RecipeError: If a chunk has fewer actions than the recipe's `prefix_actions_max`.
+    """
+    from xwam.training.recipes import RecipeError
+
+    if recipe.prefix_actions_max >= model.num_actions:
+        raise RecipeError(
+            f"prefix_actions_max={recipe.prefix_actions_max} leaves nothing to learn of a chunk of {model.num_actions} "
+            f"actions; give at most {model.num_actions - 1}."
+        )
+    model = replace(model, prefix_actions_max=recipe.prefix_actions_max)
     if not recipe.blind or model.blind:
         return model
     return replace(model, name=f"{model.name}-blind", blind=True)

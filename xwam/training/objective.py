@@ -65,15 +65,22 @@ class XwamObjective(nn.Module):
         """Return the terms that the recipe weighs, and their weighted sum."""
         text = self.network.encode_text(draws.text)
         spectrum = "dct" in self._weights
-        found = losses(self.network, batch, draws.noise, draws.levels, text, spectrum=spectrum)._asdict()
+        found = losses(
+            self.network, batch, draws.noise, draws.levels, text, spectrum=spectrum, num_clean=draws.num_clean
+        )._asdict()
         terms = {name: found[name] for name in self._weights}
         total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
         return {**terms, "total": total}
 
 
 def unused_by_xwam(model: ModelConfig, recipe: Recipe) -> Set[str]:
-    """Return the settings of a recipe that have no effect on the losses of X-WAM, and of families that share them."""
+    """Return the settings of a recipe that have no effect on the losses of X-WAM, and of families that share them.
+
+    Only X-WAM's own networks know prefixes.
+    """
     unused = {"video_beta"}
+    if model.family != "xwam":
+        unused.add("prefix_actions_max")
     if recipe.noise != "ans":
         unused.add("clean_action_frac")
     if (recipe.depth or model.network.depth) == "none":

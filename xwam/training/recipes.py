@@ -66,6 +66,8 @@ class Recipe:
         clean_action_frac: Share of samples with clean actions (p in the paper); for UWM, with clean actions or a clean
             observation, in equal parts.
         start_frac: Share of samples at the noise levels where inference starts; not in the paper.
+        prefix_actions_max: Most first actions that a sample gets clean, drawn evenly from 0 on for each sample; the
+            policy can then join chunks by `execution.realtime=prefix` up to this delay. 0 in the paper.
         text_drop: Share of samples with an empty prompt.
         weight_action: Weight of the action loss (lambda in equation 6).
         weight_proprio: Weight of the state loss.
@@ -112,6 +114,7 @@ class Recipe:
     video_beta: Positive = 1.0
     clean_action_frac: Share = CLEAN_ACTION_FRAC
     start_frac: Share = 0.0
+    prefix_actions_max: Natural = 0
     text_drop: Share = 0.1
     weight_action: Amount = 1.0
     weight_proprio: Amount = 1.0
@@ -150,9 +153,12 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` gives the same recipe back.
 
-        `video_beta` is left out where it says nothing: the states of older versions stay equal.
+        `video_beta` and `prefix_actions_max` are left out where they say nothing: the states of older versions stay
+        equal.
         """
         data = asdict(self)
+        if self.prefix_actions_max == 0:
+            del data["prefix_actions_max"]
         if self.video_beta == 1.0:
             del data["video_beta"]
         return data
