@@ -16,11 +16,11 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from scipy.stats import bootstrap
 from torch import Tensor
 
 from evalkit.contracts.types import ARM_ACTION, GRIPPER, ROTVEC_RAD, TRANSLATION
 from evalkit.dataset.layout import Scan
-from evalkit.report.stats import ratio_interval
 from xwam.checkpoints.bundle import Bundle
 from xwam.families import family_of, names
 from xwam.flow.losses import Batch
@@ -32,6 +32,9 @@ from xwam.training.clips import ClipDataset
 from xwam.training.recipes import Recipe
 
 CLIPS_PER_PASS = 8
+
+MIN_EPISODES = 10
+"""Fewest episodes to resample: intervals of fewer are too narrow."""
 
 OnProgress = Callable[[int, int], None]
 
@@ -63,7 +66,7 @@ class ActionError:
         rms: Root mean square error of the inferred actions.
         rms_of_mean: That of the mean recorded action, the best guess without looking.
         unexplained: Ratio of both mean squares: 0 for the recorded actions, 1 for the mean action.
-        interval: 95 % interval of `unexplained` over episodes; None if they are too few.
+        interval: 95 % interval of `unexplained`, by resampling episodes; None below `MIN_EPISODES`.
         num_episodes: Episodes behind it.
     """
 
@@ -169,15 +172,23 @@ def _error(found: Inferred, columns: list[int]) -> ActionError:
     squares = [((guess - recorded) ** 2 * mask).sum(axis=(1, 2)) for guess in (inferred, mean)]
     own, of_mean = (_by_episode(values, found.episodes) for values in squares)
     total = max(float(mask.sum()), 1.0)
-    moving = own[of_mean > 0], of_mean[of_mean > 0]
-    interval = ratio_interval(*moving, low=0.0) if len(moving[0]) > 1 else None
     return ActionError(
         rms=float(np.sqrt(own.sum() / total)),
         rms_of_mean=float(np.sqrt(of_mean.sum() / total)),
         unexplained=float(own.sum() / of_mean.sum()) if of_mean.any() else float("nan"),
-        interval=None if interval is None else (interval.low, interval.high),
+        interval=_interval(own, of_mean) if len(own) >= MIN_EPISODES else None,
         num_episodes=len(own),
     )
+
+
+def _interval(own: np.ndarray, of_mean: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the ratio of two sums over episodes."""
+
+    def ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(numerators.sum(axis) / np.maximum(denominators.sum(axis), 1e-12))
+
+    found = bootstrap((own, of_mean), ratio, paired=True, method="percentile", n_resamples=2000, rng=0)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _by_episode(values: np.ndarray, episodes: list[str]) -> np.ndarray:
