@@ -257,7 +257,7 @@ def score_dataset(
     from evalkit.cli.dataset_table import print_dataset
     from evalkit.config import bind_policy
     from evalkit.report.sheets import SHEETS, ContactSheets
-    from evalkit.score.controls.branches import execute_missing
+    from evalkit.score.controls.branches import branch_sentences, execute_missing
     from evalkit.score.dataset import MODES, check_controls, check_predicts
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.results.names import CONTROLS
@@ -285,7 +285,9 @@ def score_dataset(
         return
     if branches is not None:
         with counted("execute other actions") as on_progress:
-            execute_missing(source, spec, chosen_controls, branches, on_progress=on_progress)
+            failed = execute_missing(source, spec, chosen_controls, branches, on_progress=on_progress)
+        for sentence in branch_sentences(failed):
+            out.print(Text(sentence, style="yellow"), soft_wrap=True)
     loaded, result = bound.load(), to / "scores.parquet"
     with counted(f"score {policy} on {folder.name}") as on_progress, ContactSheets(to / SHEETS) as sheets:
         score(
@@ -295,6 +297,7 @@ def score_dataset(
             modes=MODES[actions],
             controls=chosen_controls,
             branches=branches,
+            execute_branches=False,  # that has just been done
             on_progress=on_progress,
             options=options,
             on_chunk=sheets,

@@ -79,6 +79,7 @@ def score_dataset(
     modes: Sequence[Mode] = ("own",),
     controls: Sequence[str] = (),
     branches: Path | None = None,
+    execute_branches: bool = True,
     on_progress: OnProgress | None = None,
     options: ScoreOptions | None = None,
     on_chunk: OnChunk | None = None,
@@ -96,6 +97,7 @@ def score_dataset(
         branches: Folder with the ground truth of the actions of `other_branch` and `mirrored_action`; missing ones are
             executed in the simulator of the recording. With it, the result says how far predictions depend on the
             actions.
+        execute_branches: Whether to execute those that are missing or failed; False if that has just been done.
         on_progress: Called with (episodes done, episodes in all).
         options: What is scored in addition to the metrics that every chunk gets.
         on_chunk: Called with each chunk and its first prediction.
@@ -127,7 +129,7 @@ def score_dataset(
         options=options,
         on_chunk=seen_by(truth.add, on_chunk),
     )
-    if branches is not None:
+    if branches is not None and execute_branches:
         execute_missing(source, policy.spec, controls, branches)
     with ScoreWriter(result, scored_on=scored_on) as writer:
         for num_done, entry in enumerate(entries, start=1):

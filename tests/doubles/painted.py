@@ -7,6 +7,8 @@ Read next: `tests/unit/test_score_dependence.py`, which scores the policies.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +19,9 @@ from evalkit.contracts.env import WorkerLaunch
 from evalkit.contracts.spec import OSC_DELTA_BASE, OSC_STEP_M, CameraSpec, EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode, PolicyReply, PolicyRequest, Prediction
 from tests.doubles.bench import planned_episodes
+
+DIES_AT_SEED = "PAINTED_ENV_DIES_AT_SEED"
+"""Environment variable with the seed of the episode in which the env's process is killed."""
 
 SIDE_PX, SQUARE_PX, PX_PER_M = 48, 8, 40.0
 CHUNK_LEN, STRIDE = 8, 4
@@ -77,11 +82,13 @@ class PaintedEnv:
         self.spec, self.about, self._drift_m = painted_spec(task), {"renderer": "none"}, drift_m
 
     def begin(self, *, seed: int, max_steps: int) -> bool:
-        self.position_m = np.random.default_rng(seed).uniform(-0.1, 0.1, 3)
+        self.seed, self.position_m = seed, np.random.default_rng(seed).uniform(-0.1, 0.1, 3)
         self.position_m[1] += self._drift_m
         return False
 
     def advance(self, action: np.ndarray) -> bool:
+        if os.environ.get(DIES_AT_SEED) == str(self.seed):
+            os.kill(os.getpid(), signal.SIGKILL)
         self.position_m = moved(self.position_m, action)
         return False
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from evalkit.config import load_config
-from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.env import WorkerLaunch
+from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.report.dependence import DependenceRow, dependence_rows
 from evalkit.report.paired import control_pairs
 from evalkit.report.render_console import render_console
@@ -20,14 +21,14 @@ from evalkit.report.write import write_scores_report
 from evalkit.run.lane import Job
 from evalkit.run.runner import run_missing
 from evalkit.score.chunk import ScoreOptions
-from evalkit.score.controls.dependence import distances
+from evalkit.score.controls.dependence import _depth, distances
 from evalkit.score.dataset import score_dataset
 from evalkit.score.results.names import BRANCHES, CONTROLS
 from evalkit.score.results.table import read_scores
 from evalkit.store.plan import make_plan
 from evalkit.store.run_folder import HeldRun
 from tests.doubles.known import known
-from tests.doubles.painted import CHUNK_LEN, PaintedBench, PaintedPolicyConfig, PaintedPolicyPlugin
+from tests.doubles.painted import CHUNK_LEN, DIES_AT_SEED, PaintedBench, PaintedPolicyConfig, PaintedPolicyPlugin
 
 OPTIONS = ScoreOptions(lpips_nets=())
 
@@ -145,6 +146,49 @@ def test_a_scene_that_cannot_be_met_again_is_counted(run: Path, tmp_path: Path, 
     assert len(rows) == 2 * 6 * 3
     assert rows["reason"].str.contains("the left end effector is 100.0 mm and 0.0 degrees from the recorded one").all()
     assert not whole(scores)
+
+
+def test_a_killed_simulator_costs_one_episode_and_is_tried_again(
+    run: Path, branches: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Of three episodes, the second one's process is killed with SIGKILL; the third has another process."""
+    whole_scores = scored(run, branches, tmp_path / "whole.parquet")
+    monkeypatch.setenv(DIES_AT_SEED, "1")
+    scores = scored(run, tmp_path / "branches", tmp_path / "s.parquet")
+    apart = scores[scores["metric"].str.startswith("apart")]
+    lost = apart[apart["status"] == "unavailable"]
+    assert set(lost["index"]) == {1}
+    assert lost["reason"].str.startswith("the simulator failed: ").all()
+    assert len(lost) == 2 * 2 * 3  # controls, tasks, chunks
+    assert set(apart[apart["index"] != 1]["status"]) <= {"ok", "same_truth"}
+    monkeypatch.delenv(DIES_AT_SEED)
+    again = scored(run, tmp_path / "branches", tmp_path / "again.parquet")
+    pd.testing.assert_frame_equal(again, whole_scores)
+
+
+def test_a_simulator_that_never_starts_is_an_error(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    no_simulator = WorkerLaunch(target="no.such:Env", kwargs={})
+    monkeypatch.setattr("tests.doubles.painted.PaintedBench.launch", lambda *_, **__: no_simulator)
+    with pytest.raises(EvalkitError, match="No module named 'no'"):
+        scored(run, tmp_path / "branches", tmp_path / "s.parquet")
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.0, 8), (np.nan, 8), (-1.0, 4)])
+def test_invalid_depth_counts_as_zero_metres_and_is_named(value: float, count: int) -> None:
+    true = np.ones((1, 2, 2))
+    pred, other = true.copy(), true + 0.5
+    if count == 8:
+        pred, other = (np.full_like(true, value) for _ in range(2))
+    else:
+        pred[:] = value
+    apart = _depth(pred, other, true, true + 0.5)
+    status = "all_invalid_depth" if count == 8 else "some_invalid_depth"
+    assert (apart.true.value, apart.true.status) == (0.5, "ok")
+    assert (apart.pred.status, apart.along.status) == (status, status)
+    assert apart.pred.value == (0.0 if count == 8 else 1.5)
+    assert apart.pred.reason.startswith(
+        f"{count} of 8 predicted depths are not finite or not positive, and count as 0 m"
+    )
 
 
 def drifted() -> Any:

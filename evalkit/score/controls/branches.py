@@ -6,7 +6,8 @@ Read next: `choice.py`, which actions; `dependence.py`, what the ground truths a
     CONTROL/CHUNK_LEN-every-STRIDE/TASK/INDEX.h5       a clip (`evalkit/store/clips.py`) whose chunks are the branches
 
 A branch counts only if the replay leads back to the recorded frame: the robot stands where it stood, and the images of
-the static cameras show the same. Else the clip ends before it, and its `outcome` says why.
+the static cameras show the same. Else the clip ends before it, and its `outcome` says why; so it does if the simulator
+fails. Such an episode is tried again the next time, the others go on.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ import numpy as np
 from evalkit.contracts.env import Env
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError, RunFolderError
 from evalkit.contracts.spec import EnvSpec, PolicySpec
+from evalkit.contracts.text import count_of
 from evalkit.contracts.types import ARM_PROPRIO, QUAT_WXYZ, Observation, OnProgress
 from evalkit.dataset.axes import rotation_from_wxyz
 from evalkit.dataset.layout import BrokenEpisode
-from evalkit.score.controls.choice import Controls, NoControl
+from evalkit.score.controls.choice import NO_ACTIONS, Controls, NoControl
 from evalkit.score.results.names import BRANCHES
 from evalkit.score.sources.recorded import Entry, Recorded, Source
 from evalkit.store.clips import ClipChunk, ClipHeader, ClipReader, ClipWriter, Frames
 
 COMPLETE = "complete"
 """Outcome of a clip of branches that has one for each chunk of its episode."""
+
+FINISHED = (COMPLETE, NO_ACTIONS)
+"""Outcomes that another try cannot change."""
+
+MOST_FAILED = 5
+"""Failed episodes that are listed by name."""
 
 SAME_POSITION_M, SAME_ROTATION_RAD, SAME_GRIPPER, SAME_LEVELS = 2e-3, 0.02, 0.05, 2.0
 """Largest differences from the recorded frame at which a replay has led back to it: end effector, gripper, and the mean
@@ -89,18 +97,30 @@ class BranchJob:
 
 
 def missing_branches(source: Source, controls: Controls, folder: BranchFolder) -> list[BranchJob]:
-    """Return the episodes whose branches are not in the folder yet; broken episodes are left to the scorer."""
+    """Return the episodes of which branches are missing or failed; broken episodes are left to the scorer."""
     jobs = []
     for entry in source.episodes:
         try:
             with source.open(entry, folder.policy) as recorded:
                 paths = {name: folder.path(name, recorded) for name in controls.names if name in BRANCHES}
+                missing = {name: path for name, path in paths.items() if not _is_finished(path, recorded)}
         except (RunFolderError, BrokenEpisode):
             continue
-        if missing := {name: path for name, path in paths.items() if not path.exists()}:
+        if missing:
             motion = source.motion(entry, folder.policy)
             jobs.append(BranchJob(entry=entry, paths=missing, num_chunks=0 if motion is None else len(motion.starts)))
     return jobs
+
+
+def _is_finished(path: Path, recorded: Recorded) -> bool:
+    """Return whether a clip is one that stays: of all branches, or of another recording, which `read` refuses."""
+    if not path.exists():
+        return False
+    try:
+        with ClipReader(path) as clip:
+            return clip.header.outcome in FINISHED or clip.header.episode != recorded.episode
+    except RunFolderError:  # `read` says so
+        return True
 
 
 def execute_missing(
@@ -110,8 +130,11 @@ def execute_missing(
     root: Path,
     *,
     on_progress: OnProgress | None = None,
-) -> None:
-    """Execute the branches that a folder lacks, one episode after another; each is a whole file or none.
+) -> list[str]:
+    """Execute the branches that a folder lacks, one episode after another; return a sentence for each that failed.
+
+    Each clip is a whole file or none. An episode whose simulator fails has the branches up to there; the next episode
+    has a new process.
 
     Args:
         source: The recording.
@@ -121,26 +144,71 @@ def execute_missing(
         on_progress: Called with (episodes done, episodes in all).
 
     Raises:
-        EvalkitError: If the simulator is missing, cannot be built, or its process fails.
+        EvalkitError: If the simulator is missing, or cannot be built for the first episode.
     """
     controls, folder = Controls(source, policy, names), BranchFolder(root=root, policy=policy)
-    jobs = missing_branches(source, controls, folder)
-    env_key, env, stack = "", None, ExitStack()
-    with stack:
+    jobs, failed = missing_branches(source, controls, folder), list[str]()
+    with closing(_Envs(source)) as envs:
         for num_done, job in enumerate(jobs, start=1):
             with source.open(job.entry, folder.policy) as recorded:
-                key = f"{recorded.env.env_id} {recorded.episode.setting}"
-                if env is None or key != env_key:
-                    stack.close()
-                    env = stack.enter_context(closing(source.simulator(job.entry).start(recorded.episode)))
-                    env_key = key
-                _check_env(env.spec, recorded.env)
-                try:
-                    _write_branches(env, controls, policy, job, recorded)
-                except EpisodeFault as fault:
-                    raise EvalkitError(f"{recorded.episode.key} cannot be branched: {fault.reason}") from fault
+                outcome = _write_branches(envs, controls, policy, job, recorded)
+                if outcome not in FINISHED:
+                    failed.append(f"{recorded.episode.key}: {outcome}")
             if on_progress is not None:
                 on_progress(num_done, len(jobs))
+    return failed
+
+
+def branch_sentences(failed: Sequence[str]) -> list[str]:
+    """Return what to say about the episodes that `execute_missing` could not branch.
+
+    Example:
+        >>> branch_sentences(["Lift/0000: the simulator failed: it is gone"])[0].partition(":")[0]
+        '1 episode could not be branched to its end'
+    """
+    if not failed:
+        return []
+    return [
+        f"{count_of(len(failed), 'episode')} could not be branched to its end: the rows of what is missing are "
+        "unavailable and say why; the same command tries again.",
+        *failed[:MOST_FAILED],
+        *([f"... and {len(failed) - MOST_FAILED} more"] if len(failed) > MOST_FAILED else []),
+    ]
+
+
+class _Envs:
+    """The env of each episode: that of the episode before if it has the same task, or a new process."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._stack = source, ExitStack()
+        self._env: Env | None = None
+        self._key, self._was_built = "", False
+
+    def of(self, entry: Entry, recorded: Recorded) -> Env:
+        """Return the env of an episode.
+
+        Raises:
+            BadConfig: If it is another one than that of the recording.
+            EpisodeFault: If it cannot be built, though an env before could.
+            EvalkitError: If it cannot be built.
+        """
+        key = f"{recorded.env.env_id} {recorded.episode.setting}"
+        if self._env is None or key != self._key:
+            self.close()
+            try:
+                env = self._source.simulator(entry).start(recorded.episode)
+            except EvalkitError as error:
+                if self._was_built:
+                    raise EpisodeFault("env", str(error)) from error
+                raise
+            self._env, self._key, self._was_built = self._stack.enter_context(closing(env)), key, True
+        _check_env(self._env.spec, recorded.env)
+        return self._env
+
+    def close(self) -> None:
+        """End the process; the next episode gets another one."""
+        self._stack.close()
+        self._env = None
 
 
 def _check_env(env: EnvSpec, recorded: EnvSpec) -> None:
@@ -152,14 +220,11 @@ def _check_env(env: EnvSpec, recorded: EnvSpec) -> None:
             )
 
 
-def _write_branches(env: Env, controls: Controls, policy: PolicySpec, job: BranchJob, recorded: Recorded) -> None:
+def _write_branches(envs: _Envs, controls: Controls, policy: PolicySpec, job: BranchJob, recorded: Recorded) -> str:
+    """Write the clips of an episode; return their outcome."""
     writers = {name: ClipWriter() for name in job.paths}
-    outcome = COMPLETE
     try:
-        for chunk, _, _ in recorded.chunks:
-            if reason := _add_branches(env, controls, policy, job.entry, recorded, chunk, writers):
-                outcome = reason
-                break
+        outcome = _executed_branches(envs, controls, policy, job, recorded, writers)
         for name, writer in writers.items():
             stated = {"policy_id": name, "chunk_len": policy.chunk_len, "frame_stride": policy.frame_stride}
             header = ClipHeader(episode=recorded.episode, env_spec=recorded.env, policy_spec=stated, outcome=outcome)
@@ -167,6 +232,27 @@ def _write_branches(env: Env, controls: Controls, policy: PolicySpec, job: Branc
     finally:
         for writer in writers.values():
             writer.close()
+    return outcome
+
+
+def _executed_branches(
+    envs: _Envs,
+    controls: Controls,
+    policy: PolicySpec,
+    job: BranchJob,
+    recorded: Recorded,
+    writers: dict[str, ClipWriter],
+) -> str:
+    """Add the branches of an episode to the clips; return the outcome."""
+    try:
+        env = envs.of(job.entry, recorded)
+        for chunk, _, _ in recorded.chunks:
+            if reason := _add_branches(env, controls, policy, job.entry, recorded, chunk, writers):
+                return reason
+    except EpisodeFault as fault:
+        envs.close()
+        return f"the simulator failed: {fault.reason}"
+    return COMPLETE
 
 
 def _add_branches(

@@ -23,7 +23,7 @@ import numpy as np
 from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import ARM_PROPRIO, Prediction
 from evalkit.score.metrics.depth import is_valid, truth_mask
-from evalkit.score.results.outcome import ImageKey, Measure, Score
+from evalkit.score.results.outcome import OK, ImageKey, Measure, Score
 from evalkit.store.clips import ClipChunk, Frames
 
 LEAST_APART = {"apart_levels": 0.5, "apart_m": 0.002, "apart_mm": 2.0}
@@ -115,13 +115,23 @@ def _rgb(pred: np.ndarray, pred_other: np.ndarray, true: np.ndarray, true_other:
 
 
 def _depth(pred_m: np.ndarray, pred_other_m: np.ndarray, true_m: np.ndarray, true_other_m: np.ndarray) -> Apart:
-    """Return the distances of depth, over pixels with depth in both ground truths; invalid predictions are 0 m."""
+    """Return the distances of depth, over pixels with depth in both ground truths.
+
+    Predicted depth that is not finite or not positive counts as 0 m; the status of the predictions' distances says so.
+    """
     mask = truth_mask(true_m) & truth_mask(true_other_m)
     if not mask.any():
         missing = Measure(None, "no_valid_truth")
         return Apart(missing, missing, missing)
     first, second = (np.where(is_valid(pred), pred, 0.0)[mask] for pred in (pred_m, pred_other_m))
-    return distances(second - first, (true_other_m - true_m)[mask], least=LEAST_APART["apart_m"])
+    apart = distances(second - first, (true_other_m - true_m)[mask], least=LEAST_APART["apart_m"])
+    num_invalid = int((first == 0).sum() + (second == 0).sum())
+    if not num_invalid or apart.pred.status != OK:
+        return apart
+    status = "all_invalid_depth" if num_invalid == 2 * first.size else "some_invalid_depth"
+    reason = f"{num_invalid} of {2 * first.size} predicted depths are not finite or not positive, and count as 0 m"
+    pred, along = (Measure(measure.value, status, reason) for measure in (apart.pred, apart.along))
+    return Apart(pred, apart.true, along)
 
 
 def _position(*states: np.ndarray) -> Apart:

@@ -195,7 +195,11 @@ def _apart_metrics() -> Iterator[Metric]:
     pixels = "over all pixels of all static cameras"
     quantities = (
         ("apart_levels", f"RGB, root mean square {pixels}, of 255 grey levels"),
-        ("apart_m", f"depth, root mean square {pixels} with depth in both ground truths (1 mm to 10 m), metres"),
+        (
+            "apart_m",
+            f"depth, root mean square {pixels} with depth in both ground truths (1 mm to 10 m), metres; predicted "
+            "depth that is not finite or not positive counts as 0 m",
+        ),
         ("apart_mm", "position of the end effector, mm"),
     )
     for branch in BRANCHES:
