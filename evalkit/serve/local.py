@@ -286,7 +286,7 @@ class PolicyHost:
 
     def _move_on(self, entry: Entry, job: Any) -> None:
         """Keep a job after its preparation or a pass; give out its actions if they have just become clean."""
-        phase = job.phase
+        phase, last = job.phase, job.passes_left == 1
         group = None if phase is Phase.DONE else job.group
         reply = None
         if phase is not Phase.ACTIONS and not entry.acted.done():
@@ -296,7 +296,7 @@ class PolicyHost:
                 return  # cancelled meanwhile
             entry.job = job
             left = max(1, (self._least_action_passes or 1) - entry.num_passes) if phase is Phase.ACTIONS else 0
-            entry.ticket = replace(entry.ticket, phase=phase, group=group, passes_to_actions=left)
+            entry.ticket = replace(entry.ticket, phase=phase, group=group, passes_to_actions=left, last=last)
             if reply is not None:
                 self._least_action_passes = min(self._least_action_passes or entry.num_passes, entry.num_passes)
                 entry.waited("queue", "prepare", "passes")

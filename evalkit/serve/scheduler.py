@@ -12,15 +12,17 @@ The rules, in this order:
    that of `PATIENCE_S` after its turn began.
 3. The first request decides the group of the pass. Other requests of that group fill it up to the width: actions, then
    videos in order of arrival. Rows that stay free are padding, so a video in them delays no action.
-4. After `VIDEO_EVERY` passes without a video although one waits, the next pass has one: the first video takes a row.
-5. A request is encoded ("prepared") only when it is among the next `width` actions, so that arrivals do not hold up
+4. Last passes of videos go together: they wait until they fill the free rows or no other video does. X-WAM predicts
+   depth in a video's last pass, and computes it for all rows if one of them is such a pass.
+5. After `VIDEO_EVERY` passes without a video although one waits, the next pass has one: the first video takes a row.
+6. A request is encoded ("prepared") only when it is among the next `width` actions, so that arrivals do not hold up
    requests before them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from evalkit.contracts.stepped import Phase
@@ -45,6 +47,7 @@ class Ticket:
         group: What requests must have in common to share a pass; None if it is not prepared yet.
         passes_to_actions: The least number of passes until its actions are clean; 0 if they are.
         deadline_s: When its actions must be clean; None if late actions are of use too.
+        last: Whether its next pass is its last one.
     """
 
     id: int
@@ -54,6 +57,7 @@ class Ticket:
     group: Hashable = None
     passes_to_actions: int = 1
     deadline_s: float | None = None
+    last: bool = False
 
     @property
     def for_actions(self) -> bool:
@@ -109,9 +113,22 @@ def decide(
     new = next((each.id for each in actions[:width] if each.phase is None), None)
     if new is not None:
         return Decision(too_late=too_late, prepare=new)
-    prepared = [each for each in actions if each.phase is not None]
     owed = videos[:1] if passes_without_video >= VIDEO_EVERY else []
-    return Decision(too_late=too_late, rows=_fill([*owed, *prepared, *videos], width))
+    prepared = [each for each in actions if each.phase is not None]
+    return Decision(too_late=too_late, rows=_rows(owed, prepared, videos, width))
+
+
+def _rows(owed: list[Ticket], actions: list[Ticket], videos: list[Ticket], width: int) -> tuple[int, ...]:
+    """Return the rows of the next pass: an owed video, then actions, then videos, all of the group of the first."""
+    if not (in_order := [*owed, *actions, *videos]):
+        return ()
+    group = in_order[0].group
+    first = [each for each in (*owed, *actions) if each.group == group]
+    fill = [each for each in videos if each.group == group and each not in owed]
+    last, other = [each for each in fill if each.last], [each for each in fill if not each.last]
+    together = any(each.last for each in owed) or len(last) >= width - len(first)
+    rows = [*first, *last, *other] if together else [*first, *other, *last]
+    return tuple(each.id for each in rows[:width])
 
 
 def _is_late(ticket: Ticket, now_s: float, pass_s: float) -> bool:
@@ -127,14 +144,6 @@ def _in_turn(tickets: Iterable[Ticket]) -> list[Ticket]:
         turns.append((seen[each.client], place))
         seen[each.client] += 1
     return [by_time[place] for _, place in sorted(turns)]
-
-
-def _fill(in_order: Sequence[Ticket], width: int) -> tuple[int, ...]:
-    """Return the first `width` tickets that share the group of the first one."""
-    if not in_order:
-        return ()
-    same = dict.fromkeys(each.id for each in in_order if each.group == in_order[0].group)
-    return tuple(same)[:width]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,18 @@ def test_a_video_that_waited_gets_one_row() -> None:
     assert rows(*waiting, width=1, passes_without_video=VIDEO_EVERY) == (3,)
 
 
+def test_last_passes_of_videos_go_together() -> None:
+    one, two = ticket(1, VIDEO, last=True), ticket(2, VIDEO, last=True)
+    three, four, action = ticket(3, VIDEO), ticket(4, VIDEO), ticket(5)
+    assert rows(one, three, four) == (3, 4)
+    assert rows(one, two, three, four) == (1, 2)
+    assert rows(one, three) == (3, 1)
+    assert rows(one, three, four, action) == (5, 1)
+    assert rows(one, three, four, action, width=3) == (5, 3, 4)
+    assert rows(one, two, three, four, passes_without_video=VIDEO_EVERY) == (1, 2)
+    assert rows(one, three, two, action, width=3, passes_without_video=VIDEO_EVERY) == (1, 5, 2)
+
+
 def test_a_request_is_prepared_when_its_turn_comes() -> None:
     new = ticket(3, None)
     assert decide([ticket(1), ticket(2), new], width=2, now_s=0) == Decision(rows=(1, 2))
@@ -146,7 +158,8 @@ def simulate(plans: Sequence[Plan], width: int) -> list[Pass]:
         for each in chosen:
             left[each.id] -= 1
             if left[each.id] <= plans[each.id].video_passes:
-                known[each.id] = replace(each, phase=VIDEO, passes_to_actions=0)
+                known[each.id] = replace(each, phase=VIDEO, passes_to_actions=0, last=left[each.id] == 1)
+            if left[each.id] == plans[each.id].video_passes:
                 begin_turn(known, each.client, now + 1)
     return passes
 
