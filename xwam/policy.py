@@ -152,7 +152,7 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
         schedule = _schedule(self.pace(config, bundle.model), guidance=config.guidance)
         try:
             finisher = _finisher(config, bundle.model).finisher(bundle)
-            return Engine(bundle, schedule, finisher, prompt_bytes=prompt_bytes(config))
+            return Engine(bundle, schedule, finisher, prompt_bytes=prompt_bytes(config), width=config.width)
         except CheckpointError as error:
             raise BadConfig(str(error)) from error
 

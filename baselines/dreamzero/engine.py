@@ -8,14 +8,16 @@ Letters: B batch (1 here), C channels, T latent frames, F future frames, V views
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from baselines.dreamzero.network import DreamZeroNetwork
-from baselines.dreamzero.sampler import BlockSchedule, BlockState, begin, run
+from baselines.dreamzero.sampler import BlockSchedule, BlockState, advance, begin
 from baselines.dreamzero.window import Window, Windows
+from evalkit.contracts.stepped import Phase
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import decode_views, encode_views
@@ -23,6 +25,7 @@ from xwam.flow.noise import draw_noise
 from xwam.serving.images import BenchImages
 from xwam.serving.numbers import RobotNumbers
 from xwam.serving.prompts import PROMPT_BYTES, PromptStore
+from xwam.serving.stepped import SteppedEngine
 from xwam.text.memory import GIB
 
 CACHE_BYTES = 4 * GIB
@@ -37,14 +40,42 @@ class BlockRequest:
         state: The state of its denoising.
         window: The observed frames.
         proprio: The present state, as the bench gives it.
+        predict: Whether a prediction is wanted; else it is done when its actions are clean.
+        runs_to_act: Passes of the network until its actions were clean.
     """
 
     state: BlockState
     window: Window
     proprio: np.ndarray
+    predict: bool = True
+    runs_to_act: int = 0
+
+    @property
+    def phase(self) -> Phase:
+        """Return what the next pass is for; given actions are clean from the start."""
+        if not self.state.actions_clean:
+            return Phase.ACTIONS
+        return Phase.VIDEO if self.predict and not self.state.done else Phase.DONE
+
+    @property
+    def passes_left(self) -> int:
+        """Return how many passes are missing, if none is skipped by its velocities."""
+        if self.phase is Phase.DONE:
+            return 0
+        return self.state.passes_to_video if self.predict else self.state.passes_to_actions
+
+    @property
+    def group(self) -> Hashable:
+        """Return what requests must have in common to share a pass."""
+        return self.state.group
+
+    def after(self, state: BlockState) -> BlockRequest:
+        """Return the request with its next state."""
+        runs = self.runs_to_act if self.state.actions_clean else state.history.num_runs
+        return replace(self, state=state, runs_to_act=runs)
 
 
-class DreamZeroEngine:
+class DreamZeroEngine(SteppedEngine[BlockRequest]):
     """A model with the interface of its bench; stateless except for its stores of prompts and caches.
 
     Args:
@@ -52,6 +83,7 @@ class DreamZeroEngine:
         schedule: Passes and guidance.
         cache_bytes: Largest memory of cached keys and values of all episodes.
         prompt_bytes: Largest memory of stored prompts.
+        width: Rows of every pass.
     """
 
     def __init__(
@@ -61,15 +93,24 @@ class DreamZeroEngine:
         *,
         cache_bytes: int = CACHE_BYTES,
         prompt_bytes: int = PROMPT_BYTES,
+        width: int = 1,
     ) -> None:
+        super().__init__(width=width)
         self.bundle, self.schedule, self.model = bundle, schedule, bundle.model
         self.network: DreamZeroNetwork = bundle.network  # type: ignore[assignment]
         self.numbers, self.images = RobotNumbers(self.model), BenchImages(self.model)
-        self.windows = Windows(bundle, PromptStore(bundle, max_bytes=prompt_bytes), max_bytes=cache_bytes)
+        prompts = PromptStore(bundle, max_bytes=prompt_bytes, in_buckets=width > 1)
+        self.windows = Windows(bundle, prompts, max_bytes=cache_bytes)
 
     @torch.inference_mode()
     def begin(
-        self, window: Window, proprio: np.ndarray, *, seed: int, given_actions: np.ndarray | None = None
+        self,
+        window: Window,
+        proprio: np.ndarray,
+        *,
+        seed: int,
+        given_actions: np.ndarray | None = None,
+        predict: bool = True,
     ) -> BlockRequest:
         """Return a request before its first pass.
 
@@ -78,6 +119,7 @@ class DreamZeroEngine:
             proprio: The present state, 16 numbers.
             seed: Fixes all of its noise.
             given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
+            predict: Whether a prediction is wanted.
         """
         config, device = self.network.config, self.network.device
         channels, _, views, rows, cols = self.model.latent_shape
@@ -96,18 +138,22 @@ class DreamZeroEngine:
             blind=self.windows.context(window, "") if self.schedule.guidance else None,
             given_action_BKA=given,
         )
-        return BlockRequest(state=state, window=window, proprio=proprio)
+        return BlockRequest(state=state, window=window, proprio=proprio, predict=predict)
+
+    def shared_pass(self, requests: Sequence[BlockRequest]) -> list[BlockRequest]:
+        """Return the requests after one pass, and after the steps behind it whose passes are skipped."""
+        states = advance(self.network, [request.state for request in requests])
+        return [request.after(state) for request, state in zip(requests, states, strict=True)]
+
+    def actions(self, request: BlockRequest) -> np.ndarray:
+        """Return the clean actions of a request in the bench's layout."""
+        return self.numbers.commands(request.state.action.x[0], request.proprio)
 
     @torch.inference_mode()
-    def act(self, request: BlockRequest) -> tuple[np.ndarray, BlockRequest]:
-        """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then."""
-        state = run(self.network, request.state, stop_after_actions=True)
-        return self.numbers.commands(state.action.x[0], request.proprio), replace(request, state=state)
-
-    @torch.inference_mode()
-    def imagine(self, request: BlockRequest, num_frames: int) -> Prediction:
-        """Return the first predicted images of the block; the remaining passes run now."""
-        window, video = request.window, run(self.network, request.state).video.x
+    def prediction(self, request: BlockRequest, num_frames: int | None = None) -> Prediction:
+        """Return the first predicted images of a request that is done; those of the block if no number is given."""
+        window, video = request.window, request.state.video.x
+        num_frames = self.network.config.frames_per_block if num_frames is None else num_frames
         observed = window.latents_BCTVHW
         if self.model.codec.builds_on_first_frame:  # later frames do not depend on one another
             observed = observed[:, :, :1]

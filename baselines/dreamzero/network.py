@@ -12,6 +12,7 @@ Names of trunk and encoders are those of the official code (wan_video_dit_action
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -64,6 +65,15 @@ class FrameCache:
     def num_bytes(self) -> int:
         """Return the memory of all tensors."""
         return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
+    @staticmethod
+    def cat(caches: Sequence[FrameCache]) -> FrameCache:
+        """Return the caches of several requests, all of as many frames, as one batch."""
+        if len(caches) == 1:
+            return caches[0]
+        layers = zip(*(cache.layers for cache in caches), strict=True)
+        joined = tuple(KeyValue(*(torch.cat(parts) for parts in zip(*layer, strict=True))) for layer in layers)
+        return FrameCache(joined, caches[0].num_frames)
 
     def block(self, latents_per_block: int) -> int:
         """Return the block that follows these frames."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from baselines.dreamzero.config import network_of
@@ -20,21 +19,28 @@ from evalkit.contracts.limits import check_range
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from xwam.config import ModelConfig
-from xwam.serving.engine_policy import PredictingPolicy
+from xwam.serving.engine_policy import EngineJob, PredictingPolicy
 from xwam.serving.plugin import MAX_MEMORY_GIB, MAX_STEPS, ModelSettings, PredictingPlugin, departures, prompt_bytes
 
 if TYPE_CHECKING:
     from baselines.dreamzero.engine import DreamZeroEngine
+    from baselines.dreamzero.memory import Past
     from baselines.dreamzero.sampler import BlockSchedule
-    from baselines.dreamzero.step_cache import StepCache
+    from baselines.dreamzero.window import Step
     from xwam.checkpoints.bundle import Bundle
+    from xwam.flow.step_cache import StepCache
 
 OFF, DYNAMIC, STATIC = "off", "dynamic", "static-"
-STATIC_COUNTS = (5, 6, 7, 8)
 STATIC_OF_STEPS = 16
-"""Passes of the static schedules (`step_cache.STATIC_SCHEDULES`), and the steps of which they are."""
+STATIC_SCHEDULES: Mapping[int, tuple[int, ...]] = {
+    5: (0, 1, 2, 7, 12),
+    6: (0, 1, 5, 10, 14, 15),
+    7: (0, 1, 2, 6, 10, 14, 15),
+    8: (0, 1, 2, 6, 10, 13, 14, 15),
+}
+"""The steps of 16 that run, by their number: official code (wan_flow_matching_action_tf.py, commit ab790c1)."""
 
-STEP_CACHES = (OFF, DYNAMIC, *(f"{STATIC}{count}" for count in STATIC_COUNTS))
+STEP_CACHES = (OFF, DYNAMIC, *(f"{STATIC}{count}" for count in STATIC_SCHEDULES))
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ class DreamZeroPlugin(PredictingPlugin["DreamZeroPolicy"]):
             self._schedule(config, bundle.model),
             cache_bytes=int(config.cache_memory_gib * GIB),
             prompt_bytes=prompt_bytes(config),
+            width=config.width,
         )
 
     def _schedule(self, config: DreamZeroPolicyConfig, model: ModelConfig) -> BlockSchedule:
@@ -184,6 +191,23 @@ class DreamZeroPlugin(PredictingPlugin["DreamZeroPolicy"]):
             )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlockJob(EngineJob):
+    """A request under way, and its place in its episode.
+
+    Attributes:
+        episode_id: The episode.
+        chunk_idx: The request's number in it.
+        before: The episode up to the request.
+        step: The window of the request.
+    """
+
+    episode_id: str
+    chunk_idx: int
+    before: Past
+    step: Step
+
+
 class DreamZeroPolicy(PredictingPolicy["DreamZeroEngine"]):
     """The model in memory, and the window of every episode. A reply depends on the requests of its episode alone."""
 
@@ -197,29 +221,38 @@ class DreamZeroPolicy(PredictingPolicy["DreamZeroEngine"]):
         """Forget what was remembered under this id."""
         self._memory.reset(episode_id)
 
-    def _infer_one(self, request: PolicyRequest) -> PolicyReply:
+    def prepare(self, request: PolicyRequest) -> BlockJob:
+        """Return the job of a request before its first pass; nothing of it is remembered yet."""
         started = time.perf_counter()
-        seen, episode_id = request.observation, request.episode_id
-        before = self._memory.before(episode_id, request.chunk_idx)
+        seen, num_frames = request.observation, request.num_predicted_frames
+        before = self._memory.before(request.episode_id, request.chunk_idx)
         step = self.engine.windows.after(before.window, seen.rgb, request.past_rgb, seen.instruction)
-        given, num_frames = request.given_actions, request.num_predicted_frames
-        block = self.engine.begin(step.window, seen.proprio, seed=request.noise_seed, given_actions=given)
-        encoded = time.perf_counter()
-        actions, block = self.engine.act(block)
-        done = time.perf_counter()
-        after = before.after(step, block.state.history.num_runs)
-        self._memory.remember(episode_id, request.chunk_idx, before, after)
-        return PolicyReply(
-            actions=actions if given is None else given,
-            timings_ms={"encode": (encoded - started) * 1e3, "denoise_actions": (done - encoded) * 1e3},
-            prediction=partial(self.engine.imagine, block, num_frames) if num_frames else None,
-            details=after.details(),
+        given = request.given_actions
+        block = self.engine.begin(
+            step.window, seen.proprio, seed=request.noise_seed, given_actions=given, predict=num_frames > 0
         )
+        return BlockJob(
+            under_way=block,
+            given=given,
+            num_frames=num_frames,
+            encode_ms=(time.perf_counter() - started) * 1e3,
+            episode_id=request.episode_id,
+            chunk_idx=request.chunk_idx,
+            before=before,
+            step=step,
+        )
+
+    def actions(self, job: EngineJob) -> PolicyReply:
+        """Return the reply of a job whose actions are clean; from now on the episode remembers its request."""
+        assert isinstance(job, BlockJob), "`prepare` makes the jobs"
+        after = job.before.after(job.step, job.under_way.runs_to_act)
+        self._memory.remember(job.episode_id, job.chunk_idx, job.before, after)
+        return replace(super().actions(job), details=after.details())
 
 
 def step_cache_of(name: str) -> StepCache | None:
     """Return the step caching of that name, one of `STEP_CACHES`."""
-    from baselines.dreamzero.step_cache import STATIC_SCHEDULES, StepCache
+    from xwam.flow.step_cache import StepCache
 
     if name == OFF:
         return None

@@ -1,11 +1,13 @@
 """Denoises one block, frames and actions, against a cache of observed frames that it only reads.
 
 In: caches, the present state, noise, a schedule. Out: states of denoising; nothing is changed in place.
-Read next: `xwam/flow/unipc.py` for a step, `step_cache.py` for skipped passes, `engine.py` for the caller.
+Read next: `xwam/flow/unipc.py` for a step, `xwam/flow/step_cache.py` for skipped passes, `engine.py` for the
+caller.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 
 from baselines.dreamzero.network import DreamZeroNetwork, Flows, FrameCache
-from baselines.dreamzero.step_cache import History, StepCache
+from xwam.flow.guidance import guided
+from xwam.flow.step_cache import History, StepCache, cosine_of
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.transformer import TextContext
 
@@ -69,7 +72,7 @@ class BlockState:
     proprio_BNS: Tensor
     seen: Context
     blind: Context | None = None
-    history: History = field(default_factory=History)
+    history: History[Flows] = field(default_factory=History)
 
     @property
     def actions_clean(self) -> bool:
@@ -80,6 +83,28 @@ class BlockState:
     def done(self) -> bool:
         """Return whether the frames are clean too."""
         return self.video.step_idx == self.schedule.num_video_steps
+
+    @property
+    def passes_to_actions(self) -> int:
+        """Return how many passes are missing until the actions are clean, if none is skipped by its velocities."""
+        return self._passes(self.video.step_idx + self.schedule.num_action_steps - self.action.step_idx)
+
+    @property
+    def passes_to_video(self) -> int:
+        """Return how many passes are missing until the frames are clean too, if none is skipped by its velocities."""
+        return self._passes(self.schedule.num_video_steps)
+
+    @property
+    def group(self) -> Hashable:
+        """Return what states must have in common to share a pass without changing one another's bits."""
+        sizes = tuple(tuple(tensor.shape[1:]) for tensor in (self.video.x, self.action.x, self.proprio_BNS))
+        text = self.seen.text
+        return (*sizes, self.seen.cache.num_frames, text.num_tokens, text.bias_BN is None)
+
+    def _passes(self, end: int) -> int:
+        """Return how many of the steps up to `end` run."""
+        cache, steps = self.schedule.step_cache, range(self.video.step_idx, end)
+        return len(steps) if cache is None or cache.run_steps is None else len(set(steps) & set(cache.run_steps))
 
 
 def begin(
@@ -125,28 +150,62 @@ def begin(
 def run(network: DreamZeroNetwork, state: BlockState, *, stop_after_actions: bool = False) -> BlockState:
     """Return the state when everything is clean, or when the actions are."""
     while not (state.done or (stop_after_actions and state.actions_clean)):
-        state = advance(network, state)
+        (state,) = advance(network, [state])
     return state
 
 
-def advance(network: DreamZeroNetwork, state: BlockState) -> BlockState:
-    """Return the state after one more step, whose pass may be skipped."""
-    cache, step_idx = state.schedule.step_cache, state.video.step_idx
-    runs, history = (True, state.history) if cache is None else cache.decide(step_idx, state.history)
-    if runs:
-        history = history.after_run(flows_of(network, state))
-    assert history.last is not None, "the first pass runs in every schedule"
-    return _step(replace(state, history=history), history.last)
+def advance(network: DreamZeroNetwork, states: Sequence[BlockState]) -> list[BlockState]:
+    """Return the states after a pass that they share, and after the steps whose passes are skipped behind it.
+
+    So a skipped pass never takes a row of a shared one: the next pass of every state is one that runs.
+
+    Args:
+        network: The model.
+        states: Requests that are not done, of one `group`.
+    """
+    return [
+        _skipping(_step(replace(state, history=state.history.after_run(flows)), flows))
+        for state, flows in zip(states, flows_of(network, states), strict=True)
+    ]
 
 
-def flows_of(network: DreamZeroNetwork, state: BlockState) -> Flows:
-    """Return the velocities of one pass: the video's guided, the actions' conditional."""
-    seen = _denoise(network, state, state.seen)
-    if not state.schedule.guidance:
-        return seen
-    assert state.blind is not None
-    blind = _denoise(network, state, state.blind).video_BCTVHW
-    return seen._replace(video_BCTVHW=blind + state.schedule.guidance * (seen.video_BCTVHW - blind))
+def _skipping(state: BlockState) -> BlockState:
+    """Return the state after the steps whose passes are skipped: they take the velocities of the last pass."""
+    cache = state.schedule.step_cache
+    while cache is not None and not state.done:
+        runs, history = cache.decide(state.video.step_idx, state.history, likeness)
+        if runs:
+            return state
+        assert history.last is not None, "the first pass runs in every schedule"
+        state = _step(replace(state, history=history), history.last)
+    return state
+
+
+def likeness(one: Flows, two: Flows) -> float:
+    """Return the cosine of two video velocities."""
+    return cosine_of(one.video_BCTVHW, two.video_BCTVHW)
+
+
+def flows_of(network: DreamZeroNetwork, states: Sequence[BlockState]) -> list[Flows]:
+    """Return the velocities of each state in one pass: the video's guided, the actions' conditional."""
+
+    def seeing(rows: Sequence[BlockState]) -> list[Flows]:
+        return _denoise(network, rows, [row.seen for row in rows])
+
+    def blind(rows: Sequence[BlockState]) -> list[Flows]:
+        return _denoise(network, rows, [_blind(row) for row in rows])
+
+    return guided(seeing, blind, states, [state.schedule.guidance for state in states], guide_video)
+
+
+def guide_video(seen: Flows, blind: Flows, weight: float) -> Flows:
+    """Return the guided velocity of the video, and that of the actions under the prompt."""
+    return seen._replace(video_BCTVHW=blind.video_BCTVHW + weight * (seen.video_BCTVHW - blind.video_BCTVHW))
+
+
+def _blind(state: BlockState) -> Context:
+    assert state.blind is not None, "`begin` refuses guidance without it"
+    return state.blind
 
 
 def timesteps_of(state: BlockState) -> tuple[float, float]:
@@ -158,10 +217,20 @@ def timesteps_of(state: BlockState) -> tuple[float, float]:
     return float(video), float(unipc_grid(schedule.num_action_steps).timesteps[state.action.step_idx])
 
 
-def _denoise(network: DreamZeroNetwork, state: BlockState, context: Context) -> Flows:
-    video, action = state.video.x, state.action.x
-    t_video_B, t_action_B = (torch.full((len(video),), t, device=video.device) for t in timesteps_of(state))
-    return network.denoise(video, action, state.proprio_BNS, t_video_B, t_action_B, context.cache, context.text)
+def _denoise(network: DreamZeroNetwork, states: Sequence[BlockState], contexts: Sequence[Context]) -> list[Flows]:
+    counts = [len(state.video.x) for state in states]
+    video, action, proprio = (
+        torch.cat(parts) for parts in zip(*((s.video.x, s.action.x, s.proprio_BNS) for s in states), strict=True)
+    )
+    t_video_B, t_action_B = (
+        torch.cat([torch.full((count,), t, device=video.device) for count, t in zip(counts, ts, strict=True)])
+        for ts in zip(*map(timesteps_of, states), strict=True)
+    )
+    caches, texts = zip(*contexts, strict=True)
+    flows = network.denoise(
+        video, action, proprio, t_video_B, t_action_B, FrameCache.cat(caches), TextContext.cat(texts)
+    )
+    return [Flows(*parts) for parts in zip(*(field.split(counts) for field in flows), strict=True)]
 
 
 def _step(state: BlockState, flows: Flows) -> BlockState:

@@ -8,14 +8,16 @@ Letters: B batch (1 here), C channels, T latent frames, F future frames, V views
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from baselines.uwm.sampling import Denoising, Groups, begin, run
+from baselines.uwm.sampling import Denoising, Groups, advance, begin, run
 from baselines.uwm.uses import FORWARD_DYNAMICS, INVERSE_DYNAMICS, JOINT, POLICY, USES, VIDEO
+from evalkit.contracts.stepped import Phase
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.bundle import Bundle
 from xwam.codecs.codec import encode_views
@@ -29,6 +31,7 @@ from xwam.serving.imagine import Imagined, Observations
 from xwam.serving.numbers import RobotNumbers
 from xwam.serving.prompts import PROMPT_BYTES, PromptStore
 from xwam.serving.seen import Seen
+from xwam.serving.stepped import SteppedEngine
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,22 +39,45 @@ class UwmRequest:
     """A request under way.
 
     Attributes:
-        state: Its denoising: actions alone, actions with the observation, or the observation of given actions.
+        state: Its denoising: actions alone, actions with the observation, or the observation of given actions or of
+            none.
         noise: All of its noise, of which a later use starts again.
         context: From the finisher's `prepare`.
         proprio: The present state, as the bench gives it.
-        executed_BKA: After `act`: the clean actions as the bench executes them, normalised. They differ from the
-            network's where the bench clips them.
+        predict: Whether a prediction is wanted; else it is done when its actions are clean.
+        follows: The use that denoises the prediction once the actions are clean; None if none has to begin.
+        commands: The clean actions, K,14 in the bench's layout; None while they are denoised.
     """
 
     state: Denoising
     noise: Groups
     context: Any
     proprio: np.ndarray
-    executed_BKA: torch.Tensor | None = None
+    predict: bool = True
+    follows: str | None = None
+    commands: np.ndarray | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Return what the next pass is for; given actions are clean from the start."""
+        if self.commands is None:
+            return Phase.ACTIONS
+        return Phase.VIDEO if self.predict and not self.state.done else Phase.DONE
+
+    @property
+    def passes_left(self) -> int:
+        """Return how many passes are missing."""
+        if self.phase is Phase.DONE:
+            return 0
+        return self.state.passes_left + (0 if self.follows is None else self.state.num_steps)
+
+    @property
+    def group(self) -> Hashable:
+        """Return what requests must have in common to share a pass."""
+        return self.state.group
 
 
-class UwmEngine:
+class UwmEngine(SteppedEngine[UwmRequest]):
     """A model with the interface of its bench; stateless except for its store of prompts.
 
     Args:
@@ -62,6 +88,7 @@ class UwmEngine:
             own actions.
         guidance: Weight of the prompt; 0 for one conditional pass in each step.
         prompt_bytes: Largest memory of stored prompts.
+        width: Rows of every pass.
     """
 
     def __init__(
@@ -73,22 +100,27 @@ class UwmEngine:
         predict_video: bool = False,
         guidance: float = 0.0,
         prompt_bytes: int = PROMPT_BYTES,
+        width: int = 1,
     ) -> None:
+        super().__init__(width=width)
         self.bundle, self.use, self.num_steps, self.guidance = bundle, use, num_steps, guidance
         self.predict_video = predict_video
         self.model, self.network = bundle.model, bundle.network
         self.finisher = PlainFinisher(self.model, bundle.codec)
         self.numbers, self.images = RobotNumbers(self.model), BenchImages(self.model)
-        self.prompts = PromptStore(bundle, max_bytes=prompt_bytes)
+        self.prompts = PromptStore(bundle, max_bytes=prompt_bytes, in_buckets=width > 1)
 
     @torch.inference_mode()
-    def begin(self, seen: Seen, *, seed: int, given_actions: np.ndarray | None = None) -> UwmRequest:
+    def begin(
+        self, seen: Seen, *, seed: int, given_actions: np.ndarray | None = None, predict: bool = True
+    ) -> UwmRequest:
         """Return a request before its first pass.
 
         Args:
             seen: The present.
             seed: Fixes all of its noise.
             given_actions: K,14 in the bench's layout, whose outcome is to be imagined; None to let the model act.
+            predict: Whether a prediction is wanted.
         """
         seen_BCVHW = self.images.rgb_to_model(seen.rgb_vhwc_u8)
         observations = Observations(
@@ -111,53 +143,62 @@ class UwmEngine:
             guidance=self.guidance,
         )
         context = self.finisher.prepare(seen, seen_BCVHW)
-        return UwmRequest(state=state, noise=noise, context=context, proprio=seen.proprio)
+        return UwmRequest(
+            state=state,
+            noise=noise,
+            context=context,
+            proprio=seen.proprio,
+            predict=predict,
+            follows=self._follows() if predict and given is None else None,
+            commands=given_actions,
+        )
+
+    def shared_pass(self, requests: Sequence[UwmRequest]) -> list[UwmRequest]:
+        """Return the requests after one pass."""
+        states = advance(self.network, [request.state for request in requests])
+        return [self._after(request, state) for request, state in zip(requests, states, strict=True)]
+
+    def actions(self, request: UwmRequest) -> np.ndarray:
+        """Return the clean actions of a request in the bench's layout."""
+        assert request.commands is not None, "its actions are clean"
+        return request.commands
+
+    def _after(self, request: UwmRequest, state: Denoising) -> UwmRequest:
+        """Return the request with its next state; once its actions are clean, a use that follows begins."""
+        if request.commands is not None or not state.done:
+            return replace(request, state=state)
+        commands, values = self.numbers.commands(state.values.action_BKA[0], request.proprio), state.values
+        if request.follows is not None:
+            executed_BKA = self.numbers.known_actions(commands, request.proprio).to(self.network.device)
+            state = begin(
+                USES[request.follows],
+                self.num_steps,
+                request.noise,
+                present=(values.video_BCTVHW[:, :, 0], values.proprio_BPS[:, 0]),
+                text=state.text,
+                given=values._replace(action_BKA=executed_BKA),
+                null_text=state.null_text,
+                guidance=self.guidance,
+            )
+        return replace(request, state=state, commands=commands, follows=None)
+
+    def _follows(self) -> str | None:
+        """Return the use that denoises a prediction after the actions.
+
+        The joint use has denoised it with the actions. After the marginal one it is forward dynamics of its own
+        actions, as they are executed; with `predict_video`, the use `video`.
+        """
+        if self.predict_video:
+            return VIDEO
+        return FORWARD_DYNAMICS if self.use == POLICY else None
 
     @torch.inference_mode()
-    def act(self, request: UwmRequest) -> tuple[np.ndarray, UwmRequest]:
-        """Return the clean actions, K,14 float32 in the bench's layout, and the request as it stands then.
-
-        Given actions are clean already; no pass runs for them.
-        """
-        if request.state.use != USES[FORWARD_DYNAMICS]:
-            request = replace(request, state=run(self.network, request.state))
-        commands = self.numbers.commands(request.state.values.action_BKA[0], request.proprio)
-        executed_BKA = self.numbers.known_actions(commands, request.proprio).to(self.network.device)
-        return commands, replace(request, executed_BKA=executed_BKA)
-
-    @torch.inference_mode()
-    def imagine(self, request: UwmRequest, num_frames: int | None = None) -> Prediction:
-        """Return the prediction for the request's actions.
-
-        The joint use has denoised it with the actions. After the marginal one, forward dynamics of its own actions, as
-        they are executed, runs now, as it does for given actions. With `predict_video`, the use `video` runs now.
-
-        Args:
-            request: Its actions are clean.
-            num_frames: Future frames of the prediction, the first ones; all if not given.
-        """
+    def prediction(self, request: UwmRequest, num_frames: int | None = None) -> Prediction:
+        """Return the first future frames of a request that is done; all if no number is given."""
         count = self.model.num_future_frames if num_frames is None else num_frames
-        values = run(self.network, self._with_observation(request)).values
+        values = request.state.values
         states = self.numbers.states(values.proprio_BPS[0, 1 : 1 + count])
         return self.finisher.finish(Latents(values.video_BCTVHW, None).first(count), states, request.context)
-
-    def _with_observation(self, request: UwmRequest) -> Denoising:
-        """Return a state whose observation is denoised, or will be."""
-        state = request.state
-        if state.use != USES[POLICY] and not self.predict_video:
-            return state
-        values = state.values
-        assert request.executed_BKA is not None, "its actions are clean"
-        return begin(
-            USES[VIDEO if self.predict_video else FORWARD_DYNAMICS],
-            self.num_steps,
-            request.noise,
-            present=(values.video_BCTVHW[:, :, 0], values.proprio_BPS[:, 0]),
-            text=state.text,
-            given=values._replace(action_BKA=request.executed_BKA),
-            null_text=state.null_text,
-            guidance=self.guidance,
-        )
 
     @torch.inference_mode()
     def round_trip(self, future: Prediction) -> Prediction:

@@ -118,6 +118,7 @@ class UwmPlugin(PredictingPlugin["UwmPolicy"]):
             predict_video=config.predict == VIDEO_ALONE,
             guidance=config.guidance,
             prompt_bytes=prompt_bytes(config),
+            width=config.width,
         )
 
 

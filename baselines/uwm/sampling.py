@@ -9,6 +9,7 @@ A numbers in an action, S numbers in a state.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from baselines.uwm.network import UwmNetwork
 from baselines.uwm.uses import Does, Use
-from xwam.flow.sampler import guide
+from xwam.flow.guidance import guide_one, guided, split_rows
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.transformer import Denoised, TextContext
 
@@ -38,7 +39,7 @@ class Groups(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Denoising:
-    """Requests of one use, in lockstep.
+    """One request (or several in lockstep) of one use.
 
     Attributes:
         use: What happens to actions and observation.
@@ -66,6 +67,22 @@ class Denoising:
         """Return the passes that are done; all of them where nothing is denoised."""
         moving = [group for group, does in zip(self.groups, self.does, strict=True) if does is Does.DENOISED]
         return moving[0].step_idx if moving else self.num_steps
+
+    @property
+    def passes_left(self) -> int:
+        """Return how many passes are missing."""
+        return self.num_steps - self.step_idx
+
+    @property
+    def done(self) -> bool:
+        """Return whether everything that the use denoises is clean."""
+        return not self.passes_left
+
+    @property
+    def group(self) -> Hashable:
+        """Return what states must have in common to share a pass without changing one another's bits."""
+        sizes = tuple(tuple(part.shape[1:]) for part in self.values)
+        return (*sizes, self.text.num_tokens, self.text.bias_BN is None)
 
     @property
     def values(self) -> Groups:
@@ -130,9 +147,14 @@ def timestep_of(does: Does, step_idx: int, num_steps: int) -> float:
     return float({Does.DENOISED: timesteps[step_idx], Does.NOISE: timesteps[0], Does.GIVEN: 0}[does])
 
 
-def advance(network: UwmNetwork, state: Denoising) -> Denoising:
-    """Return the state after one more pass."""
-    velocities, grid, before = _velocities(network, state), unipc_grid(state.num_steps), state.values
+def advance(network: UwmNetwork, states: Sequence[Denoising]) -> list[Denoising]:
+    """Return the states after one more pass, which they share; each has its own use and step."""
+    return [_step(state, out) for state, out in zip(states, _velocities(network, states), strict=True)]
+
+
+def _step(state: Denoising, velocities: Denoised) -> Denoising:
+    """Return the state after the velocities of one pass."""
+    grid, before = unipc_grid(state.num_steps), state.values
     moved = tuple(
         unipc_step(grid, group, velocity) if does is Does.DENOISED else group
         for does, group, velocity in zip(state.does, state.groups, velocities[:3], strict=True)
@@ -145,28 +167,46 @@ def advance(network: UwmNetwork, state: Denoising) -> Denoising:
 
 def run(network: UwmNetwork, state: Denoising) -> Denoising:
     """Return the state after all passes."""
-    while state.step_idx < state.num_steps:
-        state = advance(network, state)
+    while not state.done:
+        (state,) = advance(network, [state])
     return state
 
 
-def _velocities(network: UwmNetwork, state: Denoising) -> Denoised:
-    """Return the velocities of all groups in the coming pass."""
-    seen = _pass(network, state, state.text)
-    if state.null_text is None or not state.guidance:
-        return seen
-    weight_B = torch.full((len(seen.action_BKA),), state.guidance, device=seen.action_BKA.device)
-    return guide(seen, _pass(network, state, state.null_text), weight_B)
+def _velocities(network: UwmNetwork, states: Sequence[Denoising]) -> list[Denoised]:
+    """Return the velocities of all groups of each state in the coming pass."""
+
+    def seeing(rows: Sequence[Denoising]) -> list[Denoised]:
+        return _pass(network, rows, [row.text for row in rows])
+
+    def blind(rows: Sequence[Denoising]) -> list[Denoised]:
+        return _pass(network, rows, [_null_text(row) for row in rows])
+
+    return guided(seeing, blind, states, [state.guidance for state in states], guide_one)
 
 
-def _pass(network: UwmNetwork, state: Denoising, text: TextContext) -> Denoised:
-    groups = state.values
-    geometry = network.geometry(groups.video_BCTVHW, groups.action_BKA.shape[1], groups.proprio_BPS.shape[1])
+def _null_text(state: Denoising) -> TextContext:
+    assert state.null_text is not None, "`begin` refuses guidance without it"
+    return state.null_text
+
+
+def _pass(network: UwmNetwork, states: Sequence[Denoising], texts: Sequence[TextContext]) -> list[Denoised]:
+    video, action, proprio = (torch.cat(parts) for parts in zip(*(state.values for state in states), strict=True))
+    geometry = network.geometry(video, action.shape[1], proprio.shape[1])
+    counts = [len(state.values.action_BKA) for state in states]
     t_video_B, t_action_B = (
-        groups.action_BKA.new_full((len(groups.action_BKA),), timestep_of(does, state.step_idx, state.num_steps))
-        for does in (state.use.observation, state.use.action)
+        torch.cat([action.new_full((count,), t) for count, t in zip(counts, ts, strict=True)])
+        for ts in zip(*map(timesteps_of, states), strict=True)
     )
-    return network(*groups, network.timesteps(t_video_B, t_action_B, geometry), text)  # type: ignore[no-any-return]
+    times = network.timesteps(t_video_B, t_action_B, geometry)
+    return split_rows(network(video, action, proprio, times, TextContext.cat(texts)), counts)
+
+
+def timesteps_of(state: Denoising) -> tuple[float, float]:
+    """Return the timesteps of observation and actions in the coming pass."""
+    observation, action = (
+        timestep_of(does, state.step_idx, state.num_steps) for does in (state.use.observation, state.use.action)
+    )
+    return observation, action
 
 
 def _with_present(groups: Groups, present: tuple[Tensor, Tensor]) -> Groups:

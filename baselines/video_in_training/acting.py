@@ -12,7 +12,7 @@ Letters as in `xwam/network/transformer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +49,15 @@ def read_present(network: TwoStreamNetwork, seen_BCVHW: Tensor, text: TextContex
         x_BLD, own = block.look(x_BLD, stream, index)
         keys.append(own)
     return tuple(keys)
+
+
+def present_of_all(frames: Sequence[Present]) -> Present:
+    """Return the keys and values of several requests' frames as one batch."""
+    if len(frames) == 1:
+        return frames[0]
+    return tuple(
+        KeyValue(*(torch.cat(parts) for parts in zip(*layer, strict=True))) for layer in zip(*frames, strict=True)
+    )
 
 
 class ActingNetwork:

@@ -86,7 +86,7 @@ class VideoInTrainingPlugin(ModelPlugin["VideoInTrainingPolicy"]):
 
         steps = self._num_steps(config, bundle.model)
         schedule = Schedule(num_video_steps=steps, num_action_steps=steps)
-        return ActingEngine(bundle, schedule, prompt_bytes=prompt_bytes(config))
+        return ActingEngine(bundle, schedule, prompt_bytes=prompt_bytes(config), width=config.width)
 
     def _num_steps(self, config: VideoInTrainingPolicyConfig, model: ModelConfig) -> int:
         """Return the denoising steps of a run.

@@ -23,7 +23,6 @@ from torch import Tensor
 from baselines.dreamzero.engine import DreamZeroEngine
 from baselines.dreamzero.models import NANO
 from baselines.dreamzero.sampler import BlockSchedule
-from baselines.dreamzero.step_cache import StepCache
 from baselines.dreamzero.window import Window
 from tests.bench.denoise import on_one_thread
 from tests.bench.figure import Figure, compare
@@ -31,6 +30,7 @@ from tests.doubles.dreamzero import flows_without_cache
 from xwam.checkpoints.bundle import Bundle
 from xwam.checkpoints.fresh import fresh_bundle
 from xwam.flow.noise import draw_noise
+from xwam.flow.step_cache import StepCache
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 
 ROUNDS = 9

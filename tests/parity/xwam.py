@@ -32,7 +32,7 @@ from tests.parity import xwam_data
 from tests.parity.findings import Finding, default_folder, examined, from_command_line
 from xwam.checkpoints.bundle import load_released
 from xwam.checkpoints.wan import umt5_from_wan, vae_from_wan
-from xwam.flow.sampler import guide
+from xwam.flow.guidance import guide
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import XwamNetwork

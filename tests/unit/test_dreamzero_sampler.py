@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from baselines.dreamzero.network import DreamZeroNetwork, Flows
+from baselines.dreamzero.policy import STATIC_SCHEDULES
 from baselines.dreamzero.sampler import BlockSchedule, BlockState, Context, advance, begin, flows_of, run, timesteps_of
-from baselines.dreamzero.step_cache import STATIC_SCHEDULES, History, StepCache
 from tests.doubles.dreamzero import cached, clip_of, flows_without_cache, network_of, same, text_of
+from xwam.flow.step_cache import History, StepCache
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 
 
@@ -67,8 +68,8 @@ def test_guidance_moves_the_video_and_never_the_actions() -> None:
     network = network_of()
     plain, guided = (state_of(network, schedule_of(3, guidance=weight)) for weight in (0.0, 5.0))
     assert guided.blind is not None
-    seen, blind = flows_of(network, plain), flows_of(network, replace(plain, seen=guided.blind))
-    mixed = flows_of(network, guided)
+    (seen,), (blind,) = flows_of(network, [plain]), flows_of(network, [replace(plain, seen=guided.blind)])
+    (mixed,) = flows_of(network, [guided])
     same([mixed.video_BCTVHW], [blind.video_BCTVHW + 5 * (seen.video_BCTVHW - blind.video_BCTVHW)], atol=1e-3)
     assert torch.equal(mixed.action_BKA, seen.action_BKA)
     with pytest.raises(ValueError, match=r"Guidance 5\.0 needs the cache of the empty prompt"):
@@ -99,7 +100,7 @@ def test_given_actions_stand_at_zero_in_every_pass() -> None:
     network, given = network_of(), torch.ones(1, 3, 14)
     state = state_of(network, schedule_of(3), given_action_BKA=given)
     assert state.actions_clean
-    assert [timesteps_of(each)[1] for each in (state, advance(network, state))] == [0.0, 0.0]
+    assert [timesteps_of(each)[1] for each in (state, *advance(network, [state]))] == [0.0, 0.0]
     done, other = run(network, state), run(network, state_of(network, schedule_of(3), given_action_BKA=-given))
     assert torch.equal(done.action.x, given)
     assert not torch.allclose(done.video.x, other.video.x)
@@ -166,15 +167,17 @@ def test_without_step_caching_all_passes_run() -> None:
 def test_a_skipped_pass_has_the_velocities_of_the_last_one() -> None:
     network = Turning([1.0] * 15)
     state = state_of(network_of(), schedule_of(8, step_cache=StepCache()))
-    state = advance(network, advance(network, state))
-    skipped = advance(network, state)
+    (second,) = advance(network, advance(network, [state]))
     assert len(network.steps) == 2
-    assert state.history.last is not None
-    expected = unipc_step(unipc_grid(8), state.action, state.history.last.action_BKA)
-    assert torch.equal(skipped.action.x, expected.x)
+    assert second.history.num_runs == 2
+    grid, expected = unipc_grid(8), state.action
+    for velocity in (1.0, 2.0, 2.0, 2.0, 2.0, 2.0):  # four passes are skipped behind the second
+        expected = unipc_step(grid, expected, torch.full_like(expected.x, velocity))
+    assert second.action.step_idx == 6
+    assert torch.equal(second.action.x, expected.x)
 
 
 def test_a_history_knows_the_last_two_passes_that_ran() -> None:
     first, second = (Flows(torch.full((1, 1), value), torch.zeros(1)) for value in (1.0, 2.0))
-    history = History().after_run(first).after_run(second)
+    history = History[Flows]().after_run(first).after_run(second)
     assert (history.num_runs, history.last, history.previous) == (2, second, first)

@@ -162,7 +162,7 @@ def test_a_pass_moves_one_step() -> None:
     steps = []
     while state.step_idx < state.num_steps:
         steps.append(timestep_of(Does.DENOISED, state.step_idx, 3))
-        state = advance(network, state)
+        (state,) = advance(network, [state])
     assert steps == [float(step) for step in unipc_grid(3).timesteps]
 
 

@@ -1,7 +1,8 @@
 """The sampler: denoises video, actions and states asynchronously, from noise to data.
 
 In: a state of denoising and a network. Out: the next state; nothing is changed in place.
-Read next: `unipc.py` for a step, `noise.py` for the grids, `xwam/serving/engine.py` for the caller.
+Read next: `unipc.py` for a step, `guidance.py` for the pass without a prompt, `noise.py` for the grids,
+`xwam/serving/engine.py` for the caller.
 
 A caller may hold many states at different steps and pass any of them to one `advance`: they share the forward pass,
 because every request has its own timesteps.
@@ -10,7 +11,7 @@ because every request has its own timesteps.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from xwam.config import LATENT_STRIDES, Geometry
+from xwam.flow.guidance import guide_one, guided, split_rows
 from xwam.flow.realtime_chunking import Commitment, pull
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
 from xwam.network.transformer import Denoised, TextContext, Timesteps, with_clean_actions
@@ -129,6 +131,26 @@ class SamplerState:
         """Return whether the video is clean too."""
         return self.video.step_idx == self.schedule.num_video_steps
 
+    @property
+    def passes_to_actions(self) -> int:
+        """Return how many passes are missing until the actions are clean."""
+        return self.schedule.num_action_steps - self.action.step_idx
+
+    @property
+    def passes_to_video(self) -> int:
+        """Return how many passes are missing until the video is clean too."""
+        return self.schedule.num_video_steps - self.video.step_idx
+
+    @property
+    def joining(self) -> bool:
+        """Return whether the next pass pulls its actions towards a commitment, which takes gradients."""
+        return self.commitment is not None and not self.commitment.as_prefix and not self.actions_clean
+
+    @property
+    def group(self) -> Hashable:
+        """Return what states must have in common to share a pass without changing one another's bits."""
+        return (*_sizes(self).values(), self.text.num_tokens, self.text.bias_BN is None, self.joining)
+
 
 class Latents(NamedTuple):
     """Clean latents, B,C,T,V,H,W each; the first latent frame of the video is the present. None without depth."""
@@ -199,16 +221,8 @@ def advance(network: Denoiser, states: Sequence[SamplerState], *, depth: bool = 
         ValueError: If a state is done, or its tensors have other sizes than those of the first.
     """
     _check(states)
-    joining = any(_is_guided(state) for state in states)
-    velocities = (_joined if joining else _guided)(network, states, depth=depth)
-    sizes = [state.video.x.shape[0] for state in states]
-    parts = [[None] * len(states) if field is None else field.split(sizes) for field in velocities]
-    return [_step(state, Denoised(*fields)) for state, *fields in zip(states, *parts, strict=True)]
-
-
-def _is_guided(state: SamplerState) -> bool:
-    """Return whether the actions of a state are pulled towards a commitment in the next pass."""
-    return state.commitment is not None and not state.commitment.as_prefix and not state.actions_clean
+    velocities = (_joined if any(state.joining for state in states) else _guided)(network, states, depth=depth)
+    return [_step(state, out) for state, out in zip(states, velocities, strict=True)]
 
 
 def _check(states: Sequence[SamplerState]) -> None:
@@ -252,38 +266,16 @@ def run(
     return state
 
 
-def guide(with_text: Denoised, without: Denoised, weight_B: Tensor) -> Denoised:
-    """Return without + weight * (with - without) of every velocity; depth is that of the prompt.
+def _guided(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> list[Denoised]:
+    """Return the velocities of each state."""
 
-    Args:
-        with_text: What a pass with the prompt gave.
-        without: What a pass with the empty prompt gave.
-        weight_B: The guidance of each request.
-    """
+    def seeing(rows: Sequence[SamplerState]) -> list[Denoised]:
+        return _forward(network, rows, [row.text for row in rows], depth=depth)
 
-    def mix(seen: Tensor, blind: Tensor) -> Tensor:
-        return blind + weight_B.view(-1, *[1] * (blind.dim() - 1)) * (seen - blind)
+    def blind(rows: Sequence[SamplerState]) -> list[Denoised]:
+        return _forward(network, rows, [_null_text(row) for row in rows], depth=False)
 
-    video, action, proprio = (mix(*pair) for pair in zip(with_text[:3], without[:3], strict=True))
-    return Denoised(video, action, proprio, with_text.depth_BCTVHW)
-
-
-def _guided(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
-    """Return the velocities of all requests; those without guidance are only in the conditional pass."""
-    seen = _forward(network, states, [state.text for state in states], depth=depth)
-    guided = [state for state in states if state.schedule.guidance]
-    if not guided:
-        return seen
-    blind = _forward(network, guided, [_null_text(state) for state in guided], depth=False)
-    device = seen.video_BCTVHW.device
-    rows_B = _each([bool(state.schedule.guidance) for state in states], states).nonzero()[:, 0].to(device)
-    weight_B = _each([state.schedule.guidance for state in guided], guided).to(device)
-    of_guided = Denoised(seen.video_BCTVHW[rows_B], seen.action_BKA[rows_B], seen.proprio_BPS[rows_B], None)
-    mixed = guide(of_guided, blind, weight_B)
-    video = seen.video_BCTVHW.index_copy(0, rows_B, mixed.video_BCTVHW)
-    action = seen.action_BKA.index_copy(0, rows_B, mixed.action_BKA)
-    proprio = seen.proprio_BPS.index_copy(0, rows_B, mixed.proprio_BPS)
-    return Denoised(video, action, proprio, seen.depth_BCTVHW)
+    return guided(seeing, blind, states, [state.schedule.guidance for state in states], guide_one)
 
 
 def _null_text(state: SamplerState) -> TextContext:
@@ -292,13 +284,10 @@ def _null_text(state: SamplerState) -> TextContext:
     return state.null_text
 
 
-def _each(values: Sequence[float], states: Sequence[SamplerState]) -> Tensor:
-    """Return the number of each state once for each of its requests."""
-    return torch.tensor(values).repeat_interleave(torch.tensor([state.video.x.shape[0] for state in states]))
+def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> list[Denoised]:
+    """Return the velocities of each state, with actions pulled towards the commitment; needs gradients.
 
-
-def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> Denoised:
-    """Return the velocities, with actions pulled towards the commitment (see `realtime_chunking.py`); needs gradients.
+    See `realtime_chunking.py`.
 
     Raises:
         ValueError: If the weights were made under `torch.inference_mode`, which leaves them without gradients.
@@ -311,24 +300,25 @@ def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -
     with torch.inference_mode(False), torch.enable_grad():
         leaves = [state.action.x.detach().clone().requires_grad_() for state in states]
         with_leaves = [_recordable(state, leaf) for state, leaf in zip(states, leaves, strict=True)]
-        out = _guided(network, with_leaves, depth=depth)
-        velocities = out.action_BKA.split([leaf.shape[0] for leaf in leaves])
+        velocities = _guided(network, with_leaves, depth=depth)
         guesses, errors, gains = [], [], []
         for state, leaf, velocity in zip(states, leaves, velocities, strict=True):
             sigma = unipc_grid(state.schedule.num_action_steps).sigmas[state.action.step_idx]  # 0 once clean
-            guess = leaf - sigma * velocity
+            guess = leaf - sigma * velocity.action_BKA
             guesses.append(guess)
             errors.append(_commitment_error(state, guess.detach()))
             gains.append(pull(sigma))
         gradients = torch.autograd.grad(guesses, leaves, errors)
-    pulled = [
-        velocity.detach() - gain * gradient
+    return [
+        _detached(velocity, velocity.action_BKA.detach() - gain * gradient)
         for velocity, gradient, gain in zip(velocities, gradients, gains, strict=True)
     ]
-    video, _, proprio, depth_latents = (None if part is None else part.detach() for part in out)
-    assert video is not None
-    assert proprio is not None
-    return Denoised(video, torch.cat(pulled), proprio, depth_latents)
+
+
+def _detached(velocity: Denoised, action_BKA: Tensor) -> Denoised:
+    """Return velocities without their gradients, and with these of the actions."""
+    depth = None if velocity.depth_BCTVHW is None else velocity.depth_BCTVHW.detach()
+    return Denoised(velocity.video_BCTVHW.detach(), action_BKA, velocity.proprio_BPS.detach(), depth)
 
 
 def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
@@ -349,7 +339,7 @@ def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
 
 def _commitment_error(state: SamplerState, guess_BKA: Tensor) -> Tensor:
     """Return the weighted difference of a clean guess from the commitment; zero without one."""
-    if state.commitment is None or not _is_guided(state):
+    if state.commitment is None or not state.joining:
         return torch.zeros_like(guess_BKA)
     weight_K1 = state.commitment.weight_K[:, None].to(guess_BKA)
     return weight_K1 * (state.commitment.action_BKA.to(guess_BKA) - guess_BKA)
@@ -357,17 +347,20 @@ def _commitment_error(state: SamplerState, guess_BKA: Tensor) -> Tensor:
 
 def _forward(
     network: Denoiser, states: Sequence[SamplerState], texts: Sequence[TextContext], *, depth: bool
-) -> Denoised:
+) -> list[Denoised]:
+    """Return what the network says of each state."""
     video = torch.cat([state.video.x for state in states])
     action = torch.cat([_with_prefix(state) for state in states])
     proprio = torch.cat([state.proprio.x for state in states])
-    levels = [timesteps_of(state) for state in states]
-    t_video, t_action = (_each(level, states) for level in zip(*levels, strict=True))
+    counts = [state.video.x.shape[0] for state in states]
+    levels = torch.tensor([timesteps_of(state) for state in states]).repeat_interleave(torch.tensor(counts), 0)
+    t_video, t_action = levels.unbind(1)
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     times = network.timesteps(t_video.to(video.device), t_action.to(video.device), geometry)
     if states[0].num_clean:
         times = with_clean_actions(times, geometry, states[0].num_clean)
-    return network(video, action, proprio, times, TextContext.cat(texts), depth=depth)
+    out = network(video, action, proprio, times, TextContext.cat(texts), depth=depth)
+    return split_rows(out, counts)
 
 
 def timesteps_of(state: SamplerState) -> tuple[float, float]:
@@ -388,7 +381,7 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
     grid = unipc_grid(state.schedule.num_action_steps)
     proprio = unipc_step(grid, state.proprio, out.proprio_BPS)
     action = unipc_step(grid, state.action, out.action_BKA)
-    free = action.x if _is_guided(state) and action.step_idx == grid.num_steps else None
+    free = action.x if state.joining and action.step_idx == grid.num_steps else None
     if state.commitment is not None and (state.commitment.as_prefix or free is not None):
         action = replace(action, x=_with_committed(action.x, state.commitment))
     if state.given is not None:

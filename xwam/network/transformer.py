@@ -75,6 +75,23 @@ class TextContext:
             depth=tuple(KeyValue(*map(change, layer)) for layer in self.depth),
         )
 
+    def filled(self, num_tokens: int) -> TextContext:
+        """Return the context with ignored tokens up to a number of tokens; each token has a bias then."""
+        missing = num_tokens - self.num_tokens
+
+        def fill(tensor: Tensor, axis: int, value: float = 0.0) -> Tensor:
+            return F.pad(tensor, [0, 0] * (tensor.dim() - 1 - axis) + [0, missing], value=value) if missing else tensor
+
+        def fill_all(layers: tuple[KeyValue, ...]) -> tuple[KeyValue, ...]:
+            return tuple(KeyValue(*(fill(part, 2) for part in layer)) for layer in layers)
+
+        return TextContext(
+            embedded_BND=fill(self.embedded_BND, 1),
+            bias_BN=fill(_bias(self), 1, -math.inf),
+            main=fill_all(self.main),
+            depth=fill_all(self.depth),
+        )
+
     @staticmethod
     def cat(contexts: Sequence[TextContext]) -> TextContext:
         """Return the contexts of several requests as one batch; shorter ones are padded with ignored tokens."""
@@ -82,22 +99,19 @@ class TextContext:
             return contexts[0]
         longest = max(context.num_tokens for context in contexts)
         plain = all(context.bias_BN is None and context.num_tokens == longest for context in contexts)
-
-        def fill(tensor: Tensor, axis: int, value: float = 0.0) -> Tensor:
-            missing = longest - tensor.shape[axis]
-            return F.pad(tensor, [0, 0] * (tensor.dim() - 1 - axis) + [0, missing], value=value) if missing else tensor
+        filled = list(contexts) if plain else [context.filled(longest) for context in contexts]
 
         def join(layers: Sequence[tuple[KeyValue, ...]]) -> tuple[KeyValue, ...]:
             return tuple(
-                KeyValue(*(torch.cat([fill(part, 2) for part in parts]) for parts in zip(*layer, strict=True)))
+                KeyValue(*(torch.cat(parts) for parts in zip(*layer, strict=True)))
                 for layer in zip(*layers, strict=True)
             )
 
         return TextContext(
-            embedded_BND=torch.cat([fill(context.embedded_BND, 1) for context in contexts]),
-            bias_BN=None if plain else torch.cat([fill(_bias(context), 1, -math.inf) for context in contexts]),
-            main=join([context.main for context in contexts]),
-            depth=join([context.depth for context in contexts]) if all(c.depth for c in contexts) else (),
+            embedded_BND=torch.cat([context.embedded_BND for context in filled]),
+            bias_BN=None if plain else torch.cat([_bias(context) for context in filled]),
+            main=join([context.main for context in filled]),
+            depth=join([context.depth for context in filled]) if all(c.depth for c in contexts) else (),
         )
 
 

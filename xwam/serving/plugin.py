@@ -43,7 +43,7 @@ AUTO = "auto"
 UNTRAINED = "random-"
 """First part of the names that stand for random weights: `random-nano` for the model `nano` of a family."""
 
-MAX_THREADS, MAX_GUIDANCE, MAX_SEED, MAX_MEMORY_GIB, MAX_HEADS = 1024, 100, 2**63 - 1, 1024, 1024
+MAX_THREADS, MAX_GUIDANCE, MAX_SEED, MAX_MEMORY_GIB, MAX_HEADS, MAX_WIDTH = 1024, 100, 2**63 - 1, 1024, 1024, 64
 
 MAX_STEPS = 1000
 """Noise levels of the training, which a schedule cannot exceed."""
@@ -61,6 +61,8 @@ class ModelSettings:
         guidance: 0 for one conditional pass in each step; above 1, the weight of conditional minus unconditional
             velocity.
         threads: CPU threads of a forward pass.
+        width: Rows of every forward pass, 1 to 64: so many requests can share one. Replies do not depend, to the bit,
+            on who shares them, but their last bits depend on the number.
         device: Device of network, VAE and text encoder, for example `cuda`.
         precision: Type of the network's matrices, for example `bfloat16`; `auto` is bfloat16 on CUDA, as in the
             released evaluation, and float32 elsewhere. Heads, timesteps, actions and states always stay float32.
@@ -76,6 +78,7 @@ class ModelSettings:
     execute_steps: int | None = None
     guidance: float = 0.0
     threads: int = 1
+    width: int = 1
     device: str = "cpu"
     precision: str = "auto"
     tokenizer: str | None = None
@@ -143,7 +146,8 @@ class ModelPlugin(ABC, Generic[AnyPolicy]):
     def provenance(self, config: Any) -> dict[str, str]:
         """Return hash and size of the weights, how the model is asked, and the departures from its own settings."""
         model = self.model(config)
-        return self.model_facts(config, model) | dict(self.schedule_facts(config, model))
+        rows = {} if config.width == 1 else {"rows of a pass": str(config.width)}
+        return self.model_facts(config, model) | rows | dict(self.schedule_facts(config, model))
 
     def glance(self, config: Any) -> list[Finding]:
         """Return where the weights are: shipped, on this machine, to be downloaded, or random."""
@@ -188,6 +192,7 @@ class ModelPlugin(ABC, Generic[AnyPolicy]):
                 raise BadConfig(f"policy.{self.name}.{name} is empty; give a name or leave the setting out.")
         check_range(f"policy.{self.name}.threads", config.threads, 1, MAX_THREADS)
         check_guidance(f"policy.{self.name}.guidance", config.guidance)
+        check_range(f"policy.{self.name}.width", config.width, 1, MAX_WIDTH)
         check_range(f"policy.{self.name}.init_seed", config.init_seed, 0, MAX_SEED)
         check_range(f"policy.{self.name}.prompt_memory_gib", config.prompt_memory_gib, 0, MAX_MEMORY_GIB)
         if config.num_heads is not None:

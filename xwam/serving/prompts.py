@@ -17,6 +17,9 @@ from xwam.text.tokens import TextTokens
 PROMPT_BYTES = GIB
 """Default bound; at 5B in bfloat16 it holds 21 prompts of 13 tokens, and the text rows of 97."""
 
+LEAST_BUCKET = 32
+"""Rows of the smallest bucket, which holds what most prompts need: their tokens and a few rows behind them."""
+
 TEXT_FRAC = 1 / 8
 """Share of the bound for text rows. Keys and values are made from them again in one pass of two matrices a block, while
 the text rows themselves need a pass of umT5."""
@@ -28,10 +31,12 @@ class PromptStore:
     Args:
         bundle: The model.
         max_bytes: Largest memory of both together.
+        in_buckets: Whether a prompt has as many rows as its bucket (`bucket_of`), so that prompts of other lengths can
+            be read in one pass; else as many as it needs.
     """
 
-    def __init__(self, bundle: Bundle, *, max_bytes: int = PROMPT_BYTES) -> None:
-        self._bundle = bundle
+    def __init__(self, bundle: Bundle, *, max_bytes: int = PROMPT_BYTES, in_buckets: bool = False) -> None:
+        self._bundle, self._in_buckets = bundle, in_buckets
         text_bytes = int(max_bytes * TEXT_FRAC)
         self._texts: Recent[TextTokens] = Recent(text_bytes)
         self._contexts: Recent[TextContext] = Recent(max_bytes - text_bytes)
@@ -48,7 +53,18 @@ class PromptStore:
     def _make(self, prompt: str) -> TextContext:
         text = self._texts.get(prompt, lambda: self._bundle.text_encoder.encode(prompt))
         network = self._bundle.network
-        return network.with_depth_text(network.encode_text(text))
+        context: TextContext = network.with_depth_text(network.encode_text(text))
+        return context.filled(bucket_of(context.num_tokens)) if self._in_buckets else context
+
+
+def bucket_of(num_rows: int) -> int:
+    """Return the rows to which a prompt is filled up, which depend on the prompt alone: a power of two.
+
+    Example:
+        >>> [bucket_of(num_rows) for num_rows in (3, 32, 33, 512)]
+        [32, 32, 64, 512]
+    """
+    return max(LEAST_BUCKET, 1 << (num_rows - 1).bit_length())
 
 
 def peak_prompt_bytes(
