@@ -54,7 +54,7 @@ ROBOTWIN_TEXTURES = $(wildcard $(EVALKIT_ROBOTWIN_ROOT)/assets/background_textur
 ROBOTWIN_RUN = $(EVALKIT) run --policy $(POLICY) --bench robotwin --episodes $(ROBOTWIN_EPISODES) $(if $(ROBOTWIN_TASKS),--tasks $(ROBOTWIN_TASKS))
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 
-.PHONY: help eval eval-robocasa eval-robotwin check test test-slow lint types golden bench hooks setup setup-dev clean
+.PHONY: help eval eval-robocasa eval-robotwin check test test-slow partners lint types golden bench hooks setup setup-dev clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -101,6 +101,10 @@ test: setup-dev  ## Run the tests; those that take minutes are in test-slow.
 test-slow: setup-dev  ## Run the tests that take minutes.
 	$(BIN)/python -m pytest -q -m "slow"
 
+partners: setup-dev .partners/installed  ## Run the tests with other people's packages: openpi-client, and a policy and a bench that are installed for real.
+	EVALKIT_OPENPI_PYTHON=$(CURDIR)/.partners/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q \
+		tests/unit/test_remote_partner.py tests/unit/test_write_pages.py
+
 golden: setup-dev  ## Rewrite tests/golden; explain each change in the commit.
 	$(BIN)/python -m tests.golden
 
@@ -135,5 +139,11 @@ setup-dev: .venv/installed-dev  ## Install what developing needs into .venv.
 	@$(PIP_INSTALL) -e '.[dev]'
 	@touch .venv/installed $@
 
-clean:  ## Remove .venv and caches; results stay.
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
+.partners/installed: tests/partners.txt | .venv/bin/python
+	@echo "Installing the partners of the tests into .partners ..."
+	@$(BIN)/python -m venv .partners
+	@.partners/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r tests/partners.txt
+	@touch $@
+
+clean:  ## Remove .venv, .partners and caches; results stay.
+	rm -rf .venv .partners *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,13 +1,8 @@
 """The policy `remote` against the unmodified `openpi-client` and `msgpack-numpy`.
 
-In: an interpreter that has them, named by `EVALKIT_OPENPI_PYTHON`; without it, these tests are skipped:
-
-    python3 -m venv openpi && openpi/bin/pip install openpi-client==0.1.2 typing_extensions msgpack-numpy==0.4.8
-    EVALKIT_OPENPI_PYTHON=openpi/bin/python pytest tests/unit/test_remote_partner.py
-
-`openpi-client` 0.1.2 needs typing_extensions and does not declare it. With pydantic and pyyaml in it, and a checkout of
-XPolicyLab named by `EVALKIT_XPOLICYLAB_ROOT`, XPolicyLab's own server is a partner too. Out: a verdict on wire, arrays
-and images.
+In: an interpreter that has them, named by `EVALKIT_OPENPI_PYTHON`; without it, these tests are skipped. `make partners`
+builds one with the pins of `tests/partners.txt`, and runs them. With a checkout of XPolicyLab named by
+`EVALKIT_XPOLICYLAB_ROOT`, XPolicyLab's own server is a partner too. Out: a verdict on wire, arrays and images.
 Read next: `tests/doubles/openpi_partner.py`, what runs there; `test_remote_policy.py` for the rest of the policy.
 """
 
