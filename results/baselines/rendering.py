@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
-from designs import ROWS, SAME_COMPUTE, SAME_SIZE, Paths
+from designs import DESIGNS, ROWS, SAME_COMPUTE, SAME_SIZE, Paths
 from records import HORIZONS_S, METRICS, SHARED_STARTS, Value, measured
 from scipy import stats
 from scipy.optimize import brentq
 from statsmodels.stats.proportion import power_proportions_2indep
 
 from evalkit.report.stats import success_interval
+from xwam.training.launch import default_recipe
+from xwam.training.recipes import recipe_of
 
 POWER, ALPHA = 0.8, 0.05
+
+NOT_COMPARED = {"name", "batch_size", "micro_batch", "imagined_steps", "augmentation"}
 
 
 def smallest_difference(rate: float, num_episodes: int) -> float:
@@ -95,10 +100,25 @@ def caption(options: Mapping[str, Any]) -> str:
         f"training has seen, from the same frames (every {SHARED_STARTS} control steps), with the row's own actions; "
         "intervals over episodes. `none`: the design predicts no such image. Action dependence: how far predicted "
         "images for another chunk's actions part, over how far the true ones do; directed: the part along the true "
-        "difference. Latency: median time to a chunk of actions on one thread, measured in turn. There is one training "
-        "of each design: intervals cover scenes, not the luck of a training seed, so a difference between two rows is "
-        "one between two checkpoints, at this size and budget."
+        f"difference. Recipes differ: {recipe_differences()}. Latency: median time to a chunk of actions on one "
+        "thread, measured in turn. There is one training of each design: intervals cover scenes, not the luck of a "
+        "training seed, so a difference between two rows is one between two checkpoints, at this size and budget."
     )
+
+
+def recipe_differences() -> str:
+    """Return the settings in which the recipes of the designs differ, apart from clips of a step and validation."""
+    recipes = {design.name: asdict(recipe_of(default_recipe(design.model, None))) for design in DESIGNS}
+    parts = []
+    for setting in next(iter(recipes.values())).keys() - NOT_COMPARED:
+        values = dict.fromkeys(recipe[setting] for recipe in recipes.values())
+        if len(values) > 1:
+            groups = [
+                f"{value} ({', '.join(name for name, recipe in recipes.items() if recipe[setting] == value)})"
+                for value in values
+            ]
+            parts.append(f"{setting} {', '.join(groups)}")
+    return "; ".join(sorted(parts))
 
 
 def success_cell(num_success: int, num_valid: int) -> str:

@@ -1,14 +1,17 @@
 """DreamZero's network: the mask query by query, and inference with a cache against one pass with the mask."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from baselines.dreamzero.attention import by_dense_mask, by_flex_mask
+from baselines.dreamzero.attention import by_dense_mask, by_flex_mask, by_mask
 from baselines.dreamzero.config import DreamZeroConfig, count_dreamzero
 from baselines.dreamzero.layout import Layout, block_layout, mask_of, rope_of, training_layout
+from baselines.dreamzero.models import MODELS
 from baselines.dreamzero.network import ClipTimes, DreamZeroNetwork
 from tests.doubles.dreamzero import (
     COLS,
@@ -22,6 +25,7 @@ from tests.doubles.dreamzero import (
     text_of,
     with_settings,
 )
+from tests.doubles.known import known
 from xwam.network.layers import KeyValue
 
 # ---- the mask
@@ -73,6 +77,29 @@ def test_flex_and_dense_mask_give_the_same_attention() -> None:
     same([by_flex_mask(layout, device, compiled=False)(query, KeyValue(key, value))], [dense], atol=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device: FlexAttention compiles only there")
+@pytest.mark.parametrize(("model", "dtype", "atol"), [("nano", torch.float32, 1e-4), ("5b", torch.bfloat16, 2e-2)])
+def test_compiled_flex_equals_the_dense_mask_on_a_gpu(model: str, dtype: torch.dtype, atol: float) -> None:
+    """Outputs and gradients of a whole window; the dense mask computes in float32 on the same numbers."""
+    config, device = MODELS[model].network, torch.device("cuda")
+    assert isinstance(config, DreamZeroConfig)
+    rows, cols = (4, 4) if model == "nano" else (16, 20)
+    layout = training_layout(config, 9, rows, cols)
+    heads = 2 if model == "5b" else config.num_heads  # a dense mask of 6,000 tokens needs 140 MB a head
+    draw, shape = torch.Generator().manual_seed(0), (1, heads, layout.num_tokens, config.head_width)
+    drawn = [torch.randn(shape, generator=draw).to(device, dtype) for _ in range(4)]
+    found = []
+    for attend, kind in ((by_mask(layout, device), dtype), (by_dense_mask(layout, device), torch.float32)):
+        query, key, value = (each.to(kind).requires_grad_() for each in drawn[:3])
+        out = attend(query, KeyValue(key, value))
+        out.backward(drawn[3].to(kind))
+        gradients = [known(each.grad).float() for each in (query, key, value)]
+        found.append([out.detach().float(), *gradients])
+    for flex, dense in zip(*found, strict=True):
+        torch.testing.assert_close(flex, dense, atol=atol, rtol=10 * atol)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 4, 11])
 def test_clips_that_are_no_blocks_or_too_long_are_refused(frames: int) -> None:
     with pytest.raises(ValueError, match=rf"1 to 4 blocks of 2 latent frames after its first one, got {frames}"):
@@ -104,6 +131,21 @@ def test_positions_of_video_actions_and_states() -> None:
     rope = rope_of(layout, 12, torch.device("cpu"))
     torch.testing.assert_close(rope.cos_L1P[60 + 4, 0], (4 * whole_head).cos())
     torch.testing.assert_close(rope.cos_L1P[66 + 1, 0], (1 * whole_head).cos())
+
+
+def test_the_code_of_an_action_is_sine_then_cosine() -> None:
+    """GR00T's SinusoidalPositionalEncoding, which the official code uses: Wan's own codes begin with the cosine."""
+    network, clip, seen = network_of(), clip_of(1), list[Tensor]()
+    network.action_encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    text = text_of(network)
+    cache = cached(network, clip["clean_BCTVHW"][:, :, :1], text)
+    noisy, action, proprio = (clip[name] for name in ("noisy_BCTVHW", "action_BKA", "proprio_BNS"))
+    network.denoise(noisy[:, :, 1:], action, proprio, torch.tensor([900.0]), torch.tensor([137.0]), cache, text)
+    code = seen[0][0, 0, TINY.action_slots :].double().numpy()
+    half = TINY.width // 2
+    angles_of_137 = [137.0 * math.exp(-math.log(10000.0) * index / half) for index in range(half)]
+    expected = [math.sin(angle) for angle in angles_of_137] + [math.cos(angle) for angle in angles_of_137]
+    np.testing.assert_allclose(code, expected, atol=1e-5)
 
 
 def test_a_block_at_inference_has_its_positions_of_training() -> None:

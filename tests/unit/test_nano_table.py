@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from designs import BASE, DESIGNS, ROWS, Paths, Row, check_parameters, match_steps
 from records import latency_ms, measured, predictions, training_of
-from rendering import caption, smallest_difference, table, write
+from rendering import caption, recipe_differences, smallest_difference, table, write
 
 from evalkit.score.results.names import METRICS as KNOWN
 from xwam.families import model_named
+
+ROOT = Path(__file__).resolve().parents[2]
 
 OPTIONS = {
     "tasks": ["Lift", "Door"],
@@ -62,6 +64,19 @@ def test_the_caption_states_the_smallest_difference() -> None:
     text = caption(OPTIONS)
     assert f"{100 * smallest_difference(0.5, 100):.0f} points below a row with 50 %" in text
     assert "one training" in text
+
+
+def test_the_caption_and_the_page_say_how_recipes_differ() -> None:
+    weights = "weight_action 3.0 (xwam, joint_attention, video_in_training), 1.0 (uwm, dreamzero)"
+    starts = "start_frac 0.25 (xwam, joint_attention, video_in_training), 0.0 (uwm, dreamzero)"
+    levels = "noise ans (xwam), decoupled (uwm, joint_attention, video_in_training), sync (dreamzero)"
+    assert recipe_differences() == "; ".join((levels, starts, weights))
+    assert recipe_differences() in caption(OPTIONS)
+    page = " ".join((ROOT / "results/baselines/README.md").read_text().split())
+    assert (
+        "(`weight_action=3`, `start_frac=0.25`); UWM and DreamZero train with `weight_action=1` and `start_frac=0`"
+        in page
+    )
 
 
 def test_rows_say_what_their_policies_do() -> None:
