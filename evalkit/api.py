@@ -26,6 +26,7 @@ from evalkit.report.write import write_report as _write_report
 from evalkit.run import runner
 from evalkit.run.choice import Shard
 from evalkit.run.lane import Job
+from evalkit.run.policies import loaded_policy
 from evalkit.run.settings import RunSettings
 from evalkit.score import run as scoring
 from evalkit.score.chunk import ScoreOptions
@@ -142,9 +143,9 @@ def run_plan(
     with HeldRun(Path(out), plan) as folder:
         folder.retry(retry)
         if runner.missing_episodes(folder, part):
-            loaded = runner.load_policy(policy, folder)
-            job = Job(folder=folder, bench=bench, policy=loaded, settings=run_settings, shard=part)
-            runner.run_session(job, on_record)
+            with loaded_policy(policy, folder, run_settings) as loaded:
+                job = Job(folder=folder, bench=bench, policy=loaded, settings=run_settings, shard=part)
+                runner.run_session(job, on_record)
     return Path(out)
 
 

@@ -267,7 +267,10 @@ def bind(bench: str, policy: str, overrides: Sequence[str] | None) -> Config:
     from evalkit.config import load_config
     from evalkit.contracts import plugins
 
-    return load_config(plugins.load_bench(bench), plugins.load_policy(policy), overrides or [])
+    config = load_config(plugins.load_bench(bench), plugins.load_policy(policy), overrides or [])
+    return replace(
+        config, bench=replace(config.bench, loaded_as=bench), policy=replace(config.policy, loaded_as=policy)
+    )
 
 
 def split_names(option: str, text: str) -> list[str]:

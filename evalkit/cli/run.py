@@ -219,7 +219,8 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard) -> No
     from evalkit.report.render_console import render_console
     from evalkit.report.write import build_report
     from evalkit.run.lane import Job
-    from evalkit.run.runner import load_policy, missing_episodes, run_session
+    from evalkit.run.policies import loaded_policy
+    from evalkit.run.runner import missing_episodes, run_session
     from evalkit.store.run_folder import HeldRun
 
     with HeldRun(path, call.plan) as folder:
@@ -230,8 +231,10 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard) -> No
             which = "Every planned episode" if len(planned) == len(call.plan.episodes) else f"Every episode of {shard}"
             out.print(f"{which} is recorded; nothing to do.{_advice(folder)}", soft_wrap=True)
         else:
-            policy = load_policy(call.policy, folder)
-            with progress_bar("successes {task.fields[successes]}") as progress:
+            with (
+                loaded_policy(call.policy, folder, call.run) as policy,
+                progress_bar("successes {task.fields[successes]}") as progress,
+            ):
 
                 def on_retry(sentence: str) -> None:
                     progress.console.print(Text(sentence, style="yellow"), soft_wrap=True)

@@ -25,8 +25,10 @@ from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
 from evalkit.run.choice import WHOLE, Shard, kept_clips
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
 from evalkit.run.executors import Ended
+from evalkit.run.policies import policy_of_episode
 from evalkit.run.recorder import ClipRecorder, OptionalListener, VideoRecorder
 from evalkit.run.settings import RunSettings
+from evalkit.serve.pool import PolicyPool
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import RunFolder
 
@@ -43,7 +45,7 @@ class Job:
     Attributes:
         folder: The run folder.
         bench: The bench with its settings.
-        policy: The policy.
+        policy: The policy, or the pool of its processes.
         settings: Workers, limits and outputs.
         lost_videos: Keys of the last episodes in a row whose video could not be written.
         missing_assets: What the env of a task said that could not be built for lack of assets, by `env_id`.
@@ -55,7 +57,7 @@ class Job:
 
     folder: RunFolder
     bench: BoundBench
-    policy: Policy
+    policy: Policy | PolicyPool
     settings: RunSettings
     lost_videos: list[str] = field(default_factory=list)
     missing_assets: dict[str, str] = field(default_factory=dict)
@@ -143,16 +145,17 @@ class Lane:
         listeners: list[Listener] = [*clip, *video, *self._on_request(episode, env_spec)]
         try:
             worker = self._worker_for(episode, env_spec)
-            success = run_episode(
-                episode,
-                worker,
-                policy,
-                listeners,
-                tally,
-                render=settings.video or keeps_clip,
-                predict=bool(policy.spec.predicts) and (settings.video or keeps_clip),
-                render_all=settings.rollouts is not None,
-            )
+            with policy_of_episode(policy) as acting:
+                success = run_episode(
+                    episode,
+                    worker,
+                    acting,
+                    listeners,
+                    tally,
+                    render=settings.video or keeps_clip,
+                    predict=bool(policy.spec.predicts) and (settings.video or keeps_clip),
+                    render_all=settings.rollouts is not None,
+                )
             warnings = self._settle(worker, tally) if success else []
             if folder.plan.success_after_steps and tally.settling is not None:
                 success = bool(tally.settling.success)

@@ -12,9 +12,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from evalkit.contracts.bound import BoundPolicy
-from evalkit.contracts.errors import PluginRaised
-from evalkit.contracts.policy import Policy
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.choice import WHOLE, Shard, longest_first
@@ -30,19 +27,6 @@ def missing_episodes(folder: RunFolder, shard: Shard = WHOLE) -> list[Episode]:
     """Return the planned episodes of a shard without a record, in the plan's order."""
     done = {record.key for record in folder.records()}
     return [episode for episode in shard.of(folder.plan.episodes) if episode.key not in done]
-
-
-def load_policy(policy: BoundPolicy, folder: RunFolder) -> Policy:
-    """Return a policy with its weights in memory; if its code raises, the run's `logs/policy.log` has the traceback.
-
-    Raises:
-        EvalkitError: If it cannot be loaded.
-    """
-    try:
-        return policy.load()
-    except PluginRaised as error:
-        where = folder.log_traceback("load", error.__cause__ or error, "policy.log")
-        raise PluginRaised(f"{str(error).rstrip('.')}{where}.") from error.__cause__
 
 
 def run_session(job: Job, on_record: OnRecord) -> None:

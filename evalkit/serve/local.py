@@ -110,14 +110,19 @@ class PolicyHost:
             self._changed.notify_all()
         return handle
 
-    def reset(self, episode_id: str, env: EnvSpec) -> None:
-        """Start an episode in the policy, between two passes. Raises what the policy raises."""
+    def reset(self, episode_id: str, env: EnvSpec, timeout_s: float | None = None) -> None:
+        """Start an episode in the policy, between two passes.
+
+        Raises:
+            TimeoutError: If it takes longer than `timeout_s`; the call goes on.
+            Exception: What the policy raised.
+        """
         done: Future[None] = Future()
         with self._changed:
             self._check_open()
             self._calls.append((partial(self.policy.reset, episode_id, env), done))
             self._changed.notify_all()
-        done.result()
+        done.result(timeout_s)
 
     def forget(self, client: Hashable) -> None:
         """Cancel all requests of a client and drop its finished predictions."""

@@ -18,6 +18,7 @@ import numpy as np
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, SpecMismatch
 from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import (
+    EVERYTHING,
     JOINT_POSITION,
     ROBOT_STATE,
     CameraSpec,
@@ -193,6 +194,8 @@ def request_of(message: Mapping[str, Any], spec: PolicySpec, env: EnvSpec, *, pr
     _check_keys(message, spec, private=private)
     privileged = _privileged(message, private=private)
     observation = _observation(message, privileged)
+    if EVERYTHING not in spec.privileged_keys:
+        env = replace(env, privileged_keys=readable_keys(spec, env.privileged_keys))
     try:
         check_observation(observation, env, rendered=spec.needs_images or bool(len(observation.rgb)))
     except EpisodeFault as fault:

@@ -6,9 +6,11 @@ Read next: `bench.py`, the bench that it acts on.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -76,6 +78,8 @@ class FakePolicy:
     def _reply(self, request: PolicyRequest) -> PolicyReply:
         time.sleep(self._config.infer_s)
         fault = self._config.fault if self._config.fault_seed in (_episode(request).seed, -1) else "none"
+        if fault.partition("_")[0] in ("hang", "die") and self._now(fault, request):
+            hang_or_die(fault)
         if fault == "raise":
             raise ValueError("CUDA out of memory on [/dev/nvidia0], say")
         rng = np.random.default_rng([_episode(request).seed, request.chunk_idx])
@@ -104,6 +108,22 @@ class FakePolicy:
             prediction=(lambda: prediction) if num_frames else None,
             details=details if "details" in fault else {},
         )
+
+    def _now(self, fault: str, request: PolicyRequest) -> bool:
+        """Return whether to hang or to die: in the second chunk; where the fault ends in `_once`, once per log."""
+        log = Path("/proc/self/fd/1")
+        return request.chunk_idx == 1 and not (fault.endswith("_once") and FAILING in log.read_text())
+
+
+FAILING = "failing on purpose"
+
+
+def hang_or_die(fault: str) -> None:
+    """Hang, or end the process without a word, after a line in its output."""
+    os.write(1, f"{FAILING}\n".encode())
+    if fault.startswith("hang"):
+        time.sleep(3600)
+    os._exit(7)
 
 
 def _episode(request: PolicyRequest) -> Episode:

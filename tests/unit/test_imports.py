@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "evalkit/contracts": {"evalkit.contracts"},
     "evalkit/dataset": {"evalkit.contracts", "evalkit.dataset"},
     "evalkit/store": {"evalkit.contracts", "evalkit.store"},
-    "evalkit/serve": {"evalkit.contracts", "evalkit.serve"},
+    "evalkit/serve": {"evalkit.contracts", "evalkit.serve", "evalkit.config"},
     "evalkit/run": {"evalkit.contracts", "evalkit.dataset", "evalkit.store", "evalkit.serve", "evalkit.run"},
     "evalkit/vet": {"evalkit.contracts", "evalkit.run.settings", "evalkit.vet"},
     "evalkit/record": {"evalkit.contracts", "evalkit.dataset", "evalkit.record"},

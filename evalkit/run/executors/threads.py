@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 
+from evalkit.contracts.policy import Policy
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.executors import OnEnd
 from evalkit.run.lane import Job, Lane
+from evalkit.run.policies import REQUESTS_PER_LANE
 from evalkit.serve.hosted import HostedPolicy
 from evalkit.serve.local import PolicyHost
+from evalkit.serve.pool import PolicyPool
 from evalkit.serve.scheduler import Limits
-
-JOBS_PER_LANE = 4
-"""Most requests under way in the policy per lane: the present one, and those of episodes that ended in a fault."""
 
 
 class Threads:
@@ -41,19 +42,28 @@ class Threads:
         for episode in episodes:
             waiting.put(episode)
         stop, num_lanes = threading.Event(), min(self._job.settings.workers, len(episodes))
-        limits = Limits(max_jobs=JOBS_PER_LANE * num_lanes)
-        with PolicyHost(self._job.policy, limits) as host, ThreadPoolExecutor(num_lanes) as pool:
-            shared = replace(self._job, policy=HostedPolicy(host))
+        with self._served() as (policy, end_policy), ThreadPoolExecutor(num_lanes) as pool:
+            shared = replace(self._job, policy=policy)
             lanes = [Lane(shared, lane_idx, stop, self._note_worker) for lane_idx in range(num_lanes)]
             futures = [pool.submit(_run_lane, lane, waiting, on_end, stop) for lane in lanes]
             try:
                 _wait(futures)
             except BaseException:
                 stop.set()
-                host.end()
+                end_policy()
                 for lane in lanes:
                     lane.interrupt()
                 raise
+
+    @contextmanager
+    def _served(self) -> Iterator[tuple[Policy | PolicyPool, Callable[[], None]]]:
+        """Give what the lanes ask, and what frees those that wait for it; a policy in this process gets a host."""
+        policy, settings = self._job.policy, self._job.settings
+        if isinstance(policy, PolicyPool):
+            yield policy, policy.end
+            return
+        with PolicyHost(policy, Limits(max_jobs=REQUESTS_PER_LANE * settings.workers)) as host:
+            yield HostedPolicy(host, settings.policy_timeout_s), host.end
 
 
 def _run_lane(lane: Lane, waiting: queue.SimpleQueue[Episode], on_end: OnEnd, stop: threading.Event) -> None:
