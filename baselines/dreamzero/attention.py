@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from baselines.dreamzero.layout import Layout, mask_of, mask_rule
-from xwam.network.layers import KeyValue
+from xwam.network.attention import KeyValue
 
 Attend = Callable[[Tensor, KeyValue], Tensor]
 """Queries B,J,L,E and the keys and values to read, to outputs B,J,L,E."""

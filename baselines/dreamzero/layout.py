@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from baselines.dreamzero.config import DreamZeroConfig, StateReads
-from xwam.network.layers import ROPE_THETA, Rope, rope_axes
+from xwam.network.rope import ROPE_THETA, Rope, rope_axes
 
 CLEAN, NOISY, ACTION, STATE = range(4)
 """Kinds of tokens."""

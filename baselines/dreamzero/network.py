@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from baselines.dreamzero.attention import Attend, by_mask, of_block
 from baselines.dreamzero.config import DreamZeroConfig
 from baselines.dreamzero.layout import Layout, block_layout, observed_layout, rope_of, training_layout
-from xwam.network.layers import Block, Head, KeyValue, Rope, Runs, mlp, timestep_code
+from xwam.network.attention import KeyValue
+from xwam.network.layers import MLP, Block, Head, Runs, timestep_code
+from xwam.network.rope import Rope
 from xwam.network.transformer import TextContext, Timesteps, Trunk, sigma_of
 
 
@@ -131,7 +133,7 @@ class DreamZeroNetwork(Trunk):
         self.config = config
         width = config.width
         self.patch_embedding = nn.Conv3d(config.latent_channels, width, (1, *config.patch_hw), (1, *config.patch_hw))
-        self.text_embedding = mlp(config.text_width, width, width)
+        self.text_embedding = MLP(config.text_width, width, width)
         self.time_embedding = nn.Sequential(nn.Linear(config.time_width, width), nn.SiLU(), nn.Linear(width, width))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         if config.place_grid is not None:

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from baselines.joint_attention.config import TwoStreamConfig
 from xwam.config import Geometry
-from xwam.network.layers import Block, KeyValue, Rope, Runs, head_runs, mlp, rope_table, timestep_code
+from xwam.network.attention import KeyValue
+from xwam.network.layers import MLP, Block, Runs, head_runs, timestep_code
+from xwam.network.rope import Rope, rope_table
 from xwam.network.transformer import Denoised, DepthBranch, TextContext, Timesteps, XwamNetwork
 from xwam.text.tokens import TextTokens, read_rows
 
@@ -110,15 +112,15 @@ class TwoStreamNetwork(XwamNetwork):
         super().__init__(config)
         width = config.action_width
         self.blocks = nn.ModuleList(TwoStreamBlock(config) for _ in range(config.num_blocks))
-        self.action_text_embedding = mlp(config.text_width, width, width)
+        self.action_text_embedding = MLP(config.text_width, width, width)
         self.action_time_embedding = nn.Sequential(
             nn.Linear(config.time_width, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.action_time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.action_encoder = mlp(config.action_dim, width, width)
-        self.action_decoder = mlp(width, width, config.action_dim)
-        self.proprio_encoder = mlp(config.proprio_dim, width, width)
-        self.proprio_decoder = mlp(width, width, config.proprio_dim)
+        self.action_encoder = MLP(config.action_dim, width, width)
+        self.action_decoder = MLP(width, width, config.action_dim)
+        self.proprio_encoder = MLP(config.proprio_dim, width, width)
+        self.proprio_decoder = MLP(width, width, config.proprio_dim)
 
     def two_stream_blocks(self) -> list[TwoStreamBlock]:
         """Return the blocks of both streams."""

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from baselines.uwm.config import UwmConfig
 from xwam.config import Geometry, NetworkConfig
-from xwam.network.layers import Rope, head_runs
+from xwam.network.layers import head_runs
+from xwam.network.rope import Rope
 from xwam.network.transformer import Timesteps, XwamNetwork
 
 

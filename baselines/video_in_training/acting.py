@@ -19,7 +19,8 @@ from torch import Tensor
 
 from baselines.joint_attention.network import TwoStreamNetwork
 from xwam.config import Geometry
-from xwam.network.layers import KeyValue, rope_table
+from xwam.network.attention import KeyValue
+from xwam.network.rope import rope_table
 from xwam.network.transformer import Denoised, TextContext, Timesteps
 
 Present = tuple[KeyValue, ...]

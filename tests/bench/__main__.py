@@ -23,7 +23,7 @@ from tests.bench.figure import Figure, NotMeasurable
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parents[1] / "results" / "bench.json"
 NOT_BENCHMARKS = {"__init__", "__main__", "checkout", "figure", "score_memory"}
-COMPARED = ("chunk_vs_before", "score_vs_before")
+COMPARED = ("act_vs_before", "chunk_vs_before", "score_vs_before")
 """Benchmarks that take another checkout."""
 
 

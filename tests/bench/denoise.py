@@ -1,13 +1,14 @@
 """Figures `denoise_step_*`: a denoising step against the reference network, or with less text; and `async_speedup`.
 
-In: one set of weights, float32, one request of the released number of tokens. Out: these figures.
+In: one set of weights, one request of the released number of tokens. Out: these figures.
 Read next: `xwam/network/transformer.py` and `xwam/network/layers.py`, which are measured; `xwam/network/reference.py`,
 which they are compared with.
 
 Either way with depth is timed twice: with a prompt of 12 tokens, the length of a task's sentence, behind which many
 text places are equal, as umT5 gives them; and (`..._full_prompt`) with one that fills all 512 places, none equal.
 `denoise_step_prompt` divides the time of the first by that of the same prompt with zeros behind it, which version 0.2.0
-read in place of umT5's output.
+read in place of umT5's output. All compute in float32, except for `denoise_step_bf16`: both sides in bfloat16 on a CPU
+that multiplies it, without depth.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.bench.figure import Figure, compare
+from tests.bench.figure import Figure, NotMeasurable, compare
 from xwam.checkpoints.fresh import fresh_network
 from xwam.config import RELEASE_GEOMETRY, NetworkConfig
 from xwam.flow.sampler import SamplerState, Schedule, run
+from xwam.network.processor import multiplies_bfloat16
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import Timesteps, XwamNetwork
 from xwam.serving.speed import started
@@ -33,6 +35,9 @@ from xwam.text.umt5 import padding_counts
 CONFIG = NetworkConfig(width=512, ffn_width=2048, num_heads=4, num_blocks=12, num_depth_blocks=4)
 GEOMETRY = RELEASE_GEOMETRY
 STEP_ROUNDS = 15
+BFLOAT16_ERROR = 0.05
+"""Largest root mean square difference of both sides, in standard deviations."""
+
 PROMPTS = {"": 12, "_full_prompt": CONFIG.text_len}
 
 
@@ -71,14 +76,14 @@ def prompt_of(num_words: int, *, padded_with_zeros: bool = False) -> Tensor:
 
 
 @cache
-def network() -> XwamNetwork:
+def network(kind: torch.dtype = torch.float32) -> XwamNetwork:
     """Return the network that all figures time."""
-    return fresh_network(CONFIG, seed=0)
+    return fresh_network(CONFIG, seed=0).cast(kind).join_projections()
 
 
-def a_step(prompt: Tensor, *, depth: bool) -> Callable[[], list[Tensor]]:
+def a_step(prompt: Tensor, *, depth: bool, kind: torch.dtype = torch.float32) -> Callable[[], list[Tensor]]:
     """Return one step of our network."""
-    model, inputs = network(), inputs_of()
+    model, inputs = network(kind), inputs_of()
     times, context = _times(), model.with_depth_text(model.encode_text(prompt))
     return lambda: [part for part in model(*inputs, times, context, depth=depth) if part is not None]
 
@@ -89,21 +94,28 @@ def _times() -> Timesteps:
 
 @on_one_thread
 @torch.inference_mode()
-def step_figure(name: str, *, depth: bool, num_words: int) -> Figure:
+def step_figure(
+    name: str, *, depth: bool, num_words: int, kind: torch.dtype = torch.float32, goal: str = "<= 0.85"
+) -> Figure:
     """Return our time for one step over that of the reference network, after checking that both agree."""
-    inputs, prompt, times, reading = inputs_of(), prompt_of(num_words), _times(), ReferenceNetwork(network(), GEOMETRY)
-    ours, words = a_step(prompt, depth=depth), reading.encode_text(prompt)
+    if kind == torch.bfloat16 and not multiplies_bfloat16():
+        raise NotMeasurable("this CPU does not multiply bfloat16 (AVX512-BF16)")
+    inputs, prompt, times = inputs_of(), prompt_of(num_words), _times()
+    reading = ReferenceNetwork(network(kind), GEOMETRY)
+    ours, words = a_step(prompt, depth=depth, kind=kind), reading.encode_text(prompt)
 
     def reference() -> list[Tensor]:
         return [part for part in reading(*inputs, times, words, depth=depth) if part is not None]
 
     for one, two in zip(ours(), reference(), strict=True):
-        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
+        if kind == torch.float32:
+            torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
+        assert (one - two).square().mean().sqrt() < BFLOAT16_ERROR * two.std(), "both sides differ"
     figure = compare(
         name,
         ("ours", ours),
         ("reference network", reference),
-        goal="<= 0.85",
+        goal=goal,
         rounds=STEP_ROUNDS,
         clock=time.process_time,
     )
@@ -140,4 +152,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     for suffix, num_words in PROMPTS.items()
     for depth in (False, True)
 }
+FIGURES["denoise_step_bf16"] = partial(
+    step_figure, "denoise_step_bf16", depth=False, num_words=PROMPTS[""], kind=torch.bfloat16, goal="<= 0.55"
+)
 FIGURES |= {"denoise_step_prompt": prompt_figure, "async_speedup": async_figure}

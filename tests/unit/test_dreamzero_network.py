@@ -26,7 +26,7 @@ from tests.doubles.dreamzero import (
     with_settings,
 )
 from tests.doubles.known import known
-from xwam.network.layers import KeyValue
+from xwam.network.attention import KeyValue
 
 # ---- the mask
 

@@ -18,7 +18,7 @@ from xwam.checkpoints.fresh import fresh_bundle, start_from_wan
 from xwam.checkpoints.tensor_names import is_addition
 from xwam.config import NANO, WAN22_5B, DepthMode, count_parameters
 from xwam.families import family_of, model_named
-from xwam.network.layers import KeyValue
+from xwam.network.attention import KeyValue
 from xwam.network.transformer import Denoised, XwamNetwork, is_exact
 
 PER_FRAME = VIEWS * (ROWS // 2) * (COLS // 2)

@@ -12,8 +12,9 @@ from xwam.checkpoints.fresh import fresh_network
 from xwam.checkpoints.tensors import fill
 from xwam.config import WAN22_5B, DepthMode, count_parameters
 from xwam.network import layers
-from xwam.network.layers import Rope, by_token, head_runs, modulate, rope_axes, rope_table, rotate, token_positions
+from xwam.network.layers import by_token, head_runs, modulate
 from xwam.network.reference import ReferenceNetwork
+from xwam.network.rope import Rope, rope_axes, rope_table, rotate, token_positions
 from xwam.network.transformer import TextContext, XwamNetwork, free_timesteps, shared_timesteps
 
 

@@ -19,7 +19,7 @@ from xwam.checkpoints.bundle import Bundle
 from xwam.checkpoints.fresh import fresh_bundle
 from xwam.config import NANO, WAN22_5B, Geometry
 from xwam.flow.sampler import Schedule, begin, run
-from xwam.network.layers import KeyValue
+from xwam.network.attention import KeyValue
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import TextContext, XwamNetwork, context_bytes
 from xwam.serving.engine import Engine

@@ -100,6 +100,8 @@ class Bundle(NamedTuple):
         if dtype is not None:
             self.network.cast(dtype)
         self.network.to(device)
+        if torch.device(device).type == "cpu":
+            self.network.join_projections()
         for part in (self.codec, self.text_encoder):
             if isinstance(part, Movable):
                 part.to(device)

@@ -17,7 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from xwam.config import NUM_TRAIN_TIMESTEPS, Geometry
-from xwam.network.layers import Attention, Block, Head, KeyValue, rope_axes, timestep_code, token_positions
+from xwam.network.attention import Attention, KeyValue
+from xwam.network.layers import Block, Head, timestep_code
+from xwam.network.rope import rope_axes, token_positions
 from xwam.network.transformer import Denoised, TextContext, Timesteps, XwamNetwork
 from xwam.text.tokens import TextTokens
 

@@ -22,7 +22,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from xwam.config import NUM_TRAIN_TIMESTEPS, DepthMode, Geometry, NetworkConfig
-from xwam.network.layers import Block, Head, KeyValue, Rope, Runs, head_runs, mlp, rope_table, timestep_code
+from xwam.network.attention import Attention, KeyValue
+from xwam.network.layers import MLP, Block, Head, Runs, group_of_token, head_runs, timestep_code
+from xwam.network.processor import functional
+from xwam.network.rope import Rope, rope_table
 from xwam.text.tokens import TextTokens, read_rows
 
 
@@ -215,7 +218,10 @@ def sigma_of(times: Timesteps) -> Tensor:
         >>> sigma_of(Timesteps(torch.tensor([[0.0, 500.0]]), ((0, 1), (1, 2)))).tolist()
         [[0.0010000000474974513, 0.5, 0.5]]
     """
-    t_BL = torch.cat([times.t_BG[:, group, None].expand(-1, length) for group, length in times.runs], dim=1)
+    if functional() or times.t_BG.is_cuda:
+        t_BL = torch.cat([times.t_BG[:, group, None].expand(-1, length) for group, length in times.runs], dim=1)
+    else:
+        t_BL = times.t_BG.index_select(1, group_of_token(times.runs))
     return t_BL.clamp(min=1) / NUM_TRAIN_TIMESTEPS
 
 
@@ -281,6 +287,13 @@ class Trunk(nn.Module):
             weight.data = weight.data.to(torch.float32 if is_exact(name) else dtype)
         return self
 
+    def join_projections(self: AnyTrunk) -> AnyTrunk:
+        """Let one product make queries, keys and values, see `Attention.join`; for inference on a CPU."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.join()
+        return self
+
     def main_blocks(self) -> list[Block]:
         """Return the blocks of the main branch."""
         return cast(list[Block], list(self.blocks))
@@ -328,17 +341,17 @@ class XwamNetwork(Trunk):
         width = config.width
         channels = config.latent_channels * (2 if config.depth == "channel" else 1)
         self.patch_embedding = nn.Conv3d(channels, width, (1, *config.patch_hw), (1, *config.patch_hw))
-        self.text_embedding = mlp(config.text_width, width, width)
+        self.text_embedding = MLP(config.text_width, width, width)
         self.time_embedding = nn.Sequential(nn.Linear(config.time_width, width), nn.SiLU(), nn.Linear(width, width))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.view_embedding = nn.Embedding(config.num_views, width)
         if config.place_grid is not None:
             rows, cols = config.place_grid
             self.place_embedding = nn.Parameter(torch.empty(config.num_views, rows * cols, width))
-        self.action_encoder = mlp(config.action_dim, width, width)
-        self.action_decoder = mlp(width, width, config.action_dim)
-        self.proprio_encoder = mlp(config.proprio_dim, width, width)
-        self.proprio_decoder = mlp(width, width, config.proprio_dim)
+        self.action_encoder = MLP(config.action_dim, width, width)
+        self.action_decoder = MLP(width, width, config.action_dim)
+        self.proprio_encoder = MLP(config.proprio_dim, width, width)
+        self.proprio_decoder = MLP(width, width, config.proprio_dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_blocks))
         self.head = Head(config, channels)
         if config.depth == "interleaved":
@@ -431,7 +444,7 @@ class XwamNetwork(Trunk):
         geometry = self.geometry(video_BCTVHW, 0, 0)
         out = self._unpatch(self.head(x_BLD, time_BGD, head_runs(times.runs, x_BLD.shape[1])), geometry)
         if self.config.video_prediction == "clean":
-            out = (video_BCTVHW - out) / self._sigma(times, geometry, like=out)
+            out = self._over_sigma(video_BCTVHW - out, times, geometry)
         return out
 
     def _decode_proprio(self, x_BPD: Tensor, proprio_BPS: Tensor, times: Timesteps) -> Tensor:
@@ -475,12 +488,13 @@ class XwamNetwork(Trunk):
         )
         return video, action, proprio
 
-    def _sigma(self, times: Timesteps, geometry: Geometry, *, like: Tensor) -> Tensor:
-        """Return the noise level of each latent number, at least that of one timestep."""
-        numbers = self.head.head.out_features
-        num_tokens = like[0].numel() // numbers
-        sigma_BLX = sigma_of(times)[:, :num_tokens, None].expand(-1, -1, numbers)
-        return self._unpatch(sigma_BLX, geometry).to(like)
+    def _over_sigma(self, change_BCTVHW: Tensor, times: Timesteps, geometry: Geometry) -> Tensor:
+        """Return latents divided by the noise level of their latent frame, at least that of one timestep."""
+        sequences = 2 if self.config.depth == "sequence" else 1
+        num_tokens = sequences * geometry.num_video_tokens
+        sigma_BMT = sigma_of(times)[:, : num_tokens : geometry.tokens_per_frame].unflatten(1, (sequences, -1))
+        parts = change_BCTVHW.unflatten(1, (sequences, -1))
+        return (parts / sigma_BMT[:, :, None, :, None, None, None].to(parts)).flatten(1, 2)
 
     def _unpatch(self, patches_BLX: Tensor, geometry: Geometry) -> Tensor:
         """Return latents from one patch for each token, in the order rows, columns, channels."""

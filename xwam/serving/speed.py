@@ -102,7 +102,8 @@ def random_network(config: NetworkConfig, dtype: torch.dtype, device: torch.devi
     else:
         for weight in network.parameters():
             weight.data.normal_(0, 0.02)
-    return network.cast(dtype).eval().requires_grad_(False)
+    network = network.cast(dtype).eval().requires_grad_(False)
+    return network.join_projections() if device.type == "cpu" else network
 
 
 def started(

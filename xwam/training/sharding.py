@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from xwam.network.layers import Attention, Block
+from xwam.network.attention import Attention
+from xwam.network.layers import Block
 
 FORWARD_METHODS = ("query", "key_value", "query_key_value", "read")
 """Methods of `Attention` that are called instead of `forward`. FSDP2 gathers weights only for registered methods."""
