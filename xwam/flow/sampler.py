@@ -353,8 +353,8 @@ def _forward(
     action = torch.cat([_with_prefix(state) for state in states])
     proprio = torch.cat([state.proprio.x for state in states])
     counts = [state.video.x.shape[0] for state in states]
-    levels = torch.tensor([timesteps_of(state) for state in states]).repeat_interleave(torch.tensor(counts), 0)
-    t_video, t_action = levels.unbind(1)
+    levels = [timesteps_of(state) for state, count in zip(states, counts, strict=True) for _ in range(count)]
+    t_video, t_action = torch.tensor(levels).unbind(1)
     geometry = network.geometry(video, action.shape[1], proprio.shape[1])
     times = network.timesteps(t_video.to(video.device), t_action.to(video.device), geometry)
     if states[0].num_clean:
