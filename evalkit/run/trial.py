@@ -151,7 +151,8 @@ def measure_policy(trial: Trial) -> Pace | None:
 def estimate_seconds(plan: Plan, paces: Sequence[Pace], settings: RunSettings) -> float:
     """Return how many seconds a plan would take if every episode reached its step limit.
 
-    The policy answers one request at a time; more workers help until the policy is always busy.
+    The policy counts as answering one request at a time: more workers help until it is always busy. Shared passes and
+    decoding next to them make a run shorter than that.
 
     Args:
         plan: The plan.

@@ -57,7 +57,7 @@ def request_batching(costs: Costs, until_ms: float) -> Served:
     action_ms, done_ms = list[tuple[float, float]](), list[float]()
     while now < until_ms:
         now = max(now, asking[0][0])
-        batch = []
+        batch = list[tuple[float, int]]()
         while asking and len(batch) < WIDTH and asking[0][0] <= now:
             batch.append(heapq.heappop(asking))
         now += (costs.passes - 1) * costs.a_pass + costs.depth_pass + len(batch) * (costs.prepare + costs.decode)
