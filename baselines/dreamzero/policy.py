@@ -17,6 +17,7 @@ from baselines.dreamzero.models import FAMILY
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_range
 from evalkit.contracts.spec import EnvSpec, PolicySpec
+from evalkit.contracts.text import count_of
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from xwam.config import ModelConfig
 from xwam.serving.engine_policy import EngineJob, PredictingPolicy
@@ -187,7 +188,7 @@ class DreamZeroPlugin(PredictingPlugin["DreamZeroPolicy"]):
         if executed not in fitting:
             raise BadConfig(
                 f"policy.{self.name}.execute_steps={executed} observes no part of a block of {per_block} frames "
-                f"{stride} steps apart that continues a window; give one of {', '.join(map(str, fitting))}."
+                f"{count_of(stride, 'step')} apart that continues a window; give one of {', '.join(map(str, fitting))}."
             )
 
 

@@ -309,15 +309,9 @@ def load(name: str) -> Adapter:
 
 def parse(text: str, *, name: str, where: str) -> Adapter:
     """Return the adapter of a YAML text; raises BadConfig, which names each mistake and where it stands."""
-    import yaml
     from pydantic import TypeAdapter, ValidationError
 
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadConfig(f"{where} is no YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(data, dict):
-        raise BadConfig(f"{where} must hold the fields of an adapter, got {type(data).__name__}.")
+    data = _extended(_mapping(text, where), where)
     try:
         adapter = TypeAdapter(Adapter).validate_python({**data, "name": name})
     except ValidationError as error:
@@ -326,6 +320,32 @@ def parse(text: str, *, name: str, where: str) -> Adapter:
     if mistakes := list(_mistakes(adapter)):
         raise BadConfig(f"{where} is no adapter: {'; '.join(mistakes)}.")
     return adapter
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    """Return the fields of a YAML text."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadConfig(f"{where} is no YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(data, dict):
+        raise BadConfig(f"{where} must hold the fields of an adapter, got {type(data).__name__}.")
+    return data
+
+
+def _extended(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the fields of a file that names another adapter under `extends`, with those that it does not give."""
+    if (base := data.get("extends")) is None:
+        return data
+    if base not in names():
+        raise BadConfig(f"{where} extends '{base}', which is none of the adapters {', '.join(names())}.")
+    path = FOLDER / f"{base}.yaml"
+    inherited = _mapping(path.read_text(), str(path))
+    if "extends" in inherited:
+        raise BadConfig(f"{where} extends '{base}', which extends another adapter; extend {inherited['extends']}.")
+    return {**inherited, **{field: value for field, value in data.items() if field != "extends"}}
 
 
 def _mistakes(adapter: Adapter) -> Iterator[str]:

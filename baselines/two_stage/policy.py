@@ -6,7 +6,7 @@ Read next: `estimators.py` and `alignment.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -118,6 +118,17 @@ class TwoStagePlugin:
         inner = make_policy(self._inner(config), _inner_config(config.inner, tuple(config.inner_settings)))
         return TwoStagePolicy(spec, inner, estimator.load(config.device), alignment=config.alignment)
 
+    def codec(self, config: TwoStageConfig) -> Callable[[Prediction], Prediction]:
+        """Return the round trip of the inner policy's codec, without depth: what is estimated has no codec.
+
+        Raises:
+            EvalkitError: If the inner policy offers no codec.
+        """
+        inner: Any = self._inner(config)
+        if not hasattr(inner, "codec"):
+            raise EvalkitError(f"the inner policy '{config.inner}' offers no codec")
+        return _without_depth(inner.codec(_inner_config(config.inner, tuple(config.inner_settings))))
+
     def _inner(self, config: TwoStageConfig) -> PolicyPlugin:
         if config.inner == self.name:
             raise BadConfig("policy.two_stage.inner must be another policy than two_stage.")
@@ -144,6 +155,8 @@ class TwoStagePolicy:
         self.spec = spec
         self._inner, self._estimate, self._alignment = inner, estimate, alignment
         self._first_scales: dict[str, float] = {}
+        inner_trip = getattr(inner, "round_trip", None)
+        self.round_trip: Callable[[Prediction], Prediction] | None = inner_trip and _without_depth(inner_trip)
 
     def reset(self, episode_id: str, env: EnvSpec) -> None:
         """Start an episode in the inner policy, and forget its scale."""
@@ -192,6 +205,11 @@ class TwoStagePolicy:
                 f"Policy '{self.spec.policy_id}' cannot align its depth: {error}. Give an estimator in metres with "
                 "policy.two_stage.alignment=none, or a bench with depth."
             ) from error
+
+
+def _without_depth(round_trip: Callable[[Prediction], Prediction]) -> Callable[[Prediction], Prediction]:
+    """Return the round trip of RGB and states alone."""
+    return lambda future: replace(round_trip(replace(future, depth=None)), depth=None)
 
 
 @lru_cache(maxsize=16)

@@ -118,7 +118,7 @@ def predicted_text(spec: PolicySpec) -> str:
     names = {"rgb": "RGB", "depth": "depth", "proprio": "states"}
     if not spec.predicts:
         return "nothing"
-    frames = f"{spec.num_future_frames} frames, {spec.frame_stride} steps apart"
+    frames = f"{count_of(spec.num_future_frames, 'frame')}, {count_of(spec.frame_stride, 'step')} apart"
     given = "; also the outcome of given actions" if spec.takes_actions else ""
     return f"{', '.join(names[kind] for kind in spec.predicts)} ({frames}){given}"
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evalkit.contracts.errors import EpisodeFault, SpecMismatch
+from evalkit.contracts.text import count_of
 from evalkit.contracts.types import ACTION_DIM, ARM_ACTION, PROPRIO_DIM, Observation
 
 Arm = Literal["left", "right"]
@@ -233,7 +234,8 @@ def check(env: EnvSpec, policy: PolicySpec, state_settings: Mapping[str, str] = 
         problems.append(f"the policy executes {policy.execute_steps} of {policy.chunk_len} actions of a chunk")
     if policy.num_future_frames * policy.frame_stride > policy.chunk_len:
         problems.append(
-            f"the policy predicts {policy.num_future_frames} frames {policy.frame_stride} steps apart, "
+            f"the policy predicts {count_of(policy.num_future_frames, 'frame')} "
+            f"{count_of(policy.frame_stride, 'step')} apart, "
             f"beyond its chunk of {policy.chunk_len} actions"
         )
     problems += _past_frame_problems(policy)

@@ -16,6 +16,7 @@ import numpy as np
 
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.spec import CameraSpec
+from evalkit.contracts.text import count_of
 from evalkit.report.format import quantity
 from evalkit.score.metrics.depth import is_valid, truth_mask
 from evalkit.store.clips import ClipChunk, ClipReader
@@ -186,7 +187,8 @@ def _labels(names: Sequence[Sequence[str]], axes: Sequence[int], positions: Sequ
 
 def _header(chunk: ClipChunk) -> list[str]:
     return [
-        f"chunk {chunk.chunk_idx}, {len(chunk.true.rgb_fvhwc_u8)} frames {chunk.frame_stride} steps apart",
+        f"chunk {chunk.chunk_idx}, {count_of(len(chunk.true.rgb_fvhwc_u8), 'frame')} "
+        f"{count_of(chunk.frame_stride, 'step')} apart",
         *_ERRORS_HEADER,
     ]
 

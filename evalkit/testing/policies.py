@@ -18,6 +18,7 @@ from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import SpecMismatch
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.spec import EPISODE, JOINT_POSITION, check, check_actions, oracle_keys
+from evalkit.contracts.text import count_of
 from evalkit.testing.inputs import bad_requests, fitting_benches, must_answer, reaction, variants
 from evalkit.testing.replies import (
     answer,
@@ -199,7 +200,7 @@ class _Subject:
         check_units(prediction, env_for(spec))
         depth = "" if prediction.depth is None else f" ({span(prediction.depth)} m)"
         kinds = ", ".join(f"{kind}{depth}" if kind == "depth" else kind for kind in spec.predicts)
-        return f"{spec.num_future_frames} frames, {spec.frame_stride} steps apart: {kinds}"
+        return f"{count_of(spec.num_future_frames, 'frame')}, {count_of(spec.frame_stride, 'step')} apart: {kinds}"
 
     def same_seed(self) -> str:
         """Check that the same request gives the same reply, whatever the global random generators hold."""

@@ -93,6 +93,20 @@ def test_pi0_on_robotwin_gets_what_its_own_evaluation_sends() -> None:
     np.testing.assert_allclose(env_actions(adapter, {"actions": actions}, chunk_len=50), actions, atol=1e-7)
 
 
+def test_an_adapter_may_extend_another() -> None:
+    pi0, pi05 = adapters.load("pi0-robotwin"), adapters.load("pi05-robotwin")
+    assert pi0.sha256 == pi05.sha256, "messages and actions are the same"
+    assert (pi0.policy, pi05.policy) == ("pi0", "pi0.5")
+    assert all("policy/pi05/" in source.file for source in pi05.sources)
+    text = "extends: pi0-robotwin\npolicy: mine\nactions: {}"
+    with pytest.raises(BadConfig, match=r"mine.yaml is no adapter: actions.layout: Field required"):
+        adapters.parse(text, name="mine", where="mine.yaml")
+    with pytest.raises(BadConfig, match=r"mine.yaml extends 'pi', which is none of the adapters cosmos-robocasa"):
+        adapters.parse("extends: pi", name="mine", where="mine.yaml")
+    with pytest.raises(BadConfig, match="which extends another adapter; extend pi0-robotwin"):
+        adapters.parse("extends: pi05-robotwin", name="mine", where="mine.yaml")
+
+
 def test_xpolicylab_steps_become_joints_and_poses() -> None:
     joint, pose = adapters.load("xpolicylab-robotwin-joint"), adapters.load("xpolicylab-robotwin-ee")
     rng = np.random.default_rng(1)

@@ -165,6 +165,24 @@ def test_depth_anything_gives_metres_by_the_focal_length(monkeypatch: pytest.Mon
     assert len(asked[0]) == 2
 
 
+def test_its_ceiling_is_that_of_the_inner_codec() -> None:
+    inner = ("checkpoint=random-nano", "num_video_steps=2", "num_action_steps=1")
+    config = TwoStageConfig(inner="xwam", inner_settings=inner, estimator="plane")
+    images = np.random.default_rng(0).integers(0, 256, (8, 3, 128, 128, 3), dtype=np.uint8)
+    states = np.tile(np.float32([0.4, 0, 1, 1, 0, 0, 0, 1] + [0] * 8), (8, 1))
+    future = Prediction(rgb=images, depth=np.ones(images.shape[:4], np.float32), proprio=states)
+    ceiling = PLUGIN.codec(config)(future)
+    expected = bind_policy("xwam", [f"policy.xwam.{setting}" for setting in inner])
+    own: Any = expected.plugin
+    np.testing.assert_array_equal(ceiling.rgb, own.codec(expected.config)(future).rgb)
+    assert ceiling.depth is None
+    loaded = PLUGIN.make(config)
+    np.testing.assert_array_equal(known(loaded.round_trip)(future).rgb, ceiling.rgb)
+    assert PLUGIN.make(CONFIG).round_trip is None
+    with pytest.raises(EvalkitError, match="FaultyPlugin' offers no codec"):
+        PLUGIN.codec(CONFIG)
+
+
 def test_an_absent_package_is_named() -> None:
     bound = bind_policy("two_stage", ["policy.two_stage.inner=xwam"])
     with pytest.raises(BadConfig, match="lacks depth_anything_3; install Depth Anything 3 from its own repository"):
