@@ -56,7 +56,6 @@ class Case:
         bench: Returns the bench with its settings, given a folder.
         task: A task that the subset of assets has.
         checkpoint: Name of random weights for it.
-        num_steps: Steps of an episode: a whole chunk and a part of another.
         mark: What the report says of the scenes.
     """
 
@@ -64,7 +63,6 @@ class Case:
     bench: Callable[[Path], BoundBench]
     task: str
     checkpoint: str
-    num_steps: int
     mark: str
 
 
@@ -93,7 +91,6 @@ CASES = {
         bench=lambda folder: load_bench("robosuite"),
         task="Lift",
         checkpoint="random-nano",
-        num_steps=12,
         mark="robosuite-7/standard",
     ),
     "robocasa": Case(
@@ -101,7 +98,6 @@ CASES = {
         bench=robocasa,
         task="CloseDrawer",
         checkpoint="random-nano-robocasa",
-        num_steps=36,
         mark="+placeholder-art",
     ),
     "robotwin": Case(
@@ -109,7 +105,6 @@ CASES = {
         bench=robotwin,
         task="click_bell",
         checkpoint="random-nano-robotwin",
-        num_steps=36,
         mark="+cpu-planner+raster",
     ),
 }
@@ -122,10 +117,11 @@ def test_it_acts_is_scored_and_reported(tmp_path: Path, bench_name: str, policy_
     if reason := case.why_not():
         pytest.skip(reason)
     bench, policy = case.bench(tmp_path), load_policy(policy_name, checkpoint=case.checkpoint)
-    plan = make_plan(bench, policy, tasks=[case.task], num_episodes=NUM_EPISODES, max_steps=case.num_steps)
+    num_steps = policy.for_bench(bench_name).spec().execute_steps + 4  # a whole chunk and a part of another
+    plan = make_plan(bench, policy, tasks=[case.task], num_episodes=NUM_EPISODES, max_steps=num_steps)
     run_plan(plan, bench, policy, out, max_attempts=1, settle_steps=2, start_timeout_s=300, reset_timeout_s=300)
     records = open_run(out).records()
-    assert [(record.outcome, record.steps) for record in records] == [("failure", case.num_steps)] * NUM_EPISODES
+    assert [(record.outcome, record.steps) for record in records] == [("failure", num_steps)] * NUM_EPISODES
     assert {record.num_chunks for record in records} == {2}
     assert len({record.actions_sha256 for record in records}) == NUM_EPISODES
     check_imagined(out, PREDICTED[policy_name])

@@ -169,7 +169,7 @@ def test_its_ceiling_is_that_of_the_inner_codec() -> None:
     inner = ("checkpoint=random-nano", "num_video_steps=2", "num_action_steps=1")
     config = TwoStageConfig(inner="xwam", inner_settings=inner, estimator="plane")
     images = np.random.default_rng(0).integers(0, 256, (8, 3, 128, 128, 3), dtype=np.uint8)
-    states = np.tile(np.float32([0.4, 0, 1, 1, 0, 0, 0, 1] + [0] * 8), (8, 1))
+    states = np.tile(np.array([0.4, 0, 1, 1, 0, 0, 0, 1] + [0] * 8, np.float32), (8, 1))
     future = Prediction(rgb=images, depth=np.ones(images.shape[:4], np.float32), proprio=states)
     ceiling = PLUGIN.codec(config)(future)
     expected = bind_policy("xwam", [f"policy.xwam.{setting}" for setting in inner])
