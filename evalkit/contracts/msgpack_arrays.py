@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import msgpack
@@ -172,9 +172,16 @@ def _encode(value: Any, *, openpi: bool) -> Any:
 
 def _dtype(name: Any) -> np.dtype[Any]:
     text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
-    if not isinstance(text, str) or not _TYPE_NAME.fullmatch(text):
-        raise BadMessage(f"arrays of type {str(text)[:40]!r} are refused; send numbers, booleans or text")
-    return np.dtype(text)
+    if not isinstance(text, str):
+        raise BadMessage(f"the type of an array must be text, got {type(text).__name__}")
+    return _named_dtype(text)
+
+
+@lru_cache(maxsize=256)
+def _named_dtype(name: str) -> np.dtype[Any]:
+    if not _TYPE_NAME.fullmatch(name):
+        raise BadMessage(f"arrays of type {name[:40]!r} are refused; send numbers, booleans or text")
+    return np.dtype(name)
 
 
 def _array(data: Any, type_name: Any, shape: Any) -> np.ndarray:

@@ -13,8 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -56,7 +55,7 @@ class TimeLimits:
 
 
 class _Link:
-    """One open connection, and who waits for which answer; a thread of its own reads."""
+    """One open connection. Whoever waits for an answer reads, and puts the answers of others where they find them."""
 
     def __init__(self, address: Address, limits: TimeLimits) -> None:
         """Raise Unreachable, Lost, Slow or BadMessage if no server of ours answers."""
@@ -73,12 +72,12 @@ class _Link:
         self.ended: str | None = None
         self.abandoned: deque[int] = deque()
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, Future[Mapping[str, Any]]] = {}
-        self._lock = threading.Lock()
-        threading.Thread(target=self._read, name="policy client", daemon=True).start()
+        self._changed = threading.Condition()  # guards what is below
+        self._is_read = False
+        self._answers: dict[int, Mapping[str, Any] | None] = {}  # None while they are awaited
 
-    def send(self, verb: str, ours: Mapping[str, Any], message: Mapping[str, Any]) -> tuple[int, Future[Any]]:
-        """Send a message; return its number and the future of its answer.
+    def send(self, verb: str, ours: Mapping[str, Any], message: Mapping[str, Any]) -> int:
+        """Send a message and return its number, with which `wait` returns its answer.
 
         Raises:
             Lost: If the connection has ended.
@@ -86,74 +85,99 @@ class _Link:
         """
         while self.abandoned:
             with suppress(IndexError):
-                self._cancel(self.abandoned.popleft())
-        number, answer = next(self._numbers), Future[Mapping[str, Any]]()
-        with self._lock:
+                self.cancel(self.abandoned.popleft())
+        number = next(self._numbers)
+        data = pack({KEY: {"id": number, "do": verb, **ours}, **message})
+        with self._changed:
             if self.ended is not None:
                 raise Lost(self.ended)
-            self._waiting[number] = answer
+            self._answers[number] = None
         try:
-            self._connection.send(pack({KEY: {"id": number, "do": verb, **ours}, **message}))
-        except BaseException:
-            self.forget(number)
+            self._connection.send(data)
+        except Lost as error:
+            self._end(str(error))
             raise
-        return number, answer
+        return number
 
-    def forget(self, number: int) -> None:
-        """Drop the answer to a message when it comes."""
-        with self._lock:
-            self._waiting.pop(number, None)
+    def wait(self, number: int, limit_s: float) -> Mapping[str, Any]:
+        """Return the answer to a message.
+
+        Raises:
+            Slow: If the limit is reached; the answer is dropped when it comes.
+            Lost: If the connection ends first.
+            BadMessage: If the server breaks the form.
+            EpisodeFault, EvalkitError: What the server answered with.
+        """
+        deadline = time.monotonic() + limit_s
+        try:
+            while (answer := self._turn(number, deadline)) is None:
+                self._read(deadline)
+        finally:
+            with self._changed:
+                self._answers.pop(number, None)
+        if "error" in answer[KEY]:
+            raise error_of(answer[KEY], self._url)
+        return answer
 
     def cancel(self, number: int) -> None:
         """Tell the server that nobody waits for a request any more; a lost connection has done so."""
-        self.forget(number)
         with suppress(Lost):
-            self._cancel(number)
+            self._connection.send(pack({KEY: {"do": "cancel", "of": number}}))
 
     def close(self) -> None:
         """Close the connection; whoever waits gets an error."""
         self._end("the connection was closed")
-        self._connection.close()
 
-    def _cancel(self, number: int) -> None:
-        self._connection.send(pack({KEY: {"id": next(self._numbers), "do": "cancel", "of": number}}))
+    def _turn(self, number: int, deadline: float) -> Mapping[str, Any] | None:
+        """Return an answer that has come; None if it is this thread's turn to read."""
+        with self._changed:
+            while (answer := self._answers[number]) is None:
+                if self.ended is not None:
+                    raise Lost(self.ended)
+                if not self._is_read:
+                    self._is_read = True
+                    return None
+                if not self._changed.wait(deadline - time.monotonic()):
+                    raise Slow("no reply in time")
+            return answer
 
-    def _read(self) -> None:
-        """Hand every answer to who waits for it, until the connection ends."""
+    def _read(self, deadline: float) -> None:
+        """Read one answer and keep it for who waits for it."""
+        number, answer = None, None
         try:
-            while True:
-                data = self._connection.receive(None)
-                if isinstance(data, str):
-                    raise BadMessage(f"the server says: {data[:400]}")
-                message = unpack(data)
-                ours = message.get(KEY) if isinstance(message, Mapping) else None
-                if not isinstance(ours, Mapping):
-                    raise BadMessage("the server answered with something other than one of our messages")
-                with self._lock:
-                    answer = self._waiting.pop(ours.get("id", 0), None)
-                if answer is None:
-                    continue  # nobody waits any more
-                if "error" in ours:
-                    answer.set_exception(error_of(ours, self._url))
-                else:
-                    answer.set_result(message)
+            answer = self._next(deadline)
+            number = answer[KEY].get("id")
         except (Lost, BadMessage) as error:
             self._end(str(error))
-            self._connection.close()
+            raise
+        finally:
+            with self._changed:
+                self._is_read = False
+                if number in self._answers:
+                    self._answers[number] = answer
+                self._changed.notify_all()
+
+    def _next(self, deadline: float) -> Mapping[str, Any]:
+        data = self._connection.receive(max(0.0, deadline - time.monotonic()))
+        if isinstance(data, str):
+            raise BadMessage(f"the server says: {data[:400]}")
+        message = unpack(data)
+        if not isinstance(message, Mapping) or not isinstance(message.get(KEY), Mapping):
+            raise BadMessage("the server answered with something other than one of our messages")
+        return message
 
     def _end(self, reason: str) -> None:
-        with self._lock:
+        with self._changed:
             self.ended = self.ended or reason
-            waiting, self._waiting = list(self._waiting.values()), {}
-        for answer in waiting:
-            answer.set_exception(Lost(reason))
+            self._changed.notify_all()
+        self._connection.close()
 
 
 class ServedHandle:
     """A request that was sent. If the last reference to it is dropped, the server drops what it still computes."""
 
-    def __init__(self, policy: ServedPolicy, link: _Link, number: int, answer: Future[Any]) -> None:
-        self._policy, self._link, self._number, self._answer = policy, link, number, answer
+    def __init__(self, policy: ServedPolicy, link: _Link, number: int) -> None:
+        self._policy, self._link, self._number = policy, link, number
         self._started = time.perf_counter()
         self._timings_ms: dict[str, float] = {}
         self._cancel = weakref.finalize(self, link.abandoned.append, number)
@@ -169,7 +193,7 @@ class ServedHandle:
             EpisodeFault: Blames the policy: what it raised, or no reply in time.
             EvalkitError: What the policy refused.
         """
-        message = self._policy.answer(self._answer, timeout_s, self.cancel)
+        message = self._policy.answer(self._link, self._number, timeout_s, self.cancel)
         both_ms = (time.perf_counter() - self._started) * 1e3
         try:
             reply = reply_of(message)
@@ -187,10 +211,10 @@ class ServedHandle:
         """Return the prediction as soon as it is finished, and add its timings to the reply's; raises as `actions`."""
         self._cancel.detach()
         try:
-            _, answer = self._link.send("prediction", {"of": self._number}, {})
+            number = self._link.send("prediction", {"of": self._number}, {})
         except Lost as error:
             raise self._policy.fault(error) from error
-        message = self._policy.answer(answer, timeout_s, self.cancel)
+        message = self._policy.answer(self._link, number, timeout_s, self.cancel)
         self._timings_ms |= message[KEY].get("timings_ms", {})
         return prediction_of(message)
 
@@ -251,15 +275,29 @@ class ServedPolicy:
         """
         env = visible_env(env, self.spec)
         check_env(env, self.spec)
-        link = self._connected()
         try:
-            _, answer = link.send("reset", {"episode": episode_id, "env": env_message(env)}, {})
-        except (Lost, BadMessage) as error:
+            link = self._begun(episode_id, env)
+        except (Lost, Slow, BadMessage) as error:
             raise self.fault(error) from error
-        self.answer(answer, None, link.close)
         self._links[episode_id] = link
         while len(self._links) > MAX_EPISODES:
             self._links.pop(next(iter(self._links)), None)
+
+    def _begun(self, episode_id: str, env: EnvSpec) -> _Link:
+        """Return the connection on which an episode has begun; another one if the first had ended unnoticed."""
+        body = {"episode": episode_id, "env": env_message(env)}
+        for is_last in (False, True):
+            link = self._connected()
+            try:
+                link.wait(link.send("reset", body, {}), self._limits.reply_s)
+                return link
+            except Slow as error:
+                link.close()  # whether it began is not known
+                raise Slow(f"no reply within {self._limits.reply_s:g} s") from error
+            except Lost:
+                if is_last:
+                    raise
+        raise AssertionError("unreachable")
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         """Return one reply per request, in order; the server has all of them before the first is answered."""
@@ -279,16 +317,19 @@ class ServedPolicy:
         if within_s is not None:
             message[WITHIN] = within_s * 1e3
         try:
-            number, answer = link.send("infer", {}, message)
+            number = link.send("infer", {}, message)
         except (Lost, BadMessage) as error:
             raise self.fault(error) from error
-        return ServedHandle(self, link, number, answer)
+        return ServedHandle(self, link, number)
 
-    def answer(self, answer: Future[Any], timeout_s: float | None, on_timeout: Any) -> Mapping[str, Any]:
+    def answer(
+        self, link: _Link, number: int, timeout_s: float | None, on_timeout: Callable[[], None]
+    ) -> Mapping[str, Any]:
         """Return an answer.
 
         Args:
-            answer: Its future.
+            link: The connection over which it comes.
+            number: That of its message.
             timeout_s: Time limit; the policy's own if None.
             on_timeout: Called when the limit is reached.
 
@@ -298,11 +339,11 @@ class ServedPolicy:
         """
         limit_s = self._limits.reply_s if timeout_s is None else timeout_s
         try:
-            return answer.result(limit_s)  # type: ignore[no-any-return]
-        except TimeoutError as error:
+            return link.wait(number, limit_s)
+        except Slow as error:
             on_timeout()
             raise self.fault(Slow(f"no reply within {limit_s:g} s")) from error
-        except Lost as error:
+        except (Lost, BadMessage) as error:
             raise self.fault(error) from error
 
     def fault(self, error: Exception) -> EpisodeFault:

@@ -50,7 +50,8 @@ class PolicyHost:
         self.policy: SteppedPolicy = policy if isinstance(policy, SteppedPolicy) else WholePolicy(policy)
         self.spec: PolicySpec = policy.spec
         self.limits = limits or Limits()
-        self._changed = threading.Condition()  # guards everything below
+        guard = threading.RLock()  # of everything below
+        self._changed, self._decodable = threading.Condition(guard), threading.Condition(guard)
         self._closed = False
         self._entries: dict[int, Entry] = {}  # under way
         self._uncollected: OrderedDict[int, Entry] = OrderedDict()
@@ -313,7 +314,7 @@ class PolicyHost:
                 entry.fail(NoPrediction("The request asked for no prediction, or the policy gave none."))
             elif phase is Phase.DONE:
                 self._to_decode.append(entry)
-                self._changed.notify_all()
+                self._decodable.notify()
 
     def _begin_turn(self, client: Hashable) -> None:
         """Note that a client has got actions: its other requests count as new."""
@@ -331,7 +332,7 @@ class PolicyHost:
         while True:
             with self._changed:
                 while not self._to_decode and not self._closed:
-                    self._changed.wait()
+                    self._decodable.wait()
                 if self._closed:
                     return
                 entry = self._to_decode.popleft()
@@ -400,3 +401,4 @@ class PolicyHost:
             self._calls.clear()
             self._uncollected.clear()
             self._changed.notify_all()
+            self._decodable.notify_all()

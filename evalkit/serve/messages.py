@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -46,8 +47,6 @@ PROTOCOL = 1
 
 KEY = "evalkit"
 """Key of what concerns the message itself."""
-
-Verb = Literal["reset", "infer", "prediction", "cancel"]
 
 CAPABILITIES: tuple[str, ...] = ("reset", "infer", "prediction", "cancel", "given_actions", "past_rgb")
 
@@ -156,22 +155,25 @@ def check_env(env: EnvSpec, spec: PolicySpec) -> None:
 
 
 def observation_keys(spec: PolicySpec) -> tuple[str, ...]:
-    """Return the keys of an observation for a policy: what every request must hold.
+    """Return the keys of an observation for a policy: what every request must hold. Unknown depth may be left out.
 
     Example:
         >>> spec = PolicySpec(policy_id="x", action_layouts=("osc_delta_base",), chunk_len=8, execute_steps=8)
         >>> observation_keys(spec)
-        ('rgb', 'depth', 'intrinsics', 'T_base_cam', 'proprio', 'instruction')
+        ('rgb', 'intrinsics', 'T_base_cam', 'proprio', 'instruction')
     """
     robot = readable_keys(spec, (*spec.privileged_keys, JOINT_POSITION)) if not reads_episode(spec) else ()
     only = robot if spec.action_layouts == (JOINT_POSITION,) else tuple(k for k in robot if k != JOINT_POSITION)
-    return (*(IMAGES if spec.needs_images else ()), "proprio", "instruction", *dict.fromkeys(only))
+    images = [key for key in IMAGES if key != "depth"] if spec.needs_images else []
+    return (*images, "proprio", "instruction", *dict.fromkeys(only))
 
 
 def message_of(request: PolicyRequest, *, private: bool) -> dict[str, Any]:
     """Return a request as one flat dictionary. It holds neither seed nor task of the episode, unless it is private."""
     seen = request.observation
     message: dict[str, Any] = {name: getattr(seen, name) for name in (*IMAGES, "proprio", "instruction")}
+    if not seen.depth.any():
+        del message["depth"]  # unknown everywhere
     message |= {name: getattr(request, name) for name in OPTIONS if getattr(request, name) is not None}
     if not private:
         return {**message, **{key: value for key, value in seen.privileged.items() if key in ROBOT_KEYS}}
@@ -227,7 +229,7 @@ def _check_keys(message: Mapping[str, Any], spec: PolicySpec, *, private: bool) 
     if problems:
         options = ", ".join(name for name in OPTIONS if name != "past_rgb" or spec.past_frame_stride)
         raise BadMessage(
-            f"the request {' and '.join(problems)}; it must hold {', '.join(expected)}, and may hold {options}"
+            f"the request {' and '.join(problems)}; it must hold {', '.join(expected)}, and may hold depth, {options}"
         )
 
 
@@ -242,7 +244,7 @@ def _privileged(message: Mapping[str, Any], *, private: bool) -> dict[str, np.nd
 
 
 def _observation(message: Mapping[str, Any], privileged: Mapping[str, np.ndarray]) -> Observation:
-    """Return the observation of a message; a message without images has no view."""
+    """Return the observation of a message; without images it has no view, without depth all depth is unknown."""
     no_view: dict[str, Any] = {
         "rgb": np.zeros((0, 0, 0, 3), np.uint8),
         "depth": np.zeros((0, 0, 0), np.float32),
@@ -250,11 +252,21 @@ def _observation(message: Mapping[str, Any], privileged: Mapping[str, np.ndarray
         "T_base_cam": np.zeros((0, 4, 4)),
     }
     images = {name: message.get(name, none) for name, none in no_view.items()}
+    if "depth" not in message and isinstance(images["rgb"], np.ndarray):
+        images["depth"] = _unknown_depth(images["rgb"].shape[:3])
     for name, value in images.items():
         if not isinstance(value, np.ndarray) or value.ndim != no_view[name].ndim:
             raise BadMessage(f"{name} must be an array of {no_view[name].ndim} axes, got {_form(value)}")
     proprio, instruction = message["proprio"], message["instruction"]
     return Observation(**images, proprio=proprio, instruction=instruction, privileged=privileged)
+
+
+@lru_cache(maxsize=16)
+def _unknown_depth(shape: tuple[int, ...]) -> np.ndarray:
+    """Return zeros that are not written to."""
+    zeros = np.zeros(shape, np.float32)
+    zeros.flags.writeable = False
+    return zeros
 
 
 def _given_actions(message: Mapping[str, Any], spec: PolicySpec) -> np.ndarray | None:

@@ -128,6 +128,8 @@ class Session:
         ours = message.get(KEY)
         if ours is None:
             await self._plain(message)
+        elif isinstance(ours, Mapping) and ours.get("do") == "cancel":
+            self._cancel(ours.get("of"))
         elif not isinstance(ours, Mapping) or type(ours.get("id")) is not int:
             await self._refuse(BadMessage(f"'{KEY}' must be a dict with a whole number 'id'"))
         elif len(self._tasks) >= self._shared.limits.jobs:
@@ -175,7 +177,9 @@ class Session:
         try:
             verb = self._verbs().get(str(ours.get("do")))
             if verb is None:
-                raise BadMessage(f"'do' must be one of {', '.join(self._verbs())}, got {str(ours.get('do'))[:40]}")
+                raise BadMessage(
+                    f"'do' must be one of {', '.join(self._verbs())}, cancel, got {str(ours.get('do'))[:40]}"
+                )
             answer = await verb(message, ours)
             answer[KEY] = {"id": number, **answer.get(KEY, {})}
             await self._send(answer)
@@ -185,7 +189,7 @@ class Session:
                 await self._send({KEY: {"id": number, **error_message(_fault_of(error))}})
 
     def _verbs(self) -> dict[str, Callable[..., Any]]:
-        return {"reset": self._reset, "infer": self._infer, "prediction": self._prediction, "cancel": self._cancel}
+        return {"reset": self._reset, "infer": self._infer, "prediction": self._prediction}
 
     async def _reset(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
         env = typed(EnvSpec, ours.get("env"), "the env's spec of a reset")
@@ -209,10 +213,10 @@ class Session:
         finally:
             self._handles.pop(ours["of"], None)
 
-    async def _cancel(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-        self._handle_of(ours).cancel()
-        self._handles.pop(ours["of"], None)
-        return {}
+    def _cancel(self, number: object) -> None:
+        """Drop a request, which may be answered already; nothing is said about it."""
+        if isinstance(number, int) and (handle := self._handles.pop(number, None)) is not None:
+            handle.cancel()
 
     def _handle_of(self, ours: Mapping[str, Any]) -> Handle:
         number = ours.get("of")

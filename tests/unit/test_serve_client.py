@@ -292,7 +292,6 @@ def test_a_server_that_comes_back_serves_the_next_episode() -> None:
             client.infer([replace(request, episode_id="first", chunk_idx=1)])
         assert client.reconnections == 1
     other = ToldPolicy(spec=replace(SPEC, policy_id="other"))
-    until(lambda: client._link.ended is not None)
     with served(other, port=port), pytest.raises(EvalkitError, match="serves another policy now: other"):
         client.reset("third", env)
     client.close()

@@ -45,8 +45,9 @@ def expected(policy: Policy, index: int, count: int) -> np.ndarray:
 
 def test_openpis_client_gets_the_actions_of_nano(tmp_path: Path) -> None:
     policy = XwamPlugin().make(XwamPolicyConfig())
+    message = plain_message(policy.spec) | {"depth": seeded(policy.spec, 0).observation.depth}
     with served(policy) as server:
-        said, actions = acted(server.url + "/openpi/policy", tmp_path, plain_message(policy.spec), count=2)
+        said, actions = acted(server.url + "/openpi/policy", tmp_path, message, count=2)
     assert said["error"] is None, said
     assert {"action_dim", "action_horizon", "evalkit", "policy"} <= set(said["keys"])
     np.testing.assert_array_equal(known(actions), expected(policy, 0, 2))

@@ -75,6 +75,14 @@ def test_an_observation_gets_actions_at_any_path() -> None:
         np.testing.assert_array_equal(getattr(second.observation, key), value)
 
 
+def test_depth_that_is_left_out_is_unknown() -> None:
+    policy, message = ToldPolicy(), plain_message(SPEC)
+    with served(policy) as server, Peer(server.url) as peer:
+        peer.ask({**message, "depth": np.ones((2, 16, 24), np.float32)})
+        peer.ask(message)
+    assert [request.observation.depth.mean() for request in policy.asked] == [1.0, 0.0]
+
+
 def test_another_connection_and_a_reset_are_another_episode() -> None:
     policy = ToldPolicy()
     with served(policy) as server:
@@ -97,8 +105,8 @@ def test_another_connection_and_a_reset_are_another_episode() -> None:
         (lambda m: {**m, "proprio": np.zeros(8, np.float32)}, r"proprio must be float32 \(16,\), got float32 \(8,\)"),
         (lambda m: {**m, "proprio": np.full(16, np.nan, np.float32)}, "proprio holds values that are not finite"),
         (lambda m: {**m, "instruction": b"lift"}, "the instruction must be text"),
-        (lambda m: {k: v for k, v in m.items() if k != "depth"}, "lacks depth; it must hold rgb, depth"),
-        (lambda m: {**m, "prompt": "lift"}, "holds the unknown prompt; it must hold rgb, depth, intrinsics"),
+        (lambda m: {k: v for k, v in m.items() if k != "intrinsics"}, "lacks intrinsics; it must hold rgb, intrinsics"),
+        (lambda m: {**m, "prompt": "lift"}, "holds the unknown prompt; it must hold rgb, intrinsics, T_base_cam"),
         (lambda m: {**m, "noise_seed": -1}, "noise_seed must be a whole number from 0 to 4294967295, got -1"),
         (lambda m: {**m, "chunk_idx": True}, "chunk_idx must be a whole number"),
         (lambda m: {**m, "num_predicted_frames": 1}, "needs our messages"),
@@ -195,7 +203,7 @@ def test_a_cancelled_prediction_is_not_computed() -> None:
         until(lambda: len(imagined) == 1)
         peer.send(asked(2, frames=1, seed=1))
         until(lambda: len(policy.asked) == 2)
-        assert peer.ask(ours(3, "cancel", of=2))["evalkit"] == {"id": 3}
+        peer.send({"evalkit": {"do": "cancel", "of": 2}})
         cancelled = peer.receive()
         assert cancelled["evalkit"]["id"] == 2
         assert "cancelled" in cancelled["evalkit"]["error"]
@@ -209,7 +217,7 @@ def test_a_cancelled_prediction_is_not_computed() -> None:
     [
         (ours(5, "shutdown"), "'do' must be one of reset, infer, prediction, cancel, got shutdown."),
         (ours(5, "prediction"), "no prediction waits under the number None."),
-        (ours(5, "cancel", of="x"), "no prediction waits under the number x."),
+        (ours(5, "prediction", of="x"), "no prediction waits under the number x."),
         (ours(5, "infer", {"rgb": 3}), "no episode of this episode_id has begun"),
         (ours(5, "infer", {"episode_id": [1]}), "no episode of this episode_id has begun"),
         (ours(5, "reset", episode="e", env=None), "the env's spec of a reset must hold some of"),
@@ -346,7 +354,7 @@ def test_predictions_that_are_not_fetched_are_bounded() -> None:
         for number in (1, 2):
             peer.ask(asked(number, frames=1))
         assert "2 predictions wait" in peer.ask(asked(3, frames=1))["evalkit"]["error"]
-        peer.ask(ours(4, "cancel", of=1))
+        peer.send({"evalkit": {"do": "cancel", "of": 1}})
         assert peer.ask(asked(5, frames=1))["evalkit"]["prediction"]
 
 
