@@ -6,6 +6,9 @@ Read next: `evalkit/serve/local.py`; `test_serve_host.py`, the host with a small
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from functools import cache
@@ -80,3 +83,33 @@ def test_clients_get_what_infer_gives_alone(width: int, num_clients: int) -> Non
         load = host.load()
     assert problems == []
     assert load.num_rows > load.num_passes or min(width, num_clients) == 1
+
+
+ONE_CORE = """
+import threading, time
+import torch
+from xwam.serving.stepped import decoding
+
+torch.set_num_threads(1)
+images, kernels = torch.randn(4, 64, 64, 64), torch.randn(64, 64, 3, 3)
+
+def work():
+    process_s, thread_s = time.process_time(), time.thread_time()
+    with decoding(torch.device("cpu")):
+        for _ in range(5):
+            torch.nn.functional.conv2d(images, kernels)
+    print((time.process_time() - process_s) / (time.thread_time() - thread_s))
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_decoder_uses_as_many_cores_as_were_set() -> None:
+    """Without asking torch in the new thread, its convolutions use all cores."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("NUM_THREADS")}
+    ran = subprocess.run([sys.executable, "-c", ONE_CORE], capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert float(ran.stdout) < 1.3

@@ -86,6 +86,9 @@ class EnginePolicy(Generic[AnyEngine]):
 
     def prepare(self, request: PolicyRequest) -> EngineJob:
         """Return the job of a request before its first pass."""
+        from xwam.serving.stepped import use_set_threads
+
+        use_set_threads()
         started = time.perf_counter()
         under_way = self.begin(request)
         return EngineJob(
@@ -121,8 +124,11 @@ class EnginePolicy(Generic[AnyEngine]):
         )
 
     def finish(self, job: EngineJob) -> Prediction:
-        """Return the prediction of a job that is done."""
-        return self.engine.prediction(job.under_way, job.num_frames)
+        """Return the prediction of a job that is done; passes of other jobs may run meanwhile."""
+        from xwam.serving.stepped import decoding
+
+        with decoding(self.engine.network.device):
+            return self.engine.prediction(job.under_way, job.num_frames)
 
     def _infer_one(self, request: PolicyRequest) -> PolicyReply:
         job = self._passed(self.prepare(request), while_in=(Phase.ACTIONS,))

@@ -10,7 +10,8 @@ the last bits of a result with them. Rows without a request repeat the first one
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -37,6 +38,30 @@ class UnderWay(Protocol):
 
 
 AnyRequest = TypeVar("AnyRequest", bound=UnderWay)
+
+
+def use_set_threads() -> None:
+    """Make torch's number of threads hold in this thread too.
+
+    In a thread that torch has not asked for it, MKL and oneDNN use all cores, whatever `torch.set_num_threads` has set.
+    """
+    torch.get_num_threads()
+
+
+@contextmanager
+def decoding(device: torch.device) -> Iterator[None]:
+    """Run the `with` block so that it holds up no pass: on CUDA in a stream of its own, which is done at the end."""
+    use_set_threads()
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        stream.synchronize()  # what the block reads may be freed as soon as it ends
 
 
 class SteppedEngine(ABC, Generic[AnyRequest]):
@@ -84,7 +109,7 @@ class SteppedEngine(ABC, Generic[AnyRequest]):
         filled = [*requests, *[requests[0]] * (self.width - len(requests))]
         stepped = self.shared_pass(filled)[: len(requests)]
         if self.network.device.type == "cuda":  # the caller times passes, and decides then who joins the next one
-            torch.cuda.synchronize(self.network.device)
+            torch.cuda.current_stream(self.network.device).synchronize()  # not the decoder's
         return stepped
 
     def act(self, request: AnyRequest) -> tuple[np.ndarray, AnyRequest]:
