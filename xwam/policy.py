@@ -23,7 +23,7 @@ from xwam.serving.plugin import MAX_STEPS, ModelSettings, PredictingPlugin, depa
 
 if TYPE_CHECKING:
     from xwam.checkpoints.bundle import Bundle
-    from xwam.flow.sampler import Schedule
+    from xwam.flow.sampler import Denoiser, Schedule
     from xwam.serving.engine import Engine
 
 SERVER_DEPARTURES = (
@@ -48,6 +48,9 @@ class XwamPolicyConfig(ModelSettings):
         warp: Whether the pixel decoder of the checkpoint makes the images of static cameras
             (`xwam/nano/pixel_decoder.py`), and wrist images are reprojected with the end effector; needs
             `camera_depth`. Else RGB is the codec's.
+        compile: Whether torch compiles the blocks, which takes a minute or more at the first pass of each size, and
+            makes fewer kernels on CUDA. On a CPU it gains nothing.
+        cuda_graphs: Whether passes are recorded once per size and replayed (`xwam/network/recorded.py`); needs CUDA.
     """
 
     checkpoint: str = "nano"
@@ -55,6 +58,8 @@ class XwamPolicyConfig(ModelSettings):
     num_action_steps: int | None = None
     camera_depth: bool = True
     warp: bool = True
+    compile: bool = False
+    cuda_graphs: bool = False
 
 
 class Pace(NamedTuple):
@@ -79,6 +84,10 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
             BadConfig: If the settings cannot be followed, or the model is one of another bench.
         """
         model = self.accepted_model(config)
+        if config.cuda_graphs and not config.device.startswith("cuda"):
+            raise BadConfig(
+                f"policy.{self.name}.cuda_graphs=true needs policy.{self.name}.device=cuda, got {config.device}."
+            )
         depth = ("depth",) if model.network.depth != "none" else ()
         return self.spec_of(
             config,
@@ -105,6 +114,8 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
         }
         if self.is_released(config):
             facts["departures from the released server"] = "; ".join(_server_departures(config))
+        if (passes := _passes(config)) is not None:
+            facts["passes"] = passes
         if model.network.depth != "none":
             facts["depth scale"] = _depth_scale(model)
         return facts | _finisher(config, model).provenance()
@@ -119,7 +130,7 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
 
     def codec(self, config: XwamPolicyConfig) -> Callable[[Prediction], Prediction]:
         """Return the codec's round trip, without the pixel decoder."""
-        return super().codec(replace(config, warp=False))
+        return super().codec(replace(config, warp=False, compile=False, cuda_graphs=False))
 
     def pace(self, config: XwamPolicyConfig, model: ModelConfig) -> Pace:
         """Return the step counts of a run; those that the settings leave open are the model's own.
@@ -151,8 +162,15 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
 
         schedule = _schedule(self.pace(config, bundle.model), guidance=config.guidance)
         try:
-            finisher = _finisher(config, bundle.model).finisher(bundle)
-            return Engine(bundle, schedule, finisher, prompt_bytes=prompt_bytes(config), width=config.width)
+            return Engine(
+                bundle,
+                schedule,
+                _finisher(config, bundle.model).finisher(bundle),
+                prompt_bytes=prompt_bytes(config),
+                width=config.width,
+                denoiser=_denoiser(config, bundle),
+                few_sizes=_passes(config) is not None,
+            )
         except CheckpointError as error:
             raise BadConfig(str(error)) from error
 
@@ -167,6 +185,21 @@ def _schedule(pace: Pace, *, guidance: float) -> Schedule:
 
     num_video_steps, num_action_steps, _ = pace
     return Schedule(num_video_steps=num_video_steps, num_action_steps=num_action_steps, guidance=guidance)
+
+
+def _passes(config: XwamPolicyConfig) -> str | None:
+    """Return how passes are computed; None for the usual way, operation by operation."""
+    ways = ["blocks compiled by torch"] * config.compile + ["recorded and replayed as CUDA graphs"] * config.cuda_graphs
+    return ", ".join(ways) or None
+
+
+def _denoiser(config: XwamPolicyConfig, bundle: Bundle) -> Denoiser:
+    """Return what makes the passes."""
+    from xwam.network.recorded import RecordedNetwork, compile_blocks
+
+    if config.compile:
+        compile_blocks(bundle.network)
+    return RecordedNetwork(bundle.network) if config.cuda_graphs else bundle.network  # type: ignore[no-any-return]
 
 
 def _finisher(config: XwamPolicyConfig, model: ModelConfig) -> FinisherChoice:

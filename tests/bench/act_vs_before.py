@@ -63,7 +63,7 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.actions = np.array(self._told())
+        self.actions = np.array(self._answer())
         self.seconds: list[float] = []
 
     def answer(self, times: int) -> float:
@@ -71,9 +71,9 @@ class Side:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{times}\n")
         self._process.stdin.flush()
-        return float(self._told()) / times
+        return float(self._answer()) / times
 
-    def _told(self) -> Any:
+    def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

@@ -44,7 +44,7 @@ def _fuses_gelu() -> bool:
 
 
 MANY_RESULTS = 1 << 15
-"""From so many results on, oneDNN's product is worth its preparation."""
+"""From so many results on, oneDNN gains more than it takes to prepare a product."""
 
 
 def linear_gelu(x_BLD: Tensor, linear: nn.Linear) -> Tensor:

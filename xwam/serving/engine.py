@@ -95,6 +95,8 @@ class Engine(SteppedEngine[Request]):
         finisher: Turns clean latents into predictions; the codec alone if not given.
         prompt_bytes: Largest memory of stored prompts.
         width: Rows of every pass.
+        denoiser: What makes the passes; the bundle's network if not given.
+        few_sizes: Whether prompts are filled up to a bucket in passes of one row too, for compiled or recorded passes.
     """
 
     def __init__(
@@ -105,13 +107,16 @@ class Engine(SteppedEngine[Request]):
         *,
         prompt_bytes: int = PROMPT_BYTES,
         width: int = 1,
+        denoiser: sampler.Denoiser | None = None,
+        few_sizes: bool = False,
     ) -> None:
         super().__init__(width=width)
         self.bundle, self.schedule = bundle, schedule
         self.model, self.network, self.codec = bundle.model, bundle.network, bundle.codec
+        self.denoiser: sampler.Denoiser = self.network if denoiser is None else denoiser
         self.finisher: Finisher = finisher or PlainFinisher(self.model, self.codec)
         self.numbers, self.images = RobotNumbers(self.model), BenchImages(self.model)
-        self.prompts = PromptStore(bundle, max_bytes=prompt_bytes, in_buckets=width > 1)
+        self.prompts = PromptStore(bundle, max_bytes=prompt_bytes, in_buckets=width > 1 or few_sizes)
 
     @torch.inference_mode()
     def begin(
@@ -192,7 +197,7 @@ class Engine(SteppedEngine[Request]):
     def shared_pass(self, requests: Sequence[Request]) -> list[Request]:
         """Return the requests after one pass; the depth branch runs if it is the last one of a wanted prediction."""
         depth = any(request.predict and request.passes_left == 1 for request in requests)
-        states = sampler.advance(self.network, [request.state for request in requests], depth=depth)
+        states = sampler.advance(self.denoiser, [request.state for request in requests], depth=depth)
         return [request.after(state) for request, state in zip(requests, states, strict=True)]
 
     def actions(self, request: Request) -> np.ndarray:
