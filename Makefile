@@ -54,7 +54,7 @@ ROBOTWIN_TEXTURES = $(wildcard $(EVALKIT_ROBOTWIN_ROOT)/assets/background_textur
 ROBOTWIN_RUN = $(EVALKIT) run --policy $(POLICY) --bench robotwin --episodes $(ROBOTWIN_EPISODES) $(if $(ROBOTWIN_TASKS),--tasks $(ROBOTWIN_TASKS))
 BENCH := --bench robosuite --tasks $(EVAL_TASKS) --episodes $(EVAL_EPISODES) --seed $(EVAL_SEED)
 
-.PHONY: help eval eval-robocasa eval-robotwin check test test-slow partners lint types golden bench hooks setup setup-dev clean
+.PHONY: help eval eval-robocasa eval-robotwin chaos check test test-slow partners lint types golden bench hooks setup setup-dev clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
@@ -104,6 +104,10 @@ test-slow: setup-dev  ## Run the tests that take minutes.
 partners: setup-dev .partners/installed  ## Run the tests with other people's packages: openpi-client, and a policy and a bench that are installed for real.
 	EVALKIT_OPENPI_PYTHON=$(CURDIR)/.partners/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q \
 		tests/unit/test_remote_partner.py tests/unit/test_write_pages.py
+
+CHAOS_MINUTES ?= 15
+chaos: setup-dev  ## Disturb runs at random for CHAOS_MINUTES (15); their records must be those of calm runs.
+	$(BIN)/python -m tests.chaos --minutes $(CHAOS_MINUTES)
 
 golden: setup-dev  ## Rewrite tests/golden; explain each change in the commit.
 	$(BIN)/python -m tests.golden

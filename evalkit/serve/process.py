@@ -40,7 +40,7 @@ FIRST_WAIT_S = 0.5
 MAX_WAIT_S = 30.0
 
 END_S = 2.0
-"""Seconds for a process whose connection broke to end, so that its exit code can be told."""
+"""Seconds for a process whose connection broke to end, so that its exit code can be stated."""
 
 START = Path(__file__).parents[1] / "contracts" / "worker" / "start.py"
 

@@ -1,0 +1,1 @@
+"""The two sides of the closed loop, run as programs by `../closed_loop_peers.py`."""
