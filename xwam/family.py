@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xwam.checkpoints.metadata import RELEASED_BENCHES
 from xwam.config import NANO, ModelConfig, NetworkConfig, count_parameters
@@ -32,7 +32,34 @@ NANO_MODELS: dict[str, ModelConfig] = {
 }
 
 
-class XwamFamily:
+class XwamLosses:
+    """What families share whose networks train on X-WAM's losses and imagine with its sampler."""
+
+    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
+        """Return what depends on the noise and on the depth of the model; only X-WAM's own networks know prefixes."""
+        unused = {"video_beta"}
+        if model.family != OWN:
+            unused.add("prefix_actions_max")
+        if recipe.noise != "ans":
+            unused.add("clean_action_frac")
+        if (recipe.depth or model.network.depth) == "none":
+            unused.add("weight_depth")
+        return unused
+
+    def objective(self, network: Any, recipe: Recipe) -> XwamObjective:
+        """Return the losses of equation 6."""
+        from xwam.training.objective import XwamObjective
+
+        return XwamObjective(network, recipe)
+
+    def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
+        """Return what the model imagines after all passes."""
+        from xwam.serving.imagine import imagine
+
+        return imagine(bundle, observations, schedule, seed=seed)
+
+
+class XwamFamily(XwamLosses):
     """X-WAM, and its variants without a depth branch or with depth in the denoised tokens."""
 
     name = OWN
@@ -65,21 +92,3 @@ class XwamFamily:
         if not model.on_wan:
             return "nano"
         return model.bench if model.bench in RELEASED_BENCHES else "robocasa"
-
-    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
-        """Return what depends on the noise and on the depth of the model."""
-        from xwam.training.objective import unused_by_xwam
-
-        return unused_by_xwam(model, recipe)
-
-    def objective(self, network: XwamNetwork, recipe: Recipe) -> XwamObjective:
-        """Return the losses of equation 6."""
-        from xwam.training.objective import XwamObjective
-
-        return XwamObjective(network, recipe)
-
-    def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
-        """Return what the model imagines after all passes."""
-        from xwam.serving.imagine import imagine
-
-        return imagine(bundle, observations, schedule, seed=seed)

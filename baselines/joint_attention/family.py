@@ -7,7 +7,7 @@ Read next: `models.py` for the sizes, `network.py`; `policy.py` for `--policy jo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,17 +15,14 @@ from typing import TYPE_CHECKING
 from baselines.joint_attention.config import TwoStreamConfig, count_two_streams
 from baselines.joint_attention.models import models_of
 from xwam.config import ModelConfig
+from xwam.family import XwamLosses
 
 if TYPE_CHECKING:
     from baselines.joint_attention.network import TwoStreamNetwork
-    from xwam.checkpoints.bundle import Bundle
-    from xwam.flow.sampler import Schedule
-    from xwam.serving.imagine import Imagined, Observations
-    from xwam.training.objective import XwamObjective
     from xwam.training.recipes import Recipe
 
 
-class JointAttentionFamily:
+class JointAttentionFamily(XwamLosses):
     """Two streams of tokens with one self-attention; losses and sampler are X-WAM's."""
 
     name: str = "joint_attention"
@@ -60,21 +57,3 @@ class JointAttentionFamily:
     def default_recipe(self, model: ModelConfig) -> str:
         """Return the recipe of the model's size."""
         return f"{self.name}-{'finetuning' if model.on_wan else 'nano'}"
-
-    def unused_settings(self, model: ModelConfig, recipe: Recipe) -> Set[str]:
-        """Return those that X-WAM's losses do not use."""
-        from xwam.training.objective import unused_by_xwam
-
-        return unused_by_xwam(model, recipe)
-
-    def objective(self, network: TwoStreamNetwork, recipe: Recipe) -> XwamObjective:
-        """Return the losses of X-WAM's equation 6."""
-        from xwam.training.objective import XwamObjective
-
-        return XwamObjective(network, recipe)
-
-    def imagine(self, bundle: Bundle, observations: Observations, schedule: Schedule, *, seed: int) -> Imagined:
-        """Return what the model imagines after all passes."""
-        from xwam.serving.imagine import imagine
-
-        return imagine(bundle, observations, schedule, seed=seed)

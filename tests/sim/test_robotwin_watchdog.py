@@ -15,21 +15,14 @@ import numpy as np
 import pytest
 
 import evalkit
-from envs.robotwin.bench import PYTHON_VARIABLE, ROOT_VARIABLE
 from envs.robotwin.vetted_lists import read_vetted_list
 from evalkit.contracts.manifest import write_manifest
 from evalkit.contracts.worker.client import EnvWorker
 from evalkit.store.records import EpisodeRecord
 from evalkit.store.run_folder import open_run
+from tests.doubles.robotwin import LISTS, needs_vetted_lists
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(900)]
-
-LACKING = [name for name in (ROOT_VARIABLE, PYTHON_VARIABLE) if not os.environ.get(name)]
-LISTS = Path(os.environ.get("EVALKIT_SHARED", Path(__file__).resolve().parents[3] / "shared")) / (
-    "assets/robotwin_expert_seeds"
-)
-if LACKING or not LISTS.is_dir():
-    pytest.skip(f"RoboTwin is not here: {[*LACKING, LISTS][0]}", allow_module_level=True)
+pytestmark = [*needs_vetted_lists(), pytest.mark.timeout(900)]
 
 
 def run(path: Path, manifest: Path, *, workers: int) -> list[EpisodeRecord]:

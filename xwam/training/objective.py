@@ -8,7 +8,7 @@ Another model trains in the same loop with its own objective.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,7 +19,6 @@ from xwam.flow.losses import Batch, losses
 from xwam.network.transformer import Trunk, XwamNetwork
 
 if TYPE_CHECKING:
-    from xwam.config import ModelConfig
     from xwam.training.batches import Draws
     from xwam.training.recipes import Recipe
 
@@ -71,21 +70,6 @@ class XwamObjective(nn.Module):
         terms = {name: found[name] for name in self._weights}
         total = sum((self._weights[name] * value for name, value in terms.items()), torch.zeros(()).to(terms["video"]))
         return {**terms, "total": total}
-
-
-def unused_by_xwam(model: ModelConfig, recipe: Recipe) -> Set[str]:
-    """Return the settings of a recipe that have no effect on the losses of X-WAM, and of families that share them.
-
-    Only X-WAM's own networks know prefixes.
-    """
-    unused = {"video_beta"}
-    if model.family != "xwam":
-        unused.add("prefix_actions_max")
-    if recipe.noise != "ans":
-        unused.add("clean_action_frac")
-    if (recipe.depth or model.network.depth) == "none":
-        unused.add("weight_depth")
-    return unused
 
 
 def prepare_network(network: Trunk, blocks: Sequence[nn.Module], recipe: Recipe) -> None:
