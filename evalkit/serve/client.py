@@ -120,7 +120,7 @@ class _Link:
         return answer
 
     def cancel(self, number: int) -> None:
-        """Tell the server that nobody waits for a request any more; a lost connection has done so."""
+        """Let the server drop a request; a lost connection has done so."""
         with suppress(Lost):
             self._connection.send(pack({KEY: {"do": "cancel", "of": number}}))
 

@@ -202,7 +202,7 @@ def serving(host: PolicyHost, greeting: Greeting, listen: Listen) -> Iterator[Po
 
 
 def unix_socket(path: Path) -> socket.socket:
-    """Return a bound Unix socket that only this user can connect to; one that nobody listens on any more is replaced.
+    """Return a bound Unix socket that only this user can connect to; one without a server is replaced.
 
     Raises:
         OSError: If the path cannot be used, or another server listens there.

@@ -290,7 +290,7 @@ class Session:
 
 
 def _fault_of(error: Exception) -> EpisodeFault | EvalkitError:
-    """Return an error as a client is told it; one that is not ours names the line of the policy that raised it."""
+    """Return an error as clients see it; one that is not ours names the line of the policy that raised it."""
     if isinstance(error, EpisodeFault | EvalkitError):
         return error
     if isinstance(error, BadMessage | NotServed):

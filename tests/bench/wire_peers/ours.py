@@ -1,7 +1,7 @@
 """evalkit's side of the wire's benchmark: `serve`, or `ask URL`.
 
 In: a command. Out: the URL; or `rounds.py`'s lines.
-Read next: `rounds.py`; `evalkit/serve/server.py` and `client.py`, what is measured.
+Read next: `rounds.py`; `evalkit/serve/server.py` and `evalkit/serve/client.py`, what is measured.
 """
 
 import asyncio
