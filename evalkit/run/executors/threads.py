@@ -19,6 +19,7 @@ from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.executors import OnEnd
 from evalkit.run.lane import Job, Lane
 from evalkit.run.policies import REQUESTS_PER_LANE
+from evalkit.serve.client import ServedPolicy
 from evalkit.serve.hosted import HostedPolicy
 from evalkit.serve.local import PolicyHost
 from evalkit.serve.pool import PolicyPool
@@ -61,6 +62,9 @@ class Threads:
         policy, settings = self._job.policy, self._job.settings
         if isinstance(policy, PolicyPool):
             yield policy, policy.end
+            return
+        if isinstance(policy, ServedPolicy):  # its server decides what runs together
+            yield policy, policy.close
             return
         with PolicyHost(policy, Limits(max_jobs=REQUESTS_PER_LANE * settings.workers)) as host:
             yield HostedPolicy(host, settings.policy_timeout_s), host.end
