@@ -12,7 +12,7 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -32,6 +32,9 @@ TOKEN_VARIABLE = "EVALKIT_SERVE_TOKEN"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STATUS_EVERY_S = 10.0
 LEAST_TOKEN_LENGTH = 8
+AUTO = "auto"
+WIDTHS = (1, 2, 4, 8, 16)
+"""Widths that `--width auto` times."""
 
 
 def serve(
@@ -69,13 +72,13 @@ def serve(
         ),
     ] = None,
     width: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--width",
-            metavar="N",
-            help="Rows of every forward pass: so many requests can share it. The same as policy.NAME.width=N.",
+            metavar="N|auto",
+            help="Rows of every forward pass: so many requests can share it. The same as policy.NAME.width=N. "
+            "auto times passes of several widths on this machine and takes the best one.",
             show_default=False,
-            min=1,
         ),
     ] = None,
     max_clients: Annotated[
@@ -104,16 +107,20 @@ def serve(
     - `evalkit serve --policy xwam`
     - `evalkit serve --policy xwam --port 0 --dry-run`
     - `evalkit serve --policy xwam --unix policy.sock --max-clients 4`
+    - `evalkit serve --policy xwam --width auto`
     - `evalkit serve --policy xwam --host 0.0.0.0 --token-file token policy.xwam.checkpoint=nano`
     """
     from evalkit.serve.server import Listen
 
-    bound = _bound(policy, overrides or [], width)
+    overrides = overrides or []
+    if width == AUTO and not dry_run:
+        width = str(_best_width(policy, overrides))
+    bound = _bound(policy, overrides, width)
     listen = Listen(
         host=host, port=port, unix=unix, path=_path(path), token=_token(token_file), max_clients=max_clients
     )
     greeting = _greeting(bound)
-    _print_plan(greeting, listen, token_file)
+    _print_plan(greeting, listen, token_file, measured=width == AUTO)
     if dry_run:
         _print_connect(_planned_url(listen), listen, token_file)
         return
@@ -131,11 +138,11 @@ def serve(
         asyncio.run(_serve(policy_host, greeting, listen, token_file))
 
 
-def _bound(name: str, overrides: list[str], width: int | None) -> BoundPolicy:
+def _bound(name: str, overrides: list[str], width: str | None) -> BoundPolicy:
     """Return the policy with its settings.
 
     Raises:
-        BadConfig: If it has no width.
+        BadConfig: If it has no width, or the width is no number.
     """
     from evalkit.config import bind_policy
     from evalkit.contracts.plugins import load_policy
@@ -144,8 +151,38 @@ def _bound(name: str, overrides: list[str], width: int | None) -> BoundPolicy:
         plugin = load_policy(name)
         if "width" not in plugin.config_type.__dataclass_fields__:
             raise BadConfig(f"--width cannot be used: policy '{plugin.name}' answers one request at a time.")
-        overrides = [*overrides, f"policy.{plugin.name}.width={width}"]
+        if width != AUTO:
+            if not width.isdecimal():
+                raise BadConfig(f"--width must be a number of rows or auto, got '{width}'.")
+            overrides = [*overrides, f"policy.{plugin.name}.width={width}"]
     return bind_policy(name, overrides)
+
+
+def _best_width(name: str, overrides: list[str]) -> int:
+    """Time passes of each of `WIDTHS` and return the best width; the policy is loaded for each.
+
+    Raises:
+        BadConfig: If the policy has no width.
+        EvalkitError: If it cannot be loaded.
+    """
+    from evalkit.serve.width import choose_width
+    from evalkit.testing.requests import env_for, noise_request
+
+    _bound(name, overrides, AUTO).require()
+
+    def policy_of(width: int) -> Any:
+        policy = _bound(name, overrides, str(width)).load()
+        policy.reset(request.episode_id, env_for(policy.spec))
+        return policy
+
+    request = noise_request(_bound(name, overrides, AUTO).spec(), 0, 0)
+    with out.status("timing passes"):
+        chosen, timed = choose_width(policy_of, request, WIDTHS)
+    for each in timed:
+        mark = " <- taken" if each is chosen else ""
+        text = f"{each.width:>2} rows: {each.pass_s * 1e3:.1f} ms a pass, {each.rows_per_s:.1f} rows/s{mark}"
+        out.print(Text(text), soft_wrap=True)
+    return chosen.width
 
 
 def _greeting(bound: BoundPolicy) -> Greeting:
@@ -185,8 +222,8 @@ def _token(file: Path | None) -> str | None:
     return token
 
 
-def _print_plan(greeting: Greeting, listen: Listen, token_file: Path | None) -> None:
-    """Print what is served, and to whom."""
+def _print_plan(greeting: Greeting, listen: Listen, token_file: Path | None, *, measured: bool) -> None:
+    """Print what is served, and to whom; `measured` if the width will be known once passes are timed."""
     spec = greeting.spec
     layouts = " or ".join(spec.action_layouts)
     lines = [
@@ -194,7 +231,7 @@ def _print_plan(greeting: Greeting, listen: Listen, token_file: Path | None) -> 
         ("gives", f"{spec.chunk_len} actions of {layouts}, of which {spec.execute_steps} are executed"),
         ("predicts", predicted_text(spec)),
         ("needs", needed_text(spec)),
-        ("width", f"{count_of(greeting.width, 'request')} in a forward pass"),
+        ("width", "to be measured" if measured else f"{count_of(greeting.width, 'request')} in a forward pass"),
     ]
     for word, text in lines:
         out.print(Text.assemble((f"{word:<9}", "dim"), text), soft_wrap=True)

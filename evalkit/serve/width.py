@@ -20,7 +20,7 @@ NEAR_BEST_FRAC = 0.05
 """A width whose rows per second are this close to the best is as good; the smallest such width is taken, because an
 action waits for whole passes."""
 
-ROUNDS = 5
+ROUNDS = 3
 """Requests that are timed from their first pass to their last, after one that is not."""
 
 

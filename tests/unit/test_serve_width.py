@@ -6,8 +6,11 @@ Read next: `evalkit/serve/width.py`.
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
+from evalkit.cli.main import main
 from evalkit.serve.width import TimedWidth, best_width, choose_width, time_width
 from tests.doubles.stepped import NUM_ACTION_PASSES, SmallSteps, small_request
 
@@ -46,3 +49,34 @@ def test_a_width_is_chosen_among_measured_ones() -> None:
     assert chosen.width == 4
     with pytest.raises(ValueError, match="no width"):
         choose_width(lambda width: SmallSteps(width=width), small_request(0), ())
+
+
+def test_a_server_takes_the_width_that_it_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = importlib.import_module("evalkit.cli.serve")
+    monkeypatch.setattr(serve, "WIDTHS", (1, 2))
+    quick = ["checkpoint=random-nano", "num_video_steps=2", "num_action_steps=1"]
+    chosen = serve._best_width("xwam", [f"policy.xwam.{each}" for each in quick])
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in printed] == ["1 rows", "2 rows"]
+    assert [line.split(" rows")[0].strip() for line in printed if line.endswith("<- taken")] == [str(chosen)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "width", "sentence"),
+    [
+        ("xwam", "auto", "to be measured"),
+        ("xwam", "3", "3 requests in a forward pass"),
+        ("xwam", "wide", "--width must be a number of rows or auto, got 'wide'."),
+        ("hold", "auto", "policy 'hold' answers one request at a time."),
+    ],
+)
+def test_the_width_of_a_server(
+    policy: str, width: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evalkit", "serve", "--policy", policy, "--width", width, "--dry-run"])
+    with pytest.raises(SystemExit):
+        main()
+    captured = capsys.readouterr()
+    assert sentence in captured.out + captured.err
