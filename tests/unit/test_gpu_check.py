@@ -4,6 +4,7 @@ In: the tool, run on a CPU at small sizes. Out: a verdict.
 Read next: `tools/gpu_check/main.py`.
 """
 
+import importlib
 import json
 import os
 import re
@@ -91,7 +92,7 @@ def test_a_failed_stage_is_named_and_the_others_go_on(bare: Path) -> None:
 def test_missing_packages_are_named(bare: Path) -> None:
     lines = lines_of(bare)
     assert {"einops", "jaxtyping", "scipy", "diffusers", "transformers"} <= set(lines["summary"]["missing_packages"])
-    assert lines["summary"]["skipped"] == ["scoring", "codecs"]
+    assert lines["summary"]["skipped"] == ["served", "scoring", "codecs"]
     assert lines["codecs"]["skipped"] == "without diffusers, transformers there is nothing to do"
 
 
@@ -101,9 +102,29 @@ def test_parity_holds_in_both_types(bare: Path) -> None:
     assert all(any(name.startswith(part) for name in names) for part in parts)
 
 
+def test_a_row_of_a_pass_has_the_same_bits_in_any_company(bare: Path) -> None:
+    line = lines_of(bare)["model"]
+    (check,) = [check for check in line["checks"] if check["name"].startswith("width 4, eager: numbers of a row")]
+    assert (check["error"], check["ok"]) == (0.0, True)
+    assert {"what": "eager passes as CUDA graphs", "reason": "they need a GPU"} in line["left_out"]
+
+
+def test_a_served_request_gives_the_actions_of_one_in_process() -> None:
+    line = run(lambda report: importlib.import_module("gpu_check.served").served(report), total_s=120, limit_s=100.0)
+    assert line["ok"], line
+    assert [check["error"] for check in line["checks"]] == [0.0, 0.0]
+    assert line["served_ms"] > 0 < line["in_process_ms"]
+
+
+def test_a_build_without_a_server_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "evalkit.serve.server", None)
+    line = run(lambda report: importlib.import_module("gpu_check.served").served(report))
+    assert line["left_out"][0]["reason"].startswith("not in this build")
+
+
 def test_the_table_shows_times_and_failures(bare: Path) -> None:
     text = table(bare)
-    assert re.search(r"\| chunk of actions \| no \| 1 \| [\d.]+ \| [\d.]+ \| [\d.]+ \|", text)
+    assert re.search(r"\| chunk of actions \| eager \| 1 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| - \|", text)
     assert "| peak | 0 of 0 | RuntimeError: this stage was asked to fail" in text
 
 

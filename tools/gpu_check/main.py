@@ -52,7 +52,11 @@ STAGES = [
     ),
     Stage(
         name="model", work=_later("model", "model"), limit_s=170, least_s=20,
-        what="the 5B network with random weights, eager and compiled, next to the reference network",
+        what="the 5B network with random weights: eager, compiled, graphed, next to the reference; rows in company",
+    ),
+    Stage(
+        name="served", work=_later("served", "served"), limit_s=60, least_s=8,
+        what="the shipped weights over a socket, alone and with other requests",
     ),
     Stage(
         name="scoring", work=_later("scoring", "scoring"), limit_s=60, least_s=10,

@@ -1,12 +1,14 @@
-"""The stage that times the network at the released size, eager and compiled, next to the reference network.
+"""The stage that times the network at the released size, eager, compiled and graphed, next to the reference network.
 
-In: random bfloat16 weights, made on the device. Out: milliseconds, and the share of the measured matrix peak.
-Read next: `xwam/serving/speed.py`, whose sizes, states and operation counts are used here.
+In: random bfloat16 weights, made on the device. Out: milliseconds, launches, and the share of the measured matrix peak;
+checks that a row of a pass does not depend on the others.
+Read next: `passes.py` for company, graphs and launches; `xwam/serving/speed.py` for sizes, states and operation counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +16,12 @@ import torch
 from gpu_check.cases import MODALITIES, Pair
 from gpu_check.machine import measured_peak
 from gpu_check.parity import COARSE_LIMIT, root_mean_square
+from gpu_check.passes import WIDTH, check_company, launches_of, ways_of
 from gpu_check.running import Report
 from gpu_check.timing import fastest_of, free_gib, peak_gib, reset_peak, seconds_of
 from xwam.config import NetworkConfig, count_parameters
-from xwam.flow.sampler import SamplerState, Schedule, advance, run, timesteps_of
+from xwam.flow.sampler import Denoiser, SamplerState, Schedule, advance, run, timesteps_of
+from xwam.network.recorded import compile_blocks
 from xwam.network.reference import ReferenceNetwork
 from xwam.network.transformer import Denoised, XwamNetwork
 from xwam.serving.speed import SIZES, random_network, started, step_flops
@@ -27,7 +31,10 @@ FORMULA = (
     "tokens); a multiply and an add count two; embeddings and heads are not counted"
 )
 ACTION_STEPS = {"5b": 10, "nano": 2}
-BATCHES = (1, 4)
+BATCHES = (1, 4, 16)
+MOST_OF_A_CHUNK = 4
+"""Largest batch at which a whole chunk of actions is timed, not a step alone."""
+
 COMPILE_S = 45.0
 """Compiling is not started with fewer seconds left."""
 
@@ -66,19 +73,23 @@ def model(report: Report) -> None:
         seconds = _compiled(report, network) if compiled else 0.0
         if seconds is None:
             break
+        ways = ways_of(report, network, compiled=compiled)
+        for way, model in ways.items():
+            check_company(report, way, model, [_states(report, network, 1, seed=seed) for seed in range(WIDTH)])
         for batch in BATCHES[:1] if report.settings.quick else BATCHES:
             if batch > 1 and report.left_s() < 1.5 * seconds:  # another batch size is compiled again
                 report.left_out(f"compiled blocks at batch {batch}", f"{report.left_s():.0f} s are left of this stage")
                 break
-            _rows(report, network, reference, batch, compiled=compiled)
+            for way, model in ways.items():
+                _rows(report, way, model, reference, batch)
     report.fact(peak_memory_gib=peak_gib(device))
 
 
-def _states(report: Report, model: Any, batch: int) -> SamplerState:
+def _states(report: Report, model: Any, batch: int, *, seed: int = 0) -> SamplerState:
     size = size_of(report)
     config, geometry = SIZES[size]
     steps = ACTION_STEPS[size]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return started(model, config, geometry, Schedule(num_video_steps=max(steps, 10), num_action_steps=steps), batch)
 
 
@@ -108,42 +119,44 @@ def _compiled(report: Report, network: XwamNetwork) -> float | None:
         report.left_out("compiled blocks", f"{report.left_s():.0f} s are left of this stage")
         return None
     before = _pass(report, network, depth=False)
-    for block in network.main_blocks():
-        block.compile()  # the reference network calls a block's parts and never the block
+    compile_blocks(network)  # the reference network calls a block's parts and never the block
     seconds = seconds_of(lambda: _pass(report, network, depth=False), network.device)
     report.fact(seconds_to_compile=seconds)
     _check(report, "compiled and eager", _pass(report, network, depth=False), before)
     return seconds
 
 
-def _rows(report: Report, network: XwamNetwork, reference: ReferenceNetwork, batch: int, *, compiled: bool) -> None:
+def _rows(report: Report, way: str, model: Denoiser, reference: ReferenceNetwork, batch: int) -> None:
     """Add the rows of one batch size: a step, a step with depth, the chunk of actions."""
     config, geometry = SIZES[size_of(report)]
-    ours, theirs = (_states(report, model, batch) for model in (network, reference))
-    steps, device = ours.schedule.num_action_steps, network.device
+    ours, theirs = (_states(report, each, batch) for each in (reference.network, reference))
+    steps, device = ours.schedule.num_action_steps, reference.network.device
     peak, num_text = measured_peak(report, torch.bfloat16), ours.text.num_tokens
     works: list[tuple[str, float, Callable[[Any, SamplerState], Any]]] = [
         ("step", 1, lambda model, state: advance(model, [state])),
-        ("chunk of actions", steps, lambda model, state: run(model, state, stop_after_actions=True, depth=False)),
     ]
-    if not compiled:
+    if batch <= MOST_OF_A_CHUNK:
+        run_chunk = partial(run, stop_after_actions=True, depth=False)
+        works.append(("chunk of actions", steps, run_chunk))
+    if way == "eager":
         works.insert(1, ("step with depth", 1, lambda model, state: advance(model, [state], depth=True)))
     for name, passes, work in works:
         if report.left_s() < 5:
-            report.left_out(f"{name}, batch {batch}, {'compiled' if compiled else 'eager'}", "the time is over")
+            report.left_out(f"{name}, batch {batch}, {way}", "the time is over")
             continue
-        pair = [lambda w=work: w(network, ours), lambda w=work: w(reference, theirs)]  # type: ignore[misc]
+        pair = [partial(work, model, ours), partial(work, reference, theirs)]
         seconds, reference_s = fastest_of(pair, device, 1 if report.settings.quick else 3)
         flops = batch * passes * step_flops(config, geometry, num_text=num_text, depth="depth" in name)
         report.row(
             work=name,
-            compiled=compiled,
+            passes=way,
             batch=batch,
-            passes=passes,
+            num_passes=passes,
             text_tokens=num_text,
             ms=1e3 * seconds,
             reference_ms=1e3 * reference_s,
             ratio=seconds / reference_s,
+            launches=launches_of(report, pair[0]) if passes == 1 else None,
             tflops=flops / seconds / 1e12,
             share_of_peak=None if peak is None else flops / seconds / peak,
         )

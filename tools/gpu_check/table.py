@@ -33,15 +33,16 @@ def _machine(lines: dict[str, Line]) -> list[str]:
 
 def _network(lines: dict[str, Line]) -> list[str]:
     line = lines.get("model", {})
-    head = ("work", "compiled", "batch", "ms", "reference ms", "ratio", "TFLOP/s", "share of peak")
+    head = ("work", "passes", "batch", "ms", "reference ms", "ratio", "launches", "TFLOP/s", "share of peak")
     rows = [
         (
             row["work"],
-            "yes" if row["compiled"] else "no",
+            row["passes"],
             row["batch"],
             _number(row["ms"], 1),
             _number(row["reference_ms"], 1),
             _number(row["ratio"], 3),
+            _number(row["launches"], 0),
             _number(row["tflops"], 1),
             _number(row["share_of_peak"], 3),
         )
@@ -60,6 +61,10 @@ def _parts(lines: dict[str, Line]) -> list[str]:
     for key, what in (("engine_ms_to_act", "nano: act"), ("engine_ms_to_act_and_imagine", "nano: act and imagine")):
         if key in nano:
             rows.append((what, "float32", _number(nano[key], 1)))
+    served = lines.get("served", {})
+    for key, what in (("served_ms", "nano: a served request"), ("in_process_ms", "nano: the same in process")):
+        if key in served:
+            rows.append((what, served["type"], _number(served[key], 1)))
     score = lines.get("scoring", {})
     if "device_ms" in score:
         what = f"scoring, {score['scored']} ({score['cpu_ms']:.0f} ms on the CPU)"

@@ -157,5 +157,6 @@ def _batch(config: NetworkConfig, geometry: Geometry, count: int, device: torch.
         noise=Noise(drawn(*video), drawn(*action), drawn(*proprio)),
         levels=type(levels)(*(part.to(device) for part in levels)),
         text=random_text(config, count, device),
+        num_clean=(),
     )
     return batch, draws
