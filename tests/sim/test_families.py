@@ -111,7 +111,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("policy_name", PREDICTED)
-@pytest.mark.parametrize("bench_name", CASES)
+@pytest.mark.parametrize(
+    "bench_name", ["robosuite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("robocasa", "robotwin"))]
+)
 def test_it_acts_is_scored_and_reported(tmp_path: Path, bench_name: str, policy_name: str) -> None:
     case, out = CASES[bench_name], tmp_path / "run"
     if reason := case.why_not():
