@@ -22,6 +22,7 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import Episode
 from evalkit.contracts.worker.client import EnvWorker, EpisodeStart
 from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
+from evalkit.contracts.worker.slot import WorkerSlot
 from evalkit.run.choice import WHOLE, Shard, kept_clips
 from evalkit.run.episode import Listener, Settling, Tally, run_episode
 from evalkit.run.executors import Ended
@@ -89,18 +90,16 @@ class Lane:
         self, job: Job, worker_idx: int, stop: threading.Event, note_worker: Callable[[EnvWorker], None]
     ) -> None:
         self._job, self._worker_idx, self._stop, self._note_worker = job, worker_idx, stop, note_worker
-        self._worker: EnvWorker | None = None
-        self._episodes_of_worker = 0
-        self._memory = ProcessMemory(job.memory, job.settings.worker_memory_bytes)
+        memory = ProcessMemory(job.memory, job.settings.worker_memory_bytes)
+        self._slot: WorkerSlot[EnvSpec] = WorkerSlot(memory, max_uses=job.settings.episodes_per_worker)
 
     def interrupt(self) -> None:
         """Kill the env process from another thread, so that this thread stops waiting for it."""
-        if self._worker is not None:
-            self._worker.kill()
+        self._slot.kill()
 
     def close(self) -> None:
         """End the env process."""
-        self._drop_worker()
+        self._slot.drop()
 
     def end_of(self, episode: Episode) -> Ended:
         """Return an episode's record and fault; repeat it while its env process dies or hangs and attempts are left.
@@ -162,12 +161,11 @@ class Lane:
             for listener in listeners:
                 listener.on_end("success" if success else "failure")
         except BaseException:
-            self._drop_worker()
+            self._slot.drop()
             for listener in listeners:
                 listener.abandon()
             raise
-        if self._worker is not None and self._memory.is_too_large(self._worker.pid):
-            self._drop_worker()
+        self._slot.used()
         written = {"clip": bool(clip), "video": any(recorder.problem is None for recorder in video)}
         files = {name: str(path.relative_to(folder.path)) for name, path in paths.items() if written[name]}
         return Attempt(success, [*warnings, *self._why_no_video(episode, video)], files)
@@ -188,7 +186,7 @@ class Lane:
         except EpisodeFault as fault:
             if counts:
                 raise
-            self._drop_worker()
+            self._slot.drop()
             return [f"Not known whether the goal still holds: {fault.reason}"]
         if not num_steps or tally.settling.success is not None:
             return []
@@ -280,23 +278,20 @@ class Lane:
 
     def _worker_for(self, episode: Episode, env_spec: EnvSpec) -> EnvWorker:
         """Return an env process for the episode's task: the present one, or a new one."""
-        settings = self._job.settings
-        used_up = self._episodes_of_worker >= settings.episodes_per_worker
-        if self._worker is not None and (self._worker.env_spec != env_spec or used_up):
-            self._drop_worker()
-        if self._worker is None:
+
+        def launch() -> EnvWorker:
             self._check_assets(env_spec.env_id)
-            self._worker = EnvWorker(
+            return EnvWorker(
                 self._job.bench.launch(task=episode.task, setting=episode.setting),
                 env_spec,
-                timeouts=settings.timeouts,
+                timeouts=self._job.settings.timeouts,
                 log_path=self._job.folder.log_path(self._worker_idx),
             )
-            self._episodes_of_worker = 0
-            if not self._stop.is_set():
-                self._note_worker(self._build(self._worker))
-        self._episodes_of_worker += 1
-        return self._worker
+
+        worker, is_new = self._slot.take(env_spec, launch)
+        if is_new and not self._stop.is_set():
+            self._note_worker(self._build(worker))
+        return worker
 
     def _build(self, worker: EnvWorker) -> EnvWorker:
         """Return a worker with its env; remember what an env misses, so that it is not built for each episode.
@@ -321,12 +316,6 @@ class Lane:
         """Raise EnvRaised if an env of this task could not be built for lack of assets."""
         if env_id in self._job.missing_assets:
             raise EnvRaised(env_id, kind=MissingAssets.__name__, text=self._job.missing_assets[env_id])
-
-    def _drop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
-            self._memory.end()
 
 
 def _missing_of_scene(start: EpisodeStart | None) -> list[str]:

@@ -21,6 +21,7 @@ from evalkit.contracts.errors import EnvRaised, EpisodeFault, EvalkitError, RunF
 from evalkit.contracts.manifest import Vetting
 from evalkit.contracts.worker.client import EnvWorker, Timeouts
 from evalkit.contracts.worker.memory import MemoryWatch, ProcessMemory
+from evalkit.contracts.worker.slot import WorkerSlot
 from evalkit.run.settings import RunSettings
 from evalkit.vet.search import Search, State
 
@@ -232,27 +233,24 @@ class _Lane:
     """One thread; it owns at most one env process."""
 
     def __init__(self, experts: Experts, board: _Board, index: int, memory: ProcessMemory) -> None:
-        self._experts, self._board, self._index, self._memory = experts, board, index, memory
-        self._worker: EnvWorker | None = None
-        self._present: Search | None = None
-        self._seeds = 0
+        self._experts, self._board, self._index = experts, board, index
+        self._slot: WorkerSlot[Search] = WorkerSlot(memory, max_uses=SEEDS_PER_WORKER)
 
     def run(self) -> None:
         """Do what the board asks until nothing is left."""
         try:
-            while (work := self._board.take(self._present)) is not None:
+            while (work := self._board.take(self._slot.task)) is not None:
                 self._do(work)
         except BaseException:
             if not self._board.stopped:
                 self._board.stop()
                 raise
         finally:
-            self._drop_worker()
+            self._slot.drop()
 
     def interrupt(self) -> None:
         """Kill the env process from another thread, so that this thread stops waiting for it."""
-        if self._worker is not None:
-            self._worker.kill()
+        self._slot.kill()
 
     def _do(self, work: Work) -> None:
         """Vet one seed, or start a worker, and note on the board how it ended."""
@@ -263,50 +261,42 @@ class _Lane:
             else:
                 vetting = worker.vet(work.seed, work.search.sentences(work.seed))
                 self._board.vetted(work.search, _read(vetting, work.seed))
-                self._seeds += 1
-                if self._memory.is_too_large(worker.pid):
-                    self._drop_worker()
+                self._slot.used()
         except EnvRaised as raised:
-            self._drop_worker()
+            self._slot.drop()
             if raised.misses_assets:
                 self._board.ended(work, "skipped", raised.said)
             else:
                 self._board.failed(work, raised.reason)
         except EpisodeFault as fault:
-            self._drop_worker()
+            self._slot.drop()
             if not self._board.stopped:
                 self._board.failed(work, fault.reason)
         except RunFolderError:
             raise
         except EvalkitError as error:
-            self._drop_worker()
+            self._slot.drop()
             self._board.ended(work, "not vetted", str(error))
 
     def _worker_for(self, search: Search) -> EnvWorker:
         """Return an env process for a task: the present one, or a new one, which the board has taken note of."""
-        if self._present is not search or self._seeds >= SEEDS_PER_WORKER:
-            self._drop_worker()
-        if self._worker is None:
-            bench, setting, logs = self._experts.bench, self._experts.setting, self._experts.logs
-            self._worker = EnvWorker(
-                bench.launch(task=search.task, setting=setting),
-                bench.env_spec(task=search.task, setting=setting),
-                timeouts=Timeouts(start_s=START_S, vet_s=self._experts.timeout_s),
-                log_path=None if logs is None else logs / f"vet-{self._index}.log",
-            )
-            self._present, self._seeds = search, 0
+        worker, is_new = self._slot.take(search, lambda: self._launch(search.task))
+        if is_new:
             if self._board.stopped:  # `interrupt` came before there was a process
                 raise EpisodeFault("harness", "the vetting was stopped")
-            self._worker.build()
+            worker.build()
             if search.about is not None:
-                self._board.started(search, self._worker.about)
-        return self._worker
+                self._board.started(search, worker.about)
+        return worker
 
-    def _drop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._memory.end()
-        self._worker, self._present = None, None
+    def _launch(self, task: str) -> EnvWorker:
+        bench, setting, logs = self._experts.bench, self._experts.setting, self._experts.logs
+        return EnvWorker(
+            bench.launch(task=task, setting=setting),
+            bench.env_spec(task=task, setting=setting),
+            timeouts=Timeouts(start_s=START_S, vet_s=self._experts.timeout_s),
+            log_path=None if logs is None else logs / f"vet-{self._index}.log",
+        )
 
 
 def _read(values: Mapping[str, Any], seed: int) -> Vetting:
