@@ -34,6 +34,8 @@ def known_figures() -> dict[str, dict[str, Callable[..., Figure]]]:
 
 
 MOST_S = {
+    "action_p50_vs_request_batching": 180,
+    "action_p50_vs_request_batching_mid": 420,
     "chunk_vs_before": 340,
     "cli_start": 31,
     "closed_loop_overhead": 112,

@@ -66,7 +66,8 @@ class Threads:
         if isinstance(policy, ServedPolicy):  # its server decides what runs together
             yield policy, policy.close
             return
-        with PolicyHost(policy, Limits(max_jobs=REQUESTS_PER_LANE * settings.workers)) as host:
+        most = REQUESTS_PER_LANE * settings.workers
+        with PolicyHost(policy, Limits(max_jobs=most, max_uncollected=most)) as host:
             yield HostedPolicy(host, settings.policy_timeout_s), host.end
 
 
