@@ -18,6 +18,7 @@ from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import SpecMismatch
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.spec import EPISODE, JOINT_POSITION, check, check_actions, oracle_keys
+from evalkit.contracts.stepped import SteppedPolicy
 from evalkit.contracts.text import count_of
 from evalkit.testing.inputs import bad_requests, fitting_benches, must_answer, reaction, variants
 from evalkit.testing.replies import (
@@ -38,6 +39,7 @@ from evalkit.testing.replies import (
     without_prediction,
 )
 from evalkit.testing.requests import ask, env_for, noise_request
+from evalkit.testing.stepped import check_steps
 from evalkit.testing.suite import Check, Doubt, NotApplicable, NotTried, require_all
 
 
@@ -105,6 +107,11 @@ def policy_checks(bound: BoundPolicy) -> list[Check]:
             name="handles",
             run=subject.handles,
             advice="`PolicyReply.prediction` must hold all that it needs; it is called while later requests come.",
+        ),
+        Check(
+            name="steps",
+            run=subject.steps,
+            advice="evalkit/contracts/stepped.py states what jobs and passes promise; pad every pass to `width` rows.",
         ),
         Check(
             name="past frames",
@@ -251,6 +258,13 @@ class _Subject:
         ask(policy, second)
         check_same_future(at_once, future_of(later), "a prediction must be the same if later requests came before it")
         return "a prediction changes no action, and later requests change no prediction"
+
+    def steps(self) -> str:
+        """Check the passes of a policy that answers by denoising steps."""
+        if not isinstance(self._policy, SteppedPolicy):
+            raise NotApplicable("answers a request in one call")
+        self._asked()
+        return check_steps(self._policy)
 
     def past_frames(self) -> str:
         """Check that a policy that asks for the frames between its requests takes them."""

@@ -79,6 +79,8 @@ def test_what_is_probably_a_mistake_is_doubtful(fault: str) -> None:
 
 def test_a_policy_without_a_fault_passes() -> None:
     found = verdicts("none")
+    steps = found.pop("steps")
+    assert (steps.state, steps.found) == ("skipped", "answers a request in one call")
     assert {verdict.state for verdict in found.values()} == {"passed"}, found
     assert found["fits"].found == "robosuite (5 of 7 tasks)"
     assert found["past frames"].found.startswith("2 x 3 x 128 x 128 x 3 uint8")
@@ -107,10 +109,10 @@ def test_states_of_the_robot_are_checked_others_are_untried() -> None:
     """`robot0_eef_quat` is a unit quaternion of four numbers; the position of a cube needs a simulator."""
     bound = bind_policy(FAULTY, ["policy.faulty.reads=[robot0_eef_quat,robot0_gripper_qpos]"])
     found = {verdict.name: verdict.state for verdict in judge(policy_checks(bound))}
-    assert {state for name, state in found.items() if name != "fits"} == {"passed"}, found
+    assert {state for name, state in found.items() if name not in ("fits", "steps")} == {"passed"}, found
     oracle = bind_policy(FAULTY, ["policy.faulty.reads=[robot0_eef_quat,cube_pos]"])
     untried = [verdict for verdict in judge(policy_checks(oracle)) if verdict.state == "untried"]
-    assert [verdict.name for verdict in untried] == [name for name in found if name not in CHECKED_ALWAYS]
+    assert [verdict.name for verdict in untried] == [name for name in found if name not in (*CHECKED_ALWAYS, "steps")]
     assert all(
         verdict.found.startswith("reads the simulator's state (cube_pos); `evalkit check") for verdict in untried
     )
@@ -126,7 +128,7 @@ def test_an_untried_policy_is_not_said_to_keep_its_contract() -> None:
     assert done.exit_code == 0, done.output
     said = _one_line(done.output)
     assert (
-        "only a part can be checked here: 2 passed, 1 doubtful, 9 untried (actions, prediction, same seed, batch,"
+        "only a part can be checked here: 2 passed, 1 doubtful, 9 untried, 1 skipped (actions, prediction, same seed,"
         in said
     )
     assert "keeps its contract" not in said
@@ -140,12 +142,12 @@ def _one_line(text: str) -> str:
 def test_the_command_prints_verdicts_and_the_next_step() -> None:
     good = CliRunner().invoke(app, ["check", "policy", FAULTY])
     assert good.exit_code == 0, good.output
-    assert "keeps its contract: 12 passed." in _one_line(good.output)
+    assert "keeps its contract: 12 passed, 1 skipped." in _one_line(good.output)
     bad = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=batch"])
     assert bad.exit_code == 1
     assert "failed   batch" in bad.output
     assert "Keep what an episode remembers under its episode_id" in _one_line(bad.output)
-    assert "breaks its contract: 11 passed, 1 failed." in _one_line(bad.output)
+    assert "breaks its contract: 11 passed, 1 failed, 1 skipped." in _one_line(bad.output)
     absent = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=absent"])
     assert absent.exit_code == 1
-    assert "cannot be checked here: 1 failed, 11 skipped." in _one_line(absent.output)
+    assert "cannot be checked here: 1 failed, 12 skipped." in _one_line(absent.output)
