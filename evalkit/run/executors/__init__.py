@@ -1,4 +1,4 @@
-"""Executors: what carries the episodes of a run. `threads.py` does so on this machine, `ray.py` on several.
+"""Executors: what carries the episodes of a run; `threads.py` does so on this machine.
 
 In: episodes in the order in which they begin. Out: for each, exactly one record and its fault, as they end.
 Read next: `threads.py`, the smallest one; `evalkit/run/runner.py`, which gives the episodes and keeps the records.
