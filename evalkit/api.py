@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.config import build_config
 from evalkit.contracts import plugins
@@ -21,21 +21,20 @@ from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_choice
 from evalkit.contracts.types import OnProgress
-from evalkit.report.write import Report
-from evalkit.report.write import write_report as _write_report
 from evalkit.run import runner
 from evalkit.run.choice import Shard
 from evalkit.run.lane import Job
 from evalkit.run.policies import loaded_policy
 from evalkit.run.settings import RunSettings
-from evalkit.score import run as scoring
-from evalkit.score.chunk import ScoreOptions
-from evalkit.score.references import find_codec
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord, Outcome
 from evalkit.store.run_folder import HeldRun, open_run
 from evalkit.vet.lanes import Experts
 from evalkit.vet.run import TaskOutcome, make_vet, run_vet, vettable
+
+if TYPE_CHECKING:  # scoring and reports import much that a run does not need
+    from evalkit.report.write import Report
+    from evalkit.score.chunk import ScoreOptions
 
 __all__ = ["load_bench", "load_policy", "make_plan", "run_plan", "score_run", "vet_seeds", "write_report"]
 
@@ -168,6 +167,10 @@ def score_run(
     Raises:
         EvalkitError: If there is no such run, or the result cannot be written.
     """
+    from evalkit.score import run as scoring
+    from evalkit.score.chunk import ScoreOptions
+    from evalkit.score.references import find_codec
+
     options = options or ScoreOptions()
     codec = find_codec(open_run(Path(run)).plan) if options.references else None
     return scoring.score_run(Path(run), workers=workers, options=options, codec=codec, on_progress=on_progress)
@@ -186,9 +189,11 @@ def write_report(
     Raises:
         EvalkitError: If a run cannot be read, the report cannot be written, or the protocols differ.
     """
+    from evalkit.report.write import write_report
+
     folders = [Path(run) for run in runs]
     target = folders[0] / "report" if out is None else Path(out)
-    return _write_report(folders, target, across_protocols=across_protocols)
+    return write_report(folders, target, across_protocols=across_protocols)
 
 
 def _sorted(config: Any) -> str:

@@ -4,7 +4,8 @@ In: a policy with its settings, the settings of the run. Out: what lanes ask.
 Read next: `evalkit/serve/pool.py` and `evalkit/serve/process.py`; `executors/threads.py`, which hosts a policy here.
 
 A process of its own costs 0.1 GB of memory and a second of CPU time at its start (nano X-WAM), and a few milliseconds
-for each chunk with its prediction. It buys that a hang or a crash of the policy ends neither the run nor other episodes.
+for each chunk with its prediction. It buys that a hang or a crash of the policy ends neither the run nor other
+episodes.
 """
 
 from __future__ import annotations
