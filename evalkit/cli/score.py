@@ -41,7 +41,9 @@ from evalkit.console import out
 from evalkit.contracts.errors import BadConfig
 
 if TYPE_CHECKING:
+    from evalkit.contracts.spec import PolicySpec
     from evalkit.score.chunk import ScoreOptions
+    from evalkit.score.dataset import Mode
     from evalkit.score.references import CodecChoice
     from evalkit.store.plan import Plan
 
@@ -258,7 +260,6 @@ def score_dataset(
     from evalkit.config import bind_policy
     from evalkit.report.sheets import SHEETS, ContactSheets
     from evalkit.score.controls.branches import branch_sentences, execute_missing
-    from evalkit.score.dataset import MODES, check_controls, check_predicts
     from evalkit.score.dataset import score_dataset as score
     from evalkit.score.results.names import CONTROLS
     from evalkit.score.sources.recorded import open_source
@@ -270,18 +271,9 @@ def score_dataset(
     source = open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
     bound = bind_policy(policy, overrides or [])
     spec = bound.spec()
-    check_predicts(spec)
-    if chosen_controls and not spec.takes_actions:
-        raise BadConfig(
-            f"--controls needs a policy that predicts the outcome of given actions; '{spec.policy_id}' does not "
-            "(takes_actions is false in its spec)."
-        )
-    if actions is None:
-        actions = "both" if spec.takes_actions else "own"
-        out.print(Text(f"Policy '{spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
-    check_controls(chosen_controls, MODES[actions], branches)
+    modes = _modes(spec, actions, chosen_controls, branches)
     if dry_run:
-        print_dataset(source, spec, MODES[actions], chosen_controls, branches)
+        print_dataset(source, spec, modes, chosen_controls, branches)
         return
     if branches is not None:
         with counted("execute other actions") as on_progress:
@@ -294,7 +286,7 @@ def score_dataset(
             folder,
             loaded,
             result,
-            modes=MODES[actions],
+            modes=modes,
             controls=chosen_controls,
             branches=branches,
             execute_branches=False,  # that has just been done
@@ -303,6 +295,27 @@ def score_dataset(
             on_chunk=sheets,
         )
     _write_report(result, strict=strict, problem=sheets.problem)
+
+
+def _modes(spec: PolicySpec, actions: str | None, controls: Sequence[str], branches: Path | None) -> tuple[Mode, ...]:
+    """Return which actions predictions are conditioned on; say so where the user did not choose.
+
+    Raises:
+        BadConfig: If the policy does not predict so, or controls and modes do not fit.
+    """
+    from evalkit.score.dataset import MODES, check_controls, check_predicts
+
+    check_predicts(spec)
+    if controls and not spec.takes_actions:
+        raise BadConfig(
+            f"--controls needs a policy that predicts the outcome of given actions; '{spec.policy_id}' does not "
+            "(takes_actions is false in its spec)."
+        )
+    if actions is None:
+        actions = "both" if spec.takes_actions else "own"
+        out.print(Text(f"Policy '{spec.policy_id}' predicts {PREDICTED_WITH[actions]} (--actions {actions})."))
+    check_controls(controls, MODES[actions], branches)
+    return MODES[actions]
 
 
 def _check_apart(to: Path, sides: Sequence[Path]) -> None:
