@@ -148,7 +148,7 @@ def test_a_scene_that_cannot_be_met_again_is_counted(run: Path, tmp_path: Path, 
     assert not whole(scores)
 
 
-def test_a_killed_simulator_costs_one_episode_and_is_tried_again(
+def test_a_killed_simulator_costs_one_episode_for_now(
     run: Path, branches: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     """Of three episodes, the second one's process is killed with SIGKILL; the third has another process."""
