@@ -23,8 +23,8 @@ from evalkit.contracts.limits import check_choice
 from evalkit.contracts.types import OnProgress
 from evalkit.run import runner
 from evalkit.run.choice import Shard
+from evalkit.run.executors.choice import executing
 from evalkit.run.lane import Job
-from evalkit.run.policies import loaded_policy
 from evalkit.run.settings import RunSettings
 from evalkit.store.plan import Plan, make_plan
 from evalkit.store.records import EpisodeRecord, Outcome
@@ -112,6 +112,7 @@ def run_plan(
     on_record: Callable[[EpisodeRecord], None] = lambda record: None,
     retry: Collection[Outcome] = (),
     shard: str = "1/1",
+    execution: str = "local",
     **settings: Any,
 ) -> Path:
     """Run the episodes of a plan that have no record yet, and return the run folder.
@@ -124,6 +125,7 @@ def run_plan(
         on_record: Called with each new record, once it is on the disk.
         retry: Outcomes, `error` or `skipped`, whose episodes run again.
         shard: Which part of the plan to run, for example `1/4`; `evalkit.store.merge.merge` joins the parts.
+        execution: `local`, or `ray` for actors of a Ray cluster.
         settings: Fields of `RunSettings`, for example `workers=2`.
 
     Raises:
@@ -142,9 +144,9 @@ def run_plan(
     with HeldRun(Path(out), plan) as folder:
         folder.retry(retry)
         if runner.missing_episodes(folder, part):
-            with loaded_policy(policy, folder, run_settings) as loaded:
-                job = Job(folder=folder, bench=bench, policy=loaded, settings=run_settings, shard=part)
-                runner.run_session(job, on_record)
+            with executing(execution, policy, folder, run_settings) as chosen:
+                job = Job(folder=folder, bench=bench, policy=chosen.policy, settings=run_settings, shard=part)
+                runner.run_session(job, on_record, chosen.make_executor, **chosen.facts)
     return Path(out)
 
 

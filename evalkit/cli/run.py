@@ -90,6 +90,14 @@ def run(
             show_default=False,
         ),
     ] = "",
+    execution: Annotated[
+        str,
+        typer.Option(
+            "--execution",
+            metavar="WHERE",
+            help="`local`: processes of this machine; `ray`: actors of a Ray cluster (run.ray_address).",
+        ),
+    ] = "local",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the plan, try two episodes, estimate the total time; keep nothing."),
@@ -115,10 +123,13 @@ def run(
     - `evalkit run --tasks Lift --episodes 2 --out results/runs/mine --retry error,skipped`
     - `evalkit run --tasks Lift,Door --episodes 50 --shard 1/4 --out results/runs/part1`
     - `evalkit run --tasks Lift --episodes 100 run.clips=0.1 run.video=false`
+    - `evalkit run --tasks Lift,Door --execution ray run.ray_address=10.0.0.1:6379 run.workers=16 run.servers=2`
     - `evalkit run --dry-run`
     """
     from evalkit.run.choice import WHOLE, Shard
+    from evalkit.run.executors.choice import check_execution
 
+    check_execution(execution)
     outcomes, part = _outcomes(retry), Shard.parse(shard) if shard else WHOLE
     call = plan_call(policy, bench, setting, tasks, episodes, seed, overrides, dry_run=dry_run)
     path = to or default_path(call.plan)
@@ -129,7 +140,7 @@ def run(
         _estimate(call)
     else:
         out.print(f"folder   {path}", soft_wrap=True)
-        _run(call, path, outcomes, part)
+        _run(call, path, outcomes, part, execution)
 
 
 def default_path(plan: Plan) -> Path:
@@ -215,11 +226,11 @@ def _estimate_policy(trial: Trial) -> None:
     )
 
 
-def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard) -> None:
+def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard, where: str) -> None:
     from evalkit.report.render_console import render_console
     from evalkit.report.write import build_report
+    from evalkit.run.executors.choice import executing
     from evalkit.run.lane import Job
-    from evalkit.run.policies import loaded_policy
     from evalkit.run.runner import missing_episodes, run_session
     from evalkit.store.run_folder import HeldRun
 
@@ -232,7 +243,7 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard) -> No
             out.print(f"{which} is recorded; nothing to do.{_advice(folder)}", soft_wrap=True)
         else:
             with (
-                loaded_policy(call.policy, folder, call.run) as policy,
+                executing(where, call.policy, folder, call.run) as execution,
                 progress_bar("successes {task.fields[successes]}") as progress,
             ):
 
@@ -240,11 +251,18 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard) -> No
                     progress.console.print(Text(sentence, style="yellow"), soft_wrap=True)
 
                 job = Job(
-                    folder=folder, bench=call.bench, policy=policy, settings=call.run, shard=shard, on_retry=on_retry
+                    folder=folder,
+                    bench=call.bench,
+                    policy=execution.policy,
+                    settings=call.run,
+                    shard=shard,
+                    on_retry=on_retry,
                 )
                 done = [record for record in folder.records() if record.key in {each.key for each in planned}]
                 try:
-                    run_session(job, _on_record(progress, done, len(planned)))
+                    run_session(
+                        job, _on_record(progress, done, len(planned)), execution.make_executor, **execution.facts
+                    )
                 except KeyboardInterrupt:
                     raise Interrupted(f"The records in {folder.path}") from None
             for sentence in job.memory.describe(call.run.worker_memory_bytes):

@@ -12,7 +12,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Blame = Literal["env", "policy", "harness"]
 
@@ -82,6 +82,17 @@ class EpisodeFault(Exception):
         self.reason = reason
         self.retriable = retriable
         self.counts = counts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to make a copy in another process, whatever the arguments of the class are; without the cause."""
+        return _copy_of, (type(self), self.args, vars(self))
+
+
+def _copy_of(kind: type[EpisodeFault], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> EpisodeFault:
+    fault = kind.__new__(kind, *arguments)
+    fault.args = arguments
+    vars(fault).update(attributes)
+    return fault
 
 
 class WorkerNotStarted(EpisodeFault):

@@ -62,11 +62,12 @@ def has_own_process(policy: BoundPolicy, settings: RunSettings) -> bool:
     """
     if settings.policy_process == "auto":
         asked = settings.servers > 1 or bool(settings.server_devices) or settings.policy_python is not None
-        return asked or _has_device(policy)
+        return asked or has_device(policy)
     return bool(settings.policy_process)
 
 
-def _has_device(policy: BoundPolicy) -> bool:
+def has_device(policy: BoundPolicy) -> bool:
+    """Return whether a policy has a setting `device`."""
     return "device" in {entry.name for entry in fields(policy.config)}
 
 
@@ -80,7 +81,7 @@ def _loaded(policy: BoundPolicy, folder: RunFolder) -> Policy:
 
 def _launches(policy: BoundPolicy, folder: RunFolder, settings: RunSettings) -> list[PolicyLaunch]:
     """Return how to start each process; raises BadConfig if devices are given to a policy that has none."""
-    if settings.server_devices and not _has_device(policy):
+    if settings.server_devices and not has_device(policy):
         raise BadConfig(f"run.server_devices cannot be used: policy '{policy.name}' has no setting 'device'.")
     devices = islice(cycle(settings.server_devices or (None,)), settings.servers)
     return [

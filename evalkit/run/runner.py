@@ -10,13 +10,15 @@ episode only, so neither the number of workers nor a restart changes them.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from evalkit.contracts.types import Episode
-from evalkit.contracts.worker.client import EnvWorker
 from evalkit.run.choice import WHOLE, Shard, longest_first
 from evalkit.run.equal_errors import EqualErrors, stopped_early
 from evalkit.run.executors import Ended
+from evalkit.run.executors.choice import MakeExecutor
 from evalkit.run.executors.threads import Threads
 from evalkit.run.lane import Job, OnRecord
 from evalkit.store.about import begin_session, end_session
@@ -29,11 +31,18 @@ def missing_episodes(folder: RunFolder, shard: Shard = WHOLE) -> list[Episode]:
     return [episode for episode in shard.of(folder.plan.episodes) if episode.key not in done]
 
 
-def run_session(job: Job, on_record: OnRecord) -> None:
-    """Run what is missing and note the session in `run.json`; arguments and errors are those of `run_missing`."""
+def run_session(job: Job, on_record: OnRecord, make_executor: MakeExecutor = Threads, **facts: Any) -> None:
+    """Run what is missing and note the session in `run.json`; errors are those of `run_missing`.
+
+    Args:
+        job: As for `run_missing`.
+        on_record: As for `run_missing`.
+        make_executor: As for `run_missing`.
+        facts: Facts about the session for `run.json`, JSON values.
+    """
     _check_rollouts(job)
-    begin_session(job.folder, job.settings, shard=None if job.shard == WHOLE else str(job.shard))
-    run_missing(job, on_record)
+    begin_session(job.folder, job.settings, shard=None if job.shard == WHOLE else str(job.shard), **facts)
+    run_missing(job, on_record, make_executor)
     end_session(job.folder, worker_memory=job.memory.to_json(job.settings.worker_memory_bytes))
     if job.settings.rollouts is not None:
         from evalkit.run.rollouts import export_rollouts
@@ -50,12 +59,13 @@ def _check_rollouts(job: Job) -> None:
             recording_for(job.bench, job.folder.plan.env_spec(task))
 
 
-def run_missing(job: Job, on_record: OnRecord) -> None:
+def run_missing(job: Job, on_record: OnRecord, make_executor: MakeExecutor = Threads) -> None:
     """Run every planned episode of the shard that has no record yet, those that are expected to take longest first.
 
     Args:
         job: The run folder, bench, policy and settings.
         on_record: Called after each record is on the disk, one call at a time.
+        make_executor: Makes what carries the episodes.
 
     Raises:
         StoppedEarly: If `run.stop_after_equal_errors` episodes in a row ended in the same error; records are kept, and
@@ -65,7 +75,7 @@ def run_missing(job: Job, on_record: OnRecord) -> None:
     episodes = longest_first(missing_episodes(job.folder, job.shard), job.folder.records())
     if episodes:
         keeper = _Keeper(job, on_record)
-        Threads(job, keeper.note_worker).run(episodes, keeper.on_end)
+        make_executor(job, keeper.note_worker).run(episodes, keeper.on_end)
 
 
 class _Keeper:
@@ -96,7 +106,7 @@ class _Keeper:
                 self._stopped = True
                 raise stopped_early(ended.fault, self._folder.path, num_equal=self._limit, num_missing=num_missing)
 
-    def note_worker(self, worker: EnvWorker) -> None:
+    def note_worker(self, env_id: str, about: Mapping[str, str]) -> None:
         """Note what an env process reports about itself."""
         with self._lock:
-            self._folder.note_worker(worker.env_spec.env_id, worker.about)
+            self._folder.note_worker(env_id, about)

@@ -49,6 +49,8 @@ class RunSettings:
         policy_python: Interpreter of that process; None for the run's own.
         servers: Processes of the policy; an episode stays with one of them. The results are those of one process.
         server_devices: Device of each process, in turn; empty for the policy's own setting.
+        ray_address: Head of the Ray cluster, `host:port`, or `auto` for the one that runs on this machine; None for the
+            environment's `RAY_ADDRESS`, or else a cluster of this machine alone. Only with `--execution ray`.
         settle_steps: Control steps without action after a success, after which the goal is checked again; 0 for none.
         clips: Write predictions and ground truth, for `evalkit score`: `true`, `false`, or the share of the plan's
             episodes whose clips are kept, from 0 to 1, spread over the tasks.
@@ -72,6 +74,7 @@ class RunSettings:
     policy_python: str | None = None
     servers: int = 1
     server_devices: tuple[str, ...] = ()
+    ray_address: str | None = None
     settle_steps: int = 20
     clips: bool | int | float = True
     video: bool = True

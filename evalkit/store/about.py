@@ -21,13 +21,14 @@ from evalkit.store.run_folder import RunFolder, utc_now
 PACKAGES = ("evalkit", "numpy", "torch", "mujoco", "robosuite", "gymnasium", "h5py", "av", "opencv-python", "scipy")
 
 
-def begin_session(folder: RunFolder, run_settings: Any, *, shard: str | None = None) -> None:
+def begin_session(folder: RunFolder, run_settings: Any, *, shard: str | None = None, **facts: Any) -> None:
     """Add the start of a session to `run.json`; the first session also adds plan, bench and policy.
 
     Args:
         folder: The run folder.
         run_settings: The settings of the run.
         shard: Which part of the plan the session runs, for example `1/4`; None for all of it.
+        facts: Further facts about the session, JSON values.
     """
     about = folder.read_about() or _about(folder.plan)
     about.setdefault("sessions", []).append(
@@ -39,6 +40,7 @@ def begin_session(folder: RunFolder, run_settings: Any, *, shard: str | None = N
             "commit": commit(),
             "versions": versions(),
             "machine": machine(),
+            **facts,
         }
     )
     folder.write_about(about)

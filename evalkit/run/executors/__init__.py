@@ -18,7 +18,7 @@ written again as a whole, so that nothing of the lost attempt stays. Results do 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from evalkit.contracts.errors import EpisodeFault
@@ -34,6 +34,9 @@ class Ended(NamedTuple):
 
 
 OnEnd = Callable[[Ended], None]
+
+NoteWorker = Callable[[str, Mapping[str, str]], None]
+"""Called with `env_id` and self-description of an env process."""
 
 
 class Executor(Protocol):

@@ -15,8 +15,7 @@ from dataclasses import replace
 
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.types import Episode
-from evalkit.contracts.worker.client import EnvWorker
-from evalkit.run.executors import OnEnd
+from evalkit.run.executors import NoteWorker, OnEnd
 from evalkit.run.lane import Job, Lane
 from evalkit.run.policies import REQUESTS_PER_LANE
 from evalkit.serve.client import ServedPolicy
@@ -31,11 +30,12 @@ class Threads:
 
     Args:
         job: What all lanes share.
-        note_worker: Called with each env process that has built its env.
+        note_worker: Called with `env_id` and self-description of each env process that has built its env.
     """
 
-    def __init__(self, job: Job, note_worker: Callable[[EnvWorker], None]) -> None:
-        self._job, self._note_worker = job, note_worker
+    def __init__(self, job: Job, note_worker: NoteWorker) -> None:
+        self._job = job
+        self._note_worker = lambda worker: note_worker(worker.env_spec.env_id, worker.about)
 
     def run(self, episodes: Sequence[Episode], on_end: OnEnd) -> None:
         """Run every episode once, as `Executor.run`."""
