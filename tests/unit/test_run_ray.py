@@ -141,7 +141,7 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     started = time.monotonic()
     with (
         HeldRun(tmp_path / "run", plan) as folder,
-        pytest.raises(BadConfig, match="No Ray cluster at run.ray_address=127"),
+        pytest.raises(BadConfig, match="No Ray cluster at"),
         executing("ray", config.policy, folder, config.run),
     ):
         pass
