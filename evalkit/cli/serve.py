@@ -292,11 +292,11 @@ async def _print_status(server: PolicyServer, host: PolicyHost) -> None:
         while True:
             await asyncio.sleep(STATUS_EVERY_S)
             traffic, now_s = server.traffic, time.monotonic()
-            if traffic.requests > before or traffic.waiting:
+            load = host.load()
+            if traffic.requests > before or load.under_way:
                 rate = (traffic.requests - before) / (now_s - since_s)
-                load = host.load()
                 out.print(
-                    f"{rate:.1f} requests/s, {traffic.waiting} waiting for actions, {load.under_way} under way, "
+                    f"{rate:.1f} requests/s, {load.under_way} under way, "
                     f"{count_of(traffic.clients, 'client')}, {count_of(traffic.refused, 'error')} so far"
                 )
             before, since_s = traffic.requests, now_s

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,6 +24,12 @@ Marker = Literal["openpi", "msgpack_numpy"]
 
 _TYPE_NAME = re.compile(r"[<>=|]?([biu]1|[iu][248]|f[248]|[SU][1-9]\d{0,8})|\?")
 """Names of types of which values mean the same on every machine: booleans, numbers of at most 64 bits, text."""
+
+
+COPIED_BYTES = 2**16
+"""Arrays below this size are copied before they are packed, which takes less time than a view."""
+
+MAX_AXES = 32
 
 
 class BadMessage(ValueError):
@@ -59,7 +66,7 @@ def pack(value: Any, marker: Marker = "openpi") -> bytes:
         {'state': array([0., 1.])}
     """
     try:
-        return bytes(msgpack.packb(value, default=_ENCODE[marker]))
+        return bytes(_PACKERS.of(marker).pack(value))
     except OverflowError as error:
         raise BadMessage("integers above 64 bits do not travel; send smaller numbers or text") from error
     except (TypeError, ValueError) as error:
@@ -135,38 +142,45 @@ def _check_depth(value: Any, depth: int) -> None:
     raise BadMessage(f"dicts and lists of a message must lie at most {depth} deep inside one another")
 
 
-def _type_name(array: np.ndarray | np.generic) -> str:
-    """Return the name of an array's type; raises BadMessage if it does not travel."""
-    name = array.dtype.str
-    if not _TYPE_NAME.fullmatch(name):
-        raise BadMessage(f"arrays of {array.dtype} do not travel; send numbers, booleans or text")
+@lru_cache(maxsize=256)
+def _type_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a type; raises BadMessage if it does not travel."""
+    if not _TYPE_NAME.fullmatch(dtype.str):
+        raise BadMessage(f"arrays of {dtype} do not travel; send numbers, booleans or text")
+    return dtype.str
+
+
+def _check_plain(array: np.ndarray) -> None:
+    """Raise BadMessage for an array with more to it than its numbers."""
     if isinstance(array, np.ma.MaskedArray):
         raise BadMessage(
             f"masked arrays do not travel, {array.mask.sum()} of {array.size} values are masked; "
             "fill them first, depth with 0, which means none"
         )
-    if isinstance(array, np.ndarray) and type(array) not in (np.ndarray, np.memmap):
+    if type(array) not in (np.ndarray, np.memmap):
         raise BadMessage(f"{type(array).__name__} does not travel; send np.asarray of its values in the agreed unit")
-    return name
 
 
 def _bytes_of(array: np.ndarray) -> Any:
-    """Return the bytes of an array in C order, without a copy where it already lies so."""
-    if array.dtype.kind in "SU" or not array.size:
+    """Return the bytes of an array in C order, without a copy of a large one that already lies so."""
+    if array.nbytes < COPIED_BYTES or array.dtype.kind in "SU":
         return array.tobytes()
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _encode(value: Any, *, openpi: bool) -> Any:
     if isinstance(value, np.ndarray):
-        name, shape, data = _type_name(value), value.shape, _bytes_of(value)
+        name, shape = _type_name(value.dtype), value.shape
+        if type(value) is not np.ndarray:
+            _check_plain(value)
+        data = _bytes_of(value)
         if openpi:
             return {b"__ndarray__": True, b"data": data, b"dtype": name, b"shape": shape}
         return {b"nd": True, b"type": name, b"kind": b"", b"shape": shape, b"data": data}
     if isinstance(value, np.generic):
         if openpi:
-            return {b"__npgeneric__": True, b"data": value.item(), b"dtype": _type_name(value)}
-        return {b"nd": False, b"type": _type_name(value), b"data": value.tobytes()}
+            return {b"__npgeneric__": True, b"data": value.item(), b"dtype": _type_name(value.dtype)}
+        return {b"nd": False, b"type": _type_name(value.dtype), b"data": value.tobytes()}
     raise BadMessage(f"{type(value).__name__} does not travel; send arrays and plain values")
 
 
@@ -187,8 +201,8 @@ def _named_dtype(name: str) -> np.dtype[Any]:
 def _array(data: Any, type_name: Any, shape: Any) -> np.ndarray:
     dtype = _dtype(type_name)
     sizes = list(shape)
-    if len(sizes) > 32 or not all(type(size) is int and size >= 0 for size in sizes):
-        raise BadMessage("the shape of an array must be at most 32 whole numbers, none of them negative")
+    if len(sizes) > MAX_AXES or min(sizes, default=0) < 0:
+        raise BadMessage(f"the shape of an array must be at most {MAX_AXES} whole numbers, none of them negative")
     if not isinstance(data, bytes) or len(data) != math.prod(sizes) * dtype.itemsize:
         found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
         raise BadMessage(
@@ -220,3 +234,20 @@ _ENCODE: dict[Marker, Callable[[Any], Any]] = {
     "msgpack_numpy": partial(_encode, openpi=False),
 }
 _DECODE: dict[Marker, Callable[[Any], Any]] = {"openpi": _decode_openpi, "msgpack_numpy": _decode_msgpack_numpy}
+
+
+class _Packers(threading.local):
+    """The packers of a thread: each keeps its buffer, so that no message allocates one."""
+
+    def __init__(self) -> None:
+        self._packers: dict[Marker, msgpack.Packer] = {}
+
+    def of(self, marker: Marker) -> msgpack.Packer:
+        """Return the packer of a marker."""
+        packer = self._packers.get(marker)
+        if packer is None:
+            packer = self._packers[marker] = msgpack.Packer(default=_ENCODE[marker])
+        return packer
+
+
+_PACKERS = _Packers()

@@ -316,22 +316,24 @@ def settling_action(last: np.ndarray, layout: str) -> np.ndarray | None:
     return known.get(layout)
 
 
-def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool) -> None:
+def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool, check_depth: bool = True) -> None:
     """Raise EpisodeFault unless an observation has the form of the env's spec.
 
     Args:
         observation: The observation.
         env: Spec of the env.
         rendered: Whether images were requested; without them V is 0.
+        check_depth: False where depth is known to be zeros of the right form.
 
     Raises:
         EpisodeFault: Blames the env: a wrong shape or type, or a value that is not finite.
     """
     views = len(env.cameras) if rendered else 0
     height, width = env.image_hw_px
+    depth = [("depth", observation.depth, (views, height, width), np.float32)] if check_depth else []
     expected: list[tuple[str, np.ndarray, tuple[int, ...], type]] = [
         ("rgb", observation.rgb, (views, height, width, 3), np.uint8),
-        ("depth", observation.depth, (views, height, width), np.float32),
+        *depth,
         ("intrinsics", observation.intrinsics, (views, 3, 3), np.float64),
         ("T_base_cam", observation.T_base_cam, (views, 4, 4), np.float64),
         ("proprio", observation.proprio, (PROPRIO_DIM,), np.float32),
@@ -342,7 +344,7 @@ def check_observation(observation: Observation, env: EnvSpec, *, rendered: bool)
             raise EpisodeFault("env", f"{env.env_id}: {name} must be {np.dtype(dtype)} {shape}, got {got}.")
         if dtype is not np.uint8 and not np.isfinite(value).all():
             raise EpisodeFault("env", f"{env.env_id}: {name} holds values that are not finite.")
-    if rendered and (observation.depth < 0).any():
+    if rendered and check_depth and (observation.depth < 0).any():
         raise EpisodeFault("env", f"{env.env_id}: depth holds negative values.")
     if not isinstance(observation.instruction, str):
         raise EpisodeFault("env", f"{env.env_id}: the instruction must be text, got {observation.instruction!r}.")

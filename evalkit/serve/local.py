@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -202,8 +202,7 @@ class PolicyHost:
                 if self._calls:
                     call, self._running_call = self._calls.popleft()
                     return partial(self._call, call, self._running_call)
-                work = self._carry_out(self._decide())
-                if work is not None:
+                if self._entries and (work := self._carry_out(self._decide())) is not None:
                     return work
                 self._changed.wait()
         return None
@@ -307,14 +306,19 @@ class PolicyHost:
                 self._least_action_passes = min(self._least_action_passes or entry.num_passes, entry.num_passes)
                 entry.waited("queue", "prepare", "passes")
                 entry.has_prediction = self._has_prediction(entry)
-                entry.acted.set_result(reply)
                 self._begin_turn(entry.ticket.client)
-            if not entry.has_prediction and phase is not Phase.ACTIONS:
+            is_over = not entry.has_prediction and phase is not Phase.ACTIONS
+            if is_over:
                 self._remove(entry)
-                entry.fail(NoPrediction("The request asked for no prediction, or the policy gave none."))
             elif phase is Phase.DONE:
                 self._to_decode.append(entry)
                 self._decodable.notify()
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            if is_over:
+                error = NoPrediction("The request asked for no prediction, or the policy gave none.")
+                entry.predicted.set_exception(error)
+            if reply is not None:  # last, because whoever waits runs at once
+                entry.acted.set_result(reply)
 
     def _begin_turn(self, client: Hashable) -> None:
         """Note that a client has got actions: its other requests count as new."""

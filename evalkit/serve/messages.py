@@ -50,7 +50,15 @@ KEY = "evalkit"
 
 CAPABILITIES: tuple[str, ...] = ("reset", "infer", "prediction", "cancel", "given_actions", "past_rgb")
 
-IMAGES = ("rgb", "depth", "intrinsics", "T_base_cam")
+NO_VIEW: Mapping[str, np.ndarray] = {
+    "rgb": np.zeros((0, 0, 0, 3), np.uint8),
+    "depth": np.zeros((0, 0, 0), np.float32),
+    "intrinsics": np.zeros((0, 3, 3)),
+    "T_base_cam": np.zeros((0, 4, 4)),
+}
+"""What an observation without images holds."""
+
+IMAGES = tuple(NO_VIEW)
 OPTIONS = ("episode_id", "chunk_idx", "step_idx", "noise_seed", "num_predicted_frames", "given_actions", "past_rgb")
 WITHIN = "within_ms"
 """Key of the milliseconds after its arrival within which a request's actions are of use."""
@@ -181,13 +189,16 @@ def message_of(request: PolicyRequest, *, private: bool) -> dict[str, Any]:
     return {**message, "privileged": dict(seen.privileged), "episode": episode}
 
 
-def request_of(message: Mapping[str, Any], spec: PolicySpec, env: EnvSpec, *, private: bool) -> PolicyRequest:
+def request_of(
+    message: Mapping[str, Any], spec: PolicySpec, env: EnvSpec, *, episode_id: str, private: bool
+) -> PolicyRequest:
     """Return the request that a message is.
 
     Args:
-        message: The flat dictionary, with `episode_id`, `chunk_idx` and `noise_seed`.
+        message: The flat dictionary.
         spec: Of the policy.
         env: Of the episode.
+        episode_id: What the policy calls the episode.
         private: Whether the message may hold the planned episode and the simulator's state.
 
     Raises:
@@ -198,13 +209,14 @@ def request_of(message: Mapping[str, Any], spec: PolicySpec, env: EnvSpec, *, pr
     observation = _observation(message, privileged)
     if EVERYTHING not in spec.privileged_keys:
         env = replace(env, privileged_keys=readable_keys(spec, env.privileged_keys))
+    is_rendered = spec.needs_images or bool(len(observation.rgb))
     try:
-        check_observation(observation, env, rendered=spec.needs_images or bool(len(observation.rgb)))
+        check_observation(observation, env, rendered=is_rendered, check_depth="depth" in message)
     except EpisodeFault as fault:
         raise BadMessage(fault.reason.removeprefix(f"{env.env_id}: ").rstrip(".")) from fault
     episode = message.get("episode")
     return PolicyRequest(
-        episode_id=str(message["episode_id"]),
+        episode_id=episode_id,
         chunk_idx=_whole(message, "chunk_idx", 2**31),
         step_idx=_whole(message, "step_idx", 2**31),
         noise_seed=_whole(message, "noise_seed", 2**32),
@@ -245,18 +257,12 @@ def _privileged(message: Mapping[str, Any], *, private: bool) -> dict[str, np.nd
 
 def _observation(message: Mapping[str, Any], privileged: Mapping[str, np.ndarray]) -> Observation:
     """Return the observation of a message; without images it has no view, without depth all depth is unknown."""
-    no_view: dict[str, Any] = {
-        "rgb": np.zeros((0, 0, 0, 3), np.uint8),
-        "depth": np.zeros((0, 0, 0), np.float32),
-        "intrinsics": np.zeros((0, 3, 3)),
-        "T_base_cam": np.zeros((0, 4, 4)),
-    }
-    images = {name: message.get(name, none) for name, none in no_view.items()}
+    images = {name: message.get(name, none) for name, none in NO_VIEW.items()}
     if "depth" not in message and isinstance(images["rgb"], np.ndarray):
         images["depth"] = _unknown_depth(images["rgb"].shape[:3])
     for name, value in images.items():
-        if not isinstance(value, np.ndarray) or value.ndim != no_view[name].ndim:
-            raise BadMessage(f"{name} must be an array of {no_view[name].ndim} axes, got {_form(value)}")
+        if not isinstance(value, np.ndarray) or value.ndim != NO_VIEW[name].ndim:
+            raise BadMessage(f"{name} must be an array of {NO_VIEW[name].ndim} axes, got {_form(value)}")
     proprio, instruction = message["proprio"], message["instruction"]
     return Observation(**images, proprio=proprio, instruction=instruction, privileged=privileged)
 
@@ -344,10 +350,10 @@ def env_of(message: Mapping[str, Any], spec: PolicySpec) -> EnvSpec:
     )
 
 
-def reply_message(reply: PolicyReply, *, infer_ms: float) -> dict[str, Any]:
+def reply_message(actions: np.ndarray, timings_ms: Mapping[str, float], *, infer_ms: float) -> dict[str, Any]:
     """Return the actions of a reply, with what the server took under the name that openpi's server uses."""
-    timing = {"infer_ms": infer_ms, **{name: float(each) for name, each in reply.timings_ms.items()}}
-    return {"actions": reply.actions, "server_timing": timing}
+    timing = {"infer_ms": infer_ms, **{name: float(each) for name, each in timings_ms.items()}}
+    return {"actions": actions, "server_timing": timing}
 
 
 def reply_of(message: Mapping[str, Any]) -> PolicyReply:

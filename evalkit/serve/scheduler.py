@@ -106,6 +106,8 @@ def decide(
         ((2,), (2, 1))
     """
     tickets = list(tickets)
+    if len(tickets) == 1:
+        return _alone(tickets[0], now_s, pass_s)
     late = [each for each in tickets if each.for_actions and _is_late(each, now_s, pass_s)]
     too_late = tuple(each.id for each in late)
     actions = _in_turn(each for each in tickets if each.for_actions and each.id not in too_late)
@@ -116,6 +118,13 @@ def decide(
     owed = videos[:1] if passes_without_video >= VIDEO_EVERY else []
     prepared = [each for each in actions if each.phase is not None]
     return Decision(too_late=too_late, rows=_rows(owed, prepared, videos, width))
+
+
+def _alone(ticket: Ticket, now_s: float, pass_s: float) -> Decision:
+    """Return the next work for a single request; the general rules give the same and take longer."""
+    if ticket.for_actions and _is_late(ticket, now_s, pass_s):
+        return Decision(too_late=(ticket.id,))
+    return Decision(prepare=ticket.id) if ticket.phase is None else Decision(rows=(ticket.id,))
 
 
 def _rows(owed: list[Ticket], actions: list[Ticket], videos: list[Ticket], width: int) -> tuple[int, ...]:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from websockets.exceptions import ConnectionClosed
 
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
 from evalkit.contracts.msgpack_arrays import BadMessage, Limits, pack, unpack
 from evalkit.contracts.requests import seed_of
 from evalkit.contracts.spec import EnvSpec
-from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.serve.episodes import ClientEpisodes, EpisodeIds, ServedEpisode
 from evalkit.serve.handle import Handle, NotServed, Refused
 from evalkit.serve.local import PolicyHost
@@ -62,13 +63,11 @@ class Traffic:
     Attributes:
         clients: Connections that are open.
         requests: Requests for actions so far.
-        waiting: Requests for actions that wait for theirs.
         refused: Messages that were answered with an error.
     """
 
     clients: int = 0
     requests: int = 0
-    waiting: int = 0
     refused: int = 0
 
 
@@ -91,7 +90,9 @@ class Session:
         self._spec, self._private = shared.greeting.spec, shared.greeting.private
         self._episodes = ClientEpisodes(shared.ids)
         self._handles: dict[int, Handle] = {}
+        self._num_waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
         self._leaving: asyncio.Task[None]
 
     async def run(self) -> None:
@@ -119,7 +120,7 @@ class Session:
             if isinstance(data, str):
                 raise BadMessage("a text frame is refused; send msgpack in a binary frame")
             message = unpack(data, limits=self._shared.limits.message)
-            if not isinstance(message, Mapping):
+            if not isinstance(message, dict):
                 raise BadMessage(f"a message must be a dict, got {type(message).__name__}")
         except BadMessage as error:
             await self._refuse(error)
@@ -128,18 +129,12 @@ class Session:
         ours = message.get(KEY)
         if ours is None:
             await self._plain(message)
-        elif isinstance(ours, Mapping) and ours.get("do") == "cancel":
+        elif isinstance(ours, dict) and ours.get("do") == "cancel":
             self._cancel(ours.get("of"))
-        elif not isinstance(ours, Mapping) or type(ours.get("id")) is not int:
-            await self._refuse(BadMessage(f"'{KEY}' must be a dict with a whole number 'id'"))
-        elif len(self._tasks) >= self._shared.limits.jobs:
-            most = self._shared.limits.jobs
-            busy = EpisodeFault("policy", f"{most} messages wait for their answers, which is the most", retriable=True)
-            await self._send({KEY: {"id": ours["id"], **error_message(busy)}})
+        elif isinstance(ours, dict) and type(ours.get("id")) is int:
+            self._ours(message, ours)
         else:
-            task = asyncio.create_task(self._ours(message, ours))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            await self._refuse(BadMessage(f"'{KEY}' must be a dict with a whole number 'id'"))
         return True
 
     # ---- openpi's dialect
@@ -153,7 +148,10 @@ class Session:
                 return
             if message.get("num_predicted_frames"):
                 raise BadMessage(f"num_predicted_frames needs our messages (the key '{KEY}'); leave it out")
-            await self._send((await self._inferred(await self._numbered(message)))[0])
+            handle = self._submit(await self._numbered(message))
+            started = time.perf_counter()
+            await asyncio.wait([asyncio.wrap_future(handle.acted)])
+            await self._send(self._reply(handle, started)[0])
         except Exception as error:
             await self._refuse(error)
 
@@ -171,43 +169,80 @@ class Session:
 
     # ---- our messages
 
-    async def _ours(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-        """Answer one of our messages; an error has the number of its message."""
+    def _ours(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        """Begin to answer one of our messages; an error has the number of its message."""
         number = ours["id"]
         try:
-            verb = self._verbs().get(str(ours.get("do")))
-            if verb is None:
-                raise BadMessage(
-                    f"'do' must be one of {', '.join(self._verbs())}, cancel, got {str(ours.get('do'))[:40]}"
-                )
-            answer = await verb(message, ours)
-            answer[KEY] = {"id": number, **answer.get(KEY, {})}
-            await self._send(answer)
+            most = self._shared.limits.jobs
+            if self._num_waiting + len(self._tasks) >= most:
+                raise Refused(f"{most} messages wait for their answers, which is the most")
+            if ours.get("do") == "infer":
+                self._infer(message, number)
+            elif ours.get("do") == "reset":
+                self._later(self._answered(number, self._reset(ours)))
+            elif ours.get("do") == "prediction":
+                self._later(self._answered(number, self._prediction(ours)))
+            else:
+                known = "reset, infer, prediction or cancel"
+                raise BadMessage(f"'do' must be {known}, got {str(ours.get('do'))[:40]}")
         except Exception as error:
-            self._shared.traffic.refused += 1
-            with suppress(Exception):  # the peer is gone
-                await self._send({KEY: {"id": number, **error_message(_fault_of(error))}})
+            self._later(self._fail(number, error))
 
-    def _verbs(self) -> dict[str, Callable[..., Any]]:
-        return {"reset": self._reset, "infer": self._infer, "prediction": self._prediction}
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _reset(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    async def _answered(self, number: int, work: Awaitable[dict[str, Any]]) -> None:
+        """Send what a message is answered with, or why it is not."""
+        try:
+            answer = await work
+            await self._send({**answer, KEY: {"id": number, **answer.get(KEY, {})}})
+        except Exception as error:
+            await self._fail(number, error)
+
+    async def _fail(self, number: int, error: BaseException) -> None:
+        self._shared.traffic.refused += 1
+        with suppress(Exception):  # the peer is gone
+            await self._send({KEY: {"id": number, **error_message(_fault_of(error))}})
+
+    async def _reset(self, ours: Mapping[str, Any]) -> dict[str, Any]:
         env = typed(EnvSpec, ours.get("env"), "the env's spec of a reset")
         check_env(env, self._spec)
         await self._begin(ours.get("episode"), env)
         return {}
 
-    async def _infer(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    def _infer(self, message: Mapping[str, Any], number: int) -> None:
+        """Submit a request; its answer is sent as soon as its actions are clean."""
         if len(self._handles) >= self._shared.limits.predictions:
             raise BadMessage(f"{len(self._handles)} predictions wait to be fetched or cancelled, which is the most")
-        answer, details = await self._inferred(message, number=ours["id"])
-        answer[KEY] = {"details": details, "prediction": ours["id"] in self._handles}
-        return answer
+        handle, started = self._submit(message), time.perf_counter()
+        self._handles[number] = handle
+        self._num_waiting += 1
+        handle.acted.add_done_callback(lambda _: self._soon(self._acted, number, handle, started))
 
-    async def _prediction(self, message: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    def _soon(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Call from another thread; after the end of the server, nothing is left to do."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _acted(self, number: int, handle: Handle, started: float) -> None:
+        """Send the actions of a request; keep its handle if a prediction follows."""
+        self._num_waiting -= 1
+        if not handle.has_prediction:
+            self._handles.pop(number, None)
+        try:
+            answer, details = self._reply(handle, started)
+            data = pack({**answer, KEY: {"id": number, "details": details, "prediction": handle.has_prediction}})
+        except BaseException as error:
+            self._later(self._fail(number, error))
+        else:
+            self._later(self._sent(data))
+
+    async def _prediction(self, ours: Mapping[str, Any]) -> dict[str, Any]:
         handle = self._handle_of(ours)
         try:
-            await asyncio.wrap_future(handle.predicted)
+            await asyncio.wait([asyncio.wrap_future(handle.predicted)])
             message = prediction_message(handle.prediction(timeout_s=0))
             return {**message, KEY: {"timings_ms": dict(handle.timings_ms)}}
         finally:
@@ -240,56 +275,43 @@ class Session:
             raise
         return episode
 
-    async def _inferred(
-        self, message: Mapping[str, Any], *, number: int | None = None
-    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
-        """Return the answer to a request and the reply's details; keep its handle if a prediction follows."""
-        started, traffic = time.perf_counter(), self._shared.traffic
-        request, within_s = self._request(message), within_s_of(message)
-        handle = self._shared.host.submit(request, client=self, within_s=within_s)
-        if number is not None:
-            self._handles[number] = handle
-        traffic.requests += 1
-        traffic.waiting += 1
-        try:
-            reply: PolicyReply = await asyncio.wrap_future(handle.acted)
-        finally:
-            traffic.waiting -= 1
-            if number is not None and not handle.has_prediction:
-                self._handles.pop(number, None)
-        reply = replace(reply, timings_ms={**reply.timings_ms, **handle.timings_ms})
-        return reply_message(reply, infer_ms=(time.perf_counter() - started) * 1e3), reply.details
-
-    def _request(self, message: Mapping[str, Any]) -> PolicyRequest:
-        """Return the request that a message is, under the id that the policy knows."""
+    def _submit(self, message: Mapping[str, Any]) -> Handle:
+        """Return the handle of a request; it has the id under which the policy knows its episode."""
         episode = self._episodes.get(message.get("episode_id"))
         if episode is None:
             raise BadMessage("no episode of this episode_id has begun on this connection; send a reset first")
-        request = request_of(message, self._spec, episode.env, private=self._private)
+        request = request_of(message, self._spec, episode.env, episode_id=episode.id, private=self._private)
+        handle = self._shared.host.submit(request, client=self, within_s=within_s_of(message))
         episode.num_requests += 1
-        return replace(request, episode_id=episode.id)
+        self._shared.traffic.requests += 1
+        return handle
+
+    def _reply(self, handle: Handle, started: float) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """Return the answer to a request whose actions are clean, and the details of its reply; raises its error."""
+        reply = handle.actions(timeout_s=0)
+        timings = {**reply.timings_ms, **handle.timings_ms}
+        return reply_message(reply.actions, timings, infer_ms=(time.perf_counter() - started) * 1e3), reply.details
 
     async def _refuse(self, error: Exception) -> None:
         """Send an error as openpi's server does, as text; the connection stays open."""
         self._shared.traffic.refused += 1
         fault = _fault_of(error)
-        with suppress(TimeoutError):
-            await self._sent(fault.reason if isinstance(fault, EpisodeFault) else str(fault))
+        await self._sent(fault.reason if isinstance(fault, EpisodeFault) else str(fault))
 
     async def _send(self, message: Mapping[str, Any]) -> None:
         await self._sent(pack(message))
 
     async def _sent(self, data: bytes | str) -> None:
         """Send a frame; a peer that does not read it in time is cut off."""
+        alarm = self._loop.call_later(self._shared.limits.send_timeout_s, self._connection.transport.abort)
         try:
-            async with asyncio.timeout(self._shared.limits.send_timeout_s):
+            with suppress(ConnectionClosed):
                 await self._connection.send(data)
-        except TimeoutError:
-            self._connection.transport.abort()
-            raise
+        finally:
+            alarm.cancel()
 
 
-def _fault_of(error: Exception) -> EpisodeFault | EvalkitError:
+def _fault_of(error: BaseException) -> EpisodeFault | EvalkitError:
     """Return an error as clients see it; one that is not ours names the line of the policy that raised it."""
     if isinstance(error, EpisodeFault | EvalkitError):
         return error

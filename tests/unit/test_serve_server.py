@@ -215,7 +215,7 @@ def test_a_cancelled_prediction_is_not_computed() -> None:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        (ours(5, "shutdown"), "'do' must be one of reset, infer, prediction, cancel, got shutdown."),
+        (ours(5, "shutdown"), "'do' must be reset, infer, prediction or cancel, got shutdown."),
         (ours(5, "prediction"), "no prediction waits under the number None."),
         (ours(5, "prediction", of="x"), "no prediction waits under the number x."),
         (ours(5, "infer", {"rgb": 3}), "no episode of this episode_id has begun"),
