@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from websockets.exceptions import ConnectionClosed
 
@@ -37,6 +38,8 @@ from evalkit.serve.messages import (
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ class Session:
                 raise BadMessage(f"num_predicted_frames needs our messages (the key '{KEY}'); leave it out")
             handle = self._submit(await self._numbered(message))
             started = time.perf_counter()
-            await asyncio.wait([asyncio.wrap_future(handle.acted)])
+            await self._until(handle.acted)
             await self._send(self._reply(handle, started)[0])
         except Exception as error:
             await self._refuse(error)
@@ -201,7 +204,7 @@ class Session:
         except Exception as error:
             await self._fail(number, error)
 
-    async def _fail(self, number: int, error: BaseException) -> None:
+    async def _fail(self, number: int, error: Exception) -> None:
         self._shared.traffic.refused += 1
         with suppress(Exception):  # the peer is gone
             await self._send({KEY: {"id": number, **error_message(_fault_of(error))}})
@@ -221,6 +224,12 @@ class Session:
         self._num_waiting += 1
         handle.acted.add_done_callback(lambda _: self._soon(self._acted, number, handle, started))
 
+    async def _until(self, future: Future[Any]) -> None:
+        """Wait until a future of the host is done, however it ends."""
+        waiter = self._loop.create_future()
+        future.add_done_callback(lambda _: self._soon(_wake, waiter))
+        await waiter
+
     def _soon(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call from another thread; after the end of the server, nothing is left to do."""
         with suppress(RuntimeError):
@@ -234,7 +243,7 @@ class Session:
         try:
             answer, details = self._reply(handle, started)
             data = pack({**answer, KEY: {"id": number, "details": details, "prediction": handle.has_prediction}})
-        except BaseException as error:
+        except Exception as error:
             self._later(self._fail(number, error))
         else:
             self._later(self._sent(data))
@@ -242,8 +251,8 @@ class Session:
     async def _prediction(self, ours: Mapping[str, Any]) -> dict[str, Any]:
         handle = self._handle_of(ours)
         try:
-            await asyncio.wait([asyncio.wrap_future(handle.predicted)])
-            message = prediction_message(handle.prediction(timeout_s=0))
+            await self._until(handle.predicted)
+            message = prediction_message(_result(lambda: handle.prediction(timeout_s=0)))
             return {**message, KEY: {"timings_ms": dict(handle.timings_ms)}}
         finally:
             self._handles.pop(ours["of"], None)
@@ -288,7 +297,7 @@ class Session:
 
     def _reply(self, handle: Handle, started: float) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """Return the answer to a request whose actions are clean, and the details of its reply; raises its error."""
-        reply = handle.actions(timeout_s=0)
+        reply = _result(lambda: handle.actions(timeout_s=0))
         timings = {**reply.timings_ms, **handle.timings_ms}
         return reply_message(reply.actions, timings, infer_ms=(time.perf_counter() - started) * 1e3), reply.details
 
@@ -311,7 +320,22 @@ class Session:
             alarm.cancel()
 
 
-def _fault_of(error: BaseException) -> EpisodeFault | EvalkitError:
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _result(call: Callable[[], Result]) -> Result:
+    """Return what a call returns; a policy that asks the interpreter to end does not end the server."""
+    try:
+        return call()
+    except Exception:
+        raise
+    except BaseException as error:
+        raise EpisodeFault("policy", f"{describe(error)}.") from error
+
+
+def _fault_of(error: Exception) -> EpisodeFault | EvalkitError:
     """Return an error as clients see it; one that is not ours names the line of the policy that raised it."""
     if isinstance(error, EpisodeFault | EvalkitError):
         return error

@@ -41,6 +41,12 @@ def test_objects_are_not_sent(marker: Marker, value: object) -> None:
         pack({"a": value}, marker)
 
 
+def test_a_refused_value_leaves_nothing_behind() -> None:
+    with pytest.raises(BadMessage):
+        pack({"large": np.zeros(1000), "a": object()})
+    assert unpack(pack({"b": 1})) == {"b": 1}
+
+
 PICKLE = b"cbuiltins\nprint\n(S'run'\ntR."
 
 

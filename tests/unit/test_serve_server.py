@@ -139,6 +139,21 @@ def test_an_error_of_the_policy_is_one_sentence() -> None:
         assert peer.ask(plain_message(SPEC)) == "No plan found."
 
 
+def test_a_policy_that_exits_does_not_end_the_server() -> None:
+    def leave(_: PolicyRequest) -> None:
+        raise SystemExit(3)
+
+    policy = ToldPolicy(acts=leave)
+    with served(policy) as server, Peer(server.url) as peer:
+        assert "SystemExit: 3" in peer.ask(plain_message(SPEC))
+        peer.ask(reset())
+        assert "SystemExit: 3" in peer.ask(asked(1))["evalkit"]["error"]
+        policy.acts, policy.imagines = lambda _: None, leave
+        peer.ask(asked(2, frames=1))
+        assert "SystemExit: 3" in peer.ask(ours(3, "prediction", of=2))["evalkit"]["error"]
+        assert peer.ask(plain_message(SPEC))["actions"].shape == (8, 14)
+
+
 def test_a_policy_of_two_layouts_asks_for_one() -> None:
     policy = HoldPlugin().make(HoldConfig(execute_steps=4))
     message = {"proprio": plain_message(SPEC)["proprio"], "instruction": "hold"}
