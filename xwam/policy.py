@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
-from evalkit.contracts.limits import check_range
+from evalkit.contracts.limits import check_choice, check_range
 from evalkit.contracts.spec import PolicySpec
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.metadata import CheckpointError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from xwam.checkpoints.bundle import Bundle
     from xwam.flow.sampler import Denoiser, Schedule
     from xwam.serving.engine import Engine
+
+OFF, DYNAMIC = "off", "dynamic"
 
 SERVER_DEPARTURES = (
     "noise of the CPU's generator in place of a GPU's (the same shapes, order and type; the protocol gives the seed)",
@@ -42,6 +44,10 @@ class XwamPolicyConfig(ModelSettings):
             `random-nano`, `random-nano-robocasa` or `random-nano-robotwin` for random ones.
         num_video_steps: Denoising steps of the video; None for the model's own.
         num_action_steps: Denoising steps of actions and states, the first ones of the video; None for the model's own.
+        step_cache: Which passes are skipped: `off` for none, `dynamic` for those before which the last two velocities
+            of all that is still noisy were nearly parallel (`xwam/flow/step_cache.py`). A departure from the model.
+        freeze_video_after: Passes after which the video stands still until the actions are clean, so that the other
+            passes of the actions cost little; None for never. The video then takes as many passes more. A departure.
         camera_depth: Whether predicted depth builds on measured depth (`xwam/nano/depth_refinement.py`), for a codec
             that decodes changes of the current frame, as nano's does; else depth is the network's own. The network sees
             no depth either way.
@@ -56,6 +62,8 @@ class XwamPolicyConfig(ModelSettings):
     checkpoint: str = "nano"
     num_video_steps: int | None = None
     num_action_steps: int | None = None
+    step_cache: str = OFF
+    freeze_video_after: int | None = None
     camera_depth: bool = True
     warp: bool = True
     compile: bool = False
@@ -110,6 +118,8 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
             "departures from the model's own schedule": departures(
                 *((name, value, getattr(model, name)) for name, value in pace._asdict().items()),
                 ("guidance", config.guidance, 0),
+                ("step_cache", config.step_cache, OFF),
+                ("freeze_video_after", config.freeze_video_after, None),
             ),
         }
         if self.is_released(config):
@@ -150,7 +160,29 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
             )
         if not 1 <= pace.execute_steps <= model.num_actions:
             raise BadConfig(f"{where}.execute_steps must be 1 to {model.num_actions}, got {pace.execute_steps}.")
+        self._check_departures(config, pace)
         return pace
+
+    def _check_departures(self, config: XwamPolicyConfig, pace: Pace) -> None:
+        """Raise BadConfig unless the options that save passes can be followed."""
+        where, frozen = f"policy.{self.name}", config.freeze_video_after
+        check_choice(f"{where}.step_cache", config.step_cache, (OFF, DYNAMIC))
+        if frozen is None:
+            return
+        if not 1 <= frozen < pace.num_action_steps:
+            raise BadConfig(
+                f"{where}.freeze_video_after must be less than the {pace.num_action_steps} steps of the actions and at "
+                f"least 1, got {frozen}; give more num_action_steps, or leave it out."
+            )
+        unfit = {
+            "guidance": config.guidance,
+            "step_cache": config.step_cache != OFF,
+            "cuda_graphs": config.cuda_graphs,
+            "the second stream of this family": self.family_name != XwamPlugin.family_name,
+        }
+        if any(unfit.values()):
+            names = ", ".join(name for name, is_set in unfit.items() if is_set)
+            raise BadConfig(f"{where}.freeze_video_after cannot be combined with {names}; leave one of them out.")
 
     def engine(self, config: XwamPolicyConfig, bundle: Bundle) -> Engine:
         """Return the engine with its finisher.
@@ -160,7 +192,7 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
         """
         from xwam.serving.engine import Engine
 
-        schedule = _schedule(self.pace(config, bundle.model), guidance=config.guidance)
+        schedule = _schedule(self.pace(config, bundle.model), config)
         try:
             return Engine(
                 bundle,
@@ -179,12 +211,18 @@ class XwamPolicy(PredictingPolicy["Engine"]):
     """The model in memory. A reply depends only on its request."""
 
 
-def _schedule(pace: Pace, *, guidance: float) -> Schedule:
+def _schedule(pace: Pace, config: XwamPolicyConfig) -> Schedule:
     """Return the denoising steps of a run."""
     from xwam.flow.sampler import Schedule
+    from xwam.flow.step_cache import StepCache
 
-    num_video_steps, num_action_steps, _ = pace
-    return Schedule(num_video_steps=num_video_steps, num_action_steps=num_action_steps, guidance=guidance)
+    return Schedule(
+        num_video_steps=pace.num_video_steps,
+        num_action_steps=pace.num_action_steps,
+        guidance=config.guidance,
+        step_cache=StepCache() if config.step_cache == DYNAMIC else None,
+        freeze_video_after=config.freeze_video_after,
+    )
 
 
 def _passes(config: XwamPolicyConfig) -> str | None:

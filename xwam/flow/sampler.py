@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from xwam.config import LATENT_STRIDES, Geometry
+from xwam.flow.frozen import freezes, frozen_velocities
 from xwam.flow.guidance import guide_one, guided, split_rows
-from xwam.flow.realtime_chunking import Commitment, pull
+from xwam.flow.joining import joined
+from xwam.flow.realtime_chunking import Commitment
+from xwam.flow.step_cache import History, StepCache, cosine_of
 from xwam.flow.unipc import UniPCState, unipc_grid, unipc_step
-from xwam.network.transformer import Denoised, TextContext, Timesteps, with_clean_actions
+from xwam.network.frozen import KeepingKeys, VideoKeys
+from xwam.network.transformer import Denoised, TextContext, Timesteps, XwamNetwork, with_clean_actions
 
 
 class Denoiser(Protocol):
@@ -58,13 +63,19 @@ class Schedule:
         num_video_steps: Passes until the video is clean.
         num_action_steps: Passes until actions and states are clean; equal for synchronous denoising.
         guidance: 0 for one conditional pass; else the weight of conditional minus unconditional velocity.
+        step_cache: Which passes run; None for all.
+        freeze_video_after: Whole passes after which the video stands still until the actions are clean; None for never.
     """
 
     num_video_steps: int
     num_action_steps: int
     guidance: float = 0.0
+    step_cache: StepCache | None = None
+    freeze_video_after: int | None = None
 
     def __post_init__(self) -> None:
+        if self.freeze_video_after is not None and (self.guidance or self.step_cache):
+            raise ValueError("A frozen video can be combined neither with guidance nor with a step cache.")
         if not 1 <= self.num_action_steps <= self.num_video_steps:
             raise ValueError(
                 f"Actions need 1 to {self.num_video_steps} steps (those of the video), got {self.num_action_steps}."
@@ -100,6 +111,8 @@ class SamplerState:
         commitment: Actions of the previous chunk that this one must join; None without real-time chunking.
         free_action_BKA: Clean actions before the committed ones took the place of the first; None without guidance.
         given: Known actions, which are not denoised; None if the model acts.
+        history: The passes so far, for the step cache.
+        video_keys: Keys and values of the video while it stands still; else None.
     """
 
     schedule: Schedule
@@ -114,6 +127,8 @@ class SamplerState:
     commitment: Commitment | None = None
     free_action_BKA: Tensor | None = None
     given: GivenActions | None = None
+    history: History[Denoised] = field(default_factory=History)
+    video_keys: VideoKeys | None = None
 
     @property
     def num_clean(self) -> int:
@@ -138,8 +153,12 @@ class SamplerState:
 
     @property
     def passes_to_video(self) -> int:
-        """Return how many passes are missing until the video is clean too."""
-        return self.schedule.num_video_steps - self.video.step_idx
+        """Return how many passes are missing until the video is clean too; those of a frozen video come on top."""
+        with_actions = self.passes_to_actions
+        if self.schedule.freeze_video_after is not None and self.given is None and self.commitment is None:
+            whole = self.schedule.freeze_video_after - self.video.step_idx
+            with_actions = min(with_actions, max(0, whole))
+        return self.schedule.num_video_steps - self.video.step_idx + self.passes_to_actions - with_actions
 
     @property
     def joining(self) -> bool:
@@ -149,7 +168,8 @@ class SamplerState:
     @property
     def group(self) -> Hashable:
         """Return what states must have in common to share a pass without changing one another's bits."""
-        return (*_sizes(self).values(), self.text.num_tokens, self.text.bias_BN is None, self.joining)
+        frozen = self.video_keys is not None
+        return (*_sizes(self).values(), self.text.num_tokens, self.text.bias_BN is None, self.joining, frozen)
 
 
 class Latents(NamedTuple):
@@ -221,8 +241,53 @@ def advance(network: Denoiser, states: Sequence[SamplerState], *, depth: bool = 
         ValueError: If a state is done, or its tensors have other sizes than those of the first.
     """
     _check(states)
-    velocities = (_joined if any(state.joining for state in states) else _guided)(network, states, depth=depth)
-    return [_step(state, out) for state, out in zip(states, velocities, strict=True)]
+    if states[0].video_keys is not None:
+        levels = [timesteps_of(state) for state in states]
+        velocities = frozen_velocities(cast(XwamNetwork, network), states, levels)
+        return [_step(state, out) for state, out in zip(states, velocities, strict=True)]
+    keeping = KeepingKeys(cast(XwamNetwork, network)) if any(freezes(state) for state in states) else None
+    velocities = _velocities(network if keeping is None else keeping, states, depth=depth)
+    stepped = [_skipping(_step(state, out), out) for state, out in zip(states, velocities, strict=True)]
+    if keeping is None:
+        return stepped
+    return [
+        replace(after, video_keys=keeping.of_row(row)) if freezes(before) else after
+        for row, (before, after) in enumerate(zip(states, stepped, strict=True))
+    ]
+
+
+def _velocities(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> list[Denoised]:
+    """Return the velocities of each state in a pass that they share."""
+    velocities_of = partial(_guided, network, depth=depth)
+    if any(state.joining for state in states):
+        return joined(network.parameters(), states, velocities_of)
+    return velocities_of(states)
+
+
+def _skipping(state: SamplerState, out: Denoised) -> SamplerState:
+    """Return a state after the steps behind a pass that its step cache skips: they take the velocities of the pass.
+
+    The last step is never skipped: its pass predicts depth. Neither is one that joins a chunk.
+    """
+    cache = state.schedule.step_cache
+    if cache is None:
+        return state
+    state = replace(state, history=state.history.after_run(out._replace(depth_BCTVHW=None)))
+    while state.passes_to_video > 1 and not state.joining:
+        runs, history = cache.decide(state.video.step_idx, state.history, partial(_likeness, state))
+        if runs:
+            break
+        assert history.last is not None, "a pass has just run"
+        state = _step(replace(state, history=history), history.last)
+    return state
+
+
+def _likeness(state: SamplerState, one: Denoised, two: Denoised) -> float:
+    """Return the least cosine between the velocities of two passes, of all that is still noisy."""
+    noisy = [(one.video_BCTVHW, two.video_BCTVHW)]
+    if not state.actions_clean:
+        noisy += [(one.action_BKA, two.action_BKA), (one.proprio_BPS, two.proprio_BPS)]
+    return min(cosine_of(*pair) for pair in noisy)
 
 
 def _check(states: Sequence[SamplerState]) -> None:
@@ -260,9 +325,8 @@ def run(
         stop_after_actions: Stop as soon as the actions are clean.
         depth: Whether the last pass also predicts depth; no other pass needs it.
     """
-    last = state.schedule.num_action_steps if stop_after_actions else state.schedule.num_video_steps
-    while state.video.step_idx < last:
-        (state,) = advance(network, [state], depth=depth and state.video.step_idx == last - 1)
+    while left := state.passes_to_actions if stop_after_actions else state.passes_to_video:
+        (state,) = advance(network, [state], depth=depth and left == 1)
     return state
 
 
@@ -282,67 +346,6 @@ def _null_text(state: SamplerState) -> TextContext:
     if state.null_text is None:
         raise ValueError(f"Guidance {state.schedule.guidance} needs the context of the empty prompt (null_text).")
     return state.null_text
-
-
-def _joined(network: Denoiser, states: Sequence[SamplerState], *, depth: bool) -> list[Denoised]:
-    """Return the velocities of each state, with actions pulled towards the commitment; needs gradients.
-
-    See `realtime_chunking.py`.
-
-    Raises:
-        ValueError: If the weights were made under `torch.inference_mode`, which leaves them without gradients.
-    """
-    if any(weight.is_inference() for weight in network.parameters()):
-        raise ValueError(
-            "Real-time chunking needs gradients, and this network was loaded under torch.inference_mode(); load it "
-            "outside, or under torch.no_grad()."
-        )
-    with torch.inference_mode(False), torch.enable_grad():
-        leaves = [state.action.x.detach().clone().requires_grad_() for state in states]
-        with_leaves = [_recordable(state, leaf) for state, leaf in zip(states, leaves, strict=True)]
-        velocities = _guided(network, with_leaves, depth=depth)
-        guesses, errors, gains = [], [], []
-        for state, leaf, velocity in zip(states, leaves, velocities, strict=True):
-            sigma = unipc_grid(state.schedule.num_action_steps).sigmas[state.action.step_idx]  # 0 once clean
-            guess = leaf - sigma * velocity.action_BKA
-            guesses.append(guess)
-            errors.append(_commitment_error(state, guess.detach()))
-            gains.append(pull(sigma))
-        gradients = torch.autograd.grad(guesses, leaves, errors)
-    return [
-        _detached(velocity, velocity.action_BKA.detach() - gain * gradient)
-        for velocity, gradient, gain in zip(velocities, gradients, gains, strict=True)
-    ]
-
-
-def _detached(velocity: Denoised, action_BKA: Tensor) -> Denoised:
-    """Return velocities without their gradients, and with these of the actions."""
-    depth = None if velocity.depth_BCTVHW is None else velocity.depth_BCTVHW.detach()
-    return Denoised(velocity.video_BCTVHW.detach(), action_BKA, velocity.proprio_BPS.detach(), depth)
-
-
-def _recordable(state: SamplerState, action_BKA: Tensor) -> SamplerState:
-    """Return a state with these actions that gradients can pass through, also where it was made in inference mode."""
-
-    def plain(tensor: Tensor) -> Tensor:
-        return tensor.clone() if tensor.is_inference() else tensor
-
-    return replace(
-        state,
-        action=replace(state.action, x=action_BKA),
-        video=replace(state.video, x=plain(state.video.x)),
-        proprio=replace(state.proprio, x=plain(state.proprio.x)),
-        text=state.text.map(plain),
-        null_text=None if state.null_text is None else state.null_text.map(plain),
-    )
-
-
-def _commitment_error(state: SamplerState, guess_BKA: Tensor) -> Tensor:
-    """Return the weighted difference of a clean guess from the commitment; zero without one."""
-    if state.commitment is None or not state.joining:
-        return torch.zeros_like(guess_BKA)
-    weight_K1 = state.commitment.weight_K[:, None].to(guess_BKA)
-    return weight_K1 * (state.commitment.action_BKA.to(guess_BKA) - guess_BKA)
 
 
 def _forward(
@@ -373,8 +376,10 @@ def timesteps_of(state: SamplerState) -> tuple[float, float]:
 
 def _step(state: SamplerState, out: Denoised) -> SamplerState:
     """Return the state after the velocities of one pass, with the present frame and state restored."""
-    video = unipc_step(unipc_grid(state.schedule.num_video_steps), state.video, out.video_BCTVHW)
-    video = replace(video, x=_with_seen_latent(video.x, state.seen_latent_BCVHW))
+    video = state.video
+    if state.video_keys is None:
+        video = unipc_step(unipc_grid(state.schedule.num_video_steps), video, out.video_BCTVHW)
+        video = replace(video, x=_with_seen_latent(video.x, state.seen_latent_BCVHW))
     depth = state.depth_BCTVHW if out.depth_BCTVHW is None else out.depth_BCTVHW
     if state.actions_clean:
         return replace(state, video=video, depth_BCTVHW=depth)
@@ -393,6 +398,7 @@ def _step(state: SamplerState, out: Denoised) -> SamplerState:
         proprio=replace(proprio, x=_with_seen_proprio(proprio.x, state.seen_proprio_BS)),
         depth_BCTVHW=depth,
         free_action_BKA=free,
+        video_keys=None if action.step_idx == grid.num_steps else state.video_keys,
     )
 
 

@@ -418,6 +418,20 @@ class XwamNetwork(Trunk):
 
         The main branch reads nothing of the depth branch: video, actions and states do not depend on `depth`.
         """
+        return self.whole_pass(video_BCTVHW, action_BKA, proprio_BPS, times, text, depth=depth)
+
+    def whole_pass(
+        self,
+        video_BCTVHW: Tensor,
+        action_BKA: Tensor,
+        proprio_BPS: Tensor,
+        times: Timesteps,
+        text: TextContext,
+        *,
+        depth: bool = False,
+        video_keys: list[KeyValue] | None = None,
+    ) -> Denoised:
+        """Return what `forward` gives; keys and values of the video in each block are added to `video_keys`."""
         geometry = self.geometry(video_BCTVHW, action_BKA.shape[1], proprio_BPS.shape[1])
         runs, rope = times.runs, self._rope(geometry, video_BCTVHW.device)
         x_BLD = self._embed(video_BCTVHW, action_BKA, proprio_BPS)
@@ -431,6 +445,9 @@ class XwamNetwork(Trunk):
             x_BLD, keys = block(x_BLD, time_BG6D, runs, rope, text.main[index], text.bias_BN)
             if branch is not None:
                 branch.advance(index, before_BLD, keys, time_BG6D)
+            if video_keys is not None:
+                num_video = keys.key.shape[2] - geometry.num_actions - geometry.num_proprios
+                video_keys.append(KeyValue(*(part[:, :, :num_video] for part in keys)))
         video, action_BKD, proprio_BPD = self._split(x_BLD, geometry)
         return Denoised(
             video_BCTVHW=self._decode_video(video, video_BCTVHW, time_BGD, times),
