@@ -7,8 +7,9 @@ Read next: `local.py`, the host.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,7 +66,7 @@ class Entry:
     def fail(self, error: BaseException) -> None:
         """Give the error to whoever waits."""
         for future in (self.acted, self.predicted):
-            if not future.done():
+            with suppress(InvalidStateError):  # it has its result
                 future.set_exception(error)
 
     def lose(self, why: NotServed) -> None:
@@ -83,6 +84,45 @@ class Entry:
         waited_ms = max(0.0, elapsed_ms - sum(self.timings_ms.get(each, 0.0) for each in worked))
         self.timings_ms = {**self.timings_ms, name: waited_ms}
         self.noted_s = now_s
+
+
+class Uncollected:
+    """Finished predictions that no client has collected, oldest first; the host's lock guards them.
+
+    Args:
+        most: How many are kept; those that a client waits for at this moment do not count.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._entries: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(list(self._entries.values()))
+
+    def add(self, entry: Entry) -> None:
+        """Keep a prediction; drop the oldest if there are too many."""
+        self._entries[entry.ticket.id] = entry
+        idle = [each for each in self if not each.num_waiting]
+        for oldest in idle[: max(0, len(idle) - self._most)]:
+            self.discard(oldest)
+            oldest.lose(
+                Dropped(
+                    f"The prediction was dropped: more than {self._most} finished predictions were not collected, the "
+                    "limit (max_uncollected). Collect or cancel predictions, or raise the limit."
+                )
+            )
+
+    def discard(self, entry: Entry) -> bool:
+        """Keep a prediction no longer; return whether it was kept."""
+        return self._entries.pop(entry.ticket.id, None) is not None
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._entries.clear()
 
 
 class Owner(Protocol):

@@ -13,10 +13,10 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +25,17 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.stepped import Phase, SteppedPolicy
 from evalkit.contracts.types import PolicyRequest, Prediction
-from evalkit.serve.handle import Cancelled, Closed, Dropped, Entry, Handle, Load, NoPrediction, Refused, TooLate
+from evalkit.serve.handle import (
+    Cancelled,
+    Closed,
+    Entry,
+    Handle,
+    Load,
+    NoPrediction,
+    Refused,
+    TooLate,
+    Uncollected,
+)
 from evalkit.serve.scheduler import Decision, Limits, Ticket, decide
 from evalkit.serve.whole import WholeJob, WholePolicy
 
@@ -38,7 +48,7 @@ CLOSE_S = 5.0
 ENDED = "The host of the policy has ended."
 
 
-class PolicyHost:
+class PolicyHost(AbstractContextManager["PolicyHost"]):
     """One policy and the two threads that call it; a context manager that ends both.
 
     Args:
@@ -54,7 +64,7 @@ class PolicyHost:
         self._changed, self._decodable = threading.Condition(guard), threading.Condition(guard)
         self._closed = False
         self._entries: dict[int, Entry] = {}  # under way
-        self._uncollected: OrderedDict[int, Entry] = OrderedDict()
+        self._uncollected = Uncollected(self.limits.max_uncollected)
         self._to_decode: deque[Entry] = deque()
         self._calls: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._running_call: Future[None] | None = None
@@ -69,9 +79,6 @@ class PolicyHost:
         ]
         for thread in self._threads:
             thread.start()
-
-    def __enter__(self) -> PolicyHost:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -128,7 +135,7 @@ class PolicyHost:
     def forget(self, client: Hashable) -> None:
         """Cancel all requests of a client and drop its finished predictions."""
         with self._changed:
-            held = [*self._entries.values(), *self._uncollected.values()]
+            held = [*self._entries.values(), *self._uncollected]
             self.cancel([entry for entry in held if entry.ticket.client == client], "The client left.")
 
     def load(self) -> Load:
@@ -167,7 +174,7 @@ class PolicyHost:
             with self._changed:
                 entry.num_waiting -= 1
         with self._changed:
-            self._uncollected.pop(entry.ticket.id, None)
+            self._uncollected.discard(entry)
             if entry.lost is not None:
                 raise entry.lost
             return entry.prediction  # type: ignore[return-value]
@@ -177,7 +184,7 @@ class PolicyHost:
         with self._changed:
             for entry in entries:
                 self._remove(entry)
-                if self._uncollected.pop(entry.ticket.id, None) is not None:
+                if self._uncollected.discard(entry):
                     entry.lose(Cancelled(reason))
                 entry.fail(Cancelled(reason))
 
@@ -233,19 +240,16 @@ class PolicyHost:
         return partial(self._pass, rows, [entry.job for entry in rows])
 
     def _call(self, call: Callable[[], None], done: Future[None]) -> None:
-        error: BaseException | None = None
         try:
             call()
-        except BaseException as raised:
-            error = raised
+        except BaseException as error:
+            tell = partial(done.set_exception, error)
+        else:
+            tell = partial(done.set_result, None)
         with self._changed:
             self._running_call = None
-            if done.done():
-                return  # the host ended meanwhile
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
+            if not done.done():  # else the host has ended meanwhile
+                tell()
 
     def _prepare(self, entry: Entry) -> None:
         began_s = time.monotonic()
@@ -358,17 +362,7 @@ class PolicyHost:
             self._remove(entry)
             entry.waited("video_queue", "video_passes", "decode")
             entry.prediction = prediction
-            self._uncollected[entry.ticket.id] = entry
-            most = self.limits.max_uncollected
-            idle = [each for each in self._uncollected.values() if not each.num_waiting]
-            for oldest in idle[: max(0, len(idle) - most)]:
-                del self._uncollected[oldest.ticket.id]
-                oldest.lose(
-                    Dropped(
-                        f"The prediction was dropped: more than {most} finished predictions were not collected, the "
-                        "limit (max_uncollected). Collect or cancel predictions, or raise the limit."
-                    )
-                )
+            self._uncollected.add(entry)
             entry.predicted.set_result(None)
 
     def _fail(self, entry: Entry, error: BaseException) -> None:
