@@ -162,8 +162,6 @@ class PolicyHost(AbstractContextManager["PolicyHost"]):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until_s - time.monotonic()))
 
-    # What handles call.
-
     def collect(self, entry: Entry, timeout_s: float | None) -> Prediction:
         """Return the prediction of a request when it is there."""
         with self._changed:
@@ -188,8 +186,6 @@ class PolicyHost(AbstractContextManager["PolicyHost"]):
                     entry.lose(Cancelled(reason))
                 entry.fail(Cancelled(reason))
 
-    # What the threads do.
-
     def _guarded(self, loop: Callable[[], None]) -> None:
         """Run a thread; an error that ends it ends the host, so that no client waits for ever."""
         try:
@@ -198,7 +194,7 @@ class PolicyHost(AbstractContextManager["PolicyHost"]):
             self._end(error)
 
     def _run_policy(self) -> None:
-        while (work := self._next_work()) is not None:
+        for work in iter(self._next_work, None):
             work()
 
     def _next_work(self) -> Callable[[], None] | None:
@@ -319,8 +315,7 @@ class PolicyHost(AbstractContextManager["PolicyHost"]):
                 self._decodable.notify()
         with suppress(InvalidStateError):  # cancelled meanwhile
             if is_over:
-                error = NoPrediction("The request asked for no prediction, or the policy gave none.")
-                entry.predicted.set_exception(error)
+                entry.predicted.set_exception(NoPrediction("The request asked for no prediction, or there is none."))
             if reply is not None:  # last, because whoever waits runs at once
                 entry.acted.set_result(reply)
 
