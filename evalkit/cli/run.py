@@ -6,7 +6,8 @@ Read next: `evalkit/run/runner.py`, which runs the episodes; `score.py` for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -243,6 +244,7 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard, where
             out.print(f"{which} is recorded; nothing to do.{_advice(folder)}", soft_wrap=True)
         else:
             with (
+                _interruptible(folder),
                 executing(where, call.policy, folder, call.run) as execution,
                 progress_bar("successes {task.fields[successes]}") as progress,
             ):
@@ -259,12 +261,7 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard, where
                     on_retry=on_retry,
                 )
                 done = [record for record in folder.records() if record.key in {each.key for each in planned}]
-                try:
-                    run_session(
-                        job, _on_record(progress, done, len(planned)), execution.make_executor, **execution.facts
-                    )
-                except KeyboardInterrupt:
-                    raise Interrupted(f"The records in {folder.path}") from None
+                run_session(job, _on_record(progress, done, len(planned)), execution.make_executor, **execution.facts)
             for sentence in job.memory.describe(call.run.worker_memory_bytes):
                 out.print(Text(sentence, style="yellow"), soft_wrap=True)
         out.print(render_console(build_report([folder.path])))
@@ -272,6 +269,15 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard, where
         if missing := missing_episodes(folder, shard):
             raise EvalkitError(f"{count_of(len(missing), 'planned episode')} without a record; run the command again.")
         _check_results(folder.records(), call.plan.bench.name)
+
+
+@contextmanager
+def _interruptible(folder: RunFolder) -> Iterator[None]:
+    """Raise Interrupted on Ctrl-C and SIGTERM."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"The records in {folder.path}") from None
 
 
 def _check_results(records: Sequence[EpisodeRecord], bench: str) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import PolicySpec
@@ -27,16 +28,20 @@ class PolicyPool:
     def __init__(self, launches: Sequence[PolicyLaunch], limits: ProcessLimits | None = None) -> None:
         """Start all at once; raises EvalkitError if one cannot load the policy."""
         self._lock = threading.Lock()
-        self.processes: list[PolicyProcess] = []
+        closed = [threading.Event() for _ in launches]
         with ThreadPoolExecutor(len(launches)) as pool:
-            futures = [pool.submit(PolicyProcess, launch, limits) for launch in launches]
-        try:
-            self.processes = [future.result() for future in futures]
-        except BaseException:
-            for future in futures:
-                if future.exception() is None:
-                    future.result().end()
-            raise
+            futures = [
+                pool.submit(PolicyProcess, *each) for each in zip(launches, repeat(limits), closed, strict=False)
+            ]
+            try:
+                self.processes = [future.result() for future in futures]
+            except BaseException:  # Ctrl-C too
+                for end in closed:
+                    end.set()
+                for future in futures:
+                    if future.exception() is None:
+                        future.result().end()
+                raise
         self._episodes = [0] * len(launches)
         self.spec: PolicySpec = self.processes[0].spec
 

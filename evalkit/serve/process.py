@@ -39,6 +39,12 @@ FIRST_WAIT_S = 0.5
 
 MAX_WAIT_S = 30.0
 
+LOOK_S = 0.2
+"""Seconds between two looks at whether to go on waiting for a process."""
+
+MAX_EPISODES = 1024
+"""Episodes whose process is remembered; older ones have ended."""
+
 END_S = 2.0
 """Seconds for a process whose connection broke to end, so that its exit code can be stated."""
 
@@ -121,11 +127,11 @@ class ProcessLimits:
 class _Server(ChildProcess):
     """One process with its connection, and the calls that wait for it."""
 
-    def __init__(self, launch: PolicyLaunch, limits: ProcessLimits) -> None:
+    def __init__(self, launch: PolicyLaunch, limits: ProcessLimits, closed: threading.Event) -> None:
         """Start it and wait until it serves.
 
         Raises:
-            EvalkitError: If the interpreter cannot be started, or the policy cannot be loaded.
+            EvalkitError: If the interpreter cannot be started, the policy cannot be loaded, or `closed` is set.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="evalkit-policy-"))
         self.output = Output(launch.log_path)
@@ -136,7 +142,7 @@ class _Server(ChildProcess):
         try:
             super().__init__(self._popen(launch, telling))
             os.close(telling)
-            self._await_ready(launch, limits, told)
+            self._await_ready(launch, limits, told, closed)
             address = Address(url=f"unix://{self._socket}")
             self.policy = ServedPolicy(address, TimeLimits(connect_s=limits.start_s, reply_s=limits.reply_s))
         except BaseException:
@@ -169,15 +175,20 @@ class _Server(ChildProcess):
             process.stdin.flush()  # stays open: its end tells the process that this one has ended
         return process
 
-    def _await_ready(self, launch: PolicyLaunch, limits: ProcessLimits, told: int) -> None:
+    def _await_ready(self, launch: PolicyLaunch, limits: ProcessLimits, told: int, closed: threading.Event) -> None:
         """Wait for the line in which the process says that it serves, or why it does not."""
         deadline, line = time.monotonic() + limits.start_s, b""
         while not line.endswith(b"\n"):
-            if not select.select([told], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if closed.is_set():
+                raise EvalkitError("The policy's process was ended.")
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise EvalkitError(
                     f"Policy '{launch.policy}' was not loaded within {limits.start_s:g} s "
                     f"(run.policy_start_timeout_s){self.log_note}."
                 )
+            if not select.select([told], [], [], min(LOOK_S, left_s))[0]:
+                continue
             part = os.read(told, 1 << 16)
             if not part:
                 self.wait(END_S)
@@ -222,16 +233,27 @@ class PolicyProcess:
         spec: The policy's spec.
     """
 
-    def __init__(self, launch: PolicyLaunch, limits: ProcessLimits | None = None) -> None:
-        """Start the process and load the policy; raises EvalkitError if it cannot be loaded."""
+    def __init__(
+        self, launch: PolicyLaunch, limits: ProcessLimits | None = None, closed: threading.Event | None = None
+    ) -> None:
+        """Start the process and load the policy.
+
+        Args:
+            launch: How to start it.
+            limits: Time limits.
+            closed: What another thread sets to end the start of the process; `end` sets it too.
+
+        Raises:
+            EvalkitError: If the policy cannot be loaded.
+        """
         self._launch, self._limits = launch, limits or ProcessLimits()
         self._lock = threading.Lock()  # guards what is below
         self._starting = threading.Lock()
-        self._closed = threading.Event()
+        self._closed = closed or threading.Event()
         self._failures = 0
         self._lost_s = 0.0
         self._episodes: dict[str, _Server] = {}
-        self._server: _Server | None = _Server(launch, self._limits)
+        self._server: _Server | None = _Server(launch, self._limits, self._closed)
         self.spec: PolicySpec = self._server.policy.spec
 
     @property
@@ -246,6 +268,8 @@ class PolicyProcess:
         self._asked(server, partial(server.policy.reset, episode_id, env), for_actions=True)
         with self._lock:
             self._episodes[episode_id] = server
+            while len(self._episodes) > MAX_EPISODES:
+                del self._episodes[next(iter(self._episodes))]
 
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         """Return one reply per request, in order.
@@ -262,11 +286,6 @@ class PolicyProcess:
         with self._lock:
             self._failures = 0
         return [self._with_guarded_prediction(server, reply) for reply in replies]
-
-    def forget(self, episode_id: str) -> None:
-        """The episode has ended."""
-        with self._lock:
-            self._episodes.pop(episode_id, None)
 
     def end(self) -> None:
         """End the process; whoever waits for it gets an error, and none is started again."""
@@ -310,7 +329,7 @@ class PolicyProcess:
             if self._closed.wait(max(0.0, self._lost_s + wait_s - time.monotonic())):
                 raise EpisodeFault("policy", "The policy's process was ended.")
             try:
-                server = _Server(self._launch, self._limits)
+                server = _Server(self._launch, self._limits, self._closed)
             except EvalkitError as error:
                 with self._lock:
                     self._failures += 1

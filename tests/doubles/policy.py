@@ -58,6 +58,15 @@ class FakePolicyPlugin:
         return FakePolicy(config, self.spec(config))
 
 
+class SlowPolicyPlugin(FakePolicyPlugin):
+    """The same, which takes an hour to load."""
+
+    def make(self, config: FakePolicyConfig) -> FakePolicy:
+        os.write(1, b"loading\n")
+        time.sleep(3600)
+        return super().make(config)
+
+
 class FakePolicy:
     """Actions depend on the episode and the chunk alone."""
 
