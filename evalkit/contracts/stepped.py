@@ -33,7 +33,7 @@ class Job(Protocol):
 
     @property
     def passes_left(self) -> int:
-        """Return how many passes are missing until `DONE`."""
+        """Return how many passes are missing until `DONE`, at most: a policy may skip some of them."""
         ...
 
     @property

@@ -48,6 +48,7 @@ MOST_S = {
     "denoise_step_depth_off_full_prompt": 281,
     "dreamzero_cache": 45,
     "dreamzero_cache_all_passes": 27,
+    "narrow_pass_vs_wider": 27,
     "nearest_scipy": 51,
     "robotwin_chunk": 358,
     "uwm_action_joint": 8,

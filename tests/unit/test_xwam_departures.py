@@ -5,7 +5,7 @@ Read next: `xwam/flow/frozen.py`, `xwam/flow/step_cache.py`; `tests/unit/test_dr
 """
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ class Parallel:
 
 def test_parallel_velocities_skip_passes_but_never_the_last() -> None:
     network = Parallel()
-    state = run(network, state_of(network.network, steps=(16, 8), step_cache=StepCache()))
+    state = run(cast(Any, network), state_of(network.network, steps=(16, 8), step_cache=StepCache()))
     assert state.done
     assert state.history.num_runs == len(network.steps) == 5  # steps 0, 1, 6, 11, and 15 for depth
     assert state.depth_BCTVHW is not None
