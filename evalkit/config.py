@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.env import Bench
 from evalkit.contracts.errors import BadConfig, UnknownName
+from evalkit.contracts.execution import Execution
 from evalkit.contracts.overrides import apply_overrides, first_line, leaf_keys, overridden
 from evalkit.contracts.plugins import BENCHES, POLICIES, load_bench, load_policy, names
 from evalkit.contracts.policy import PolicyPlugin
@@ -33,12 +34,14 @@ class Config:
         bench: The bench with its settings.
         policy: The policy with its settings.
         max_steps: `bench.max_steps`: shortens the episodes of any bench; None keeps the protocol's limits.
+        execution: What the robot does while the policy computes.
     """
 
     run: RunSettings
     bench: BoundBench
     policy: BoundPolicy
     max_steps: int | None
+    execution: Execution
 
 
 def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) -> Config:
@@ -55,7 +58,7 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
     """
     _check_owners(overrides, {"bench": bench.name, "policy": policy.name})
     defaults = OmegaConf.create({"bench": {"max_steps": None}, "policy": {}})
-    defaults.run = _writable(RunSettings)
+    defaults.run, defaults.execution = _writable(RunSettings), _writable(Execution)
     defaults.bench[bench.name] = _writable(bench.config_type)
     defaults.policy[policy.name] = _writable(policy.config_type)
     merged = apply_overrides(
@@ -77,6 +80,7 @@ def load_config(bench: Bench, policy: PolicyPlugin, overrides: Sequence[str]) ->
             given=tuple(overridden(overrides, f"policy.{policy.name}.")),
         ),
         max_steps=max_steps,
+        execution=_built(merged.execution, "execution"),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.limits import check_choice, check_range
-from evalkit.contracts.spec import PolicySpec
+from evalkit.contracts.spec import Join, PolicySpec
 from evalkit.contracts.types import Prediction
 from xwam.checkpoints.metadata import CheckpointError
 from xwam.config import LEAST_STATE_STEPS, ModelConfig
@@ -33,6 +33,10 @@ SERVER_DEPARTURES = (
     "images, states and the weights of the VAE are not rounded to bfloat16",
 )
 """Against evaluation/policy_server.py and runners/xwam_runner.py of the release, commit 72cfb86."""
+
+MIN_GUIDED_STEPS = 4
+"""Fewest denoising steps of actions from which a guided chunk stays closer to the old one than a free chunk does,
+measured with nano (`results/realtime/joins.md`); in fewer steps, the gradient's last one overshoots."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +101,34 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
                 f"policy.{self.name}.cuda_graphs=true needs policy.{self.name}.device=cuda, got {config.device}."
             )
         depth = ("depth",) if model.network.depth != "none" else ()
+        pace = self.pace(config, model)
         return self.spec_of(
             config,
             model,
-            execute_steps=self.pace(config, model).execute_steps,
+            execute_steps=pace.execute_steps,
             predicts=("rgb", *depth, "proprio"),
             num_future_frames=model.num_future_frames,
             frame_stride=model.frame_stride,
             takes_actions=True,
+            joins=self._joins(pace, model),
+        )
+
+    def _joins(self, pace: Pace, model: ModelConfig) -> tuple[Join, ...]:
+        """Return how chunks can be joined: by guidance if there are enough steps, by a prefix if trained for it."""
+        few = pace.num_action_steps < MIN_GUIDED_STEPS
+        refusal = (
+            f"guidance needs {MIN_GUIDED_STEPS} denoising steps of actions, and there are {pace.num_action_steps}. "
+            f"Guided chunks of nano join worse in fewer steps: their distance from the old chunk is 0.21 against 0.09 "
+            f"of free ones in 2 steps, 0.11 against 0.10 in 3, 0.10 against 0.11 in {MIN_GUIDED_STEPS}. Add "
+            f"policy.{self.name}.num_action_steps={MIN_GUIDED_STEPS}"
+            + (
+                f" policy.{self.name}.num_video_steps={MIN_GUIDED_STEPS}." * (pace.num_video_steps < MIN_GUIDED_STEPS)
+                or "."
+            )
+        )
+        return (
+            Join(strategy="guided", refusal=refusal if few else ""),
+            Join(strategy="prefix", max_delay=model.prefix_actions_max),
         )
 
     def schedule_facts(self, config: XwamPolicyConfig, model: ModelConfig) -> Mapping[str, str]:

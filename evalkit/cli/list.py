@@ -57,6 +57,7 @@ def list_(
         _print_plugins("benches", plugins.names(plugins.BENCHES), plugins.load_bench, describe_bench)
         _print_plugins("policies", plugins.names(plugins.POLICIES), plugins.load_policy, describe_policy)
         return
+    from evalkit.contracts.execution import Execution
     from evalkit.run.settings import RunSettings
 
     if bench is not None:
@@ -76,6 +77,7 @@ def list_(
     out.print("key       bench.max_steps=null")
     out.print("          Shortens every episode to this many steps; a departure from the protocol.", style="dim")
     _print_keys("run", RunSettings)
+    _print_keys("execution", Execution)
 
 
 def describe_bench(bench: Bench) -> list[Trait]:

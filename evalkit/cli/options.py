@@ -227,6 +227,7 @@ def plan_call(
         num_episodes=episodes,
         seed=seed,
         max_steps=config.max_steps,
+        execution=config.execution,
     )
     left_out = {} if tasks else _why_left_out(config, plan)
     return Call(

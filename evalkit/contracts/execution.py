@@ -72,7 +72,7 @@ class Execution:
     @property
     def is_plain(self) -> bool:
         """Return whether the simulation simply waits for each answer, as the protocols say."""
-        return self == Execution()
+        return self == PLAIN
 
     @property
     def is_measured(self) -> bool:
@@ -100,6 +100,10 @@ class Execution:
         if self.is_measured or self.realtime == BLEND:
             return False
         return self.realtime in JOINING or self.fixed_delay(control_hz) == 0
+
+
+PLAIN = Execution()
+"""The simulation waits for each answer."""
 
 
 def delay_steps(seconds: float, control_hz: float) -> int:

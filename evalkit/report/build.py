@@ -40,6 +40,7 @@ from evalkit.report.document import Caveats, Cell, Column, Document, Facts, Json
 from evalkit.report.format import cell_text, quantity
 from evalkit.report.published import PublishedRates
 from evalkit.report.read import RunSummary, ScoreSummary
+from evalkit.report.realtime import measured_cells, realtime_parts
 from evalkit.report.scenes import scene_sentence
 from evalkit.report.side_by_side import (
     comparison_data,
@@ -185,6 +186,7 @@ def _success(run: RunSummary) -> Iterator[Part]:
             *settled_parts(run.plan, run.episodes, run.success),
         ),
     )
+    yield from realtime_parts(run.plan, run.episodes)
     yield from counter_parts(run.episodes)
     if run.errors:
         errors = tuple((row.outcome, row.blame, row.count, row.reason, row.example) for row in run.errors)
@@ -353,7 +355,9 @@ def _episodes_data(runs: Sequence[RunSummary]) -> Table:
     for run in runs:
         order = {episode.key: position for position, episode in enumerate(run.plan.episodes)}
         for record in sorted(run.episodes, key=lambda record: order[record.key]):
-            values = {column.id: getattr(record, column.id) for column in EPISODES_DATA}
+            measured = measured_cells(record)
+            names = [column.id for column in EPISODES_DATA if column.id not in measured]
+            values = {name: getattr(record, name) for name in names} | measured
             values["scene"] = None if record.scene is None else json.dumps(record.scene, sort_keys=True)
             values["counters"] = json.dumps(record.counters, sort_keys=True) if record.counters else None
             rows.append((*_identity(run), *values.values()))

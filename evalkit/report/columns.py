@@ -321,9 +321,10 @@ EPISODES_DATA = tuple(
         *("task", "index", "seed", "outcome", "steps", "settle_steps", "success_after_settling"),
         *("instruction", "first_state_sha256", "first_frame_sha256", "actions_sha256", "scene", "blame", "reason"),
         "counters",
+        *("late_chunks", "held_steps", "delay_steps", "delay_zone_error_m", "jerk_left_mps3", "jerk_right_mps3"),
     )
 )
-"""Fields of a record that `episodes.csv` holds."""
+"""Fields of a record that `episodes.csv` holds; the last ones are those of its `realtime`."""
 
 SCORES_DATA = tuple(
     Column(id=name, title=name)

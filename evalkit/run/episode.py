@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from evalkit.contracts.errors import EpisodeFault, EvalkitError, describe
+from evalkit.contracts.execution import PLAIN, Execution
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.requests import EpisodeRequests
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check_actions, past_offsets
 from evalkit.contracts.types import PROPRIO_DIM, Episode, Observation, PolicyReply, PolicyRequest, Prediction
 from evalkit.contracts.worker.client import ChunkOutcome, EnvWorker, EpisodeStart
+from evalkit.run.realtime import RobotClock
 from evalkit.serve.whole import only_reply
 
 
@@ -31,7 +33,7 @@ class ExecutedChunk:
 
     Attributes:
         request: The request to the policy, with the observation.
-        actions: N,14 float32, the executed actions of the reply.
+        actions: N,14 float32, the executed actions: those of the reply, in real-time mode older ones before them.
         predicted: The prediction; None if the policy predicts nothing.
         outcome: The outcome of the actions.
         reply: The reply of the policy, with its timings and details.
@@ -87,6 +89,7 @@ class Tally:
         details: Details that the policy added.
         counters: What the env has counted.
         clock: Seconds by name.
+        robot: The robot's clock, which counts what came late; None before the first request.
     """
 
     def __init__(self) -> None:
@@ -98,6 +101,7 @@ class Tally:
         self.details: dict[str, Any] = {}
         self.counters: dict[str, int] = {}
         self.clock = Clock()
+        self.robot: RobotClock | None = None
         self._actions = hashlib.sha256()
 
     def add(self, actions: np.ndarray, outcome: ChunkOutcome, reply: PolicyReply) -> None:
@@ -128,10 +132,13 @@ def run_episode(
     render: bool,
     predict: bool,
     render_all: bool = False,
+    execution: Execution = PLAIN,
 ) -> bool:
     """Run one planned episode to its end and return whether the goal was met.
 
     The robot moves as soon as the actions are ready; meanwhile the prediction is completed and listeners are called.
+    In real-time mode it also moves in the control steps that an answer takes (`realtime.py`); a prediction is then
+    asked for only if it is of the actions that will be executed.
 
     Args:
         episode: The planned episode.
@@ -142,6 +149,7 @@ def run_episode(
         render: Whether to render frames between observations, one every `frame_stride` steps.
         predict: Whether to ask for predictions: of the frames that the executed actions can reach.
         render_all: Whether to render after every step, for `ExecutedChunk.before`.
+        execution: What the robot does while the policy computes.
 
     Raises:
         EpisodeFault: If anything ends the episode as an error; it says whose fault it is.
@@ -157,18 +165,24 @@ def run_episode(
     unreported: ExecutedChunk | None = None
     between: list[np.ndarray] = []
     success = False
+    robot = tally.robot = RobotClock(execution, spec, env_spec)
     while tally.steps < episode.max_steps and not success:
-        num_actions = min(spec.execute_steps, episode.max_steps - tally.steps)
+        steps_left = episode.max_steps - tally.steps
+        num_actions = min(robot.steps_until_next_request, steps_left)
+        is_predicted = predict and robot.predicts_what_it_executes
         request = requests.request(
             observation,
             chunk_idx=tally.num_chunks,
             step_idx=tally.steps,
-            num_predicted_frames=num_reachable_frames(num_actions, spec) if predict else 0,
+            num_predicted_frames=num_reachable_frames(num_actions, spec) if is_predicted else 0,
             between=between,
+            committed=robot.committed(),
         )
+        asked_s = time.perf_counter()
         with clock.span("policy"):
             reply = ask_policy(policy, request, env_spec)
-        actions = reply.actions[:num_actions]
+        latency_s = time.perf_counter() - asked_s
+        actions = robot.actions(reply.actions, observation, latency_s=latency_s, max_steps=steps_left)
         shown_at = _frame_offsets(tally.steps, len(actions), spec.frame_stride) if render else []
         past_at = past_offsets(spec, len(actions))
         worker.send_actions(
@@ -188,6 +202,7 @@ def run_episode(
         between = [frame.rgb for frame in _frames_at(outcome, past_at) if frame is not outcome.last]
         outcome = _for_listeners(outcome, shown_at)
         executed = actions[: outcome.num_executed]
+        robot.note_executed(executed)
         unreported = ExecutedChunk(
             request=request, actions=executed, predicted=predicted, outcome=outcome, reply=reply, before=before
         )

@@ -69,8 +69,8 @@ class Job:
 
     @cached_property
     def kept_clips(self) -> frozenset[str]:
-        """Return the keys of the episodes whose clips are kept; none where the policy predicts nothing."""
-        if not self.policy.spec.predicts:
+        """Return the keys of the episodes whose clips are kept; none where nothing is predicted."""
+        if not self.policy.spec.predicts or not self.folder.plan.may_predict:
             return frozenset()
         return kept_clips(self.folder.plan.episodes, self.settings.clips_share)
 
@@ -154,6 +154,7 @@ class Lane:
                     render=settings.video or keeps_clip,
                     predict=bool(policy.spec.predicts) and (settings.video or keeps_clip),
                     render_all=settings.rollouts is not None,
+                    execution=folder.plan.execution,
                 )
             warnings = self._settle(worker, tally) if success else []
             if folder.plan.success_after_steps and tally.settling is not None:
@@ -274,6 +275,7 @@ class Lane:
             settle_steps=settling.num_steps if settling else None,
             success_after_settling=settling.success if settling else None,
             counters=tally.counters,
+            realtime=None if tally.robot is None or self._job.folder.plan.execution.is_plain else tally.robot.to_json(),
         )
 
     def _worker_for(self, episode: Episode, env_spec: EnvSpec) -> EnvWorker:

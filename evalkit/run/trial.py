@@ -187,7 +187,16 @@ def measure_pace(trial: Trial, episode: Episode) -> Pace:
     tally, ends = Tally(), [time.perf_counter()]
     with _worker(trial, episode) as worker:
         for each in (Tally(), tally):
-            run_episode(short, worker, trial.policy, [], each, render=render, predict=predicts and render)
+            run_episode(
+                short,
+                worker,
+                trial.policy,
+                [],
+                each,
+                render=render,
+                predict=predicts and render,
+                execution=trial.plan.execution,
+            )
             ends.append(time.perf_counter())
     begun, first, second = ends
     spent = tally.clock.seconds()
@@ -212,7 +221,8 @@ def try_task(trial: Trial, episode: Episode) -> float:
     short = replace(episode, max_steps=trial.policy.spec.execute_steps)
     with _worker(trial, episode) as worker:
         predicts = bool(trial.policy.spec.predicts)
-        run_episode(short, worker, trial.policy, [], Tally(), render=True, predict=predicts)
+        execution = trial.plan.execution
+        run_episode(short, worker, trial.policy, [], Tally(), render=True, predict=predicts, execution=execution)
     return time.perf_counter() - started
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from evalkit.contracts.bound import BoundBench, BoundPolicy
 from evalkit.contracts.errors import BadConfig, RunFolderError, SpecMismatch, UnknownName
+from evalkit.contracts.execution import PLAIN, Execution, check_execution, execution_departures
 from evalkit.contracts.manifest import BadManifest
 from evalkit.contracts.spec import EnvSpec, PolicySpec, check
 from evalkit.contracts.text import count_of
@@ -54,6 +55,7 @@ class Plan:
         episodes: Every episode, in the order of tasks and indices.
         success_after_steps: Control steps without action after which a goal must still be met to count as a success;
             0 if the first success counts.
+        execution: What the robot does while the policy computes.
     """
 
     bench: PartPlan
@@ -64,11 +66,17 @@ class Plan:
     seed: int
     episodes: tuple[Episode, ...]
     success_after_steps: int = 0
+    execution: Execution = PLAIN
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Return the planned tasks in order."""
         return tuple(dict.fromkeys(episode.task for episode in self.episodes))
+
+    @property
+    def may_predict(self) -> bool:
+        """Return whether the execution lets predictions be scored: on some task they are of the executed actions."""
+        return any(self.execution.may_predict(self.env_spec(task).control_hz) for task in self.tasks)
 
     @property
     def sha256(self) -> str:
@@ -101,6 +109,7 @@ class Plan:
                     "policy": PartPlan(**content["policy"]),
                     "departures": tuple(content["departures"]),
                     "episodes": tuple(Episode(**episode) for episode in content["episodes"]),
+                    "execution": Execution(**content.get("execution", {})),
                 }
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -119,6 +128,8 @@ class Plan:
         content = {"format": FORMAT, **asdict(self), "episodes": [episode.to_json() for episode in self.episodes]}
         if self.success_after_steps == 0:
             del content["success_after_steps"]  # as in plans that know none
+        if self.execution.is_plain:
+            del content["execution"]
         return json.dumps(content, sort_keys=True, allow_nan=False).encode()
 
 
@@ -131,6 +142,7 @@ def make_plan(
     num_episodes: int,
     seed: int = 0,
     max_steps: int | None = None,
+    execution: Execution = PLAIN,
 ) -> Plan:
     """Return the plan of a run, after checking that policy and envs fit.
 
@@ -142,10 +154,12 @@ def make_plan(
         num_episodes: Episodes per task, at least 1.
         seed: Seed from which the episodes' seeds are derived.
         max_steps: Shortens every longer episode to this many steps; a departure from the protocol.
+        execution: What the robot does while the policy computes; all but the default is a departure.
 
     Raises:
         UnknownName: For a task or setting that the bench does not have.
-        BadConfig: For numbers that make no plan, or a policy that lacks something that it needs.
+        BadConfig: For numbers that make no plan, a policy that lacks something that it needs, or an execution that does
+            not fit policy and env.
         SpecMismatch: If the policy cannot run on a task that is named, or on any.
         EvalkitError: If the policy needs experts of the bench, and there are none.
     """
@@ -158,6 +172,8 @@ def make_plan(
     policy.require()
     policy_spec = policy.spec()
     specs = _fitting(specs, policy_spec, bench.state_settings, all_must_fit=bool(named))
+    for spec in specs.values():
+        check_execution(execution, spec, policy_spec)
     episodes = [
         episode
         for task in specs
@@ -184,6 +200,7 @@ def make_plan(
         protocol=episodes[0].protocol,
         departures=(
             *_departures(bench, policy_spec, max_steps),
+            *execution_departures(execution, next(iter(specs.values())), policy_spec),
             *bench.vetting_departures(episodes),
             *bench.seed_departures(seed),
             *_other_count(bench, episodes, setting=setting, num_episodes=num_episodes, seed=seed),
@@ -191,6 +208,7 @@ def make_plan(
         seed=seed,
         episodes=tuple(episodes),
         success_after_steps=bench.success_after_steps,
+        execution=execution,
     )
 
 
@@ -199,6 +217,11 @@ def nothing_predicted(plan: Plan) -> str | None:
 
     A frame is asked for only if the executed steps reach it, so that it can be compared with the ground truth.
     """
+    if any(spec.get("predicts") for spec in plan.policy.specs.values()) and not plan.may_predict:
+        return (
+            f"With execution.realtime={plan.execution.realtime} and execution.delay_ms={plan.execution.delay_ms} the "
+            "robot executes other actions than those whose outcome the policy predicts: nothing is predicted."
+        )
     longest = max(episode.max_steps for episode in plan.episodes)
     for spec in plan.policy.specs.values():
         stride = spec.get("frame_stride", 0)

@@ -52,6 +52,8 @@ class EpisodeRecord:
         success_after_settling: Whether the goal was still met after these steps; None if there were none, a fault
             ended them, or it is not known how to leave the robot alone; the warnings say which.
         counters: What the env counted, for example `failed_plans`.
+        realtime: What a run in real-time mode counted and measured of the episode (`RobotClock.to_json`): late chunks,
+            steps without motion, error in the delay zone, jerk. None in other runs.
     """
 
     outcome: Outcome
@@ -76,6 +78,7 @@ class EpisodeRecord:
     settle_steps: int | None = None
     success_after_settling: bool | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
+    realtime: Mapping[str, float | None] | None = None
 
     @property
     def key(self) -> str:

@@ -28,7 +28,7 @@ def run_fake(
 ) -> list[EpisodeRecord]:
     """Run what is missing and return what was recorded by this call."""
     config = load_config(FakeBench(), policy or FakePolicyPlugin(), overrides)
-    plan = make_plan(config.bench, config.policy, tasks=tasks, num_episodes=episodes)
+    plan = make_plan(config.bench, config.policy, tasks=tasks, num_episodes=episodes, execution=config.execution)
     recorded: list[EpisodeRecord] = []
     with HeldRun(path, plan) as folder:
         job = Job(folder=folder, bench=config.bench, policy=config.policy.load(), settings=config.run)

@@ -135,6 +135,19 @@ def test_prompts_are_dropped_as_often_as_asked(shared_root: Path) -> None:
     assert dropped == pytest.approx(0.25, abs=0.1)
 
 
+def test_each_sample_draws_its_prefix(shared_root: Path) -> None:
+    bundle = fresh_bundle(model_of(shared_root), seed=0)
+    recipe = replace(RECIPE, prefix_actions_max=4, noise_draws=2, batch_size=40)
+    sample = prepare_data(shared_root, scan(shared_root), bundle, recipe).training[0]
+    encoder, places = Encoder(bundle, recipe, torch.device("cpu")), slots(recipe, 9, 0)
+    batch = encoder.batch([sample] * 40)
+    drawn = encoder.draws(batch, [sample] * 40, places).num_clean
+    assert (len(drawn), set(drawn)) == (80, {0, 1, 2, 3, 4})
+    assert encoder.draws(batch, [sample] * 40, places).num_clean == drawn
+    plain = Encoder(bundle, replace(recipe, prefix_actions_max=0), torch.device("cpu"))
+    assert plain.draws(batch, [sample] * 40, places).num_clean == ()
+
+
 # ---- what is minimised
 
 
