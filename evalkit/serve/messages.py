@@ -35,6 +35,7 @@ from evalkit.contracts.types import (
     ACTION_DIM,
     ARM_PROPRIO,
     PROPRIO_DIM,
+    CommittedActions,
     Episode,
     Observation,
     PolicyReply,
@@ -60,6 +61,9 @@ NO_VIEW: Mapping[str, np.ndarray] = {
 
 IMAGES = tuple(NO_VIEW)
 OPTIONS = ("episode_id", "chunk_idx", "step_idx", "noise_seed", "num_predicted_frames", "given_actions", "past_rgb")
+COMMITTED = "committed"
+"""Key of what the robot executes while the policy computes: a dictionary with the fields of `CommittedActions`."""
+
 WITHIN = "within_ms"
 """Key of the milliseconds after its arrival within which a request's actions are of use."""
 
@@ -183,6 +187,8 @@ def message_of(request: PolicyRequest, *, private: bool) -> dict[str, Any]:
     if not seen.depth.any():
         del message["depth"]  # unknown everywhere
     message |= {name: getattr(request, name) for name in OPTIONS if getattr(request, name) is not None}
+    if request.committed is not None:
+        message[COMMITTED] = vars(request.committed)
     if not private:
         return {**message, **{key: value for key, value in seen.privileged.items() if key in ROBOT_KEYS}}
     episode = None if request.episode is None else request.episode.to_json()
@@ -225,13 +231,23 @@ def request_of(
         given_actions=_given_actions(message, spec),
         past_rgb=_past_rgb(message, spec, observation),
         episode=None if episode is None else typed(Episode, episode, "'episode'"),
+        committed=_committed(message, spec),
     )
 
 
 def _check_keys(message: Mapping[str, Any], spec: PolicySpec, *, private: bool) -> None:
     """Raise BadMessage for missing and unknown keys."""
     expected = observation_keys(spec)
-    optional = {*IMAGES, *OPTIONS, JOINT_POSITION, "action_layout", WITHIN, KEY, *(PRIVATE if private else ())}
+    optional = {
+        *IMAGES,
+        *OPTIONS,
+        JOINT_POSITION,
+        "action_layout",
+        COMMITTED,
+        WITHIN,
+        KEY,
+        *(PRIVATE if private else ()),
+    }
     missing = [] if private else [key for key in expected if key not in message]
     if private:
         missing = [key for key in ("proprio", "instruction") if key not in message]
@@ -282,6 +298,25 @@ def _given_actions(message: Mapping[str, Any], spec: PolicySpec) -> np.ndarray |
     if not spec.takes_actions:
         raise BadMessage(f"given_actions cannot be used: policy '{spec.policy_id}' only predicts its own actions")
     return _array(given, "given_actions", (spec.chunk_len, ACTION_DIM), np.float32)
+
+
+def _committed(message: Mapping[str, Any], spec: PolicySpec) -> CommittedActions | None:
+    fields = message.get(COMMITTED)
+    if fields is None:
+        return None
+    names, known = {"actions", "delay", "last", "strategy"}, [join.strategy for join in spec.joins if not join.refusal]
+    if not isinstance(fields, Mapping) or set(fields) != names:
+        raise BadMessage(f"{COMMITTED} must hold {', '.join(sorted(names))}, got {_form(fields)}")
+    if fields["strategy"] not in known:
+        raise BadMessage(f"{COMMITTED} cannot be used: policy '{spec.policy_id}' joins chunks by {known or 'nothing'}")
+    actions = fields["actions"]
+    num_left = min(len(actions), spec.chunk_len) if isinstance(actions, np.ndarray) and actions.ndim else 0
+    return CommittedActions(
+        actions=_array(actions, f"{COMMITTED}.actions", (num_left, ACTION_DIM), np.float32),
+        delay=_whole(fields, "delay", num_left + 1),
+        last=_array(fields["last"], f"{COMMITTED}.last", (ACTION_DIM,), np.float32),
+        strategy=fields["strategy"],
+    )
 
 
 def _past_rgb(message: Mapping[str, Any], spec: PolicySpec, observation: Observation) -> np.ndarray | None:

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from baselines.uwm.models import MODELS as UWM
+from evalkit.contracts import msgpack_arrays
 from evalkit.contracts.errors import BadConfig
 from evalkit.contracts.execution import PLAIN, Execution, check_execution, delay_steps, execution_departures
+from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EE_POSE_BASE, JOINT_POSITION, Join, PolicySpec
-from evalkit.contracts.types import CommittedActions, Observation
+from evalkit.contracts.types import CommittedActions, Observation, PolicyRequest
 from evalkit.report.write import build_report
 from evalkit.run.realtime import RobotClock, average, jerk_mps3, standing_action, zone_error_m
+from evalkit.serve.messages import message_of, request_of
 from evalkit.store.plan import Plan
 from evalkit.store.run_folder import open_run
+from evalkit.testing.requests import noise_request
 from tests.doubles.bench import fake_spec
 from tests.doubles.policy import FakePolicyConfig, FakePolicyPlugin
 from tests.doubles.runs import run_fake
@@ -236,6 +240,32 @@ def test_an_untrained_prefix_needs_to_be_allowed() -> None:
     check_execution(allowed, ENV, short)
     assert "not trained with clean first actions" in execution_departures(allowed, ENV, short)[-1]
     assert len(execution_departures(allowed, ENV, replace(SPEC, joins=JOINS))) == 2
+
+
+# ---- over a connection
+
+
+def sent(request: PolicyRequest, spec: PolicySpec) -> PolicyRequest:
+    return request_of(
+        msgpack_arrays.unpack(msgpack_arrays.pack(message_of(request, private=False))), spec, ENV, private=False
+    )
+
+
+def test_committed_actions_cross_a_connection() -> None:
+    spec = replace(SPEC, joins=JOINS, needs_images=False)
+    committed = CommittedActions(
+        actions=np.arange(42, dtype=np.float32).reshape(3, 14), delay=2, last=np.ones(14, np.float32), strategy="prefix"
+    )
+    request = replace(noise_request(spec, 0, 0, env=ENV), committed=committed)
+    found = sent(request, spec).committed
+    assert found is not None
+    assert (found.delay, found.strategy) == (2, "prefix")
+    np.testing.assert_array_equal(found.actions, committed.actions)
+    np.testing.assert_array_equal(found.last, committed.last)
+    with pytest.raises(BadMessage, match="joins chunks by nothing"):
+        sent(request, replace(spec, joins=()))
+    with pytest.raises(BadMessage, match="delay must be a whole number from 0 to 3"):
+        sent(replace(request, committed=replace(committed, delay=4)), spec)
 
 
 # ---- whole runs
