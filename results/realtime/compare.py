@@ -50,7 +50,7 @@ ROWS = (
 
 def main(
     out: Annotated[Path, typer.Argument(help="Folder of the runs and of table.md.")],
-    prefix: Annotated[Path | None, typer.Option(help="Checkpoint trained with prefix_actions_max; none: no row.")] = None,
+    prefix: Annotated[Path | None, typer.Option(help="Weights of the prefix rows; none: no rows.")] = None,
     episodes: Annotated[int, typer.Option(help="Episodes of each task in each cell.")] = 50,
     minutes: Annotated[float, typer.Option(help="Begin no cell after this time; 0 only writes the table.")] = 1e6,
 ) -> None:

@@ -246,9 +246,8 @@ def test_an_untrained_prefix_needs_to_be_allowed() -> None:
 
 
 def sent(request: PolicyRequest, spec: PolicySpec) -> PolicyRequest:
-    return request_of(
-        msgpack_arrays.unpack(msgpack_arrays.pack(message_of(request, private=False))), spec, ENV, private=False
-    )
+    message = msgpack_arrays.unpack(msgpack_arrays.pack(message_of(request, private=False)))
+    return request_of(message, spec, ENV, episode_id="x", private=False)
 
 
 def test_committed_actions_cross_a_connection() -> None:
