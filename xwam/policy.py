@@ -115,17 +115,15 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
 
     def _joins(self, pace: Pace, model: ModelConfig) -> tuple[Join, ...]:
         """Return how chunks can be joined: by guidance if there are enough steps, by a prefix if trained for it."""
-        few = pace.num_action_steps < MIN_GUIDED_STEPS
+        fewest = MIN_GUIDED_STEPS
+        enough = {"num_action_steps": fewest, "num_video_steps": max(fewest, pace.num_video_steps)}
         refusal = (
-            f"guidance needs {MIN_GUIDED_STEPS} denoising steps of actions, and there are {pace.num_action_steps}. "
-            f"Guided chunks of nano join worse in fewer steps: their distance from the old chunk is 0.21 against 0.09 "
-            f"of free ones in 2 steps, 0.11 against 0.10 in 3, 0.10 against 0.11 in {MIN_GUIDED_STEPS}. Add "
-            f"policy.{self.name}.num_action_steps={MIN_GUIDED_STEPS}"
-            + (
-                f" policy.{self.name}.num_video_steps={MIN_GUIDED_STEPS}." * (pace.num_video_steps < MIN_GUIDED_STEPS)
-                or "."
-            )
+            f"guidance needs {fewest} denoising steps of actions, and there are {pace.num_action_steps}. Guided chunks of "
+            f"nano join worse in fewer steps: their distance from the old chunk is 0.21 against 0.09 of free ones in 2 "
+            f"steps, 0.11 against 0.10 in 3, and 0.10 against 0.11 in {fewest}. Add "
+            + " ".join(f"policy.{self.name}.{name}={count}" for name, count in enough.items())
         )
+        few = pace.num_action_steps < fewest
         return (
             Join(strategy="guided", refusal=refusal if few else ""),
             Join(strategy="prefix", max_delay=model.prefix_actions_max),
