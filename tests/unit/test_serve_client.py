@@ -212,7 +212,7 @@ def test_metadata_that_cannot_be_read_is_named(change: Mapping[str, Any], said: 
         ServedPolicy(Address(url=server.url), FAST)
 
 
-def test_an_env_of_another_policy_is_refused_before_the_first_step() -> None:
+def test_an_env_that_does_not_fit_is_refused_before_its_start() -> None:
     policy = ToldPolicy()
     env = replace(env_for(SPEC), action_layout="ee_pose_base", image_hw_px=(8, 8))
     with connected(policy) as client, pytest.raises(SpecMismatch, match=r"image size .*actions: the env takes"):

@@ -335,7 +335,12 @@ def test_closing_ends_a_reset_that_hangs() -> None:
 
     policy.reset = hang  # type: ignore[assignment,method-assign]
     with PolicyHost(policy) as host:
-        waiting = threading.Thread(target=lambda: (entered.wait(WAIT_S), host.end()))
+
+        def end() -> None:
+            assert entered.wait(WAIT_S)
+            host.end()
+
+        waiting = threading.Thread(target=end)
         waiting.start()
         with pytest.raises(Closed, match="has ended"):
             host.reset("episode", None)  # type: ignore[arg-type]
