@@ -211,11 +211,24 @@ def _array(data: Any, type_name: Any, shape: Any) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(sizes) if data else np.empty(sizes, dtype)
 
 
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "b": (bool,), "i": (int,), "u": (int,), "f": (float, int), "S": (bytes,), "U": (str,)
+}  # fmt: skip
+"""Kinds of numpy types, and the plain types that stand for one value of each."""
+
+
+def _number(data: Any, dtype: np.dtype[Any]) -> Any:
+    """Return one value of a type; a number in place of bytes would be a request for so much memory."""
+    if type(data) not in _PLAIN[dtype.kind]:
+        raise BadMessage(f"a single value of {dtype} cannot be made of {type(data).__name__}")
+    return dtype.type(data)
+
+
 def _decode_openpi(found: Mapping[Any, Any]) -> Any:
     if b"__ndarray__" in found:
         return _array(found[b"data"], found[b"dtype"], found[b"shape"])
     if b"__npgeneric__" in found:
-        return _dtype(found[b"dtype"]).type(found[b"data"])
+        return _number(found[b"data"], _dtype(found[b"dtype"]))
     return found
 
 

@@ -21,6 +21,9 @@ from evalkit.contracts.errors import EvalkitError
 
 STDIN = 0
 
+EPISODES_PER_REQUEST = 16
+"""Episodes that are known per request under way: a lane whose env is slow keeps its own while others begin many."""
+
 
 def main(pipe: int) -> None:
     """Serve until the process that started this one ends, or kills it."""
@@ -52,9 +55,8 @@ async def _serve(told: Mapping[str, Any], pipe: int) -> None:
         bound = bound.for_bench(told["bench"])
     most = told["max_requests"]
     limits = Limits(max_jobs=most, max_jobs_per_client=most, max_uncollected=most)
-    listen = Listen(
-        unix=Path(told["socket"]), private=True, limits=replace(ClientLimits(), jobs=2 * most, predictions=most)
-    )
+    of_run = replace(ClientLimits(), jobs=2 * most, predictions=most, episodes=EPISODES_PER_REQUEST * most)
+    listen = Listen(unix=Path(told["socket"]), private=True, limits=of_run)
     policy = bound.load()
     greeting = Greeting(spec=policy.spec, width=getattr(policy, "width", 1), private=True)
     with PolicyHost(policy, limits) as host:

@@ -4,7 +4,7 @@ In: a client's name of an episode. Out: the id under which the policy remembers 
 Read next: `session.py`, which asks.
 
 A policy keeps what it remembers of an episode until the same id is reset. Ids are used again, so its memory is bounded
-by clients times `MAX_EPISODES`, and no client reaches the memory of another one.
+by clients times `ClientLimits.episodes`, and no client reaches the memory of another one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 
 from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import EnvSpec
-
-MAX_EPISODES = 64
-"""Episodes of one client at a time; the one that was used longest ago makes room."""
 
 MAX_NAME_LENGTH = 200
 
@@ -49,10 +46,10 @@ class EpisodeIds:
 
 
 class ClientEpisodes:
-    """The episodes of one client."""
+    """The episodes of one client, at most so many; the one that was used longest ago makes room."""
 
-    def __init__(self, ids: EpisodeIds) -> None:
-        self._ids = ids
+    def __init__(self, ids: EpisodeIds, most: int) -> None:
+        self._ids, self._most = ids, most
         self._episodes: OrderedDict[str, ServedEpisode] = OrderedDict()
 
     def begin(self, name: object, env: EnvSpec) -> ServedEpisode:
@@ -64,7 +61,7 @@ class ClientEpisodes:
         if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH:
             raise BadMessage(f"episode_id must be text of at most {MAX_NAME_LENGTH} letters")
         self.forget(name)
-        if len(self._episodes) >= MAX_EPISODES:
+        if len(self._episodes) >= self._most:
             self.forget(next(iter(self._episodes)))
         episode = self._episodes[name] = ServedEpisode(self._ids.take(), env)
         return episode

@@ -191,7 +191,8 @@ class Load:
         uncollected: Finished predictions that no client has collected.
         num_passes: Passes so far.
         num_rows: Rows of these passes that were not padding.
-        pass_s: Measured seconds of a pass, a moving average; 0 before the first.
+        pass_s: Measured seconds of a pass with actions, a moving average that each request refused by it lowers; 0
+            before the first.
     """
 
     under_way: int

@@ -40,7 +40,8 @@ from evalkit.serve.scheduler import Decision, Limits, Ticket, decide
 from evalkit.serve.whole import WholeJob, WholePolicy
 
 NEWEST_PASS = 0.2
-"""Weight of the newest pass in the measured seconds of a pass."""
+"""Weight of the newest pass with actions in the measured seconds of a pass. A request that these seconds alone make too
+late lowers them by as much, so that one slow pass does not refuse requests for ever."""
 
 CLOSE_S = 5.0
 """Seconds that `close` waits for the pass that is running; a longer one is left behind, and its result is dropped."""
@@ -223,6 +224,8 @@ class PolicyHost(AbstractContextManager["PolicyHost"]):
         """End requests that are too late, and return the work that was decided; None if there is none."""
         for number in decision.too_late:
             entry = self._entries[number]
+            if entry.ticket.deadline_s is not None and time.monotonic() < entry.ticket.deadline_s:
+                self._pass_s *= 1 - NEWEST_PASS  # without a pass nothing else would correct the measurement
             self._remove(entry)
             entry.fail(TooLate(f"The actions cannot be clean within the {entry.within_s:g} s that the client allows."))
         if decision.prepare is not None:
@@ -283,8 +286,9 @@ class PolicyHost(AbstractContextManager["PolicyHost"]):
         with self._changed:
             self._num_passes += 1
             self._num_rows += len(entries)
-            weight = NEWEST_PASS if self._pass_s else 1.0
-            self._pass_s += weight * (seconds - self._pass_s)
+            if any(entry.ticket.for_actions for entry in entries):
+                weight = NEWEST_PASS if self._pass_s else 1.0
+                self._pass_s += weight * (seconds - self._pass_s)
             for entry in entries:
                 entry.num_passes += 1
                 entry.spent("video_passes" if entry.ticket.phase is Phase.VIDEO else "passes", seconds)

@@ -50,12 +50,14 @@ class ClientLimits:
         message: Of its messages.
         jobs: Messages that are being answered at a time.
         predictions: Predictions that it has asked for and not fetched.
+        episodes: Its episodes; the one that was used longest ago makes room.
         send_timeout_s: How long it may take to read a reply.
     """
 
     message: Limits = field(default_factory=lambda: Limits(num_bytes=32 * 2**20))
     jobs: int = 64
     predictions: int = 64
+    episodes: int = 64
     send_timeout_s: float = 30.0
 
 
@@ -91,7 +93,7 @@ class Session:
     def __init__(self, connection: ServerConnection, shared: Shared) -> None:
         self._connection, self._shared = connection, shared
         self._spec, self._private = shared.greeting.spec, shared.greeting.private
-        self._episodes = ClientEpisodes(shared.ids)
+        self._episodes = ClientEpisodes(shared.ids, shared.limits.episodes)
         self._handles: dict[int, Handle] = {}
         self._num_waiting = 0
         self._tasks: set[asyncio.Task[None]] = set()

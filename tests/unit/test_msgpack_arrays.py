@@ -59,6 +59,9 @@ PICKLE = b"cbuiltins\nprint\n(S'run'\ntR."
         ("msgpack_numpy", {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": (2, 2), b"data": bytes(4)}),
         ("openpi", {b"__ndarray__": True, b"dtype": "<f4"}),
         ("openpi", {b"__ndarray__": True, b"data": bytes(4), b"dtype": "no type", b"shape": (1,)}),
+        ("openpi", {b"__npgeneric__": True, b"data": 10**9, b"dtype": "S1"}),  # numpy would make 10^9 bytes
+        ("openpi", {b"__npgeneric__": True, b"data": 1.7, b"dtype": "<i4"}),  # numpy would make 1
+        ("openpi", {b"__npgeneric__": True, b"data": "7", b"dtype": "<f8"}),
     ],
 )
 def test_bad_arrays_are_refused(marker: Marker, body: dict[bytes, object]) -> None:

@@ -185,6 +185,17 @@ def test_a_lost_process_is_told_and_started_again(tmp_path: Path) -> None:
         requests_of(policy, 0)
 
 
+def test_many_other_episodes_take_none_away() -> None:
+    policy = PolicyProcess(PolicyLaunch.of(evalkit.load_policy(POLICY), max_requests=8))
+    try:
+        requests, seen = requests_of(policy, 0)
+        for _ in range(100):
+            requests_of(policy, 1)
+        assert policy.infer([requests.request(seen, chunk_idx=0, step_idx=0)])
+    finally:
+        policy.end()
+
+
 def test_an_end_frees_whoever_waits(tmp_path: Path) -> None:
     policy = PolicyProcess(PolicyLaunch.of(evalkit.load_policy(POLICY, infer_s=60.0)))
     requests, seen = requests_of(policy, 0)

@@ -308,6 +308,24 @@ def test_a_deadline_that_cannot_be_met_ends_the_request() -> None:
     assert {seed for one in policy.passes for seed, _ in one} == {0, 2}
 
 
+def test_one_slow_pass_does_not_refuse_for_ever() -> None:
+    policy = SmallSteps(pass_s=0.5)
+    with PolicyHost(policy) as host:
+        host.submit(small_request(0, frames=0)).actions(WAIT_S)
+        policy.pass_s = 0.0
+        answers = [host.submit(small_request(1 + i, frames=0), within_s=0.3).acted.exception(WAIT_S) for i in range(12)]
+    assert isinstance(answers[0], TooLate)
+    assert answers[-1] is None
+
+
+def test_slow_videos_make_no_actions_too_late() -> None:
+    policy = SmallSteps()
+    policy.fault = lambda jobs: time.sleep(0.2 if jobs[0].phase is Phase.VIDEO else 0.0)
+    with PolicyHost(policy) as host:
+        host.submit(small_request(0)).prediction(WAIT_S)
+        host.submit(small_request(1, frames=0), within_s=0.3).actions(WAIT_S)
+
+
 def test_closing_ends_waiting_clients_at_once() -> None:
     gate = Gate()
     host = PolicyHost(SmallSteps(fault=gate))
