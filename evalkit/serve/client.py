@@ -110,8 +110,8 @@ class _Link:
         """
         deadline = time.monotonic() + limit_s
         try:
-            while (answer := self._turn(number, deadline)) is None:
-                self._read(deadline)
+            while (answer := self._turn(number, deadline) or self._read(number, deadline)) is None:
+                pass
         finally:
             with self._changed:
                 self._answers.pop(number, None)
@@ -141,28 +141,29 @@ class _Link:
                     raise Slow("no reply in time")
             return answer
 
-    def _read(self, deadline: float) -> None:
-        """Read one answer and keep it for who waits for it."""
-        number, answer = None, None
+    def _read(self, number: int, deadline: float) -> Mapping[str, Any] | None:
+        """Read one answer: return it if it has this number, keep it for who waits for it otherwise."""
+        answer, other = None, None
         try:
             answer = self._next(deadline)
-            number = answer[KEY].get("id")
+            other = answer[KEY].get("id")
         except (Lost, BadMessage) as error:
             self._end(str(error))
             raise
         finally:
             with self._changed:
                 self._is_read = False
-                if number in self._answers:
-                    self._answers[number] = answer
+                if other in self._answers:
+                    self._answers[other] = answer
                 self._changed.notify_all()
+        return answer if other == number else None
 
     def _next(self, deadline: float) -> Mapping[str, Any]:
         data = self._connection.receive(max(0.0, deadline - time.monotonic()))
         if isinstance(data, str):
             raise BadMessage(f"the server says: {data[:400]}")
         message = unpack(data)
-        if not isinstance(message, Mapping) or not isinstance(message.get(KEY), Mapping):
+        if not isinstance(message, dict) or not isinstance(message.get(KEY), dict):
             raise BadMessage("the server answered with something other than one of our messages")
         return message
 
@@ -205,7 +206,12 @@ class ServedHandle:
         follows = message[KEY].get("prediction") is True
         if not follows:
             self._cancel.detach()
-        return replace(reply, timings_ms=self._timings_ms, prediction=self.prediction if follows else None)
+        return PolicyReply(
+            actions=reply.actions,
+            timings_ms=self._timings_ms,
+            prediction=self.prediction if follows else None,
+            details=reply.details,
+        )
 
     def prediction(self, timeout_s: float | None = None) -> Prediction:
         """Return the prediction as soon as it is finished, and add its timings to the reply's; raises as `actions`."""

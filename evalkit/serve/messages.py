@@ -184,7 +184,7 @@ def message_of(request: PolicyRequest, *, private: bool) -> dict[str, Any]:
     """Return a request as one flat dictionary. It holds neither seed nor task of the episode, unless it is private."""
     seen = request.observation
     message: dict[str, Any] = {name: getattr(seen, name) for name in (*IMAGES, "proprio", "instruction")}
-    if not seen.depth.any():
+    if not np.any(seen.depth):
         del message["depth"]  # unknown everywhere
     message |= {name: getattr(request, name) for name in OPTIONS if getattr(request, name) is not None}
     if request.committed is not None:
@@ -397,7 +397,7 @@ def reply_of(message: Mapping[str, Any]) -> PolicyReply:
     if not isinstance(actions, np.ndarray):
         raise BadMessage(f"the reply's actions must be an array, got {_form(actions)}")
     timing, details = message.get("server_timing", {}), ours.get("details", {})
-    if not isinstance(timing, Mapping) or not isinstance(details, Mapping):
+    if not isinstance(timing, dict) or not isinstance(details, dict):
         raise BadMessage("the reply's server_timing and details must be dicts")
     return PolicyReply(actions=actions, timings_ms=dict(timing), details=dict(details))
 
