@@ -108,7 +108,7 @@ class Greeting:
         }
         ours = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         known = {name: value for name, value in plain.items() if value is not None}
-        return {**known, KEY: {**ours, "spec": spec.to_json(), "provenance": dict(self.provenance)}}
+        return {**known, KEY: {**ours, "spec": asdict(spec), "provenance": dict(self.provenance)}}
 
     @classmethod
     def from_wire(cls, metadata: Any) -> Greeting | None:
