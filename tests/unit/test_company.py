@@ -14,7 +14,7 @@ import torch
 
 from evalkit.contracts.plugins import load_policy
 from evalkit.contracts.stepped import Phase, SteppedPolicy
-from evalkit.contracts.types import ACTION_DIM, PolicyRequest
+from evalkit.contracts.types import ACTION_DIM, CommittedActions, PolicyRequest
 from evalkit.testing.replies import Answer, check_same_reply
 from evalkit.testing.requests import ask, noise_request
 from evalkit.testing.stepped import begin, check_steps, finished, with_state_of
@@ -97,6 +97,27 @@ def test_company_changes_no_bit_of_given_actions(family: str) -> None:
     given = np.full((policy.spec.chunk_len, ACTION_DIM), 0.02, np.float32)
     job, others = begin(policy, request_of(policy, 6, given_actions=given)), company_of(policy)
     check_same_reply(finished(policy, job), mixed(policy, job, others, 0), "in company")
+
+
+@pytest.mark.parametrize("strategy", ["guided", "prefix"])
+def test_company_changes_no_bit_of_a_joining_chunk(strategy: Any) -> None:
+    """Its action phase shares passes with its like alone: gradients are recorded, or the first actions are clean."""
+    policy = policy_of("xwam", "float32")
+    rng = np.random.default_rng(0)
+    left, last = (rng.uniform(-0.02, 0.02, size).astype(np.float32) for size in ((24, ACTION_DIM), ACTION_DIM))
+    joining = [
+        replace(request_of(policy, 7), committed=CommittedActions(actions=left, last=last, delay=2, strategy=strategy)),
+        replace(
+            request_of(policy, 8), committed=CommittedActions(actions=-left, last=last, delay=2, strategy=strategy)
+        ),
+    ]
+    sick = replace(with_state_of(joining[1], np.nan), episode_id="sick")
+    job, other, bad = (begin(policy, request) for request in (*joining, sick))
+    assert job.group == other.group
+    assert job.group != begin(policy, request_of(policy, 0)).group
+    alone = finished(policy, job)
+    for slot, company in enumerate(([other, bad], [other], [bad, bad])):
+        check_same_reply(alone, finished(policy, job, company, slot=slot), f"row {slot}")
 
 
 @pytest.mark.parametrize("family", ["xwam", "uwm marginal", "dreamzero static", "video_in_training"])
