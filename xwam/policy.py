@@ -118,9 +118,9 @@ class XwamPlugin(PredictingPlugin["XwamPolicy"]):
         fewest = MIN_GUIDED_STEPS
         enough = {"num_action_steps": fewest, "num_video_steps": max(fewest, pace.num_video_steps)}
         refusal = (
-            f"guidance needs {fewest} denoising steps of actions, and there are {pace.num_action_steps}. Guided chunks of "
-            f"nano join worse in fewer steps: their distance from the old chunk is 0.21 against 0.09 of free ones in 2 "
-            f"steps, 0.11 against 0.10 in 3, and 0.10 against 0.11 in {fewest}. Add "
+            f"guidance needs {fewest} denoising steps of actions, and there are {pace.num_action_steps}. Guided "
+            f"chunks of nano join worse in fewer steps: their distance from the old chunk is 0.21 against 0.09 of free "
+            f"ones in 2 steps, 0.11 against 0.10 in 3, and 0.10 against 0.11 in {fewest}. Add "
             + " ".join(f"policy.{self.name}.{name}={count}" for name, count in enough.items())
         )
         few = pace.num_action_steps < fewest
