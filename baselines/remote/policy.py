@@ -36,7 +36,7 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest
 from evalkit.serve.connection import Unreachable
-from evalkit.serve.messages import KEY, Greeting
+from evalkit.serve.greeting import KEY, Greeting
 
 PAGE = "docs/remote.md"
 

@@ -19,7 +19,7 @@ from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import PolicySpec
 from evalkit.serve.client import ServedPolicy, TimeLimits, read_greeting
 from evalkit.serve.connection import Address, Connection, Lost, Slow, Unreachable
-from evalkit.serve.messages import Greeting
+from evalkit.serve.greeting import Greeting
 
 GREETING_S = 5.0
 """Time limit to connect and to read the first message, which a server of ours sends at once."""

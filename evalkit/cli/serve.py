@@ -24,8 +24,8 @@ from evalkit.contracts.text import count_of
 
 if TYPE_CHECKING:
     from evalkit.contracts.bound import BoundPolicy
+    from evalkit.serve.greeting import Greeting
     from evalkit.serve.local import PolicyHost
-    from evalkit.serve.messages import Greeting
     from evalkit.serve.server import Listen, PolicyServer
 
 TOKEN_VARIABLE = "EVALKIT_SERVE_TOKEN"
@@ -187,7 +187,7 @@ def _best_width(name: str, overrides: list[str]) -> int:
 
 def _greeting(bound: BoundPolicy) -> Greeting:
     """Return what the server will state; raises SpecMismatch for a policy that reads what must not cross a network."""
-    from evalkit.serve.messages import Greeting, check_may_leave
+    from evalkit.serve.greeting import Greeting, check_may_leave
 
     spec = bound.spec()
     check_may_leave(spec, bound.name)

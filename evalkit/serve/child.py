@@ -42,8 +42,8 @@ async def _serve(told: Mapping[str, Any], pipe: int) -> None:
     from evalkit.config import build_config
     from evalkit.contracts.bound import BoundPolicy
     from evalkit.contracts.plugins import load_policy
+    from evalkit.serve.greeting import Greeting
     from evalkit.serve.local import PolicyHost
-    from evalkit.serve.messages import Greeting
     from evalkit.serve.scheduler import Limits
     from evalkit.serve.server import Listen, PolicyServer
     from evalkit.serve.session import ClientLimits

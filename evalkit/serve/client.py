@@ -24,18 +24,8 @@ from evalkit.contracts.requests import visible_env
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from evalkit.serve.connection import Address, Connection, Lost, Slow, Unreachable, connect_within
-from evalkit.serve.messages import (
-    KEY,
-    WITHIN,
-    Greeting,
-    check_env,
-    check_may_leave,
-    env_message,
-    error_of,
-    message_of,
-    prediction_of,
-    reply_of,
-)
+from evalkit.serve.greeting import KEY, Greeting, check_env, check_may_leave
+from evalkit.serve.messages import WITHIN, env_message, error_of, message_of, prediction_of, reply_of
 
 MAX_EPISODES = 1024
 """Episodes of which the connection is known; the oldest are forgotten."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.contracts.errors import BadConfig, EvalkitError
-from evalkit.serve.messages import Greeting, check_may_leave
+from evalkit.serve.greeting import Greeting, check_may_leave
 from evalkit.serve.session import ClientLimits, Session, Shared, Traffic
 
 if TYPE_CHECKING:

@@ -21,20 +21,10 @@ from evalkit.contracts.msgpack_arrays import BadMessage, Limits, pack, unpack
 from evalkit.contracts.requests import seed_of
 from evalkit.contracts.spec import EnvSpec
 from evalkit.serve.episodes import ClientEpisodes, EpisodeIds, ServedEpisode
+from evalkit.serve.greeting import KEY, Greeting, check_env, typed
 from evalkit.serve.handle import Handle, NotServed, Refused
 from evalkit.serve.local import PolicyHost
-from evalkit.serve.messages import (
-    KEY,
-    Greeting,
-    check_env,
-    env_of,
-    error_message,
-    prediction_message,
-    reply_message,
-    request_of,
-    typed,
-    within_s_of,
-)
+from evalkit.serve.messages import env_of, error_message, prediction_message, reply_message, request_of, within_s_of
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection

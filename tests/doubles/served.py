@@ -21,8 +21,9 @@ from evalkit.contracts.msgpack_arrays import pack, unpack
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import OSC_DELTA_BASE, EnvSpec, PolicySpec
 from evalkit.contracts.types import ACTION_DIM, PolicyReply, PolicyRequest, Prediction
+from evalkit.serve.greeting import Greeting
 from evalkit.serve.local import PolicyHost
-from evalkit.serve.messages import Greeting, observation_keys
+from evalkit.serve.messages import observation_keys
 from evalkit.serve.scheduler import Limits
 from evalkit.serve.server import Listen, PolicyServer, serving
 

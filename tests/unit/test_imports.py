@@ -48,7 +48,7 @@ MAY_IMPORT = {
     # the policy `remote` is a client of policy servers, ours among them
     "baselines": {
         *("evalkit.contracts", "evalkit.dataset", "baselines", "xwam"),
-        *("evalkit.serve.client", "evalkit.serve.connection", "evalkit.serve.messages"),
+        *("evalkit.serve.client", "evalkit.serve.connection", "evalkit.serve.greeting"),
     },
 }
 """What the modules of a folder, or a module, may import of ours."""

@@ -25,7 +25,7 @@ from evalkit.contracts.spec import EPISODE, EVERYTHING, EnvSpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from evalkit.serve.client import ServedPolicy, TimeLimits
 from evalkit.serve.connection import Address
-from evalkit.serve.messages import PROTOCOL, Greeting
+from evalkit.serve.greeting import PROTOCOL, Greeting
 from evalkit.testing.replies import check_given_actions
 from evalkit.testing.requests import env_for
 from tests.doubles.faulty_policy import FaultyConfig, FaultyPlugin

@@ -24,8 +24,8 @@ from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import ACTION_DIM, Observation, PolicyReply, PolicyRequest, Prediction
 from evalkit.run import lane
 from evalkit.run.recorder import VideoRecorder
+from evalkit.serve.greeting import Greeting
 from evalkit.serve.local import PolicyHost
-from evalkit.serve.messages import Greeting
 from evalkit.serve.server import Listen, serving
 from evalkit.store.run_folder import open_run
 

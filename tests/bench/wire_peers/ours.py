@@ -15,8 +15,8 @@ from evalkit.contracts.spec import OSC_DELTA_BASE, CameraSpec, EnvSpec, PolicySp
 from evalkit.contracts.types import ACTION_DIM, Observation, PolicyReply, PolicyRequest
 from evalkit.serve.client import ServedPolicy
 from evalkit.serve.connection import Address
+from evalkit.serve.greeting import Greeting
 from evalkit.serve.local import PolicyHost
-from evalkit.serve.messages import Greeting
 from evalkit.serve.server import Listen, PolicyServer
 
 KINDS = ("static", "static", "wrist")
