@@ -19,7 +19,6 @@ from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import BadConfig, PluginRaised
 from evalkit.contracts.policy import Policy
 from evalkit.run.settings import RunSettings
-from evalkit.serve.episodes import MAX_EPISODES
 from evalkit.serve.pool import PolicyPool
 from evalkit.serve.process import PolicyLaunch, ProcessLimits
 from evalkit.store.run_folder import RunFolder
@@ -82,12 +81,6 @@ def _loaded(policy: BoundPolicy, folder: RunFolder) -> Policy:
 
 def _launches(policy: BoundPolicy, folder: RunFolder, settings: RunSettings) -> list[PolicyLaunch]:
     """Return how to start each process; raises BadConfig if devices are given to a policy that has none."""
-    most = MAX_EPISODES * settings.servers
-    if settings.workers > most:
-        raise BadConfig(
-            f"run.workers={settings.workers} is too many for run.servers={settings.servers}: a process of the policy "
-            f"takes {MAX_EPISODES} episodes at a time. Give at most run.workers={most}, or more run.servers."
-        )
     if settings.server_devices and not has_device(policy):
         raise BadConfig(f"run.server_devices cannot be used: policy '{policy.name}' has no setting 'device'.")
     devices = islice(cycle(settings.server_devices or (None,)), settings.servers)

@@ -24,7 +24,7 @@ def served(report: Report) -> None:
     """Serve requests; say what is missing where the server cannot run."""
     try:
         from evalkit import testing
-        from evalkit.serve import client, connection, local, messages, server
+        from evalkit.serve import client, connection, greeting, local, server
         from xwam.policy import XwamPlugin, XwamPolicyConfig
     except ModuleNotFoundError as error:
         if str(error.name).startswith("evalkit"):
@@ -40,10 +40,10 @@ def served(report: Report) -> None:
     in_process_s = _fastest(lambda: policy.infer(requests[:1]))
     with TemporaryDirectory() as folder:
         listen = server.Listen(unix=Path(folder) / "socket")
-        greeting = messages.Greeting(spec=policy.spec, width=WIDTH)
+        hello = greeting.Greeting(spec=policy.spec, width=WIDTH)
         with (
             local.PolicyHost(policy) as host,
-            server.serving(host, greeting, listen) as running,
+            server.serving(host, hello, listen) as running,
             client.ServedPolicy(connection.Address(url=running.url)) as remote,
         ):
             for request in requests:
