@@ -26,6 +26,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from evalkit.run.executors.choice import executing  # noqa: E402
+from evalkit.run.executors.ray_policy import Failed, PolicyActor  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -74,6 +75,15 @@ def run_on(
 def test_a_fault_is_the_same_in_another_process(fault: EpisodeFault) -> None:
     copied = pickle.loads(pickle.dumps(fault))
     assert (type(copied), str(copied), vars(copied)) == (type(fault), str(fault), vars(fault))
+
+
+def test_an_actor_that_began_again_costs_no_attempt() -> None:
+    config = load_config(FakeBench(), FakePolicyPlugin(), [])
+    failed = PolicyActor(config.policy, config.bench.name, 4).infer("an earlier life", [])
+    assert isinstance(failed, Failed)
+    with pytest.raises(EpisodeFault, match="started again") as fault:
+        pickle.loads(pickle.dumps(failed)).raise_again()
+    assert (fault.value.retriable, fault.value.counts) == (True, False)
 
 
 def essence(records: list[EpisodeRecord]) -> dict[str, tuple[Any, ...]]:

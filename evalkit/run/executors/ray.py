@@ -21,7 +21,7 @@ from typing import Any
 
 try:
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import RayError
 except ImportError as error:
     from evalkit.contracts.errors import BadConfig
 
@@ -33,7 +33,7 @@ from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.types import Episode
 from evalkit.run.executors import Ended, NoteWorker, OnEnd
 from evalkit.run.executors.ray_lane import LaneActor, LaneResult
-from evalkit.run.executors.ray_policy import RayPolicy
+from evalkit.run.executors.ray_policy import LOST, RayPolicy
 from evalkit.run.lane import Job
 from evalkit.store.files import write_whole
 
@@ -135,7 +135,7 @@ class Ray:
         actor, episode = lane.actor, lane.episode
         try:
             result: LaneResult = ray.get(lane.result)
-        except RayActorError as error:
+        except LOST as error:
             self._count_death(episode, error)
             self._waiting.appendleft(episode)
             actor = self._actor()
@@ -153,7 +153,7 @@ class Ray:
         else:
             self._end(actor)
 
-    def _count_death(self, episode: Episode, error: RayActorError) -> None:
+    def _count_death(self, episode: Episode, error: RayError) -> None:
         """Raise EvalkitError if the lanes of an episode keep dying; that of one lost node is none of its own."""
         self._deaths[episode.key] += 1
         most = self._job.settings.max_attempts

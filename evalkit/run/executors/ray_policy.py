@@ -20,7 +20,7 @@ from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
 
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
@@ -31,6 +31,10 @@ from evalkit.run.settings import RunSettings
 
 POLL_S = 0.5
 """Seconds between two questions whether an actor serves again."""
+
+
+LOST = (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+"""What Ray raises where an actor died, its node was lost before the answer had left it, or Ray killed it for memory."""
 
 
 class Serving(NamedTuple):
@@ -48,12 +52,15 @@ class Failed:
     blame: Any
     reason: str
     retriable: bool = False
+    counts: bool = True
 
     @classmethod
     def of(cls, error: Exception) -> Failed:
         """Return an error as data."""
         if isinstance(error, EpisodeFault):
-            return cls(fault=True, blame=error.blame, reason=error.reason, retriable=error.retriable)
+            return cls(
+                fault=True, blame=error.blame, reason=error.reason, retriable=error.retriable, counts=error.counts
+            )
         if isinstance(error, EvalkitError):
             return cls(fault=False, blame="policy", reason=str(error))
         from evalkit.contracts.errors import describe
@@ -63,8 +70,14 @@ class Failed:
     def raise_again(self) -> None:
         """Raise the error here."""
         if self.fault:
-            raise EpisodeFault(self.blame, self.reason, retriable=self.retriable)
+            raise EpisodeFault(self.blame, self.reason, retriable=self.retriable, counts=self.counts)
         raise EvalkitError(self.reason)
+
+
+STARTED_AGAIN = Failed(
+    fault=True, blame="policy", reason="The policy was started again meanwhile.", retriable=True, counts=False
+)
+"""For an episode that an earlier life of the actor began; whatever ended that life was no fault of this episode."""
 
 
 class PolicyActor:
@@ -80,7 +93,8 @@ class PolicyActor:
         self._max_requests = max_requests
         self._predictions: OrderedDict[tuple[str, int], Callable[[], Prediction]] = OrderedDict()
         try:
-            self._policy = HostedPolicy(PolicyHost(policy.for_bench(bench).load(), Limits(max_jobs=max_requests)))
+            limits = Limits(max_jobs=max_requests, max_uncollected=max_requests)
+            self._policy = HostedPolicy(PolicyHost(policy.for_bench(bench).load(), limits))
         except Exception as error:
             self._failed = Failed.of(error)
 
@@ -100,7 +114,7 @@ class PolicyActor:
     def infer(self, life: str, requests: Sequence[PolicyRequest]) -> Failed | list[tuple[PolicyReply, bool]]:
         """Return one reply per request without its prediction, and whether there will be one."""
         if life != self._life:
-            return Failed(fault=True, blame="policy", reason="The policy was started again meanwhile.", retriable=True)
+            return STARTED_AGAIN
         try:
             replies = self._policy.infer(requests)
         except Exception as error:
@@ -118,7 +132,7 @@ class PolicyActor:
     def predict(self, life: str, episode_id: str, chunk_idx: int) -> Failed | Prediction:
         """Return the prediction of a request; it can be collected once."""
         if life != self._life:
-            return Failed(fault=True, blame="policy", reason="The policy was started again meanwhile.", retriable=True)
+            return STARTED_AGAIN
         try:
             return self._predictions.pop((episode_id, chunk_idx))()
         except Exception as error:
@@ -152,7 +166,7 @@ class RayPolicy:
             try:
                 left_s = max(0.0, deadline - time.monotonic())
                 serving = ray.get(self._actor.serving.remote(), timeout=left_s)
-            except RayActorError:
+            except LOST:
                 time.sleep(POLL_S)
                 continue
             except GetTimeoutError:
@@ -200,7 +214,7 @@ class RayPolicy:
             ray.kill(self._actor, no_restart=False)
             limit = f"{self._reply_s:g} s (run.policy_timeout_s)"
             raise self._lost(f"did not answer within {limit}, and its actor was killed", counts=True) from None
-        except RayActorError as error:
+        except LOST as error:
             if self._node_is_lost():
                 raise self._lost("was on a node that is lost", counts=False) from error
             raise self._lost("died in its Ray actor", counts=True) from error
