@@ -13,13 +13,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.contracts.errors import EvalkitError
 
 STDIN = 0
+
+MAX_MESSAGE_BYTES = 256 * 2**20
+"""Largest request; its one client is no stranger, and sends images of any size."""
 
 EPISODES_PER_REQUEST = 16
 """Episodes that are known per request under way: a lane whose env is slow keeps its own while others begin many."""
@@ -40,6 +42,7 @@ def main(pipe: int) -> None:
 
 async def _serve(told: Mapping[str, Any], pipe: int) -> None:
     from evalkit.config import build_config
+    from evalkit.contracts import msgpack_arrays
     from evalkit.contracts.bound import BoundPolicy
     from evalkit.contracts.plugins import load_policy
     from evalkit.serve.greeting import Greeting
@@ -55,7 +58,8 @@ async def _serve(told: Mapping[str, Any], pipe: int) -> None:
         bound = bound.for_bench(told["bench"])
     most = told["max_requests"]
     limits = Limits(max_jobs=most, max_jobs_per_client=most, max_uncollected=most)
-    of_run = replace(ClientLimits(), jobs=2 * most, predictions=most, episodes=EPISODES_PER_REQUEST * most)
+    message = msgpack_arrays.Limits(num_bytes=MAX_MESSAGE_BYTES)
+    of_run = ClientLimits(message=message, jobs=2 * most, predictions=most, episodes=EPISODES_PER_REQUEST * most)
     listen = Listen(unix=Path(told["socket"]), private=True, limits=of_run)
     policy = bound.load()
     greeting = Greeting(spec=policy.spec, width=getattr(policy, "width", 1), private=True)

@@ -39,6 +39,9 @@ FIRST_WAIT_S = 0.5
 
 MAX_WAIT_S = 30.0
 
+CONNECT_S = 10.0
+"""Seconds to connect to a process that says that it serves; to one that has been lost there is no other connection."""
+
 LOOK_S = 0.2
 """Seconds between two looks at whether to go on waiting for a process."""
 
@@ -144,7 +147,7 @@ class _Server(ChildProcess):
             os.close(telling)
             self._await_ready(launch, limits, told, closed)
             address = Address(url=f"unix://{self._socket}")
-            self.policy = ServedPolicy(address, TimeLimits(connect_s=limits.start_s, reply_s=limits.reply_s))
+            self.policy = ServedPolicy(address, TimeLimits(connect_s=CONNECT_S, reply_s=limits.reply_s))
         except BaseException:
             self.kill()
             raise

@@ -196,6 +196,21 @@ def test_many_other_episodes_take_none_away() -> None:
         policy.end()
 
 
+def test_a_reset_on_a_lost_process_ends_soon(tmp_path: Path) -> None:
+    """A lane may have got the process just before another lane lost it; it must not wait for it to come back."""
+    policy = PolicyProcess(PolicyLaunch.of(evalkit.load_policy(POLICY)))
+    try:
+        server = policy._running()
+        os.kill(server.pid, signal.SIGKILL)
+        started = time.monotonic()
+        with pytest.raises(EpisodeFault) as lost:
+            policy._asked(server, lambda: server.policy.reset("late", fake_spec("Far")), for_actions=True)
+        assert lost.value.retriable
+        assert time.monotonic() - started < 30
+    finally:
+        policy.end()
+
+
 def test_an_end_frees_whoever_waits(tmp_path: Path) -> None:
     policy = PolicyProcess(PolicyLaunch.of(evalkit.load_policy(POLICY, infer_s=60.0)))
     requests, seen = requests_of(policy, 0)
