@@ -131,6 +131,10 @@ class Lane:
                 return Ended(self._record(episode, tally, attempt, "error", fault=ours), ours)
         raise AssertionError("unreachable")
 
+    def ended_in(self, episode: Episode, fault: EpisodeFault) -> Ended:
+        """Return the end of an episode that no lane could finish."""
+        return Ended(self._record(episode, Tally(), self._job.settings.max_attempts, "error", fault=fault), fault)
+
     def _attempt(self, episode: Episode, tally: Tally) -> Attempt:
         """Run an episode once; files of an earlier run of it are removed first."""
         folder, settings, policy = self._job.folder, self._job.settings, self._job.policy

@@ -324,7 +324,7 @@ def test_a_peer_that_leaves_frees_its_work(message: dict[str, Any]) -> None:
 # ---- limits
 
 
-def test_a_message_that_is_none_ends_the_connection_with_a_reason() -> None:
+def test_a_message_that_is_none_ends_the_connection() -> None:
     from websockets.exceptions import ConnectionClosed
 
     with served(ToldPolicy()) as server:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -29,12 +30,12 @@ except ImportError as error:
         "--execution ray needs Ray on every machine; run `pip install -c constraints.txt -e '.[ray]'`."
     ) from error
 
-from evalkit.contracts.errors import BadConfig, EvalkitError
+from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
 from evalkit.contracts.types import Episode
 from evalkit.run.executors import Ended, NoteWorker, OnEnd
 from evalkit.run.executors.ray_lane import LaneActor, LaneResult
 from evalkit.run.executors.ray_policy import LOST, RayPolicy
-from evalkit.run.lane import Job
+from evalkit.run.lane import Job, Lane
 from evalkit.store.files import write_whole
 
 POLL_S = 0.5
@@ -136,9 +137,12 @@ class Ray:
         try:
             result: LaneResult = ray.get(lane.result)
         except LOST as error:
-            self._count_death(episode, error)
-            self._waiting.appendleft(episode)
             actor = self._actor()
+            fault = self._death(episode, error)
+            if fault is None:
+                self._waiting.appendleft(episode)
+            else:
+                on_end(Lane(self._job, 0, threading.Event(), lambda _: None).ended_in(episode, fault))
         else:
             try:
                 self._keep(result)
@@ -153,17 +157,15 @@ class Ray:
         else:
             self._end(actor)
 
-    def _count_death(self, episode: Episode, error: RayError) -> None:
-        """Raise EvalkitError if the lanes of an episode keep dying; that of one lost node is none of its own."""
+    def _death(self, episode: Episode, error: RayError) -> EpisodeFault | None:
+        """Return the fault of an episode whose lanes keep dying; None if another lane may try it."""
         self._deaths[episode.key] += 1
-        most = self._job.settings.max_attempts
+        number, most = self._deaths[episode.key], self._job.settings.max_attempts
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        if self._deaths[episode.key] > most:
-            raise EvalkitError(
-                f"{self._deaths[episode.key]} lanes died while they ran {episode.key}, more than run.max_attempts="
-                f"{most}: {reason}. Records are kept."
-            )
+        if number > most:
+            return EpisodeFault("harness", f"{number} Ray actors died while they ran this episode; the last: {reason}.")
         self._job.on_retry(f"{episode.key} starts again in another lane: {reason}")
+        return None
 
     def _keep(self, result: LaneResult) -> None:
         """Write the files of an episode into the run folder."""

@@ -85,7 +85,11 @@ class LaneActor:
             record, fault = self._lane.end_of(episode)
         except EvalkitError as error:
             fatal = str(error)
-        written = dict(self._taken())
+        written: dict[str, bytes] = {}
+        try:
+            written = dict(self._taken())
+        except OSError as error:
+            record, fault, fatal = None, None, f"A lane cannot read what it wrote in {self._path}: {error}."
         result = LaneResult(
             record=record,
             fault=fault,

@@ -9,18 +9,19 @@ those episodes start again.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
+from ray.exceptions import GetTimeoutError, NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError
 
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
@@ -28,6 +29,9 @@ from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 from evalkit.run.settings import RunSettings
+
+CONDEMN_S = 10.0
+"""Seconds in which an actor whose policy hangs answers whether it is condemned already."""
 
 POLL_S = 0.5
 """Seconds between two questions whether an actor serves again."""
@@ -89,6 +93,7 @@ class PolicyActor:
         from evalkit.serve.scheduler import Limits
 
         self._life = uuid.uuid4().hex
+        self._condemning, self._condemned = threading.Lock(), False
         self._failed: Failed | None = None
         self._max_requests = max_requests
         self._predictions: OrderedDict[tuple[str, int], Callable[[], Prediction]] = OrderedDict()
@@ -102,6 +107,13 @@ class PolicyActor:
         """Return the life of this actor, or why the policy cannot be loaded."""
         node_id = ray.get_runtime_context().get_node_id()
         return self._failed or Serving(self._life, node_id)
+
+    def condemn(self, life: str) -> bool:
+        """Return whether the caller is the first that wants this life to end; it then kills the actor."""
+        with self._condemning:
+            first = life in ("", self._life) and not self._condemned
+            self._condemned |= first
+        return first
 
     def reset(self, episode_id: str, env: EnvSpec) -> Failed | None:
         """Start an episode."""
@@ -211,9 +223,8 @@ class RayPolicy:
         try:
             answer = ray.get(call(*arguments), timeout=self._reply_s)
         except GetTimeoutError:
-            ray.kill(self._actor, no_restart=False)
             limit = f"{self._reply_s:g} s (run.policy_timeout_s)"
-            raise self._lost(f"did not answer within {limit}, and its actor was killed", counts=True) from None
+            raise self._lost(f"did not answer within {limit}, and its actor was killed", counts=self._kill()) from None
         except LOST as error:
             if self._node_is_lost():
                 raise self._lost("was on a node that is lost", counts=False) from error
@@ -221,6 +232,15 @@ class RayPolicy:
         if isinstance(answer, Failed):
             answer.raise_again()
         return answer
+
+    def _kill(self) -> bool:
+        """Kill the actor of this life, so that Ray starts it again; return False if another lane does or has."""
+        life = "" if self._serving is None else self._serving.life
+        with suppress(RayError, GetTimeoutError):
+            if not ray.get(self._actor.condemn.remote(life), timeout=CONDEMN_S):
+                return False
+        ray.kill(self._actor, no_restart=False)
+        return True
 
     def _node_is_lost(self) -> bool:
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -246,9 +266,7 @@ def ray_policies(policy: BoundPolicy, bench: str, settings: RunSettings) -> Iter
     if settings.server_devices and not has_device(policy):
         raise BadConfig(f"run.server_devices cannot be used: policy '{policy.name}' has no setting 'device'.")
     devices = list(islice(cycle(settings.server_devices or (None,)), settings.servers))
-    placed = [
-        policy if each is None else replace(policy, config=replace(policy.config, device=each)) for each in devices
-    ]
+    placed = [_on(device, policy) for device in devices]
     gpus = [int(str(getattr(each.config, "device", "")).startswith("cuda")) for each in placed]
     present = ray.cluster_resources().get("GPU", 0)
     if sum(gpus) > present:
