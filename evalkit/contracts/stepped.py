@@ -8,14 +8,14 @@ which jobs share the next pass.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from enum import StrEnum
+from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest, Prediction
 
 
-class Phase(StrEnum):
+class Phase(str, Enum):  # noqa: UP042  Python 3.10 of env processes has no StrEnum
     """What the next pass of a job is for."""
 
     ACTIONS = "actions"

@@ -95,7 +95,7 @@ class Example:
         if self.verb == "record":
             return ["record", *self.words, "--dry-run"]
         words = [word for word in self.words if word not in ("--dry-run", "--static")]
-        for option in ("--out", "--retry", "--shard"):
+        for option in ("--out", "--retry", "--shard", "--execution"):
             if option in words:
                 position = words.index(option)
                 del words[position : position + 2]

@@ -156,3 +156,11 @@ def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     ):
         pass
     assert time.monotonic() - started < 120
+
+
+def test_a_policy_that_hangs_costs_its_episode_alone(cluster: Cluster, tmp_path: Path) -> None:
+    hang = ("policy.fake.fault=hang", "run.policy_timeout_s=3", "run.workers=1", "run.max_attempts=2")
+    there = run_on(cluster, tmp_path / "ray", "run.clips=false", "run.video=false", *hang, episodes=2)
+    faulty = {record.seed: (record.blame, record.attempts) for record in there if record.outcome == "error"}
+    assert faulty == {1: ("policy", 2)}
+    assert len(there) > 1
