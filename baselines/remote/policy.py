@@ -27,7 +27,7 @@ from baselines.remote.dialects import ServerError
 from baselines.remote.plausible import check_metadata, check_numbers
 from baselines.remote.probe import probe_observation
 from baselines.remote.served import greeting_at, load_served, served_provenance, served_spec
-from baselines.remote.settings import RemoteConfig, address_of
+from baselines.remote.settings import RemoteConfig, address_of, key_advice
 from baselines.remote.starts import FirstActions, check_start
 from evalkit.contracts.env import Finding
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError
@@ -35,7 +35,7 @@ from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EnvSpec, PolicySpec
 from evalkit.contracts.types import PolicyReply, PolicyRequest
-from evalkit.serve.connection import Unreachable
+from evalkit.serve.connection import KeyRefused, Unreachable
 from evalkit.serve.greeting import KEY, Greeting
 
 PAGE = "docs/remote.md"
@@ -288,9 +288,10 @@ def _steps(config: RemoteConfig, adapter: Adapter) -> tuple[int, int]:
     return chunk_len, execute_steps
 
 
-def _client(config: RemoteConfig, adapter: Adapter) -> Client:
-    """Return a client that is not connected yet."""
-    patience = Patience(connect_s=config.connect_timeout_s, reply_s=config.reply_timeout_s, attempts=config.attempts)
+def _client(config: RemoteConfig, adapter: Adapter, connect_s: float | None = None) -> Client:
+    """Return a client that is not connected yet; `connect_s` limits further attempts in place of the setting."""
+    limit_s = config.connect_timeout_s if connect_s is None else connect_s
+    patience = Patience(connect_s=limit_s, reply_s=config.reply_timeout_s, attempts=config.attempts)
     return Client(address_of(config), adapter, patience)
 
 
@@ -301,6 +302,10 @@ def _hello(client: Client, config: RemoteConfig) -> Mapping[str, Any]:
         if config.adapter is None and KEY in metadata:
             raise Unreachable("a policy server of evalkit has started there meanwhile; run the same command again")
         return metadata
+    except KeyRefused as error:
+        client.close()
+        advice = key_advice(address_of(config))
+        raise EvalkitError(f"The server at {config.url} cannot be used: {error}; {advice}.") from error
     except (Unreachable, NoReply, ServerError, BadMessage) as error:
         client.close()
         raise EvalkitError(
@@ -345,15 +350,17 @@ def _package(module: str, package: str) -> Finding:
 
 
 def _server(config: RemoteConfig, adapter: Adapter) -> Finding:
-    """Return whether the server answers, and what it says about itself."""
+    """Return whether the server answers one attempt to connect, and what it says about itself."""
     remedy = "start the server, or give its address with policy.remote.url"
     try:
-        with _client(config, adapter) as client:
+        with _client(config, adapter, connect_s=0.0) as client:
             metadata = client.metadata()
             check_metadata(metadata, adapter, chunk_len=_steps(config, adapter)[0])
     except (Unreachable, NoReply, ServerError, BadMessage) as error:
         if isinstance(error, BadMessage):
             remedy = f"choose the adapter that fits the server ({PAGE})"
+        elif isinstance(error, KeyRefused):
+            remedy = key_advice(address_of(config))
         return Finding(what=f"server at {config.url}", ok=False, found=_said(error), remedy=remedy)
     return Finding(what=f"server at {config.url}", ok=True, found=f"metadata {_shortened(metadata)}", remedy=remedy)
 

@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib import metadata as packages
 
-from baselines.remote.settings import RemoteConfig
+from baselines.remote.settings import RemoteConfig, key_advice
 from evalkit.contracts.errors import BadConfig, EvalkitError
 from evalkit.contracts.msgpack_arrays import BadMessage
 from evalkit.contracts.spec import PolicySpec
 from evalkit.serve.client import ServedPolicy, TimeLimits, read_greeting
-from evalkit.serve.connection import Address, Connection, Lost, Slow, Unreachable
+from evalkit.serve.connection import Address, Connection, KeyRefused, Lost, Slow, Unreachable
 from evalkit.serve.greeting import Greeting
 
 GREETING_S = 5.0
@@ -30,10 +30,12 @@ def greeting_at(address: Address) -> Greeting | None:
     """Return what a policy server of ours states; None if another one answers, or none.
 
     Raises:
-        EvalkitError: If the server is ours and speaks another version.
+        EvalkitError: If the server is ours and speaks another version, or it refuses the API key.
     """
     try:
         connection = Connection(replace(address, timeout_s=min(address.timeout_s, GREETING_S)))
+    except KeyRefused as error:
+        raise EvalkitError(f"The server at {address.url} cannot be used: {error}; {key_advice(address)}.") from error
     except Unreachable:
         return None
     try:

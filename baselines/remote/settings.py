@@ -32,7 +32,8 @@ class RemoteConfig:
         label: Name of the policy in records and reports; None for the server's or the adapter's.
         chunk_len: Actions in a reply; None for the server's or the adapter's.
         execute_steps: Actions that are executed before the next request; None for the server's or the adapter's.
-        connect_timeout_s: Time limit to connect, at the start and whenever the connection is lost.
+        connect_timeout_s: Time limit to connect: of the one attempt at the start, and of all attempts after a lost
+            connection.
         reply_timeout_s: Time limit of a reply, the first one included.
         attempts: How often a request is sent if the connection ends before its reply.
         ca_file: Certificates that a `wss` server is checked against, in addition to the system's.
@@ -82,6 +83,12 @@ def address_of(config: RemoteConfig) -> Address:
         ca_file=config.ca_file,
         timeout_s=config.connect_timeout_s,
     )
+
+
+def key_advice(address: Address) -> str:
+    """Return what to do where a server refuses a connection for its API key."""
+    source = "the server's API key (for `evalkit serve --token-file FILE`, what FILE holds)"
+    return f"{KEY_VARIABLE} must hold {source}" if address.has_key else f"set {KEY_VARIABLE} to {source}"
 
 
 def _shown(url: str) -> str:

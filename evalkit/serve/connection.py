@@ -35,6 +35,10 @@ class Unreachable(Exception):
     """No connection can be made; the message says why."""
 
 
+class KeyRefused(Unreachable):
+    """The server asks for an API key, and got none or another one; trying again does not help."""
+
+
 class Lost(Exception):
     """The connection ended before the reply was complete."""
 
@@ -62,6 +66,11 @@ class Address:
     send_timeout_s: float | None = None
 
     @property
+    def has_key(self) -> bool:
+        """Return whether an API key is sent."""
+        return any(name.lower() == "authorization" for name, _ in self.headers)
+
+    @property
     def unix_path(self) -> str | None:
         """Return the path of a Unix socket; None for a network address."""
         return self.url.removeprefix("unix://") if self.url.startswith("unix://") else None
@@ -81,7 +90,7 @@ class Connection:
         try:
             self._socket = self._open.enter_context(_connecting(address))
         except InvalidStatus as error:
-            raise Unreachable(_status(error.response.status_code)) from error
+            raise _refusal(error.response.status_code, address) from error
         except (InvalidHandshake, InvalidURI, EOFError) as error:
             raise Unreachable(f"no websocket answers there ({error})") from error
         except TimeoutError as error:
@@ -127,11 +136,14 @@ def connect_within(address: Address, limit_s: float) -> Connection:
 
     Raises:
         Unreachable: If no attempt succeeded.
+        KeyRefused: At once.
     """
     deadline = time.monotonic() + limit_s
     while True:
         try:
             return Connection(address)
+        except KeyRefused:
+            raise
         except Unreachable:
             if time.monotonic() + RETRY_WAIT_S >= deadline:
                 raise
@@ -169,13 +181,14 @@ def _context(address: Address) -> ssl.SSLContext:
     return context
 
 
-def _status(code: int) -> str:
-    advice = {
-        401: ": the server asks for an API key",
-        403: ": the server refuses this API key, or this path",
-        404: ": the server has no such path",
-    }
-    return f"the server answers with HTTP status {code}{advice.get(code, '')}"
+def _refusal(code: int, address: Address) -> Unreachable:
+    """Return what an HTTP status in place of a connection means."""
+    answer = f"the server answers with HTTP status {code}"
+    if code == 401:
+        why = "the server refuses the API key that was sent" if address.has_key else "the server asks for an API key"
+        return KeyRefused(f"{answer}: {why}")
+    advice = {403: ": the server refuses this API key, or this path", 404: ": the server has no such path"}
+    return Unreachable(f"{answer}{advice.get(code, '')}")
 
 
 def _why_closed(error: Exception) -> str:

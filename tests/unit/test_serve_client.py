@@ -19,6 +19,7 @@ import pytest
 from baselines.remote.policy import RemotePlugin
 from baselines.remote.settings import RemoteConfig
 from evalkit import testing
+from evalkit.config import bind_policy
 from evalkit.contracts.errors import BadConfig, EpisodeFault, EvalkitError, SpecMismatch
 from evalkit.contracts.policy import Policy
 from evalkit.contracts.spec import EPISODE, EVERYTHING, EnvSpec
@@ -338,8 +339,13 @@ def test_remote_finds_a_server_of_ours_by_its_metadata() -> None:
 def test_remote_takes_a_unix_socket_and_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(ToldPolicy(), unix=socket_path(tmp_path), token="secret-token") as server:
         plugin, config = RemotePlugin(), RemoteConfig(url=server.url, connect_timeout_s=0.2)
-        with pytest.raises(EvalkitError, match="HTTP status 401: the server asks for an API key"):
-            plugin.provenance(config)
+        with pytest.raises(EvalkitError, match=r"401: the server asks for an API key; set EVALKIT_REMOTE_API_KEY to"):
+            plugin.spec(config)
+        monkeypatch.setenv("EVALKIT_REMOTE_API_KEY", "another-token")
+        refused = r"401: the server refuses the API key that was sent; EVALKIT_REMOTE_API_KEY must hold"
+        with pytest.raises(EvalkitError, match=refused) as caught:
+            bind_policy("remote", [f"policy.remote.url={server.url}"]).require()
+        assert "start the server" not in str(caught.value)
         monkeypatch.setenv("EVALKIT_REMOTE_API_KEY", "secret-token")
         assert plugin.spec(config) == SPEC
         testing.check_replies(plugin.make(config))
