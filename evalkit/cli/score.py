@@ -248,7 +248,7 @@ def score_dataset(
     """Let a policy predict from recorded frames, and score the predictions against the recording.
 
     Every chunk starts from a recorded frame; no simulator is needed. Write `scores.parquet`, `report.md` and
-    `scores.csv`.
+    `scores.csv`. A policy that predicts no frames has no scores: that is said, and is no error.
 
     Examples:
 
@@ -261,6 +261,7 @@ def score_dataset(
     from evalkit.report.sheets import SHEETS, ContactSheets
     from evalkit.score.controls.branches import branch_sentences, execute_missing
     from evalkit.score.dataset import score_dataset as score
+    from evalkit.score.results.coverage import no_frames_sentence
     from evalkit.score.results.names import CONTROLS
     from evalkit.score.sources.recorded import open_source
 
@@ -271,6 +272,9 @@ def score_dataset(
     source = open_source(folder)  # refuses a folder that cannot be read, before the policy is loaded
     bound = bind_policy(policy, overrides or [])
     spec = bound.spec()
+    if not spec.predicts:
+        out.print(Text(no_frames_sentence(spec.policy_id), style="yellow"))
+        return
     modes = _modes(spec, actions, chosen_controls, branches)
     if dry_run:
         print_dataset(source, spec, modes, chosen_controls, branches)
@@ -303,9 +307,8 @@ def _modes(spec: PolicySpec, actions: str | None, controls: Sequence[str], branc
     Raises:
         BadConfig: If the policy does not predict so, or controls and modes do not fit.
     """
-    from evalkit.score.dataset import MODES, check_controls, check_predicts
+    from evalkit.score.dataset import MODES, check_controls
 
-    check_predicts(spec)
     if controls and not spec.takes_actions:
         raise BadConfig(
             f"--controls needs a policy that predicts the outcome of given actions; '{spec.policy_id}' does not "

@@ -96,7 +96,7 @@ def kept_clips(episodes: Sequence[Episode], share: float) -> frozenset[str]:
     for digest, episode in sorted(((_digest(each), each) for each in episodes), key=lambda pair: pair[0]):
         ranked.append((ranks[episode.task], digest, episode.key))
         ranks[episode.task] += 1
-    count = math.ceil(round(len(episodes) * share, 6))
+    count = max(math.ceil(round(len(episodes) * share, 6)), 1 if share > 0 else 0)
     return frozenset(key for _, _, key in sorted(ranked)[:count])
 
 

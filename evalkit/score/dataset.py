@@ -36,7 +36,7 @@ from evalkit.score.controls.dependence import Branching, dependence_scores
 from evalkit.score.distribution import ClipSets
 from evalkit.score.metrics.device import describe
 from evalkit.score.references import reference_branchings
-from evalkit.score.results.coverage import clip_row, failure_row
+from evalkit.score.results.coverage import clip_row, failure_row, no_frames_sentence
 from evalkit.score.results.names import BRANCHES
 from evalkit.score.results.outcome import WHOLE_CHUNK, ImageKey, Measure, Score
 from evalkit.score.results.table import ClipScores, ScoreWriter
@@ -147,7 +147,7 @@ def score_dataset(
 def check_predicts(policy: PolicySpec) -> None:
     """Raise BadConfig unless a policy predicts something."""
     if not policy.predicts:
-        raise BadConfig(f"There is nothing to score: policy '{policy.policy_id}' predicts no frames.")
+        raise BadConfig(no_frames_sentence(policy.policy_id))
 
 
 def check_controls(controls: Sequence[str], modes: Sequence[Mode], branches: Path | None) -> None:

@@ -171,11 +171,17 @@ class ServedHandle:
         self._policy, self._link, self._number = policy, link, number
         self._started = time.perf_counter()
         self._timings_ms: dict[str, float] = {}
+        self._acting = threading.Lock()
+        self._reply: PolicyReply | None = None  # without `prediction`: a cycle would keep a dropped handle alive
+        self._error: EpisodeFault | EvalkitError | None = None
+        self._follows = False
         self._cancel = weakref.finalize(self, link.abandoned.append, number)
         self._cancel.atexit = False
 
     def actions(self, timeout_s: float | None = None) -> PolicyReply:
         """Return the reply as soon as the actions are clean; its prediction is fetched when it is called.
+
+        Called again, or by several threads, it returns or raises the same; the first call sets the time limit.
 
         Args:
             timeout_s: Time limit; the policy's own if not given.
@@ -184,6 +190,18 @@ class ServedHandle:
             EpisodeFault: Blames the policy: what it raised, or no reply in time.
             EvalkitError: What the policy refused.
         """
+        with self._acting:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._reply = self._reply or self._received(timeout_s)
+            except (EpisodeFault, EvalkitError) as error:
+                self._error = error
+                raise
+            return replace(self._reply, prediction=self.prediction if self._follows else None)
+
+    def _received(self, timeout_s: float | None) -> PolicyReply:
+        """Return the reply when it comes, without its prediction; raises as `actions`."""
         message = self._policy.answer(self._link, self._number, timeout_s, self.cancel)
         both_ms = (time.perf_counter() - self._started) * 1e3
         try:
@@ -193,15 +211,10 @@ class ServedHandle:
         self._timings_ms = dict(reply.timings_ms)
         server_ms = self._timings_ms.pop("infer_ms", 0.0)
         self._timings_ms |= {"wire": max(0.0, both_ms - server_ms), "server": server_ms}
-        follows = message[KEY].get("prediction") is True
-        if not follows:
+        self._follows = message[KEY].get("prediction") is True
+        if not self._follows:
             self._cancel.detach()
-        return PolicyReply(
-            actions=reply.actions,
-            timings_ms=self._timings_ms,
-            prediction=self.prediction if follows else None,
-            details=reply.details,
-        )
+        return replace(reply, timings_ms=self._timings_ms)
 
     def prediction(self, timeout_s: float | None = None) -> Prediction:
         """Return the prediction as soon as it is finished, and add its timings to the reply's; raises as `actions`."""

@@ -80,4 +80,5 @@ def test_all_clips_or_none() -> None:
     plan = episodes(3, 4)
     assert kept_clips(plan, 1.0) == {episode.key for episode in plan}
     assert kept_clips(plan, 0.0) == frozenset()
+    assert len(kept_clips(plan, 1e-8)) == 1
     assert len(kept_clips(episodes(10, 10), 0.07)) == 7, "0.07 * 100 is above 7 in floating point"

@@ -78,3 +78,12 @@ def test_nothing_scored_in_a_run_is_an_error(tmp_path: Path) -> None:
     done = _score("run", tmp_path / "run")
     assert isinstance(done.exception, BadConfig)
     assert "Nothing could be scored: Cannot read the clip" in str(done.exception)
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_policy_without_frames_is_no_error(tmp_path: Path, dry: list[str]) -> None:
+    write_scene_run(tmp_path / "run", outcomes=["success"], image_hw_px=SIZE)
+    done = _score("dataset", tmp_path / "run", "--policy", "hold", "--out", tmp_path / "out", *dry)
+    assert (done.exit_code, done.exception) == (0, None)
+    assert done.stdout.startswith("There is nothing to score: policy 'hold' predicts no frames.")
+    assert not (tmp_path / "out").exists()

@@ -298,6 +298,18 @@ def test_a_server_that_comes_back_serves_the_next_episode() -> None:
     client.close()
 
 
+def test_the_actions_may_be_asked_for_again() -> None:
+    with connected(ToldPolicy()) as client:
+        request = seeded(SPEC, 0)
+        client.reset(request.episode_id, env_for(SPEC))
+        handle = client.submit(request)
+        with ThreadPoolExecutor(2) as threads:
+            first, second = threads.map(lambda _: handle.actions(), range(2))
+        for reply in (second, handle.actions()):
+            np.testing.assert_array_equal(reply.actions, first.actions)
+            assert (reply.timings_ms, reply.details) == (first.timings_ms, first.details)
+
+
 def test_a_prediction_that_is_not_fetched_is_dropped() -> None:
     imagined = list[PolicyRequest]()
     busy = threading.Event()

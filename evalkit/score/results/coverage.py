@@ -87,12 +87,17 @@ def predicts_nothing(plan: Plan) -> bool:
     return not any(spec.get("predicts", True) for spec in plan.policy.specs.values())
 
 
+def no_frames_sentence(policy: str) -> str:
+    """Return that a policy has no scores, because it predicts no frames."""
+    return f"There is nothing to score: policy '{policy}' predicts no frames."
+
+
 def nothing_to_score(plan: Plan, records: Sequence[EpisodeRecord]) -> str | None:
     """Return why a run has no clip to score, one sentence; None if it has one."""
     if any(record.clip is not None for record in records):
         return None
     if predicts_nothing(plan):
-        return f"There is nothing to score: policy '{plan.policy.name}' predicts no frames."
+        return no_frames_sentence(plan.policy.name)
     if not records:
         return "There is nothing to score yet: the run has no records."
     return (
