@@ -10,6 +10,7 @@ Read next: `evalkit/__init__.py` for an example; `evalkit/cli/` for the same on 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -132,6 +133,9 @@ def run_plan(
         UnknownName: If there is no such setting.
         BadConfig: If the plan was made of another bench or policy, or a value does not fit its setting.
         EvalkitError: If the run cannot continue; records are kept.
+
+    Warns:
+        UserWarning: If `rollouts` holds fewer episodes than the plan.
     """
     given = ((bench.name, bench.planned_config, plan.bench), (policy.name, asdict(policy.config), plan.policy))
     for name, config, planned in given:
@@ -147,6 +151,9 @@ def run_plan(
             with executing(execution, policy, folder, run_settings) as chosen:
                 job = Job(folder=folder, bench=bench, policy=chosen.policy, settings=run_settings, shard=part)
                 runner.run_session(job, on_record, chosen.make_executor, **chosen.facts)
+        rollouts = runner.write_rollouts(folder, run_settings)
+        if rollouts is not None and rollouts.gaps:
+            warnings.warn(rollouts.sentence, stacklevel=2)
     return Path(out)
 
 

@@ -232,7 +232,7 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard, where
     from evalkit.report.write import build_report
     from evalkit.run.executors.choice import executing
     from evalkit.run.lane import Job
-    from evalkit.run.runner import missing_episodes, run_session
+    from evalkit.run.runner import missing_episodes, run_session, write_rollouts
     from evalkit.store.run_folder import HeldRun
 
     with HeldRun(path, call.plan) as folder:
@@ -264,8 +264,12 @@ def _run(call: Call, path: Path, retry: Collection[Outcome], shard: Shard, where
                 run_session(job, _on_record(progress, done, len(planned)), execution.make_executor, **execution.facts)
             for sentence in job.memory.describe(call.run.worker_memory_bytes):
                 out.print(Text(sentence, style="yellow"), soft_wrap=True)
+        rollouts = write_rollouts(folder, call.run)
         out.print(render_console(build_report([folder.path])))
-        out.print(f"{_written(folder)}: {folder.path}", soft_wrap=True)
+        if rollouts is not None:
+            out.print(Text(rollouts.sentence, style="yellow" if rollouts.gaps else ""), soft_wrap=True)
+        lerobot = f"; LeRobot data set: {call.run.rollouts}" if rollouts is not None and rollouts.num_episodes else ""
+        out.print(f"{_written(folder)}: {folder.path}{lerobot}", soft_wrap=True)
         if missing := missing_episodes(folder, shard):
             raise EvalkitError(f"{count_of(len(missing), 'planned episode')} without a record; run the command again.")
         _check_results(folder.records(), call.plan.bench.name)
@@ -303,9 +307,13 @@ def _advice(folder: RunFolder) -> str:
     return f" To repeat {count_of(number, 'episode')} without a result, add --retry {','.join(outcomes)}."
 
 
+OUTPUTS = ("clips", "videos", "steps", "rollouts")
+"""Folders of a run folder that its settings ask for."""
+
+
 def _written(folder: RunFolder) -> str:
     """Return the names of what a run folder holds."""
-    names = ["records", *(name for name in ("clips", "videos") if (folder.path / name).is_dir())]
+    names = ["records", *(name for name in OUTPUTS if (folder.path / name).is_dir())]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -7,6 +7,9 @@ Read next: `evalkit/dataset/writer.py`, which writes each episode into the run f
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,8 @@ from evalkit.contracts.spec import EnvSpec
 from evalkit.contracts.types import Episode, Observation
 from evalkit.dataset.about import EpisodeAbout
 from evalkit.dataset.layout import scan
-from evalkit.dataset.lerobot_export import Exported, export
-from evalkit.dataset.writer import Recording, Steps, recording_of, write_episode, write_metadata
+from evalkit.dataset.lerobot_export import export
+from evalkit.dataset.writer import Recording, Steps, episode_key, recording_of, write_episode, write_metadata
 from evalkit.run.episode import ExecutedChunk
 from evalkit.store.plan import Plan
 from evalkit.store.run_folder import RunFolder
@@ -76,15 +79,57 @@ class RolloutRecorder:
         self._actions.clear()
 
 
-def export_rollouts(folder: RunFolder, out: Path) -> Exported:
-    """Write the LeRobot data set of all recorded episodes; the same call again changes nothing.
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """What `run.rollouts` holds.
+
+    Attributes:
+        num_episodes: Its episodes.
+        num_planned: Episodes of the plan.
+        gaps: Why the others are missing, and how many for each reason.
+    """
+
+    num_episodes: int
+    num_planned: int
+    gaps: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Return of how many episodes there are rollouts, and why others are missing."""
+        held = f"run.rollouts holds {self.num_episodes} of {self.num_planned} episodes"
+        return f"{held}: {', '.join(self.gaps)}." if self.gaps else f"{held}."
+
+
+def export_rollouts(folder: RunFolder, out: Path) -> Rollouts:
+    """Write the LeRobot data set of all recorded episodes, if there is one; the same call again changes nothing.
 
     Raises:
-        DataSetError: If no episode is usable, or `out` holds something else, or the data set of earlier episodes.
+        DataSetError: If `out` holds something else, or the data set of earlier episodes.
     """
     root = folder.path / FOLDER
-    write_metadata(root)
-    return export(root, scan(root), out)
+    found = scan(root) if root.is_dir() and write_metadata(root) else None
+    held = set() if found is None else set(found.lengths)
+    if found is not None and held:
+        held -= set(export(root, found, out).broken)
+    planned = {episode_key(index): episode for index, episode in enumerate(folder.plan.episodes)}
+    return Rollouts(
+        num_episodes=len(held),
+        num_planned=len(planned),
+        gaps=_gaps(folder, [episode for key, episode in planned.items() if key not in held]),
+    )
+
+
+def _gaps(folder: RunFolder, missing: Sequence[Episode]) -> tuple[str, ...]:
+    outcomes = {record.key: record.outcome for record in folder.records()}
+    reasons = {
+        None: "without a record in this run folder",
+        "error": "that ended as error",
+        "skipped": "that were skipped",
+    }
+    counts = Counter(
+        reasons.get(outcomes.get(episode.key), "recorded without run.rollouts, or broken") for episode in missing
+    )
+    return tuple(f"{count} {reason}" for reason, count in counts.items())
 
 
 def _about(plan: Plan, bench: BoundBench, episode: Episode, *, success: bool) -> EpisodeAbout:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.contracts.types import Episode
 from evalkit.run.choice import WHOLE, Shard, longest_first
@@ -21,8 +21,12 @@ from evalkit.run.executors import Ended
 from evalkit.run.executors.choice import MakeExecutor
 from evalkit.run.executors.threads import Threads
 from evalkit.run.lane import Job, OnRecord
+from evalkit.run.settings import RunSettings
 from evalkit.store.about import begin_session, end_session
 from evalkit.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from evalkit.run.rollouts import Rollouts
 
 
 def missing_episodes(folder: RunFolder, shard: Shard = WHOLE) -> list[Episode]:
@@ -44,10 +48,19 @@ def run_session(job: Job, on_record: OnRecord, make_executor: MakeExecutor = Thr
     begin_session(job.folder, job.settings, shard=None if job.shard == WHOLE else str(job.shard), **facts)
     run_missing(job, on_record, make_executor)
     end_session(job.folder, worker_memory=job.memory.to_json(job.settings.worker_memory_bytes))
-    if job.settings.rollouts is not None:
-        from evalkit.run.rollouts import export_rollouts
 
-        export_rollouts(job.folder, Path(job.settings.rollouts))
+
+def write_rollouts(folder: RunFolder, settings: RunSettings) -> Rollouts | None:
+    """Write the data set of `run.rollouts` and return what it holds; None where it is not asked for.
+
+    Raises:
+        DataSetError: As `export_rollouts`.
+    """
+    if settings.rollouts is None:
+        return None
+    from evalkit.run.rollouts import export_rollouts
+
+    return export_rollouts(folder, Path(settings.rollouts))
 
 
 def _check_rollouts(job: Job) -> None:

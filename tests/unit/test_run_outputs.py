@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import evalkit
+from evalkit.cli.main import app
 from evalkit.contracts.errors import EvalkitError
 from evalkit.dataset.layout import read_track, scan
 from evalkit.dataset.lerobot_import import import_episodes
@@ -20,9 +24,9 @@ from tests.doubles.bench import FakeEnv
 POLICY = "tests.doubles.policy:FakePolicyPlugin"
 
 
-def run(path: Path, bench: str = "FakeBench", **settings: Any) -> Path:
+def run(path: Path, bench: str = "FakeBench", tasks: Sequence[str] = (), **settings: Any) -> Path:
     bound, policy = evalkit.load_bench(f"tests.doubles.bench:{bench}"), evalkit.load_policy(POLICY)
-    plan = evalkit.make_plan(bound, policy, num_episodes=2)
+    plan = evalkit.make_plan(bound, policy, tasks=tasks, num_episodes=2)
     return evalkit.run_plan(plan, bound, policy, path, **settings)
 
 
@@ -69,3 +73,38 @@ def test_a_bench_without_recordings_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(EvalkitError, match="cannot be recorded"):
         run(tmp_path / "run", rollouts=str(tmp_path / "set"))
     assert open_run(tmp_path / "run").records() == []
+
+
+def test_missing_rollouts_are_counted(tmp_path: Path) -> None:
+    def sentences(**settings: Any) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(tmp_path / "run", "RecordableFakeBench", **settings)
+        return [str(each.message) for each in caught if each.category is UserWarning]
+
+    total = len(open_run(run(tmp_path / "all", "RecordableFakeBench", shard="1/2")).plan.episodes)
+    assert sentences(shard="1/2") == []
+    half = (total + 1) // 2
+    (said,) = sentences(rollouts=str(tmp_path / "set"))
+    assert said == (
+        f"run.rollouts holds {total - half} of {total} episodes: {half} recorded without run.rollouts, or broken."
+    )
+    assert len(open_lerobot(tmp_path / "set").episodes) == total - half
+    (said,) = sentences(rollouts=str(tmp_path / "set"))
+    assert said.startswith(f"run.rollouts holds {total - half} of {total}"), "the same call again says it again"
+
+
+def test_rollouts_of_a_shard_are_counted(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"holds 1 of 2 episodes: 1 without a record in this run folder\."):
+        run(tmp_path / "run", "RecordableFakeBench", tasks=["Near"], shard="1/2", rollouts=str(tmp_path / "set"))
+
+
+def test_the_last_line_names_all_outputs(tmp_path: Path) -> None:
+    arguments = ["run", "--policy", POLICY, "--bench", "tests.doubles.bench:RecordableFakeBench", "--tasks", "Near"]
+    outputs = ["--out", str(tmp_path / "run"), "run.steps=true", f"run.rollouts={tmp_path / 'set'}"]
+    done = CliRunner().invoke(app, [*arguments, "--episodes", "2", *outputs])
+    assert done.exit_code == 0, done.output
+    counted, last = done.stdout.strip().splitlines()[-2:]
+    assert counted == "run.rollouts holds 2 of 2 episodes."
+    assert last.startswith("records, ")
+    assert last.endswith(f"steps and rollouts: {tmp_path / 'run'}; LeRobot data set: {tmp_path / 'set'}")
