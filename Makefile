@@ -20,7 +20,8 @@ MODEL_POLICIES := xwam uwm dreamzero joint_attention video_in_training
 IS_MODEL := $(filter $(MODEL_POLICIES),$(POLICY))
 IS_XWAM := $(filter xwam,$(POLICY))
 ifeq (command line,$(origin CHECKPOINT))
-$(if $(IS_MODEL),,$(error CHECKPOINT is for policies with weights: $(MODEL_POLICIES); leave it out for $(POLICY)))
+TWO_STAGE_ADVICE = for its inner policy call `evalkit run --policy two_stage` with policy.two_stage.inner=NAME 'policy.two_stage.inner_settings=["checkpoint=FILE"]'
+$(if $(IS_MODEL),,$(error CHECKPOINT is for policies with weights: $(MODEL_POLICIES); $(if $(filter two_stage,$(POLICY)),$(TWO_STAGE_ADVICE),leave it out for $(POLICY))))
 endif
 say_random = $(if $(IS_MODEL),$(if $(filter random-%,$(1)),@echo "No CHECKPOINT is given: $(POLICY) has random weights ($(1))$(comma) which only show that a run works."))
 # CHECKPOINT of such a policy runs on EVAL_DEVICE and reads its prompts with EVAL_TOKENIZER if it has umT5 and holds no

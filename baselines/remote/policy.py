@@ -51,7 +51,10 @@ class RemotePlugin:
     """
 
     name = "remote"
-    summary = "A policy behind a websocket (openpi, vLLM-Omni, XPolicyLab), driven by an adapter (docs/remote.md)"
+    summary = (
+        "A policy behind a websocket: of `evalkit serve` (no adapter; actions, predictions), or of openpi, vLLM-Omni "
+        "or XPolicyLab (with an adapter; actions alone); see docs/serving.md, docs/remote.md"
+    )
     config_type = RemoteConfig
 
     def __init__(self, bench: str | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from evalkit.contracts.errors import BadConfig
@@ -56,6 +57,11 @@ class RemoteConfig:
         """Raise BadConfig for settings that reach no server."""
         parts = urlsplit(self.url)
         is_known = bool(parts.hostname) if parts.scheme in ("ws", "wss") else self.url.startswith("unix:///")
+        path = self.url.removeprefix("unix://")
+        if path and path != self.url and not path.startswith("/"):
+            raise BadConfig(
+                f"policy.remote.url=unix://{path} must hold an absolute path, for example unix://{Path(path).absolute()}."
+            )
         if not is_known:
             raise BadConfig(
                 f"policy.remote.url must be like ws://host:8000/path, wss://host/path or unix:///path/of/socket, got "

@@ -67,7 +67,8 @@ def serve(
         typer.Option(
             "--token-file",
             metavar="FILE",
-            help=f"File with a token that clients must send. [default: that of {TOKEN_VARIABLE}, or none]",
+            help=f"File with a token that clients must send: at least {LEAST_TOKEN_LENGTH} letters, digits and signs "
+            f"without spaces, for example of `openssl rand -hex 24`. [default: that of {TOKEN_VARIABLE}, or none]",
             show_default=False,
         ),
     ] = None,
@@ -110,7 +111,7 @@ def serve(
     - `evalkit serve --policy xwam --width auto`
     - `evalkit serve --policy xwam --host 0.0.0.0 --token-file token policy.xwam.checkpoint=nano`
     """
-    from evalkit.serve.server import Listen
+    from evalkit.serve.server import Listen, check_listen
 
     overrides = overrides or []
     if width == AUTO and not dry_run:
@@ -119,6 +120,7 @@ def serve(
     listen = Listen(
         host=host, port=port, unix=unix, path=_path(path), token=_token(token_file), max_clients=max_clients
     )
+    check_listen(listen)
     greeting = _greeting(bound)
     _print_plan(greeting, listen, token_file, measured=width == AUTO)
     if dry_run:

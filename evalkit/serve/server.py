@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import socket
 import stat
 import threading
@@ -106,8 +107,7 @@ class PolicyServer:
         try:
             server = await self._start()
         except OSError as error:
-            where = f"the Unix socket {listen.unix}" if listen.unix else f"{listen.host}:{listen.port}"
-            raise EvalkitError(f"Cannot listen on {where}: {error.strerror or error}; choose another one.") from error
+            raise _cannot_listen(listen, error) from error
         try:
             async with server:
                 self.url = self._url(server)
@@ -172,6 +172,10 @@ class PolicyServer:
             self.traffic.clients -= 1
 
 
+MAX_SOCKET_PATH_BYTES = 107
+"""Linux: `sun_path` has 108 bytes, one of them a zero."""
+
+
 @contextmanager
 def serving(host: PolicyHost, greeting: Greeting, listen: Listen) -> Iterator[PolicyServer]:
     """Serve in a thread until the block ends; raises EvalkitError if the address cannot be used."""
@@ -201,20 +205,48 @@ def serving(host: PolicyHost, greeting: Greeting, listen: Listen) -> Iterator[Po
         thread.join()
 
 
+def check_listen(listen: Listen) -> None:
+    """Raise EvalkitError if the path of a Unix socket cannot be used; nothing is changed."""
+    if listen.unix is not None:
+        try:
+            _is_left_over(listen.unix)
+        except OSError as error:
+            raise _cannot_listen(listen, error) from error
+
+
+def _cannot_listen(listen: Listen, error: OSError) -> EvalkitError:
+    where = f"the Unix socket {listen.unix}" if listen.unix else f"{listen.host}:{listen.port}"
+    return EvalkitError(f"Cannot listen on {where}: {error.strerror or error}; choose another one.")
+
+
+def _is_left_over(path: Path) -> bool:
+    """Return whether a path is a socket without a server; raise OSError if no socket can be made there."""
+    if not path.absolute().parent.is_dir():
+        raise OSError(None, f"the folder {path.absolute().parent} does not exist")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise OSError(None, f"the folder {path.absolute().parent} cannot be written to")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise OSError(None, f"its path is longer than {MAX_SOCKET_PATH_BYTES} bytes")
+    if not path.exists():
+        return False
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise OSError(None, f"there is a {'folder' if path.is_dir() else 'file'} of this name, which is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    raise OSError(None, "another server listens there")
+
+
 def unix_socket(path: Path) -> socket.socket:
     """Return a bound Unix socket that only this user can connect to; one without a server is replaced.
 
     Raises:
         OSError: If the path cannot be used, or another server listens there.
     """
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-            else:
-                raise OSError(None, "another server listens there")
+    if _is_left_over(path):
+        path.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(str(path))

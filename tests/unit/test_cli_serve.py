@@ -78,6 +78,19 @@ def test_what_cannot_be_served_is_one_sentence(arguments: list[str], said: str) 
     assert "Traceback" not in done.stderr
 
 
+def test_a_path_that_is_no_socket_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for name, said in (
+        ("file", "there is a file of this name, which is no socket"),
+        (".", "there is a folder of this name, which is no socket"),
+        ("none/p.sock", f"the folder {tmp_path / 'none'} does not exist"),
+    ):
+        done = serve("--policy", "hold", "--unix", str(tmp_path / name))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"Cannot listen on the Unix socket {tmp_path / name}: {said}; choose another one." in done.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_weak_token_is_refused() -> None:
     done = serve("--policy", "hold", EVALKIT_SERVE_TOKEN="short")
     assert done.returncode == 2

@@ -116,6 +116,9 @@ def test_make_takes_no_checkpoint_for_a_policy_without_weights() -> None:
     command = ["make", "-n", "eval", "POLICY=hold", "CHECKPOINT=mine.safetensors"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "CHECKPOINT is for policies with weights: xwam uwm dreamzero" in done.stderr
+    command[3] = "POLICY=two_stage"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert """'policy.two_stage.inner_settings=["checkpoint=FILE"]'""" in done.stderr
 
 
 def test_targets_that_pages_name_exist() -> None:

@@ -161,6 +161,7 @@ def test_wss_checks_the_certificate(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"url": "http://localhost:8000"}, "must be like ws://host:8000/path"),
+        ({"url": "unix://p.sock"}, r"must hold an absolute path, for example unix:///.*/p\.sock"),
         ({"url": "ws://user:secret@host/x"}, "neither a password nor a query"),
         ({"url": "ws://host/x?key=secret"}, "neither a password nor a query"),
         ({"attempts": 0}, "policy.remote.attempts must be from 1"),
