@@ -13,9 +13,9 @@ import torch
 from omegaconf import OmegaConf
 
 from evalkit.contracts import spec as contract
-from evalkit.contracts.errors import BadConfig
+from evalkit.contracts.errors import BadConfig, EpisodeFault
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.types import PolicyRequest, Prediction
+from evalkit.contracts.types import QUAT_WXYZ, PolicyRequest, Prediction
 from evalkit.dataset.writer import Recording, Steps, View, episode_key, write_episode
 from tests.doubles.known import known
 from tests.doubles.xwam import ENV, PLUGIN, QUICK, RANDOM, request_of
@@ -91,6 +91,20 @@ def test_a_request_is_answered_the_same_whatever_else_was_asked(policy: XwamPoli
     assert np.array_equal(first[1], fresh)
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0], policy.infer([request_of(0, chunk_idx=1)])[0].actions)
+
+
+@pytest.mark.parametrize(("number", "said"), [(np.nan, "nan"), (np.inf, "inf"), (0.0, "0")])
+def test_a_state_without_a_rotation_is_refused(policy: XwamPolicy, number: float, said: str) -> None:
+    request = request_of()
+    state = request.observation.proprio.copy()
+    state[QUAT_WXYZ] = number
+    bad = replace(request, observation=replace(request.observation, proprio=state))
+    for ask in (policy.prepare, lambda asked: policy.infer([asked])):
+        with pytest.raises(
+            EpisodeFault, match=f"observed state holds no rotation of the left arm: .* got .{said}, "
+        ) as raised:
+            ask(bad)
+        assert raised.value.blame == "env"
 
 
 def test_a_request_and_a_clip_give_the_network_the_same_state(policy: XwamPolicy, tmp_path: Path) -> None:

@@ -8,11 +8,15 @@ Letters: F frames, K actions, A numbers in an action, S numbers in a state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.spec import OSC_DELTA_BASE
+from evalkit.contracts.types import ARM_PROPRIO, QUAT_WXYZ
 from xwam.config import ModelConfig
 from xwam.robots import actions
 from xwam.robots.axes import states_of_poses
@@ -26,8 +30,13 @@ class RobotNumbers:
         self.model, self.interface = model, INTERFACES[model.bench]
 
     def state(self, proprio: np.ndarray) -> Tensor:
-        """Return a state of the bench, 16 numbers, as the network knows it, 1,S."""
+        """Return a state of the bench, 16 numbers, as the network knows it, 1,S.
+
+        Raises:
+            EpisodeFault: If the state holds no rotation; blames the env.
+        """
         model, bounds = self.model, self.model.bounds
+        _check_rotations(proprio, model.arms)
         known = self.interface.axes.model_from_sim(proprio, model.arms)
         known = actions.with_quaternions_near(known, model.arms, model.quat_side_wxyz)
         return torch.from_numpy(actions.normalise(known, bounds.proprio_low, bounds.proprio_high))[None]
@@ -62,3 +71,16 @@ class RobotNumbers:
     def commands(self, action_KA: Tensor, proprio: np.ndarray) -> np.ndarray:
         """Return actions of the network as commands of the bench that start at a state, K,14 float32."""
         return self.interface.env_actions(self.plain_actions(action_KA), proprio, self.model.arms)
+
+
+def _check_rotations(proprio: np.ndarray, arms: Sequence[str]) -> None:
+    """Raise EpisodeFault if the quaternion of an arm is not finite or has length 0: it stands for no rotation."""
+    for arm in arms:
+        quat_wxyz = proprio[ARM_PROPRIO[arm]][QUAT_WXYZ]
+        if not (np.isfinite(quat_wxyz).all() and quat_wxyz.any()):
+            found = ", ".join(f"{number:.3g}" for number in quat_wxyz)
+            raise EpisodeFault(
+                "env",
+                f"The observed state holds no rotation of the {arm} arm: its quaternion (w, x, y, z) must be finite "
+                f"and of length 1, got ({found}); correct the state that the env gives.",
+            )
