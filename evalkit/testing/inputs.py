@@ -14,11 +14,11 @@ import numpy as np
 
 from evalkit.contracts import plugins
 from evalkit.contracts.bound import BoundPolicy
-from evalkit.contracts.errors import EvalkitError, SpecMismatch, describe
+from evalkit.contracts.errors import EpisodeFault, EvalkitError, SpecMismatch, describe
 from evalkit.contracts.policy import Policy
-from evalkit.contracts.spec import Arm, EnvSpec, PolicySpec, check, check_actions
+from evalkit.contracts.spec import Arm, EnvSpec, PolicySpec, check
 from evalkit.contracts.types import PolicyRequest
-from evalkit.testing.replies import future_of
+from evalkit.testing.replies import check_acts, future_of
 from evalkit.testing.requests import ask, env_for, noise_request
 
 
@@ -38,7 +38,7 @@ def must_answer(policy: Policy, env: EnvSpec, name: str) -> str:
     """Return that a policy acts in an env that its spec accepts; raises AssertionError if it does not."""
     try:
         (reply,) = ask(policy, noise_request(policy.spec, 0, 0, env=env), env=env)
-        check_actions(reply.actions, env, policy.spec)
+        check_acts(reply.actions, env, policy.spec)
         future = future_of(reply)
     except Exception as error:  # a policy is anyone's code
         raise AssertionError(f"the spec accepts {name}, but the policy does not: {describe(error)}") from error
@@ -62,7 +62,7 @@ def reaction(policy: Policy, request: PolicyRequest) -> str:
     """Return how a policy reacts to a request that evalkit never sends."""
     try:
         (reply,) = ask(policy, request)
-    except EvalkitError as error:
+    except (EvalkitError, EpisodeFault) as error:
         return f"it refuses ({error})"
     except Exception as error:  # a policy is anyone's code
         return f"it raises {type(error).__name__}"

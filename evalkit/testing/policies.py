@@ -17,12 +17,13 @@ import numpy as np
 from evalkit.contracts.bound import BoundPolicy
 from evalkit.contracts.errors import SpecMismatch
 from evalkit.contracts.policy import Policy, PolicyPlugin
-from evalkit.contracts.spec import EPISODE, JOINT_POSITION, check, check_actions, oracle_keys
+from evalkit.contracts.spec import EPISODE, JOINT_POSITION, check, oracle_keys
 from evalkit.contracts.stepped import SteppedPolicy
 from evalkit.contracts.text import count_of
 from evalkit.testing.inputs import bad_requests, fitting_benches, must_answer, reaction, variants
 from evalkit.testing.replies import (
     answer,
+    check_acts,
     check_given_actions,
     check_independence,
     check_prediction_is_passive,
@@ -42,6 +43,9 @@ from evalkit.testing.requests import ask, env_for, noise_request
 from evalkit.testing.stepped import check_steps
 from evalkit.testing.suite import Check, Doubt, NotApplicable, NotTried, require_all
 
+METHODS = ("reset", "infer")
+"""What every policy has; what only some have, a check of its own tries."""
+
 
 def check_policy(plugin: PolicyPlugin, config: Any = None) -> None:
     """Check everything that a policy promises, on observations of noise; loads its weights.
@@ -52,7 +56,6 @@ def check_policy(plugin: PolicyPlugin, config: Any = None) -> None:
 
     Raises:
         AssertionError: If a promise is not kept.
-        SpecMismatch: If its actions do not fit its spec.
     """
     require_all(policy_checks(BoundPolicy(plugin=plugin, config=plugin.config_type() if config is None else config)))
 
@@ -74,6 +77,12 @@ def policy_checks(bound: BoundPolicy) -> list[Check]:
             needed=True,
         ),
         Check(
+            name="methods",
+            run=subject.methods,
+            advice="`Policy` in evalkit/contracts/policy.py states the methods of a policy.",
+            needed=True,
+        ),
+        Check(
             name="fits",
             run=subject.fits,
             advice="`evalkit list --bench NAME` shows what a bench gives, `PolicySpec` what a policy may need.",
@@ -82,6 +91,7 @@ def policy_checks(bound: BoundPolicy) -> list[Check]:
             name="actions",
             run=subject.actions,
             advice="The action layouts and their units are at the top of evalkit/contracts/spec.py.",
+            needed=True,
         ),
         Check(
             name="prediction",
@@ -92,26 +102,31 @@ def policy_checks(bound: BoundPolicy) -> list[Check]:
             name="same seed",
             run=subject.same_seed,
             advice="Draw from a generator that each request makes of its own noise_seed.",
+            needs="prediction",
         ),
         Check(
             name="batch",
             run=subject.batch,
             advice="Keep what an episode remembers under its episode_id; let no reply read another request.",
+            needs="prediction",
         ),
         Check(
             name="reset",
             run=subject.reset,
             advice="`reset` must forget everything that was kept under the id.",
+            needs="prediction",
         ),
         Check(
             name="handles",
             run=subject.handles,
             advice="`PolicyReply.prediction` must hold all that it needs; it is called while later requests come.",
+            needs="prediction",
         ),
         Check(
             name="steps",
             run=subject.steps,
             advice="evalkit/contracts/stepped.py states what jobs and passes promise; pad every pass to `width` rows.",
+            needs="prediction",
         ),
         Check(
             name="past frames",
@@ -122,6 +137,7 @@ def policy_checks(bound: BoundPolicy) -> list[Check]:
             name="other envs",
             run=subject.other_envs,
             advice="State `views`, `image_hw_px` and `arms` in the spec, so that evalkit refuses envs that do not fit.",
+            needs="prediction",
         ),
         Check(
             name="bad input",
@@ -170,6 +186,13 @@ class _Subject:
         named = f"provenance names {', '.join(unique)}" if unique else "provenance is empty"
         return f"'{policy.spec.policy_id}' is loaded in {loading_s:.1f} s; {named}"
 
+    def methods(self) -> str:
+        """Check that the loaded policy has the methods of a policy."""
+        kind = type(self._policy).__name__
+        missing = [f"`{name}`" for name in METHODS if not callable(getattr(self._policy, name, None))]
+        assert not missing, f"the policy that `make` returns, a {kind}, has no method {' and no method '.join(missing)}"
+        return f"{kind} has {' and '.join(f'`{name}`' for name in METHODS)}"
+
     def fits(self) -> str:
         """Name the installed benches on which the policy can run."""
         fitting, reasons = fitting_benches(self._bound)
@@ -186,7 +209,7 @@ class _Subject:
         started = time.perf_counter()
         (reply,) = ask(policy, without_prediction(noise_request(policy.spec, 0, 0)))
         milliseconds = 1000 * (time.perf_counter() - started)
-        check_actions(reply.actions, env, policy.spec)
+        check_acts(reply.actions, env, policy.spec)
         check_range(reply.actions, env)
         low, high = float(reply.actions.min()), float(reply.actions.max())
         count, width = reply.actions.shape

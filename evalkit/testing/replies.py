@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evalkit.contracts import plugins
+from evalkit.contracts.errors import EpisodeFault
 from evalkit.contracts.policy import Policy, PolicyPlugin
 from evalkit.contracts.spec import (
     EE_POSE_BASE,
@@ -87,7 +88,7 @@ def check_replies(policy: Policy) -> None:
     env = env_for(spec)
     check(env, spec)
     (reply,) = ask(policy, noise_request(spec, 0, 0))
-    check_actions(reply.actions, env, spec)
+    check_acts(reply.actions, env, spec)
     assert (reply.prediction is not None) == bool(spec.predicts), "predictions must come exactly if the spec has them"
     if reply.prediction is None:
         return
@@ -95,6 +96,14 @@ def check_replies(policy: Policy) -> None:
     (reply,) = ask(policy, replace(noise_request(spec, 0, 0), num_predicted_frames=1))
     assert reply.prediction is not None, "a prediction of one frame was requested, but there is none"
     check_prediction(reply.prediction(), spec, num_frames=1)
+
+
+def check_acts(actions: np.ndarray, env: EnvSpec, spec: PolicySpec) -> None:
+    """Check that actions have the shape, type and arms that a run accepts; the message names no env, as none runs."""
+    try:
+        check_actions(actions, env, spec)
+    except EpisodeFault as fault:
+        raise AssertionError(str(fault).removeprefix(f"{env.env_id}, ")) from fault
 
 
 def check_prediction(prediction: Prediction, spec: PolicySpec, *, num_frames: int) -> None:
@@ -160,13 +169,16 @@ def check_prediction_is_passive(policy: Policy) -> None:
 
 
 def check_same(one: np.ndarray, other: np.ndarray, promise: str) -> None:
-    """Raise AssertionError with a promise and how much two arrays differ, unless they are equal."""
-    if np.array_equal(one, other):
-        return
+    """Raise AssertionError with a promise and how much two arrays differ, unless they are equal; NaN equals NaN."""
     assert one.shape == other.shape, f"{promise}; shapes are {one.shape} and {other.shape}"
-    gaps = np.abs(one.astype(np.float64) - other.astype(np.float64))
-    differing = int((one != other).sum())
-    raise AssertionError(f"{promise}; {differing} of {one.size} numbers differ, by up to {gaps.max():.3g}")
+    pair = one.astype(np.float64), other.astype(np.float64)
+    differing = (one != other) & ~(np.isnan(pair[0]) & np.isnan(pair[1]))
+    if not differing.any():
+        return
+    gaps = np.abs(pair[0] - pair[1])[differing]
+    measured = gaps[~np.isnan(gaps)]
+    size = f"by up to {measured.max():.3g}" if measured.size else "where one of them is NaN"
+    raise AssertionError(f"{promise}; {len(gaps)} of {one.size} numbers differ, {size}")
 
 
 def check_same_reply(one: Answer, other: Answer, promise: str) -> None:

@@ -38,12 +38,14 @@ class Check:
         run: Returns what it found; raises AssertionError, `EvalkitError` or `EpisodeFault` if a promise is not kept.
         advice: What to do if it fails, or is doubtful.
         needed: Whether nothing else can be checked if it fails.
+        needs: Name of an earlier check without which this one says nothing, because it would fail with it.
     """
 
     name: str
     run: Callable[[], str]
     advice: str
     needed: bool = False
+    needs: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +59,18 @@ class Verdict:
 
 
 def judge(checks: Sequence[Check]) -> Iterator[Verdict]:
-    """Yield a verdict per check; after a needed one that failed, the others are skipped."""
-    missing = ""
+    """Yield a verdict per check; what needs one that failed is skipped, and after a needed one, everything is."""
+    failed, missing = set[str](), ""
     for check in checks:
-        if missing:
-            yield Verdict(name=check.name, state="skipped", found=f"not tried, because '{missing}' failed")
+        lacking = missing or (check.needs if check.needs in failed else "")
+        if lacking:
+            yield Verdict(name=check.name, state="skipped", found=f"not checked: `{lacking}` failed")
             continue
         verdict = _verdict(check)
         yield verdict
-        missing = check.name if check.needed and verdict.state == "failed" else ""
+        if verdict.state == "failed":
+            failed.add(check.name)
+            missing = check.name if check.needed else ""
 
 
 def _verdict(check: Check) -> Verdict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,11 @@ class FaultyPolicy:
             self._memory[episode_id] = 0.0
         self._memory.setdefault(episode_id, 0.0)
 
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("infer", "reset") and object.__getattribute__(self, "_fault") == f"no_{name}_method":
+            raise AttributeError(f"'FaultyPolicy' object has no attribute '{name}'")
+        return object.__getattribute__(self, name)
+
     def infer(self, requests: Sequence[PolicyRequest]) -> list[PolicyReply]:
         return [self._reply(request, len(requests)) for request in requests]
 
@@ -107,6 +113,10 @@ class FaultyPolicy:
         actions[:, GRIPPER] = 300 if fault == "gripper" else 1
         if request.given_actions is not None and fault != "own_actions":
             actions = request.given_actions
+        if fault == "nan":
+            actions[1, 2] = np.nan
+        if fault == "shape":
+            actions = np.zeros((8, 13), np.float32)
         return PolicyReply(
             actions=actions.astype(np.float64) if fault == "float64" else actions,
             prediction=partial(self._predicted, request, batch),
@@ -126,8 +136,11 @@ class FaultyPolicy:
         state = seen.proprio.copy()
         state[3:7] *= -1 if self._fault == "w_below_0" else 1
         state[0] += 300 if self._fault == "state_mm" else 0
+        depth_m = np.float32(scale) * np.repeat(seen.depth[None], count, axis=0)
+        if self._fault == "depth_nan":
+            depth_m[:] = np.nan
         return Prediction(
             rgb=rgb // 255 if self._fault == "rgb_01" else rgb,
-            depth=np.float32(scale) * np.repeat(seen.depth[None], count, axis=0),
+            depth=depth_m,
             proprio=np.repeat(state[None], count, axis=0),
         )

@@ -14,14 +14,20 @@ from typer.testing import CliRunner
 from evalkit.cli.main import app
 from evalkit.config import bind_policy
 from evalkit.testing import Verdict, check_policy, judge, noise_request, policy_checks
+from evalkit.testing.replies import check_same
 from tests.doubles.faulty_policy import FaultyConfig, FaultyPlugin
 
-CHECKED_ALWAYS = ("requirements", "plugin", "fits")
+CHECKED_ALWAYS = ("requirements", "plugin", "methods", "fits")
 FAULTY = "tests.doubles.faulty_policy:FaultyPlugin"
 FAILURES = {
     "absent": ("requirements", "Policy 'faulty' lacks weights; download them"),
     "load": ("plugin", "cannot be loaded: RuntimeError: size mismatch"),
     "other_spec": ("plugin", "the loaded policy must have the spec that the plugin states"),
+    "no_infer_method": ("methods", "the policy that `make` returns, a FaultyPolicy, has no method `infer`$"),
+    "no_reset_method": ("methods", "the policy that `make` returns, a FaultyPolicy, has no method `reset`$"),
+    "shape": ("actions", r"^policy 'faulty': actions must have shape \(4, 14\) \(.*\), got \(8, 13\)\.$"),
+    "nan": ("actions", "^policy 'faulty': actions hold values that are not finite"),
+    "depth_nan": ("prediction", "predicted depth must be finite"),
     "float64": ("actions", "actions must be float32, got float64"),
     "all_frames": ("prediction", r"predicted RGB is \(2, 3"),
     "own_actions": ("prediction", "the reply must repeat the given actions; 28 of 56 numbers differ"),
@@ -91,7 +97,37 @@ def test_a_policy_without_a_fault_passes() -> None:
 def test_nothing_is_tried_with_a_policy_that_does_not_load() -> None:
     later = [verdict for verdict in verdicts("load").values() if verdict.name not in ("requirements", "plugin")]
     assert {verdict.state for verdict in later} == {"skipped"}
-    assert later[0].found == "not tried, because 'plugin' failed"
+    assert later[0].found == "not checked: `plugin` failed"
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "still_tried"),
+    [
+        ("no_infer_method", "methods", []),
+        ("nan", "actions", []),
+        ("shape", "actions", []),
+        ("depth_nan", "prediction", ["past frames", "bad input"]),
+    ],
+)
+def test_what_depends_on_a_failed_check_is_not_tried(fault: str, check: str, still_tried: list[str]) -> None:
+    found = list(verdicts(fault).values())
+    assert [verdict.name for verdict in found if verdict.state == "failed"] == [check]
+    later = found[[verdict.name for verdict in found].index(check) + 1 :]
+    assert [verdict.name for verdict in later if verdict.state == "passed"] == still_tried
+    skipped = [verdict for verdict in later if verdict.name not in still_tried]
+    assert {(verdict.state, verdict.found, verdict.advice) for verdict in skipped} == {
+        ("skipped", f"not checked: `{check}` failed", "")
+    }
+    assert not [verdict for verdict in found if verdict.name != "fits" and "Lift" in verdict.found]
+
+
+def test_nan_equals_nan_where_replies_are_compared() -> None:
+    one = np.array([np.nan, 1, 2], np.float32)
+    check_same(one, one.copy(), "the same")
+    with pytest.raises(AssertionError, match=r"the same; 1 of 3 numbers differ, where one of them is NaN$"):
+        check_same(one, np.array([0, 1, 2], np.float32), "the same")
+    with pytest.raises(AssertionError, match=r"the same; 2 of 3 numbers differ, by up to 0.5$"):
+        check_same(one, np.array([0, 1, 2.5], np.float32), "the same")
 
 
 def test_the_same_checks_in_a_test_of_a_package() -> None:
@@ -128,7 +164,7 @@ def test_an_untried_policy_is_not_said_to_keep_its_contract() -> None:
     assert done.exit_code == 0, done.output
     said = _one_line(done.output)
     assert (
-        "only a part can be checked here: 2 passed, 1 doubtful, 9 untried, 1 skipped (actions, prediction, same seed,"
+        "only a part can be checked here: 3 passed, 1 doubtful, 9 untried, 1 skipped (actions, prediction, same seed,"
         in said
     )
     assert "keeps its contract" not in said
@@ -142,12 +178,12 @@ def _one_line(text: str) -> str:
 def test_the_command_prints_verdicts_and_the_next_step() -> None:
     good = CliRunner().invoke(app, ["check", "policy", FAULTY])
     assert good.exit_code == 0, good.output
-    assert "keeps its contract: 12 passed, 1 skipped." in _one_line(good.output)
+    assert "keeps its contract: 13 passed, 1 skipped." in _one_line(good.output)
     bad = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=batch"])
     assert bad.exit_code == 1
     assert "failed   batch" in bad.output
     assert "Keep what an episode remembers under its episode_id" in _one_line(bad.output)
-    assert "breaks its contract: 11 passed, 1 failed, 1 skipped." in _one_line(bad.output)
+    assert "breaks its contract: 12 passed, 1 failed, 1 skipped." in _one_line(bad.output)
     absent = CliRunner().invoke(app, ["check", "policy", FAULTY, "policy.faulty.fault=absent"])
     assert absent.exit_code == 1
-    assert "cannot be checked here: 1 failed, 12 skipped." in _one_line(absent.output)
+    assert "cannot be checked here: 1 failed, 13 skipped." in _one_line(absent.output)
