@@ -14,7 +14,7 @@ import numpy as np
 
 from evalkit.contracts.requests import visible_env
 from evalkit.contracts.stepped import Phase, SteppedPolicy
-from evalkit.contracts.types import QUAT_WXYZ, PolicyRequest
+from evalkit.contracts.types import ARM_PROPRIO, QUAT_WXYZ, PolicyRequest
 from evalkit.testing.replies import Answer, answer, check_same, check_same_reply, without_prediction
 from evalkit.testing.requests import env_for, noise_request
 
@@ -110,7 +110,8 @@ def with_state_of(request: PolicyRequest, number: float) -> PolicyRequest:
     """Return a request whose state is this number, except for rotations, which many policies refuse."""
     seen = request.observation
     state = np.full_like(seen.proprio, number)
-    state[QUAT_WXYZ] = seen.proprio[QUAT_WXYZ]
+    for arm in ARM_PROPRIO.values():
+        state[arm][QUAT_WXYZ] = seen.proprio[arm][QUAT_WXYZ]
     return replace(request, observation=replace(seen, proprio=state))
 
 
