@@ -107,7 +107,6 @@ def run(tmp_path: Path) -> Path:
         (["--controls", "other_brunch"], "--controls takes other_branch, mirrored_action, wrong_instruction or none"),
         (["--controls", "other_branch", "--actions", "own"], "add --actions recorded or both"),
         (["--controls", "wrong_instruction", "--branches", "b"], "--branches holds the outcome of other actions"),
-        (["--controls", "other_branch", "--policy", "hold"], "'hold' does not"),
     ],
 )
 def test_options_that_do_not_fit_are_one_sentence(run: Path, arguments: list[str], message: str) -> None:

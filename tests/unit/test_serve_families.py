@@ -77,4 +77,4 @@ def test_episodes_at_once_are_those_alone(name: str, settings: list[str]) -> Non
     for index, chunks in enumerate(alone):
         for one, other in zip(chunks, shared[index], strict=True):
             assert_equal(one, other)
-    assert load.num_rows > load.num_passes
+    assert load.num_rows >= load.num_passes  # how many share a pass depends on time
